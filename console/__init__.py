@@ -1,0 +1,1 @@
+"""The ways into revector: the console, the command line and the demo."""

@@ -1,0 +1,1 @@
+"""What revector does: Postgres in, frozen dataclasses out. No terminal, no printing."""

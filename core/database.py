@@ -1,0 +1,282 @@
+"""Connections: one way to open them, with the schema on the search path, and errors that say what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, LiteralString
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import psycopg
+from psycopg import errors as pg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import TupleRow
+
+from core.errors import RefusedError, RevectorError, UnreachableError
+from core.migrations import HEAD, revision_order
+
+Connection = psycopg.Connection[TupleRow]
+
+MINIMUM_PGVECTOR = (0, 7, 0)
+"""halfvec, on which every version above 2,000 dimensions relies, came with pgvector 0.7.0."""
+SOUND_PGVECTOR = (0, 8, 4)
+"""Before 0.8.4 vacuuming an HNSW index could lose or corrupt entries."""
+
+_SECRET_PARAMETERS = {"password", "sslpassword", "passfile", "oauth_client_secret"}
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """What answers at the other end. `schema_revision` is None before the first `revector db upgrade`."""
+
+    server: str
+    pgvector: str | None
+    schema_revision: str | None
+    user: str
+    in_recovery: bool
+
+
+@dataclass(frozen=True)
+class Database:
+    """One collection: a Postgres database and the schema in it. Opening connections is all it does."""
+
+    dsn: str
+    schema: str
+    read_only: bool = False
+    embedded: bool = False
+    connect_timeout_s: int = 5
+
+    @property
+    def public_dsn(self) -> str:
+        """The connection string without anything secret in it."""
+        return without_secrets(self.dsn)
+
+    @property
+    def name(self) -> str:
+        """`host/database`, as a header shows it."""
+        with contextlib.suppress(psycopg.ProgrammingError):
+            parts = conninfo_to_dict(self.dsn)
+            host = "embedded" if self.embedded else parts.get("host") or os.environ.get("PGHOST") or "local"
+            return f"{host}/{parts.get('dbname') or os.environ.get('PGDATABASE') or 'postgres'}"
+        return "?"
+
+    def connect(self, purpose: str, *, statement_timeout_s: float = 0) -> Connection:
+        """An autocommit connection whose search path is this schema and pgvector's.
+
+        `purpose` (cli, console, backfill …) becomes part of application_name, which others see.
+        Raises UnreachableError when the server cannot be reached or refuses us.
+        """
+        try:
+            connection = psycopg.connect(
+                self.dsn,
+                autocommit=True,
+                connect_timeout=self.connect_timeout_s,
+                application_name=f"revector {purpose}",
+            )
+        except psycopg.ProgrammingError:
+            # The message may quote what it could not parse, and that may be the password.
+            raise UnreachableError(
+                "The connection string cannot be read.",
+                "Expected postgresql://user@host:port/database or libpq's 'host=… dbname=…'.",
+            ) from None
+        except psycopg.OperationalError as error:
+            raise unreachable(error, self) from None
+        try:
+            self._prepare(connection, statement_timeout_s)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: Connection, statement_timeout_s: float) -> None:
+        # pgvector may live in a schema of its own (managed services do that), so its schema joins the path.
+        connection.execute(
+            """
+            SELECT set_config('search_path', concat_ws(', ', quote_ident(%(schema)s),
+                       (SELECT quote_ident(n.nspname) FROM pg_extension e
+                        JOIN pg_namespace n ON n.oid = e.extnamespace
+                        WHERE e.extname = 'vector' AND n.nspname <> 'public'), 'public'), false),
+                   set_config('statement_timeout', %(timeout)s, false),
+                   set_config('default_transaction_read_only', %(read_only)s, false),
+                   set_config('revector.client', %(client)s, false)
+            """,
+            {
+                "schema": self.schema,
+                "timeout": f"{round(statement_timeout_s * 1000)}ms",
+                "read_only": "on" if self.read_only else "off",
+                "client": client_name(),
+            },
+        )
+
+    @contextlib.contextmanager
+    def session(self, purpose: str, *, statement_timeout_s: float = 0) -> Iterator[Connection]:
+        """A connection to a schema that is there and at this revision, closed at the end.
+
+        Raises UnreachableError as `connect` and `require_schema` do, and for a connection lost half-way.
+        """
+        connection = self.connect(purpose, statement_timeout_s=statement_timeout_s)
+        try:
+            require_schema(connection, self.schema)
+            with readable_errors(self):
+                yield connection
+        finally:
+            connection.close()
+
+
+@contextlib.contextmanager
+def readable_errors(database: Database) -> Iterator[None]:
+    """Turn what Postgres refuses into an error for a person; our own errors pass."""
+    try:
+        yield
+    except RevectorError:
+        raise
+    except pg.ReadOnlySqlTransaction:
+        raise RefusedError(
+            "This session is read-only: nothing was changed.",
+            "Start without --read-only (REVECTOR_READ_ONLY), on a primary, to change anything.",
+        ) from None
+    except pg.InsufficientPrivilege as error:
+        raise RefusedError(
+            f"Postgres refuses this to the current role: {error.diag.message_primary}.",
+            "Ask for the right, or connect as a role that has it.",
+        ) from None
+    except pg.QueryCanceled as error:
+        raise UnreachableError(
+            f"Postgres cancelled the statement: {error.diag.message_primary}.",
+            "Try again when the server is less busy, or raise the timeout.",
+        ) from None
+    except pg.DiskFull as error:
+        raise UnreachableError(
+            f"The server's disk is full: {error.diag.message_primary}.", "Make room and try again."
+        ) from None
+    except pg.RaiseException as error:
+        raise RefusedError(error.diag.message_primary or str(error), error.diag.message_hint or "") from None
+    except psycopg.OperationalError as error:
+        raise unreachable(error, database) from None
+
+
+def unreachable(error: psycopg.Error, database: Database) -> UnreachableError:
+    """The error for a server that does not answer or does not let us in."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = (lines[-1] if lines else type(error).__name__).removeprefix("FATAL:").strip()
+    if "password" in reason or "authentication" in reason:
+        remedy = "Check the user and the password (PGPASSWORD, ~/.pgpass or the connection string)."
+    elif "does not exist" in reason:
+        remedy = "Create it, or name another one in --dsn."
+    elif database.embedded:
+        remedy = "Start the embedded server with `revector db up`."
+    else:
+        remedy = "Check --dsn (or REVECTOR_DSN, DATABASE_URL, PG*), the network, and that the server runs."
+    return UnreachableError(f"Cannot reach the database {database.name}: {reason}", remedy)
+
+
+def server_info(connection: Connection, schema: str) -> ServerInfo:
+    """Server and extension versions and the schema's revision, in one round trip each."""
+    row = connection.execute(
+        """
+        SELECT current_setting('server_version'), (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
+               to_regclass(format('%%I.alembic_version', %s::text)) IS NOT NULL, current_user, pg_is_in_recovery()
+        """,
+        [schema],
+    ).fetchone()
+    assert row is not None  # noqa: S101  (a SELECT without FROM always has one row)
+    revision = None
+    if row[2]:
+        found = connection.execute(
+            sql.SQL("SELECT version_num FROM {}").format(sql.Identifier(schema, "alembic_version"))
+        ).fetchone()
+        revision = found[0] if found else None
+    return ServerInfo(row[0].split()[0], row[1], revision, row[3], row[4])
+
+
+def require_schema(connection: Connection, schema: str) -> ServerInfo:
+    """Make sure that pgvector is there and new enough and that the schema is at this program's revision.
+
+    Raises UnreachableError naming what is missing, too old or ahead, and what to do.
+    """
+    info = server_info(connection, schema)
+    require_pgvector(info)
+    if info.schema_revision == HEAD:
+        return info
+    if info.schema_revision is None:
+        raise UnreachableError(
+            f"The schema {schema!r} has not been set up in this database.", "Set it up: revector db upgrade"
+        )
+    if info.schema_revision in revision_order():
+        raise UnreachableError(
+            f"The schema {schema!r} is at revision {info.schema_revision}; this program needs {HEAD}.",
+            "Bring it up: revector db upgrade",
+        )
+    raise UnreachableError(
+        f"The schema {schema!r} is at revision {info.schema_revision}, which this program ({HEAD}) does not know.",
+        "Use the revector that upgraded it, or a newer one.",
+    )
+
+
+def require_pgvector(info: ServerInfo) -> None:
+    """Raise UnreachableError when the vector extension is absent or older than MINIMUM_PGVECTOR."""
+    if info.pgvector is None:
+        raise UnreachableError(
+            "This database has no pgvector extension.",
+            "Install pgvector on the server, then: revector db upgrade (it runs CREATE EXTENSION vector).",
+        )
+    if version_tuple(info.pgvector) < MINIMUM_PGVECTOR:
+        needed = ".".join(map(str, MINIMUM_PGVECTOR))
+        raise UnreachableError(
+            f"pgvector is at {info.pgvector}; revector needs {needed} or newer (for halfvec).",
+            "Install a newer pgvector on the server, then: ALTER EXTENSION vector UPDATE",
+        )
+
+
+def version_tuple(text: str) -> tuple[int, ...]:
+    """`0.8.6` as (0, 8, 6); what is not a number counts as 0."""
+    return tuple(int(part) if part.isdigit() else 0 for part in text.split("."))
+
+
+def without_secrets(dsn: str) -> str:
+    """A connection string (URL or key=value) with passwords taken out; '' when it cannot be parsed."""
+    if "://" in dsn:
+        return _url_without_secrets(dsn)
+    try:
+        parts = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        return ""
+    return make_conninfo("", **{k: v for k, v in parts.items() if k not in _SECRET_PARAMETERS})
+
+
+def _url_without_secrets(dsn: str) -> str:
+    try:
+        parts = urlsplit(dsn)
+    except ValueError:
+        return ""
+    user, at, hosts = parts.netloc.rpartition("@")
+    query = [(k, v) for k, v in parse_qsl(parts.query) if k not in _SECRET_PARAMETERS]
+    netloc = f"{user.partition(':')[0]}{at}{hosts}"
+    return urlunsplit(parts._replace(netloc=netloc, query=urlencode(query, safe="/")))
+
+
+def client_name() -> str:
+    """`user@host` of the person at the keyboard, for the audit log beside the database role."""
+    import getpass
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def fetch_one(connection: Connection, query: LiteralString | sql.Composed, params: Any = None) -> TupleRow:
+    """The one row of a statement that always has one."""
+    row = connection.execute(query, params).fetchone()
+    if row is None:
+        raise RevectorError("A statement that always answers with a row answered with none.")
+    return row
+
+
+Progress = Callable[[str, int, int], None]
+"""Called as progress(step, done, total) by the long operations of core; total 0 when it is not known."""

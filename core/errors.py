@@ -1,0 +1,57 @@
+"""Every error that revector raises on purpose: what went wrong, which one, and the way out.
+
+The exit statuses are those of the command line (0 yes, 1 the answer is no, 2 usage, 3 inconclusive,
+4 database or encoder cannot be reached), so that a caller never maps messages to numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import ClassVar
+
+
+class RevectorError(Exception):
+    """An error for a person: `problem` says what and which one, `remedy` says what to do about it."""
+
+    exit_status: ClassVar[int] = 1
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem if not remedy else f"{problem}\n{remedy}")
+        self.problem = problem
+        self.remedy = remedy
+
+
+class UsageError(RevectorError):
+    """The request cannot be understood: an unknown name, a malformed spec, a missing file."""
+
+    exit_status = 2
+
+
+class RefusedError(RevectorError):
+    """The request was understood and the answer is no: a guard failed, a state does not allow it."""
+
+    exit_status = 1
+
+
+class UnreachableError(RevectorError):
+    """The database or the encoder cannot be reached, or is not what revector needs."""
+
+    exit_status = 4
+
+
+class EncoderError(RevectorError):
+    """The encoder answered with something that must not be stored: wrong shape, NaN, a zero vector."""
+
+    exit_status = 1
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a name nobody has, with the near ones (or the known ones when none is near)."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=3, cutoff=0.5)
+    if near:
+        return UsageError(f"There is no {kind} {name!r}.", f"Did you mean {' or '.join(near)}?")
+    if names:
+        return UsageError(f"There is no {kind} {name!r}.", f"Known: {', '.join(names[:10])}.")
+    return UsageError(f"There is no {kind} {name!r}, and none is registered yet.")

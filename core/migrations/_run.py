@@ -1,0 +1,84 @@
+"""Run Alembic on a connection of ours, in one transaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import sqlalchemy
+from alembic import command
+from psycopg import errors as pg
+from psycopg import sql
+
+from core.database import (
+    Connection,
+    Database,
+    readable_errors,
+    require_pgvector,
+    require_schema,
+    server_info,
+)
+from core.errors import RefusedError, UnreachableError
+from core.migrations import HEAD, alembic_config, revision_order
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection as AlchemyConnection
+
+_LOCK = 0x7265766563746F72
+"""The advisory lock of schema changes: 'revector' in ASCII."""
+
+
+def run_upgrade(database: Database) -> str:
+    """See core.migrations.upgrade."""
+    if database.read_only:
+        raise RefusedError("This session is read-only: the schema was not touched.", "Leave out --read-only.")
+    with readable_errors(database), alchemy_connection(database) as alchemy:
+        raw = _raw(alchemy)
+        raw.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+        _create_extension(raw)
+        info = server_info(raw, database.schema)
+        require_pgvector(info)
+        if info.schema_revision is not None and info.schema_revision not in revision_order():
+            require_schema(raw, database.schema)  # raises, saying that it is ahead
+        if info.schema_revision != HEAD:
+            raw.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(database.schema)))
+            config = alembic_config()
+            config.attributes["connection"] = alchemy
+            command.upgrade(config, "head")
+        alchemy.commit()
+        return info.schema_revision or ""
+
+
+def alchemy_connection(database: Database) -> AlchemyConnection:
+    """A SQLAlchemy connection over one of ours: same search path, same errors."""
+
+    def connect() -> Connection:
+        connection = database.connect("migrations")
+        connection.autocommit = False
+        return connection
+
+    engine = sqlalchemy.create_engine("postgresql+psycopg://", creator=connect, poolclass=sqlalchemy.NullPool)
+    return engine.connect()
+
+
+def _raw(alchemy: AlchemyConnection) -> Connection:
+    raw = alchemy.connection.driver_connection
+    if not isinstance(raw, psycopg.Connection):
+        raise TypeError(f"expected a psycopg connection, not {type(raw)!r}")
+    return raw
+
+
+def _create_extension(raw: Connection) -> None:
+    try:
+        with raw.transaction():
+            raw.execute("CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA public")
+    except (pg.FeatureNotSupported, pg.UndefinedFile):
+        raise UnreachableError(
+            "pgvector is not installed on this server.",
+            "Install it (package postgresql-NN-pgvector, or image pgvector/pgvector), then try again.",
+        ) from None
+    except pg.InsufficientPrivilege:
+        raise UnreachableError(
+            "The current role may not create the vector extension in this database.",
+            "Have an administrator run once: CREATE EXTENSION vector",
+        ) from None

@@ -1,0 +1,280 @@
+"""The schema's one source: SQLAlchemy models of the fixed tables, and of a version's table on request.
+
+Revisions are generated from these and checked against them by a test. The program itself talks SQL through
+psycopg; the models are for Alembic and for applications that use SQLAlchemy.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import uuid
+from typing import Any
+
+from pgvector.sqlalchemy import HALFVEC, VECTOR
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Computed,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, TSVECTOR, ExcludeConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+_VERSION_TABLE = re.compile(r"chunk_embeddings_\d+$")
+
+Timestamp = TIMESTAMP(timezone=True)
+NOW = text("now()")
+
+
+class Base(DeclarativeBase):
+    """The fixed tables. They carry no schema name: the search path says which collection is meant."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+            "uq": "%(table_name)s_%(column_0_N_name)s_key",
+            "ck": "%(table_name)s_%(constraint_name)s_check",
+            "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+            "pk": "%(table_name)s_pkey",
+        }
+    )
+    type_annotation_map = {str: Text, int: BigInteger, datetime.datetime: Timestamp, bytes: LargeBinary}  # noqa: RUF012
+
+
+class DocumentChunk(Base):
+    """A piece of a document. Never changes: edited text is a new chunk, and its predecessor is deleted."""
+
+    __tablename__ = "document_chunks"
+    __table_args__ = (
+        Index(None, "document_id"),
+        Index(None, "content_sha256"),
+        Index(None, "content_tsv", postgresql_using="gin"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    semantic_key: Mapped[str] = mapped_column(unique=True)
+    document_id: Mapped[uuid.UUID] = mapped_column(Uuid)
+    chunk_no: Mapped[int] = mapped_column(Integer)
+    content: Mapped[str]
+    content_sha256: Mapped[bytes]
+    created_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    source_id: Mapped[str] = mapped_column(server_default="")
+    # "metadata" is taken by SQLAlchemy's declarative base
+    extra: Mapped[dict[str, Any]] = mapped_column("metadata", JSONB, server_default=text("'{}'::jsonb"))
+    content_tsv: Mapped[str] = mapped_column(
+        TSVECTOR, Computed("to_tsvector('english'::regconfig, content)", persisted=True), nullable=True
+    )
+
+
+class EmbeddingVersion(Base):
+    """An encoder at one revision, and the vectors it made. At most one is active: it answers users."""
+
+    __tablename__ = "embedding_versions"
+    __table_args__ = (
+        CheckConstraint("dimensions BETWEEN 1 AND 16000", name="dimensions"),
+        CheckConstraint("distance_metric IN ('cosine', 'l2', 'ip')", name="distance_metric"),
+        CheckConstraint("storage IN ('vector', 'halfvec')", name="storage"),
+        CheckConstraint(
+            "state IN ('registered', 'backfilling', 'loaded', 'ready', 'active', 'previous', 'retired')",
+            name="state",
+        ),
+        # Deferrable on purpose: a plain partial unique index is checked row by row, so that the flip
+        # UPDATE … SET active = CASE … END fails whenever the new row comes before the old one.
+        ExcludeConstraint(
+            ("active", "="),
+            name="embedding_versions_one_active",
+            using="btree",
+            where=text("active"),
+            deferrable=True,
+            initially="IMMEDIATE",
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version_key: Mapped[str] = mapped_column(unique=True)
+    encoder_name: Mapped[str]
+    encoder_revision: Mapped[str]
+    dimensions: Mapped[int] = mapped_column(Integer)
+    distance_metric: Mapped[str]
+    active: Mapped[bool] = mapped_column(server_default=text("false"))
+    created_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    state: Mapped[str] = mapped_column(server_default="registered")
+    encoder_spec: Mapped[str] = mapped_column(server_default="")
+    storage: Mapped[str] = mapped_column(server_default="vector")
+    index_settings: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    created_by: Mapped[str] = mapped_column(server_default=text("SESSION_USER"))
+    notes: Mapped[str] = mapped_column(server_default="")
+    completed_at: Mapped[datetime.datetime | None]
+    proven_at: Mapped[datetime.datetime | None]
+    activated_at: Mapped[datetime.datetime | None]
+    deactivated_at: Mapped[datetime.datetime | None]
+
+
+class ChunkOutbox(Base):
+    """Chunks that a live version still lacks: filled by a trigger on document_chunks, drained by a backfill."""
+
+    __tablename__ = "chunk_outbox"
+    __table_args__ = (PrimaryKeyConstraint("embedding_version_id", "chunk_id"),)
+
+    embedding_version_id: Mapped[int] = mapped_column(ForeignKey("embedding_versions.id", ondelete="CASCADE"))
+    chunk_id: Mapped[int]
+    queued_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    leased_until: Mapped[datetime.datetime | None]
+
+
+class RowCount(Base):
+    """Row counts as a sum of deltas, so that nobody counts a large table and no writer waits for another.
+
+    Scope 0 is document_chunks; any other scope is the id of an embedding version.
+    """
+
+    __tablename__ = "row_counts"
+    __table_args__ = (Index(None, "scope"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    scope: Mapped[int]
+    delta: Mapped[int]
+
+
+class BackfillJob(Base):
+    """The backfill of one version. A job is these rows and not a process: any process can go on with it."""
+
+    __tablename__ = "backfill_jobs"
+    __table_args__ = (
+        CheckConstraint(
+            "state IN ('running', 'pausing', 'paused', 'interrupted', 'proving', 'done', 'failed', 'cancelled')",
+            name="state",
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    embedding_version_id: Mapped[int] = mapped_column(
+        ForeignKey("embedding_versions.id", ondelete="CASCADE"), unique=True
+    )
+    state: Mapped[str]
+    settings: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    total: Mapped[int]
+    done_before: Mapped[int] = mapped_column(server_default=text("0"))
+    outbox_done: Mapped[int] = mapped_column(server_default=text("0"))
+    spent_usd: Mapped[float] = mapped_column(server_default=text("0"))
+    throttle: Mapped[str | None]
+    throttle_since: Mapped[datetime.datetime | None]
+    error: Mapped[str | None]
+    started_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    finished_at: Mapped[datetime.datetime | None]
+
+
+class BackfillRange(Base):
+    """A range of chunk ids. The worker that holds the lease moves the cursor; the token fences it."""
+
+    __tablename__ = "backfill_ranges"
+    __table_args__ = (
+        CheckConstraint("state IN ('waiting', 'leased', 'done')", name="state"),
+        Index(None, "job_id", "state"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("backfill_jobs.id", ondelete="CASCADE"))
+    first_chunk_id: Mapped[int]
+    last_chunk_id: Mapped[int]
+    cursor: Mapped[int]
+    state: Mapped[str] = mapped_column(server_default="waiting")
+    done: Mapped[int] = mapped_column(server_default=text("0"))
+    lease_token: Mapped[int] = mapped_column(server_default=text("0"))
+    lease_worker: Mapped[int | None]
+    lease_until: Mapped[datetime.datetime | None]
+
+
+class BackfillWorker(Base):
+    """A process at work on a job. Its session holds an advisory lock on its id for as long as it lives."""
+
+    __tablename__ = "backfill_workers"
+    __table_args__ = (Index(None, "job_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("backfill_jobs.id", ondelete="CASCADE"))
+    client: Mapped[str]
+    started_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    seen_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    ended_at: Mapped[datetime.datetime | None]
+
+
+class BackfillSample(Base):
+    """Chunks done by a worker in about a second: what rates and their chart are made of."""
+
+    __tablename__ = "backfill_samples"
+    __table_args__ = (Index(None, "job_id", "at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("backfill_jobs.id", ondelete="CASCADE"))
+    at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    done: Mapped[int]
+    seconds: Mapped[float]
+
+
+class DeadLetter(Base):
+    """A chunk that could not be embedded, with its error. A waived one no longer stands in a cutover's way."""
+
+    __tablename__ = "dead_letters"
+    __table_args__ = (PrimaryKeyConstraint("embedding_version_id", "chunk_id"),)
+
+    embedding_version_id: Mapped[int] = mapped_column(ForeignKey("embedding_versions.id", ondelete="CASCADE"))
+    chunk_id: Mapped[int] = mapped_column(ForeignKey("document_chunks.id", ondelete="CASCADE"), index=True)
+    error: Mapped[str]
+    attempts: Mapped[int] = mapped_column(server_default=text("1"))
+    failed_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    waived_by: Mapped[str | None]
+    waived_reason: Mapped[str | None]
+
+
+class AuditLog(Base):
+    """Who did what, when, from where and why, and what came of it. Append only: a trigger sees to it."""
+
+    __tablename__ = "audit_log"
+    __table_args__ = (CheckConstraint("outcome IN ('done', 'refused', 'failed')", name="outcome"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime.datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    actor: Mapped[str] = mapped_column(server_default=text("SESSION_USER"))
+    client: Mapped[str] = mapped_column(
+        server_default=text("COALESCE(current_setting('revector.client'::text, true), ''::text)")
+    )
+    application: Mapped[str] = mapped_column(server_default=text("current_setting('application_name'::text)"))
+    action: Mapped[str]
+    version_key: Mapped[str | None]
+    outcome: Mapped[str]
+    reason: Mapped[str] = mapped_column(server_default="")
+    detail: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+
+
+def is_version_table(name: str) -> bool:
+    """Whether a table's name is that of a version's table (`chunk_embeddings_7`)."""
+    return _VERSION_TABLE.match(name) is not None
+
+
+def version_model(version_id: int, dimensions: int, storage: str = "vector") -> type[DeclarativeBase]:
+    """A mapped class for one version's table, for applications that search with SQLAlchemy.
+
+    Each call makes a class on a registry of its own; keep it. Columns: `chunk_id`, `embedding`.
+    """
+
+    class VersionBase(DeclarativeBase):
+        pass
+
+    kind = {"vector": VECTOR, "halfvec": HALFVEC}[storage]
+
+    class ChunkEmbedding(VersionBase):
+        __tablename__ = f"chunk_embeddings_{int(version_id)}"
+        chunk_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+        embedding: Mapped[Any] = mapped_column(kind(dimensions), nullable=False)
+
+    return ChunkEmbedding

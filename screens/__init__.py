@@ -1,0 +1,1 @@
+"""Textual screens and widgets: each shows one part of core."""
