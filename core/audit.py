@@ -1,0 +1,62 @@
+"""The log of who did what. Flips are logged by the database itself; everything else is recorded here."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from core.database import Connection
+
+Outcome = Literal["done", "refused", "failed"]
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """One line of the log. `actor` is the database role, `client` the person's user@host."""
+
+    id: int
+    at: datetime.datetime
+    actor: str
+    client: str
+    application: str
+    action: str
+    version_key: str | None
+    outcome: str
+    reason: str
+    detail: dict[str, Any]
+
+
+def record(
+    connection: Connection,
+    action: str,
+    version_key: str | None,
+    outcome: Outcome = "done",
+    *,
+    reason: str = "",
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    """Append one entry, in the caller's transaction if there is one."""
+    connection.execute(
+        "INSERT INTO audit_log (action, version_key, outcome, reason, detail) VALUES (%s, %s, %s, %s, %s)",
+        [action, version_key, outcome, reason, Jsonb(dict(detail or {}))],
+    )
+
+
+def entries(connection: Connection, *, limit: int = 100, version_key: str | None = None) -> list[AuditEntry]:
+    """The newest entries first; of one version only when its key is given."""
+    with connection.cursor(row_factory=class_row(AuditEntry)) as cursor:
+        cursor.execute(
+            """
+            SELECT id, at, actor, client, application, action, version_key, outcome, reason, detail
+            FROM audit_log
+            WHERE %(key)s::text IS NULL OR version_key = %(key)s OR detail ->> 'from' = %(key)s
+            ORDER BY id DESC LIMIT %(limit)s
+            """,
+            {"key": version_key, "limit": limit},
+        )
+        return cursor.fetchall()

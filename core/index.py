@@ -1,0 +1,298 @@
+"""The HNSW index of a version: which kind, building it after the load, and whether searches use it.
+
+Limits of pgvector's HNSW: vector 2,000 dimensions, halfvec 4,000, bit 64,000; m 2 to 100, ef_construction 4 to
+1,000 and at least 2 m. A version above 2,000 dimensions is indexed as halfvec, above 4,000 by binary
+quantisation, whose candidates the search ranks again by their full vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from psycopg import sql
+
+from core import audit
+from core.database import Connection, fetch_one
+from core.errors import RefusedError, UsageError
+from core.registry import Version
+from core.settings import Settings
+
+Kind = Literal["vector", "halfvec", "bit"]
+
+DEFAULTS = {"m": 16, "ef_construction": 64, "ef_search": 100}
+_BUILD_LOCK = sql.SQL("hashtext('index build ' || current_schema()), %s::int")
+BIT_CANDIDATES = 20
+"""How many times k the binary index is asked for before the ranking by full vectors."""
+
+
+@dataclass(frozen=True)
+class IndexPlan:
+    """How a version is indexed: the type in the index, HNSW settings, and an estimate of the build's memory."""
+
+    version_key: str
+    name: str
+    kind: Kind
+    m: int
+    ef_construction: int
+    rows: int
+    memory_bytes: int
+    statement: str
+
+
+@dataclass(frozen=True)
+class IndexState:
+    """What is there: `exists`, `valid` (a build that was cut off leaves an invalid one), bytes on disk."""
+
+    name: str
+    exists: bool
+    valid: bool
+    bytes: int
+
+
+@dataclass(frozen=True)
+class IndexUse:
+    """Whether the planner answers a top-k search of this version from its index, by EXPLAIN."""
+
+    used: bool
+    node: str
+
+
+def kind_of(version: Version) -> Kind:
+    """The type that the version's index holds."""
+    if version.dimensions <= 2_000 and version.storage == "vector":
+        return "vector"
+    return "halfvec" if version.dimensions <= 4_000 else "bit"
+
+
+def index_name(version: Version) -> str:
+    """`chunk_embeddings_7_hnsw`."""
+    return f"{version.table_name}_hnsw"
+
+
+def check_settings(m: int, ef_construction: int) -> dict[str, int]:
+    """The HNSW settings as stored; raises UsageError outside of pgvector's limits."""
+    if not 2 <= m <= 100:
+        raise UsageError(f"m is {m}; pgvector takes 2 to 100.")
+    if not (4 <= ef_construction <= 1000 and ef_construction >= 2 * m):
+        raise UsageError(
+            f"ef_construction is {ef_construction}; pgvector takes 4 to 1000, and at least twice m ({2 * m})."
+        )
+    return {"m": m, "ef_construction": ef_construction}
+
+
+def indexed_expression(version: Version) -> sql.Composable:
+    """What the index is built on; a search has to order by exactly this to be answered from it."""
+    column = sql.Identifier("embedding")
+    dimensions = sql.Literal(version.dimensions)
+    match kind_of(version):
+        case "vector":
+            return column
+        case "halfvec" if version.storage == "halfvec":
+            return column
+        case "halfvec":
+            return sql.SQL("({}::halfvec({}))").format(column, dimensions)
+        case "bit":
+            return sql.SQL("(binary_quantize({})::bit({}))").format(column, dimensions)
+
+
+def operator(version: Version) -> sql.SQL:
+    """pgvector's operator of the version's metric, such as `<=>`."""
+    return {"cosine": sql.SQL("<=>"), "l2": sql.SQL("<->"), "ip": sql.SQL("<#>")}[version.distance_metric]
+
+
+def candidates_query(version: Version, k: int) -> sql.Composed:
+    """SQL of the k nearest chunks: columns chunk_id and distance. The query vector is the parameter `vector`.
+
+    LIMIT is a literal: as a parameter, a generic plan would guess it as a tenth of the table and leave the index.
+    """
+    vector = sql.SQL("%(vector)s::{}({})").format(sql.Identifier(version.storage), sql.Literal(version.dimensions))
+    distance = sql.SQL("embedding {} {}").format(operator(version), vector)
+    if kind_of(version) == "bit":
+        return sql.SQL(
+            "SELECT chunk_id, {distance} AS distance FROM "
+            "(SELECT chunk_id, embedding FROM {table} "
+            "ORDER BY {indexed} <~> binary_quantize({vector})::bit({dimensions}) LIMIT {many}) AS nearest "
+            "ORDER BY distance, chunk_id LIMIT {k}"
+        ).format(
+            distance=distance,
+            table=version.table,
+            indexed=indexed_expression(version),
+            vector=vector,
+            dimensions=sql.Literal(version.dimensions),
+            many=sql.Literal(k * BIT_CANDIDATES),
+            k=sql.Literal(k),
+        )
+    nearest = sql.SQL("{} {} {}").format(
+        indexed_expression(version), operator(version), _as_indexed(version, vector)
+    )
+    return sql.SQL("SELECT chunk_id, {distance} AS distance FROM {table} ORDER BY {nearest} LIMIT {k}").format(
+        distance=distance, table=version.table, nearest=nearest, k=sql.Literal(k)
+    )
+
+
+def _as_indexed(version: Version, vector: sql.Composable) -> sql.Composable:
+    if kind_of(version) == "halfvec" and version.storage == "vector":
+        return sql.SQL("{}::halfvec({})").format(vector, sql.Literal(version.dimensions))
+    return vector
+
+
+def plan(connection: Connection, version: Version) -> IndexPlan:
+    """What `build` would do, with the memory that the graph needs while it is built.
+
+    The estimate: each element holds its value, its neighbours (2 m at the ground layer and m in each of the
+    1/(m−1) layers above, 16 bytes each in memory) and about 150 bytes of its own.
+    """
+    settings = {**DEFAULTS, **version.index_settings}
+    kind = kind_of(version)
+    rows = int(
+        fetch_one(
+            connection, "SELECT coalesce(sum(delta), 0)::bigint FROM row_counts WHERE scope = %s", [version.id]
+        )[0]
+    )
+    value = {"vector": 4, "halfvec": 2, "bit": 1 / 8}[kind] * version.dimensions + 8
+    neighbours = 16 * settings["m"] * (2 + 1 / (settings["m"] - 1))
+    return IndexPlan(
+        version.version_key,
+        index_name(version),
+        kind,
+        settings["m"],
+        settings["ef_construction"],
+        rows,
+        round(rows * (value + neighbours + 150)),
+        _create_statement(version).as_string(connection),
+    )
+
+
+def inspect(connection: Connection, version: Version) -> IndexState:
+    """The state of the version's index as the catalogue has it."""
+    row = connection.execute(
+        """
+        SELECT i.indisvalid AND i.indisready, pg_relation_size(i.indexrelid)
+        FROM pg_index i WHERE i.indexrelid = to_regclass(%s)
+        """,
+        [index_name(version)],
+    ).fetchone()
+    return IndexState(index_name(version), row is not None, bool(row and row[0]), row[1] if row else 0)
+
+
+def use(connection: Connection, version: Version, k: int = 10) -> IndexUse:
+    """Ask the planner how it would answer a top-k search; the vector itself does not matter for that."""
+    probe = "[" + ",".join(["1"] * version.dimensions) + "]"
+    query = sql.SQL("EXPLAIN (FORMAT JSON) {}").format(candidates_query(version, k))
+    nodes = list(_walk(fetch_one(connection, query, {"vector": probe})[0][0]["Plan"]))
+    if any(node.get("Index Name") == index_name(version) for node in nodes):
+        return IndexUse(True, f"Index Scan using {index_name(version)}")
+    scans = [node["Node Type"] for node in nodes if "Scan" in node["Node Type"]]
+    return IndexUse(False, scans[0] if scans else nodes[0]["Node Type"])
+
+
+def _walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from _walk(child)
+
+
+def progress(connection: Connection, version: Version) -> tuple[str, int, int] | None:
+    """(phase, done, total) of a build that is running in any session, else None; total 0 when unknown."""
+    row = connection.execute(
+        """
+        SELECT phase, greatest(blocks_done, tuples_done), greatest(blocks_total, tuples_total)
+        FROM pg_stat_progress_create_index WHERE relid = to_regclass(%s)
+        """,
+        [version.table_name],
+    ).fetchone()
+    return (row[0], row[1] or 0, row[2] or 0) if row else None
+
+
+def build(connection: Connection, version: Version, settings: Settings) -> IndexState:
+    """Build the version's index beside running writes, then ANALYZE; a valid one is kept as it is.
+
+    CONCURRENTLY, so outside a transaction; what a build that was cut off left behind is dropped first.
+    Raises RefusedError when the version has no table yet or a build is running already.
+    """
+    state = inspect(connection, version)
+    if state.valid:
+        _indexed(connection, version)
+        return state
+    if fetch_one(connection, "SELECT to_regclass(%s)", [version.table_name])[0] is None:
+        raise RefusedError(
+            f"Version {version.version_key} has no vectors yet.", f"revector backfill run {version.version_key}"
+        )
+    with _one_build(connection, version):
+        if inspect(connection, version).exists:
+            connection.execute(
+                sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(index_name(version)))
+            )
+        with _session_settings(connection, settings):
+            connection.execute(_create_statement(version))
+        connection.execute(sql.SQL("ANALYZE {}").format(version.table))
+        _indexed(connection, version)
+    audit.record(connection, "index build", version.version_key, detail={"name": index_name(version)})
+    return inspect(connection, version)
+
+
+def drop(connection: Connection, version: Version) -> None:
+    """Drop the version's index. Raises RefusedError for the active version: its searches would scan."""
+    if version.active:
+        raise RefusedError(f"Version {version.version_key} is active: without its index every search is a scan.")
+    connection.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(index_name(version))))
+    connection.execute(
+        "UPDATE embedding_versions SET state = 'loaded' WHERE id = %s AND state = 'ready'", [version.id]
+    )
+    audit.record(connection, "index drop", version.version_key)
+
+
+def _create_statement(version: Version) -> sql.Composed:
+    settings = {**DEFAULTS, **version.index_settings}
+    kind = kind_of(version)
+    operators = "bit_hamming_ops" if kind == "bit" else f"{kind}_{version.distance_metric}_ops"
+    return sql.SQL(
+        "CREATE INDEX CONCURRENTLY {} ON {} USING hnsw ({} {}) WITH (m = {}, ef_construction = {})"
+    ).format(
+        sql.Identifier(index_name(version)),
+        version.table,
+        indexed_expression(version),
+        sql.Identifier(operators),
+        sql.Literal(settings["m"]),
+        sql.Literal(settings["ef_construction"]),
+    )
+
+
+def _indexed(connection: Connection, version: Version) -> None:
+    connection.execute(
+        "UPDATE embedding_versions SET state = 'ready' WHERE id = %s AND state = 'loaded'", [version.id]
+    )
+
+
+@contextmanager
+def _one_build(connection: Connection, version: Version) -> Iterator[None]:
+    """A session lock: two CONCURRENTLY builds of one index would only wait for each other and one would fail."""
+    key = [version.id]
+    if not fetch_one(connection, sql.SQL("SELECT pg_try_advisory_lock({})").format(_BUILD_LOCK), key)[0]:
+        raise RefusedError(f"The index of version {version.version_key} is being built already.")
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.execute(sql.SQL("SELECT pg_advisory_unlock({})").format(_BUILD_LOCK), key)
+
+
+@contextmanager
+def _session_settings(connection: Connection, settings: Settings) -> Iterator[None]:
+    # On the session: SET LOCAL only warns outside a transaction, and CONCURRENTLY cannot run in one.
+    connection.execute(
+        """
+        SELECT set_config('maintenance_work_mem', %s, false),
+               set_config('max_parallel_maintenance_workers', %s, false)
+        """,
+        [settings.maintenance_work_mem.replace(" ", ""), str(settings.index_workers)],
+    )
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.execute("RESET maintenance_work_mem")
+            connection.execute("RESET max_parallel_maintenance_workers")

@@ -1,0 +1,325 @@
+"""Embedding versions: registering them, their tables and their states."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from psycopg import sql
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from core import audit
+from core.database import Connection, fetch_one
+from core.errors import RefusedError, UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from core.encoders import Encoder
+
+Metric = Literal["cosine", "l2", "ip"]
+Storage = Literal["vector", "halfvec"]
+
+MAX_DIMENSIONS = 16_000
+"""What pgvector stores in a vector or halfvec."""
+
+# A tuple has to fit a page of 8 kB for STORAGE PLAIN: header, chunk_id and the vector's own 8 bytes aside,
+# 2,000 float32 or 4,000 float16 do. (Also pgvector's limits for an HNSW index on either type.)
+PLAIN_DIMENSIONS = {"vector": 2_000, "halfvec": 4_000}
+
+_COUNTING_TRIGGERS = (
+    sql.SQL(
+        "CREATE TRIGGER embeddings_deleted AFTER DELETE ON {} REFERENCING OLD TABLE AS old_embeddings "
+        "FOR EACH STATEMENT EXECUTE FUNCTION embeddings_deleted({})"
+    ),
+    sql.SQL(
+        "CREATE TRIGGER embeddings_truncated AFTER TRUNCATE ON {} "
+        "FOR EACH STATEMENT EXECUTE FUNCTION embeddings_deleted({})"
+    ),
+)
+
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+_DDL_LOCK = 0x7265766563746F73
+"""Advisory lock of making and dropping version tables: the view over them is rebuilt by one at a time."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One row of embedding_versions."""
+
+    id: int
+    version_key: str
+    encoder_name: str
+    encoder_revision: str
+    dimensions: int
+    distance_metric: Metric
+    active: bool
+    created_at: datetime.datetime
+    state: str
+    encoder_spec: str
+    storage: Storage
+    index_settings: dict[str, Any]
+    created_by: str
+    notes: str
+    completed_at: datetime.datetime | None
+    proven_at: datetime.datetime | None
+    activated_at: datetime.datetime | None
+    deactivated_at: datetime.datetime | None
+
+    @property
+    def table(self) -> sql.Identifier:
+        """The version's own table, for composing SQL."""
+        return sql.Identifier(self.table_name)
+
+    @property
+    def table_name(self) -> str:
+        """`chunk_embeddings_7`."""
+        return f"chunk_embeddings_{self.id}"
+
+
+@dataclass(frozen=True)
+class VersionStatus:
+    """A version and where it stands: chunks embedded, missing, and given up on (dead letters, not waived)."""
+
+    version: Version
+    embedded: int
+    missing: int
+    failed: int
+
+
+_COLUMNS = sql.SQL(", ").join(sql.Identifier(name) for name in Version.__dataclass_fields__)
+
+
+def versions(connection: Connection) -> list[Version]:
+    """All versions, oldest first."""
+    with connection.cursor(row_factory=class_row(Version)) as cursor:
+        return cursor.execute(sql.SQL("SELECT {} FROM embedding_versions ORDER BY id").format(_COLUMNS)).fetchall()
+
+
+def get_version(connection: Connection, key: str) -> Version:
+    """The version of that key. Raises UsageError naming the near keys when there is none."""
+    with connection.cursor(row_factory=class_row(Version)) as cursor:
+        query = sql.SQL("SELECT {} FROM embedding_versions WHERE version_key = %s").format(_COLUMNS)
+        found = cursor.execute(query, [key]).fetchone()
+    if found is None:
+        raise unknown_name("embedding version", key, (v.version_key for v in versions(connection)))
+    return found
+
+
+def active_version(connection: Connection) -> Version | None:
+    """The version that answers users, or None before the first cutover."""
+    with connection.cursor(row_factory=class_row(Version)) as cursor:
+        return cursor.execute(
+            sql.SQL("SELECT {} FROM embedding_versions WHERE active").format(_COLUMNS)
+        ).fetchone()
+
+
+def require_active(connection: Connection) -> Version:
+    """The active version. Raises RefusedError when no version is active yet."""
+    version = active_version(connection)
+    if version is None:
+        raise RefusedError(
+            "No embedding version is active yet.",
+            "Backfill one and cut over to it: revector backfill run KEY, revector cutover run KEY.",
+        )
+    return version
+
+
+def version_statuses(connection: Connection) -> list[VersionStatus]:
+    """Every version with its counts. Costs the same at ten thousand and at a hundred million chunks."""
+    counts: dict[int, int] = dict(
+        connection.execute("SELECT scope, sum(delta)::bigint FROM row_counts GROUP BY scope").fetchall()
+    )
+    failed: dict[int, int] = dict(
+        connection.execute(
+            """
+            SELECT embedding_version_id, count(*) FROM dead_letters
+            WHERE waived_reason IS NULL GROUP BY embedding_version_id
+            """
+        ).fetchall()
+    )
+    chunks = counts.get(0, 0)
+    return [
+        VersionStatus(v, counts.get(v.id, 0), max(0, chunks - counts.get(v.id, 0)), failed.get(v.id, 0))
+        for v in versions(connection)
+    ]
+
+
+def chunk_count(connection: Connection) -> int:
+    """The number of chunks in the collection, from the kept counts."""
+    return int(fetch_one(connection, "SELECT coalesce(sum(delta), 0)::bigint FROM row_counts WHERE scope = 0")[0])
+
+
+def add_version(
+    connection: Connection,
+    key: str,
+    encoder: Encoder,
+    spec: str,
+    *,
+    metric: Metric = "cosine",
+    storage: Storage = "vector",
+    index_settings: dict[str, Any] | None = None,
+    notes: str = "",
+) -> Version:
+    """Register a version under `key`, with its table, after a probe of the encoder's real dimensions.
+
+    Nothing is embedded yet. Raises UsageError for a malformed or taken key and for what pgvector cannot
+    store, EncoderError when the probe answers with other dimensions than the encoder states.
+    """
+    from core.encoders import probe
+
+    _check_key(key)
+    _check_choice("metric", metric, Metric)
+    _check_choice("storage", storage, Storage)
+    if any(v.version_key == key for v in versions(connection)):
+        raise UsageError(
+            f"The version key {key!r} is taken.", "A version never changes its encoder: choose another key."
+        )
+    dimensions = probe(encoder)
+    if dimensions > MAX_DIMENSIONS:
+        raise UsageError(
+            f"The encoder {encoder.name} makes {dimensions} dimensions; pgvector stores {MAX_DIMENSIONS} at most."
+        )
+    with connection.transaction():
+        connection.execute(
+            """
+            INSERT INTO embedding_versions (version_key, encoder_name, encoder_revision, dimensions,
+                                            distance_metric, encoder_spec, storage, index_settings, notes)
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+            """,
+            [
+                key,
+                encoder.name,
+                encoder.revision,
+                dimensions,
+                metric,
+                spec,
+                storage,
+                Jsonb(index_settings or {}),
+                notes,
+            ],
+        )
+        version = get_version(connection, key)
+        create_table(connection, version)
+        audit.record(
+            connection, "versions add", key, detail={"encoder": spec, "dimensions": dimensions, "metric": metric}
+        )
+    return version
+
+
+def adopt_version(connection: Connection, key: str, encoder: Encoder, spec: str) -> Version:
+    """Give an encoder to a version that was inserted by plain SQL, which names none that can be opened.
+
+    Raises RefusedError when the version has an encoder already, EncoderError when the dimensions differ.
+    """
+    from core.encoders import probe
+
+    version = get_version(connection, key)
+    if version.encoder_spec:
+        raise RefusedError(
+            f"Version {key} already has the encoder {version.encoder_spec}.", "Register a new version instead."
+        )
+    dimensions = probe(encoder)
+    if dimensions != version.dimensions:
+        raise RefusedError(
+            f"The encoder {encoder.name} makes {dimensions} dimensions; "
+            f"version {key} was registered with {version.dimensions}.",
+            "Name the encoder that the version was registered for.",
+        )
+    with connection.transaction():
+        connection.execute("UPDATE embedding_versions SET encoder_spec = %s WHERE id = %s", [spec, version.id])
+        create_table(connection, version)
+        audit.record(connection, "versions adopt", key, detail={"encoder": spec})
+    return get_version(connection, key)
+
+
+def create_table(connection: Connection, version: Version) -> None:
+    """The version's own table, unless it is there, and the view over all of them."""
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", [_DDL_LOCK])
+        if fetch_one(connection, "SELECT to_regclass(%s)", [version.table_name])[0] is not None:
+            return
+        _create_table(connection, version)
+        connection.execute("SELECT rebuild_chunk_embeddings()")
+
+
+def _create_table(connection: Connection, version: Version) -> None:
+    kind = sql.SQL("{}({})").format(sql.Identifier(version.storage), sql.Literal(version.dimensions))
+    connection.execute(
+        sql.SQL(
+            "CREATE TABLE {} (chunk_id bigint PRIMARY KEY, embedding {} NOT NULL) WITH (parallel_workers = 4)"
+        ).format(version.table, kind)
+    )
+    if version.dimensions <= PLAIN_DIMENSIONS[version.storage]:
+        # In the page and not in TOAST: COPY and the index build read and write them once.
+        connection.execute(
+            sql.SQL("ALTER TABLE {} ALTER COLUMN embedding SET STORAGE PLAIN").format(version.table)
+        )
+    else:
+        # Random floats do not compress; trying would cost each of them a pass.
+        connection.execute(
+            sql.SQL("ALTER TABLE {} ALTER COLUMN embedding SET STORAGE EXTERNAL").format(version.table)
+        )
+    for trigger in _COUNTING_TRIGGERS:
+        connection.execute(trigger.format(version.table, sql.Literal(str(version.id))))
+
+
+def retire_version(connection: Connection, key: str) -> Version:
+    """Stop keeping a version up to date; its vectors stay until it is dropped.
+
+    Raises RefusedError for the active version.
+    """
+    version = get_version(connection, key)
+    if version.active:
+        raise RefusedError(
+            f"Version {key} is active: it answers users.", "Cut over to another version before retiring it."
+        )
+    with connection.transaction():
+        connection.execute(
+            "UPDATE embedding_versions SET state = 'retired', completed_at = NULL WHERE id = %s", [version.id]
+        )
+        connection.execute("DELETE FROM chunk_outbox WHERE embedding_version_id = %s", [version.id])
+        audit.record(connection, "versions retire", key)
+    return get_version(connection, key)
+
+
+def drop_version(connection: Connection, key: str) -> None:
+    """Delete a version, its vectors and its index, for good.
+
+    Raises RefusedError unless it is registered or retired: nothing that a rollback could need is dropped.
+    """
+    version = get_version(connection, key)
+    if version.state not in ("registered", "retired"):
+        raise RefusedError(
+            f"Version {key} is {version.state}: only a retired version can be dropped.",
+            f"Retire it first: revector versions retire {key}",
+        )
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", [_DDL_LOCK])
+        connection.execute("SELECT rebuild_chunk_embeddings(%s)", [version.id])
+        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(version.table))
+        connection.execute("DELETE FROM row_counts WHERE scope = %s", [version.id])
+        connection.execute("DELETE FROM embedding_versions WHERE id = %s", [version.id])
+        audit.record(connection, "versions drop", key, detail={"encoder": version.encoder_spec})
+
+
+def set_state(connection: Connection, version: Version, state: str) -> None:
+    """Move a version that is not active to another state; for an active one this does nothing."""
+    connection.execute(
+        "UPDATE embedding_versions SET state = %s WHERE id = %s AND NOT active", [state, version.id]
+    )
+
+
+def _check_key(key: str) -> None:
+    if not _KEY.fullmatch(key):
+        raise UsageError(
+            f"{key!r} cannot be a version key.",
+            "Use 1 to 63 letters, digits, dots, dashes and underscores, such as embed-v2026-03.",
+        )
+
+
+def _check_choice(kind: str, value: str, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise UsageError(f"There is no {kind} {value!r}.", f"Expected one of {', '.join(get_args(choices))}.")
