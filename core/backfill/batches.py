@@ -1,0 +1,283 @@
+"""What a worker reads and writes: batches of chunks under a lease, and their transaction.
+
+The COPY of a batch and the move of its range's cursor are one transaction, fenced by the lease's token, so that
+a worker that was killed, or frozen and woken, can neither lose nor repeat work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psycopg
+from psycopg import sql
+
+from core.backfill.job import WORKER_LIVES
+from core.database import Connection
+from core.loader import copy_vectors
+from core.registry import Version
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A range of chunk ids that this worker holds; `token` proves it."""
+
+    range_id: int
+    token: int
+    cursor: int
+    last_chunk_id: int
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk to be embedded. `same_as` is a chunk with the same text that has its vector already."""
+
+    id: int
+    content: str
+    sha256: bytes
+    same_as: int | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Chunks read together. `lease` is None for a batch out of the outbox; `last` closes its range."""
+
+    chunks: tuple[Chunk, ...]
+    lease: Lease | None
+    cursor: int = 0
+    last: bool = False
+
+
+@dataclass
+class Encoded:
+    """A batch with its vectors (n, d) for `chunk_ids` (n,), copies of vectors that are there, and failures."""
+
+    batch: Batch
+    chunk_ids: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    copies: list[tuple[int, int]] = field(default_factory=list)
+    failures: list[tuple[int, str]] = field(default_factory=list)
+    tokens: int = 0
+
+
+class LostLeaseError(Exception):
+    """Somebody else holds the range now: what this worker made of it is dropped."""
+
+
+def lease_range(connection: Connection, job_id: int, worker_id: int, lease_s: float) -> Lease | None:
+    """Take the next range that waits, or whose holder is gone; None when there is none."""
+    row = connection.execute(
+        sql.SQL(
+            """
+            UPDATE backfill_ranges SET state = 'leased', lease_token = lease_token + 1, lease_worker = %(worker)s,
+                   lease_until = now() + %(lease)s * interval '1 second'
+            WHERE id = (SELECT r.id FROM backfill_ranges r
+                        WHERE r.job_id = %(job)s
+                          AND (r.state = 'waiting'
+                               OR r.state = 'leased' AND (r.lease_until < now() OR NOT {lives}))
+                        ORDER BY r.id LIMIT 1 FOR UPDATE SKIP LOCKED)
+            RETURNING id, lease_token, cursor, last_chunk_id
+            """
+        ).format(lives=WORKER_LIVES.format(sql.SQL("r.lease_worker"))),
+        {"worker": worker_id, "job": job_id, "lease": lease_s},
+    ).fetchone()
+    return Lease(*row) if row else None
+
+
+def read_range(connection: Connection, version: Version, lease: Lease, cursor: int, size: int) -> Batch:
+    """The next chunks of a leased range that have no vector and no dead letter yet."""
+    rows = connection.execute(
+        sql.SQL(
+            """
+            SELECT c.id, c.content, c.content_sha256
+            FROM document_chunks c
+            WHERE c.id > %(cursor)s AND c.id <= %(last)s
+              AND NOT EXISTS (SELECT FROM {table} e WHERE e.chunk_id = c.id)
+              AND NOT EXISTS (SELECT FROM dead_letters d
+                              WHERE d.embedding_version_id = %(version)s AND d.chunk_id = c.id)
+            ORDER BY c.id LIMIT %(size)s
+            """
+        ).format(table=version.table),
+        {"cursor": cursor, "last": lease.last_chunk_id, "version": version.id, "size": size},
+    ).fetchall()
+    last = len(rows) < size
+    end = lease.last_chunk_id if last else rows[-1][0]
+    return Batch(_with_known_texts(connection, version, rows), lease, end, last)
+
+
+def read_outbox(connection: Connection, version: Version, size: int, lease_s: float) -> Batch | None:
+    """Chunks out of the version's outbox, leased for a while; None when nothing waits that is free."""
+    rows = connection.execute(
+        """
+        WITH taken AS (
+            UPDATE chunk_outbox o SET leased_until = now() + %(lease)s * interval '1 second'
+            WHERE o.embedding_version_id = %(version)s AND o.chunk_id IN (
+                SELECT chunk_id FROM chunk_outbox
+                WHERE embedding_version_id = %(version)s AND (leased_until IS NULL OR leased_until < now())
+                ORDER BY chunk_id LIMIT %(size)s FOR UPDATE SKIP LOCKED)
+            RETURNING o.chunk_id)
+        SELECT c.id, c.content, c.content_sha256
+        FROM taken t JOIN document_chunks c ON c.id = t.chunk_id ORDER BY c.id
+        """,
+        {"version": version.id, "size": size, "lease": lease_s},
+    ).fetchall()
+    return Batch(_with_known_texts(connection, version, rows), None) if rows else None
+
+
+def _with_known_texts(
+    connection: Connection, version: Version, rows: list[tuple[int, str, bytes]]
+) -> tuple[Chunk, ...]:
+    """Find a chunk with the same text and a vector for each, in the version or earlier in the batch."""
+    if not rows:
+        return ()
+    known: dict[bytes, int] = dict(
+        connection.execute(
+            sql.SQL(
+                """
+                SELECT s.sha256, same.chunk_id
+                FROM unnest(%s::bytea[]) AS s(sha256) CROSS JOIN LATERAL (
+                    SELECT e.chunk_id FROM document_chunks c JOIN {} e ON e.chunk_id = c.id
+                    WHERE c.content_sha256 = s.sha256 LIMIT 1) AS same
+                """
+            ).format(version.table),
+            [[row[2] for row in rows]],
+        ).fetchall()
+    )
+    chunks = []
+    for chunk_id, content, sha256 in rows:
+        chunks.append(Chunk(chunk_id, content, sha256, known.get(sha256)))
+        known.setdefault(sha256, chunk_id)
+    return tuple(chunks)
+
+
+def commit(
+    connection: Connection, version: Version, job_id: int, done: Encoded, spent: float, lease_s: float
+) -> int:
+    """Store an encoded batch and move the cursor, in one transaction; returns the chunks that got a vector.
+
+    Raises LostLeaseError, with nothing stored, when the range has another holder by now.
+    """
+    try:
+        with connection.transaction():
+            stored = _store(connection, version, done, done.chunk_ids, done.vectors)
+            _advance(connection, version, job_id, done, stored, spent, lease_s)
+            return stored
+    except (psycopg.errors.UniqueViolation, psycopg.errors.ForeignKeyViolation):
+        # A chunk of this batch was embedded, or deleted, since it was read: rare, so looked at only now.
+        with connection.transaction():
+            keep = _still_wanted(connection, version, done.chunk_ids)
+            stored = _store(connection, version, done, done.chunk_ids[keep], done.vectors[keep])
+            _advance(connection, version, job_id, done, stored, spent, lease_s)
+            return stored
+
+
+def _store(
+    connection: Connection,
+    version: Version,
+    done: Encoded,
+    chunk_ids: NDArray[np.int64],
+    vectors: NDArray[np.float32],
+) -> int:
+    stored = copy_vectors(connection, version, chunk_ids, vectors)
+    if done.copies:
+        stored += connection.execute(
+            sql.SQL(
+                """
+                INSERT INTO {table} (chunk_id, embedding)
+                SELECT pair.chunk_id, e.embedding
+                FROM unnest(%s::bigint[], %s::bigint[]) AS pair(chunk_id, same_as)
+                JOIN {table} e ON e.chunk_id = pair.same_as
+                JOIN document_chunks c ON c.id = pair.chunk_id
+                ON CONFLICT DO NOTHING
+                """
+            ).format(table=version.table),
+            [[chunk for chunk, _ in done.copies], [same for _, same in done.copies]],
+        ).rowcount
+    if done.failures:
+        connection.execute(
+            """
+            INSERT INTO dead_letters (embedding_version_id, chunk_id, error)
+            SELECT %(version)s, f.chunk_id, f.error
+            FROM unnest(%(ids)s::bigint[], %(errors)s::text[]) AS f(chunk_id, error)
+            JOIN document_chunks c ON c.id = f.chunk_id
+            ON CONFLICT (embedding_version_id, chunk_id) DO UPDATE
+            SET error = excluded.error, attempts = dead_letters.attempts + 1, failed_at = now(),
+                waived_by = NULL, waived_reason = NULL
+            """,
+            {
+                "version": version.id,
+                "ids": [chunk for chunk, _ in done.failures],
+                "errors": [error for _, error in done.failures],
+            },
+        )
+    # Whoever has a vector now is no dead letter any more (a retry that went well).
+    connection.execute(
+        "DELETE FROM dead_letters WHERE embedding_version_id = %s AND chunk_id = ANY(%s)",
+        [version.id, chunk_ids.tolist() + [chunk for chunk, _ in done.copies]],
+    )
+    if stored:
+        connection.execute("INSERT INTO row_counts (scope, delta) VALUES (%s, %s)", [version.id, stored])
+    return stored
+
+
+def _advance(
+    connection: Connection,
+    version: Version,
+    job_id: int,
+    done: Encoded,
+    stored: int,
+    spent: float,
+    lease_s: float,
+) -> None:
+    batch = done.batch
+    if batch.lease is not None:
+        moved = connection.execute(
+            """
+            UPDATE backfill_ranges
+            SET cursor = %(cursor)s, done = done + %(stored)s,
+                state = CASE WHEN %(last)s THEN 'done' ELSE state END,
+                lease_until = now() + %(lease)s * interval '1 second'
+            WHERE id = %(id)s AND lease_token = %(token)s AND state = 'leased'
+            """,
+            {
+                "cursor": batch.cursor,
+                "stored": stored,
+                "last": batch.last,
+                "lease": lease_s,
+                "id": batch.lease.range_id,
+                "token": batch.lease.token,
+            },
+        )
+        if moved.rowcount != 1:
+            raise LostLeaseError
+        if spent:
+            connection.execute(
+                "UPDATE backfill_jobs SET spent_usd = spent_usd + %s WHERE id = %s", [spent, job_id]
+            )
+    else:
+        connection.execute(
+            "DELETE FROM chunk_outbox WHERE embedding_version_id = %s AND chunk_id = ANY(%s)",
+            [version.id, [chunk.id for chunk in batch.chunks]],
+        )
+        connection.execute(
+            "UPDATE backfill_jobs SET outbox_done = outbox_done + %s, spent_usd = spent_usd + %s WHERE id = %s",
+            [stored, spent, job_id],
+        )
+
+
+def _still_wanted(connection: Connection, version: Version, chunk_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+    rows = connection.execute(
+        sql.SQL(
+            """
+            SELECT c.id FROM document_chunks c
+            WHERE c.id = ANY(%s) AND NOT EXISTS (SELECT FROM {} e WHERE e.chunk_id = c.id)
+            ORDER BY c.id FOR KEY SHARE
+            """
+        ).format(version.table),
+        [chunk_ids.tolist()],
+    ).fetchall()
+    return np.isin(chunk_ids, [row[0] for row in rows])
