@@ -1,0 +1,124 @@
+"""Rank overlap of two top-k lists. Ranks are compared, never the scores of two encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+RBO_P = 0.9
+"""Persistence of RBO: at 0.9 the first ten ranks carry 86 % of the weight."""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How alike two rankings are at depth k. `kendall_tau` is None with fewer than two common items."""
+
+    k: int
+    overlap: float
+    jaccard: float
+    rbo: float
+    kendall_tau: float | None
+
+
+@dataclass(frozen=True)
+class Move:
+    """Where an item stands in one list (`rank`, from 1) and in the other (None: it is new there)."""
+
+    rank: int
+    other_rank: int | None
+
+    @property
+    def label(self) -> str:
+        """`▲2` two ranks better than in the other list, `▼3` worse, `=` the same, `new` not there."""
+        if self.other_rank is None:
+            return "new"
+        if self.other_rank == self.rank:
+            return "="
+        change = self.other_rank - self.rank
+        return f"▲{change}" if change > 0 else f"▼{-change}"
+
+
+def compare(first: Sequence[Hashable], second: Sequence[Hashable], k: int) -> Overlap:
+    """All measures of two rankings, cut at k. Raises ValueError when an item is in a ranking twice."""
+    first, second = first[:k], second[:k]
+    return Overlap(
+        k,
+        overlap_at(first, second, k),
+        jaccard(first, second),
+        rank_biased_overlap(first, second),
+        kendall_tau(first, second),
+    )
+
+
+def overlap_at(first: Sequence[Hashable], second: Sequence[Hashable], k: int) -> float:
+    """The share of the first k items that both lists have, in 0 to 1: |A∩B| / k.
+
+    Where both lists are shorter than k, the longer one's length stands for k, so that equal lists score 1.
+    """
+    depth = min(k, max(len(first), len(second)))
+    if depth == 0:
+        return 1.0
+    return len(set(first[:k]) & set(second[:k])) / depth
+
+
+def overlap_by_depth(first: Sequence[Hashable], second: Sequence[Hashable], k: int) -> list[float]:
+    """overlap@1 to overlap@k."""
+    return [overlap_at(first, second, depth) for depth in range(1, k + 1)]
+
+
+def jaccard(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:
+    """|A∩B| / |A∪B|; 1 for two empty lists."""
+    union = set(first) | set(second)
+    return len(set(first) & set(second)) / len(union) if union else 1.0
+
+
+def rank_biased_overlap(first: Sequence[Hashable], second: Sequence[Hashable], p: float = RBO_P) -> float:
+    """Extrapolated rank-biased overlap, RBO_EXT, for lists of any two lengths, in 0 to 1.
+
+    Equation 32 of Webber, Moffat and Zobel, "A similarity measure for indefinite rankings", ACM TOIS 28(4), 2010.
+    Raises ValueError unless 0 < p < 1 and every item is in a list once.
+    """
+    if not 0 < p < 1:
+        raise ValueError(f"p is {p}; expected a number between 0 and 1")
+    short, long = sorted((list(first), list(second)), key=len)
+    if len(set(short)) != len(short) or len(set(long)) != len(long):
+        raise ValueError("an item stands in a ranking twice")
+    s, l = len(short), len(long)  # noqa: E741  (the paper's names)
+    if l == 0:
+        return 1.0
+    if s == 0:
+        return 0.0
+    common = [0] * (l + 1)  # common[d]: the paper's X_d, the overlap of both lists to depth d
+    seen_short: set[Hashable] = set()
+    seen_long: set[Hashable] = set()
+    for depth in range(1, l + 1):
+        seen_long.add(long[depth - 1])
+        if depth <= s:
+            seen_short.add(short[depth - 1])
+        common[depth] = len(seen_short & seen_long)
+    agreement = sum(common[d] / d * p**d for d in range(1, l + 1))
+    beyond_short = sum(common[s] * (d - s) / (s * d) * p**d for d in range(s + 1, l + 1))
+    extrapolated = ((common[l] - common[s]) / l + common[s] / s) * p**l
+    return (1 - p) / p * (agreement + beyond_short) + extrapolated
+
+
+def kendall_tau(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None:
+    """Kendall's tau over the items that both lists have, in −1 to 1; None when they are fewer than two.
+
+    Ranks have no ties, so that tau-a and tau-b are one: (concordant − discordant) / all pairs.
+    """
+    rank = {item: position for position, item in enumerate(second)}
+    positions = [rank[item] for item in first if item in rank]
+    pairs = len(positions) * (len(positions) - 1) // 2
+    if pairs == 0:
+        return None
+    concordant = sum(
+        positions[i] < positions[j] for i in range(len(positions)) for j in range(i + 1, len(positions))
+    )
+    return (2 * concordant - pairs) / pairs
+
+
+def moves(first: Sequence[Hashable], second: Sequence[Hashable]) -> list[Move]:
+    """For every item of `first`, in order, where it stands in `second`."""
+    rank = {item: position for position, item in enumerate(second, 1)}
+    return [Move(position, rank.get(item)) for position, item in enumerate(first, 1)]

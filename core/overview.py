@@ -1,0 +1,78 @@
+"""One frozen snapshot of a collection: all that a screen shows, read in one transaction."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from psycopg import sql
+
+from core import audit, cutover, index
+from core.audit import AuditEntry
+from core.backfill import job
+from core.backfill.job import JobStatus
+from core.database import Connection, ServerInfo, server_info
+from core.index import IndexState
+from core.registry import VersionStatus, version_statuses
+
+_LOG_ENTRIES = 200
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The state of a collection at `taken_at`. Mappings are keyed by version key."""
+
+    taken_at: datetime.datetime
+    server: ServerInfo
+    versions: tuple[VersionStatus, ...]
+    jobs: Mapping[str, JobStatus]
+    rates: Mapping[str, tuple[float, ...]]
+    indexes: Mapping[str, IndexState]
+    builds: Mapping[str, tuple[str, int, int]]
+    rollback_to: str | None
+    log: tuple[AuditEntry, ...]
+
+    @property
+    def active(self) -> str | None:
+        """The key of the version that answers users."""
+        return next((s.version.version_key for s in self.versions if s.version.active), None)
+
+    def status(self, key: str) -> VersionStatus | None:
+        """The status of one version, None when it is gone."""
+        return next((s for s in self.versions if s.version.version_key == key), None)
+
+
+def read_overview(connection: Connection, schema: str) -> Overview:
+    """Read the snapshot. Every query in it costs the same whatever the number of chunks."""
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        (taken_at,) = cast(
+            "tuple[datetime.datetime]", connection.execute(sql.SQL("SELECT clock_timestamp()")).fetchone()
+        )
+        statuses = tuple(version_statuses(connection))
+        jobs = {}
+        rates = {}
+        builds = {}
+        for status in statuses:
+            key = status.version.version_key
+            found = job.status(connection, status.version)
+            if found is not None:
+                jobs[key] = found
+                rates[key] = tuple(job.rates(connection, status.version))
+            build = index.progress(connection, status.version)
+            if build is not None:
+                builds[key] = build
+        target = cutover.rollback_target(connection)
+        return Overview(
+            taken_at,
+            server_info(connection, schema),
+            statuses,
+            jobs,
+            rates,
+            {s.version.version_key: index.inspect(connection, s.version) for s in statuses},
+            builds,
+            target.version_key if target else None,
+            tuple(audit.entries(connection, limit=_LOG_ENTRIES)),
+        )
