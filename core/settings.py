@@ -25,6 +25,9 @@ from core.errors import UsageError, unknown_name
 # One schema is one collection. Postgres cuts names at 63 bytes without an error, so a longer one is refused.
 SchemaName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
 
+# The field cannot be called schema (pydantic's own method is), so every source names it as the environment does.
+_SCHEMA = "REVECTOR_SCHEMA"
+
 _LIBPQ_VARIABLES = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE")
 
 
@@ -34,7 +37,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="REVECTOR_", extra="forbid", populate_by_name=True)
 
     dsn: SecretStr | None = None
-    schema_name: SchemaName = Field("revector", validation_alias="REVECTOR_SCHEMA")
+    schema_name: SchemaName = Field("revector", validation_alias=_SCHEMA)
     read_only: bool = False
     home: Path = Field(default_factory=lambda: user_data_path("revector"))
 
@@ -80,7 +83,7 @@ class _TomlFile(TomlConfigSettingsSource):
     def __call__(self) -> dict[str, Any]:
         values = dict(super().__call__())
         if "schema" in values:
-            values["schema_name"] = values.pop("schema")
+            values[_SCHEMA] = values.pop("schema")
         return values
 
 
@@ -92,7 +95,7 @@ def load_settings(**flags: Any) -> Settings:
     config = os.environ.get("REVECTOR_CONFIG")
     if config and not Path(config).is_file():
         raise UsageError(f"REVECTOR_CONFIG names {config}, which is not a file.")
-    given = {name: value for name, value in flags.items() if value is not None}
+    given = {_SCHEMA if name == "schema_name" else name: value for name, value in flags.items() if value is not None}
     try:
         return Settings(**given)
     except ValidationError as error:
@@ -104,8 +107,9 @@ def load_settings(**flags: Any) -> Settings:
 def _readable(error: ValidationError) -> UsageError:
     first = error.errors(include_url=False, include_input=False)[0]
     name = str(first["loc"][0]) if first["loc"] else "settings"
+    name = "schema" if name == _SCHEMA else name
     if first["type"] == "extra_forbidden":
-        return unknown_name("setting", name, Settings.model_fields)
+        return unknown_name("setting", name, {*Settings.model_fields, "schema"} - {"schema_name"})
     # The input is left out of the message: it may be a connection string with a password in it.
     return UsageError(f"The setting {name!r} is not valid: {first['msg']}.")
 

@@ -101,7 +101,8 @@ def open_job(connection: Connection, version: Version, settings: dict[str, Any])
         found = connection.execute(
             "SELECT id, state FROM backfill_jobs WHERE embedding_version_id = %s FOR UPDATE", [version.id]
         ).fetchone()
-        if found is None or version.state in ("registered", "retired"):
+        (state,) = fetch_one(connection, "SELECT state FROM embedding_versions WHERE id = %s", [version.id])
+        if found is None or state in ("registered", "retired"):
             return _plan_job(connection, version, settings)
         job = Job(*found)
         if job.state in _AT_WORK and count_workers(connection, job.id) == 0:

@@ -1,0 +1,40 @@
+# The five commands. Everything lives in .venv; nothing is installed outside of it.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+TEST_STAMP := .venv/.installed-test
+
+.PHONY: install demo test bench lint clean
+
+install: $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/revector demo
+
+test: $(TEST_STAMP)
+	@$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest
+
+bench: $(TEST_STAMP)
+	$(BIN)/python -m tests.benchmarks
+
+lint: $(TEST_STAMP)
+	$(BIN)/ruff check core screens console tests
+	$(BIN)/ruff format --check core screens console tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("revector needs Python 3.11 or newer, not " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(TEST_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[sentence-transformers]' --group dev
+	@touch $@
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,72 @@
+"""The command line. `revector` alone opens the console; every other way in is a command.
+
+Exit status: 0 yes, 1 the answer is no, 2 usage, 3 inconclusive, 4 database or encoder cannot be reached,
+130 interrupted. Start-up is part of the product: nothing heavy is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from console.commands import backfill, cutover, db, demo, doctor, documents, index, log, search, versions
+from console.context import Context, context_of
+from core.errors import RevectorError, UsageError
+
+app = typer.Typer(
+    name="revector",
+    help="Change the embedding model behind a pgvector search without breaking it.\n\n"
+    "Without a command, the console opens. The database is --dsn, REVECTOR_DSN, DATABASE_URL or libpq's PG* "
+    "variables; with none of them, an embedded server.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for group in (db, versions, backfill, index, cutover):
+    app.add_typer(group.app)
+for module in (demo, documents, search, cutover, log, doctor):
+    module.register(app)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    dsn: Annotated[
+        str | None, typer.Option("--dsn", metavar="URL", help="The database, as a URL or libpq's key=value.")
+    ] = None,
+    schema: Annotated[
+        str | None, typer.Option("--schema", metavar="NAME", help="The collection: one schema is one.")
+    ] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Look, and change nothing.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Open the console when no command is given."""
+    if version:
+        from importlib.metadata import version as installed
+
+        sys.stdout.write(f"revector {installed('revector')}\n")
+        raise typer.Exit
+    context.obj = Context(dsn, schema, read_only or None)
+    if context.invoked_subcommand is None:
+        open_console(context_of(context))
+
+
+def open_console(context: Context) -> None:
+    """The Textual console, on a terminal. Raises UsageError where there is none."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("The console needs a terminal.", "For scripts, see revector --help and --json.")
+    from console.app import run_console
+
+    run_console(context.database, context.settings)
+
+
+def main() -> None:
+    """The program `revector`."""
+    try:
+        app()
+    except RevectorError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_status)

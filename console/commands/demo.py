@@ -1,0 +1,35 @@
+"""`revector demo`: the whole story on a corpus that every engineer can judge."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from console.context import Json, context_of
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command()(demo)
+
+
+def demo(
+    context: typer.Context,
+    headless: Annotated[
+        bool, typer.Option("--headless", help="Go through the whole story without the console, and print it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Ingest the standard library's documentation, embed it twice, compare, cut over, roll back."""
+    own = context_of(context)
+    if headless:
+        from console.demo.story import tell
+
+        tell(own, as_json)
+        return
+    from console.cli import open_console
+    from console.demo.story import prepare
+
+    prepare(own)
+    open_console(own)

@@ -1,0 +1,27 @@
+"""A dangerous command names its target: the version key is typed, at the prompt or as --confirm."""
+
+from __future__ import annotations
+
+import sys
+
+from console.context import note
+from core.errors import RefusedError
+
+
+def confirmed_key(key: str, given: str, effect: str) -> str:
+    """The key as typed by the person at the terminal, or as given by --confirm; in a script, `key` itself.
+
+    In a script the key stands in the command already, typed by whoever wrote it. Raises RefusedError when what
+    was typed differs.
+    """
+    typed = given
+    if not typed:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return key
+        note(effect)
+        sys.stderr.write(f"Type the version key {key} to go on: ")
+        sys.stderr.flush()
+        typed = sys.stdin.readline().strip()
+    if typed != key:
+        raise RefusedError(f"The key typed is {typed!r}, not {key!r}: nothing was changed.")
+    return typed

@@ -1,0 +1,236 @@
+"""The corpus of the demo: the documentation of the Python standard library.
+
+It is read from the interpreter that runs, so the demo downloads nothing, and every engineer who looks at a
+result can say whether it answers. An entry is a language topic of `help()` or the docstring of a public
+module, class, function or method; each docstring is one entry, under the name people import it by.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import importlib
+import inspect
+import io
+import re
+import sys
+import sysconfig
+import types
+import warnings
+from collections import ChainMap
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# What opens windows or takes hold of the terminal (tkinter is missing from many builds anyway), easter eggs
+# that act on import, tests, and the platform's halves of `os`, `os.path` and `xml.parsers.expat`.
+_SKIPPED = """
+    antigravity genericpath idlelib nt ntpath posix posixpath pydoc_data pyexpat readline rlcompleter test
+    this tkinter turtle turtledemo
+"""
+
+# Removed or deprecated by Python 3.13: without them a judgement made on 3.11 holds on the later versions.
+_REMOVED = """
+    aifc asynchat asyncore audioop cgi cgitb chunk crypt distutils imghdr imp lib2to3 mailcap msilib nis
+    nntplib nturl2path ossaudiodev pipes smtpd sndhdr spwd sre_compile sre_constants sre_parse sunau telnetlib
+    uu xdrlib
+"""
+
+# Packages are not walked, for `asyncio.tasks` would compete with `asyncio` for the same names; these are the
+# submodules that the library's own manual tells people to import.
+_SUBMODULES = """
+    collections.abc concurrent.futures ctypes.util curses.ascii curses.panel curses.textpad dbm.dumb
+    email.charset email.contentmanager email.encoders email.errors email.generator email.header
+    email.headerregistry email.iterators email.message email.mime.application email.mime.audio email.mime.base
+    email.mime.image email.mime.message email.mime.multipart email.mime.nonmultipart email.mime.text
+    email.parser email.policy email.utils encodings.idna html.entities html.parser http.client http.cookiejar
+    http.cookies http.server importlib.abc importlib.machinery importlib.metadata importlib.resources
+    importlib.util json.tool logging.config logging.handlers multiprocessing.connection
+    multiprocessing.managers multiprocessing.pool multiprocessing.shared_memory multiprocessing.sharedctypes
+    os.path unittest.mock urllib.error urllib.parse urllib.request urllib.response urllib.robotparser
+    wsgiref.handlers wsgiref.headers wsgiref.simple_server wsgiref.util wsgiref.validate xml.dom
+    xml.dom.minidom xml.dom.pulldom xml.etree.ElementTree xml.parsers.expat xml.sax xml.sax.handler
+    xml.sax.saxutils xml.sax.xmlreader xmlrpc.client xmlrpc.server
+"""
+
+_FEWEST_WORDS = 3
+_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of the documentation."""
+
+    id: str
+    title: str
+    text: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A public object under one of its names; `own` says that it is the name the object itself goes by."""
+
+    symbol: str
+    value: object
+    own: bool
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A docstring under one of its names, before it is known which of them becomes the entry."""
+
+    name: _Name
+    kind: str
+    text: str
+
+    def rank(self) -> tuple[bool, bool, int, int, str]:
+        """Least for the best name: a builtin, then the one it was defined by, then the shortest to write."""
+        symbol = self.name.symbol
+        builtin = hasattr(builtins, symbol.partition(".")[0])
+        return not builtin, not self.name.own, symbol.count("."), len(symbol), symbol
+
+
+class _Elided:
+    """Stands in a signature for a default whose repr depends on the machine or the process."""
+
+    def __repr__(self) -> str:
+        return "..."
+
+
+def standard_library() -> list[Entry]:
+    """The documentation of the standard library that is running, in the order of the ids."""
+    with _quiet():
+        modules = _modules()
+        names = [name for module_name, module in modules.items() for name in _public(module_name, module)]
+        found = [*_topics(), *_module_docs(modules), *_members(names), *_methods(names)]
+        entries = [_entry(one) for one in _each_text_once(found)]
+    return sorted(entries, key=lambda entry: entry.id)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Neither a deprecation nor a module that greets on import may reach the terminal."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _modules() -> dict[str, types.ModuleType]:
+    """The public modules by name; a build or a platform that lacks one has the others all the same."""
+    tops = {name for name in sys.stdlib_module_names if not name.startswith("_")}
+    modules = {}
+    for name in sorted(tops.difference(_SKIPPED.split(), _REMOVED.split()).union(_SUBMODULES.split())):
+        with contextlib.suppress(ImportError):
+            modules[name] = importlib.import_module(name)
+    return modules
+
+
+def _public(module_name: str, module: types.ModuleType) -> Iterator[_Name]:
+    """What a module declares public, or what it defines where it declares nothing."""
+    declared = getattr(module, "__all__", None)
+    for name in vars(module) if declared is None else declared:
+        value = getattr(module, name, None)
+        stranger = declared is None and not _defines(module_name, value)
+        if name.startswith("_") or not callable(value) or stranger:
+            continue
+        symbol = name if module is builtins else f"{module_name}.{name}"
+        own = getattr(value, "__module__", None) == module_name and getattr(value, "__name__", None) == name
+        yield _Name(symbol, value, own)
+
+
+def _defines(module_name: str, value: object) -> bool:
+    """Whether a value comes from the module, its package or its accelerator (`_ssl` for `ssl`)."""
+    origin = str(getattr(value, "__module__", None)).lstrip("_").partition(".")[0]
+    # `open` is a builtin that says it is of `io`.
+    return origin == module_name.partition(".")[0] or (module_name, origin) == ("builtins", "io")
+
+
+def _topics() -> Iterator[_Found]:
+    # Half a megabyte of text, loaded only by who builds the corpus.
+    from pydoc_data.topics import topics
+
+    for label, text in topics.items():
+        yield from _documented(_Name(f"topic:{label}", text, own=True), "topic", text)
+
+
+def _module_docs(modules: dict[str, types.ModuleType]) -> Iterator[_Found]:
+    for module_name, module in modules.items():
+        yield from _documented(_Name(module_name, module, own=True), "module", module.__doc__)
+
+
+def _members(names: Iterable[_Name]) -> Iterator[_Found]:
+    for name in names:
+        value = name.value
+        if isinstance(value, type):
+            if not _generated(value):
+                yield from _documented(name, "class", value.__doc__)
+        # Any instance shows the docstring of its class; `random.choice` and `typing.Optional` have their own.
+        elif value.__doc__ != type(value).__doc__:
+            yield from _documented(name, "function", value.__doc__)
+
+
+def _generated(cls: type) -> bool:
+    """Whether the docstring of a class is only the signature that dataclass or namedtuple wrote there."""
+    made = hasattr(cls, "__dataclass_fields__") or hasattr(cls, "_fields")
+    return made and (cls.__doc__ or "").startswith(f"{cls.__name__}(")
+
+
+def _methods(names: Iterable[_Name]) -> Iterator[_Found]:
+    """The methods that public classes define, and those of the hidden bases that only they make public."""
+    classes = [(name, name.value) for name in names if isinstance(name.value, type)]
+    public = {cls for name, cls in classes if name.symbol.endswith(cls.__name__)}
+    for name, cls in classes:
+        others = {base for parent in cls.__mro__[1:] if parent in public for base in parent.__mro__}
+        bases = [b for b in cls.__mro__ if b is cls or (b not in others and _defines(name.symbol, b))]
+        # As in a lookup, the first base that has an attribute hides it in the others.
+        for attribute, value in ChainMap(*(dict(vars(base)) for base in bases)).items():
+            routine = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
+            if not attribute.startswith("_") and inspect.isroutine(routine):
+                own = name.own and getattr(routine, "__name__", None) == attribute
+                method = _Name(f"{name.symbol}.{attribute}", value, own)
+                yield from _documented(method, "method", routine.__doc__)
+
+
+def _documented(name: _Name, kind: str, doc: object) -> Iterator[_Found]:
+    """The one entry found under a name, or none where there is too little text to be an answer."""
+    if isinstance(doc, str) and len(doc.split()) >= _FEWEST_WORDS:
+        yield _Found(name, kind, _ADDRESS.sub("", inspect.cleandoc(doc)).strip())
+
+
+def _each_text_once(found: Iterable[_Found]) -> Iterable[_Found]:
+    best: dict[str, _Found] = {}
+    for one in sorted(found, key=_Found.rank):
+        best.setdefault(" ".join(one.text.split()), one)
+    return best.values()
+
+
+def _entry(found: _Found) -> Entry:
+    symbol, text = found.name.symbol, found.text
+    title = text.partition("\n")[0] if found.kind == "topic" else symbol + _signature(found)
+    return Entry(symbol, title, text, found.kind)
+
+
+def _signature(found: _Found) -> str:
+    """How a symbol is called, without annotations and without the `self` that nobody writes."""
+    value = found.name.value
+    receiver = found.kind == "method" and not isinstance(value, staticmethod)
+    called = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
+    if not isinstance(called, type) and not inspect.isroutine(called):
+        return ""
+    try:
+        signature = inspect.signature(called)
+    except (AttributeError, TypeError, ValueError):  # many functions written in C do not tell, or not in full
+        return ""
+    parameters = [p.replace(annotation=p.empty, default=_shown(p)) for p in signature.parameters.values()]
+    return str(inspect.Signature(parameters[1:] if receiver else parameters))
+
+
+def _shown(parameter: inspect.Parameter) -> object:
+    value = parameter.default
+    if type(value) in (type(None), bool, int, float, bytes) or value is parameter.empty:
+        return value
+    # The install scheme, a default in sysconfig, is another one in a virtual environment.
+    if type(value) is str and value != sysconfig.get_default_scheme() and not Path(value).is_absolute():
+        return value
+    return _Elided()

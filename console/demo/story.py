@@ -1,0 +1,208 @@
+"""The demo's story, step by step: ingest, backfill, compare, cut over, search, roll back, search."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from console.commands.backfill import run_backfill
+from console.commands.cutover import MARKS
+from console.commands.search import result_document
+from console.commands.versions import status_document
+from console.context import Context, answer, note, plain
+from console.progress import progress_bar
+from core import cutover, index
+from core.database import Connection, Database
+from core.encoders import open_encoder
+from core.errors import RefusedError
+from core.evaluation.compare import SegmentResult, compare_versions
+from core.evaluation.queries import QuerySet, read_beir
+from core.registry import (
+    add_version,
+    chunk_count,
+    create_table,
+    get_version,
+    version_statuses,
+    versions,
+)
+from core.retrieval import Retriever
+
+if TYPE_CHECKING:
+    from core.database import Progress
+
+FIRST, SECOND = "demo-64", "demo-256"
+ENCODERS = {FIRST: "static:wordllama-64", SECOND: "static:wordllama-256"}
+QUERY = "run a command and get its output as a string"
+
+_HERE = Path(__file__).parent
+
+
+def demo_queries() -> QuerySet:
+    """The judged queries that come with the demo."""
+    return read_beir(_HERE / "queries.jsonl", _HERE / "qrels.tsv")
+
+
+def prepare(own: Context) -> dict[str, float]:
+    """Bring the collection to the story's beginning, and keep what is there of it; returns seconds by step.
+
+    Afterwards `demo-64` is complete, `demo-256` is registered, and a version is active. Raises RefusedError
+    when the collection holds anything but the demo: it may be somebody's production.
+    """
+    clock = _Clock()
+    with clock.step("server"):
+        database = _database(own)
+    with database.session("demo") as connection:
+        _require_demo(connection, database)
+        if chunk_count(connection) == 0:
+            with clock.step("ingest"), progress_bar() as progress:
+                _ingest(connection, own.settings.chunk_characters, progress)
+        for key in (FIRST, SECOND):
+            if key not in {version.version_key for version in versions(connection)}:
+                add_version(connection, key, open_encoder(ENCODERS[key]), ENCODERS[key], notes="the demo's")
+        first = get_version(connection, FIRST)
+        create_table(connection, first)
+        if first.completed_at is None:
+            with clock.step(f"backfill {FIRST}"):
+                _embed(own, connection, FIRST)
+        if not any(version.active for version in versions(connection)):
+            cutover.run(connection, FIRST, confirm=FIRST, reason="the demo's first version")
+    return clock.seconds
+
+
+def tell(own: Context, as_json: bool) -> None:
+    """The whole story without the console, printed as it goes, or as one JSON document at the end."""
+    seconds = prepare(own)
+    clock = _Clock(seconds)
+    database = own.database
+    say = _silent if as_json else _aloud
+    with database.session("demo") as connection:
+        if get_version(connection, SECOND).active:  # left so by an earlier visit to the console
+            cutover.rollback(connection, confirm=FIRST, key=FIRST, reason="the demo begins anew")
+        chunks = chunk_count(connection)
+        say(f"{chunks:,} chunks of the standard library's documentation; {FIRST} is active.")
+        with clock.step(f"backfill {SECOND}"):
+            _embed(own, connection, SECOND)
+        say(f"{SECOND} is backfilled, proven and indexed.")
+
+        with clock.step("compare"), progress_bar() as progress:
+            results = compare_versions(
+                connection, demo_queries(), get_version(connection, FIRST), get_version(connection, SECOND),
+                on_progress=progress,
+            )  # fmt: skip
+        say(_table(results))
+
+        with clock.step("cutover"):
+            guards = cutover.check(connection, SECOND).guards
+            flip = cutover.run(connection, SECOND, confirm=SECOND, reason="better on the demo's judged queries")
+        for guard in guards:
+            say(f"{MARKS[guard.verdict]} {guard.name}: {guard.detail}")
+        say(f"Cut over: {flip.previous} → {flip.version_key} in {flip.seconds * 1000:.1f} ms.")
+
+        retriever = Retriever(connection)
+        with clock.step("search"):
+            after_cutover = retriever.search(QUERY)
+        say(f"“{QUERY}” by {after_cutover.version_key}: {', '.join(h.source_id for h in after_cutover.hits[:3])}")
+
+        with clock.step("rollback"):
+            back = cutover.rollback(connection, confirm=FIRST, key=FIRST, reason="the demo shows the way back")
+        with clock.step("search again"):
+            after_rollback = retriever.search(QUERY)
+        say(f"Rolled back to {back.version_key} in {back.seconds * 1000:.1f} ms, {back.missing} chunks missing.")
+        say(f"“{QUERY}” by {after_rollback.version_key}: {', '.join(h.source_id for h in after_rollback.hits[:3])}")
+
+        document = {
+            "chunks": chunks,
+            "versions": [status_document(status) for status in version_statuses(connection)],
+            "evaluation": [asdict(result) | {"difference": result.difference} for result in results],
+            "cutover": asdict(flip)
+            | {"guards": [asdict(guard) for guard in guards], "search": result_document(after_cutover)},
+            "rollback": asdict(back) | {"search": result_document(after_rollback)},
+            "seconds": {name: round(value, 3) for name, value in clock.seconds.items()},
+        }
+    better = results[0].difference > 0
+    answer(document, as_json, lambda console: console.print("Open the console and try it by hand: revector"))
+    if not better:
+        raise RefusedError(f"{SECOND} is not better than {FIRST} on the judged queries.")
+
+
+class _Clock:
+    def __init__(self, seconds: dict[str, float] | None = None) -> None:
+        self.seconds = seconds if seconds is not None else {}
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - started
+
+
+def _database(own: Context) -> Database:
+    from core.database import server_info
+    from core.migrations import upgrade
+
+    database = own.database
+    with database.connect("demo") as connection:
+        fresh = server_info(connection, database.schema).schema_revision is None
+    if fresh:
+        upgrade(database)
+    return database
+
+
+def _require_demo(connection: Connection, database: Database) -> None:
+    strangers = [v.version_key for v in versions(connection) if v.version_key not in ENCODERS]
+    documents = connection.execute(
+        "SELECT source_id FROM document_chunks WHERE NOT (metadata ? 'demo') LIMIT 1"
+    ).fetchone()
+    if strangers or documents:
+        found = f"version {strangers[0]}" if strangers else f"document {documents[0] if documents else ''}"
+        raise RefusedError(
+            f"The schema {database.schema!r} holds something else than the demo ({found}): nothing was changed.",
+            "Give the demo a schema of its own: revector --schema demo demo",
+        )
+
+
+def _ingest(connection: Connection, chunk_characters: int, progress: Progress) -> None:
+    from console.demo.corpus import standard_library
+    from core.documents import Document
+    from core.ingest import ingest
+
+    documents = (
+        Document(entry.id, f"{entry.title}\n{entry.text}", {"title": entry.title, "kind": entry.kind, "demo": True})
+        for entry in standard_library()
+    )
+    ingest(connection, documents, chunk_characters=chunk_characters, on_progress=progress)
+
+
+def _embed(own: Context, connection: Connection, key: str) -> None:
+    version = get_version(connection, key)
+    if version.completed_at is None or version_missing(connection, key):
+        run_backfill(own, version)
+    index.build(connection, get_version(connection, key), own.settings)
+
+
+def version_missing(connection: Connection, key: str) -> int:
+    """How many chunks the version lacks, by the kept counts."""
+    return next(s.missing for s in version_statuses(connection) if s.version.version_key == key)
+
+
+def _table(results: list[SegmentResult]) -> str:
+    lines = [f"{'segment':<14}{'queries':>8}{FIRST:>10}{SECOND:>10}{'difference':>12}{'overlap@10':>12}{'RBO':>7}"]
+    lines += [
+        f"{r.segment:<14}{r.queries:>8}{r.primary:>10.3f}{r.candidate:>10.3f}{r.difference:>+12.3f}"
+        f"{r.overlap:>12.2f}{r.rbo:>7.2f}"
+        for r in results
+    ]
+    return f"{results[0].measure} on the judged queries\n" + "\n".join(lines)
+
+
+def _aloud(text: str) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(plain(text))
+
+
+def _silent(_text: str) -> None: ...

@@ -1,0 +1,37 @@
+"""From settings to a database that can be used: somebody's own server, or the embedded one, started if need be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from core import embedded
+from core.database import Database, server_info
+from core.migrations import upgrade
+from core.settings import Settings, configured_dsn
+
+
+def open_database(settings: Settings, *, on_wait: Callable[[str], None] | None = None) -> Database:
+    """The database that the settings name; says through `on_wait` what it waits for.
+
+    Only the embedded server is started and set up here: somebody's own database is changed by
+    `revector db upgrade` and by nothing else. Raises UnreachableError when the server cannot be started.
+    """
+    dsn = configured_dsn(settings)
+    if dsn is not None:
+        return named_database(settings, dsn)
+    server = embedded.start(settings.home, on_wait=on_wait)
+    database = named_database(settings, server.dsn, embedded=True)
+    with database.connect("cli") as connection:
+        empty = server_info(connection, settings.schema_name).schema_revision is None
+    if empty and not settings.read_only:
+        if on_wait:
+            on_wait(f"setting up the schema {settings.schema_name}")
+        upgrade(database)
+    return database
+
+
+def named_database(settings: Settings, dsn: str, *, embedded: bool = False) -> Database:
+    """A Database of these settings at a connection string."""
+    return Database(
+        dsn, settings.schema_name, settings.read_only, embedded, connect_timeout_s=settings.connect_timeout_s
+    )

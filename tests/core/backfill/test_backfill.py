@@ -1,0 +1,353 @@
+"""The backfill: nothing lost, nothing done twice, whoever is killed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from core.backfill import job
+from core.backfill.worker import Worker, WorkerSettings
+from core.database import Connection, Database
+from core.encoders import open_encoder
+from core.errors import EncoderError, RefusedError, UnreachableError, UsageError
+from core.registry import Version, get_version, version_statuses
+from tests.protocol_server import ProtocolServer
+from tests.versions import NUMBERS, SPEC, add, add_chunks, backfill
+
+ROOT = Path(__file__).resolve().parents[3]
+
+# A worker in a process of its own, which says when it has stored a batch and then waits to be told to go on.
+STEPPING_WORKER = """
+import sys
+from core.backfill.worker import Worker, WorkerSettings
+from core.database import Database
+from core.encoders import open_encoder
+from core.registry import get_version
+
+database = Database(sys.argv[1], sys.argv[2])
+with database.session("test") as connection:
+    version = get_version(connection, "v1")
+
+def on_batch(stored):
+    print("stored", stored, flush=True)
+    sys.stdin.readline()
+
+Worker(database, version, open_encoder(version.encoder_spec), WorkerSettings(batch_size=10), on_batch=on_batch).run()
+print("finished", flush=True)
+"""
+
+
+class Stub:
+    """An encoder in the test's hands; stands for none that exists."""
+
+    name, revision, dimensions, max_tokens, price = "stub:test", "1", 64, None, 0.0
+
+    def __init__(self, bad: Sequence[str] = (), error: Exception | None = None) -> None:
+        self.bad, self.error = bad, error
+        self.seen: list[str] = []
+
+    def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.seen += texts
+        if self.error:
+            raise self.error
+        vectors = np.ones((len(texts), self.dimensions), np.float32)
+        for row, text in enumerate(texts):
+            vectors[row, 0] = len(text)
+            if text in self.bad:
+                vectors[row, 1] = np.nan
+        return vectors
+
+    def encode_query(self, text: str) -> NDArray[np.float32]:
+        return np.ones(self.dimensions, np.float32)
+
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        return sum(map(len, texts))
+
+    def close(self) -> None: ...
+
+
+def run(database: Database, version: Version, encoder: object, **settings: float) -> job.JobStatus:
+    return Worker(database, version, encoder, WorkerSettings(**settings)).run()  # type: ignore[arg-type]
+
+
+def vectors_of(connection: Connection, version: Version) -> list[int]:
+    query = f"SELECT chunk_id FROM {version.table_name} ORDER BY 1"  # noqa: S608
+    return [row[0] for row in connection.execute(query).fetchall()]  # type: ignore[arg-type]
+
+
+def job_status(connection: Connection, version: Version) -> job.JobStatus:
+    status = job.status(connection, version)
+    assert status is not None
+    return status
+
+
+def test_every_chunk_gets_its_vector_and_the_version_is_proven(database: Database, connection: Connection) -> None:
+    ids = add_chunks(connection, NUMBERS)
+    version = add(connection, "v1")
+    status = run(database, version, open_encoder(SPEC), batch_size=3)
+    assert (status.state, status.total, status.done, status.failed, status.pending) == ("done", 16, 16, 0, 0)
+    assert vectors_of(connection, version) == ids
+    version = get_version(connection, "v1")
+    assert version.state == "loaded"
+    assert version.completed_at is not None
+    key = connection.execute(
+        "SELECT convalidated FROM pg_constraint WHERE conrelid = to_regclass(%s) AND contype = 'f'",
+        [version.table_name],
+    ).fetchall()
+    assert key == [(True,)]
+
+
+def test_an_empty_collection_is_done_at_once(database: Database, connection: Connection) -> None:
+    assert run(database, add(connection, "v1"), Stub()).state == "done"
+
+
+def test_a_worker_killed_at_any_batch_loses_and_repeats_nothing(
+    database: Database, connection: Connection
+) -> None:
+    texts = [f"text number {n}" for n in range(100)]
+    ids = add_chunks(connection, texts)
+    version = add(connection, "v1")
+    for batches in (1, 2, 3):
+        worker = subprocess.Popen(
+            [sys.executable, "-c", STEPPING_WORKER, database.dsn, database.schema],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        )  # fmt: skip
+        assert worker.stdout is not None
+        assert worker.stdin is not None
+        for _ in range(batches):
+            assert worker.stdout.readline() == "stored 10\n"
+            worker.stdin.write("\n")
+            worker.stdin.flush()
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+        wait_for_no_workers(connection, version)
+        status = job_status(connection, version)
+        assert status.state == "interrupted"
+        assert status.done == len(vectors_of(connection, version)) >= 10 * batches
+    seen = Stub()
+    before = vectors_of(connection, version)
+    assert run(database, version, seen, batch_size=10).state == "done"
+    assert vectors_of(connection, version) == ids
+    assert len(seen.seen) == len(ids) - len(before)
+    assert [s.missing for s in version_statuses(connection)] == [0]
+
+
+def wait_for_no_workers(connection: Connection, version: Version) -> None:
+    """Until Postgres has noticed that the killed process's sockets are closed."""
+    tries = 0
+    while job_status(connection, version).workers:
+        tries += 1
+        assert tries < 100_000
+        connection.execute("SELECT pg_stat_clear_snapshot()")
+
+
+def test_a_lease_taken_over_stores_nothing_for_its_old_holder(database: Database, connection: Connection) -> None:
+    from core.backfill import batches
+
+    ids = add_chunks(connection, NUMBERS)
+    version = add(connection, "v1")
+    opened = job.open_job(connection, version, {})
+    lease = batches.lease_range(connection, opened.id, 1, 60)
+    assert lease is not None
+    batch = batches.read_range(connection, version, lease, lease.cursor, 10)
+    second = batches.lease_range(connection, opened.id, 2, 60)  # no session holds worker 1's lock: it is dead
+    assert second is not None
+    assert second.token == lease.token + 1
+    vectors = np.ones((10, 64), np.float32)
+    encoded = batches.Encoded(batch, np.array([c.id for c in batch.chunks]), vectors)
+    with pytest.raises(batches.LostLeaseError):
+        batches.commit(connection, version, opened.id, encoded, 0, 60)
+    assert vectors_of(connection, version) == []
+    assert run(database, version, Stub()).state == "done"
+    assert vectors_of(connection, version) == ids
+
+
+def test_two_workers_share_the_work(database: Database, connection: Connection) -> None:
+    ids = add_chunks(connection, [f"text {n}" for n in range(300)])
+    version = add(connection, "v1")
+    statuses: list[job.JobStatus] = []
+    threads = [
+        threading.Thread(target=lambda: statuses.append(run(database, version, Stub(), batch_size=5)))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [s.state for s in statuses] == ["done", "done"]
+    assert vectors_of(connection, version) == ids
+    assert job_status(connection, version).done == len(ids)
+
+
+def test_a_bad_chunk_becomes_a_dead_letter_and_the_rest_goes_on(database: Database, connection: Connection) -> None:
+    ids = add_chunks(connection, NUMBERS)
+    version = add(connection, "v1")
+    status = run(database, version, Stub(bad=["seven"]), batch_size=5)
+    assert (status.state, status.done, status.failed) == ("failed", 15, 1)
+    (failure,) = job.failures(connection, version)
+    assert failure.chunk_id == ids[7]
+    assert "nan" in failure.error
+
+    assert job.retry_failures(connection, version) == 1
+    assert run(database, version, Stub()).state == "done"
+    assert job.failures(connection, version) == []
+    assert vectors_of(connection, version) == ids
+
+
+def test_a_waived_chunk_needs_a_reason_and_stays_in_the_log(database: Database, connection: Connection) -> None:
+    ids = add_chunks(connection, NUMBERS)
+    version = add(connection, "v1")
+    run(database, version, Stub(bad=["seven"]))
+    with pytest.raises(UsageError, match="reason"):
+        job.waive_failure(connection, version, ids[7], " ")
+    with pytest.raises(UsageError, match="no dead letter"):
+        job.waive_failure(connection, version, ids[8], "why not")
+    job.waive_failure(connection, version, ids[7], "a table of numbers")
+    assert run(database, version, Stub(bad=["seven"])).state == "done"
+    assert connection.execute("SELECT reason FROM audit_log WHERE action = 'backfill waive'").fetchone() == (
+        "a table of numbers",
+    )
+
+
+def test_an_encoder_that_refuses_most_texts_stops_the_job(database: Database, connection: Connection) -> None:
+    add_chunks(connection, NUMBERS)
+    version = add(connection, "v1")
+    with pytest.raises(EncoderError, match="refused 16 of 16"):
+        run(database, version, Stub(bad=NUMBERS))
+    status = job_status(connection, version)
+    assert status.state == "interrupted"
+    assert status.error is not None
+    assert vectors_of(connection, version) == []
+
+
+def test_an_encoder_of_other_dimensions_stores_nothing(database: Database, connection: Connection) -> None:
+    add_chunks(connection, NUMBERS)
+    version = add(connection, "v1")
+    with pytest.raises(EncoderError, match="64"):
+        run(database, version, open_encoder("static:wordllama-128"))
+    assert vectors_of(connection, version) == []
+
+
+def test_a_lost_encoder_interrupts_and_the_job_goes_on_later(database: Database, connection: Connection) -> None:
+    ids = add_chunks(connection, NUMBERS)
+    version = add(connection, "v1")
+    with pytest.raises(UnreachableError, match="gone"):
+        run(database, version, Stub(error=UnreachableError("The provider is gone.")))
+    assert job_status(connection, version).state == "interrupted"
+    assert run(database, version, Stub()).state == "done"
+    assert vectors_of(connection, version) == ids
+
+
+def test_the_same_text_is_encoded_once(database: Database, connection: Connection) -> None:
+    ids = add_chunks(connection, ["same", "other", "same", "same"])
+    version, encoder = add(connection, "v1"), Stub()
+    run(database, version, encoder)
+    ids += add_chunks(connection, ["same", "new"])
+    run(database, version, encoder)
+    assert sorted(encoder.seen) == ["new", "other", "same"]
+    assert vectors_of(connection, version) == ids
+
+
+def test_chunks_of_the_backfills_own_time_are_not_missed(database: Database, connection: Connection) -> None:
+    ids = add_chunks(connection, NUMBERS)
+    version = add(connection, "v1")
+
+    class Busy(Stub):
+        def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            if len(self.seen) < len(NUMBERS):  # somebody writes and deletes meanwhile
+                ids.extend(add_chunks(connection, [f"new {len(ids)}"]))
+                connection.execute("DELETE FROM document_chunks WHERE id = %s", [ids.pop(0)])
+            return super().encode_documents(texts)
+
+    status = run(database, version, Busy(), batch_size=4)
+    assert status.state == "done"
+    assert vectors_of(connection, version) == ids
+    assert [(s.embedded, s.missing) for s in version_statuses(connection)] == [(len(ids), 0)]
+
+
+def test_what_the_trigger_missed_is_found_by_the_proof(database: Database, connection: Connection) -> None:
+    version = add(connection, "v1")
+    add_chunks(connection, ["one"])
+    backfill(database, version)
+    add_chunks(connection, ["two"])
+    connection.execute("DELETE FROM chunk_outbox")
+    assert run(database, version, Stub()).state == "done"
+    assert [(s.embedded, s.missing) for s in version_statuses(connection)] == [(2, 0)]
+
+
+def test_pause_finishes_the_batch_in_hand_and_run_goes_on(database: Database, connection: Connection) -> None:
+    ids = add_chunks(connection, [f"text {n}" for n in range(200)])
+    version = add(connection, "v1")
+    asked = threading.Event()
+
+    class Paused(Stub):
+        def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            if not asked.is_set():
+                job.request(connection, version, "pause")
+                asked.set()
+            return super().encode_documents(texts)
+
+    first = run(database, version, Paused(), batch_size=1)
+    assert first.state == "paused"
+    assert first.done == len(vectors_of(connection, version))
+    with pytest.raises(RefusedError, match="paused"):
+        job.request(connection, version, "pause")
+    assert run(database, version, Stub()).state == "done"
+    assert vectors_of(connection, version) == ids
+
+
+def test_a_cancelled_backfill_keeps_what_it_has(database: Database, connection: Connection) -> None:
+    add_chunks(connection, [f"text {n}" for n in range(100)])
+    version = add(connection, "v1")
+
+    class Cancelled(Stub):
+        def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            if not self.seen:
+                job.request(connection, version, "cancel")
+            return super().encode_documents(texts)
+
+    status = run(database, version, Cancelled(), batch_size=1)
+    assert status.state == "cancelled"
+    assert status.done == len(vectors_of(connection, version))
+    assert get_version(connection, "v1").completed_at is None
+
+
+def test_a_throttling_provider_holds_the_job_and_says_so(database: Database, connection: Connection) -> None:
+    ids = add_chunks(connection, NUMBERS)
+    reasons = []
+    with ProtocolServer() as provider:
+        version = add(connection, "v1", f"openai:text-embedding-3-small?dimensions=64&base_url={provider.base_url}")
+        encoder = open_encoder(version.encoder_spec)
+        worker = Worker(database, version, encoder, WorkerSettings(batch_size=4))
+        hold, wait = encoder.on_throttle, encoder.wait  # type: ignore[attr-defined]
+        encoder.on_throttle = lambda seconds, reason: (reasons.append(reason), hold(seconds, reason))  # type: ignore[attr-defined]
+        encoder.wait = lambda _seconds: wait(0)  # type: ignore[attr-defined]
+        provider.fail(429, times=2, retry_after=7)
+        assert worker.run().state == "done"
+    assert len(reasons) == 2
+    assert all("429" in reason for reason in reasons)
+    assert vectors_of(connection, version) == ids
+
+
+def test_every_state_can_be_left_or_is_an_end() -> None:
+    assert set(job.MOVES) == set().union(*job.MOVES.values()) | {"running"}
+    assert all(targets for targets in job.MOVES.values())
+
+
+def test_status_does_not_look_at_the_vectors(database: Database, connection: Connection) -> None:
+    add_chunks(connection, NUMBERS)
+    version = add(connection, "v1")
+    backfill(database, version)
+    with connection.transaction(force_rollback=True):
+        connection.execute(f"LOCK TABLE {version.table_name}, document_chunks")  # type: ignore[arg-type]
+        with database.session("test", statement_timeout_s=20) as other:  # would wait for the lock if it read them
+            assert job_status(other, version).done == len(NUMBERS)
+            assert [s.embedded for s in version_statuses(other)] == [len(NUMBERS)]

@@ -1,0 +1,188 @@
+"""Guards, the flip and the way back."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from psycopg import sql
+
+from core import audit, cutover, index
+from core.database import Connection, Database, readable_errors
+from core.errors import RefusedError, UsageError
+from core.registry import Version, active_version, get_version
+from tests.versions import NUMBERS, add, add_chunks, backfill, ready_version
+
+
+@pytest.fixture
+def two(database: Database, connection: Connection) -> tuple[Version, Version]:
+    """v1 active, v2 ready."""
+    add_chunks(connection, NUMBERS)
+    first = ready_version(database, connection, "v1")
+    cutover.run(connection, "v1", confirm="v1")
+    return first, ready_version(database, connection, "v2", "static:wordllama-128")
+
+
+def verdicts(connection: Connection, key: str) -> dict[str, str]:
+    return {guard.name: guard.verdict for guard in cutover.check(connection, key).guards}
+
+
+def active_key(connection: Connection) -> str | None:
+    active = active_version(connection)
+    return active.version_key if active else None
+
+
+def refused(connection: Connection, key: str, guard: str) -> None:
+    """The guard fails, the flip is refused with its name, nothing changes and the refusal is in the log."""
+    before = active_key(connection)
+    assert verdicts(connection, key)[guard] == "fail"
+    with pytest.raises(RefusedError, match=guard):
+        cutover.run(connection, key, confirm=key)
+    assert active_key(connection) == before
+    entry = audit.entries(connection, limit=1)[0]
+    assert (entry.action, entry.version_key, entry.outcome) == ("cutover", key, "refused")
+    assert guard in entry.detail["guards"]
+
+
+def test_a_ready_version_passes_every_guard_and_becomes_active(
+    connection: Connection, two: tuple[Version, Version]
+) -> None:
+    assert set(verdicts(connection, "v2").values()) == {"pass"}
+    flip = cutover.run(connection, "v2", confirm="v2", reason="it is better")
+    assert (flip.version_key, flip.previous) == ("v2", "v1")
+    assert get_version(connection, "v2").state == "active"
+    assert get_version(connection, "v1").state == "previous"
+    entry = audit.entries(connection, limit=1)[0]
+    assert (entry.action, entry.reason, entry.outcome) == ("cutover", "it is better", "done")
+    assert (entry.detail["from"], entry.detail["to"]) == ("v1", "v2")
+    assert entry.client
+
+
+def test_a_mistyped_key_changes_nothing(connection: Connection, two: tuple[Version, Version]) -> None:
+    with pytest.raises(RefusedError, match="V2"):
+        cutover.run(connection, "v2", confirm="V2")
+    with pytest.raises(UsageError, match="v22"):
+        cutover.run(connection, "v22", confirm="v22")
+    with pytest.raises(RefusedError, match="already"):
+        cutover.run(connection, "v1", confirm="v1")
+    assert active_key(connection) == "v1"
+
+
+def test_a_version_without_backfill_is_refused(connection: Connection, two: tuple[Version, Version]) -> None:
+    add(connection, "v3")
+    refused(connection, "v3", "complete")
+
+
+def test_missing_chunks_are_refused(database: Database, connection: Connection, two: tuple[Version, Version]) -> None:
+    add_chunks(connection, ["new"])
+    refused(connection, "v2", "complete")
+    backfill(database, two[1])
+    assert verdicts(connection, "v2")["complete"] == "pass"
+
+
+def test_a_dead_letter_is_refused(connection: Connection, two: tuple[Version, Version]) -> None:
+    connection.execute(
+        "INSERT INTO dead_letters (embedding_version_id, chunk_id, error) "
+        "SELECT %s, min(id), 'no' FROM document_chunks",
+        [two[1].id],
+    )
+    refused(connection, "v2", "complete")
+
+
+def test_a_version_without_index_is_refused(connection: Connection, two: tuple[Version, Version]) -> None:
+    index.drop(connection, two[1])
+    refused(connection, "v2", "index valid")
+
+
+def test_an_index_whose_build_was_cut_off_is_refused(connection: Connection, two: tuple[Version, Version]) -> None:
+    connection.execute(
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass(%s)", [index.index_name(two[1])]
+    )
+    refused(connection, "v2", "index valid")
+
+
+def test_a_version_that_names_no_encoder_is_refused(connection: Connection, two: tuple[Version, Version]) -> None:
+    connection.execute("UPDATE embedding_versions SET encoder_spec = '' WHERE version_key = 'v2'")
+    refused(connection, "v2", "dimensions")
+
+
+def test_a_table_of_other_dimensions_is_refused(connection: Connection, two: tuple[Version, Version]) -> None:
+    connection.execute("DROP VIEW chunk_embeddings")  # it hangs on the column's type
+    connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(index.index_name(two[1]))))
+    connection.execute(
+        sql.SQL("ALTER TABLE {} ALTER COLUMN embedding TYPE halfvec(128)").format(two[1].table)
+    )
+    refused(connection, "v2", "dimensions")
+
+
+def test_a_guard_is_checked_again_inside_the_flip(
+    connection: Connection, two: tuple[Version, Version], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = cutover.check, []
+
+    def check_then_somebody_writes(found: Connection, key: str) -> cutover.Check:
+        result = real(found, key)
+        calls.append(add_chunks(found, ["written between check and flip"]))
+        return result
+
+    monkeypatch.setattr(cutover, "check", check_then_somebody_writes)
+    with pytest.raises(RefusedError, match="complete"):
+        cutover.run(connection, "v2", confirm="v2")
+    assert len(calls) == 1
+    assert active_key(connection) == "v1"
+    assert audit.entries(connection, limit=1)[0].outcome == "refused"
+
+
+def test_rollback_goes_to_the_version_before_and_back_again(
+    connection: Connection, two: tuple[Version, Version]
+) -> None:
+    with pytest.raises(RefusedError, match="no version to roll back to"):
+        cutover.rollback(connection, confirm="v1")
+    cutover.run(connection, "v2", confirm="v2")
+    with pytest.raises(RefusedError, match="v1"):
+        cutover.rollback(connection, confirm="v2")
+    assert active_key(connection) == "v2"
+    assert cutover.rollback(connection, confirm="v1", reason="empty results").missing == 0
+    assert active_key(connection) == "v1"
+    target = cutover.rollback_target(connection)
+    assert target is not None
+    assert target.version_key == "v2"
+
+
+def test_a_rollback_is_not_refused_but_says_what_it_lacks(
+    connection: Connection, two: tuple[Version, Version]
+) -> None:
+    cutover.run(connection, "v2", confirm="v2")
+    add_chunks(connection, ["new", "newer"])
+    index.inspect(connection, two[0])
+    assert cutover.rollback(connection, confirm="v1").missing == 2
+    assert active_key(connection) == "v1"
+
+
+def test_operators_at_the_same_instant_end_with_one_active_version(
+    database: Database, connection: Connection, two: tuple[Version, Version]
+) -> None:
+    ready_version(database, connection, "v3")
+
+    def flip(key: str) -> str:
+        with database.session("test") as own:
+            try:
+                return cutover.run(own, key, confirm=key).version_key
+            except RefusedError:
+                return ""
+
+    for _ in range(10):
+        with ThreadPoolExecutor(2) as pool:
+            flipped = [key for key in pool.map(flip, ["v2", "v3"]) if key]
+        actives = connection.execute("SELECT version_key FROM embedding_versions WHERE active").fetchall()
+        assert len(actives) == 1
+        assert actives[0][0] in flipped
+        newest = audit.entries(connection, limit=1)[0]
+        assert newest.outcome == "refused" or newest.version_key == actives[0][0]
+
+
+def test_read_only_changes_nothing(database: Database, connection: Connection, two: tuple[Version, Version]) -> None:
+    reader = Database(database.dsn, database.schema, read_only=True)
+    with reader.connect("test") as own, pytest.raises(RefusedError, match="read-only"), readable_errors(reader):
+        cutover.run(own, "v2", confirm="v2")
+    assert active_key(connection) == "v1"

@@ -1,0 +1,156 @@
+"""Settings and connections: where the database is, what is said when it is not there, and no secret anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from core.database import Database, readable_errors, require_schema, server_info, without_secrets
+from core.doctor import examine
+from core.errors import UnreachableError, UsageError
+from core.settings import configured_dsn, load_settings
+from tests.versions import NUMBERS, add_chunks, ready_version
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(
+    clean_environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (clean_environment / "revector.toml").write_text('schema = "of_file"\nbatch_size = 7\nlabel = "prod"\n')
+    monkeypatch.setenv("REVECTOR_SCHEMA", "of_environment")
+    settings = load_settings()
+    assert (settings.schema_name, settings.batch_size, settings.label) == ("of_environment", 7, "prod")
+    assert load_settings(schema_name="of_flag", dsn=None).schema_name == "of_flag"
+
+
+def test_a_setting_that_is_wrong_is_named(clean_environment: Path) -> None:
+    file = clean_environment / "revector.toml"
+    for text, message in (
+        ("batch_sise = 1", "Did you mean batch_size"),
+        ("batch_size = 0", "batch_size"),
+        ('schema = "a b"', "schema"),
+        ("label = \nx", "line 1"),
+        ('maintenance_work_mem = "1; DROP"', "maintenance_work_mem"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UsageError, match=message):
+            load_settings()
+
+
+def test_the_database_is_found_in_the_order_of_the_design(
+    clean_environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert configured_dsn(load_settings()) is None
+    monkeypatch.setenv("PGHOST", "somewhere")
+    assert configured_dsn(load_settings()) == ""
+    monkeypatch.setenv("DATABASE_URL", "postgresql+psycopg://u@h/d")
+    assert configured_dsn(load_settings()) == "postgresql://u@h/d"
+    monkeypatch.setenv("REVECTOR_DSN", "host=a")
+    assert configured_dsn(load_settings()) == "host=a"
+    assert configured_dsn(load_settings(dsn="host=b")) == "host=b"
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://me:sesame@host:5432/db?sslpassword=sesame&connect_timeout=3",
+        "host=h user=me password=sesame dbname=db",
+        "postgresql://me:sesame@h1:1,h2:2/db",
+        "sesame",
+        "postgresql://me:sesame@[bad/db",
+    ],
+)
+def test_no_password_is_shown(dsn: str) -> None:
+    database = Database(dsn, "s", connect_timeout_s=1)
+    assert "sesame" not in without_secrets(dsn) + database.name
+    assert "sesame" not in str(load_settings(dsn=dsn)) + repr(load_settings(dsn=SecretStr(dsn)))
+    with pytest.raises(UnreachableError) as caught:
+        database.connect("test")
+    assert "sesame" not in str(caught.value)
+
+
+def test_a_dsn_without_a_password_is_still_usable(database: Database) -> None:
+    with Database(database.public_dsn, database.schema).connect("test") as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_no_server_and_no_database_are_named(database: Database) -> None:
+    with pytest.raises(UnreachableError, match="Check --dsn"):
+        Database("host=127.0.0.1 port=1 dbname=x", "s").connect("test")
+    with pytest.raises(UnreachableError, match='"nowhere" does not exist'):
+        Database(database.dsn.replace("/postgres?", "/nowhere?"), "s").connect("test")
+
+
+def test_a_wrong_password_is_named(database: Database, tmp_path: Path) -> None:
+    """The server's own rules ask for a password of one role on the socket."""
+    with database.connect("test") as connection:
+        row = connection.execute("SELECT current_setting('hba_file')").fetchone()
+        assert row is not None
+        rules = Path(row[0])
+        before = rules.read_text()
+        connection.execute("DROP ROLE IF EXISTS guarded")
+        connection.execute("CREATE ROLE guarded LOGIN PASSWORD 'right'")
+        try:
+            rules.write_text(f"local all guarded scram-sha-256\n{before}")
+            connection.execute("SELECT pg_reload_conf()")
+            # Every new backend reads the rules it was born with; the postmaster has them once this view shows them.
+            while connection.execute(
+                "SELECT count(*) FROM pg_hba_file_rules WHERE 'guarded' = ANY(user_name)"
+            ).fetchone() != (1,):
+                pass
+            dsn = database.dsn.replace("postgres@", "guarded:wrong@")
+            with pytest.raises(UnreachableError, match="Check the user and the password") as caught:
+                while True:  # until the postmaster has taken up the new rules
+                    Database(dsn, database.schema).connect("test").close()
+            assert "wrong" not in str(caught.value)
+        finally:
+            rules.write_text(before)
+            connection.execute("SELECT pg_reload_conf()")
+            connection.execute("DROP ROLE guarded")
+
+
+def test_pgvector_missing_or_too_old_is_named(database: Database) -> None:
+    with database.connect("test") as connection, connection.transaction(force_rollback=True):
+        # What the catalogue of a server with an older pgvector says.
+        connection.execute("UPDATE pg_extension SET extversion = '0.6.2' WHERE extname = 'vector'")
+        with pytest.raises(UnreachableError, match="needs 0.7.0"):
+            require_schema(connection, database.schema)
+        connection.execute("UPDATE pg_extension SET extname = 'hidden' WHERE extname = 'vector'")
+        with pytest.raises(UnreachableError, match="no pgvector"):
+            require_schema(connection, database.schema)
+
+
+def test_a_statement_timeout_and_a_lost_server_are_readable(database: Database) -> None:
+    with database.connect("test", statement_timeout_s=0.05) as connection:
+        with pytest.raises(UnreachableError, match="timeout"), readable_errors(database):
+            connection.execute("SELECT pg_sleep(60)")
+        pid = connection.info.backend_pid
+        with database.connect("test") as other:
+            other.execute("SELECT pg_terminate_backend(%s, 30000)", [pid])
+        with pytest.raises(UnreachableError, match="Cannot reach"), readable_errors(database):
+            connection.execute("SELECT 1")
+
+
+def test_others_see_who_is_connected(database: Database) -> None:
+    with database.connect("console") as connection:
+        row = connection.execute(
+            "SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+        ).fetchone()
+        assert row == ("revector console",)
+        assert server_info(connection, database.schema).user == "postgres"
+
+
+def test_the_doctor_names_what_is_wrong(database: Database, empty_database: Database) -> None:
+    settings = load_settings()
+    assert [f.name for f in examine(empty_database, settings) if f.verdict == "fail"] == ["schema"]
+    with database.session("test") as connection:
+        add_chunks(connection, NUMBERS)
+        version = ready_version(database, connection, "v1")
+        assert {f.verdict for f in examine(database, settings) if f.name == "version v1"} == {"pass"}
+        add_chunks(connection, ["new"])
+        from core import index
+
+        index.drop(connection, version)
+    details = [f.detail for f in examine(database, settings) if f.name == "version v1"]
+    assert details == ["1 chunks missing", "it has no index"]
