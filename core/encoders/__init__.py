@@ -1,0 +1,48 @@
+"""Encoders: one protocol, one file a provider, and specs that name them in one line of text.
+
+Importing this costs next to nothing: NumPy, clients, tokenizers and models load when an encoder is opened.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from core.encoders.base import Encoder, Throttled
+from core.encoders.checks import check_vectors, find_bad_rows, probe
+from core.encoders.providers import check_settings, find_provider
+from core.encoders.spec import EncoderSpec, parse_spec
+
+__all__ = [
+    "Encoder",
+    "EncoderSpec",
+    "Throttled",
+    "check_vectors",
+    "find_bad_rows",
+    "open_encoder",
+    "parse_spec",
+    "probe",
+]
+
+
+def open_encoder(
+    spec: str | EncoderSpec,
+    *,
+    on_throttle: Callable[[float, str], None] | None = None,
+    wait: Callable[[float], None] = time.sleep,
+) -> Encoder:
+    """Open the encoder of a spec.
+
+    Before it waits for a provider that throttles, it calls `on_throttle(seconds, reason)`, and then
+    `wait(seconds)`, which may raise to end the waiting.
+    """
+    if isinstance(spec, str):
+        spec = parse_spec(spec)
+    else:
+        check_settings(spec)
+    encoder = find_provider(spec.provider)(spec)
+    if isinstance(encoder, Throttled):
+        encoder.wait = wait
+        if on_throttle:
+            encoder.on_throttle = on_throttle
+    return encoder

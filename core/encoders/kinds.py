@@ -1,0 +1,68 @@
+"""The kinds of setting a spec may carry: what is expected of each one's text."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One kind of setting: what it expects, in words and as a test."""
+
+    expected: str
+    accepts: Callable[[str], bool]
+    # A URL or the name of a variable is where people paste a key by mistake: such text is never repeated.
+    repeatable: bool = True
+
+
+def whole_number(least: int = 1, most: int | None = None) -> Setting:
+    """A whole number written in the one plain way, so that equal settings are equal texts."""
+
+    def accepts(text: str) -> bool:
+        if not re.fullmatch("0|[1-9][0-9]{0,17}", text):
+            return False
+        return int(text) >= least and (most is None or int(text) <= most)
+
+    bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+    return Setting(f"a whole number {bounds}", accepts)
+
+
+def _is_amount(text: str) -> bool:
+    try:
+        return math.isfinite(float(text)) and float(text) >= 0
+    except ValueError:
+        return False
+
+
+def _is_service_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname) and not (url.query or url.fragment)
+    except ValueError:
+        return False
+
+
+def _is_environment_name(text: str) -> bool:
+    return re.fullmatch("[A-Z][A-Z0-9_]*", text) is not None
+
+
+TEXT = Setting("any text", lambda _: True)
+FLAG = Setting("true or false", lambda text: text in ("true", "false"))
+AMOUNT = Setting("a number of at least 0", _is_amount)
+SECONDS = Setting("a number of seconds above 0", lambda text: _is_amount(text) and float(text) > 0)
+SERVICE_URL = Setting("an http or https URL without a query", _is_service_url, repeatable=False)
+ENVIRONMENT_NAME = Setting(
+    "the name of an environment variable, in capitals", _is_environment_name, repeatable=False
+)
+
+# What every provider understands, those of other packages included.
+COMMON: Mapping[str, Setting] = {
+    "query_prefix": TEXT,
+    "document_prefix": TEXT,
+    "normalise": FLAG,
+    "max_tokens": whole_number(),
+}

@@ -1,0 +1,68 @@
+"""Who makes encoders: the built-in providers, and those of other packages by entry point.
+
+A provider is a callable `(EncoderSpec) -> Encoder`, usually the encoder's class, with an attribute
+`settings` that maps the names of its own settings to their kinds. Other packages register theirs in the
+entry point group `revector.encoders` under the name that specs begin with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
+
+from core.encoders.kinds import COMMON, Setting
+from core.errors import UnreachableError, UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from core.encoders.base import Encoder
+    from core.encoders.spec import EncoderSpec
+
+GROUP = "revector.encoders"
+
+# Written as entry points too: nothing of a provider is imported before a spec names it.
+BUILT_IN = tuple(
+    EntryPoint(name, f"core.encoders.{target}", GROUP)
+    for name, target in (
+        ("openai", "openai:OpenAIEncoder"),
+        ("sentence-transformers", "sentence_transformers:SentenceTransformersEncoder"),
+        ("static", "static:StaticEncoder"),
+    )
+)
+
+
+def find_provider(name: str) -> Callable[[EncoderSpec], Encoder]:
+    """The provider of that name, imported; a built-in one cannot be replaced by a package."""
+    for entry in BUILT_IN:
+        if entry.name == name:
+            return _load(entry)
+    others = entry_points(group=GROUP)
+    for entry in others:
+        if entry.name == name:
+            return _load(entry)
+    raise unknown_name("encoder provider", name, {entry.name for entry in (*BUILT_IN, *others)})
+
+
+def check_settings(spec: EncoderSpec) -> None:
+    """Refuse a setting that the spec's provider does not have, or whose text it cannot read."""
+    own: Mapping[str, Setting] = getattr(find_provider(spec.provider), "settings", {})
+    known = {**COMMON, **own}
+    for name, text in spec.settings.items():
+        if name not in known:
+            raise unknown_name(f"{spec.provider} setting", name, known)
+        setting = known[name]
+        if not setting.accepts(text):
+            got = f"is {text!r}" if setting.repeatable else "cannot be used"
+            raise UsageError(f"The {spec.provider} setting {name} {got}.", f"Expected: {setting.expected}.")
+
+
+def _load(entry: EntryPoint) -> Callable[[EncoderSpec], Encoder]:
+    try:
+        provider: Callable[[EncoderSpec], Encoder] = entry.load()
+    except Exception as error:
+        package = entry.dist.name if entry.dist else "revector"
+        raise UnreachableError(
+            f"The encoder provider {entry.name!r} of the package {package} cannot be loaded: {error}",
+            f"Repair or remove the package {package}.",
+        ) from error
+    return provider

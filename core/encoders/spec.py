@@ -1,0 +1,113 @@
+"""Encoder specs: one line of text says which encoder, such as `openai:text-embedding-3-small?dimensions=512`.
+
+PROVIDER:MODEL?SETTING=VALUE&…, percent-encoded as in a query string (a blank is %20 or +, a plus %2B). A
+spec is stored, logged and shown, so a secret never gets into one: it names the environment variable.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import quote, unquote, urlencode
+
+from core.encoders.providers import check_settings
+from core.errors import UsageError
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """Which encoder, with its settings as text. `str()` of it is canonical: equal specs, equal texts."""
+
+    provider: str
+    model: str
+    settings: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", dict(sorted(self.settings.items())))
+        _refuse_secrets(self)
+
+    def __str__(self) -> str:
+        head = f"{self.provider}:{quote(self.model, safe='/:@+,=~')}"
+        settings = urlencode(self.settings, quote_via=quote, safe="/:,")
+        return f"{head}?{settings}" if settings else head
+
+    @property
+    def name(self) -> str:
+        """The spec without its settings, unquoted: what a version calls its encoder."""
+        return f"{self.provider}:{self.model}"
+
+    @property
+    def query_prefix(self) -> str:
+        """What is put before a query."""
+        return self.settings.get("query_prefix", "")
+
+    @property
+    def document_prefix(self) -> str:
+        """What is put before a document."""
+        return self.settings.get("document_prefix", "")
+
+    @property
+    def normalise(self) -> bool:
+        """Whether vectors are scaled to length one, which they are unless the spec says otherwise."""
+        return self.settings.get("normalise") != "false"
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The longest text in tokens that the spec asks for."""
+        text = self.settings.get("max_tokens")
+        return None if text is None else int(text)
+
+
+def parse_spec(text: str) -> EncoderSpec:
+    """Read a spec and check it against what its provider understands; nothing is opened."""
+    head, _, query = text.partition("?")
+    provider, colon, model = head.partition(":")
+    if not (provider and colon and model):
+        raise UsageError(
+            f"{head!r} is not an encoder spec.",
+            "Expected PROVIDER:MODEL?SETTING=VALUE&…, such as static:wordllama-256.",
+        )
+    settings: dict[str, str] = {}
+    for number, pair in enumerate(query.split("&") if query else [], start=1):
+        quoted_name, equals, quoted_value = pair.partition("=")
+        if not equals:
+            # By its number, since what stands here might be a bare key.
+            raise UsageError(f"Setting {number} of the {provider} spec has no value.", "Expected: NAME=VALUE.")
+        name = _unquote(quoted_name.replace("+", " "))
+        if name in settings:
+            raise UsageError(f"The {provider} setting {name!r} is given twice.", "Give it once.")
+        settings[name] = _unquote(quoted_value.replace("+", " "))
+    spec = EncoderSpec(provider, _unquote(model), settings)
+    check_settings(spec)
+    return spec
+
+
+def _unquote(text: str) -> str:
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise UsageError(
+            "A percent-encoded part of the encoder spec is not UTF-8.", "Write a percent sign as %25."
+        ) from None
+
+
+_SECRET_NAMES = re.compile(r"(key|token|secret|password|passwd|pwd|authorization|bearer|credentials?)$|^auth$")
+_USERINFO = re.compile(r"//[^/?#]*@")
+
+
+def _refuse_secrets(spec: EncoderSpec) -> None:
+    for name, text in spec.settings.items():
+        if _SECRET_NAMES.search(name.lower()):
+            raise _secret(f"The {spec.provider} setting {name!r} looks like a secret")
+        if _USERINFO.search(text):
+            raise _secret(f"The {spec.provider} setting {name!r} is a URL with a user or password in it")
+    if _USERINFO.search(spec.model):
+        raise _secret("The model is a URL with a user or password in it")
+
+
+def _secret(problem: str) -> UsageError:
+    return UsageError(
+        f"{problem}, and a spec is stored and shown.",
+        "Put the secret into an environment variable and name that: key_env=NAME_OF_THE_VARIABLE.",
+    )

@@ -1,0 +1,129 @@
+"""Static token vectors, the default: no network, no GPU, no torch. A text is the mean of its tokens' vectors.
+
+They are WordLlama's, read from the installed `wordllama` package without importing it: its own loader asks a
+hub for the tokenizer. The model is trained so that its first 64 or 128 dimensions are a model as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+from tokenizers import Tokenizer
+
+from core.encoders.base import scale_to_unit
+from core.encoders.kinds import Setting
+from core.encoders.spec import EncoderSpec
+from core.errors import UnreachableError, unknown_name
+
+MODELS = {"wordllama-64": 64, "wordllama-128": 128, "wordllama-256": 256}
+
+# Bounds on the memory one call takes beside its answer, and about the fastest (measured from 64 to 64 Ki):
+# texts in the tokenizer at a time, and token vectors to be summed at a time (1 MB, which stays in the cache).
+TEXTS_AT_ONCE = 512
+TOKENS_AT_ONCE = 2048
+
+
+class StaticEncoder:
+    """`static:wordllama-64`, `-128` or `-256`."""
+
+    settings: ClassVar[Mapping[str, Setting]] = {}
+    price = 0.0
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        if spec.model not in MODELS:
+            raise unknown_name("static model", spec.model, MODELS)
+        self.name = spec.name
+        self.dimensions = MODELS[spec.model]
+        self.max_tokens = spec.max_tokens
+        self._spec = spec
+        self._tokenizer = _tokenizer()
+        self._token_vectors = _token_vectors()[:, : self.dimensions]
+
+    @property
+    def revision(self) -> str:
+        """Which weights and tokenizer these are."""
+        return _revision()
+
+    def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Encode the texts as documents. A blank text has no tokens, and so a zero vector."""
+        return self._encode(texts, self._spec.document_prefix)
+
+    def encode_query(self, text: str) -> NDArray[np.float32]:
+        """Encode the text as a query."""
+        return self._encode([text], self._spec.query_prefix).reshape(-1)
+
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """Count the tokens of these documents."""
+        return sum(map(len, self._tokens(texts, self._spec.document_prefix)))
+
+    def close(self) -> None:
+        """Nothing to close: the weights are shared by the process."""
+
+    def _encode(self, texts: Sequence[str], prefix: str) -> NDArray[np.float32]:
+        vectors = np.zeros((len(texts), self.dimensions), np.float32)
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            part = slice(start, start + TEXTS_AT_ONCE)
+            self._add_means(self._tokens(texts[part], prefix), vectors[part])
+        return scale_to_unit(vectors) if self._spec.normalise else vectors
+
+    def _tokens(self, texts: Sequence[str], prefix: str) -> list[list[int]]:
+        # A blank around a text would be a token of its own, and move the vector of a query typed in haste.
+        whole = [prefix + text if text else "" for text in map(str.strip, texts)]
+        encodings = self._tokenizer.encode_batch_fast(whole, add_special_tokens=False)
+        return [encoding.ids[: self.max_tokens] for encoding in encodings]
+
+    def _add_means(self, tokens: list[list[int]], vectors: NDArray[np.float32]) -> None:
+        counts = np.fromiter(map(len, tokens), np.intp, len(tokens))
+        flat = np.fromiter(chain.from_iterable(tokens), np.intp, int(counts.sum()))
+        text_of = np.repeat(np.arange(len(tokens)), counts)
+        # Slices end anywhere, in the middle of a text too, so that a text of any length fits into memory.
+        for start in range(0, len(flat), TOKENS_AT_ONCE):
+            part = slice(start, start + TOKENS_AT_ONCE)
+            firsts = np.flatnonzero(np.diff(text_of[part], prepend=-1))
+            rows = self._token_vectors[flat[part]]
+            vectors[text_of[part][firsts]] += np.add.reduceat(rows, firsts, axis=0, dtype=np.float32)
+        vectors /= np.maximum(counts, 1)[:, None]
+
+
+@cache
+def _token_vectors() -> NDArray[np.float16]:
+    with safe_open(_file("weights/l2_supercat_256.safetensors"), framework="np") as weights:
+        matrix: NDArray[np.float16] = weights.get_tensor("embedding.weight")
+    return matrix
+
+
+@cache
+def _tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(_file("tokenizers/l2_supercat_tokenizer_config.json")))
+    # A document that spells out "</s>" means those four characters.
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+@cache
+def _revision() -> str:
+    digest = hashlib.sha256()
+    for name in ("weights/l2_supercat_256.safetensors", "tokenizers/l2_supercat_tokenizer_config.json"):
+        digest.update(_file(name).read_bytes())
+    return f"l2_supercat-{digest.hexdigest()[:12]}"
+
+
+def _file(name: str) -> Path:
+    package = find_spec("wordllama")
+    for folder in (package.submodule_search_locations or ()) if package else ():
+        path = Path(folder, name)
+        if path.is_file():
+            return path
+    raise UnreachableError(
+        f"The installed package wordllama has no {name}." if package else "The package wordllama is missing.",
+        "Install it: pip install 'wordllama>=0.4'.",
+    )

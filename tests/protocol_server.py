@@ -1,0 +1,302 @@
+"""A real HTTP server on this machine that speaks the OpenAI embeddings protocol.
+
+It stands for the paid API in tests: nothing about the client is replaced, only the address. Vectors are
+deterministic and mean something: each word adds fixed random signs at a few places, so texts that share words
+are near each other, and text-embedding-3-large, which weighs and stems its words, ranks better than -small
+(nDCG@10 on Cranfield 0.29 and 0.21). It can be told to answer badly, in all the ways that servers do.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from functools import lru_cache
+from hashlib import blake2b
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Native dimensions. The house model stands for one that no table of known models has.
+MODELS = {
+    "text-embedding-3-small": 1536,
+    "text-embedding-3-large": 3072,
+    "text-embedding-ada-002": 1536,
+    "house-model": 96,
+}
+SHORTENED = "text-embedding-3"  # only these take `dimensions`
+PLACES = 8
+
+Spoilt = Literal[
+    "truncated",
+    "cut off",
+    "html",
+    "one short",
+    "other dimensions",
+    "ragged",
+    "nan",
+    "zero",
+    "shuffled",
+    "close",
+    "one twice",
+    "not a vector",
+]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as it arrived; header names in lower case."""
+
+    body: Mapping[str, Any]
+    headers: Mapping[str, str]
+    at: float
+
+    @property
+    def inputs(self) -> list[str]:
+        """The texts, a single one too."""
+        given = self.body["input"]
+        return [given] if isinstance(given, str) else list(given)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An answer that is an HTTP error."""
+
+    status: int
+    message: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class ProtocolServer:
+    """`with ProtocolServer() as server:` serves at `server.base_url` until the block ends.
+
+    With `api_key` it refuses other keys. With `base64=False` it does not know that encoding and answers
+    with lists of floats, as some servers do. `latency_s` is waited before each answer; it and `embed`, which
+    makes the vectors, may be changed at any time.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None = None,
+        base64: bool = True,
+        latency_s: float = 0.0,
+        models: Mapping[str, int] = MODELS,
+    ) -> None:
+        self.api_key = api_key
+        self.base64 = base64
+        self.latency_s = latency_s
+        self.models = dict(models)
+        self.requests: list[Request] = []
+        self.embed: Callable[[str, str, int | None, Mapping[str, int]], NDArray[np.float32]] = embed
+        self._next: deque[Failure | Spoilt] = deque()
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._http.daemon_threads = True
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
+
+    @property
+    def base_url(self) -> str:
+        """What a client calls base_url."""
+        return f"http://127.0.0.1:{self._http.server_port}/v1"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+    def fail(
+        self,
+        status: int,
+        times: int = 1,
+        *,
+        retry_after: float | str | None = None,
+        as_date: bool = False,
+        message: str = "",
+    ) -> None:
+        """Answer the next requests with an error, and Retry-After in seconds or as a date from now."""
+        headers = {}
+        if retry_after is not None and as_date:
+            moment = datetime.now(UTC) + timedelta(seconds=float(retry_after))
+            headers["Retry-After"] = format_datetime(moment, usegmt=True)
+        elif retry_after is not None:
+            headers["Retry-After"] = str(retry_after)
+        text = message or {429: "Rate limit reached for requests per minute."}.get(status, f"Failure {status}.")
+        self._next.extend([Failure(status, text, headers)] * times)
+
+    def spoil(self, how: Spoilt, times: int = 1) -> None:
+        """Answer the next requests with something wrong."""
+        self._next.extend([how] * times)
+
+    def next_answer(self) -> Failure | Spoilt | None:
+        """How the next request is to be answered, if not properly."""
+        try:
+            return self._next.popleft()
+        except IndexError:
+            return None
+
+
+def embed(
+    text: str,
+    model: str = "text-embedding-3-small",
+    dimensions: int | None = None,
+    models: Mapping[str, int] = MODELS,
+) -> NDArray[np.float32]:
+    """The vector the server gives to a text: what a test may compare with."""
+    words = [word for word in re.findall(r"[^\W_]+", text.lower()) if len(word) > 3] or [text.lower()]
+    if "large" in model:
+        # Beginnings of words, so that inflections meet; long and repeated ones tell more.
+        counts = Counter(word[:6] for word in words)
+        weights = {stem: len(stem) * (1 + math.log(count)) for stem, count in counts.items()}
+    else:
+        weights = dict.fromkeys(words, 1.0)
+    native = models[model]
+    places, signs = zip(*(_places(feature, native) for feature in weights), strict=True)
+    amounts = np.concatenate(signs) * np.repeat(list(weights.values()), PLACES)
+    vector = np.bincount(np.concatenate(places), amounts, native)[:dimensions]
+    length = np.linalg.norm(vector)
+    # The API gives no zero vector, whatever the text.
+    unit = vector / length if length else np.full(len(vector), len(vector) ** -0.5)
+    return unit.astype(np.float32)
+
+
+@lru_cache(maxsize=200_000)
+def _places(feature: str, dimensions: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    drawn = np.frombuffer(blake2b(feature.encode(), digest_size=4 * PLACES).digest(), dtype="<u4")
+    return (drawn >> 1) % dimensions, (drawn & 1) * 2.0 - 1.0
+
+
+class _RefusedError(Exception):
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def _check(server: ProtocolServer, path: str, headers: Mapping[str, str], body: Mapping[str, Any]) -> None:
+    """Refuse what the API refuses, with the status it gives."""
+    key = headers.get("authorization", "").removeprefix("Bearer ")
+    if server.api_key is not None and key != server.api_key:
+        raise _RefusedError(401, f"Incorrect API key provided: {key}.")
+    if path != "/v1/embeddings":
+        raise _RefusedError(404, f"Invalid URL (POST {path})")
+    model, inputs, dimensions = body.get("model"), body.get("input"), body.get("dimensions")
+    if model not in server.models:
+        raise _RefusedError(404, f"The model `{model}` does not exist or you do not have access to it.")
+    texts = [inputs] if isinstance(inputs, str) else inputs
+    if not isinstance(texts, list) or not texts or not all(isinstance(t, str) and t for t in texts):
+        raise _RefusedError(400, "'$.input' is invalid: expected a string, or a list of strings, none empty.")
+    if len(texts) > 2048:
+        raise _RefusedError(400, "'$.input' is invalid: expected at most 2048 inputs.")
+    if dimensions is not None:
+        if not model.startswith(SHORTENED):
+            raise _RefusedError(400, "This model does not support specifying dimensions.")
+        if not 1 <= dimensions <= server.models[model]:
+            raise _RefusedError(400, f"Invalid value for 'dimensions': at most {server.models[model]}.")
+
+
+def _answer(server: ProtocolServer, request: Request, spoilt: str | None) -> dict[str, Any]:
+    model, texts = request.body["model"], request.inputs
+    vectors = [server.embed(text, model, request.body.get("dimensions"), server.models) for text in texts]
+    if spoilt == "one short":
+        vectors.pop()
+    elif spoilt == "other dimensions":
+        vectors = [vector[:-1] for vector in vectors]
+    elif spoilt == "ragged":
+        vectors[-1] = vectors[-1][:-1]
+    elif spoilt == "nan":
+        vectors[-1][1] = np.nan
+    elif spoilt == "zero":
+        vectors[-1][:] = 0
+    as_base64 = server.base64 and request.body.get("encoding_format") == "base64"
+    data = [
+        {
+            "object": "embedding",
+            "index": index,
+            "embedding": base64.b64encode(vector.tobytes()).decode() if as_base64 else vector.tolist(),
+        }
+        for index, vector in enumerate(vectors)
+    ]
+    if spoilt == "shuffled":
+        data.reverse()
+    elif spoilt == "one twice":
+        data[-1]["index"] = 0
+    elif spoilt == "not a vector":
+        data[-1]["embedding"] = "?"
+    tokens = sum(len(text.split()) for text in texts)
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return {"object": "list", "model": model, "data": data, "usage": usage}
+
+
+def _handler(server: ProtocolServer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        wbufsize = -1  # headers and body leave together, or delayed acknowledgements cost 40 ms
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            request = Request(body, headers, time.monotonic())
+            server.requests.append(request)
+            time.sleep(server.latency_s)
+            planned = server.next_answer()
+            if planned == "close":
+                self.close_connection = True
+                return
+            if isinstance(planned, Failure):
+                self._error(planned.status, planned.message, planned.headers)
+                return
+            try:
+                _check(server, self.path, request.headers, body)
+            except _RefusedError as refused:
+                self._error(refused.status, str(refused), {})
+                return
+            content = json.dumps(_answer(server, request, planned)).encode()
+            if planned == "html":
+                self._send(200, b"<html>Under maintenance</html>", "text/html")
+            elif planned == "truncated":  # a whole HTTP answer around half a document
+                self._send(200, content[: len(content) // 2])
+            elif planned == "cut off":  # less than Content-Length promised
+                self._send(200, content, sent=content[: len(content) // 2])
+                self.close_connection = True
+            else:
+                self._send(200, content)
+
+        def _error(self, status: int, message: str, headers: Mapping[str, str]) -> None:
+            document = {"error": {"message": message, "type": "error", "param": None, "code": None}}
+            self._send(status, json.dumps(document).encode(), headers=headers)
+
+        def _send(
+            self,
+            status: int,
+            content: bytes,
+            kind: str = "application/json",
+            *,
+            headers: Mapping[str, str] | None = None,
+            sent: bytes | None = None,
+        ) -> None:
+            self.send_response(status)
+            for name, value in {
+                "Content-Type": kind,
+                "Content-Length": str(len(content)),
+                **(headers or {}),
+            }.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content if sent is None else sent)
+
+        def log_message(self, *_: object) -> None:
+            """Keep the test output clean."""
+
+    return Handler
