@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
 from core.errors import RefusedError, RevectorError, UnreachableError
-from core.migrations import HEAD, revision_order
+from core.revisions import HEAD, revision_order
 
 Connection = psycopg.Connection[TupleRow]
 

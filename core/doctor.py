@@ -15,8 +15,8 @@ from core.database import (
     server_info,
     version_tuple,
 )
-from core.migrations import HEAD
 from core.registry import VersionStatus, version_statuses
+from core.revisions import HEAD
 from core.settings import Settings
 
 
@@ -38,9 +38,7 @@ def examine(database: Database, settings: Settings) -> list[Finding]:
         found.append(_pgvector(info.pgvector))
         if info.schema_revision != HEAD:
             have = info.schema_revision or "none"
-            found.append(
-                Finding("schema", "fail", f"revision {have}, expected {HEAD}", "revector db upgrade")
-            )
+            found.append(Finding("schema", "fail", f"revision {have}, expected {HEAD}", "revector db upgrade"))
             return found
         found.append(Finding("schema", "pass", f"{database.schema} at revision {HEAD}"))
         statuses = version_statuses(connection)
@@ -96,9 +94,7 @@ def _version(connection: Connection, settings: Settings, status: VersionStatus) 
             )
         )
     plan = index.plan(connection, version)
-    (memory,) = fetch_one(
-        connection, "SELECT pg_size_bytes(%s)", [settings.maintenance_work_mem.replace(" ", "")]
-    )
+    (memory,) = fetch_one(connection, "SELECT pg_size_bytes(%s)", [settings.maintenance_work_mem.replace(" ", "")])
     if not state.valid and plan.memory_bytes > memory:
         found.append(
             Finding(

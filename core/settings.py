@@ -95,7 +95,9 @@ def load_settings(**flags: Any) -> Settings:
     config = os.environ.get("REVECTOR_CONFIG")
     if config and not Path(config).is_file():
         raise UsageError(f"REVECTOR_CONFIG names {config}, which is not a file.")
-    given = {_SCHEMA if name == "schema_name" else name: value for name, value in flags.items() if value is not None}
+    given = {
+        _SCHEMA if name == "schema_name" else name: value for name, value in flags.items() if value is not None
+    }
     try:
         return Settings(**given)
     except ValidationError as error:

@@ -49,4 +49,7 @@ def ready_version(database: Database, connection: Connection, key: str, spec: st
     return get_version(connection, key)
 
 
-NUMBERS = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen").split()
+NUMBERS = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven",
+    "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen",
+]  # fmt: skip

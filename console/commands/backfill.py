@@ -79,7 +79,9 @@ def failures(
     context: typer.Context,
     key: Key,
     retry: Annotated[bool, typer.Option("--retry", help="Queue them once more.")] = False,
-    waive: Annotated[int | None, typer.Option("--waive", metavar="CHUNK", help="Accept that it is missing.")] = None,
+    waive: Annotated[
+        int | None, typer.Option("--waive", metavar="CHUNK", help="Accept that it is missing.")
+    ] = None,
     reason: Annotated[str, typer.Option("--reason", help="Why a chunk may be missing; stays in the log.")] = "",
     as_json: Json = False,
 ) -> None:

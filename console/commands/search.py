@@ -74,14 +74,19 @@ def compare(
 
         table = Table("", found.primary.version_key, "", found.candidate.version_key, box=None, expand=True)
         left, right = (
-            [(plain(f"{move.rank:>2} {move.label}"), plain(hit.source_id)) for move, hit in zip(moves, hits, strict=True)]
+            [
+                (plain(f"{move.rank:>2} {move.label}"), plain(hit.source_id))
+                for move, hit in zip(moves, hits, strict=True)
+            ]
             for moves, hits in (
                 (found.primary_moves, found.primary.hits),
                 (found.candidate_moves, found.candidate.hits),
             )
         )
         for row in range(max(len(left), len(right))):
-            table.add_row(*(left[row] if row < len(left) else ("", "")), *(right[row] if row < len(right) else ("", "")))
+            table.add_row(
+                *(left[row] if row < len(left) else ("", "")), *(right[row] if row < len(right) else ("", ""))
+            )
         console.print(table)
         o = found.overlap
         tau = "—" if o.kendall_tau is None else f"{o.kendall_tau:.2f}"
@@ -104,7 +109,11 @@ def chosen_versions(connection: Connection, primary: str | None, candidate: str 
     first = get_version(connection, primary) if primary else require_active(connection)
     if candidate:
         return first, get_version(connection, candidate)
-    others = [v for v in versions(connection) if v.id != first.id and v.state in ("loaded", "ready", "active", "previous")]
+    others = [
+        v
+        for v in versions(connection)
+        if v.id != first.id and v.state in ("loaded", "ready", "active", "previous")
+    ]
     if not others:
         raise UsageError(
             f"There is no version to compare {first.version_key} with.",

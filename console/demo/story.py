@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from console.commands.backfill import run_backfill
 from console.commands.cutover import MARKS
 from console.commands.search import result_document
 from console.commands.versions import status_document
-from console.context import Context, answer, note, plain
+from console.context import Context, answer, plain
 from console.progress import progress_bar
 from core import cutover, index
 from core.database import Connection, Database
@@ -112,7 +112,9 @@ def tell(own: Context, as_json: bool) -> None:
         with clock.step("search again"):
             after_rollback = retriever.search(QUERY)
         say(f"Rolled back to {back.version_key} in {back.seconds * 1000:.1f} ms, {back.missing} chunks missing.")
-        say(f"“{QUERY}” by {after_rollback.version_key}: {', '.join(h.source_id for h in after_rollback.hits[:3])}")
+        say(
+            f"“{QUERY}” by {after_rollback.version_key}: {', '.join(h.source_id for h in after_rollback.hits[:3])}"
+        )
 
         document = {
             "chunks": chunks,
@@ -171,7 +173,9 @@ def _ingest(connection: Connection, chunk_characters: int, progress: Progress) -
     from core.ingest import ingest
 
     documents = (
-        Document(entry.id, f"{entry.title}\n{entry.text}", {"title": entry.title, "kind": entry.kind, "demo": True})
+        Document(
+            entry.id, f"{entry.title}\n{entry.text}", {"title": entry.title, "kind": entry.kind, "demo": True}
+        )
         for entry in standard_library()
     )
     ingest(connection, documents, chunk_characters=chunk_characters, on_progress=progress)
@@ -202,7 +206,9 @@ def _table(results: list[SegmentResult]) -> str:
 def _aloud(text: str) -> None:
     from rich.console import Console
 
-    Console(highlight=False).print(plain(text))
+    console = Console(highlight=False, soft_wrap=True)
+    for line in text.splitlines():
+        console.print(plain(line))
 
 
 def _silent(_text: str) -> None: ...

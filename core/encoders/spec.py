@@ -29,7 +29,7 @@ class EncoderSpec:
 
     def __str__(self) -> str:
         head = f"{self.provider}:{quote(self.model, safe='/:@+,=~')}"
-        settings = urlencode(self.settings, quote_via=quote, safe="/:,")
+        settings = urlencode(self.settings, safe="/:,")
         return f"{head}?{settings}" if settings else head
 
     @property
@@ -74,7 +74,7 @@ def parse_spec(text: str) -> EncoderSpec:
         if not equals:
             # By its number, since what stands here might be a bare key.
             raise UsageError(f"Setting {number} of the {provider} spec has no value.", "Expected: NAME=VALUE.")
-        name = _unquote(quoted_name.replace("+", " "))
+        name = _unquote(quoted_name)
         if name in settings:
             raise UsageError(f"The {provider} setting {name!r} is given twice.", "Give it once.")
         settings[name] = _unquote(quoted_value.replace("+", " "))

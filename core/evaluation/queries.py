@@ -55,14 +55,15 @@ def _read_queries(path: Path) -> list[Query]:
 def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     for number, row in enumerate(csv.reader(_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE), 1):
-        if not row or number == 1 and row[0] == "query-id":
+        if not row or (number == 1 and row[0] == "query-id"):
             continue
         try:
             query, document, grade = row
             found.setdefault(query, {})[document] = int(grade)
         except ValueError:
             raise UsageError(
-                f"{path.name}:{number} is no judgement.", "Expected query-id, corpus-id and a whole number, by tabs."
+                f"{path.name}:{number} is no judgement.",
+                "Expected query-id, corpus-id and a whole number, by tabs.",
             ) from None
     return found
 

@@ -1,7 +1,6 @@
 """The schema's revisions (Alembic), and the one call that brings a database up to them.
 
-Alembic and SQLAlchemy take half a second to import, so that only `upgrade` does; what a start of the program
-needs, the newest revision's name, is a constant here (a test holds it to the scripts).
+Alembic and SQLAlchemy take half a second to import, so that only `upgrade` does.
 """
 
 from __future__ import annotations
@@ -14,21 +13,13 @@ if TYPE_CHECKING:
 
     from core.database import Database
 
-HEAD = "0001"
-_FOLDER = Path(__file__).parent
-
-
-def revision_order() -> list[str]:
-    """All revisions this program knows, by their file names (`0001_initial.py`), oldest first."""
-    return sorted(path.name.partition("_")[0] for path in (_FOLDER / "versions").glob("[0-9]*_*.py"))
-
 
 def alembic_config() -> Config:
     """Alembic's configuration without an ini file."""
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(_FOLDER))
+    config.set_main_option("script_location", str(Path(__file__).parent))
     config.set_main_option("path_separator", "os")
     return config
 

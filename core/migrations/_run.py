@@ -19,7 +19,8 @@ from core.database import (
     server_info,
 )
 from core.errors import RefusedError, UnreachableError
-from core.migrations import HEAD, alembic_config, revision_order
+from core.migrations import alembic_config
+from core.revisions import HEAD, revision_order
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection as AlchemyConnection

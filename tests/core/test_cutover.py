@@ -73,7 +73,9 @@ def test_a_version_without_backfill_is_refused(connection: Connection, two: tupl
     refused(connection, "v3", "complete")
 
 
-def test_missing_chunks_are_refused(database: Database, connection: Connection, two: tuple[Version, Version]) -> None:
+def test_missing_chunks_are_refused(
+    database: Database, connection: Connection, two: tuple[Version, Version]
+) -> None:
     add_chunks(connection, ["new"])
     refused(connection, "v2", "complete")
     backfill(database, two[1])
@@ -109,9 +111,7 @@ def test_a_version_that_names_no_encoder_is_refused(connection: Connection, two:
 def test_a_table_of_other_dimensions_is_refused(connection: Connection, two: tuple[Version, Version]) -> None:
     connection.execute("DROP VIEW chunk_embeddings")  # it hangs on the column's type
     connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(index.index_name(two[1]))))
-    connection.execute(
-        sql.SQL("ALTER TABLE {} ALTER COLUMN embedding TYPE halfvec(128)").format(two[1].table)
-    )
+    connection.execute(sql.SQL("ALTER TABLE {} ALTER COLUMN embedding TYPE halfvec(128)").format(two[1].table))
     refused(connection, "v2", "dimensions")
 
 
@@ -181,7 +181,9 @@ def test_operators_at_the_same_instant_end_with_one_active_version(
         assert newest.outcome == "refused" or newest.version_key == actives[0][0]
 
 
-def test_read_only_changes_nothing(database: Database, connection: Connection, two: tuple[Version, Version]) -> None:
+def test_read_only_changes_nothing(
+    database: Database, connection: Connection, two: tuple[Version, Version]
+) -> None:
     reader = Database(database.dsn, database.schema, read_only=True)
     with reader.connect("test") as own, pytest.raises(RefusedError, match="read-only"), readable_errors(reader):
         cutover.run(own, "v2", confirm="v2")

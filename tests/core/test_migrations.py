@@ -12,10 +12,11 @@ from alembic.script import ScriptDirectory
 
 from core.database import Connection, Database, require_schema
 from core.errors import RefusedError, UnreachableError
-from core.migrations import HEAD, alembic_config, revision_order, upgrade
+from core.migrations import alembic_config, upgrade
 from core.migrations._run import alchemy_connection
 from core.models import Base, is_version_table, version_model
 from core.registry import active_version, get_version
+from core.revisions import HEAD, revision_order
 from tests.versions import NUMBERS, add, add_chunks, backfill, ready_version
 
 # The tables of the source pattern, in its own words.
@@ -164,7 +165,11 @@ def test_the_sql_of_the_pattern_runs_as_written(database: Database, connection: 
     )
     assert connection.execute(PATTERN_MISSING).fetchall() == []
     back = PATTERN_FLIP.replace("2026-03", "2026-02")
-    for flip, active in ((PATTERN_FLIP, "embed-v2026-03"), (back, "embed-v2026-02"), (PATTERN_FLIP, "embed-v2026-03")):
+    for flip, active in (
+        (PATTERN_FLIP, "embed-v2026-03"),
+        (back, "embed-v2026-02"),
+        (PATTERN_FLIP, "embed-v2026-03"),
+    ):
         connection.execute(flip)
         now = active_version(connection)
         assert now is not None
@@ -199,11 +204,15 @@ def test_a_flip_from_psql_is_logged_and_notified(database: Database, connection:
         connection.execute("UPDATE embedding_versions SET active = (version_key = 'v1')")
         notice = next(listener.notifies(timeout=30, stop_after=1))
     assert notice.payload == f'{{"schema" : "{database.schema}", "active" : "v1"}}'
-    row = connection.execute("SELECT action, version_key, outcome, detail FROM audit_log ORDER BY id DESC").fetchone()
+    row = connection.execute(
+        "SELECT action, version_key, outcome, detail FROM audit_log ORDER BY id DESC"
+    ).fetchone()
     assert row == ("flip", "v1", "done", {"from": None, "to": "v1"})
 
 
-@pytest.mark.parametrize("statement", ["DELETE FROM audit_log", "UPDATE audit_log SET actor = ''", "TRUNCATE audit_log"])
+@pytest.mark.parametrize(
+    "statement", ["DELETE FROM audit_log", "UPDATE audit_log SET actor = ''", "TRUNCATE audit_log"]
+)
 def test_the_log_is_append_only(connection: Connection, statement: str) -> None:
     add(connection, "v1")
     with pytest.raises(psycopg.errors.RaiseException, match="append only"):
@@ -236,7 +245,9 @@ def test_new_chunks_reach_live_versions_only(database: Database, connection: Con
     add_chunks(connection, ["one"])
     live, _registered = ready_version(database, connection, "v1"), add(connection, "v2")
     (new,) = add_chunks(connection, ["two"])
-    assert connection.execute("SELECT embedding_version_id, chunk_id FROM chunk_outbox").fetchall() == [(live.id, new)]
+    assert connection.execute("SELECT embedding_version_id, chunk_id FROM chunk_outbox").fetchall() == [
+        (live.id, new)
+    ]
     backfill(database, live)
     assert connection.execute("SELECT count(*) FROM chunk_outbox").fetchone() == (0,)
 

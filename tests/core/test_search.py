@@ -62,9 +62,7 @@ def test_the_upgrade_from_small_to_large_by_the_provider(database: Database, con
     add_chunks(connection, TEXTS)
     with ProtocolServer() as provider:
         for key, model in (("small", "text-embedding-3-small"), ("large", "text-embedding-3-large")):
-            version = ready_version(
-                database, connection, key, f"openai:{model}?base_url={provider.base_url}"
-            )
+            version = ready_version(database, connection, key, f"openai:{model}?base_url={provider.base_url}")
             cutover.run(connection, key, confirm=key)
             result = Retriever(connection).search("seven and three", 5)
             assert result.version_key == key
@@ -85,7 +83,9 @@ def test_the_upgrade_from_small_to_large_by_the_provider(database: Database, con
         assert Retriever(connection).search("seven and three", 5).version_key == "small"
 
 
-def test_above_4000_dimensions_the_binary_index_is_ranked_again(database: Database, connection: Connection) -> None:
+def test_above_4000_dimensions_the_binary_index_is_ranked_again(
+    database: Database, connection: Connection
+) -> None:
     add_chunks(connection, TEXTS[:100])
     with ProtocolServer(models={"wide": 4100}) as provider:
         version = ready_version(database, connection, "wide", f"openai:wide?base_url={provider.base_url}")
@@ -117,9 +117,12 @@ def test_one_build_at_a_time(database: Database, connection: Connection) -> None
     add_chunks(connection, NUMBERS)
     version = add(connection, "v1")
     backfill(database, version)
-    with database.session("other") as other, index._one_build(other, version):
-        with pytest.raises(RefusedError, match="being built already"):
-            index.build(connection, version, Settings())
+    with (
+        database.session("other") as other,
+        index._one_build(other, version),
+        pytest.raises(RefusedError, match="being built already"),
+    ):
+        index.build(connection, version, Settings())
     assert index.build(connection, version, Settings()).valid
 
 
@@ -184,7 +187,5 @@ def test_a_comparison_shows_moves_and_overlap(database: Database, connection: Co
     keys = [[hit.semantic_key for hit in result.hits] for result in (found.primary, found.candidate)]
     assert found.overlap.overlap == len(set(keys[0]) & set(keys[1])) / 10 == found.overlap_by_depth[-1]
     for hit, move in zip(found.candidate.hits, found.candidate_moves, strict=True):
-        assert move.other_rank == (
-            keys[0].index(hit.semantic_key) + 1 if hit.semantic_key in keys[0] else None
-        )
+        assert move.other_rank == (keys[0].index(hit.semantic_key) + 1 if hit.semantic_key in keys[0] else None)
     assert second.dimensions == 256

