@@ -1,0 +1,371 @@
+"""Documents into chunks: what is new is inserted, what is gone deleted, and what stayed is not touched.
+
+A batch of whole documents is one transaction, so that an ingest that dies leaves whole documents only, and one
+that is run again goes on where it was: it finds its own chunks by their semantic keys.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import LiteralString
+from uuid import UUID
+
+from psycopg import errors as pg
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+
+from core.chunks import content_sha256, document_uuid, semantic_key, split
+from core.database import Connection, Progress, fetch_one
+from core.documents import Document, DocumentReader, Rejection
+from core.errors import RefusedError
+
+_BATCH_DOCUMENTS = 500
+_BATCH_CHARACTERS = 8 * 1024 * 1024
+_ATTEMPTS = 5
+_FOLD_COUNTS = 1_000
+
+_LOCK = 0x696E6765
+"""First half of the advisory lock that an ingest holds while it writes ('inge'); the other is its collection."""
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What an ingest did. `chunks` is inserted + unchanged; deleted ones belong to edited or pruned documents."""
+
+    documents: int = 0
+    chunks: int = 0
+    inserted: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    rejected: int = 0
+    cleaned: int = 0
+    """Documents from which NUL characters or lone surrogates were taken."""
+    carried: int = 0
+    """Vectors that new chunks took over from chunks of the same text, in all versions together."""
+    empty: int = 0
+    """Documents without any text, which have no chunk."""
+    left_out: int = 0
+    """Files in folders that are of no kind we read."""
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A document and its chunks."""
+
+    document: Document
+    document_id: UUID
+    chunks: list[str]
+
+
+def ingest(
+    connection: Connection,
+    documents: Iterable[Document],
+    *,
+    chunk_characters: int,
+    prune: bool = False,
+    on_progress: Progress | None = None,
+    rejections: Collection[Rejection] = (),
+) -> IngestReport:
+    """Make the collection hold these documents. Run again with the same ones, it changes nothing.
+
+    An edited document loses exactly the chunks that it no longer has; changed metadata is changed in place. A
+    new chunk with the text of one that has a vector takes that vector, in every live version, and is not
+    queued for it. An edit that `normalise` does not see (more blanks, say) leaves the chunk as it was.
+    Documents count as edited when `chunk_characters` is another. Of two with one id the later one stays.
+
+    `prune` deletes, at the end and in one transaction, all documents that were not in this run, except those
+    that another ingest wrote to meanwhile. Raises RefusedError, and prunes nothing, when no document was read
+    or something was rejected: of which `rejections`, or a DocumentReader as `documents`, tells. What was read
+    is stored all the same.
+
+    Several ingests may run at once: their batches take turns, and a document in both is whole, as the later
+    batch had it. `connection` is used in autocommit; inside a transaction of the caller all is one transaction.
+    Calls on_progress("documents", done, 0) after each batch.
+    """
+    done: Counter[str] = Counter()
+    with _staging(connection):
+        last_chunk = _last_chunk(connection) if prune else 0
+        for batch in _batches(documents, chunk_characters):
+            done.update(_store(connection, batch, remember=prune))
+            if on_progress is not None:
+                on_progress("documents", done["documents"], 0)
+        if isinstance(documents, DocumentReader):
+            done["rejected"], done["left_out"] = documents.rejected, documents.left_out
+        done["rejected"] = max(done["rejected"], len(rejections))
+        if prune:
+            _require_complete(done)
+            done["deleted"] += _prune(connection, last_chunk)
+    _fold_counts(connection)
+    return IngestReport(**done)
+
+
+def _batches(documents: Iterable[Document], chunk_characters: int) -> Iterator[list[_Cut]]:
+    """Whole documents, cut outside any transaction, in batches that bound the memory and the transaction."""
+    batch: dict[UUID, _Cut] = {}
+    characters = 0
+    for document in documents:
+        document_id = document_uuid(document.source_id)
+        size = len(document.text)
+        full = len(batch) >= _BATCH_DOCUMENTS or characters + size > _BATCH_CHARACTERS
+        if batch and (full or document_id in batch):
+            yield list(batch.values())
+            batch, characters = {}, 0
+        chunks = split(document.text, markdown=document.markdown, characters=chunk_characters)
+        batch[document_id] = _Cut(document, document_id, chunks)
+        characters += size
+    if batch:
+        yield list(batch.values())
+
+
+# One batch ---------------------------------------------------------------------------------------------------
+
+
+_DROP_STAGING: LiteralString = (
+    "DROP TABLE IF EXISTS pg_temp.ingest_documents, pg_temp.ingest_chunks, pg_temp.ingest_new, pg_temp.ingest_seen"
+)
+
+
+@contextmanager
+def _staging(connection: Connection) -> Iterator[None]:
+    """The temporary tables that a batch is loaded into. They go with the ingest, and with the session anyway."""
+    connection.execute(_DROP_STAGING)
+    connection.execute(
+        """
+        CREATE TEMPORARY TABLE ingest_documents (
+            position int NOT NULL, document_id uuid NOT NULL, source_id text NOT NULL, metadata jsonb NOT NULL);
+        CREATE TEMPORARY TABLE ingest_chunks (
+            document_id uuid NOT NULL, chunk_no int NOT NULL, semantic_key text NOT NULL,
+            content text NOT NULL, content_sha256 bytea NOT NULL);
+        CREATE TEMPORARY TABLE ingest_new (id bigint NOT NULL, content_sha256 bytea NOT NULL);
+        CREATE TEMPORARY TABLE ingest_seen (document_id uuid PRIMARY KEY)
+        """
+    )
+    try:
+        yield
+    finally:
+        # Not in a transaction that failed, nor on a connection that is lost: there they are gone already.
+        if connection.info.transaction_status in (TransactionStatus.IDLE, TransactionStatus.INTRANS):
+            connection.execute(_DROP_STAGING)
+
+
+def _store(connection: Connection, batch: list[_Cut], *, remember: bool) -> Counter[str]:
+    """One batch, as one transaction.
+
+    Ingests cannot deadlock with each other, but they can with whoever else deletes chunks or works off the
+    outbox in another order, and a version's table can be dropped under our hands. Then it is done again.
+    """
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            with connection.transaction():
+                return _write(connection, batch, remember=remember)
+        except (pg.DeadlockDetected, pg.SerializationFailure, pg.UndefinedTable):
+            if attempt == _ATTEMPTS:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _write(connection: Connection, batch: list[_Cut], *, remember: bool) -> Counter[str]:
+    _stage(connection, batch)
+    _lock(connection)
+    done = Counter(
+        documents=len(batch),
+        chunks=sum(len(cut.chunks) for cut in batch),
+        cleaned=sum(cut.document.cleaned for cut in batch),
+        empty=sum(not cut.chunks for cut in batch),
+    )
+    done["inserted"] = _run(
+        connection,
+        # Those that are there are left out first: each try that ends in a conflict would use up an id, and
+        # compute the tsvector.
+        """
+        WITH inserted AS (
+            INSERT INTO document_chunks (semantic_key, document_id, chunk_no, content, content_sha256,
+                                         source_id, metadata)
+            SELECT s.semantic_key, s.document_id, s.chunk_no, s.content, s.content_sha256, d.source_id, d.metadata
+            FROM pg_temp.ingest_chunks s JOIN pg_temp.ingest_documents d USING (document_id)
+            WHERE NOT EXISTS (SELECT FROM document_chunks c WHERE c.semantic_key = s.semantic_key)
+            ORDER BY d.position, s.chunk_no
+            ON CONFLICT (semantic_key) DO NOTHING
+            RETURNING id, content_sha256)
+        INSERT INTO pg_temp.ingest_new (id, content_sha256) SELECT id, content_sha256 FROM inserted
+        """,
+    )
+    done["unchanged"] = done["chunks"] - done["inserted"]
+    if done["inserted"]:
+        # Before the old chunks go, and their vectors with them.
+        done["carried"] = sum(_carry_over(connection, version_id) for version_id in _live_versions(connection))
+    done["deleted"] = _run(
+        connection,
+        # Locked in the order of their ids, as a backfill locks the chunks of its vectors.
+        """
+        WITH gone AS (
+            SELECT c.id FROM document_chunks c JOIN pg_temp.ingest_documents d USING (document_id)
+            WHERE NOT EXISTS (SELECT FROM pg_temp.ingest_chunks s WHERE s.semantic_key = c.semantic_key)
+            ORDER BY c.id FOR UPDATE OF c)
+        DELETE FROM document_chunks c USING gone WHERE c.id = gone.id
+        """,
+    )
+    _run(
+        connection,
+        """
+        UPDATE document_chunks c SET metadata = d.metadata, source_id = d.source_id
+        FROM pg_temp.ingest_documents d
+        WHERE c.document_id = d.document_id AND (c.metadata <> d.metadata OR c.source_id <> d.source_id)
+        """,
+    )
+    if remember:
+        _run(
+            connection,
+            """
+            INSERT INTO pg_temp.ingest_seen (document_id)
+            SELECT document_id FROM pg_temp.ingest_documents ON CONFLICT DO NOTHING
+            """,
+        )
+    return done
+
+
+def _stage(connection: Connection, batch: list[_Cut]) -> None:
+    connection.execute("TRUNCATE pg_temp.ingest_documents, pg_temp.ingest_chunks, pg_temp.ingest_new")
+    with (
+        connection.cursor() as cursor,
+        cursor.copy(
+            "COPY pg_temp.ingest_documents (position, document_id, source_id, metadata) FROM STDIN"
+        ) as copy,
+    ):
+        for position, cut in enumerate(batch):
+            copy.write_row((position, cut.document_id, cut.document.source_id, cut.document.metadata_json))
+    with (
+        connection.cursor() as cursor,
+        cursor.copy(
+            "COPY pg_temp.ingest_chunks (document_id, chunk_no, semantic_key, content, content_sha256) "
+            "FROM STDIN WITH (FORMAT BINARY)"
+        ) as copy,
+    ):
+        copy.set_types(("uuid", "int4", "text", "text", "bytea"))
+        for cut in batch:
+            for number, chunk in enumerate(cut.chunks):
+                key = semantic_key(cut.document_id, number, chunk)
+                copy.write_row((cut.document_id, number, key, chunk, content_sha256(chunk)))
+    # Nothing else would analyze a temporary table, and a bad guess here reads all of document_chunks.
+    connection.execute("ANALYZE pg_temp.ingest_documents, pg_temp.ingest_chunks")
+
+
+def _lock(connection: Connection) -> None:
+    """Wait for our turn among the ingests into this collection, up to the end of the transaction.
+
+    Without it two that bring the same document would each keep its own chunks, of which neither sees the
+    other's. With it the order of documents does not matter. Reading, cutting and staging go on beside it.
+    """
+    connection.execute(
+        "SELECT pg_advisory_xact_lock(%s, ('document_chunks'::regclass::oid::bigint & 2147483647)::int)", [_LOCK]
+    )
+
+
+def _live_versions(connection: Connection) -> list[int]:
+    rows = connection.execute(
+        """
+        SELECT id FROM embedding_versions
+        WHERE state IN ('backfilling', 'loaded', 'ready', 'active', 'previous')
+          AND to_regclass('chunk_embeddings_' || id) IS NOT NULL
+        ORDER BY id
+        """
+    )
+    return [row[0] for row in rows]
+
+
+def _carry_over(connection: Connection, version_id: int) -> int:
+    """Give the new chunks the vectors that their very text has in this version; returns how many."""
+    # One vector a text, looked up by itself: a text that a thousand chunks share would else be joined to all.
+    statement = sql.SQL(
+        """
+        WITH carried AS (
+            INSERT INTO {table} (chunk_id, embedding)
+            SELECT n.id, same.embedding
+            FROM (SELECT DISTINCT content_sha256 FROM pg_temp.ingest_new) AS texts
+            CROSS JOIN LATERAL (
+                SELECT e.embedding FROM document_chunks c JOIN {table} e ON e.chunk_id = c.id
+                WHERE c.content_sha256 = texts.content_sha256 LIMIT 1) AS same
+            JOIN pg_temp.ingest_new n ON n.content_sha256 = texts.content_sha256
+            ORDER BY n.id
+            ON CONFLICT DO NOTHING
+            RETURNING chunk_id),
+        not_queued AS (
+            DELETE FROM chunk_outbox o USING carried
+            WHERE o.embedding_version_id = {version} AND o.chunk_id = carried.chunk_id),
+        counted AS (
+            INSERT INTO row_counts (scope, delta) SELECT {version}, count(*) FROM carried HAVING count(*) > 0)
+        SELECT count(*) FROM carried
+        """
+    ).format(table=sql.Identifier(f"chunk_embeddings_{version_id}"), version=sql.Literal(version_id))
+    return int(fetch_one(connection, statement)[0])
+
+
+def _run(connection: Connection, statement: LiteralString) -> int:
+    """Run a statement over the staged batch; returns the number of rows it wrote."""
+    # Planned each time: a prepared plan from when document_chunks was small would go on reading all of it.
+    return connection.execute(statement, prepare=False).rowcount
+
+
+# After the last batch ---------------------------------------------------------------------------------------
+
+
+def _last_chunk(connection: Connection) -> int:
+    """The newest chunk before this run; no other ingest has one below it that is not committed."""
+    with connection.transaction():
+        _lock(connection)
+        return int(fetch_one(connection, "SELECT coalesce(max(id), 0) FROM document_chunks")[0])
+
+
+def _require_complete(done: Counter[str]) -> None:
+    if done["rejected"]:
+        raise RefusedError(
+            f"Nothing was pruned: {done['rejected']:,} documents were rejected, "
+            f"and would be deleted though they are there. {done['documents']:,} were stored.",
+            "Mend them, or ingest without pruning.",
+        )
+    if not done["documents"]:
+        raise RefusedError(
+            "Nothing was pruned: no document was read, and all would be deleted.", "Check what was to be read."
+        )
+
+
+def _prune(connection: Connection, last_chunk: int) -> int:
+    """Delete the documents that were not seen, and that have no chunk newer than `last_chunk`."""
+    with connection.transaction():
+        _lock(connection)
+        connection.execute("ANALYZE pg_temp.ingest_seen")
+        return connection.execute(
+            """
+            WITH gone AS (
+                SELECT c.id FROM document_chunks c
+                WHERE NOT EXISTS (SELECT FROM pg_temp.ingest_seen s WHERE s.document_id = c.document_id)
+                  AND NOT EXISTS (SELECT FROM document_chunks n
+                                  WHERE n.document_id = c.document_id AND n.id > %s)
+                ORDER BY c.id FOR UPDATE OF c)
+            DELETE FROM document_chunks c USING gone WHERE c.id = gone.id
+            """,
+            [last_chunk],
+            prepare=False,
+        ).rowcount
+
+
+def _fold_counts(connection: Connection) -> None:
+    """Make one row of the collection's many deltas, so that reading the count stays cheap.
+
+    Any number of these and of writers may run at once: a row is deleted by one of them, which adds it to its
+    sum in the same statement, and rows that another one holds are left to it.
+    """
+    connection.execute(
+        """
+        WITH mine AS (
+            SELECT id FROM row_counts
+            WHERE scope = 0 AND (SELECT count(*) FROM row_counts WHERE scope = 0) > %s
+            ORDER BY id FOR UPDATE SKIP LOCKED),
+        gone AS (DELETE FROM row_counts r USING mine WHERE r.id = mine.id RETURNING r.delta)
+        INSERT INTO row_counts (scope, delta) SELECT 0, sum(delta) FROM gone HAVING count(*) > 0
+        """,
+        [_FOLD_COUNTS],
+    )
