@@ -80,12 +80,7 @@ def run(connection: Connection, key: str, *, confirm: str, reason: str = "") -> 
     pass; nothing is changed then, and the refusal is in the log.
     """
     version = get_version(connection, key)
-    if confirm != key:
-        raise RefusedError(
-            f"The key typed is {confirm!r}, not {key!r}: nothing was changed.", "Type the version key exactly."
-        )
-    if version.active:
-        raise RefusedError(f"Version {key} is active already.")
+    _require_typed(connection, "cutover", version, confirm)
     result = check(connection, key)
     if not result.ready:
         raise _refused(connection, "cutover", result)
@@ -110,13 +105,16 @@ def rollback_target(connection: Connection) -> Version | None:
 
 
 def missing_chunks(connection: Connection, version: Version) -> int:
-    """How many chunks searches by this version would not find: those without a vector in it."""
-    if fetch_one(connection, "SELECT to_regclass(%s)", [version.table_name])[0] is None:
-        return int(fetch_one(connection, "SELECT count(*) FROM document_chunks")[0])
-    query = sql.SQL(
-        "SELECT count(*) FROM document_chunks c WHERE NOT EXISTS (SELECT FROM {} e WHERE e.chunk_id = c.id)"
-    ).format(version.table)
-    return int(fetch_one(connection, query)[0])
+    """How many chunks searches by this version would not find, by the kept counts: a rollback cannot wait."""
+    (missing,) = fetch_one(
+        connection,
+        """
+        SELECT coalesce(sum(CASE WHEN scope = 0 THEN delta ELSE -delta END), 0)::bigint
+        FROM row_counts WHERE scope IN (0, %s)
+        """,
+        [version.id],
+    )
+    return max(0, missing)
 
 
 def rollback(connection: Connection, *, confirm: str, reason: str = "", key: str | None = None) -> Flip:
@@ -128,13 +126,7 @@ def rollback(connection: Connection, *, confirm: str, reason: str = "", key: str
     version = get_version(connection, key) if key else rollback_target(connection)
     if version is None:
         raise RefusedError("There is no version to roll back to.", "A rollback needs an earlier cutover.")
-    if confirm != version.version_key:
-        raise RefusedError(
-            f"The key typed is {confirm!r}; a rollback goes to {version.version_key!r}. Nothing was changed.",
-            "Type the version key exactly.",
-        )
-    if version.active:
-        raise RefusedError(f"Version {version.version_key} is active already.")
+    _require_typed(connection, "rollback", version, confirm)
     missing = missing_chunks(connection, version)
     with _flip_transaction(connection):
         return _flip(connection, "rollback", version, reason, {"missing": missing}, missing)
@@ -188,6 +180,17 @@ def _flip(
     connection.execute(FLIP, {"key": version.version_key})
     seconds = time.perf_counter() - started
     return Flip(action, version.version_key, before.version_key if before else None, seconds, missing)
+
+
+def _require_typed(connection: Connection, action: str, version: Version, confirm: str) -> None:
+    key = version.version_key
+    if confirm != key:
+        audit.record(connection, action, key, "refused", detail={"typed": confirm[:100]})
+        raise RefusedError(
+            f"The key typed is {confirm!r}, not {key!r}: nothing was changed.", "Type the version key exactly."
+        )
+    if version.active:
+        raise RefusedError(f"Version {key} is active already.")
 
 
 def _refused(connection: Connection, action: str, result: Check) -> RefusedError:

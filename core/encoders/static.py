@@ -26,10 +26,10 @@ from core.errors import UnreachableError, unknown_name
 
 MODELS = {"wordllama-64": 64, "wordllama-128": 128, "wordllama-256": 256}
 
-# Bounds on the memory one call takes beside its answer, and about the fastest (measured from 64 to 64 Ki):
-# texts in the tokenizer at a time, and token vectors to be summed at a time (1 MB, which stays in the cache).
+# Bounds on the memory one call takes beside its answer, and the fastest of those measured: texts in the
+# tokenizer at a time, and token vectors summed at a time (half a MB, which stays in the cache).
 TEXTS_AT_ONCE = 512
-TOKENS_AT_ONCE = 2048
+TOKENS_AT_ONCE = 1024
 
 
 class StaticEncoder:
