@@ -1,0 +1,304 @@
+"""The Textual app: holds the snapshot, shows it on the tabs, and does the actions of the one table."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import events
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+from textual.message import Message
+from textual.widgets import Input
+
+from core.database import Database
+from core.settings import Settings
+from screens.actions import ACTIONS, BY_ID, Action, offered
+from screens.backfills import Backfills
+from screens.connections import Connections
+from screens.footer import Footer
+from screens.header import Banner, Header, TabBar, Trouble
+from screens.pane import Pane, Services
+from screens.reader import Reader, SnapshotReader
+from screens.situation import Situation, State
+from screens.small import TooSmall, too_small
+from screens.theme import THEME
+
+if TYPE_CHECKING:
+    from screens.compare import ComparePane
+    from screens.cutover import CutoverPane
+
+_CLOCK_S = 1.0
+
+
+def run_console(database: Database, settings: Settings) -> None:
+    """Open the console on a collection; returns when it is left."""
+    reader = SnapshotReader(database, settings)
+    reader.start()  # reads while Textual boots
+    RevectorApp(database, settings, reader=reader).run()
+
+
+class RevectorApp(App[None], inherit_bindings=False):
+    """The console."""
+
+    TITLE = "revector"
+    ENABLE_COMMAND_PALETTE = False  # the palette is an action of the table
+    CSS = """
+    #body { height: 1fr; }
+    #body.-old { opacity: 55%; }
+    #body.-none { display: none; }
+    Trouble.-shown { display: block; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(",".join(action.keys), f"act('{action.id}')", action.label, show=action.footer)
+        for action in ACTIONS
+    ]
+
+    class NewReading(Message):
+        """The reader has something new."""
+
+    def __init__(self, database: Database, settings: Settings, *, reader: Reader | None = None) -> None:
+        super().__init__()
+        self.settings = settings
+        self.reader = reader or SnapshotReader(database, settings)
+        self.selection: str | None = None
+        self.tab = "1"
+        self.panes: dict[str, Pane] = {}
+        self.services = Services(
+            database, settings, Connections(database, settings), Backfills(database, settings)
+        )
+        self.register_theme(THEME)
+        self.theme = THEME.name
+
+    # -- the screen ---------------------------------------------------------------------------------------
+
+    def compose(self) -> ComposeResult:
+        """Everything but the tabs' panes, which are made when they are first shown."""
+        yield Header(self.services.database, self.settings)
+        yield TabBar()
+        yield Banner()
+        yield Trouble()
+        yield Container(id="body")
+        yield Footer()
+
+    async def on_mount(self) -> None:
+        """Begin to read, and show what was read before the screen was there."""
+        self.services.backfills.on_change = self._tell_new_reading
+        await self._show_tab("1")
+        self.reader.start(self._tell_new_reading)
+        self.draw()
+        self.set_interval(self.settings.refresh_s, self.reader.request)
+        self.set_interval(_CLOCK_S, self.draw_frame)
+        self.call_after_refresh(_resume_collection)
+
+    def _tell_new_reading(self) -> None:
+        self.post_message(self.NewReading())
+
+    def on_revector_app_new_reading(self) -> None:
+        """Draw the new snapshot."""
+        self.draw()
+
+    @property
+    def situation(self) -> Situation:
+        """This moment."""
+        reading = self.reader.latest
+        compare: ComparePane | None = self.panes.get("3")  # type: ignore[assignment]
+        cutover: CutoverPane | None = self.panes.get("6")  # type: ignore[assignment]
+        state = State(
+            tab=self.tab,
+            live=not reading.lost and reading.overview is not None,
+            read_only=self.services.database.read_only,
+            typing=isinstance(self.screen_stack[0].focused, Input),
+            working=self.services.backfills.working,
+            compared=compare is not None and compare.comparison is not None,
+            cleared=cutover.cleared if cutover else None,
+            flipping=cutover is not None and cutover.flipping,
+        )
+        return Situation(reading.overview, self.selection, state)
+
+    def draw(self) -> None:
+        """Draw this moment: the frame and the tab in front, as one update of the screen."""
+        with self.batch_update():
+            if self.reader.latest.overview is not None:
+                self.panes[self.tab].show(self.situation)
+            self.draw_frame()
+
+    def draw_frame(self) -> None:
+        """Draw what is around the tab: time, age and trouble change without a new snapshot too."""
+        reading, situation = self.reader.latest, self.situation
+        main = self.screen_stack[0]
+        main.query_one(Header).show(situation, reading)
+        main.query_one(TabBar).show(self.tab)
+        main.query_one(Banner).show(reading)
+        trouble = main.query_one(Trouble)
+        trouble.set_class(reading.overview is None, "-shown")
+        trouble.show(reading)
+        body = main.query_one("#body")
+        body.set_class(reading.overview is None, "-none")
+        body.set_class(reading.overview is not None and not situation.state.live, "-old")
+        main.query_one(Footer).show(self.offers(situation), situation)
+        for screen in self.screen_stack[1:]:
+            show: Callable[[Situation], None] | None = getattr(screen, "show", None)
+            if show is not None:
+                show(situation)
+
+    async def on_resize(self, event: events.Resize) -> None:
+        """Too small a terminal has a screen of its own, for as long as it is."""
+        shown = isinstance(self.screen, TooSmall)
+        if too_small(event.size) and not shown:
+            await self.push_screen(TooSmall())
+        elif shown and not too_small(event.size):
+            await self.pop_screen()
+
+    # -- tabs ---------------------------------------------------------------------------------------------
+
+    async def _show_tab(self, tab: str) -> None:
+        if tab not in self.panes:
+            self.panes[tab] = make_pane(tab, self.services)
+            await self.screen_stack[0].query_one("#body").mount(self.panes[tab])
+        self.tab = tab
+        for key, pane in self.panes.items():
+            pane.display = key == tab
+        self.panes[tab].entered()
+
+    async def go_to(self, tab: str) -> None:
+        """Bring a tab to the front."""
+        if tab != self.tab:
+            await self._show_tab(tab)
+            self.draw()
+            if self.reader.latest.overview is not None:
+                self.panes[tab].focus_main()
+
+    async def on_tab_bar_chosen(self, event: TabBar.Chosen) -> None:
+        """A click on a tab."""
+        await self.go_to(event.key)
+
+    async def on_pane_select(self, event: Pane.Select) -> None:
+        """Another version is the selected one."""
+        self.selection = event.key
+        if event.tab is not None and event.tab != self.tab:
+            await self.go_to(event.tab)
+        else:
+            self.draw()
+
+    def on_pane_changed(self, event: Pane.Changed) -> None:
+        """What actions depend on has changed."""
+        if event.database:
+            self.reader.request()
+        self.draw_frame()
+
+    # -- actions ------------------------------------------------------------------------------------------
+
+    def offers(self, situation: Situation) -> list[Action]:
+        """The actions that are there at this moment, in the order of the table."""
+        return [action for action in ACTIONS if offered(action, situation)]
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """A key whose action is not offered is not bound."""
+        if action != "act":
+            return True
+        return offered(BY_ID[str(parameters[0])], self.situation)
+
+    async def action_act(self, action_id: str) -> None:
+        """Do an action, whichever way it was asked for, if it is offered."""
+        action = BY_ID[action_id]
+        if not offered(action, self.situation):
+            return
+        handler = getattr(self if action.tab is None else self.panes[action.tab], action.handler)
+        outcome = handler() if action.argument is None else handler(action.argument)
+        if outcome is not None:
+            await outcome
+
+    async def on_pane_act(self, event: Pane.Act) -> None:
+        """A row, a button or the palette asks for an action."""
+        await self.action_act(event.action_id)
+
+    async def on_footer_chosen(self, event: Footer.Chosen) -> None:
+        """A click into the footer."""
+        await self.action_act(event.action.id)
+
+    def show_help(self) -> None:
+        """All keys."""
+        from screens.help import help_text
+        from screens.reading import Page
+
+        self.push_screen(Page("keys", help_text(self.situation)))
+
+    def show_palette(self) -> None:
+        """Find an action by typing."""
+        from textual.command import CommandPalette
+
+        from screens.palette import provider_of
+
+        situation = self.situation
+        self.push_screen(CommandPalette(providers=[provider_of(self.offers(situation), situation)]))
+
+    def retry(self) -> None:
+        """Try to reach the database now."""
+        self.reader.retry()
+
+    # -- leaving ------------------------------------------------------------------------------------------
+
+    def on_too_small_left(self) -> None:
+        """q in a terminal that is too small."""
+        self.leave()
+
+    def leave(self) -> None:
+        """End the console; asks first when a backfill runs in it."""
+        from screens.confirm import Ask
+
+        working = ", ".join(sorted(self.services.backfills.working))
+        if not working:
+            self._end()
+            return
+        text = (
+            f"This console works on {working}.\n\nLeaving pauses the backfill (an index build is cut off and has to "
+            "be begun again). Anyone can go on with it, here or by `revector backfill run`."
+        )
+        self.push_screen(Ask(text, "Stay", "Pause and leave"), lambda yes: self._pause_and_end() if yes else None)
+
+    def _pause_and_end(self) -> None:
+        self.notify("Pausing …", timeout=60, markup=False)
+
+        def pause() -> None:
+            self.services.backfills.leave()
+            self.call_from_thread(self._end)
+
+        self.run_worker(pause, thread=True, exit_on_error=False)
+
+    def _end(self) -> None:
+        self.reader.stop()
+        self.services.connections.hang_up()
+        self.exit()
+
+
+def make_pane(tab: str, services: Services) -> Pane:
+    """The pane of a tab; each is imported when it is first shown, so that the first frame comes soon."""
+    if tab == "1":
+        from screens.versions import VersionsPane
+
+        return VersionsPane(services)
+    if tab == "2":
+        from screens.backfill import BackfillPane
+
+        return BackfillPane(services)
+    if tab == "3":
+        from screens.compare import ComparePane
+
+        return ComparePane(services)
+    if tab == "6":
+        from screens.cutover import CutoverPane
+
+        return CutoverPane(services)
+    from screens.log import LogPane
+
+    return LogPane(services)
+
+
+def _resume_collection() -> None:
+    """End the pause of garbage collection that a start may have made, past what will live to the end anyway."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()

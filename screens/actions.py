@@ -1,0 +1,242 @@
+"""Everything that can be done in the console: one table, from which keys, footer, palette, help and buttons come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from screens.situation import AT_WORK, Situation, key_of
+
+When = Callable[[Situation], bool]
+
+SYMBOLS = {
+    "enter": "↵",
+    "escape": "esc",
+    "slash": "/",
+    "question_mark": "?",
+    "plus": "+",
+    "minus": "-",
+    "left_square_bracket": "[",
+    "right_square_bracket": "]",
+    "ctrl+c": "^c",
+    "ctrl+p": "^p",
+    "ctrl+q": "^q",
+}
+"""What is written on a key."""
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing to do. `handler` is a method of the tab's screen, or of the app for an action of no tab."""
+
+    id: str
+    keys: tuple[str, ...]
+    label: str
+    help: str
+    handler: str
+    tab: str | None = None
+    when: When = lambda _situation: True
+    dangerous: bool = False
+    """It changes the database: not there at all in read-only mode."""
+    offline: bool = False
+    """It needs no database."""
+    typing: bool = False
+    """It is for the text box: offered while that has the focus, and only then."""
+    footer: bool = True
+    button: bool = False
+    argument: str | None = None
+
+
+def offered(action: Action, situation: Situation) -> bool:
+    """Whether an action is there at this moment."""
+    state = situation.state
+    return (
+        action.tab in (None, state.tab)
+        and (state.live or action.offline)
+        and not (action.dangerous and state.read_only)
+        and (not action.typing or state.typing)
+        and bool(shown_keys(action, situation))
+        and action.when(situation)
+    )
+
+
+def shown_keys(action: Action, situation: Situation) -> tuple[str, ...]:
+    """The keys that do it now: while somebody types, a letter is a letter."""
+    if action.typing or not situation.state.typing:
+        return action.keys
+    return tuple(key for key in action.keys if key.startswith("ctrl+"))
+
+
+def label_of(key: str) -> str:
+    """What is written on a key: `↵` for enter."""
+    return SYMBOLS.get(key, key)
+
+
+# -- conditions --------------------------------------------------------------------------------------------
+
+
+def _has_versions(situation: Situation) -> bool:
+    return bool(situation.versions)
+
+
+def _has_several(situation: Situation) -> bool:
+    return len(situation.versions) > 1
+
+
+def _can_compare(situation: Situation) -> bool:
+    return sum(status.embedded > 0 for status in situation.versions) > 1
+
+
+def _can_compare_selected(situation: Situation) -> bool:
+    return situation.selected is not None and situation.selected.embedded > 0 and _can_compare(situation)
+
+
+def _can_propose(situation: Situation) -> bool:
+    return situation.selected is not None and not situation.selected.version.active
+
+
+def _can_run(situation: Situation) -> bool:
+    selected = situation.selected
+    if selected is None or not selected.version.encoder_spec or key_of(selected) in situation.state.working:
+        return False
+    job = situation.job(selected)
+    return job is None or job.state not in ("pausing", "proving")
+
+
+def _can_pause(situation: Situation) -> bool:
+    job = situation.job(situation.selected)
+    return job is not None and job.state == "running"
+
+
+def _can_cancel(situation: Situation) -> bool:
+    job = situation.job(situation.selected)
+    return job is not None and job.state in (*AT_WORK, "paused", "interrupted", "failed")
+
+
+def _has_failures(situation: Situation) -> bool:
+    return situation.selected is not None and situation.selected.failed > 0
+
+
+def _can_retry(situation: Situation) -> bool:
+    return _has_failures(situation) and _can_run(situation)
+
+
+def _compared(situation: Situation) -> bool:
+    return situation.state.compared
+
+
+def _has_candidate(situation: Situation) -> bool:
+    return situation.candidate is not None
+
+
+def _can_cut_over(situation: Situation) -> bool:
+    return (
+        situation.candidate is not None
+        and situation.state.cleared == key_of(situation.candidate)
+        and not situation.state.flipping
+    )
+
+
+def _can_roll_back(situation: Situation) -> bool:
+    return situation.rollback is not None and not situation.state.flipping
+
+
+def _has_log(situation: Situation) -> bool:
+    return bool(situation.overview and situation.overview.log)
+
+
+def _lost(situation: Situation) -> bool:
+    return not situation.state.live
+
+
+# -- the table ---------------------------------------------------------------------------------------------
+
+_NEXT = ("right_square_bracket", "v")
+_BEFORE = ("left_square_bracket",)
+
+TABS = (("1", "Versions"), ("2", "Backfill"), ("3", "Compare"), ("6", "Cutover"), ("8", "Log"))
+"""4 Evaluate, 5 Shadow and 7 Health keep their numbers."""
+
+ACTIONS: tuple[Action, ...] = (
+    *(
+        Action(
+            f"tab-{key}", (key,), name, f"Show {name}.", "go_to", offline=True, footer=False, argument=key
+        )
+        for key, name in TABS
+    ),
+    # Versions
+    Action("details", ("enter",), "details", "All that is known about the version.", "open_details", "1",
+           _has_versions),
+    Action("to-backfill", ("b",), "backfill", "The backfill of the selected version.", "to_backfill", "1",
+           _has_versions),
+    Action("to-compare", ("c",), "compare", "Compare the selected version with the active one.", "to_compare",
+           "1", _can_compare_selected),
+    Action("to-cutover", ("u",), "cut over", "The guards of the selected version, and its cutover.", "to_cutover",
+           "1", _can_propose),
+    # Backfill
+    Action("run", ("r",), "run", "Run the backfill here, or go on with it, and build the index after it.",
+           "run_backfill", "2", _can_run, dangerous=True, button=True),
+    Action("pause", ("p",), "pause", "Pause the backfill, whoever runs it.", "pause", "2", _can_pause,
+           dangerous=True, button=True),
+    Action("cancel", ("x",), "cancel", "End the backfill; what is embedded stays.", "cancel", "2", _can_cancel,
+           dangerous=True, button=True),
+    Action("failures", ("f",), "failures", "The chunks that could not be embedded, and why.", "open_failures",
+           "2", _has_failures, button=True),
+    Action("retry-failures", ("t",), "try failures again", "Queue the failed chunks once more, and run.",
+           "retry_failures", "2", _can_retry, dangerous=True, button=True),
+    Action("next-backfill", _NEXT, "next version", "The backfill of the next version.", "next_version", "2",
+           _has_several),
+    Action("previous-backfill", _BEFORE, "version before", "The backfill of the version before.",
+           "previous_version", "2", _has_several, footer=False),
+    # Compare
+    Action("search", ("enter",), "search both", "Search both versions for the query.", "search", "3",
+           _can_compare, typing=True),
+    Action("older-query", ("up",), "older query", "The query before, in the query box.", "older_query", "3",
+           typing=True, offline=True),
+    Action("newer-query", ("down",), "newer", "The query after, in the query box.", "newer_query", "3",
+           typing=True, offline=True, footer=False),
+    Action("leave-query", ("escape",), "results", "From the query box to the results.", "leave_query", "3",
+           _compared, typing=True, offline=True),
+    Action("query", ("slash",), "query", "Type a query.", "focus_query", "3", _can_compare),
+    Action("open-hit", ("enter",), "open", "Read the hit in full.", "open_hit", "3", _compared, offline=True),
+    Action("next-disagreement", ("n",), "next disagreement", "The next hit that stands elsewhere in the other "
+           "version.", "next_disagreement", "3", _compared, offline=True),
+    Action("more", ("plus", "equals_sign"), "more", "Five more results.", "more", "3", _can_compare),
+    Action("fewer", ("minus",), "fewer", "Five fewer results.", "fewer", "3", _can_compare),
+    Action("next-candidate", _NEXT, "candidate", "The next version as candidate.", "next_candidate", "3",
+           _can_compare),
+    Action("previous-candidate", _BEFORE, "candidate", "The version before as candidate.", "previous_candidate",
+           "3", _can_compare, footer=False),
+    Action("next-primary", ("P",), "primary", "Hold the candidate against another version than the active one.",
+           "next_primary", "3", _can_compare, footer=False),
+    Action("export-json", ("e",), "export", "Write the comparison to a JSON file in the working directory.",
+           "export_json", "3", _compared, offline=True),
+    Action("export-csv", ("E",), "export CSV", "Write the comparison to a CSV file in the working directory.",
+           "export_csv", "3", _compared, offline=True, footer=False),
+    Action("copy-hit", ("y",), "copy", "Copy the hit's text to the clipboard of your terminal (OSC 52).",
+           "copy_hit", "3", _compared, offline=True),
+    # Cutover
+    Action("cut-over", ("u",), "cut over", "Make the candidate the active version.", "cut_over", "6",
+           _can_cut_over, dangerous=True, button=True),
+    Action("roll-back", ("R",), "roll back", "Make the version that was active before active again.",
+           "roll_back", "6", _can_roll_back, dangerous=True, button=True),
+    Action("check-guards", ("g",), "check again", "Run the guards again.", "check_guards", "6", _has_candidate,
+           button=True),
+    Action("next-cutover", _NEXT, "candidate", "The next version as candidate.", "next_candidate", "6",
+           _has_several),
+    Action("previous-cutover", _BEFORE, "candidate", "The version before as candidate.", "previous_candidate",
+           "6", _has_several, footer=False),
+    # Log
+    Action("log-entry", ("enter",), "open", "All of the entry, with its figures.", "open_entry", "8", _has_log,
+           offline=True),
+    # Everywhere
+    Action("retry", ("r",), "try again now", "Try to reach the database at once.", "retry", None, _lost,
+           offline=True),
+    Action("help", ("question_mark",), "help", "All keys.", "show_help", offline=True),
+    Action("palette", ("ctrl+p",), "commands", "Find an action by its name.", "show_palette", offline=True,
+           footer=False),
+    Action("quit", ("q", "ctrl+q", "ctrl+c"), "quit", "Leave. A backfill that runs here is paused, after a "
+           "question.", "leave", offline=True),
+)  # fmt: skip
+
+BY_ID = {action.id: action for action in ACTIONS}

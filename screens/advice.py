@@ -1,0 +1,39 @@
+"""The next step for a version, as one sentence: what an engineer who was just woken does now."""
+
+from __future__ import annotations
+
+from core.registry import VersionStatus
+from screens.situation import AT_WORK, Situation
+from screens.text import printable
+
+
+def next_step(situation: Situation, status: VersionStatus) -> str:
+    """What to do with a version now, with the keys that do it."""
+    version = status.version
+    job = situation.job(status)
+    run = "it runs with: press 2, then r" if not situation.state.read_only else "this console is read-only"
+    key = printable(version.version_key)
+    if not version.encoder_spec:
+        return f"It names no encoder: revector versions adopt {key} --encoder SPEC"
+    if situation.build(status) is not None:
+        return "Its index is being built: press 2 to watch."
+    if job is not None and job.state in AT_WORK:
+        return f"Its backfill is {job.state}: press 2 to watch."
+    if status.failed:
+        return f"{status.failed:,} chunks could not be embedded: press 2, then f."
+    if version.state == "retired":
+        return f"It is retired. To use it again, backfill it ({run})."
+    if job is not None and job.state in ("paused", "interrupted", "failed", "cancelled"):
+        return f"Its backfill is {job.state}. Go on with it ({run})."
+    if version.completed_at is None:
+        return f"Backfill it ({run})."
+    if status.missing:
+        return f"{status.missing:,} chunks came since its backfill. Take them up ({run})."
+    index = situation.index(status)
+    if index is None or not index.valid:
+        return f"Its index is missing: a run of the backfill builds it ({run})."
+    if version.active:
+        return "It answers users, and lacks nothing."
+    if situation.overview and situation.overview.rollback_to == version.version_key:
+        return "It was active before: press 6, then R to roll back to it."
+    return "Compare it with the active one: press 3. Then cut over: press 6."

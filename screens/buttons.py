@@ -1,0 +1,47 @@
+"""The buttons of a tab: the actions of the table that are there now and have a button."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Horizontal
+from textual.widgets import Button
+
+from screens.actions import ACTIONS, BY_ID, Action, label_of, offered
+from screens.pane import Pane
+from screens.situation import Situation
+
+
+class Buttons(Horizontal):
+    """One line of buttons. What is not offered is not there."""
+
+    DEFAULT_CSS = """
+    Buttons { height: 1; padding: 0 1; dock: bottom; }
+    Buttons Button { margin: 0 1 0 0; padding: 0 1; min-width: 4; background: $panel; }
+    Buttons Button.-dangerous { color: $warning; }
+    Buttons Button:focus { text-style: bold reverse; }
+    """
+
+    def __init__(self, tab: str) -> None:
+        super().__init__()
+        self._actions = [action for action in ACTIONS if action.button and action.tab == tab]
+
+    def compose(self) -> ComposeResult:
+        """A button for every action; only those offered are displayed."""
+        for action in self._actions:
+            yield _button(action)
+
+    def show(self, situation: Situation) -> None:
+        """Show the actions of this moment."""
+        for action in self._actions:
+            self.query_one(f"#button-{action.id}", Button).display = offered(action, situation)
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """A button is its action."""
+        event.stop()
+        self.post_message(Pane.Act(BY_ID[str(event.button.id).removeprefix("button-")].id))
+
+
+def _button(action: Action) -> Button:
+    text = f"{label_of(action.keys[0])} {action.label}"
+    classes = "-dangerous" if action.dangerous else ""
+    return Button(text, id=f"button-{action.id}", classes=classes, compact=True)

@@ -1,0 +1,61 @@
+"""The console's own connections besides the reader's, so that leaving never waits for a server that hangs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Iterator
+
+import psycopg
+
+from core.database import Connection, Database, readable_errors
+from core.settings import Settings
+
+
+def shut_down(connection: Connection) -> None:
+    """End a connection from another thread: whoever waits for its server gets an error at once.
+
+    A statement timeout helps only while the server and the network still work.
+    """
+    with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)
+
+
+class Connections:
+    """Opens connections for searches, guards and flips, and knows which are open."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._open: set[Connection] = set()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection whose statements have the read timeout, and which `hang_up` ends."""
+        with self._database.session("console", statement_timeout_s=self._settings.read_timeout_s) as connection:
+            with self._lock:
+                self._open.add(connection)
+            try:
+                yield connection
+            finally:
+                with self._lock:
+                    self._open.discard(connection)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A connection for a change, which is brought to its end even when the console is left."""
+        with self._database.session("console") as connection:
+            yield connection
+
+    def readable_errors(self) -> contextlib.AbstractContextManager[None]:
+        """Turns what Postgres refuses into an error for a person."""
+        return readable_errors(self._database)
+
+    def hang_up(self) -> None:
+        """End every connection that only reads."""
+        with self._lock:
+            for connection in self._open:
+                shut_down(connection)

@@ -1,0 +1,80 @@
+"""What the tabs have in common: they are shown situations, and ask the app for things by message."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from textual.containers import Vertical
+from textual.message import Message
+
+from core.database import Database
+from core.settings import Settings
+from screens.backfills import Backfills
+from screens.connections import Connections
+from screens.situation import Situation
+
+
+@dataclass(frozen=True)
+class Services:
+    """What a tab needs to work with the database."""
+
+    database: Database
+    settings: Settings
+    connections: Connections
+    backfills: Backfills
+
+
+class Pane(Vertical):
+    """One tab. `situation` is the moment that it shows."""
+
+    DEFAULT_CSS = "Pane { height: 1fr; }"
+
+    class Select(Message):
+        """Make a version the selected one, and show a tab if one is named."""
+
+        def __init__(self, key: str, tab: str | None = None) -> None:
+            super().__init__()
+            self.key = key
+            self.tab = tab
+
+    class Changed(Message):
+        """Something that actions depend on changed; with `database`, it was in the database."""
+
+        def __init__(self, *, database: bool = False) -> None:
+            super().__init__()
+            self.database = database
+
+    class Act(Message):
+        """Do the action of this id, if it is there: what a click on a row or a button asks for."""
+
+        def __init__(self, action_id: str) -> None:
+            super().__init__()
+            self.action_id = action_id
+
+    def __init__(self, services: Services) -> None:
+        super().__init__()
+        self.services = services
+        self.situation = Situation()
+
+    def show(self, situation: Situation) -> None:
+        """Draw this moment."""
+        self.situation = situation
+        self.draw()
+
+    def draw(self) -> None:
+        """Draw `self.situation`."""
+
+    def focus_main(self) -> None:
+        """Put the focus where the tab's work is."""
+
+    def entered(self) -> None:
+        """Called each time that the tab comes to the front."""
+
+
+def step_through(keys: list[str], current: str | None, step: int) -> str | None:
+    """The key after (or before) the current one, in a circle."""
+    if not keys:
+        return None
+    if current not in keys:
+        return keys[0]
+    return keys[(keys.index(current) + step) % len(keys)]

@@ -1,0 +1,38 @@
+"""The query box: a line of text with a history."""
+
+from __future__ import annotations
+
+from textual.widgets import Input
+
+_MOST_QUERIES = 200
+
+
+class QueryBox(Input):
+    """Enter searches; the arrow keys go through the queries before, as in a shell."""
+
+    DEFAULT_CSS = """
+    QueryBox { border: none; height: 1; padding: 0; background: $panel; width: 1fr; }
+    QueryBox:focus { border: none; background-tint: $foreground 8%; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__(placeholder="press / and type a query", select_on_focus=False, compact=True)
+        self._history: list[str] = []
+        self._place = 0
+        self._unsent = ""
+
+    def remember(self, query: str) -> None:
+        """Put a query that was sent at the end of the history."""
+        if query in self._history:
+            self._history.remove(query)
+        self._history = [*self._history, query][-_MOST_QUERIES:]
+        self._place = len(self._history)
+
+    def step(self, step: int) -> None:
+        """Show an older (−1) or newer (+1) query; after the newest comes what was being typed."""
+        if self._place == len(self._history):
+            self._unsent = self.value
+        self._place = max(0, min(len(self._history), self._place + step))
+        newest = self._place == len(self._history)
+        self.value = self._unsent if newest else self._history[self._place]
+        self.cursor_position = len(self.value)

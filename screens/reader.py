@@ -1,0 +1,195 @@
+"""The one thread that reads the database for the screen. It never queues, and nobody waits for it.
+
+A tick sets a flag; whatever was asked for while a read was on its way is answered by the next one. A lost
+connection is tried again after growing pauses. A read that hangs (a network that swallows everything) is given
+up, and a new thread takes over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import psycopg
+
+from core.database import Connection, Database, readable_errors, require_schema
+from core.errors import RevectorError, UnreachableError
+from core.overview import Overview, read_overview
+from core.revisions import HEAD
+from core.settings import Settings
+from screens.connections import shut_down
+
+_FIRST_PAUSE_S = 0.25
+_LONGEST_PAUSE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The last snapshot, and why there is no newer one. Times are those of `time.monotonic()`.
+
+    `lost`: the database cannot be reached. A read that took too long is an error too, but nothing is lost by it:
+    with a busy server a rollback must be possible.
+    """
+
+    overview: Overview | None = None
+    received: float = 0.0
+    error: RevectorError | None = None
+    lost: bool = True
+    retry_at: float | None = None
+
+    def age(self) -> float:
+        """Seconds since the snapshot came in."""
+        return time.monotonic() - self.received
+
+
+class Reader(Protocol):
+    """Where the screen gets its snapshots from."""
+
+    latest: Reading
+
+    def start(self, on_reading: Callable[[], None] | None = None) -> None:
+        """Begin to read. `on_reading` is called, in the reader's thread, whenever `latest` is a new one."""
+
+    def request(self) -> None:
+        """Ask for a new snapshot; asked twice while one is being read, there is one more."""
+
+    def retry(self) -> None:
+        """Do not wait any longer before the next try."""
+
+    def stop(self) -> None:
+        """End the thread; does not wait for a read that is on its way."""
+
+
+class SnapshotReader:
+    """Reads `Overview` snapshots of a database."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self.latest = Reading()
+        self._database = database
+        self._timeout_s = settings.read_timeout_s
+        # A snapshot is some ten statements, of which each may take the timeout; two of them is all we wait.
+        self._patience_s = database.connect_timeout_s + 2 * settings.read_timeout_s
+        self._on_reading: Callable[[], None] = lambda: None
+        self._wanted = threading.Event()
+        self._hurry = threading.Event()
+        self._round: _Round | None = None
+
+    def start(self, on_reading: Callable[[], None] | None = None) -> None:
+        """Begin to read; called again, it only changes who is told."""
+        if on_reading is not None:
+            self._on_reading = on_reading
+        if self._round is None:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._wanted.set()
+        self._round = _Round()
+        threading.Thread(target=self._run, args=[self._round], name="console-reader", daemon=True).start()
+
+    def request(self) -> None:
+        """Ask for a new snapshot; a read that hangs is given up here."""
+        current = self._round
+        if current and current.busy_since and time.monotonic() - current.busy_since > self._patience_s:
+            self._end(current)
+            problem = f"The database {self._database.name} has not answered for {self._patience_s:.0f} s."
+            remedy = "Check the network, and that the server is not stopped."
+            self._publish(UnreachableError(problem, remedy), True, None)
+            self._begin()
+        self._wanted.set()
+
+    def retry(self) -> None:
+        """Do not wait any longer before the next try."""
+        self._hurry.set()
+
+    def stop(self) -> None:
+        """End the thread."""
+        if self._round is not None:
+            self._end(self._round)
+
+    def _end(self, current: _Round) -> None:
+        current.over = True
+        if current.connection is not None:
+            shut_down(current.connection)
+        self._wanted.set()
+        self._hurry.set()
+
+    def _run(self, current: _Round) -> None:
+        pause = 0.0
+        while not current.over:
+            self._wanted.wait()
+            self._wanted.clear()
+            try:
+                current.busy_since = time.monotonic()
+                overview = self._read(current)
+            except RevectorError as error:
+                current.busy_since = None
+                lost = not isinstance(error, _SlowError)
+                if lost:
+                    current.close()
+                pause = min(max(2 * pause, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+                if not current.over:
+                    self._hurry.clear()
+                    self._publish(error, lost, time.monotonic() + pause)
+                    self._hurry.wait(pause)
+                    self._wanted.set()
+            else:
+                current.busy_since = None
+                pause = 0.0
+                if not current.over:
+                    self.latest = Reading(overview, time.monotonic(), lost=False)
+                    self._on_reading()
+        current.close()
+
+    def _read(self, current: _Round) -> Overview:
+        with _every_error(self._database):
+            if current.connection is None:
+                current.connection = self._database.connect("console", statement_timeout_s=self._timeout_s)
+                require_schema(current.connection, self._database.schema)
+            try:
+                overview = read_overview(current.connection, self._database.schema)
+            except psycopg.errors.QueryCanceled:
+                problem = f"A read took longer than {self._timeout_s:g} s and was given up."
+                raise _SlowError(problem, "The server is busy; read_timeout_s sets how long to wait.") from None
+            if overview.server.schema_revision != HEAD:
+                require_schema(current.connection, self._database.schema)
+            return overview
+
+    def _publish(self, error: RevectorError, lost: bool, retry_at: float | None) -> None:
+        self.latest = replace(self.latest, error=error, lost=lost, retry_at=retry_at)
+        self._on_reading()
+
+
+class _SlowError(RevectorError):
+    """The server works, but not as fast as the read timeout asks."""
+
+
+@dataclass
+class _Round:
+    """What one thread of the reader holds; `over` when another one has taken its place."""
+
+    connection: Connection | None = None
+    busy_since: float | None = None
+    over: bool = False
+
+    def close(self) -> None:
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+
+@contextlib.contextmanager
+def _every_error(database: Database) -> Iterator[None]:
+    try:
+        with readable_errors(database):
+            yield
+    except RevectorError:
+        raise
+    except psycopg.Error as error:
+        problem = str(error).partition("\n")[0]
+        raise UnreachableError(f"The collection cannot be read: {problem}", "See `revector doctor`.") from None
+    except Exception as error:
+        raise RevectorError(f"Reading the collection failed: {type(error).__name__}: {error}") from error

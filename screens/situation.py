@@ -1,0 +1,87 @@
+"""What the screen depends on: the snapshot, the version selected, and the state of the console itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from core.backfill.job import JobStatus
+from core.index import IndexState
+from core.overview import Overview
+from core.registry import VersionStatus
+
+AT_WORK = ("running", "pausing", "proving")
+"""States of a backfill in which somebody works on it."""
+
+
+@dataclass(frozen=True)
+class State:
+    """The console's own state. `live` says that the snapshot is fresh: without that nothing can be done."""
+
+    tab: str = "1"
+    live: bool = False
+    read_only: bool = False
+    typing: bool = False
+    working: frozenset[str] = frozenset()
+    """Versions on whose backfill or index this process works."""
+    compared: bool = False
+    cleared: str | None = None
+    """The version whose guards all passed, as the Cutover tab shows them."""
+    flipping: bool = False
+
+
+@dataclass(frozen=True)
+class Situation:
+    """One moment, as every screen and every action's condition sees it."""
+
+    overview: Overview | None = None
+    selection: str | None = None
+    state: State = field(default_factory=State)
+
+    @property
+    def versions(self) -> tuple[VersionStatus, ...]:
+        """All versions, oldest first; none before the first snapshot."""
+        return self.overview.versions if self.overview else ()
+
+    @property
+    def active(self) -> VersionStatus | None:
+        """The version that answers users."""
+        return next((s for s in self.versions if s.version.active), None)
+
+    @property
+    def selected(self) -> VersionStatus | None:
+        """The version selected, or the first one that there is."""
+        return self._find(self.selection) or (self.versions[0] if self.versions else None)
+
+    @property
+    def candidate(self) -> VersionStatus | None:
+        """The version that the active one is held against: the one selected, else the newest with vectors."""
+        selected = self._find(self.selection)
+        if selected is not None and not selected.version.active:
+            return selected
+        others = [s for s in self.versions if not s.version.active]
+        return next((s for s in reversed(others) if s.embedded), others[-1] if others else None)
+
+    @property
+    def rollback(self) -> VersionStatus | None:
+        """The version that a rollback goes to."""
+        return self._find(self.overview.rollback_to) if self.overview else None
+
+    def job(self, status: VersionStatus | None) -> JobStatus | None:
+        """The backfill of a version, if it ever had one."""
+        return self.overview.jobs.get(status.version.version_key) if self.overview and status else None
+
+    def index(self, status: VersionStatus) -> IndexState | None:
+        """The index of a version, as the catalogue has it."""
+        return self.overview.indexes.get(status.version.version_key) if self.overview else None
+
+    def build(self, status: VersionStatus) -> tuple[str, int, int] | None:
+        """(phase, done, total) of the index build of a version that runs now, in any session."""
+        return self.overview.builds.get(status.version.version_key) if self.overview else None
+
+    def _find(self, key: str | None) -> VersionStatus | None:
+        return next((s for s in self.versions if s.version.version_key == key), None)
+
+
+def key_of(status: VersionStatus | None) -> str | None:
+    """The version key, None for no version."""
+    return status.version.version_key if status else None

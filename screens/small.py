@@ -1,0 +1,48 @@
+"""What stands there while the terminal is too small: the size it has, the size it needs, and one key."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.geometry import Size
+from textual.message import Message
+from textual.screen import ModalScreen
+from textual.widget import Widget
+
+SMALLEST = Size(80, 24)
+
+
+def too_small(size: Size) -> bool:
+    """Whether the console cannot be used in a terminal of that size."""
+    return size.width < SMALLEST.width or size.height < SMALLEST.height
+
+
+class TooSmall(ModalScreen[None]):
+    """Takes no key but q."""
+
+    DEFAULT_CSS = "TooSmall { background: $background; }"
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("q,ctrl+q,ctrl+c", "leave", "Quit", show=False)]
+
+    class Left(Message):
+        """Somebody wants to leave."""
+
+    def compose(self) -> ComposeResult:
+        """One short text."""
+        yield _Sizes()
+
+    def action_leave(self) -> None:
+        """The one key."""
+        self.post_message(self.Left())
+
+
+class _Sizes(Widget):
+    def render(self) -> Text:
+        size = self.app.size
+        return Text(
+            f"Too small: {size.width}×{size.height}.\nrevector needs {SMALLEST.width}×{SMALLEST.height}.\n"
+            "Make it larger,\nor q to quit."
+        )

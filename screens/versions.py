@@ -1,0 +1,208 @@
+"""Tab 1: the embedding versions, and what is known about the one under the cursor."""
+
+from __future__ import annotations
+
+from rich.console import RenderableType
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+
+from core.registry import Version, VersionStatus
+from screens.advice import next_step
+from screens.facts import facts
+from screens.pane import Pane
+from screens.situation import Situation
+from screens.table import Column, Row, Table
+from screens.text import date_and_time, printable, size
+from screens.theme import CAUTION, GOOD
+
+_COLUMNS = (
+    Column("", 1),
+    Column("version"),
+    Column("encoder", 28, from_width=100),
+    Column("dims", 5, right=True),
+    Column("metric", 6),
+    Column("state", 11),
+    Column("embedded", 10, right=True),
+    Column("missing", 9, right=True),
+    Column("index", 9),
+)
+
+_EMPTY = """There is no embedding version yet.
+
+1. Put documents in:    revector ingest PATH…
+2. Register a version:  revector versions add KEY --encoder static:wordllama-256
+3. It appears here. To fill it:      press 2, then r   (revector backfill run KEY)
+4. To make it answer users:          press 6, then u   (revector cutover run KEY)
+
+To see all of it with documents of its own: revector demo"""
+
+
+class VersionsPane(Pane):
+    """All versions in a table, the selected one in detail below it."""
+
+    DEFAULT_CSS = """
+    VersionsPane #versions { height: auto; max-height: 50%; }
+    VersionsPane #detail { height: 1fr; border: round $border-blurred; padding: 0 1; scrollbar-size-vertical: 1;
+                           border-title-color: $secondary; }
+    VersionsPane #detail:focus { border: heavy $border; }
+    VersionsPane #none { display: none; padding: 1 2; height: 1fr; }
+    VersionsPane.-empty #none { display: block; }
+    VersionsPane.-empty #versions, VersionsPane.-empty #detail { display: none; }
+    """
+
+    def compose(self) -> ComposeResult:
+        """Table, detail, and what stands there while there is neither."""
+        yield Table(_COLUMNS, id="versions")
+        with VerticalScroll(id="detail"):
+            yield Static(markup=False)
+        yield Static(_EMPTY, id="none", markup=False)
+
+    def draw(self) -> None:
+        """Draw the versions; the cursor stands on the selected one."""
+        table = self.query_one("#versions", Table)
+        self.set_class(not self.situation.versions, "-empty")
+        table.show([_row(self.situation, status) for status in self.situation.versions])
+        selected = self.situation.selected
+        if selected is None:
+            return
+        if table.row_key != selected.version.version_key:
+            with self.prevent(Table.RowHighlighted):
+                table.move_to(selected.version.version_key)
+        detail = self.query_one("#detail", VerticalScroll)
+        detail.border_title = Content(printable(selected.version.version_key))
+        detail.query_one(Static).update(describe(self.situation, selected))
+
+    def focus_main(self) -> None:
+        """The table."""
+        self.query_one("#versions", Table).focus()
+
+    def on_data_table_row_highlighted(self, event: Table.RowHighlighted) -> None:
+        """The version under the cursor is the selected one."""
+        key = self.query_one("#versions", Table).row_key
+        if key is not None and key != self.situation.selection:
+            self.post_message(self.Select(key))
+        event.stop()
+
+    def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
+        """A click on the row under the cursor."""
+        self.post_message(self.Act("details"))
+        event.stop()
+
+    # -- actions ------------------------------------------------------------------------------------------
+
+    def open_details(self) -> None:
+        """All that is known about the selected version."""
+        from screens.reading import Page
+
+        selected = self.situation.selected
+        if selected is not None:
+            body = describe(self.situation, selected, everything=True)
+            self.app.push_screen(Page(f"version {selected.version.version_key}", body))
+
+    def to_backfill(self) -> None:
+        """The backfill of the selected version."""
+        self._to("2")
+
+    def to_compare(self) -> None:
+        """The selected version against the active one."""
+        self._to("3")
+
+    def to_cutover(self) -> None:
+        """The guards of the selected version."""
+        self._to("6")
+
+    def _to(self, tab: str) -> None:
+        selected = self.situation.selected
+        if selected is not None:
+            self.post_message(self.Select(selected.version.version_key, tab))
+
+
+def _row(situation: Situation, status: VersionStatus) -> Row:
+    version = status.version
+    return Row(
+        version.version_key,
+        (
+            Text("▶", GOOD) if version.active else Text(" "),
+            Text(printable(version.version_key), "bold" if version.active else ""),
+            version.encoder_name,
+            str(version.dimensions),
+            version.distance_metric,
+            version.state,
+            f"{status.embedded:,}",
+            Text(f"{status.missing:,}", CAUTION if status.missing else ""),
+            index_word(situation, status),
+        ),
+    )
+
+
+def index_word(situation: Situation, status: VersionStatus) -> str:
+    """The index in one word: its size, how far its build is, or what is wrong."""
+    build = situation.build(status)
+    if build is not None:
+        _, done, total = build
+        return f"build {done * 100 // total} %" if total else "building"
+    index = situation.index(status)
+    if index is None or not index.exists:
+        return "none"
+    return size(index.bytes) if index.valid else "invalid"
+
+
+def describe(situation: Situation, status: VersionStatus, *, everything: bool = False) -> RenderableType:
+    """The version in lines of name and value; the next step first."""
+    version = status.version
+    index = situation.index(status)
+    lines: list[tuple[str, str | Text]] = [
+        ("next step", Text(next_step(situation, status), "bold")),
+        ("encoder", f"{version.encoder_spec or '(none that can be opened)'}"),
+        ("revision", version.encoder_revision),
+        ("backfill", _job_line(situation, status)),
+        ("index", _index_line(situation, status)),
+        ("proven", _proven_line(version)),
+        ("created", f"{date_and_time(version.created_at)} by {version.created_by}"),
+    ]
+    if everything:
+        settings = ", ".join(f"{name} {value}" for name, value in version.index_settings.items())
+        lines += [
+            ("name", version.encoder_name),
+            ("dimensions", f"{version.dimensions:,} as {version.storage}, {version.distance_metric}"),
+            ("state", version.state),
+            ("chunks", f"{status.embedded:,} embedded, {status.missing:,} missing, {status.failed:,} failed"),
+            ("activated", date_and_time(version.activated_at)),
+            ("deactivated", date_and_time(version.deactivated_at)),
+            ("table", version.table_name),
+            ("index name", index.name if index else "—"),
+            ("index settings", settings or "the defaults"),
+        ]
+    if version.notes:
+        lines.append(("notes", version.notes))
+    return facts(lines)
+
+
+def _job_line(situation: Situation, status: VersionStatus) -> str:
+    job = situation.job(status)
+    if job is None:
+        return "never run"
+    line = f"{job.state}, {job.done:,} of {job.total:,}"
+    if job.failed:
+        line += f", {job.failed:,} failed"
+    return f"{line}: {job.error}" if job.error else line
+
+
+def _proven_line(version: Version) -> str:
+    if version.completed_at is None:
+        return "not yet: no backfill has finished"
+    return f"{date_and_time(version.proven_at)}   complete since {date_and_time(version.completed_at)}"
+
+
+def _index_line(situation: Situation, status: VersionStatus) -> str:
+    build = situation.build(status)
+    if build is not None:
+        phase, done, total = build
+        return f"{phase}, {done:,} of {total:,}" if total else phase
+    index = situation.index(status)
+    if index is None or not index.exists:
+        return "none"
+    return f"valid, {size(index.bytes)}" if index.valid else "invalid: its build was cut off"
