@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 TEST_STAMP := .venv/.installed-test
 
-.PHONY: install demo test bench lint clean
+.PHONY: install demo test bench lint screens clean
 
 install: $(STAMP)
 
@@ -18,6 +18,9 @@ test: $(TEST_STAMP)
 
 bench: $(TEST_STAMP)
 	$(BIN)/python -m tests.benchmarks
+
+screens: $(TEST_STAMP)
+	$(BIN)/python -m tests.screenshots
 
 lint: $(TEST_STAMP)
 	$(BIN)/ruff check core screens console tests

@@ -1,0 +1,74 @@
+"""The README's pictures: the real screens over the demo on a server of their own, as SVG. Run by `make screens`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+from console.app import RevectorApp
+from console.context import Context
+from console.demo.story import prepare
+from core import cutover, embedded
+from screens.pane import Pane
+
+FOLDER = Path(__file__).resolve().parents[1] / "docs" / "screens"
+SIZE = (120, 36)
+
+
+def main() -> None:
+    """Take every picture anew."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        try:
+            # Names of people and machines do not belong into pictures.
+            with mock.patch("core.database.client_name", lambda: "ada@ops"):
+                own = Context(flags={"home": home, "label": "search-eu"})
+                prepare(own)
+                asyncio.run(take(own))
+        finally:
+            embedded.stop(home)
+
+
+async def take(own: Context) -> None:
+    """The demo's story, with a picture at each stop."""
+    app = RevectorApp(own.database, own.settings)
+    async with app.run_test(size=SIZE) as pilot:
+
+        async def until(condition: Callable[[], object]) -> None:
+            while not condition():
+                await pilot.pause(0.05)
+            await pilot.pause(1.2)  # a picture may wait for the next tick of clock and snapshot
+
+        def picture(name: str) -> None:
+            (FOLDER / f"{name}.svg").write_text(app.export_screenshot(title=f"revector: {name}"), encoding="utf-8")
+            sys.stdout.write(f"{name}\n")
+
+        await until(lambda: app.reader.latest.overview)
+        await pilot.press("down")
+        await until(lambda: app.selection == "demo-256")
+        picture("versions")
+        await pilot.press("b", "r")
+        await until(lambda: app.situation.overview and app.situation.overview.jobs.get("demo-256"))
+        await until(lambda: not app.services.backfills.working)
+        picture("backfill")
+        await pilot.press("3", *"run a command and get its output", "enter")
+        await until(lambda: app.situation.state.compared)
+        picture("compare")
+        await pilot.press("escape", "6")
+        await until(lambda: app.situation.state.cleared)
+        picture("cutover")
+        with own.session() as connection:
+            cutover.run(connection, "demo-256", confirm="demo-256", reason="better on how-to queries")
+            cutover.rollback(connection, confirm="demo-64", reason="practice")
+        await pilot.press("8")
+        await until(lambda: isinstance(app.panes.get("8"), Pane))
+        picture("log")
+
+
+if __name__ == "__main__":
+    main()
