@@ -276,6 +276,12 @@ def test_the_key_goes_to_the_server_and_nowhere_else(connect, server, monkeypatc
     assert "hush" not in "".join(traceback.format_exception(caught.value))
 
 
+def test_a_key_with_a_line_end_is_used_without_it(connect, server, monkeypatch):
+    monkeypatch.setenv("TEST_KEY", KEY + "\n")
+    assert connect().encode_query("a key").any()
+    assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+
+
 def test_the_public_api_needs_a_key_before_any_request(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(UnreachableError, match="environment variable OPENAI_API_KEY is not set"):
