@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,13 +17,17 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.EmbeddedServer]:
-    """One embedded server for the whole run, stopped at its end."""
-    home = tmp_path_factory.mktemp("home")
-    try:
-        yield embedded.start(home)
-    finally:
-        embedded.stop(home)
+def server() -> Iterator[embedded.EmbeddedServer]:
+    """One embedded server for the whole run, stopped at its end.
+
+    Not in pytest's own folder: under root that is closed to the server's user by every new run of pytest.
+    """
+    with tempfile.TemporaryDirectory(prefix="revector-test-") as folder:
+        home = Path(folder)
+        try:
+            yield embedded.start(home)
+        finally:
+            embedded.stop(home)
 
 
 @pytest.fixture
