@@ -94,6 +94,27 @@ def test_autogenerate_finds_nothing(database: Database, connection: Connection) 
         assert compare_metadata(context, Base.metadata) == []
 
 
+def test_models_and_revisions_make_the_same_constraints_and_indexes(database: Database) -> None:
+    """Autogenerate looks neither at exclusion and check constraints nor at what an index is on."""
+    definitions = """
+        SELECT conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint
+        WHERE connamespace = to_regnamespace(quote_ident(current_schema())) AND conrelid <> 0
+        UNION ALL
+        SELECT tablename, replace(indexdef, quote_ident(schemaname) || '.', '') FROM pg_indexes
+        WHERE schemaname = current_schema()
+    """
+    with alchemy_connection(database) as alchemy:
+        raw = alchemy.connection.driver_connection
+        assert raw is not None
+        by_revisions = {row for row in raw.execute(definitions).fetchall() if "alembic" not in row[0]}
+        raw.execute("CREATE SCHEMA by_models")
+        raw.execute("SET search_path = by_models, public")
+        Base.metadata.create_all(alchemy)
+        assert {tuple(row) for row in raw.execute(definitions).fetchall()} == by_revisions
+        assert len(by_revisions) > 30
+        alchemy.rollback()
+
+
 def test_head_is_the_newest_revision() -> None:
     assert ScriptDirectory.from_config(alembic_config()).get_heads() == [HEAD]
     assert revision_order()[-1] == HEAD
