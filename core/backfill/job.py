@@ -98,10 +98,13 @@ def open_job(connection: Connection, version: Version, settings: dict[str, Any])
     """
     create_table(connection, version)
     with connection.transaction():
+        # The version's row is the lock: of two workers that start at once, one plans the job and the other joins it.
+        (state,) = fetch_one(
+            connection, "SELECT state FROM embedding_versions WHERE id = %s FOR NO KEY UPDATE", [version.id]
+        )
         found = connection.execute(
             "SELECT id, state FROM backfill_jobs WHERE embedding_version_id = %s FOR UPDATE", [version.id]
         ).fetchone()
-        (state,) = fetch_one(connection, "SELECT state FROM embedding_versions WHERE id = %s", [version.id])
         if found is None or state in ("registered", "retired"):
             return _plan_job(connection, version, settings)
         job = Job(*found)

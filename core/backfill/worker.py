@@ -204,7 +204,8 @@ class Worker:
         try:
             move(connection, self._job, "proving")
         except RefusedError:
-            return False  # another worker proves, or the job was stopped
+            self._stop.wait(_HEARTBEAT_S)  # another worker proves, or the job was stopped: the heart will tell
+            return True
         if prove(connection, self._version):
             move(connection, Job(self._job.id, "proving"), "running")
             return True
@@ -377,6 +378,8 @@ class Worker:
         reason = None
         if self._failure is not None:
             reason = str(self._failure).partition("\n")[0] or type(self._failure).__name__
+            if isinstance(self._failure, KeyboardInterrupt):
+                reason = f"stopped at the keyboard by {client_name()}"
         control.execute(
             """
             UPDATE backfill_jobs
