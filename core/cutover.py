@@ -114,7 +114,7 @@ def missing_chunks(connection: Connection, version: Version) -> int:
         """,
         [version.id],
     )
-    return max(0, missing)
+    return max(0, int(missing))
 
 
 def rollback(connection: Connection, *, confirm: str, reason: str = "", key: str | None = None) -> Flip:

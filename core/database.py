@@ -120,8 +120,8 @@ class Database:
         """
         connection = self.connect(purpose, statement_timeout_s=statement_timeout_s)
         try:
-            require_schema(connection, self.schema)
             with readable_errors(self):
+                require_schema(connection, self.schema)
                 yield connection
         finally:
             connection.close()

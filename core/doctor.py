@@ -16,7 +16,7 @@ from core.database import (
     version_tuple,
 )
 from core.registry import VersionStatus, version_statuses
-from core.revisions import HEAD
+from core.revisions import HEAD, revision_order
 from core.settings import Settings
 
 
@@ -38,7 +38,9 @@ def examine(database: Database, settings: Settings) -> list[Finding]:
         found.append(_pgvector(info.pgvector))
         if info.schema_revision != HEAD:
             have = info.schema_revision or "none"
-            found.append(Finding("schema", "fail", f"revision {have}, expected {HEAD}", "revector db upgrade"))
+            ahead = info.schema_revision is not None and info.schema_revision not in revision_order()
+            remedy = "Use the revector that upgraded it, or a newer one." if ahead else "revector db upgrade"
+            found.append(Finding("schema", "fail", f"revision {have}, expected {HEAD}", remedy))
             return found
         found.append(Finding("schema", "pass", f"{database.schema} at revision {HEAD}"))
         statuses = version_statuses(connection)

@@ -26,7 +26,7 @@ def main() -> None:
         home = Path(folder)
         try:
             # Names of people and machines do not belong into pictures.
-            with mock.patch("core.database.client_name", lambda: "ada@ops"):
+            with mock.patch("core.database.client_name", return_value="ada@ops"):
                 own = Context(flags={"home": home, "label": "search-eu"})
                 prepare(own)
                 asyncio.run(take(own))

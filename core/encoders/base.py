@@ -58,9 +58,9 @@ class Throttled(Protocol):
 
 
 def scale_to_unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale every row to length one, in place. A zero row stays zero, for `check_vectors` to report."""
+    """Scale every row to length one, in place. Rows without a finite length stay, for `check_vectors` to report."""
     import numpy as np
 
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
-    np.divide(vectors, lengths, out=vectors, where=lengths > 0)
+    np.divide(vectors, lengths, out=vectors, where=(lengths > 0) & (lengths < np.inf))
     return vectors

@@ -61,6 +61,8 @@ def test_a_ready_version_passes_every_guard_and_becomes_active(
 def test_a_mistyped_key_changes_nothing(connection: Connection, two: tuple[Version, Version]) -> None:
     with pytest.raises(RefusedError, match="V2"):
         cutover.run(connection, "v2", confirm="V2")
+    entry = audit.entries(connection, limit=1)[0]
+    assert (entry.action, entry.outcome, entry.detail) == ("cutover", "refused", {"typed": "V2"})
     with pytest.raises(UsageError, match="v22"):
         cutover.run(connection, "v22", confirm="v22")
     with pytest.raises(RefusedError, match="already"):

@@ -43,6 +43,10 @@ class Reading:
         return [(r.where.rpartition("/")[2], r.problem) for r in self.rejections]
 
 
+def unwanted(rejection: Rejection) -> None:
+    pytest.fail(f"rejected {rejection}")
+
+
 def write(path: Path, content: str | bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -108,6 +112,13 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     assert found.rejections == []
 
 
+def test_links_named_themselves_are_followed(tmp_path: Path) -> None:
+    write(tmp_path / "docs" / "a.txt", "A")
+    (tmp_path / "folder").symlink_to(tmp_path / "docs")
+    (tmp_path / "file.txt").symlink_to(tmp_path / "docs" / "a.txt")
+    assert Reading(tmp_path / "folder", tmp_path / "file.txt").texts == [("a.txt", "A"), ("file.txt", "A")]
+
+
 def test_a_broken_link_is_rejected_since_its_documents_are_missing(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "mount").symlink_to(tmp_path / "nothing")
@@ -166,12 +177,12 @@ def test_an_error_of_the_callback_is_not_taken_for_one_of_the_file(tmp_path: Pat
 def test_paths_that_are_not_there_are_refused_before_anything_is_read(tmp_path: Path) -> None:
     there = write(tmp_path / "a.txt", "A")
     with pytest.raises(UsageError, match=r"nowhere\.txt"):
-        read_documents([there, tmp_path / "nowhere.txt"], max_bytes=10, on_reject=pytest.fail)
+        read_documents([there, tmp_path / "nowhere.txt"], max_bytes=10, on_reject=unwanted)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageError, match="neither a file nor a folder"):
-        read_documents([tmp_path / "pipe"], max_bytes=10, on_reject=pytest.fail)
+        read_documents([tmp_path / "pipe"], max_bytes=10, on_reject=unwanted)
     with pytest.raises(UsageError, match="cannot be read"):
-        read_documents(["a\0b"], max_bytes=10, on_reject=pytest.fail)
+        read_documents(["a\0b"], max_bytes=10, on_reject=unwanted)
 
 
 def test_a_name_that_is_not_utf8_is_cleaned_and_shown(tmp_path: Path) -> None:
@@ -408,6 +419,12 @@ def test_a_bad_record_is_rejected_with_its_line_and_the_rest_goes_on(
     assert [(where, shown.startswith(problem)) for where, shown in found.problems] == [("a.csv:4", True)]
 
 
+def test_line_numbers_after_a_very_long_line(tmp_path: Path) -> None:
+    found = Reading(write(tmp_path / "a.csv", f'id,text\na,"{"x" * 200_000}\n"\nbad\n'), max_bytes=1_000_000)
+    assert found.ids == ["a"]
+    assert [where for where, _ in found.problems] == ["a.csv:4"]
+
+
 @pytest.mark.parametrize("size", [20, 100_000])
 def test_a_quote_that_is_never_closed_is_rejected(tmp_path: Path, size: int) -> None:
     found = Reading(write(tmp_path / "a.csv", 'id,text\na,A\nb,"open\n' + "c,C\n" * size))
@@ -534,7 +551,7 @@ def test_metadata_in_a_circle_is_refused() -> None:
 
 
 def test_a_reader_is_an_iterator(tmp_path: Path) -> None:
-    reader = read_documents([write(tmp_path / "a.txt", "A")], max_bytes=10, on_reject=pytest.fail)
+    reader = read_documents([write(tmp_path / "a.txt", "A")], max_bytes=10, on_reject=unwanted)
     assert isinstance(reader, DocumentReader)
     assert iter(reader) is reader
     assert next(reader).source_id == "a.txt"
