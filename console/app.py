@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import events
@@ -20,7 +19,7 @@ from screens.backfills import Backfills
 from screens.connections import Connections
 from screens.footer import Footer
 from screens.header import Banner, Header, TabBar, Trouble
-from screens.pane import Pane, Services
+from screens.pane import Following, Pane, Services
 from screens.reader import Reader, SnapshotReader
 from screens.situation import Situation, State
 from screens.small import TooSmall, too_small
@@ -69,24 +68,29 @@ class RevectorApp(App[None], inherit_bindings=False):
         self.services = Services(
             database, settings, Connections(database, settings), Backfills(database, settings)
         )
+        self.header = Header(database, settings)
+        self.tab_bar, self.banner, self.trouble, self.footer = TabBar(), Banner(), Trouble(), Footer()
+        self.body = Container(id="body")
         self.register_theme(THEME)
         self.theme = THEME.name
 
     # -- the screen ---------------------------------------------------------------------------------------
 
     def compose(self) -> ComposeResult:
-        """Everything but the tabs' panes, which are made when they are first shown."""
-        yield Header(self.services.database, self.settings)
-        yield TabBar()
-        yield Banner()
-        yield Trouble()
-        yield Container(id="body")
-        yield Footer()
+        """Everything but the panes of the other tabs, which are made when they are first shown."""
+        yield self.header
+        yield self.tab_bar
+        yield self.banner
+        yield self.trouble
+        self.panes[self.tab] = make_pane(self.tab, self.services)
+        with self.body:
+            yield self.panes[self.tab]
+        yield self.footer
 
-    async def on_mount(self) -> None:
+    def on_mount(self) -> None:
         """Begin to read, and show what was read before the screen was there."""
         self.services.backfills.on_change = self._tell_new_reading
-        await self._show_tab("1")
+        self.watch(self.screen, "focused", self.draw_frame, init=False)
         self.reader.start(self._tell_new_reading)
         self.draw()
         self.set_interval(self.settings.refresh_s, self.reader.request)
@@ -120,6 +124,8 @@ class RevectorApp(App[None], inherit_bindings=False):
 
     def draw(self) -> None:
         """Draw this moment: the frame and the tab in front, as one update of the screen."""
+        if not self.is_running:
+            return  # the widgets go one by one while the app ends, and a snapshot may still come
         with self.batch_update():
             if self.reader.latest.overview is not None:
                 self.panes[self.tab].show(self.situation)
@@ -127,22 +133,22 @@ class RevectorApp(App[None], inherit_bindings=False):
 
     def draw_frame(self) -> None:
         """Draw what is around the tab: time, age and trouble change without a new snapshot too."""
+        if not self.is_running:
+            return
         reading, situation = self.reader.latest, self.situation
-        main = self.screen_stack[0]
-        main.query_one(Header).show(situation, reading)
-        main.query_one(TabBar).show(self.tab)
-        main.query_one(Banner).show(reading)
-        trouble = main.query_one(Trouble)
-        trouble.set_class(reading.overview is None, "-shown")
-        trouble.show(reading)
-        body = main.query_one("#body")
-        body.set_class(reading.overview is None, "-none")
-        body.set_class(reading.overview is not None and not situation.state.live, "-old")
-        main.query_one(Footer).show(self.offers(situation), situation)
+        nothing = reading.overview is None
+        self.header.show(situation, reading)
+        self.tab_bar.show(self.tab)
+        self.banner.show(reading)
+        self.trouble.set_class(nothing, "-shown")
+        self.trouble.show(reading)
+        self.body.set_class(nothing, "-none")
+        self.body.set_class(not nothing and not situation.state.live, "-old")
+        self.footer.show(self.offers(situation), situation)
+        self.panes[self.tab].show_actions(situation)
         for screen in self.screen_stack[1:]:
-            show: Callable[[Situation], None] | None = getattr(screen, "show", None)
-            if show is not None:
-                show(situation)
+            if isinstance(screen, Following):
+                screen.show(situation)
 
     async def on_resize(self, event: events.Resize) -> None:
         """Too small a terminal has a screen of its own, for as long as it is."""
@@ -157,7 +163,7 @@ class RevectorApp(App[None], inherit_bindings=False):
     async def _show_tab(self, tab: str) -> None:
         if tab not in self.panes:
             self.panes[tab] = make_pane(tab, self.services)
-            await self.screen_stack[0].query_one("#body").mount(self.panes[tab])
+            await self.body.mount(self.panes[tab])
         self.tab = tab
         for key, pane in self.panes.items():
             pane.display = key == tab

@@ -6,17 +6,36 @@ Exit status: 0 yes, 1 the answer is no, 2 usage, 3 inconclusive, 4 database or e
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from console.commands import backfill, cutover, db, demo, doctor, documents, index, log, search, versions
-from console.context import Context, context_of
+from console.context import Context, context_of, note, pipe
 from core.errors import RevectorError, UsageError
+
+_ORDER = (
+    "demo", "db", "ingest", "versions", "backfill", "index", "search", "compare", "cutover", "rollback", "log",
+    "doctor",
+)  # fmt: skip
+
+
+class _InOrder(TyperGroup):
+    """The commands in the order in which a newcomer needs them; Typer puts groups last."""
+
+    def list_commands(self, _context: typer.Context) -> list[str]:  # type: ignore[override]
+        """The names as help lists them."""
+        return sorted(self.commands, key=_ORDER.index)
+
 
 app = typer.Typer(
     name="revector",
+    cls=_InOrder,
+    rich_markup_mode=None,
     help="Change the embedding model behind a pgvector search without breaking it.\n\n"
     "Without a command, the console opens. The database is --dsn, REVECTOR_DSN, DATABASE_URL or libpq's PG* "
     "variables; with none of them, an embedded server.",
@@ -47,7 +66,9 @@ def root(
     if version:
         from importlib.metadata import version as installed
 
-        sys.stdout.write(f"revector {installed('revector')}\n")
+        with pipe(sys.stdout):
+            sys.stdout.write(f"revector {installed('revector')}\n")
+            sys.stdout.flush()
         raise typer.Exit
     context.obj = Context(dsn, schema, read_only or None)
     if context.invoked_subcommand is None:
@@ -56,17 +77,40 @@ def root(
 
 def open_console(context: Context) -> None:
     """The Textual console, on a terminal. Raises UsageError where there is none."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError("The console needs a terminal.", "For scripts, see revector --help and --json.")
+    require_terminal()
     from console.app import run_console
 
     run_console(context.database, context.settings)
 
 
+def _prepare_streams() -> None:
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):  # what the locale lacks is shown escaped
+            stream.reconfigure(errors="backslashreplace")
+
+
+def require_terminal() -> None:
+    """Raise UsageError where there is no terminal for the console."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("The console needs a terminal.", "For scripts, see revector --help and --json.")
+
+
 def main() -> None:
     """The program `revector`."""
+    _prepare_streams()
     try:
         app()
     except RevectorError as error:
-        sys.stderr.write(f"{error}\n")
+        note(str(error))
         sys.exit(error.exit_status)
+    except UnicodeEncodeError as error:
+        if not any(error.object[error.start] in argument for argument in sys.argv[1:]):
+            raise
+        note(f"{error.object!r} is not UTF-8: there is no such name.")
+        sys.exit(UsageError.exit_status)
+    finally:
+        with pipe(sys.stdout):
+            sys.stdout.flush()

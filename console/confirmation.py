@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import sys
 
-from console.context import note
+from console.context import note, plain
 from core.errors import RefusedError
 
 
-def confirmed_key(key: str, given: str, effect: str) -> str:
+def confirmed_key(key: str, given: str | None, effect: str) -> str:
     """The key as typed by the person at the terminal, or as given by --confirm; in a script, `key` itself.
 
     In a script the key stands in the command already, typed by whoever wrote it. Raises RefusedError when what
-    was typed differs.
+    was typed differs; an empty --confirm (a variable that is not set) differs too.
     """
     typed = given
-    if not typed:
+    if typed is None:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             return key
         note(effect)
-        sys.stderr.write(f"Type the version key {key} to go on: ")
+        sys.stderr.write(f"Type the version key {plain(key)} to go on: ")
         sys.stderr.flush()
         typed = sys.stdin.readline().strip()
     if typed != key:
-        raise RefusedError(f"The key typed is {typed!r}, not {key!r}: nothing was changed.")
+        raise RefusedError(f"The key typed is {typed!r}, not {key!r}: nothing was changed.", "Type it exactly.")
     return typed

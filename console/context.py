@@ -5,21 +5,27 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Column
 
     from core.database import Connection, Database
+    from core.encoders import Encoder
     from core.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+_UNWRAPPED = 10_000
+"""Columns of output that is not read on a terminal: whoever reads it wants it whole."""
 
 
 @dataclass
@@ -47,9 +53,24 @@ class Context:
 
         return open_database(self.settings, on_wait=note)
 
+    def require_writable(self) -> None:
+        """Raise RefusedError in a read-only session, before anything else is done or paid for."""
+        from core.errors import RefusedError
+
+        if self.settings.read_only:
+            raise RefusedError(
+                "This session is read-only: nothing was changed.",
+                "To change anything, leave out --read-only (REVECTOR_READ_ONLY).",
+            )
+
     @contextlib.contextmanager
-    def session(self) -> Iterator[Connection]:
-        """A connection to a schema that is set up, with errors for people."""
+    def session(self, *, changes: bool = False) -> Iterator[Connection]:
+        """A connection to a schema that is set up, with errors for people.
+
+        `changes` says that the command is one that changes something, which a read-only session refuses.
+        """
+        if changes:
+            self.require_writable()
         with self.database.session("cli") as connection:
             yield connection
 
@@ -60,30 +81,112 @@ def context_of(typer_context: typer.Context) -> Context:
     return found if found is not None else Context()
 
 
+def open_aloud(spec: str) -> Encoder:
+    """Open an encoder that says on stderr when its provider makes it wait."""
+    from core.encoders import open_encoder
+
+    return open_encoder(spec, on_throttle=say_throttled)
+
+
+def say_throttled(seconds: float, reason: str) -> None:
+    """Say why nothing moves at the moment."""
+    note(f"waiting {seconds:.1f} s for the encoder: {reason}")
+
+
+# -- output ------------------------------------------------------------------------------------------------
+
+
 def answer(document: Mapping[str, Any], as_json: bool, show: Callable[[Console], None]) -> None:
     """Print the answer: one JSON document, or whatever `show` writes for a person."""
-    if as_json:
-        sys.stdout.write(json.dumps(document, ensure_ascii=False, default=_in_json, allow_nan=False) + "\n")
-        return
+    with pipe(sys.stdout):
+        if as_json:
+            # A terminal or locale without UTF-8 gets JSON's own escapes.
+            plain_ascii = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+            text = json.dumps(document, ensure_ascii=plain_ascii, default=_in_json, allow_nan=False)
+            sys.stdout.write(text + "\n")
+        else:
+            page = human_console()
+            with page.capture() as shown:  # Rich itself would end the program when nobody reads
+                show(page)
+            sys.stdout.write(shown.get())
+        sys.stdout.flush()
+
+
+def human_console(width: int | None = None) -> Console:
+    """stdout for people. Nothing in a text is markup, and lines are as long as they are: a terminal wraps them."""
     from rich.console import Console
 
-    show(Console(highlight=False, soft_wrap=True))
+    if not sys.stdout.isatty():
+        width = _UNWRAPPED
+    return Console(markup=False, emoji=False, highlight=False, soft_wrap=True, width=width)
+
+
+def print_rows(
+    console: Console,
+    rows: Iterable[Sequence[object]],
+    *columns: str | Column,
+    header: bool = True,
+    wrap: bool = True,
+) -> None:
+    """Print aligned columns, every cell made fit for a terminal.
+
+    Columns given by their title alone are never wrapped or cut. On a terminal the others give way, as their
+    Column says; elsewhere, and without `wrap`, everything is printed whole.
+    """
+    from rich.table import Column, Table
+
+    whole = [Column(column, no_wrap=True) if isinstance(column, str) else column for column in columns]
+    if not (wrap and sys.stdout.isatty()):
+        whole = [replace(column, max_width=None) for column in whole]
+    table = Table(
+        *whole, box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=header, header_style="",
+    )  # fmt: skip
+    for row in rows:
+        table.add_row(*map(plain, row))
+    page = human_console(console.width if wrap else _UNWRAPPED)
+    with page.capture() as printed:
+        page.print(table, soft_wrap=False)
+    for line in printed.get().splitlines():
+        console.print(line.rstrip())
+
+
+@contextlib.contextmanager
+def pipe(stream: TextIO) -> Iterator[None]:
+    """Write to a stream whose reader may be gone (`revector log | head -1`), and then go on in silence.
+
+    Any other failure to write, such as a full disk, ends the program.
+    """
+    try:
+        yield
+    except OSError as error:
+        # What the interpreter still has to flush at its end must not fail once more.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            note(f"The answer cannot be written: {error.strerror}.")
+            sys.exit(1)
+
+
+def note(text: str) -> None:
+    """A line or two about what is going on, on stderr."""
+    from screens.text import printable
+
+    with pipe(sys.stderr):
+        sys.stderr.write(printable(text, lines=True) + "\n")
+        sys.stderr.flush()
+
+
+def plain(text: object) -> str:
+    """Text from documents and users, fit for one line of a terminal: control characters are shown, not obeyed."""
+    from screens.text import printable
+
+    return printable(str(text))
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 chunk`, `2,000 chunks`."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def _in_json(value: object) -> str:
     return value.isoformat() if isinstance(value, datetime.datetime) else str(value)
-
-
-def note(text: str) -> None:
-    """A line about what is going on, on stderr."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
-
-
-def plain(text: object) -> str:
-    """Text from documents and users, fit for a terminal: control characters are shown and markup is not obeyed."""
-    from rich.markup import escape
-
-    from screens.text import printable
-
-    return escape(printable(str(text)))

@@ -9,15 +9,22 @@ import typer
 
 from console.commands.versions import Key
 from console.confirmation import confirmed_key
-from console.context import Json, answer, context_of, plain
+from console.context import Json, answer, context_of, counted, plain, print_rows
 
 if TYPE_CHECKING:
-    from core.cutover import Check, Flip
+    from collections.abc import Sequence
 
-app = typer.Typer(name="cutover", help="Make a version active, behind guards.", no_args_is_help=True)
+    from rich.console import Console
 
-Reason = Annotated[str, typer.Option("--reason", help="Why; stays in the log.")]
-Confirm = Annotated[str, typer.Option("--confirm", metavar="KEY", help="The version key again.")]
+    from core.cutover import Check, Flip, Guard
+    from core.doctor import Finding
+
+app = typer.Typer(
+    name="cutover", help="Make a version active, behind guards.", no_args_is_help=True, rich_markup_mode=None
+)
+
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; stays in the log.")]
+Confirm = Annotated[str | None, typer.Option("--confirm", metavar="KEY", help="The version key again.")]
 
 MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 
@@ -29,26 +36,29 @@ def register(root: typer.Typer) -> None:
 
 @app.command()
 def check(context: typer.Context, key: Key, as_json: Json = False) -> None:
-    """Run every guard. Exit status 0 when all pass, 1 when not."""
+    """Run every guard.
+
+    Exit status 0 when all pass, 1 when one fails, 3 when none fails and one cannot tell.
+    """
     from core import cutover
 
     with context_of(context).session() as connection:
         result = cutover.check(connection, key)
     answer(check_document(result), as_json, lambda console: _show_check(console, result))
     if not result.ready:
-        raise typer.Exit(1)
+        raise typer.Exit(1 if any(guard.verdict == "fail" for guard in result.guards) else 3)
 
 
 @app.command()
 def run(
-    context: typer.Context, key: Key, confirm: Confirm = "", reason: Reason = "", as_json: Json = False
+    context: typer.Context, key: Key, confirm: Confirm = None, reason: Reason = "", as_json: Json = False
 ) -> None:
     """Check the guards and flip, in one transaction. On any doubt nothing changes."""
     from core import cutover
     from core.registry import active_version, get_version
 
     own = context_of(context)
-    with own.session() as connection:
+    with own.session(changes=True) as connection:
         get_version(connection, key)
         active = active_version(connection)
         before = active.version_key if active else "none"
@@ -62,7 +72,7 @@ def run(
 def rollback(
     context: typer.Context,
     to: Annotated[str | None, typer.Option("--to", metavar="KEY", help="Else the version before.")] = None,
-    confirm: Confirm = "",
+    confirm: Confirm = None,
     reason: Reason = "",
     as_json: Json = False,
 ) -> None:
@@ -72,7 +82,7 @@ def rollback(
     from core.registry import active_version, get_version
 
     own = context_of(context)
-    with own.session() as connection:
+    with own.session(changes=True) as connection:
         target = get_version(connection, to) if to else cutover.rollback_target(connection)
         if target is None:
             raise RefusedError("There is no version to roll back to.", "A rollback needs an earlier cutover.")
@@ -82,7 +92,8 @@ def rollback(
             target.version_key,
             confirm,
             f"Rollback on {own.database.name}, schema {own.database.schema}: active "
-            f"{active.version_key if active else 'none'} → {target.version_key}, which lacks {missing:,} chunks.",
+            f"{active.version_key if active else 'none'} → {target.version_key}, "
+            f"which lacks {counted(missing, 'chunk')}.",
         )
         flip = cutover.rollback(connection, confirm=typed, reason=reason, key=target.version_key)
     _answer_flip(flip, as_json)
@@ -97,16 +108,25 @@ def check_document(result: Check) -> dict[str, Any]:
     }
 
 
-def _show_check(console: Any, result: Check) -> None:
-    for guard in result.guards:
-        console.print(f"{MARKS[guard.verdict]} {guard.name:<12} {plain(guard.detail)}")
-        if guard.remedy:
-            console.print(f"  {'':<12} {plain(guard.remedy)}")
+def print_verdicts(console: Console, found: Sequence[Guard | Finding]) -> None:
+    """Each guard or finding with its mark, the figure behind it and, on the next line, what to do about it."""
+    from rich.table import Column
+
+    rows = []
+    for one in found:
+        rows.append((MARKS[one.verdict], one.name, one.detail))
+        if one.remedy:
+            rows.append(("", "", one.remedy))
+    print_rows(console, rows, "", "", Column(overflow="fold"), header=False)
+
+
+def _show_check(console: Console, result: Check) -> None:
+    print_verdicts(console, result.guards)
     console.print(plain(f"{result.version_key} is {'ready' if result.ready else 'not ready'}."))
 
 
 def _answer_flip(flip: Flip, as_json: bool) -> None:
     text = f"{flip.version_key} is active (was {flip.previous or 'none'}), in {flip.seconds * 1000:.1f} ms."
     if flip.missing:
-        text += f" It lacks {flip.missing:,} chunks: revector backfill run {flip.version_key}"
+        text += f" It lacks {counted(flip.missing, 'chunk')}: revector backfill run {flip.version_key}"
     answer(asdict(flip), as_json, lambda console: console.print(plain(text)))

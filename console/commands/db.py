@@ -6,18 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from console.context import Context, Json, answer, context_of, note
+from console.context import Context, Json, answer, context_of, note, print_rows
 
 if TYPE_CHECKING:
     from core.database import Database
 
-app = typer.Typer(name="db", help="The server and the schema.", no_args_is_help=True)
+app = typer.Typer(name="db", help="The server and the schema.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command()
 def up(context: typer.Context, as_json: Json = False) -> None:
-    """Start the embedded server, set up its schema, and leave it running."""
+    """Start the embedded server and set up its schema."""
     own = context_of(context)
+    own.require_writable()
     _require_embedded(own, "up")
     _upgrade(own.database)
     _print_status(own.database, as_json)
@@ -29,6 +30,7 @@ def down(context: typer.Context, as_json: Json = False) -> None:
     from core import embedded
 
     own = context_of(context)
+    own.require_writable()
     _require_embedded(own, "down")
     stopped = embedded.stop(own.settings.home)
     text = "The embedded server was stopped." if stopped else "The embedded server was not running."
@@ -37,7 +39,7 @@ def down(context: typer.Context, as_json: Json = False) -> None:
 
 @app.command()
 def status(context: typer.Context, as_json: Json = False) -> None:
-    """Where the database is, and which versions of server, pgvector and schema are there."""
+    """Where the database is, and what is there."""
     from core import embedded
     from core.errors import UnreachableError
     from core.opening import named_database
@@ -57,9 +59,12 @@ def status(context: typer.Context, as_json: Json = False) -> None:
 @app.command()
 def upgrade(context: typer.Context, as_json: Json = False) -> None:
     """Bring the schema to this program's revision, in one transaction."""
+    from core.revisions import HEAD
+
     own = context_of(context)
+    own.require_writable()
     before = _upgrade(own.database)
-    if before:
+    if before not in ("", HEAD):
         note(f"The schema was at revision {before}.")
     _print_status(own.database, as_json)
 
@@ -82,12 +87,14 @@ def _require_embedded(own: Context, what: str) -> None:
 
 
 def _print_status(database: Database, as_json: bool) -> None:
-    from core.database import server_info
+    from core.database import readable_errors, server_info, without_secrets
 
-    with database.connect("cli") as connection:
+    with readable_errors(database), database.connect("cli") as connection:
         info = server_info(connection, database.schema)
+        # Where libpq's own variables say it all, the connection knows what came of them.
+        dsn = database.public_dsn or without_secrets(connection.info.dsn)
     document: dict[str, Any] = {
-        "dsn": database.public_dsn,
+        "dsn": dsn,
         "schema": database.schema,
         "server": info.server,
         "pgvector": info.pgvector,
@@ -96,11 +103,6 @@ def _print_status(database: Database, as_json: bool) -> None:
         "user": info.user,
         "read_only": database.read_only or info.in_recovery,
     }
-    answer(
-        document,
-        as_json,
-        lambda console: [
-            console.print(f"{name.replace('_', ' '):<16}{value if value is not None else '—'}", markup=False)
-            for name, value in document.items()
-        ],
-    )
+    words = {None: "—", True: "yes", False: "no"}
+    rows = [(name.replace("_", " "), words.get(value, value)) for name, value in document.items()]
+    answer(document, as_json, lambda console: print_rows(console, rows, "", "", header=False, wrap=False))

@@ -21,14 +21,21 @@ def demo(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Ingest the standard library's documentation, embed it twice, compare, cut over, roll back."""
+    """Look around in a collection of its own.
+
+    Ingests the documentation of Python's standard library and embeds it twice; compare, cut over and roll back
+    in the console, or have it done and printed with --headless.
+    """
     own = context_of(context)
+    own.require_writable()
     if headless:
         from console.demo.story import tell
 
         tell(own, as_json)
         return
-    from console.cli import open_console
+    from console.cli import open_console, require_terminal
+
+    require_terminal()
     from console.demo.story import prepare
 
     prepare(own)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console.context import Json, answer, context_of, note, plain
+from console.context import Json, answer, context_of, counted, note, plain
 from console.progress import progress_bar
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from core.database import Connection
     from core.documents import Rejection
 
@@ -26,47 +28,60 @@ def ingest(
     context: typer.Context,
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="PATH…", help="Text, Markdown, JSONL or CSV files, folders, BEIR collections."),
+        typer.Argument(metavar="PATH", help="Text, Markdown, JSONL or CSV files, folders, BEIR collections."),
     ],
-    prune: Annotated[
-        bool, typer.Option("--prune", help="Remove documents of the collection that are not in this run.")
-    ] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove documents that are not in this run.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Take documents in. Running it twice changes nothing; an edited document replaces its changed chunks."""
+    """Take documents in.
+
+    Running it twice changes nothing; an edited document replaces its changed chunks. Exit status 1 when something
+    was rejected: the rest is stored all the same.
+    """
     from dataclasses import asdict
 
     from core.documents import read_documents
     from core.ingest import ingest as ingest_documents
 
     own = context_of(context)
-    rejections: list[Rejection] = []
-    with own.session() as connection:
-        with progress_bar() as progress:
-            documents = read_documents(
-                paths, max_bytes=own.settings.max_document_bytes, on_reject=rejections.append
-            )
-            report = ingest_documents(
-                connection, documents, chunk_characters=own.settings.chunk_characters,
-                prune=prune, on_progress=progress, rejections=rejections,
-            )  # fmt: skip
-        waiting = _waiting(connection)
-    for rejection in rejections[:_SHOWN_REJECTIONS]:
-        note(plain(f"rejected {rejection.where}: {rejection.problem}"))
-    if len(rejections) > _SHOWN_REJECTIONS:
-        note(f"… and {len(rejections) - _SHOWN_REJECTIONS} more")
-    for key, count in waiting:
-        note(f"{count:,} chunks wait for version {key}: revector backfill run {key}")
+    own.require_writable()
+    rejected = 0
 
-    def show(console: Any) -> None:
+    def reject(rejection: Rejection) -> None:
+        nonlocal rejected
+        rejected += 1
+        if rejected <= _SHOWN_REJECTIONS:
+            note(plain(f"rejected {rejection.where}: {rejection.problem}"))
+
+    documents = read_documents(paths, max_bytes=own.settings.max_document_bytes, on_reject=reject)
+    with own.session(changes=True) as connection:
+        try:
+            with progress_bar() as progress:
+                report = ingest_documents(
+                    connection, documents, chunk_characters=own.settings.chunk_characters, prune=prune,
+                    on_progress=progress,
+                )  # fmt: skip
+        finally:
+            if rejected > _SHOWN_REJECTIONS:
+                note(f"… and {rejected - _SHOWN_REJECTIONS:,} more were rejected")
+        waiting = _waiting(connection)
+    for key, count in waiting:
+        note(f"{counted(count, 'chunk')} not in version {key} yet: revector backfill run {key}")
+
+    def show(console: Console) -> None:
         console.print(
-            f"{report.documents:,} documents, {report.chunks:,} chunks: {report.inserted:,} inserted, "
-            f"{report.unchanged:,} unchanged, {report.deleted:,} deleted, {report.rejected:,} rejected."
+            f"{counted(report.documents, 'document')}, {counted(report.chunks, 'chunk')}: "
+            f"{report.inserted:,} inserted, {report.unchanged:,} unchanged, {report.deleted:,} deleted, "
+            f"{report.rejected:,} rejected."
         )
-        if report.cleaned:
-            console.print(f"{report.cleaned:,} documents had NUL bytes or lone surrogates, which were left out.")
-        if report.empty:
-            console.print(f"{report.empty:,} documents have no text.")
+        for number, thing, what in (
+            (report.cleaned, "document", "had NUL characters or lone surrogates, which were left out"),
+            (report.empty, "document", "without any text"),
+            (report.left_out, "file", "of other kinds left out"),
+            (report.carried, "vector", "taken over from chunks of the same text"),
+        ):
+            if number:
+                console.print(f"{counted(number, thing)} {what}.")
 
     answer(asdict(report), as_json, show)
     if report.rejected:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import typer
 
 from console.commands.versions import Key
-from console.context import Json, answer, context_of, plain
+from console.context import Json, answer, context_of, counted, plain
 
-app = typer.Typer(name="index", help="The HNSW index of a version.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(name="index", help="The HNSW index of a version.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command()
@@ -17,14 +21,17 @@ def plan(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """What a build would do, and the memory that it needs."""
     from core import index
     from core.registry import get_version
+    from screens.text import size
 
     with context_of(context).session() as connection:
         found = index.plan(connection, get_version(connection, key))
-    text = (
-        f"{found.name} on {found.kind}, m {found.m}, ef_construction {found.ef_construction}\n"
-        f"{found.rows:,} rows, about {found.memory_bytes / 1e6:,.0f} MB of maintenance_work_mem\n{found.statement}"
-    )
-    answer(asdict(found), as_json, lambda console: console.print(plain(text)))
+
+    def show(console: Console) -> None:
+        console.print(f"{found.name} on {found.kind}, m {found.m}, ef_construction {found.ef_construction}")
+        console.print(f"{counted(found.rows, 'row')}, about {size(found.memory_bytes)} of maintenance_work_mem")
+        console.print(plain(found.statement))
+
+    answer(asdict(found), as_json, show)
 
 
 @app.command()
@@ -32,11 +39,12 @@ def build(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Build the index beside running writes, then ANALYZE."""
     from core import index
     from core.registry import get_version
+    from screens.text import size
 
     own = context_of(context)
-    with own.session() as connection:
+    with own.session(changes=True) as connection:
         state = index.build(connection, get_version(connection, key), own.settings)
-    text = f"{state.name}: valid, {state.bytes / 1e6:,.1f} MB"
+    text = f"{state.name}: valid, {size(state.bytes)}"
     answer({"version_key": key, **asdict(state)}, as_json, lambda console: console.print(plain(text)))
 
 
@@ -66,7 +74,7 @@ def drop(context: typer.Context, key: Key, as_json: Json = False) -> None:
     from core import index
     from core.registry import get_version
 
-    with context_of(context).session() as connection:
+    with context_of(context).session(changes=True) as connection:
         version = get_version(connection, key)
         index.drop(connection, version)
     answer({"version_key": key, "dropped": True}, as_json, lambda console: console.print("The index is gone."))

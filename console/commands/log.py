@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console.context import Json, answer, context_of, plain
+from console.context import Json, answer, context_of, print_rows
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from core.audit import AuditEntry
 
 
 def register(app: typer.Typer) -> None:
@@ -17,7 +22,9 @@ def register(app: typer.Typer) -> None:
 
 def log(
     context: typer.Context,
-    number: Annotated[int, typer.Option("-n", "--number", help="How many entries.", min=1, max=100_000)] = 50,
+    number: Annotated[
+        int, typer.Option("-n", "--number", metavar="N", help="How many entries.", min=1, max=100_000)
+    ] = 50,
     version: Annotated[str | None, typer.Option("--version", metavar="KEY", help="Of one version only.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -27,13 +34,31 @@ def log(
     with context_of(context).session() as connection:
         found = audit.entries(connection, limit=number, version_key=version)
 
-    def show(console: Any) -> None:
-        for entry in found:
-            console.print(
-                f"{entry.at:%Y-%m-%d %H:%M:%S}  {plain(entry.actor)} ({plain(entry.client)})  "
-                f"{plain(entry.action)} {plain(entry.version_key or '')}  {entry.outcome}  {plain(entry.reason)}"
+    def show(console: Console) -> None:
+        rows = [
+            (
+                f"{entry.at.astimezone():%Y-%m-%d %H:%M:%S}",
+                entry.outcome,
+                f"{entry.action} {entry.version_key or ''}",
+                f"{entry.client} as {entry.actor}{_why(entry)}",
             )
+            for entry in found
+        ]
+        print_rows(console, rows, "", "", "", "", header=False, wrap=False)
         if not found:
             console.print("The log is empty.")
 
     answer({"entries": [asdict(entry) for entry in found]}, as_json, show)
+
+
+def _why(entry: AuditEntry) -> str:
+    """The reason that was given, and what the detail adds to it: where a flip came from, what refused it."""
+    parts = [f": {entry.reason}"] if entry.reason else []
+    if entry.detail.get("from"):
+        parts.append(f", from {entry.detail['from']}")
+    if entry.detail.get("missing"):
+        parts.append(f", {entry.detail['missing']:,} missing")
+    if entry.outcome == "refused":
+        guards = entry.detail.get("guards") or {}
+        parts += [f"; {name}: {text}" for name, text in guards.items()]
+    return "".join(parts)

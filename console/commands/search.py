@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.context import Json, answer, context_of, plain
+from console.context import Json, answer, context_of, open_aloud, plain, print_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
     from core.database import Connection
     from core.overlap import Move
     from core.registry import Version
     from core.retrieval import Hit, SearchResult
 
-K = Annotated[int, typer.Option("-k", help="How many results.", min=1, max=1000)]
+K = Annotated[int, typer.Option("-k", metavar="K", help="How many results.", min=1, max=1000)]
 Query = Annotated[str, typer.Argument(metavar="TEXT", help="The query.")]
 
 _SNIPPET = 100
+_SOURCE_WIDTH = 36
 
 
 def register(app: typer.Typer) -> None:
@@ -36,20 +42,32 @@ def search(
 ) -> None:
     """Search by the active version, as users get it."""
     from core.registry import get_version
-    from core.retrieval import Retriever
+    from core.retrieval import EncoderCache, Retriever
 
     with context_of(context).session() as connection:
-        retriever = Retriever(connection)
+        retriever = Retriever(connection, EncoderCache(open_aloud))
         if version is None:
             result = retriever.search(text, k)
         else:
             result = retriever.search_version(text, get_version(connection, version), k)
 
-    def show(console: Any) -> None:
+    def show(console: Console) -> None:
+        from rich.cells import cell_len
+        from rich.table import Column
+
         console.print(plain(f"{result.version_key}, {result.search_s * 1000:.1f} ms"))
-        for hit in result.hits:
-            console.print(f"{hit.rank:>3}  {plain(hit.source_id)}  {plain(_snippet(hit))}", overflow="ellipsis",
-                          no_wrap=True)  # fmt: skip
+        rows = [(hit.rank, hit.source_id, _snippet(hit)) for hit in result.hits]
+        source = min(_SOURCE_WIDTH, max((cell_len(plain(hit.source_id)) for hit in result.hits), default=0))
+        print_rows(
+            console,
+            rows,
+            Column(justify="right", min_width=3, no_wrap=True),
+            Column(no_wrap=True, overflow="ellipsis", max_width=source),
+            Column(no_wrap=True, overflow="ellipsis", max_width=console.width - source - 8),
+            header=False,
+        )
+        if not rows:
+            console.print("Nothing was found.")
 
     answer(result_document(result), as_json, show)
 
@@ -58,42 +76,47 @@ def compare(
     context: typer.Context,
     text: Query,
     k: K = 10,
-    candidate: Annotated[str | None, typer.Option("--candidate", metavar="KEY")] = None,
+    candidate: Annotated[
+        str | None, typer.Option("--candidate", metavar="KEY", help="Else the newest other one.")
+    ] = None,
     primary: Annotated[str | None, typer.Option("--primary", metavar="KEY", help="Else the active one.")] = None,
     as_json: Json = False,
 ) -> None:
-    """The top-k of two versions side by side, with rank moves and overlap."""
-    from core.retrieval import Retriever
+    """The top-k of two versions side by side.
+
+    With rank moves (▲2: two ranks better than in the other version) and the overlap of both.
+    """
+    from core.retrieval import EncoderCache, Retriever
 
     with context_of(context).session() as connection:
         first, second = chosen_versions(connection, primary, candidate)
-        found = Retriever(connection).compare(text, first, second, k)
+        found = Retriever(connection, EncoderCache(open_aloud)).compare(text, first, second, k)
 
-    def show(console: Any) -> None:
-        from rich.table import Table
+    def show(console: Console) -> None:
+        from rich.table import Column
 
-        table = Table("", found.primary.version_key, "", found.candidate.version_key, box=None, expand=True)
-        left, right = (
-            [
-                (plain(f"{move.rank:>2} {move.label}"), plain(hit.source_id))
-                for move, hit in zip(moves, hits, strict=True)
-            ]
-            for moves, hits in (
-                (found.primary_moves, found.primary.hits),
-                (found.candidate_moves, found.candidate.hits),
-            )
+        sides = zip_longest(
+            _side(found.primary, found.primary_moves),
+            _side(found.candidate, found.candidate_moves),
+            fillvalue=("", "", ""),
         )
-        for row in range(max(len(left), len(right))):
-            table.add_row(
-                *(left[row] if row < len(left) else ("", "")), *(right[row] if row < len(right) else ("", ""))
+        ranks = max(len(found.primary.hits), len(found.candidate.hits))
+        rank, move = len(str(ranks)), len("new")
+        source = (console.width - 2 * (rank + move) - 10) // 2
+        columns: list[Column] = []
+        for result in (found.primary, found.candidate):
+            columns += (
+                Column(justify="right", no_wrap=True),
+                Column(no_wrap=True),
+                Column(plain(result.version_key), no_wrap=True, overflow="ellipsis", max_width=source),
             )
-        console.print(table)
+        print_rows(console, (left + right for left, right in sides), *columns)
         o = found.overlap
         tau = "—" if o.kendall_tau is None else f"{o.kendall_tau:.2f}"
         console.print(f"overlap@{o.k} {o.overlap:.2f}  Jaccard {o.jaccard:.2f}  RBO {o.rbo:.2f}  tau {tau}")
 
     document = {
-        "query": found.query,
+        "query": found.primary.query,
         "primary": _with_moves(found.primary, found.primary_moves),
         "candidate": _with_moves(found.candidate, found.candidate_moves),
         "overlap": asdict(found.overlap),
@@ -106,9 +129,10 @@ def chosen_versions(connection: Connection, primary: str | None, candidate: str 
     from core.errors import UsageError
     from core.registry import get_version, require_active, versions
 
+    second = get_version(connection, candidate) if candidate else None
     first = get_version(connection, primary) if primary else require_active(connection)
-    if candidate:
-        return first, get_version(connection, candidate)
+    if second:
+        return first, second
     others = [
         v
         for v in versions(connection)
@@ -133,7 +157,11 @@ def result_document(result: SearchResult) -> dict[str, Any]:
     }
 
 
-def _with_moves(result: SearchResult, moves: list[Move]) -> dict[str, Any]:
+def _side(result: SearchResult, moves: Sequence[Move]) -> list[tuple[object, str, str]]:
+    return [(move.rank, move.label, hit.source_id) for move, hit in zip(moves, result.hits, strict=True)]
+
+
+def _with_moves(result: SearchResult, moves: Sequence[Move]) -> dict[str, Any]:
     document = result_document(result)
     for hit, move in zip(document["hits"], moves, strict=True):
         hit["other_rank"] = move.other_rank

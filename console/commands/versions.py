@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.context import Json, answer, context_of, note, plain
+from console.context import Json, answer, context_of, note, open_aloud, plain, print_rows
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from core.registry import Version, VersionStatus
 
 app = typer.Typer(name="versions", help="Embedding versions: an encoder at one revision, and its vectors.",
-                  no_args_is_help=True)  # fmt: skip
+                  no_args_is_help=True, rich_markup_mode=None)  # fmt: skip
 
 Key = Annotated[str, typer.Argument(metavar="KEY", help="The version key, such as embed-v2026-03.")]
 EncoderOption = Annotated[
@@ -30,23 +32,27 @@ def add(
     context: typer.Context,
     key: Key,
     encoder: EncoderOption,
-    metric: Annotated[str, typer.Option("--metric", help="cosine, l2 or ip.")] = "cosine",
-    storage: Annotated[str, typer.Option("--storage", help="vector, or halfvec at half the size.")] = "vector",
-    m: Annotated[int, typer.Option("--m", help="HNSW: neighbours a node.")] = 16,
-    ef_construction: Annotated[int, typer.Option("--ef-construction", help="HNSW: candidates at build.")] = 64,
-    notes: Annotated[str, typer.Option("--notes")] = "",
+    metric: Annotated[str, typer.Option("--metric", metavar="METRIC", help="cosine, l2 or ip.")] = "cosine",
+    storage: Annotated[
+        str, typer.Option("--storage", metavar="TYPE", help="vector, or halfvec at half the size.")
+    ] = "vector",
+    m: Annotated[int, typer.Option("--m", metavar="N", help="HNSW: neighbours a node.")] = 16,
+    ef_construction: Annotated[
+        int, typer.Option("--ef-construction", metavar="N", help="HNSW: candidates at build.")
+    ] = 64,
+    notes: Annotated[str, typer.Option("--notes", metavar="TEXT", help="Whatever others should know.")] = "",
     as_json: Json = False,
 ) -> None:
     """Register a version. Probes the encoder's real dimensions; embeds nothing yet."""
-    from core.encoders import open_encoder, parse_spec
+    from core.encoders import parse_spec
     from core.index import check_settings
     from core.registry import add_version
 
     index_settings = check_settings(m, ef_construction)
     spec = str(parse_spec(encoder))
-    with context_of(context).session() as connection:
+    with context_of(context).session(changes=True) as connection:
         version = add_version(
-            connection, key, open_encoder(spec), spec, metric=metric, storage=storage,  # type: ignore[arg-type]
+            connection, key, open_aloud(spec), spec, metric=metric, storage=storage,  # type: ignore[arg-type]
             index_settings=index_settings, notes=notes,
         )  # fmt: skip
     _answer_one(version, as_json, f"Registered {key}: {version.dimensions} dimensions, {version.distance_metric}.")
@@ -56,12 +62,12 @@ def add(
 @app.command()
 def adopt(context: typer.Context, key: Key, encoder: EncoderOption, as_json: Json = False) -> None:
     """Give an encoder to a version that was inserted by plain SQL."""
-    from core.encoders import open_encoder, parse_spec
+    from core.encoders import parse_spec
     from core.registry import adopt_version
 
     spec = str(parse_spec(encoder))
-    with context_of(context).session() as connection:
-        version = adopt_version(connection, key, open_encoder(spec), spec)
+    with context_of(context).session(changes=True) as connection:
+        version = adopt_version(connection, key, open_aloud(spec), spec)
     _answer_one(version, as_json, f"{key} has the encoder {spec} now.")
 
 
@@ -73,26 +79,40 @@ def list_versions(context: typer.Context, as_json: Json = False) -> None:
     with context_of(context).session() as connection:
         statuses = version_statuses(connection)
 
-    def show(console: Any) -> None:
+    documents = [status_document(status) for status in statuses]
+
+    def show(console: Console) -> None:
         if not statuses:
             console.print("No embedding version is registered yet.")
-            console.print("Register one: revector versions add KEY --encoder static:wordllama-256", markup=False)
+            console.print("Register one: revector versions add KEY --encoder static:wordllama-256")
             return
-        from rich.table import Table
+        from rich.table import Column
 
-        table = Table("", "version", "encoder", "dims", "metric", "state", "embedded", "missing", box=None)
-        for column in table.columns[-2:]:
-            column.justify = "right"
-        for status in statuses:
-            row = status_document(status)
-            table.add_row(
-                "●" if row["active"] else "", *(plain(row[name]) for name in (
-                    "version_key", "encoder", "dimensions", "metric", "state")),
-                f"{row['embedded']:,}", f"{row['missing']:,}",
-            )  # fmt: skip
-        console.print(table)
+        rows = [
+            (
+                "●" if row["active"] else "",
+                row["version_key"],
+                row["encoder"],
+                row["dimensions"],
+                row["state"],
+                f"{row['embedded']:,}",
+                f"{row['missing']:,}",
+            )
+            for row in documents
+        ]
+        print_rows(
+            console,
+            rows,
+            "",
+            Column("version", overflow="fold"),
+            Column("encoder", overflow="fold"),
+            Column("dims", justify="right", no_wrap=True),
+            "state",
+            Column("embedded", justify="right", no_wrap=True),
+            Column("missing", justify="right", no_wrap=True),
+        )
 
-    answer({"versions": [status_document(status) for status in statuses]}, as_json, show)
+    answer({"versions": documents}, as_json, show)
 
 
 @app.command()
@@ -107,14 +127,7 @@ def show(context: typer.Context, key: Key, as_json: Json = False) -> None:
         "failed": status.failed,
         **{name: value for name, value in asdict(status.version).items() if name not in ("version_key", "active")},
     }
-    answer(
-        document,
-        as_json,
-        lambda console: [
-            console.print(f"{name.replace('_', ' '):<18}{plain('—' if value in (None, '', {}) else value)}")
-            for name, value in document.items()
-        ],
-    )
+    answer(document, as_json, lambda console: _show_version(console, status))
 
 
 @app.command()
@@ -122,7 +135,7 @@ def retire(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Stop keeping a version up to date. Its vectors stay until it is dropped."""
     from core.registry import retire_version
 
-    with context_of(context).session() as connection:
+    with context_of(context).session(changes=True) as connection:
         version = retire_version(connection, key)
     _answer_one(version, as_json, f"{key} is retired: new chunks no longer reach it.")
 
@@ -131,18 +144,44 @@ def retire(context: typer.Context, key: Key, as_json: Json = False) -> None:
 def drop(
     context: typer.Context,
     key: Key,
-    confirm: Annotated[str, typer.Option("--confirm", metavar="KEY", help="The key again.")] = "",
+    confirm: Annotated[str | None, typer.Option("--confirm", metavar="KEY", help="The key again.")] = None,
     as_json: Json = False,
 ) -> None:
     """Delete a retired version with its vectors and its index, for good."""
     from console.confirmation import confirmed_key
     from core.registry import drop_version, get_version
 
-    with context_of(context).session() as connection:
+    with context_of(context).session(changes=True) as connection:
         get_version(connection, key)
         confirmed_key(key, confirm, f"This deletes the vectors of {key} for good.")
         drop_version(connection, key)
     answer({"version_key": key, "dropped": True}, as_json, lambda console: console.print(plain(f"{key} is gone.")))
+
+
+def _show_version(console: Console, status: VersionStatus) -> None:
+    from rich.table import Column
+
+    from screens.text import date_and_time
+
+    version = status.version
+    rows = [
+        ("version", version.version_key),
+        ("state", version.state),
+        ("encoder", version.encoder_spec or f"{version.encoder_name} (by name only: revector versions adopt)"),
+        ("revision", version.encoder_revision),
+        ("dimensions", f"{version.dimensions:,}"),
+        ("metric", version.distance_metric),
+        ("storage", f"{version.storage}, table {version.table_name}"),
+        ("index", ", ".join(f"{name} {value}" for name, value in version.index_settings.items()) or "defaults"),
+        ("chunks", f"{status.embedded:,} embedded, {status.missing:,} missing, {status.failed:,} failed"),
+        ("created", f"{date_and_time(version.created_at)} by {version.created_by}"),
+        ("completed", date_and_time(version.completed_at)),
+        ("proven", date_and_time(version.proven_at)),
+        ("activated", date_and_time(version.activated_at)),
+        ("deactivated", date_and_time(version.deactivated_at)),
+        ("notes", version.notes or "—"),
+    ]
+    print_rows(console, rows, "", Column(overflow="fold"), header=False)
 
 
 def status_document(status: VersionStatus) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -13,7 +14,7 @@ from console.commands.backfill import run_backfill
 from console.commands.cutover import MARKS
 from console.commands.search import result_document
 from console.commands.versions import status_document
-from console.context import Context, answer, plain
+from console.context import Context, answer, counted, pipe, plain
 from console.progress import progress_bar
 from core import cutover, index
 from core.database import Connection, Database
@@ -57,11 +58,12 @@ def prepare(own: Context) -> dict[str, float]:
         database = _database(own)
     with database.session("demo") as connection:
         _require_demo(connection, database)
-        if chunk_count(connection) == 0:
+        known = {version.version_key for version in versions(connection)}
+        if FIRST not in known or chunk_count(connection) == 0:  # else the ingest came to its end
             with clock.step("ingest"), progress_bar() as progress:
                 _ingest(connection, own.settings.chunk_characters, progress)
         for key in (FIRST, SECOND):
-            if key not in {version.version_key for version in versions(connection)}:
+            if key not in known:
                 add_version(connection, key, open_encoder(ENCODERS[key]), ENCODERS[key], notes="the demo's")
         first = get_version(connection, FIRST)
         create_table(connection, first)
@@ -111,7 +113,8 @@ def tell(own: Context, as_json: bool) -> None:
             back = cutover.rollback(connection, confirm=FIRST, key=FIRST, reason="the demo shows the way back")
         with clock.step("search again"):
             after_rollback = retriever.search(QUERY)
-        say(f"Rolled back to {back.version_key} in {back.seconds * 1000:.1f} ms, {back.missing} chunks missing.")
+        missing = counted(back.missing, "chunk")
+        say(f"Rolled back to {back.version_key} in {back.seconds * 1000:.1f} ms, {missing} missing.")
         say(
             f"“{QUERY}” by {after_rollback.version_key}: {', '.join(h.source_id for h in after_rollback.hits[:3])}"
         )
@@ -126,7 +129,8 @@ def tell(own: Context, as_json: bool) -> None:
             "seconds": {name: round(value, 3) for name, value in clock.seconds.items()},
         }
     better = results[0].difference > 0
-    answer(document, as_json, lambda console: console.print("Open the console and try it by hand: revector"))
+    program = f"revector --schema {own.schema}" if own.schema else "revector"
+    answer(document, as_json, lambda console: console.print(f"Open the console and try it by hand: {program}"))
     if not better:
         raise RefusedError(f"{SECOND} is not better than {FIRST} on the judged queries.")
 
@@ -204,11 +208,10 @@ def _table(results: list[SegmentResult]) -> str:
 
 
 def _aloud(text: str) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True)
-    for line in text.splitlines():
-        console.print(plain(line))
+    with pipe(sys.stdout):
+        for line in text.splitlines():
+            sys.stdout.write(plain(line) + "\n")
+        sys.stdout.flush()
 
 
 def _silent(_text: str) -> None: ...

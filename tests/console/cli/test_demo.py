@@ -1,0 +1,140 @@
+"""The embedded default: a server of the program's own, and the demo on it from nothing to the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core import embedded
+from core.database import Connection, Database
+from core.registry import chunk_count
+from tests.console.cli.program import Revector
+from tests.versions import add, add_chunks
+
+SECTIONS = {"chunks", "versions", "evaluation", "cutover", "rollback", "seconds"}
+
+
+@pytest.fixture(scope="module")
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Revector]:
+    """The program with no database named, and a home in which nothing is yet."""
+    folder = tmp_path_factory.mktemp("own")
+    try:
+        yield Revector(folder, (), (("REVECTOR_HOME", str(folder / "home")),))
+    finally:
+        embedded.stop(folder / "home")
+
+
+def test_the_embedded_server_comes_and_goes(own_home: Revector) -> None:
+    asked = own_home.run("db", "status", status=4)
+    assert asked.err == "The embedded server is not running.\nStart it: revector db up\n"
+    assert not (own_home.folder / "home").exists()  # a question starts nothing
+    assert "read-only" in own_home.with_options("--read-only").run("db", "up", status=1).err
+
+    up = own_home.run("db", "up", "--json")
+    assert up.document["embedded"] is True
+    assert up.document["schema_revision"]
+    assert "starting the server" in up.err
+    again = own_home.run("db", "up", "--json")
+    assert (again.document, again.err) == (up.document, "")
+    assert own_home.call("db", "status", "--json").document == up.document
+    assert "No embedding version is registered yet." in own_home.call("versions", "list").out
+
+    assert "read-only" in own_home.with_options("--read-only").call("db", "down", status=1).err
+    assert own_home.call("db", "down", "--json").document == {"stopped": True}
+    assert own_home.call("db", "down", "--json").document == {"stopped": False}
+    assert own_home.call("db", "status", status=4).out == ""
+
+
+def test_up_and_down_are_not_for_a_server_of_ones_own(library: Revector) -> None:
+    for command in ("up", "down"):
+        refused = library.call("db", command, status=2)
+        assert "is for the embedded server" in refused.err
+        assert "Leave out --dsn" in refused.err
+
+
+def test_the_demo_tells_the_whole_story_twice(own_home: Revector) -> None:
+    result = own_home.run("demo", "--headless", "--json")
+    told = result.document
+    assert told.keys() == SECTIONS
+    assert told["chunks"] > 4_000
+
+    overall, *segments = told["evaluation"]
+    assert (overall["measure"], overall["segment"]) == ("nDCG@10", "all")
+    assert overall["queries"] >= 120
+    assert len(segments) >= 6
+    assert sum(segment["queries"] for segment in segments) == overall["queries"]
+    assert overall["candidate"] > overall["primary"] > 0.2
+    assert all(0 < segment["overlap"] <= 1 for segment in segments)
+
+    assert (told["cutover"]["previous"], told["cutover"]["version_key"]) == ("demo-64", "demo-256")
+    assert {guard["verdict"] for guard in told["cutover"]["guards"]} == {"pass"}
+    assert told["cutover"]["search"]["version_key"] == "demo-256"
+    assert (told["rollback"]["version_key"], told["rollback"]["missing"]) == ("demo-64", 0)
+    assert told["rollback"]["search"]["version_key"] == "demo-64"
+    assert {v["version_key"]: v["missing"] for v in told["versions"]} == {"demo-64": 0, "demo-256": 0}
+    assert {"ingest", "backfill demo-256", "compare", "cutover", "rollback"} <= told["seconds"].keys()
+    assert not {"━", "embedding", "comparing"} & set(result.err.split())  # no progress bar without a terminal
+
+    again = own_home.run("demo", "--headless")
+    assert again.err == ""
+    lines = again.out.splitlines()
+    assert lines[0] == f"{told['chunks']:,} chunks of the standard library's documentation; demo-64 is active."
+    assert sum(line.split()[0] in {s["segment"] for s in segments} for line in lines) == len(segments)
+    assert any(line.startswith("Cut over: demo-64 → demo-256") for line in lines)
+    assert any(line.startswith("Rolled back to demo-64") and line.endswith("0 chunks missing.") for line in lines)
+    assert "✓ complete" in again.out
+    assert "␊" not in again.out
+
+    versions = own_home.call("versions", "list", "--json").document["versions"]
+    assert [v["version_key"] for v in versions if v["active"]] == ["demo-64"]
+
+
+@pytest.mark.parametrize("stranger", ["document", "version"])
+def test_the_demo_touches_nobody_elses_collection(
+    revector: Revector, connection: Connection, stranger: str
+) -> None:
+    if stranger == "document":
+        add_chunks(connection, ["somebody's own"])
+    else:
+        add(connection, "production")
+    before = chunk_count(connection)
+    refused = revector.call("demo", "--headless", status=1)
+    assert "holds something else than the demo" in refused.err
+    assert ("document doc-somebody's own" if stranger == "document" else "version production") in refused.err
+    assert "revector --schema demo demo" in refused.err
+    assert chunk_count(connection) == before
+    keys = [v["version_key"] for v in revector.call("versions", "list", "--json").document["versions"]]
+    assert keys == ([] if stranger == "document" else ["production"])
+
+
+def test_the_demo_goes_on_where_it_was_cut_off(
+    revector: Revector, database: Database, connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ingest that was killed leaves some of the documents; the versions come after the last one."""
+    from console.context import Context
+    from console.demo import story
+    from console.demo.corpus import standard_library
+
+    entries = standard_library()[:40]
+    monkeypatch.setattr("console.demo.corpus.standard_library", lambda: entries[:15])
+    own = Context(database.dsn, database.schema)
+    monkeypatch.setattr(story, "add_version", _killed)
+    with pytest.raises(_KilledError):
+        story.prepare(own)
+    assert 15 <= chunk_count(connection) < 40
+    monkeypatch.undo()
+    monkeypatch.setattr("console.demo.corpus.standard_library", lambda: entries)
+    story.prepare(Context(database.dsn, database.schema))
+    assert chunk_count(connection) >= 40
+    versions = revector.call("versions", "list", "--json").document["versions"]
+    assert [(v["version_key"], v["active"]) for v in versions] == [("demo-64", True), ("demo-256", False)]
+
+
+class _KilledError(Exception):
+    pass
+
+
+def _killed(*_arguments: object, **_options: object) -> None:
+    raise _KilledError

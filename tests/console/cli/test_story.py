@@ -1,0 +1,290 @@
+"""The main job by commands, as a person or a script would type them, and what is asked before a change."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from psycopg import sql
+
+from core.database import Connection, Database
+from core.registry import active_version, get_version
+from tests.console.cli.conftest import TEXTS, write_corpus
+from tests.console.cli.program import Revector, finish
+from tests.protocol_server import ProtocolServer, embed
+from tests.versions import add, add_chunks, ready_version
+
+
+def test_the_whole_story_by_commands(revector: Revector, tmp_path: Path) -> None:
+    """Each command is a process of its own. Nothing but the database carries over."""
+    corpus = write_corpus(tmp_path / "corpus.jsonl")
+    assert "12 inserted" in revector.run("ingest", str(corpus)).out
+    again = revector.run("ingest", str(corpus), "--json").document
+    assert (again["inserted"], again["unchanged"], again["deleted"]) == (0, 12, 0)
+
+    for key, encoder in (("v1", "static:wordllama-64"), ("v2", "static:wordllama-256")):
+        assert "Registered" in revector.run("versions", "add", key, "--encoder", encoder).out
+    refused = revector.run("cutover", "run", "v1", status=1)
+    assert "no backfill has finished yet" in refused.err
+    assert "revector backfill run v1" in refused.err
+
+    assert "v1: done" in revector.run("backfill", "run", "v1").out
+    assert "v1 is ready" in revector.run("cutover", "check", "v1").out
+    assert "v1 is active (was none)" in revector.run("cutover", "run", "v1", "--reason", "the first").out
+    first = revector.run("search", "how do I rotate an api key", "--json").document
+    assert (first["version_key"], first["hits"][0]["source_id"]) == ("v1", "doc-0")
+
+    # An edited document reaches the active version and the candidate.
+    write_corpus(tmp_path / "corpus.jsonl", [*TEXTS[:-1], "The museum is closed."])
+    edited = revector.run("ingest", str(corpus))
+    assert "1 inserted, 11 unchanged, 1 deleted" in edited.out
+    assert edited.err == "1 chunk not in version v1 yet: revector backfill run v1\n"
+    doctor = revector.run("doctor", status=1).out
+    assert re.search(r"version v1 +1 chunks? missing\n +revector backfill run v1", doctor)
+    assert "v1: done" in revector.run("backfill", "run", "v1").out
+
+    assert revector.run("backfill", "run", "v2", "--json").document["done"] == 12
+    compared = revector.run("compare", "closed on Sundays")
+    assert "overlap@10" in compared.out
+    assert "v2 is ready" in revector.run("cutover", "check", "v2").out
+    flip = revector.run("cutover", "run", "v2", "--confirm", "v2", "--reason", "better")
+    assert "v2 is active (was v1)" in flip.out
+    assert revector.run("search", "museum", "--json").document["version_key"] == "v2"
+    assert "v1 is active (was v2)" in revector.run("rollback").out
+    assert revector.run("search", "museum", "--json").document["version_key"] == "v1"
+
+    log = revector.run("log").out
+    flips = [line for line in log.splitlines() if "cutover" in line or "rollback" in line]
+    assert [(" done " in line, " refused " in line) for line in flips] == [
+        (True, False), (True, False), (True, False), (False, True),
+    ]  # fmt: skip
+    assert "better, from v1" in flips[1]
+    assert "no backfill has finished yet" in flips[3]
+    actions = [entry["action"] for entry in revector.run("log", "--json").document["entries"]]
+    assert actions[:2] == ["rollback", "cutover"]
+    assert actions[-2:] == ["versions add", "versions add"]
+
+
+def test_a_version_of_plain_sql_is_adopted(revector: Revector, connection: Connection) -> None:
+    add_chunks(connection, TEXTS)
+    connection.execute(
+        """
+        INSERT INTO embedding_versions (version_key, encoder_name, encoder_revision, dimensions, distance_metric)
+        VALUES ('by-sql', 'wordllama', '1', 64, 'cosine')
+        """
+    )
+    for command in ("backfill run by-sql", "search x --version by-sql"):
+        assert "revector versions adopt by-sql" in revector.call(*command.split(), status=1).err
+    assert "by name only" in revector.call("versions", "show", "by-sql").out
+    refused = revector.call("versions", "adopt", "by-sql", "--encoder", "static:wordllama-256", status=1)
+    assert "256 dimensions; version by-sql was registered with 64" in refused.err
+    assert get_version(connection, "by-sql").encoder_spec == ""
+    right = ("versions", "adopt", "by-sql", "--encoder", "static:wordllama-64")
+    assert "by-sql has the encoder" in revector.call(*right).out
+    assert revector.call("backfill", "run", "by-sql", "--json").document["state"] == "done"
+    assert "already has the encoder" in revector.call(*right, status=1).err
+
+
+# -- the key is typed --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def flipped(database: Database, connection: Connection, revector: Revector) -> Revector:
+    """v1 is active and v0 was before; v2 is ready; v3 is retired."""
+    add_chunks(connection, TEXTS)
+    for key in ("v0", "v1", "v2"):
+        ready_version(database, connection, key)
+    revector.call("cutover", "run", "v0")
+    revector.call("cutover", "run", "v1")
+    add(connection, "v3")
+    revector.call("versions", "retire", "v3")
+    return revector
+
+
+def test_at_a_terminal_the_key_is_typed(flipped: Revector, connection: Connection) -> None:
+    def active() -> str | None:
+        found = active_version(connection)
+        return found.version_key if found else None
+
+    entries = len(flipped.call("log", "--json").document["entries"])
+    for typed in ("V2", ""):
+        refused = flipped.type(typed, "cutover", "run", "v2", status=1)
+        assert "active v1 → v2" in refused.err
+        assert f"The key typed is {typed!r}, not 'v2': nothing was changed." in refused.err
+        assert refused.out == ""
+    assert "The key typed is 'v1', not 'v0': nothing was changed." in flipped.type("v1", "rollback", status=1).err
+    assert "nothing was changed" in flipped.type("v2", "versions", "drop", "v3", status=1).err
+    assert active() == "v1"
+    assert get_version(connection, "v3").state == "retired"
+    assert len(flipped.call("log", "--json").document["entries"]) == entries
+
+    assert flipped.type("v2", "cutover", "run", "v2", "--json").document["version_key"] == "v2"
+    assert active() == "v2"
+    back = flipped.type(" v1 ", "rollback", "--json")
+    assert "active v2 → v1, which lacks 0 chunks" in back.err
+    assert back.document["version_key"] == "v1"
+    assert active() == "v1"
+    assert "This deletes the vectors of v3 for good." in flipped.type("v3", "versions", "drop", "v3").err
+    assert "v3 is gone" not in flipped.call("versions", "list").out
+
+
+def test_confirm_takes_the_place_of_typing(flipped: Revector, connection: Connection) -> None:
+    """An empty one is a variable that somebody forgot to set, and no consent."""
+    for given in ("v1", ""):
+        for command in ("cutover run v2", "rollback", "versions drop v3"):
+            given_here = given if command != "rollback" or not given else "v2"
+            refused = flipped.call(*command.split(), "--confirm", given_here, status=1)
+            assert f"The key typed is {given_here!r}" in refused.err
+            assert "nothing was changed" in refused.err
+    found = active_version(connection)
+    assert found is not None
+    assert found.version_key == "v1"
+    assert flipped.call("rollback", "--to", "v0", "--confirm", "v0", "--json").document["previous"] == "v1"
+
+
+def test_a_rollback_says_what_it_would_lose(flipped: Revector, connection: Connection) -> None:
+    add_chunks(connection, ["new one", "new two"])
+    back = flipped.type("v0", "rollback")
+    assert "active v1 → v0, which lacks 2 chunks." in back.err
+    assert back.out.startswith("v0 is active (was v1)")
+    assert "It lacks 2 chunks: revector backfill run v0" in back.out
+
+
+# -- Ctrl-C ------------------------------------------------------------------------------------------------
+
+
+class _Gate:
+    """Lets some batches of a provider through, then holds the next one until it is opened."""
+
+    def __init__(self, server: ProtocolServer, free: int) -> None:
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+        self._free = free
+        self._served: set[int] = set()
+        self._server = server
+        server.embed = self._embed
+
+    def _embed(self, *arguments: Any) -> NDArray[np.float32]:
+        if len(self._server.requests) > self._free and not self.opened.is_set():
+            self.reached.set()
+            self.opened.wait(60)
+        return embed(*arguments)
+
+
+def test_ctrl_c_interrupts_a_backfill_and_run_finishes_it(
+    revector: Revector, connection: Connection, tmp_path: Path
+) -> None:
+    add_chunks(connection, TEXTS)
+    with ProtocolServer() as provider:
+        spec = f"openai:house-model?base_url={provider.base_url}"
+        revector.call("versions", "add", "v1", "--encoder", spec)
+        gate = _Gate(provider, free=len(provider.requests) + 2)
+        few = revector.with_options(REVECTOR_BATCH_SIZE="2")
+        process = few.start("backfill", "run", "v1", "--json")
+        try:
+            assert gate.reached.wait(60)
+            running = few.call("backfill", "status", "v1", "--json").document
+            assert (running["state"], running["workers"]) == ("running", 1)
+            process.send_signal(signal.SIGINT)
+            gate.opened.set()
+            result = finish(process, status=130)
+        finally:
+            gate.opened.set()
+            process.kill()
+            process.wait()
+        assert result.out == ""
+        assert result.err == "Interrupted; nothing is lost. Go on with it: revector backfill run v1\n"
+        status = few.call("backfill", "status", "v1", "--json").document
+        assert status["state"] == "interrupted"
+        assert 0 < status["pending"] == 12 - status["done"]
+        shown = few.call("backfill", "status", "v1").out
+        assert shown.startswith("v1: interrupted\n")
+        assert "stopped at the keyboard by" in shown
+        assert "revector backfill run v1" in few.call("cutover", "check", "v1", status=1).out
+        assert "is interrupted" in few.call("backfill", "pause", "v1", status=1).err
+
+        assert few.call("backfill", "cancel", "v1", "--json").document["state"] == "cancelled"
+        finished = few.call("backfill", "run", "v1", "--json").document
+        assert (finished["state"], finished["done"], finished["pending"]) == ("done", 12, 0)
+        paid = Counter(text for request in provider.requests for text in request.inputs)
+        assert all(paid[text] == 1 for text in TEXTS[: status["done"]])
+
+
+def test_pause_from_another_terminal(revector: Revector, connection: Connection) -> None:
+    add_chunks(connection, TEXTS)
+    with ProtocolServer() as provider:
+        revector.call("versions", "add", "v1", "--encoder", f"openai:house-model?base_url={provider.base_url}")
+        gate = _Gate(provider, free=len(provider.requests) + 1)
+        few = revector.with_options(REVECTOR_BATCH_SIZE="2")
+        process = few.start("backfill", "run", "v1")
+        try:
+            assert gate.reached.wait(60)
+            assert few.call("backfill", "pause", "v1", "--json").document["state"] == "pausing"
+            gate.opened.set()
+            result = finish(process, status=1)
+        finally:
+            gate.opened.set()
+            process.kill()
+            process.wait()
+        assert result.out.startswith("v1: paused")
+        assert result.err == "Go on with it: revector backfill run v1\n"
+        assert few.call("backfill", "resume", "v1", "--json").document["pending"] == 0
+
+
+def test_ctrl_c_in_an_index_build(revector: Revector, database: Database, connection: Connection) -> None:
+    """The build waits for a transaction that holds the table; what it leaves is dropped by the next one."""
+    add_chunks(connection, TEXTS)
+    version = add(connection, "v1")
+    revector.call("backfill", "run", "v1", "--no-index")
+    with database.session("test") as other, other.transaction():
+        other.execute(sql.SQL("LOCK TABLE {} IN ROW EXCLUSIVE MODE").format(version.table))
+        process = revector.start("index", "build", "v1")
+        while not connection.execute(
+            "SELECT 1 FROM pg_stat_progress_create_index WHERE lockers_total > lockers_done"
+        ).fetchone():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        finish(process, status=130)
+    assert revector.call("index", "check", "v1", "--json", status=1).document["valid"] is False
+    assert revector.call("index", "build", "v1", "--json").document["valid"] is True
+
+
+def test_ctrl_c_at_the_prompt_changes_nothing(flipped: Revector, connection: Connection) -> None:
+    keyboard, terminal = os.openpty()
+    process = flipped.start("cutover", "run", "v2", stdin=terminal, stderr=terminal)
+    os.close(terminal)
+    try:
+        shown = b""
+        while not shown.rstrip().endswith(b"to go on:"):
+            shown += os.read(keyboard, 4096)
+        process.send_signal(signal.SIGINT)
+        finish(process, status=130)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(keyboard)
+    found = active_version(connection)
+    assert found is not None
+    assert found.version_key == "v1"
+
+
+def test_a_throttling_provider_is_named_while_one_waits(revector: Revector, connection: Connection) -> None:
+    add_chunks(connection, TEXTS)
+    with ProtocolServer() as provider:
+        provider.fail(429, retry_after=0.01)
+        encoder = f"openai:house-model?base_url={provider.base_url}"
+        added = revector.call("versions", "add", "v1", "--encoder", encoder)
+        provider.fail(429, retry_after=0.01)
+        ran = revector.call("backfill", "run", "v1", "--json")
+    for result in (added, ran):
+        assert "waiting 0.0 s for the encoder: 429: Rate limit reached" in result.err
+    assert json.loads(ran.out)["state"] == "done"

@@ -1,0 +1,160 @@
+"""The console in a real terminal: tmux, in both sizes, and what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.database import Database
+from core.embedded import EmbeddedServer
+from tests.screens.support import LARGE, SMALL, collection, fill
+
+ROOT = Path(__file__).resolve().parents[2]
+
+RUNNER = """
+import sys
+from console.app import run_console
+from core.database import Database
+from core.settings import Settings
+run_console(Database(sys.argv[1], sys.argv[2]), Settings(label="tmux"))
+"""
+
+
+@pytest.fixture(scope="module")
+def library(server: EmbeddedServer) -> Iterator[Database]:
+    with collection(server, "terminal_library") as database:
+        fill(database)
+        yield database
+
+
+class Terminal:
+    """A tmux server of its own with one window."""
+
+    def __init__(self, folder: Path, size: tuple[int, int], command: str, **environment: str) -> None:
+        self._socket = str(folder / "tmux")
+        variables = [f"-e{name}={value}" for name, value in environment.items()]
+        self._run(
+            "-f", "/dev/null", "new-session", "-d", "-x", str(size[0]), "-y", str(size[1]), *variables,
+            f"{command}; echo ended with $?; stty -a; exec sh",
+        )  # fmt: skip
+
+    def _run(self, *arguments: str) -> str:
+        result = subprocess.run(
+            ["tmux", "-S", self._socket, *arguments], capture_output=True, text=True, check=True, cwd=ROOT
+        )
+        return result.stdout
+
+    def keys(self, *keys: str) -> None:
+        self._run("send-keys", *keys)
+
+    def screen(self, *, colours: bool = False) -> str:
+        return self._run("capture-pane", "-p", *(["-e"] if colours else []))
+
+    def resize(self, width: int, height: int) -> None:
+        self._run("resize-window", "-x", str(width), "-y", str(height))
+
+    def wait(self, *texts: str) -> str:
+        deadline = time.monotonic() + 30
+        while True:
+            screen = self.screen()
+            if all(text in screen for text in texts):
+                return screen
+            assert time.monotonic() < deadline, f"not within 30 s: {texts}\n{screen}"
+            time.sleep(0.05)
+
+    def end(self) -> None:
+        self._run("kill-server")
+
+
+@pytest.fixture
+def command(library: Database, tmp_path: Path) -> str:
+    runner = tmp_path / "runner.py"
+    runner.write_text(RUNNER)
+    return shlex.join(
+        ["env", f"PYTHONPATH={ROOT}", sys.executable, "-W", "ignore", str(runner), library.dsn, library.schema]
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    # A socket's address is short: the test's own folder may be too deep.
+    path = Path("/tmp") / f"tmux-{uuid.uuid4().hex[:8]}"  # noqa: S108
+    path.mkdir(mode=0o700)
+    return path
+
+
+@pytest.mark.parametrize("size", [LARGE, SMALL], ids=["large", "small"])
+def test_live_data_tabs_a_search_and_a_sane_terminal(folder: Path, command: str, size: tuple[int, int]) -> None:
+    terminal = Terminal(folder, size, command)
+    try:
+        screen = terminal.wait("active demo-64", "demo-256", "READ/WRITE", "●", "? help")
+        assert screen.startswith(" revector ─ tmux/terminal_library ─ active demo-64 ─ READ/WRITE ─ ")
+        assert len(screen.rstrip("\n").split("\n")) == size[1]
+        for tab, text in (("2", "no backfill" if False else "100.0 %"), ("6", "5 of 5 pass"), ("8", "cutover"),
+                          ("3", "overlap by depth")):  # fmt: skip
+            terminal.keys(tab)
+            terminal.wait(f"[{tab} ", text)
+        terminal.keys("/")
+        terminal.wait("search both")
+        terminal.keys("-l", "rotate an api key")
+        terminal.keys("Enter")
+        terminal.wait("overlap@10", "RBO", "•", "Rotating credentials")
+        terminal.keys("?")
+        terminal.wait("Everywhere", "esc close")
+        terminal.keys("Escape")
+        terminal.wait("overlap@10", "/ query")
+        terminal.resize(60, 20)
+        terminal.wait("Too small: 60×20.")
+        terminal.resize(*size)
+        terminal.wait("overlap@10")
+        terminal.keys("q")
+        screen = terminal.wait("ended with 0")
+        assert " icanon" in screen
+        assert " echo " in screen
+        assert "Traceback" not in screen
+        terminal.keys("-l", "echo typed $((40+2))")
+        assert "typed 42" not in terminal.wait("echo typed $((40+2))")
+        terminal.keys("Enter")
+        terminal.wait("typed 42")
+    finally:
+        terminal.end()
+
+
+def test_without_colours(folder: Path, command: str) -> None:
+    terminal = Terminal(folder, SMALL, command, NO_COLOR="1")
+    try:
+        terminal.wait("active demo-64", "▶", "[1 Versions]")
+        colours = {part.split("m")[0] for part in terminal.screen(colours=True).split("\x1b[")[1:]}
+        for code in colours:
+            parts = [int(number) for number in code.split(";") if number]
+            for kind in (38, 48):
+                if kind in parts and parts[parts.index(kind) + 1] == 2:
+                    red, green, blue = parts[parts.index(kind) + 2 : parts.index(kind) + 5]
+                    assert red == green == blue, f"a colour: {code}"
+        terminal.keys("q")
+        terminal.wait("ended with 0")
+    finally:
+        terminal.end()
+
+
+def test_killed_from_outside_it_leaves_a_sane_terminal(folder: Path, command: str) -> None:
+    terminal = Terminal(folder, SMALL, f"({command}; true)")
+    try:
+        terminal.wait("active demo-64")
+        pids = subprocess.run(
+            ["pgrep", "-f", f"runner.py .*{'terminal_library'}"], capture_output=True, text=True, check=True
+        ).stdout.split()
+        assert pids
+        terminal.keys("C-c")
+        terminal.wait("ended with 0", " icanon")
+        assert os.getpid() not in map(int, pids)
+    finally:
+        terminal.end()
