@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import LiteralString
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from psycopg import errors as pg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
+from core import audit
 from core.chunks import content_sha256, document_uuid, semantic_key, split
 from core.database import Connection, Progress, fetch_one
 from core.documents import Document, DocumentReader, Rejection
@@ -99,7 +100,10 @@ def ingest(
             _require_complete(done)
             done["deleted"] += _prune(connection, last_chunk)
     _fold_counts(connection)
-    return IngestReport(**done)
+    report = IngestReport(**done)
+    if report.inserted or report.deleted:
+        audit.record(connection, "ingest --prune" if prune else "ingest", None, detail=asdict(report))
+    return report
 
 
 def _batches(documents: Iterable[Document], chunk_characters: int) -> Iterator[list[_Cut]]:

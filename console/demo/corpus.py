@@ -131,7 +131,7 @@ def _public(module_name: str, module: types.ModuleType) -> Iterator[_Name]:
     declared = getattr(module, "__all__", None)
     for name in vars(module) if declared is None else declared:
         # A hook that some tool has replaced (sys.excepthook) is kept as it was beside: sys.__excepthook__.
-        value = getattr(module, f"__{name}__", getattr(module, name, None))
+        value = vars(module).get(f"__{name}__", getattr(module, name, None))
         stranger = declared is None and not _defines(module_name, value)
         if name.startswith("_") or not callable(value) or stranger:
             continue

@@ -166,7 +166,11 @@ def commit(
             stored = _store(connection, version, done, done.chunk_ids, done.vectors)
             _advance(connection, version, job_id, done, stored, spent, lease_s)
             return stored
-    except (psycopg.errors.UniqueViolation, psycopg.errors.ForeignKeyViolation):
+    except (
+        psycopg.errors.UniqueViolation,
+        psycopg.errors.ForeignKeyViolation,
+        psycopg.errors.DeadlockDetected,
+    ):
         # A chunk of this batch was embedded, or deleted, since it was read: rare, so looked at only now.
         with connection.transaction():
             keep = _still_wanted(connection, version, done.chunk_ids)
