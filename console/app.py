@@ -32,10 +32,11 @@ if TYPE_CHECKING:
 _CLOCK_S = 1.0
 
 
-def run_console(database: Database, settings: Settings) -> None:
-    """Open the console on a collection; returns when it is left."""
-    reader = SnapshotReader(database, settings)
-    reader.start()  # reads while Textual boots
+def run_console(database: Database, settings: Settings, *, reader: Reader | None = None) -> None:
+    """Open the console on a collection; returns when it is left. `reader` may be at work already."""
+    if reader is None:
+        reader = SnapshotReader(database, settings)
+        reader.start()  # reads while Textual boots
     RevectorApp(database, settings, reader=reader).run()
 
 
@@ -275,9 +276,13 @@ class RevectorApp(App[None], inherit_bindings=False):
         self.run_worker(pause, thread=True, exit_on_error=False)
 
     def _end(self) -> None:
-        self.reader.stop()
         self.services.connections.hang_up()
         self.exit()
+
+    def on_unmount(self) -> None:
+        """Nothing goes on reading, however the console ends."""
+        self.reader.stop()
+        self.services.connections.hang_up()
 
 
 def make_pane(tab: str, services: Services) -> Pane:

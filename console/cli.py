@@ -6,8 +6,6 @@ Exit status: 0 yes, 1 the answer is no, 2 usage, 3 inconclusive, 4 database or e
 
 from __future__ import annotations
 
-import io
-import os
 import sys
 from typing import Annotated
 
@@ -15,8 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from console.commands import backfill, cutover, db, demo, doctor, documents, index, log, search, versions
-from console.context import Context, context_of, note, pipe
-from core.errors import RevectorError, UsageError
+from console.context import Context, context_of, pipe
 
 _ORDER = (
     "demo", "db", "ingest", "versions", "backfill", "index", "search", "compare", "cutover", "rollback", "log",
@@ -72,45 +69,6 @@ def root(
         raise typer.Exit
     context.obj = Context(dsn, schema, read_only or None)
     if context.invoked_subcommand is None:
+        from console.terminal import open_console
+
         open_console(context_of(context))
-
-
-def open_console(context: Context) -> None:
-    """The Textual console, on a terminal. Raises UsageError where there is none."""
-    require_terminal()
-    from console.app import run_console
-
-    run_console(context.database, context.settings)
-
-
-def _prepare_streams() -> None:
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started us
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
-        stream = getattr(sys, name)
-        if isinstance(stream, io.TextIOWrapper):  # what the locale lacks is shown escaped
-            stream.reconfigure(errors="backslashreplace")
-
-
-def require_terminal() -> None:
-    """Raise UsageError where there is no terminal for the console."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError("The console needs a terminal.", "For scripts, see revector --help and --json.")
-
-
-def main() -> None:
-    """The program `revector`."""
-    _prepare_streams()
-    try:
-        app()
-    except RevectorError as error:
-        note(str(error))
-        sys.exit(error.exit_status)
-    except UnicodeEncodeError as error:
-        if not any(error.object[error.start] in argument for argument in sys.argv[1:]):
-            raise
-        note(f"{error.object!r} is not UTF-8: there is no such name.")
-        sys.exit(UsageError.exit_status)
-    finally:
-        with pipe(sys.stdout):
-            sys.stdout.flush()

@@ -10,19 +10,16 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
-
-import typer
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
+    import typer
     from rich.console import Console
     from rich.table import Column
 
     from core.database import Connection, Database
     from core.encoders import Encoder
     from core.settings import Settings
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 _UNWRAPPED = 10_000
 """Columns of output that is not read on a terminal: whoever reads it wants it whole."""
@@ -43,7 +40,7 @@ class Context:
         from core.settings import load_settings
 
         return load_settings(
-            dsn=self.dsn, schema_name=self.schema, read_only=True if self.read_only else None, **self.flags
+            dsn=self.dsn, schema=self.schema, read_only=True if self.read_only else None, **self.flags
         )
 
     @cached_property

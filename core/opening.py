@@ -22,10 +22,10 @@ def open_database(settings: Settings, *, on_wait: Callable[[str], None] | None =
     server = embedded.start(settings.home, on_wait=on_wait)
     database = named_database(settings, server.dsn, embedded=True)
     with database.connect("cli") as connection:
-        empty = server_info(connection, settings.schema_name).schema_revision is None
+        empty = server_info(connection, settings.schema).schema_revision is None
     if empty and not settings.read_only:
         if on_wait:
-            on_wait(f"setting up the schema {settings.schema_name}")
+            on_wait(f"setting up the schema {settings.schema}")
         upgrade(database)
     return database
 
@@ -33,5 +33,5 @@ def open_database(settings: Settings, *, on_wait: Callable[[str], None] | None =
 def named_database(settings: Settings, dsn: str, *, embedded: bool = False) -> Database:
     """A Database of these settings at a connection string."""
     return Database(
-        dsn, settings.schema_name, settings.read_only, embedded, connect_timeout_s=settings.connect_timeout_s
+        dsn, settings.schema, settings.read_only, embedded, connect_timeout_s=settings.connect_timeout_s
     )

@@ -31,6 +31,7 @@ def imported_by(statement: str) -> set[str]:
             ["textual", "typer", "rich", *HEAVY],
         ),
         ("import console.cli", ["numpy", "psycopg", "textual", "pydantic", "rich", *HEAVY]),
+        ("import console.program, console.terminal", ["typer", "numpy", "psycopg", "textual", "rich", *HEAVY]),
         ("import console.app", ["numpy", "pgvector", "tokenizers", "typer", *HEAVY]),
     ],
 )

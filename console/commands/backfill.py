@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from console.commands.options import Json
 from console.commands.versions import Key
-from console.context import Context, Json, answer, context_of, counted, note, plain, say_throttled
+from console.context import Context, answer, context_of, counted, note, plain, say_throttled
 from console.progress import progress_bar
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from console.commands.options import Json
 from console.commands.versions import Key
 from console.confirmation import confirmed_key
-from console.context import Json, answer, context_of, counted, plain, print_rows
+from console.context import answer, context_of, counted, plain, print_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

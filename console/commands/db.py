@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from console.context import Context, Json, answer, context_of, note, print_rows
+from console.commands.options import Json
+from console.context import Context, answer, context_of, note, print_rows
 
 if TYPE_CHECKING:
     from core.database import Database

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from console.context import Json, context_of
+from console.commands.options import Json
+from console.context import context_of
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +34,7 @@ def demo(
 
         tell(own, as_json)
         return
-    from console.cli import open_console, require_terminal
+    from console.terminal import open_console, require_terminal
 
     require_terminal()
     from console.demo.story import prepare

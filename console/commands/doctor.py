@@ -7,7 +7,8 @@ from dataclasses import asdict
 import typer
 
 from console.commands.cutover import print_verdicts
-from console.context import Json, answer, context_of
+from console.commands.options import Json
+from console.context import answer, context_of
 
 
 def register(app: typer.Typer) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console.context import Json, answer, context_of, counted, note, plain
+from console.commands.options import Json
+from console.context import answer, context_of, counted, note, plain
 from console.progress import progress_bar
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from console.commands.options import Json
 from console.commands.versions import Key
-from console.context import Json, answer, context_of, counted, plain
+from console.context import answer, context_of, counted, plain
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console.context import Json, answer, context_of, print_rows
+from console.commands.options import Json
+from console.context import answer, context_of, print_rows
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,12 +53,14 @@ def log(
 
 
 def _why(entry: AuditEntry) -> str:
-    """The reason that was given, and what the detail adds to it: where a flip came from, what refused it."""
+    """The reason that was given, and what the detail adds to it: where a flip came from, what refused it …"""
     parts = [f": {entry.reason}"] if entry.reason else []
     if entry.detail.get("from"):
         parts.append(f", from {entry.detail['from']}")
     if entry.detail.get("missing"):
         parts.append(f", {entry.detail['missing']:,} missing")
+    if "inserted" in entry.detail:
+        parts.append(f", {entry.detail['inserted']:,} inserted, {entry.detail['deleted']:,} deleted")
     if entry.outcome == "refused":
         guards = entry.detail.get("guards") or {}
         parts += [f"; {name}: {text}" for name, text in guards.items()]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.context import Json, answer, context_of, note, open_aloud, plain, print_rows
+from console.commands.options import Json
+from console.context import answer, context_of, note, open_aloud, plain, print_rows
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -103,9 +103,7 @@ async def test_every_tab_fits_into_eighty_by_twenty_four(library: Database, tab:
                 assert widget.region.height > 0, widget
 
 
-async def test_a_schema_that_is_not_set_up(
-    empty_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_schema_that_is_not_set_up(empty_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "_FIRST_PAUSE_S", 600.0)
     monkeypatch.setattr(reader, "_LONGEST_PAUSE_S", 600.0)
     app = console(empty_database)
@@ -128,7 +126,9 @@ async def test_a_schema_that_is_not_set_up(
 async def test_a_server_that_is_not_there() -> None:
     app = RevectorApp(NOWHERE, Settings())
     async with app.run_test(size=SMALL) as pilot:
-        await until_shown(pilot, "✗ Cannot reach the database /nowhere/search", "not connected ○", "r try again now")
+        await until_shown(
+            pilot, "✗ Cannot reach the database /nowhere/search", "not connected ○", "r try again now"
+        )
         await pilot.press("q")
         await until(pilot, lambda: app._exit, "the console ends")
 
@@ -143,9 +143,9 @@ async def test_what_was_read_before_the_screen_was_there_is_in_the_first_frame(l
         assert time.monotonic() < deadline
         time.sleep(0.01)
     app = RevectorApp(library, Settings(refresh_s=60), reader=snapshots)
-    async with app.run_test(size=LARGE):
+    async with app.run_test(size=LARGE) as pilot:
         assert "active demo-64" in shown(app)
-        assert "static:wordllama-256" in shown(app)
+        await until_shown(pilot, "static:wordllama-256")
 
 
 async def test_one_snapshot_is_one_update_of_the_screen(monkeypatch: pytest.MonkeyPatch) -> None:

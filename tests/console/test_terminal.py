@@ -47,10 +47,12 @@ class Terminal:
         )  # fmt: skip
 
     def _run(self, *arguments: str) -> str:
-        result = subprocess.run(
-            ["tmux", "-S", self._socket, *arguments], capture_output=True, text=True, check=True, cwd=ROOT
-        )
-        return result.stdout
+        # Named, the environment is Python's own: readline, once imported, has put LINES and COLUMNS into the real one.
+        environment = dict(os.environ)
+        command = ["tmux", "-S", self._socket, *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment
+        ).stdout
 
     def keys(self, *keys: str) -> None:
         self._run("send-keys", *keys)
@@ -98,7 +100,7 @@ def test_live_data_tabs_a_search_and_a_sane_terminal(folder: Path, command: str,
         screen = terminal.wait("active demo-64", "demo-256", "READ/WRITE", "●", "? help")
         assert screen.startswith(" revector ─ tmux/terminal_library ─ active demo-64 ─ READ/WRITE ─ ")
         assert len(screen.rstrip("\n").split("\n")) == size[1]
-        for tab, text in (("2", "no backfill" if False else "100.0 %"), ("6", "5 of 5 pass"), ("8", "cutover"),
+        for tab, text in (("2", "100.0 %"), ("6", "5 of 5 pass"), ("8", "cutover"),
                           ("3", "overlap by depth")):  # fmt: skip
             terminal.keys(tab)
             terminal.wait(f"[{tab} ", text)
@@ -145,16 +147,12 @@ def test_without_colours(folder: Path, command: str) -> None:
         terminal.end()
 
 
-def test_killed_from_outside_it_leaves_a_sane_terminal(folder: Path, command: str) -> None:
-    terminal = Terminal(folder, SMALL, f"({command}; true)")
+def test_ctrl_c_leaves_a_sane_terminal(folder: Path, command: str) -> None:
+    terminal = Terminal(folder, SMALL, command)
     try:
         terminal.wait("active demo-64")
-        pids = subprocess.run(
-            ["pgrep", "-f", f"runner.py .*{'terminal_library'}"], capture_output=True, text=True, check=True
-        ).stdout.split()
-        assert pids
         terminal.keys("C-c")
-        terminal.wait("ended with 0", " icanon")
-        assert os.getpid() not in map(int, pids)
+        screen = terminal.wait("ended with 0", " icanon")
+        assert "Traceback" not in screen
     finally:
         terminal.end()

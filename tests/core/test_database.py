@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
 from core.database import Database, readable_errors, require_schema, server_info, without_secrets
 from core.doctor import examine
@@ -20,8 +19,8 @@ def test_flags_win_over_the_environment_and_that_over_the_file(
     (clean_environment / "revector.toml").write_text('schema = "of_file"\nbatch_size = 7\nlabel = "prod"\n')
     monkeypatch.setenv("REVECTOR_SCHEMA", "of_environment")
     settings = load_settings()
-    assert (settings.schema_name, settings.batch_size, settings.label) == ("of_environment", 7, "prod")
-    assert load_settings(schema_name="of_flag", dsn=None).schema_name == "of_flag"
+    assert (settings.schema, settings.batch_size, settings.label) == ("of_environment", 7, "prod")
+    assert load_settings(schema="of_flag", dsn=None).schema == "of_flag"
 
 
 def test_a_setting_that_is_wrong_is_named(clean_environment: Path) -> None:
@@ -64,7 +63,7 @@ def test_the_database_is_found_in_the_order_of_the_design(
 def test_no_password_is_shown(dsn: str) -> None:
     database = Database(dsn, "s", connect_timeout_s=1)
     assert "sesame" not in without_secrets(dsn) + database.name
-    assert "sesame" not in str(load_settings(dsn=dsn)) + repr(load_settings(dsn=SecretStr(dsn)))
+    assert "sesame" not in str(load_settings(dsn=dsn)) + repr(load_settings(dsn=dsn))
     with pytest.raises(UnreachableError) as caught:
         database.connect("test")
     assert "sesame" not in str(caught.value)

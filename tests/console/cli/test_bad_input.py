@@ -249,7 +249,7 @@ def test_a_schema_behind_or_ahead(
     ("name", "value", "message"),
     [
         ("REVECTOR_BATCH_SIZE", "many", "The setting 'batch_size' is not valid"),
-        ("REVECTOR_BATCH_SIZE", "0", "greater than or equal to 1"),
+        ("REVECTOR_BATCH_SIZE", "0", "The setting 'batch_size' is not valid"),
         ("REVECTOR_SCHEMA", "no;name", "The setting 'schema' is not valid"),
         ("REVECTOR_READ_ONLY", "perhaps", "The setting 'read_only' is not valid"),
         ("REVECTOR_MAINTENANCE_WORK_MEM", "a lot", "The setting 'maintenance_work_mem' is not valid"),

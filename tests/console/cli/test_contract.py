@@ -217,7 +217,7 @@ def test_the_version() -> None:
 def test_help_imports_nothing_heavy(command: str, tmp_path: Path) -> None:
     code = """if True:
         import sys
-        from console.cli import main
+        from console.program import main
         try:
             main()
         except SystemExit as end:

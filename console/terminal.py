@@ -1,0 +1,29 @@
+"""The console on a terminal. Reading the database begins before Textual is imported, and goes on beside that."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from core.errors import UsageError
+
+if TYPE_CHECKING:
+    from console.context import Context
+
+
+def open_console(context: Context) -> None:
+    """The Textual console. Raises UsageError where there is no terminal."""
+    require_terminal()
+    from screens.reader import SnapshotReader
+
+    reader = SnapshotReader(context.database, context.settings)
+    reader.start()
+    from console.app import run_console
+
+    run_console(context.database, context.settings, reader=reader)
+
+
+def require_terminal() -> None:
+    """Raise UsageError where there is no terminal for the console."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("The console needs a terminal.", "For scripts, see revector --help and --json.")
