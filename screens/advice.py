@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.registry import VersionStatus
 from screens.situation import AT_WORK, Situation
-from screens.text import printable
+from screens.text import chunks, printable
 
 
 def next_step(situation: Situation, status: VersionStatus) -> str:
@@ -20,7 +20,7 @@ def next_step(situation: Situation, status: VersionStatus) -> str:
     if job is not None and job.state in AT_WORK:
         return f"Its backfill is {job.state}: press 2 to watch."
     if status.failed:
-        return f"{status.failed:,} chunks could not be embedded: press 2, then f."
+        return f"{chunks(status.failed)} could not be embedded: press 2, then f."
     if version.state == "retired":
         return f"It is retired. To use it again, backfill it ({run})."
     if job is not None and job.state in ("paused", "interrupted", "failed", "cancelled"):
@@ -28,7 +28,7 @@ def next_step(situation: Situation, status: VersionStatus) -> str:
     if version.completed_at is None:
         return f"Backfill it ({run})."
     if status.missing:
-        return f"{status.missing:,} chunks came since its backfill. Take them up ({run})."
+        return f"{chunks(status.missing)} came since its backfill. Take them up ({run})."
     index = situation.index(status)
     if index is None or not index.valid:
         return f"Its index is missing: a run of the backfill builds it ({run})."

@@ -18,7 +18,7 @@ from screens.buttons import Buttons
 from screens.chart import Chart, Series
 from screens.facts import facts
 from screens.pane import Pane, step_through
-from screens.situation import key_of
+from screens.situation import Situation, key_of
 from screens.table import Column, Row, Table
 from screens.text import date_and_time, duration, first_line, printable
 from screens.theme import BAD, CAUTION, FAINT, GOOD, TITLE
@@ -95,7 +95,10 @@ class BackfillPane(Pane):
         self.query_one("#rate", Chart).plot([Series(tuple(rates))] if rates else [])
         self._draw_problem(selected.version)
         self._draw_failures(selected)
-        self.query_one(Buttons).show(self.situation)
+
+    def show_actions(self, situation: Situation) -> None:
+        """The buttons of this moment."""
+        self.query_one(Buttons).show(situation)
 
     def _state(self, selected: VersionStatus, job: JobStatus | None) -> Text:
         key = selected.version.version_key

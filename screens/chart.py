@@ -113,7 +113,7 @@ def build(series: Sequence[Series], width: int, height: int, limits: tuple[float
         signal = figure.signal(range(one.first, one.first + len(one.values)), one.values, marker=marker)
         signal.lines(True)
         if one.label:
-            signal.label(f"{marker} {printable(one.label)}")
+            signal.label(printable(one.label))
         figure.draw(signal)
     lower, upper = limits or (0.0, 4.0 * max(1, -(-max(max(one.values, default=0) for one in series) // 4)))
     figure.ruler("y").lim(lower, upper)

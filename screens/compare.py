@@ -87,11 +87,8 @@ class ComparePane(Pane):
         self._message = Text("")
 
     def focus_main(self) -> None:
-        """The hits, or the query box while there are none."""
-        if self.comparison is None:
-            self.query_one(QueryBox).focus()
-        else:
-            self.query_one("#primary", HitList).focus()
+        """The hits. Not the query box: there the keys of the tabs would be letters."""
+        self._lists[0].focus()
 
     def draw(self) -> None:
         """Draw the pair and what was found for it; what was found for another pair goes."""
@@ -146,12 +143,11 @@ class ComparePane(Pane):
         self._preview(leader.hit)
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        """The list that gets the focus leads; what depends on typing changes with the focus."""
+        """The list that gets the focus leads."""
         if isinstance(event.widget, HitList):
             for hits in self.query(HitList):
                 hits.set_class(hits is event.widget, "-leads")
             self._link()
-        self.post_message(self.Changed())
 
     def on_data_table_row_highlighted(self, event: Table.RowHighlighted) -> None:
         """The other list follows the cursor."""
@@ -256,7 +252,7 @@ class ComparePane(Pane):
 
         hit = self._lists[0].hit
         if hit is not None and self.comparison is not None:
-            self.app.push_screen(hit_page(hit, self._lists[0].id == "candidate", self.comparison, self.situation))
+            self.app.push_screen(hit_page(hit, self._lists[0].id == "candidate", self.comparison))
 
     def next_disagreement(self) -> None:
         """The next hit that stands elsewhere in the other version."""

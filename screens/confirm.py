@@ -18,6 +18,8 @@ from textual.widgets import Button, Input, Label, Static
 from core.database import Database
 from core.settings import Settings
 from screens.facts import facts
+from screens.pane import Following
+from screens.query import LineBox
 from screens.situation import Situation
 from screens.text import printable
 from screens.theme import CAUTION
@@ -44,7 +46,7 @@ class Answer:
     reason: str
 
 
-class Confirm(ModalScreen[Answer | None]):
+class Confirm(Following, ModalScreen[Answer | None]):
     """Answers with what was typed, or with None. The focus starts on Cancel, and Escape is Cancel."""
 
     DEFAULT_CSS = """
@@ -90,10 +92,10 @@ class Confirm(ModalScreen[Answer | None]):
             with VerticalScroll(id="facts", can_focus=False):
                 yield Static(facts(lines), markup=False)
             yield Label(Text.assemble("To go on, type the version key ", (printable(question.key), "bold")))
-            yield Input(id="key", compact=True, select_on_focus=False)
+            yield LineBox(id="key", compact=True, select_on_focus=False)
             if question.ask_reason:
                 yield Label("Reason, for the log (may stay empty)")
-                yield Input(id="reason", compact=True, select_on_focus=False)
+                yield LineBox(id="reason", compact=True, select_on_focus=False)
             yield Static(id="state", markup=False)
             with Horizontal(id="buttons"):
                 yield Button("Cancel", id="cancel", compact=True)

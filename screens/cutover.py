@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -20,12 +19,11 @@ from screens.buttons import Buttons
 from screens.facts import facts
 from screens.pane import Pane, Services, step_through
 from screens.situation import Situation, key_of
-from screens.text import milliseconds, printable
+from screens.text import chunks, milliseconds, printable, time_now
 from screens.theme import BAD, CAUTION, FAINT, GOOD
 
 if TYPE_CHECKING:
     from core.cutover import Check, Flip, Guard
-    from core.registry import VersionStatus
     from screens.confirm import Answer, Question
 
 _SIGNS = {"pass": ("✓", GOOD), "fail": ("✗", BAD), "inconclusive": ("?", CAUTION)}
@@ -84,7 +82,10 @@ class CutoverPane(Pane):
         guards.border_title = Content(self._guards_title())
         guards.query_one(Static).update(self._guard_lines())
         self.query_one("#outcome", Static).update(self._outcome)
-        self.query_one(Buttons).show(self.situation)
+
+    def show_actions(self, situation: Situation) -> None:
+        """The buttons of this moment."""
+        self.query_one(Buttons).show(situation)
 
     def focus_main(self) -> None:
         """The guards, which may be longer than the screen."""
@@ -99,7 +100,7 @@ class CutoverPane(Pane):
         if target is None:
             back = Text("no version was active before: there is nothing to go back to", FAINT)
         else:
-            lacks = f"lacks {target.missing:,} chunks" if target.missing else "lacks no chunk"
+            lacks = f"lacks {chunks(target.missing)}" if target.missing else "lacks no chunk"
             back = Text(
                 f"{printable(target.version.version_key)}, which {lacks}", CAUTION if target.missing else ""
             )
@@ -162,8 +163,8 @@ class CutoverPane(Pane):
 
     def show_check(self, check: Check) -> None:
         """Draw a finished check."""
-        self._checking, self._check, self._guards = False, check, check.guards
-        self._checked_at = time.strftime("%H:%M:%S")
+        self._checking, self._check, self._check_error, self._guards = False, check, None, check.guards
+        self._checked_at = time_now()
         self.draw()
         self.post_message(self.Changed())
 
@@ -180,11 +181,8 @@ class CutoverPane(Pane):
         if candidate is None:
             return
         before, after = key_of(self.situation.active), candidate.version.version_key
-        effects = "Every search is answered by it from the next moment on. "
-        effects += f"{before} stays, and R rolls back to it." if before else "It is the first active version."
-        question = self._question(
-            "Cut over", "Cut over now", after, f"{before or 'no version'} → {after}", effects
-        )
+        back = f"{before} stays, and R rolls back to it" if before else "none: it is the first active version"
+        question = self._question("Cut over", before, after, ("way back", back))
 
         def flip(answer: Answer) -> Flip:
             from core import cutover
@@ -200,9 +198,8 @@ class CutoverPane(Pane):
         if target is None:
             return
         before, after = key_of(self.situation.active), target.version.version_key
-        question = self._question(
-            "Roll back", "Roll back now", after, f"{before or 'no version'} → {after}", _losses(target)
-        )
+        loss = f"{chunks(target.missing)}, until its backfill has run" if target.missing else "nothing"
+        question = self._question("Roll back", before, after, ("not found", loss))
 
         def flip(answer: Answer) -> Flip:
             from core import cutover
@@ -212,12 +209,13 @@ class CutoverPane(Pane):
 
         self._ask(question, before, flip)
 
-    def _question(self, title: str, verb: str, key: str, change: str, effects: str) -> Question:
+    def _question(self, title: str, before: str | None, after: str, line: tuple[str, str]) -> Question:
         from screens.confirm import Question
 
-        lines = (("change", change), ("effect", effects))
+        change = ("change", f"{before or 'no version'} → {after}")
+        effect = ("effect", f"every search is answered by {after} from the next moment on")
         database, settings = self.services.database, self.services.settings
-        return Question(title, database, settings, lines, key, verb, ask_reason=True)
+        return Question(title, database, settings, (change, effect, line), after, f"{title} now", ask_reason=True)
 
     def _ask(self, question: Question, before: str | None, flip: Callable[[Answer], Flip]) -> None:
         from screens.confirm import Confirm
@@ -242,9 +240,9 @@ class CutoverPane(Pane):
     def _flipped(self, flip: Flip) -> None:
         word = "Rolled back" if flip.action == "rollback" else "Cut over"
         text = f"✓ {word}: {printable(flip.previous or 'no version')} → {printable(flip.version_key)}"
-        text += f" in {milliseconds(flip.seconds)}, at {time.strftime('%H:%M:%S')}."
+        text += f" in {milliseconds(flip.seconds)}, at {time_now()}."
         if flip.missing:
-            text += f" Searches do not find {flip.missing:,} chunks: run its backfill (2, r)."
+            text += f" Searches do not find {chunks(flip.missing)}: run its backfill (2, r)."
         self._end(Text(text, f"bold {GOOD}"))
 
     def _refused(self, error: RevectorError) -> None:
@@ -272,15 +270,6 @@ class CutoverPane(Pane):
         if key is not None:
             self._outcome = Text("")
             self.post_message(self.Select(key))
-
-
-def _losses(target: VersionStatus) -> str:
-    if not target.missing:
-        return "Every search is answered by it from the next moment on. It lacks no chunk."
-    return (
-        f"Every search is answered by it from the next moment on. It lacks {target.missing:,} chunks: searches do "
-        "not find them until its backfill has run."
-    )
 
 
 def _facts_of(situation: Situation) -> tuple[object, ...]:

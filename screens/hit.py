@@ -8,11 +8,10 @@ from rich.text import Text
 from core.retrieval import Comparison, Hit
 from screens.facts import facts
 from screens.reading import Page
-from screens.situation import Situation
 from screens.text import first_line, printable
 
 
-def hit_page(hit: Hit, of_candidate: bool, comparison: Comparison, situation: Situation) -> Page:
+def hit_page(hit: Hit, of_candidate: bool, comparison: Comparison) -> Page:
     """The page: where the chunk comes from, its rank and distance in each version, and its whole text."""
     lines = [("document", f"{hit.source_id}, chunk {hit.chunk_no}")]
     sides = [("primary", comparison.primary), ("candidate", comparison.candidate)]
@@ -22,13 +21,8 @@ def hit_page(hit: Hit, of_candidate: bool, comparison: Comparison, situation: Si
         if found is None:
             lines.append((role, f"{key}: not among the first {comparison.k}"))
         else:
-            lines.append((role, f"{key}: rank {found.rank}, {_distance(found, key, situation)}"))
+            distance = f"distance {found.distance:.4f} within its own version"
+            lines.append((role, f"{key}: rank {found.rank}, {distance}"))
     lines += [("chunk id", str(hit.chunk_id)), ("semantic key", hit.semantic_key), ("text", "")]
     text = Text(printable(hit.content, lines=True))
     return Page(first_line(hit.content), Group(facts(lines), text))
-
-
-def _distance(hit: Hit, key: str, situation: Situation) -> str:
-    status = situation.overview.status(key) if situation.overview else None
-    metric = f"{status.version.distance_metric} " if status else ""
-    return f"{metric}distance {hit.distance:.4f} (within its own version only)"

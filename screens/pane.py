@@ -24,6 +24,13 @@ class Services:
     backfills: Backfills
 
 
+class Following:
+    """A screen over the tabs that has to know how things stand."""
+
+    def show(self, situation: Situation) -> None:
+        """Take notice of this moment."""
+
+
 class Pane(Vertical):
     """One tab. `situation` is the moment that it shows."""
 
@@ -63,6 +70,9 @@ class Pane(Vertical):
 
     def draw(self) -> None:
         """Draw `self.situation`."""
+
+    def show_actions(self, situation: Situation) -> None:
+        """Show the buttons of this moment, which may follow from what the tab itself has just drawn."""
 
     def focus_main(self) -> None:
         """Put the focus where the tab's work is."""

@@ -1,13 +1,33 @@
-"""The query box: a line of text with a history."""
+"""Boxes for a line of text: the plain one, and the query box with its history."""
 
 from __future__ import annotations
+
+import unicodedata
 
 from textual.widgets import Input
 
 _MOST_QUERIES = 200
 
 
-class QueryBox(Input):
+_JOINERS = ("\u200c", "\u200d")
+"""Invisible, and part of the spelling in Persian and in Indic scripts."""
+
+
+class LineBox(Input):
+    """A line of text; what is pasted with it that a terminal would obey is left out."""
+
+    def validate_value(self, value: str) -> str:
+        """Without control and other invisible characters."""
+        if value.isprintable():
+            return value
+        return "".join(
+            character
+            for character in value
+            if character in _JOINERS or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        )
+
+
+class QueryBox(LineBox):
     """Enter searches; the arrow keys go through the queries before, as in a shell."""
 
     DEFAULT_CSS = """

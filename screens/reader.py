@@ -25,6 +25,7 @@ from screens.connections import shut_down
 
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 5.0
+_LAST_READ_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Reader(Protocol):
         """Do not wait any longer before the next try."""
 
     def stop(self) -> None:
-        """End the thread; does not wait for a read that is on its way."""
+        """End the thread. A read that is on its way gets a moment to end, and is cut off then."""
 
 
 class SnapshotReader:
@@ -87,8 +88,9 @@ class SnapshotReader:
 
     def _begin(self) -> None:
         self._wanted.set()
-        self._round = _Round()
-        threading.Thread(target=self._run, args=[self._round], name="console-reader", daemon=True).start()
+        self._round = current = _Round()
+        current.thread = threading.Thread(target=self._run, args=[current], name="console-reader", daemon=True)
+        current.thread.start()
 
     def request(self) -> None:
         """Ask for a new snapshot; a read that hangs is given up here."""
@@ -106,9 +108,15 @@ class SnapshotReader:
         self._hurry.set()
 
     def stop(self) -> None:
-        """End the thread."""
-        if self._round is not None:
-            self._end(self._round)
+        """End the thread. A read that is on its way gets a moment to end, and is cut off then."""
+        if self._round is None:
+            return
+        self._round.over = True
+        self._wanted.set()
+        self._hurry.set()
+        if self._round.thread is not None:
+            self._round.thread.join(_LAST_READ_S)
+        self._end(self._round)
 
     def _end(self, current: _Round) -> None:
         current.over = True
@@ -171,6 +179,7 @@ class _SlowError(RevectorError):
 class _Round:
     """What one thread of the reader holds; `over` when another one has taken its place."""
 
+    thread: threading.Thread | None = None
     connection: Connection | None = None
     busy_since: float | None = None
     over: bool = False

@@ -30,9 +30,18 @@ class TooSmall(ModalScreen[None]):
     class Left(Message):
         """Somebody wants to leave."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._sizes = _Sizes()
+
     def compose(self) -> ComposeResult:
         """One short text."""
-        yield _Sizes()
+        yield self._sizes
+
+    def refuse(self, reason: str) -> None:
+        """Say why the console cannot be left from here."""
+        self._sizes.reason = reason
+        self._sizes.refresh()
 
     def action_leave(self) -> None:
         """The one key."""
@@ -40,9 +49,11 @@ class TooSmall(ModalScreen[None]):
 
 
 class _Sizes(Widget):
+    reason = "Make it larger,\nor q to quit."
+
     def render(self) -> Text:
         size = self.app.size
         return Text(
             f"Too small: {size.width}×{size.height}.\nrevector needs {SMALLEST.width}×{SMALLEST.height}.\n"
-            "Make it larger,\nor q to quit."
+            f"{self.reason}"
         )

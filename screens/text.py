@@ -66,9 +66,19 @@ def shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: max(0, length - 1)] + "…"
 
 
+def chunks(count: int) -> str:
+    """`1 chunk`, `2,056 chunks`."""
+    return f"{count:,} chunk" if count == 1 else f"{count:,} chunks"
+
+
 def clock(moment: datetime.datetime) -> str:
     """`14:02:11`, in the time zone of the person at the keyboard."""
     return f"{moment.astimezone():%H:%M:%S}"
+
+
+def time_now() -> str:
+    """The time of day."""
+    return clock(datetime.datetime.now(datetime.UTC))
 
 
 def date_and_time(moment: datetime.datetime | None) -> str:

@@ -32,10 +32,14 @@ _COLUMNS = (
 
 _EMPTY = """There is no embedding version yet.
 
-1. Put documents in:    revector ingest PATH…
-2. Register a version:  revector versions add KEY --encoder static:wordllama-256
-3. It appears here. To fill it:      press 2, then r   (revector backfill run KEY)
-4. To make it answer users:          press 6, then u   (revector cutover run KEY)
+1. Put documents in:
+       revector ingest PATH…
+2. Register a version:
+       revector versions add KEY --encoder static:wordllama-256
+3. Fill it. It appears here: press 2, then r. Or:
+       revector backfill run KEY
+4. Make it answer users: press 6, then u. Or:
+       revector cutover run KEY
 
 To see all of it with documents of its own: revector demo"""
 

@@ -1,0 +1,156 @@
+"""A snapshot built by hand, and a reader that always has it: screens without a database."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from core.audit import AuditEntry
+from core.backfill.job import JobStatus
+from core.cutover import Check, Guard
+from core.database import Database, ServerInfo
+from core.index import IndexState
+from core.overlap import compare
+from core.overview import Overview
+from core.registry import Version, VersionStatus
+from core.retrieval import Comparison, Hit, SearchResult
+from screens.reader import Reading
+from screens.situation import Situation, State
+
+NOW = datetime.datetime(2026, 3, 1, 14, 2, 11, tzinfo=datetime.UTC)
+YESTERDAY = NOW - datetime.timedelta(days=1)
+
+NOWHERE = Database("host=/nowhere dbname=search", "docs")
+"""A database that is not there."""
+
+
+def version(number: int, key: str, dimensions: int, state: str, *, active: bool = False) -> Version:
+    """A version of an encoder of that many dimensions."""
+    complete = None if state in ("registered", "backfilling") else YESTERDAY
+    spec = f"static:wordllama-{dimensions}"
+    return Version(
+        number, key, spec, "r1", dimensions, "cosine", active, YESTERDAY, state, spec, "vector", {}, "ada", "",
+        complete, complete, YESTERDAY if active else None, None,
+    )  # fmt: skip
+
+
+def job(key: str, state: str, done: int, total: int, **changes: object) -> JobStatus:
+    """A backfill at some point."""
+    status = JobStatus(key, state, total, done, 0, total - done, 250.0, 8.0, None, 1, 0.0, None, YESTERDAY, None)
+    return replace(status, **changes)  # type: ignore[arg-type]
+
+
+OVERVIEW = Overview(
+    taken_at=NOW,
+    server=ServerInfo("18.6", "0.8.6", "0001", "ada", False),
+    versions=(
+        VersionStatus(version(1, "embed-v2026-02", 64, "active", active=True), 4_856, 0, 0),
+        VersionStatus(version(2, "embed-v2026-03", 256, "ready"), 4_856, 0, 0),
+        VersionStatus(version(3, "embed-v2026-04", 256, "backfilling"), 2_800, 2_056, 0),
+    ),
+    jobs={
+        "embed-v2026-03": job("embed-v2026-03", "done", 4_856, 4_856, finished_at=NOW, workers=0, rate=0.0),
+        "embed-v2026-04": job("embed-v2026-04", "running", 2_800, 4_856),
+    },
+    rates={"embed-v2026-04": (200.0, 260.0, 240.0, 250.0)},
+    indexes={
+        "embed-v2026-02": IndexState("chunk_embeddings_1_hnsw", True, True, 2_800_000),
+        "embed-v2026-03": IndexState("chunk_embeddings_2_hnsw", True, True, 6_600_000),
+        "embed-v2026-04": IndexState("chunk_embeddings_3_hnsw", False, False, 0),
+    },
+    builds={},
+    rollback_to=None,
+    log=(
+        AuditEntry(
+            2, NOW, "ada", "ada@ops-1", "revector console", "cutover", "embed-v2026-02", "done",
+            "better", {"from": None, "to": "embed-v2026-02"},
+        ),
+        AuditEntry(
+            1, YESTERDAY, "ada", "ada@ops-1", "revector cli", "versions add", "embed-v2026-02", "done", "", {}
+        ),
+    ),
+)  # fmt: skip
+
+
+def situation(overview: Overview | None = OVERVIEW, selection: str | None = None, **state: object) -> Situation:
+    """A live situation, on the Versions tab unless another is named."""
+    return Situation(overview, selection, State(**{"live": True, **state}))  # type: ignore[arg-type]
+
+
+class FrozenReader:
+    """Has one snapshot for ever, just received; `change` puts another one in its place."""
+
+    def __init__(self, overview: Overview | None = OVERVIEW) -> None:
+        self.latest = Reading(overview, time.monotonic(), lost=False)
+        self.requests = 0
+        self.retries = 0
+        self._on_reading: Callable[[], None] = lambda: None
+
+    def start(self, on_reading: Callable[[], None] | None = None) -> None:
+        """Nothing to do."""
+        self._on_reading = on_reading or self._on_reading
+
+    def request(self) -> None:
+        """There is nothing newer; the snapshot stays fresh."""
+        self.requests += 1
+        if self.latest.error is None:
+            self.latest = replace(self.latest, received=time.monotonic())
+
+    def retry(self) -> None:
+        """There is nothing to reach."""
+        self.retries += 1
+
+    def stop(self) -> None:
+        """There is no thread."""
+
+    def change(self, reading: Reading) -> None:
+        """The next reading."""
+        self.latest = reading
+        self._on_reading()
+
+
+TITLES = {
+    1: "Key rotation policy",
+    2: "Secrets manager overview",
+    3: "Rotating credentials",
+    4: "API keys: create, rotate, revoke",
+    5: "[red]Hostile[/red] \x1b[31mtitle\x1b[0m \u202eand\u202c more",
+    6: "漢字 wide title 漢字",
+}
+
+
+def result(key: str, order: list[int], seconds: float) -> SearchResult:
+    """Hits in that order of chunk ids."""
+    hits = tuple(
+        Hit(rank, chunk, f"key-{chunk}", f"guide/{chunk}.md", 0, rank / 10, f"{TITLES[chunk]}\nText of {chunk}.")
+        for rank, chunk in enumerate(order, 1)
+    )
+    return SearchResult("rotate an api key", key, hits, seconds, 2 * seconds)
+
+
+def comparison() -> Comparison:
+    """Five hits each, of which four are common."""
+    first, second = [1, 2, 3, 5, 6], [3, 2, 1, 4, 5]
+    return Comparison(
+        "rotate an api key",
+        5,
+        result("embed-v2026-02", first, 0.0006),
+        result("embed-v2026-03", second, 0.0007),
+        compare([f"key-{n}" for n in first], [f"key-{n}" for n in second], 5),
+    )
+
+
+def check(*, ready: bool = True) -> Check:
+    """Guards of the candidate."""
+    return Check(
+        "embed-v2026-03",
+        (
+            Guard("complete", "pass", "4,856 of 4,856 chunks embedded, proven 2026-02-28 14:02"),
+            Guard("index valid", "pass", "chunk_embeddings_2_hnsw, 6.6 MB"),
+            Guard("index used", "pass", "Index Scan using chunk_embeddings_2_hnsw")
+            if ready
+            else Guard("index used", "fail", "the planner takes a Seq Scan", "ANALYZE chunk_embeddings_2"),
+        ),
+    )

@@ -1,0 +1,120 @@
+"""What the tests of the console share: a small collection, an app in a terminal of some size, and waiting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from psycopg import sql
+from textual import events
+from textual.keys import _character_to_key
+from textual.pilot import Pilot
+
+from console.app import RevectorApp
+from core import cutover
+from core.database import Connection, Database
+from core.embedded import EmbeddedServer
+from core.migrations import upgrade
+from core.settings import Settings
+from tests.versions import add, add_chunks, ready_version
+
+LARGE, SMALL = (120, 40), (80, 24)
+
+TEXTS = [
+    "Rotating credentials\nHow to rotate an API key without downtime: create the new key, deploy it, revoke the old.",
+    "Key rotation policy\nEvery API key is rotated each ninety days; the secrets manager reminds its owner.",
+    "Secrets manager overview\nThe secrets manager stores keys, passwords and certificates, encrypted.",
+    "API keys: create, rotate, revoke\nA key is created in the console, rotated by its owner and revoked by anyone.",
+    "Resetting a password\nA user resets a forgotten password by a link that is sent by mail.",
+    "Invoices\nInvoices are sent on the first day of a month, as PDF, to the billing contact.",
+    "Refunds\nA refund reaches the customer's account within five working days.",
+    "Deployment\nA deployment rolls out one node after the other and stops when a health check fails.",
+    "Rolling back a deployment\nThe release before is kept on each node; going back takes a minute.",
+    "Backups\nThe database is backed up each night; a backup is restored into a new server for a test.",
+    "On call\nWho is on call answers a page within five minutes, day and night.",
+    "Rate limits\nA client that sends too many requests gets status 429 and waits before the next one.",
+    "Webhooks\nA webhook is signed; check its signature before you trust its content.",
+    "Search\nThe search answers by meaning: it compares the vector of a query with those of the documents.",
+    "Embedding models\nA model turns text into a vector; two models' vectors cannot be compared.",
+    "Data retention\nLogs are kept for thirty days, invoices for ten years.",
+]
+
+
+@contextmanager
+def collection(server: EmbeddedServer, name: str) -> Iterator[Database]:
+    """A schema of its own, set up and empty; dropped at the end."""
+    database = Database(server.dsn, name)
+    upgrade(database)
+    yield database
+    with database.connect("test") as connection:
+        connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
+
+
+def fill(database: Database) -> None:
+    """Texts, `demo-64` active, and `demo-256` ready to become so."""
+    with database.session("test") as connection:
+        add_chunks(connection, TEXTS)
+        ready_version(database, connection, "demo-64", "static:wordllama-64")
+        ready_version(database, connection, "demo-256", "static:wordllama-256")
+        cutover.run(connection, "demo-64", confirm="demo-64")
+
+
+def add_candidate(connection: Connection, key: str = "demo-new") -> None:
+    """A version that has no vectors yet."""
+    add(connection, key, "static:wordllama-64")
+
+
+def console(database: Database, **settings: object) -> RevectorApp:
+    """The app on a collection; it looks at the database four times a second."""
+    return RevectorApp(database, Settings(**{"refresh_s": 0.25, **settings}))  # type: ignore[arg-type]
+
+
+def shown(app: RevectorApp) -> str:
+    """What stands on the screen in front, line by line."""
+    strips = app.screen._compositor.render_strips(app.size)
+    return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips)
+
+
+async def until(
+    pilot: Pilot[None], condition: Callable[[], object], what: str = "", *, seconds: float = 20
+) -> None:
+    """Wait for a condition; fails with what is on the screen when it does not come true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what}\n{shown(pilot.app)}")  # type: ignore[arg-type]
+        await pilot.pause(0.02)
+    await pilot.pause()
+
+
+async def until_shown(pilot: Pilot[None], *texts: str) -> None:
+    """Wait until every text stands on the screen."""
+    app: RevectorApp = pilot.app  # type: ignore[assignment]
+
+    def all_there() -> bool:
+        lines = shown(app)
+        flat = " ".join(lines.split())  # a sentence may go on in the next line
+        return all(text in lines or text in flat for text in texts)
+
+    await until(pilot, all_there, f"on the screen: {texts}")
+
+
+async def until_gone(pilot: Pilot[None], text: str) -> None:
+    """Wait until a text is not on the screen any more."""
+    app: RevectorApp = pilot.app  # type: ignore[assignment]
+    await until(pilot, lambda: text not in shown(app), f"gone: {text}")
+
+
+async def type_text(pilot: Pilot[None], text: str) -> None:
+    """Type a text: the keys come as from a terminal, one at once after the other."""
+    for character in text:
+        pilot.app.post_message(events.Key(_character_to_key(character), character))
+    await pilot.pause()
+
+
+def active_of(database: Database) -> str:
+    """The key of the active version, as the database has it."""
+    with database.session("test") as connection:
+        row = connection.execute("SELECT version_key FROM embedding_versions WHERE active").fetchone()
+        return str(row[0]) if row else ""

@@ -1,0 +1,197 @@
+"""The one table of actions, and that nothing is offered beside it."""
+
+from __future__ import annotations
+
+import pytest
+from textual.binding import Binding
+
+from console.app import RevectorApp
+from core.database import Database
+from core.settings import Settings
+from screens.actions import ACTIONS, BY_ID, TABS, Action, offered, shown_keys
+from screens.footer import Footer
+from screens.help import listed
+from screens.palette import provider_of
+from screens.situation import Situation
+from tests.screens.frozen import NOWHERE, OVERVIEW, FrozenReader, check, comparison, situation
+from tests.screens.support import LARGE, shown, until
+
+
+def test_every_action_is_there_once() -> None:
+    assert len(BY_ID) == len(ACTIONS)
+    assert all(action.help.endswith(".") and action.label for action in ACTIONS)
+
+
+@pytest.mark.parametrize("tab", [key for key, _ in TABS])
+@pytest.mark.parametrize("typing", [False, True])
+@pytest.mark.parametrize("live", [False, True])
+def test_no_key_means_two_things(tab: str, typing: bool, live: bool) -> None:
+    moment = situation(
+        selection="embed-v2026-04", tab=tab, typing=typing, live=live, compared=True, cleared="embed-v2026-04"
+    )
+    taken: dict[str, str] = {}
+    for action in ACTIONS:
+        if offered(action, moment):
+            for key in shown_keys(action, moment):
+                assert key not in taken, f"{key} means {taken[key]} and {action.id}"
+                taken[key] = action.id
+
+
+@pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.id)
+async def test_every_action_has_its_handler(action: Action) -> None:
+    from console.app import make_pane
+
+    app = frozen_app()
+    target = app if action.tab is None else make_pane(action.tab, app.services)
+    assert callable(getattr(target, action.handler))
+
+
+def frozen_app(*, read_only: bool = False) -> RevectorApp:
+    database = Database(NOWHERE.dsn, NOWHERE.schema, read_only=read_only)
+    return RevectorApp(database, Settings(), reader=FrozenReader())
+
+
+def bound(app: RevectorApp) -> dict[str, str]:
+    """What keys do at this moment by the app's own bindings: key to action id."""
+    found = {}
+    for key, active in app.screen.active_bindings.items():
+        if active.node is app:
+            assert active.binding.action.startswith("act('"), f"{key} is not of the table"
+            found[key] = active.binding.action[5:-2]
+    return found
+
+
+def all_shown_bindings(app: RevectorApp) -> set[str]:
+    return {key for key, active in app.screen.active_bindings.items() if active.binding.show}
+
+
+@pytest.mark.parametrize("tab", [key for key, _ in TABS])
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_bindings_footer_help_and_palette_are_the_table(tab: str, read_only: bool) -> None:
+    app = frozen_app(read_only=read_only)
+    async with app.run_test(size=(200, 50)) as pilot:
+        await pilot.press(tab)
+        await until(pilot, lambda: app.tab == tab, "the tab")
+        moment = app.situation
+        offers = [action for action in ACTIONS if offered(action, moment)]
+        assert offers, "nothing is offered"
+
+        table = {key: action.id for action in offers for key in shown_keys(action, moment)}
+        del table["ctrl+c"]  # copies what is selected with the mouse; leaves when nothing is
+        assert bound(app) == table
+        for key in all_shown_bindings(app):
+            assert key in bound(app), f"{key} is shown and not of the table"
+        footer = app.query_one(Footer)
+        assert footer.visible_actions == sorted(
+            (action for action in offers if action.footer),
+            key=lambda action: (action.id in ("help", "quit"), ACTIONS.index(action)),
+        )
+        assert set(offers) <= set(listed(moment))
+        provider = provider_of(app.offers(moment), moment)(app.screen)
+        discovered = [hit async for hit in provider.discover()]
+        assert len(discovered) == len([action for action in offers if action.id != "palette"])
+        await pilot.press("question_mark")
+        await pilot.resize_terminal(110, 90)
+        await until(pilot, lambda: "Everywhere" in shown(app), "the help")
+        text = " ".join(shown(app).replace("│", " ").split())
+        for action in ACTIONS:
+            there = " ".join(action.help.split()) in text
+            assert there == (not (action.dangerous and read_only)), action.id
+
+
+async def test_dangerous_actions_are_not_there_in_read_only_mode() -> None:
+    app = frozen_app(read_only=True)
+    async with app.run_test(size=LARGE) as pilot:
+        await pilot.press("6")
+        app.panes["6"].show_check(check())  # type: ignore[attr-defined]
+        await until(pilot, lambda: app.situation.state.cleared, "all guards pass")
+        assert "cut-over" not in bound(app).values()
+        assert "u cut over" not in shown(app)
+        assert "READ ONLY" in shown(app)
+        await pilot.press("u", "R")
+        assert len(app.screen_stack) == 1
+        await app.action_act("cut-over")
+        await app.action_act("roll-back")
+        assert len(app.screen_stack) == 1
+    dangerous = {action.id for action in ACTIONS if action.dangerous}
+    assert dangerous == {"run", "pause", "cancel", "retry-failures", "cut-over", "roll-back"}
+
+
+@pytest.mark.parametrize(
+    ("action", "moment"),
+    [
+        ("to-cutover", situation(selection="embed-v2026-03")),
+        ("run", situation(selection="embed-v2026-04", tab="2")),
+        ("pause", situation(selection="embed-v2026-04", tab="2")),
+        ("cut-over", situation(tab="6", selection="embed-v2026-03", cleared="embed-v2026-03")),
+        ("quit", Situation()),
+        ("help", Situation()),
+    ],
+)
+def test_offered(action: str, moment: Situation) -> None:
+    assert offered(BY_ID[action], moment)
+
+
+@pytest.mark.parametrize(
+    ("action", "moment"),
+    [
+        ("to-cutover", situation(selection="embed-v2026-02")),
+        ("run", situation(selection="embed-v2026-04", tab="2", working=frozenset({"embed-v2026-04"}))),
+        ("pause", situation(selection="embed-v2026-03", tab="2")),
+        ("cut-over", situation(tab="6", selection="embed-v2026-03", cleared="embed-v2026-04")),
+        ("cut-over", situation(tab="6", selection="embed-v2026-03", cleared="embed-v2026-03", flipping=True)),
+        ("cut-over", situation(tab="6", selection="embed-v2026-03", cleared="embed-v2026-03", live=False)),
+        ("roll-back", situation(tab="6")),
+        ("details", situation(None)),
+        ("open-hit", situation(tab="3")),
+    ],
+)
+def test_not_offered(action: str, moment: Situation) -> None:
+    assert not offered(BY_ID[action], moment)
+
+
+async def test_the_palette_does_what_it_says() -> None:
+    app = frozen_app()
+    async with app.run_test(size=LARGE) as pilot:
+        await pilot.press("ctrl+p")
+        await until(pilot, lambda: len(app.screen_stack) == 2, "the palette")
+        await pilot.press(*"Show Log".replace(" ", ""))
+        await until(pilot, lambda: "Show Log" in shown(app), "the action is found")
+        await pilot.press("enter")
+        await until(pilot, lambda: app.tab == "8", "it is done")
+
+
+async def test_the_mouse_does_what_keys_do() -> None:
+    app = frozen_app()
+    async with app.run_test(size=LARGE) as pilot:
+        await pilot.click("TabBar", offset=(shown(app).split("\n")[1].index("6 Cutover"), 0))
+        await until(pilot, lambda: app.tab == "6", "a tab by a click")
+        await pilot.click("TabBar", offset=(2, 0))
+        await until(pilot, lambda: app.tab == "1", "and back")
+        await pilot.click("#versions", offset=(6, 2))
+        await until(pilot, lambda: app.selection == "embed-v2026-03", "a row by a click")
+        await pilot.click("Footer", offset=(shown(app).split("\n")[-1].index("backfill"), 0))
+        await until(pilot, lambda: app.tab == "2", "an action by a click into the footer")
+        await pilot.press("1")
+        await pilot.click("#versions", offset=(6, 2))
+        await until(pilot, lambda: len(app.screen_stack) == 2, "Enter by a click on the row under the cursor")
+
+
+async def test_letters_are_letters_while_somebody_types() -> None:
+    app = frozen_app()
+    async with app.run_test(size=LARGE) as pilot:
+        await pilot.press("3", "slash")
+        await until(pilot, lambda: app.situation.state.typing, "the query box has the focus")
+        await pilot.press("q", "1", "question_mark", "e")
+        assert app.query_one("QueryBox").value == "q1?e"  # type: ignore[attr-defined]
+        assert app.tab == "3"
+        assert "^q quit" in shown(app)
+        app.panes["3"].show_comparison(comparison())  # type: ignore[attr-defined]
+        await pilot.pause()
+        assert "q quit" in shown(app)
+
+
+def test_bindings_are_made_from_the_table() -> None:
+    bindings = [binding for binding in RevectorApp.BINDINGS if isinstance(binding, Binding)]
+    assert [binding.action for binding in bindings] == [f"act('{action.id}')" for action in ACTIONS]
+    assert OVERVIEW.active == "embed-v2026-02"

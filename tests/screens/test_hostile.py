@@ -1,0 +1,102 @@
+"""Documents, ids, notes and keys that try to do something to the terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from psycopg.types.json import Jsonb
+
+from console.app import RevectorApp
+from core import cutover
+from core.database import Database
+from core.embedded import EmbeddedServer
+from screens.compare import ComparePane
+from tests.screens.support import LARGE, SMALL, collection, console, shown, type_text, until, until_shown
+from tests.versions import add, add_chunks, ready_version
+
+HOSTILE = [
+    "[red]markup[/red] [@click=app.bell]click[/] [/unbalanced",
+    "\x1b[31mescape\x1b[2J\x1b]52;c;aGk=\x07 sequence",
+    "\u202edirection\u2066 override \u200bzero width",
+    "漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字 wide",
+    "Z" + "\u0336" * 60 + " combining",
+    "\x9b31m\x85 c1 controls \x7f",
+    "long " * 2_000,
+    "line one\x0b\x0cline two\rline three",
+]
+
+
+@pytest.fixture(scope="session")
+def hostile(server: EmbeddedServer) -> Iterator[Database]:
+    with collection(server, "hostile") as database:
+        with database.session("test") as connection:
+            add_chunks(connection, HOSTILE)
+            for key in ("demo-64", "demo-256"):
+                ready_version(database, connection, key, f"static:wordllama-{key[5:]}")
+            cutover.run(connection, "demo-64", confirm="demo-64", reason="[b]why\x1b[5m")
+            add(connection, "noted", notes="[blink]note\x1b[2J")
+            connection.execute(
+                """
+                INSERT INTO embedding_versions (version_key, encoder_name, encoder_revision, dimensions,
+                                                distance_metric)
+                VALUES (%s, '[b]encoder', %s, 64, 'cosine')
+                """,
+                ["[red]key\x1b[31m", "\u202er1"],
+            )
+            connection.execute(
+                "INSERT INTO audit_log (action, version_key, outcome, detail) VALUES (%s, 'x', 'done', %s)",
+                ["[b]act\x1b[2J", Jsonb({"[red]": "\x1b[31m\u202e"})],
+            )
+        yield database
+
+
+def nothing_obeyed(app: RevectorApp) -> None:
+    """No control or invisible character is on the screen, and every line has the screen's width."""
+    from rich.cells import cell_len
+
+    strips = app.screen._compositor.render_strips(app.size)
+    for strip in strips:
+        line = "".join(segment.text for segment in strip)
+        assert not re.search("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]", line), repr(line)
+        assert cell_len(line) == app.size.width, repr(line)
+        assert not any("click" in str(segment.style.meta) for segment in strip if segment.style), repr(line)
+
+
+@pytest.mark.parametrize("size", [LARGE, SMALL])
+async def test_it_is_shown_and_not_obeyed(hostile: Database, size: tuple[int, int]) -> None:
+    app = console(hostile)
+    async with app.run_test(size=size) as pilot:
+        await until_shown(pilot, "[red]key␛[3", "noted")
+        nothing_obeyed(app)
+        await pilot.press("end")
+        await until_shown(pilot, "‹202E›r1", "adopt [red]key␛[31m")
+        nothing_obeyed(app)
+        await pilot.press("up", "enter")
+        await until_shown(pilot, "[blink]note␛[2J")
+        nothing_obeyed(app)
+        await pilot.press("escape", "3", "slash")
+        await until(pilot, lambda: app.situation.state.typing, "the query box")
+        await type_text(pilot, "red")
+        await pilot.press("enter")
+        await until(pilot, lambda: app.situation.state.compared, "found")
+        await until_shown(pilot, "[red]markup[/red]", "␛[31mescape", "‹202E›direction", "Z̶̶̶‹0336›", "‹009B›31m")
+        nothing_obeyed(app)
+        pane = app.panes["3"]
+        assert isinstance(pane, ComparePane)
+        assert pane.comparison is not None
+        for _ in HOSTILE[: 4 if size == LARGE else 2]:
+            nothing_obeyed(app)
+            await pilot.press("enter")
+            await until(pilot, lambda: len(app.screen_stack) == 2, "a hit in full")
+            nothing_obeyed(app)
+            await pilot.press("escape", "down")
+            await pilot.pause()
+        await pilot.press("8")
+        await until_shown(pilot, "[b]act␛[2J")
+        nothing_obeyed(app)
+        await pilot.press("enter")
+        await until_shown(pilot, '"[red]": "\\u001b[31m‹202E›"')
+        nothing_obeyed(app)
+        assert "Unhandled" not in shown(app)

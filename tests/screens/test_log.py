@@ -1,0 +1,46 @@
+"""Tab 8: the audit log."""
+
+from __future__ import annotations
+
+from core import audit
+from core.database import Database
+from tests.screens.support import SMALL, console, shown, until, until_shown
+
+
+async def test_who_did_what(library: Database) -> None:
+    app = console(library)
+    async with app.run_test(size=SMALL) as pilot:
+        await until_shown(pilot, "demo-256")
+        await pilot.press("8")
+        await until_shown(pilot, "cutover", "versions add", "outcome")
+        first = shown(app).split("\n")[3]
+        assert "cutover" in first
+        assert "demo-64" in first
+        await pilot.press("enter")
+        await until_shown(pilot, "application", '"to": "demo-64"', "@")
+
+
+async def test_new_entries_come_to_the_top_and_the_cursor_stays(own_library: Database) -> None:
+    app = console(own_library)
+    async with app.run_test(size=SMALL) as pilot:
+        await until_shown(pilot, "demo-256")
+        await pilot.press("8", "down")
+        with own_library.session("test") as connection:
+            audit.record(
+                connection, "[red]act\x1b[31m", "demo-64", "refused", reason="why [b]not", detail={"figure": 7}
+            )
+        await until_shown(pilot, "[red]act␛[31m", "refused", "why [b]not")
+        assert "[red]act" in shown(app).split("\n")[3]
+        await pilot.press("enter")
+        await until(pilot, lambda: len(app.screen_stack) == 2, "an entry is open")
+        assert '"figure": 7' not in shown(app), "the cursor is still on the entry that it was on"
+        await pilot.press("escape", "home", "enter")
+        await until_shown(pilot, '"figure": 7')
+
+
+async def test_an_empty_log(database: Database) -> None:
+    app = console(database)
+    async with app.run_test(size=SMALL) as pilot:
+        await until_shown(pilot, "no active version")
+        await pilot.press("8")
+        await until_shown(pilot, "Nothing has been done")

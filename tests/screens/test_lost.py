@@ -1,0 +1,75 @@
+"""The database goes away while the console is open, and comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core import embedded
+from core.database import Database
+from core.migrations import upgrade
+from screens import reader
+from tests.screens.support import LARGE, SMALL, console, fill, shown, until, until_gone, until_shown
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A server of this test's own, to stop and start."""
+    yield tmp_path
+    embedded.stop(tmp_path)
+
+
+async def test_banner_greyed_data_no_action_and_recovery(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "_LONGEST_PAUSE_S", 0.3)
+    database = Database(embedded.start(home).dsn, "docs", embedded=True)
+    upgrade(database)
+    fill(database)
+    app = console(database)
+    async with app.run_test(size=LARGE) as pilot:
+        await until_shown(pilot, "demo-256", "↵ details")
+        await pilot.press("down", "6")
+        await until_shown(pilot, "5 of 5 pass", "u cut over")
+
+        embedded.stop(home)
+        await until_shown(pilot, "✗ Cannot reach the database", "s old; no action is possible", "r try again now")
+        assert "○" in shown(app).split("\n")[0]
+        assert "5 of 5 pass" in shown(app), "the last data stays"
+        assert app.body.has_class("-old")
+        assert app.body.styles.opacity < 1
+        await until_gone(pilot, "u cut over")
+        await pilot.press("u", "R", "g")
+        assert len(app.screen_stack) == 1
+        await pilot.press("1")
+        await until_shown(pilot, "[1 Versions]")
+        assert "b backfill" not in shown(app)
+        await pilot.resize_terminal(*SMALL)
+        await until_shown(pilot, "✗ Cannot reach the database")
+
+        embedded.start(home)
+        await until_gone(pilot, "✗ Cannot reach")
+        await until_shown(pilot, "●", "b backfill")
+        assert not app.body.has_class("-old")
+        await pilot.press("6")
+        await until_shown(pilot, "5 of 5 pass", "u cut over")
+
+
+async def test_a_search_goes_on_after_its_connection_was_killed(library: Database) -> None:
+    from tests.screens.test_compare import search
+    from tests.screens.test_reader import kill_console
+
+    app = console(library)
+    async with app.run_test(size=SMALL) as pilot:
+        pane = await search(pilot, "refund")
+        first = pane.comparison
+        before = app.reader._round.connection  # type: ignore[attr-defined]
+        kill_console(library)
+        await until(
+            pilot,
+            lambda: app.reader._round.connection not in (None, before) and not app.reader.latest.lost,  # type: ignore[attr-defined]
+            "reads again",
+        )
+        await pilot.press("plus")
+        await until(pilot, lambda: pane.comparison is not first, "searched again")
+        await until_shown(pilot, "overlap@15")
