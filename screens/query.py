@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
+from textual import events
 from textual.widgets import Input
 
 _MOST_QUERIES = 200
@@ -40,6 +41,12 @@ class QueryBox(LineBox):
         self._history: list[str] = []
         self._place = 0
         self._unsent = ""
+
+    def _on_key(self, event: events.Key) -> None:
+        """The key that leads to the box, pressed in the empty box, is no text: no query begins with it."""
+        if event.key == "slash" and not self.value:
+            event.prevent_default()
+            event.stop()
 
     def remember(self, query: str) -> None:
         """Put a query that was sent at the end of the history."""

@@ -139,6 +139,25 @@ async def test_leaving_asks_and_pauses_what_runs_here(candidate: Database, slow:
     assert state_of(candidate, "demo-new") == "paused"
 
 
+async def test_leaving_a_small_terminal_does_not_cut_the_backfill_off(
+    candidate: Database, slow: SlowEncoder
+) -> None:
+    app = console(candidate, batch_size=4)
+    async with app.run_test(size=SMALL) as pilot:
+        await go_to_candidate(pilot, app)
+        await pilot.press("r")
+        await until_shown(pilot, "─  running in this console")
+        await pilot.resize_terminal(60, 20)
+        await until_shown(pilot, "Too small")
+        await pilot.press("q")
+        await until_shown(pilot, "A backfill runs here")
+        assert not app._exit
+        await pilot.resize_terminal(*SMALL)
+        await until_shown(pilot, "─  running in this console")
+        slow.let_go()
+        await until(pilot, lambda: not app.services.backfills.working, "all is done")
+
+
 async def test_cancelling_takes_the_typed_key(candidate: Database, slow: SlowEncoder) -> None:
     app = console(candidate, batch_size=4)
     async with app.run_test(size=SMALL) as pilot:

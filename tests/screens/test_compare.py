@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from textual import events
 from textual.pilot import Pilot
 
 from console.app import RevectorApp
@@ -131,6 +132,15 @@ async def test_queries_before_come_back(library: Database) -> None:
         await until(pilot, lambda: isinstance(app.focused, HitList), "back in the results")
 
 
+async def test_what_is_pasted_into_the_query_is_text(library: Database) -> None:
+    app = console(library)
+    async with app.run_test(size=SMALL) as pilot:
+        await until_shown(pilot, "demo-256")
+        await pilot.press("3", "slash")
+        app.post_message(events.Paste("ro\x1b[31mtate \u202ea key\nsecond line"))
+        await until(pilot, lambda: app.query_one(QueryBox).value == "ro[31mtate a key", "without controls")
+
+
 async def test_the_next_disagreement(library: Database) -> None:
     app = console(library)
     async with app.run_test(size=SMALL) as pilot:
@@ -236,3 +246,13 @@ async def test_one_version_alone_cannot_be_compared(own_library: Database) -> No
         await until_shown(pilot, "demo-64")
         await pilot.press("3")
         await until_shown(pilot, "Two versions with vectors are needed")
+
+
+async def test_the_slash_that_leads_to_the_box_is_no_text(library: Database) -> None:
+    app = console(library)
+    async with app.run_test(size=SMALL) as pilot:
+        await until_shown(pilot, "demo-256")
+        await pilot.press("3")
+        await until(pilot, lambda: app.tab == "3", "the tab")
+        await pilot.press("slash", "slash", *"a/b")
+        await until(pilot, lambda: app.query_one(QueryBox).value == "a/b", "the query")

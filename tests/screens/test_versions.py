@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from core.database import Database
+from core.index import IndexState
+from core.registry import Version, VersionStatus
 from screens.advice import next_step
+from screens.versions import index_word
 from tests.screens.frozen import OVERVIEW, job, situation, version
 from tests.screens.support import LARGE, SMALL, TEXTS, add_candidate, console, shown, until, until_shown
 from tests.versions import add_chunks
@@ -68,6 +73,26 @@ async def test_an_empty_collection_says_what_to_do(database: Database) -> None:
 
 
 @pytest.mark.parametrize(
+    ("state", "build", "expected"),
+    [
+        (IndexState("i", False, False, 0), None, "none"),
+        (IndexState("i", True, True, 6_600_000), None, "6.6 MB"),
+        (IndexState("i", True, False, 6_600_000), None, "invalid"),
+        (IndexState("i", True, False, 0), ("loading tuples", 50, 200), "build 25 %"),
+        (IndexState("i", True, False, 0), ("initializing", 0, 0), "building"),
+    ],
+)
+def test_the_index_in_one_word(state: IndexState, build: tuple[str, int, int] | None, expected: str) -> None:
+    status = OVERVIEW.versions[1]
+    overview = replace(
+        OVERVIEW,
+        indexes={status.version.version_key: state},
+        builds={status.version.version_key: build} if build else {},
+    )
+    assert index_word(situation(overview), status) == expected
+
+
+@pytest.mark.parametrize(
     ("status", "extra", "expected"),
     [
         (version(2, "k", 64, "registered"), {}, "Backfill it (it runs with: press 2, then r)."),
@@ -84,13 +109,7 @@ async def test_an_empty_collection_says_what_to_do(database: Database) -> None:
         (version(2, "k", 64, "registered"), {"no_encoder": True}, "revector versions adopt k --encoder SPEC"),
     ],
 )
-def test_the_next_step(status: object, extra: dict[str, object], expected: str) -> None:
-    from dataclasses import replace
-
-    from core.index import IndexState
-    from core.registry import Version, VersionStatus
-
-    assert isinstance(status, Version)
+def test_the_next_step(status: Version, extra: dict[str, object], expected: str) -> None:
     if "no_encoder" in extra:
         status = replace(status, encoder_spec="")
     found = VersionStatus(status, 10, int(str(extra.get("missing", 0))), int(str(extra.get("failed", 0))))
