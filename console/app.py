@@ -50,6 +50,7 @@ class RevectorApp(App[None], inherit_bindings=False):
     #body.-old { opacity: 55%; }
     #body.-none { display: none; }
     Trouble.-shown { display: block; }
+    SearchIcon { display: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(",".join(action.keys), f"act('{action.id}')", action.label, show=action.footer)
@@ -249,8 +250,11 @@ class RevectorApp(App[None], inherit_bindings=False):
     # -- leaving ------------------------------------------------------------------------------------------
 
     def on_too_small_left(self) -> None:
-        """q in a terminal that is too small."""
-        self.leave()
+        """q in a terminal that is too small; there is no room for a question."""
+        if self.services.backfills.working and isinstance(self.screen, TooSmall):
+            self.screen.refuse("A backfill runs here:\nmake it larger to quit.")
+        else:
+            self.leave()
 
     def leave(self) -> None:
         """End the console; asks first when a backfill runs in it."""

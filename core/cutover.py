@@ -232,7 +232,7 @@ def _complete(connection: Connection, version: Version) -> Guard:
         return Guard("complete", "fail", f"{figures}; no backfill has finished yet", run_it)
     if failed:
         return Guard(
-            "complete", "fail", f"{failed} chunks could not be embedded",
+            "complete", "fail", f"chunks that could not be embedded: {failed:,}",
             f"revector backfill failures {version.version_key}",
         )  # fmt: skip
     if missing > 0 or waiting:

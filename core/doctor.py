@@ -81,7 +81,7 @@ def _version(connection: Connection, settings: Settings, status: VersionStatus) 
             Finding(
                 name,
                 "fail" if version.active else "inconclusive",
-                f"{status.missing:,} chunks missing",
+                f"chunks missing: {status.missing:,}",
                 f"revector backfill run {version.version_key}",
             )
         )

@@ -211,7 +211,7 @@ def build(connection: Connection, version: Version, settings: Settings) -> Index
     """Build the version's index beside running writes, then ANALYZE; a valid one is kept as it is.
 
     CONCURRENTLY, so outside a transaction; what a build that was cut off left behind is dropped first.
-    Raises RefusedError when the version has no table yet or a build is running already.
+    Raises RefusedError when the version has no table yet or is not complete, or a build is running already.
     """
     state = inspect(connection, version)
     if state.valid:
@@ -220,6 +220,14 @@ def build(connection: Connection, version: Version, settings: Settings) -> Index
     if fetch_one(connection, "SELECT to_regclass(%s)", [version.table_name])[0] is None:
         raise RefusedError(
             f"Version {version.version_key} has no vectors yet.", f"revector backfill run {version.version_key}"
+        )
+    (complete,) = fetch_one(
+        connection, "SELECT completed_at IS NOT NULL FROM embedding_versions WHERE id = %s", [version.id]
+    )
+    if not complete:
+        raise RefusedError(
+            f"Version {version.version_key} is not complete: loading into an index takes many times as long.",
+            f"Finish the load, which builds the index after it: revector backfill run {version.version_key}",
         )
     with _one_build(connection, version):
         if inspect(connection, version).exists:

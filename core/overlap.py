@@ -22,20 +22,20 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Move:
-    """Where an item stands in one list (`rank`, from 1) and in the other (None: it is new there)."""
+    """How an item's rank changes from the primary (`before`, from 1) to the candidate (`after`); None: not there."""
 
-    rank: int
-    other_rank: int | None
+    before: int | None
+    after: int | None
 
     @property
     def label(self) -> str:
-        """`▲2` two ranks better than in the other list, `▼3` worse, `=` the same, `new` not there."""
-        if self.other_rank is None:
+        """`▲2` the candidate ranks it two higher, `▼3` three lower, `=` alike, `new` it came, `gone` it left."""
+        if self.before is None:
             return "new"
-        if self.other_rank == self.rank:
-            return "="
-        change = self.other_rank - self.rank
-        return f"▲{change}" if change > 0 else f"▼{-change}"
+        if self.after is None:
+            return "gone"
+        change = self.before - self.after
+        return "=" if change == 0 else f"▲{change}" if change > 0 else f"▼{-change}"
 
 
 def compare(first: Sequence[Hashable], second: Sequence[Hashable], k: int) -> Overlap:
@@ -118,7 +118,11 @@ def kendall_tau(first: Sequence[Hashable], second: Sequence[Hashable]) -> float 
     return (2 * concordant - pairs) / pairs
 
 
-def moves(first: Sequence[Hashable], second: Sequence[Hashable]) -> list[Move]:
-    """For every item of `first`, in order, where it stands in `second`."""
-    rank = {item: position for position, item in enumerate(second, 1)}
-    return [Move(position, rank.get(item)) for position, item in enumerate(first, 1)]
+def moves(primary: Sequence[Hashable], candidate: Sequence[Hashable]) -> tuple[list[Move], list[Move]]:
+    """The move of every item of the primary, in its order, and of every item of the candidate, in its."""
+    before = {item: rank for rank, item in enumerate(primary, 1)}
+    after = {item: rank for rank, item in enumerate(candidate, 1)}
+    return (
+        [Move(before[item], after.get(item)) for item in primary],
+        [Move(before.get(item), after[item]) for item in candidate],
+    )

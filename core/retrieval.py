@@ -69,13 +69,13 @@ class Comparison:
 
     @property
     def primary_moves(self) -> list[ranks.Move]:
-        """For each hit of the primary, where the candidate has it."""
-        return ranks.moves(_keys(self.primary), _keys(self.candidate))
+        """For each hit of the primary, where it goes in the candidate."""
+        return ranks.moves(_keys(self.primary), _keys(self.candidate))[0]
 
     @property
     def candidate_moves(self) -> list[ranks.Move]:
-        """For each hit of the candidate, where the primary had it."""
-        return ranks.moves(_keys(self.candidate), _keys(self.primary))
+        """For each hit of the candidate, where it comes from in the primary."""
+        return ranks.moves(_keys(self.primary), _keys(self.candidate))[1]
 
     @property
     def overlap_by_depth(self) -> list[float]:

@@ -198,8 +198,8 @@ class CutoverPane(Pane):
         if target is None:
             return
         before, after = key_of(self.situation.active), target.version.version_key
-        loss = f"{chunks(target.missing)}, until its backfill has run" if target.missing else "nothing"
-        question = self._question("Roll back", before, after, ("not found", loss))
+        loss = f"{chunks(target.missing)}: not found until its backfill has run" if target.missing else "no chunk"
+        question = self._question("Roll back", before, after, ("lacks", loss))
 
         def flip(answer: Answer) -> Flip:
             from core import cutover

@@ -58,7 +58,8 @@ def _side(result: SearchResult, moves: list[Move]) -> dict[str, Any]:
         "encode_s": result.encode_s,
         "search_s": result.search_s,
         "hits": [
-            {**asdict(hit), "other_rank": move.other_rank} for hit, move in zip(result.hits, moves, strict=True)
+            {**asdict(hit), "primary_rank": move.before, "candidate_rank": move.after}
+            for hit, move in zip(result.hits, moves, strict=True)
         ],
     }
 
@@ -68,8 +69,8 @@ def as_csv(comparison: Comparison) -> str:
     file = io.StringIO()
     writer = csv.writer(file)
     writer.writerow(
-        ["query", "side", "version_key", "rank", "other_rank", "chunk_id", "semantic_key", "source_id", "distance",
-         "content"]
+        ["query", "side", "version_key", "primary_rank", "candidate_rank", "chunk_id", "semantic_key", "source_id",
+         "distance", "content"]
     )  # fmt: skip
     writer.writerows(_lines(comparison))
     return file.getvalue()
@@ -82,6 +83,6 @@ def _lines(comparison: Comparison) -> Iterator[list[Any]]:
     ):
         for hit, move in zip(result.hits, moves, strict=True):
             yield [
-                comparison.query, side, result.version_key, hit.rank, move.other_rank, hit.chunk_id,
+                comparison.query, side, result.version_key, move.before, move.after, hit.chunk_id,
                 hit.semantic_key, hit.source_id, hit.distance, hit.content,
             ]  # fmt: skip

@@ -75,7 +75,7 @@ def _row(hit: Hit, move: Move) -> Row:
 
 
 def move_text(move: Move) -> Text:
-    """`▲2`, `▼3`, `=` or `new`; the sign says it, the colour repeats it."""
+    """`▲2`, `▼3`, `=`, `new` or `gone`; the sign says it, the colour repeats it."""
     label = move.label
-    style = {"▲": GOOD, "▼": BAD, "=": FAINT}.get(label[0], TITLE)
+    style = {"▲": GOOD, "▼": BAD, "g": BAD, "=": FAINT}.get(label[0], TITLE)
     return Text(f"{label:>4}", style)

@@ -42,7 +42,7 @@ class QueryBox(LineBox):
         self._place = 0
         self._unsent = ""
 
-    def _on_key(self, event: events.Key) -> None:
+    async def _on_key(self, event: events.Key) -> None:
         """The key that leads to the box, pressed in the empty box, is no text: no query begins with it."""
         if event.key == "slash" and not self.value:
             event.prevent_default()

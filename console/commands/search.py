@@ -159,13 +159,13 @@ def result_document(result: SearchResult) -> dict[str, Any]:
 
 
 def _side(result: SearchResult, moves: Sequence[Move]) -> list[tuple[object, str, str]]:
-    return [(move.rank, move.label, hit.source_id) for move, hit in zip(moves, result.hits, strict=True)]
+    return [(hit.rank, move.label, hit.source_id) for move, hit in zip(moves, result.hits, strict=True)]
 
 
 def _with_moves(result: SearchResult, moves: Sequence[Move]) -> dict[str, Any]:
     document = result_document(result)
     for hit, move in zip(document["hits"], moves, strict=True):
-        hit["other_rank"] = move.other_rank
+        hit |= {"primary_rank": move.before, "candidate_rank": move.after}
     return document
 
 

@@ -152,4 +152,4 @@ def test_the_doctor_names_what_is_wrong(database: Database, empty_database: Data
 
         index.drop(connection, version)
     details = [f.detail for f in examine(database, settings) if f.name == "version v1"]
-    assert details == ["1 chunks missing", "it has no index"]
+    assert details == ["chunks missing: 1", "it has no index"]

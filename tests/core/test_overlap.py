@@ -80,7 +80,9 @@ def test_overlap_at_a_depth_beyond_both_lists() -> None:
 
 
 def test_moves_say_where_an_item_came_from() -> None:
-    assert [m.label for m in moves(["a", "b", "c", "d"], ["b", "a", "c"])] == ["▲1", "▼1", "=", "new"]
+    primary, candidate = moves(["a", "b", "c", "d"], ["x", "a", "c", "b"])
+    assert [move.label for move in primary] == ["▼1", "▼2", "=", "gone"]
+    assert [move.label for move in candidate] == ["new", "▼1", "=", "▼2"]
 
 
 def test_compare_cuts_at_k_and_refuses_a_repeated_item() -> None:

@@ -113,6 +113,12 @@ def test_a_build_that_was_cut_off_is_done_again(database: Database, connection: 
     assert index.build(connection, version, Settings()).valid
 
 
+def test_an_index_is_not_built_before_the_load(connection: Connection) -> None:
+    version = add(connection, "v1")
+    with pytest.raises(RefusedError, match="not complete"):
+        index.build(connection, version, Settings())
+
+
 def test_one_build_at_a_time(database: Database, connection: Connection) -> None:
     add_chunks(connection, NUMBERS)
     version = add(connection, "v1")
@@ -187,5 +193,6 @@ def test_a_comparison_shows_moves_and_overlap(database: Database, connection: Co
     keys = [[hit.semantic_key for hit in result.hits] for result in (found.primary, found.candidate)]
     assert found.overlap.overlap == len(set(keys[0]) & set(keys[1])) / 10 == found.overlap_by_depth[-1]
     for hit, move in zip(found.candidate.hits, found.candidate_moves, strict=True):
-        assert move.other_rank == (keys[0].index(hit.semantic_key) + 1 if hit.semantic_key in keys[0] else None)
+        assert move.after == hit.rank
+        assert move.before == (keys[0].index(hit.semantic_key) + 1 if hit.semantic_key in keys[0] else None)
     assert second.dimensions == 256

@@ -147,7 +147,7 @@ async def test_the_next_disagreement(library: Database) -> None:
         pane = await search(pilot)
         assert pane.comparison is not None
         primary = app.query_one("#primary", HitList)
-        others = [move.rank - 1 for move in pane.comparison.primary_moves if move.label != "="]
+        others = [place for place, move in enumerate(pane.comparison.primary_moves) if move.label != "="]
         expected = next((place for place in others if place > 0), others[0])
         await pilot.press("n")
         await until(pilot, lambda: primary.cursor_row == expected, "on the next one")
@@ -208,8 +208,9 @@ async def test_exports_overwrite_nothing_and_say_where(library: Database, clean_
 
 def test_a_csv_is_read_as_it_was_written() -> None:
     rows = list(csv.DictReader(as_csv(comparison()).splitlines(keepends=True)))
-    assert rows[0]["other_rank"] == "3"
-    assert [row["other_rank"] for row in rows if row["source_id"] == "guide/6.md"] == [""]
+    assert (rows[0]["primary_rank"], rows[0]["candidate_rank"]) == ("1", "3")
+    assert "" in [row["candidate_rank"] for row in rows if row["side"] == "primary"]
+    assert "" in [row["primary_rank"] for row in rows if row["side"] == "candidate"]
     assert "\x1b[31m" in rows[3]["content"]
 
 

@@ -63,7 +63,9 @@ async def test_cut_over_and_roll_back(own_library: Database, size: tuple[int, in
             add_chunks(connection, ["came later", "and later"])
         await until_shown(pilot, "demo-64, which lacks 2 chunks")
         await pilot.press("R")
-        await until_shown(pilot, "Roll back", "demo-256 → demo-64", "2 chunks, until its backfill has run")
+        await until_shown(
+            pilot, "Roll back", "demo-256 → demo-64", "2 chunks: not found until its backfill has run"
+        )
         await confirm(pilot, "demo-64")
         await until_shown(pilot, "✓ Rolled back: demo-256 → demo-64 in", "find 2 chunks: run its backfill")
         assert active_of(own_library) == "demo-64"

@@ -78,7 +78,8 @@ def test_what_is_in_the_documents(library: Revector) -> None:
     assert (compared["primary"]["version_key"], compared["candidate"]["version_key"]) == ("v1", "v2")
     assert compared["overlap"].keys() == {"k", "overlap", "jaccard", "rbo", "kendall_tau"}
     ranks = {hit["chunk_id"]: hit["rank"] for hit in compared["primary"]["hits"]}
-    assert all(hit["other_rank"] == ranks.get(hit["chunk_id"]) for hit in compared["candidate"]["hits"])
+    for hit in compared["candidate"]["hits"]:
+        assert (hit["primary_rank"], hit["candidate_rank"]) == (ranks.get(hit["chunk_id"]), hit["rank"])
 
     guards = document("cutover", "check", "v2")["guards"]
     assert all(guard.keys() == {"name", "verdict", "detail", "remedy"} for guard in guards)
