@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import events
@@ -119,10 +120,11 @@ class RevectorApp(App[None], inherit_bindings=False):
             typing=isinstance(self.screen_stack[0].focused, Input),
             working=self.services.backfills.working,
             compared=compare is not None and compare.comparison is not None,
-            cleared=cutover.cleared if cutover else None,
             flipping=cutover is not None and cutover.flipping,
         )
-        return Situation(reading.overview, self.selection, state)
+        situation = Situation(reading.overview, self.selection, state)
+        cleared = cutover.cleared(situation) if cutover else None
+        return replace(situation, state=replace(state, cleared=cleared))
 
     def draw(self) -> None:
         """Draw this moment: the frame and the tab in front, as one update of the screen."""

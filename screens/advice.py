@@ -11,7 +11,7 @@ def next_step(situation: Situation, status: VersionStatus) -> str:
     """What to do with a version now, with the keys that do it."""
     version = status.version
     job = situation.job(status)
-    run = "it runs with: press 2, then r" if not situation.state.read_only else "this console is read-only"
+    run = "press 2, then r" if not situation.state.read_only else "not in this console, which is read-only"
     key = printable(version.version_key)
     if not version.encoder_spec:
         return f"It names no encoder: revector versions adopt {key} --encoder SPEC"
@@ -22,16 +22,16 @@ def next_step(situation: Situation, status: VersionStatus) -> str:
     if status.failed:
         return f"{chunks(status.failed)} could not be embedded: press 2, then f."
     if version.state == "retired":
-        return f"It is retired. To use it again, backfill it ({run})."
+        return f"It is retired. To use it again, backfill it: {run}."
     if job is not None and job.state in ("paused", "interrupted", "failed", "cancelled"):
-        return f"Its backfill is {job.state}. Go on with it ({run})."
+        return f"Its backfill is {job.state}. Go on with it: {run}."
     if version.completed_at is None:
-        return f"Backfill it ({run})."
+        return f"Backfill it: {run}."
     if status.missing:
-        return f"{chunks(status.missing)} came since its backfill. Take them up ({run})."
+        return f"{chunks(status.missing)} came since its backfill. Take them up: {run}."
     index = situation.index(status)
     if index is None or not index.valid:
-        return f"Its index is missing: a run of the backfill builds it ({run})."
+        return f"Its index is missing: a run of the backfill builds it: {run}."
     if version.active:
         return "It answers users, and lacks nothing."
     if situation.overview and situation.overview.rollback_to == version.version_key:

@@ -59,11 +59,10 @@ class CutoverPane(Pane):
         yield Static(id="outcome", markup=False)
         yield Buttons("6")
 
-    @property
-    def cleared(self) -> str | None:
-        """The version whose guards all pass, by a check of what is in the database now."""
+    def cleared(self, situation: Situation) -> str | None:
+        """The version whose guards all pass, by a check of what this snapshot shows."""
         check = self._check
-        fresh = check is not None and self._checked == _facts_of(self.situation)
+        fresh = check is not None and self._checked == _facts_of(situation)
         return check.version_key if check is not None and check.ready and fresh else None
 
     def show(self, situation: Situation) -> None:

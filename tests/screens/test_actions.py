@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from textual.binding import Binding
 
@@ -99,20 +101,27 @@ async def test_bindings_footer_help_and_palette_are_the_table(tab: str, read_onl
             assert there == (not (action.dangerous and read_only)), action.id
 
 
-async def test_dangerous_actions_are_not_there_in_read_only_mode() -> None:
-    app = frozen_app(read_only=True)
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_dangerous_actions_are_not_there_in_read_only_mode(read_only: bool) -> None:
+    reader = FrozenReader(replace(OVERVIEW, rollback_to="embed-v2026-04"))
+    database = Database(NOWHERE.dsn, NOWHERE.schema, read_only=read_only)
+    app = RevectorApp(database, Settings(), reader=reader)
     async with app.run_test(size=LARGE) as pilot:
-        await pilot.press("6")
+        await pilot.press("down", "6")
+        await until(pilot, lambda: app.selection == "embed-v2026-03" and app.tab == "6", "the candidate")
+        await app.workers.wait_for_complete()
+        await pilot.pause()
         app.panes["6"].show_check(check())  # type: ignore[attr-defined]
         await until(pilot, lambda: app.situation.state.cleared, "all guards pass")
-        assert "cut-over" not in bound(app).values()
-        assert "u cut over" not in shown(app)
-        assert "READ ONLY" in shown(app)
-        await pilot.press("u", "R")
-        assert len(app.screen_stack) == 1
-        await app.action_act("cut-over")
-        await app.action_act("roll-back")
-        assert len(app.screen_stack) == 1
+        assert ("READ ONLY" in shown(app)) == read_only
+        for action, words in (("cut-over", "u cut over"), ("roll-back", "R roll back")):
+            assert (action in bound(app).values()) != read_only
+            assert shown(app).count(words) == (0 if read_only else 2), "footer and button"
+            await app.action_act(action)
+            assert len(app.screen_stack) == (1 if read_only else 2)
+            await pilot.press("escape")
+        await pilot.press("u")
+        assert len(app.screen_stack) == (1 if read_only else 2)
     dangerous = {action.id for action in ACTIONS if action.dangerous}
     assert dangerous == {"run", "pause", "cancel", "retry-failures", "cut-over", "roll-back"}
 

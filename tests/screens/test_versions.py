@@ -95,7 +95,7 @@ def test_the_index_in_one_word(state: IndexState, build: tuple[str, int, int] | 
 @pytest.mark.parametrize(
     ("status", "extra", "expected"),
     [
-        (version(2, "k", 64, "registered"), {}, "Backfill it (it runs with: press 2, then r)."),
+        (version(2, "k", 64, "registered"), {}, "Backfill it: press 2, then r."),
         (version(2, "k", 64, "registered"), {"job": "running"}, "Its backfill is running: press 2 to watch."),
         (version(2, "k", 64, "registered"), {"job": "paused"}, "Its backfill is paused. Go on with it"),
         (version(2, "k", 64, "loaded"), {"failed": 3}, "3 chunks could not be embedded: press 2, then f."),
@@ -105,7 +105,7 @@ def test_the_index_in_one_word(state: IndexState, build: tuple[str, int, int] | 
         (version(2, "k", 64, "ready"), {"index": True, "missing": 5}, "5 chunks came since its backfill."),
         (version(2, "k", 64, "previous"), {"index": True, "rollback": True}, "press 6, then R to roll back"),
         (version(2, "k", 64, "retired"), {}, "It is retired."),
-        (version(2, "k", 64, "registered"), {"read_only": True}, "this console is read-only"),
+        (version(2, "k", 64, "registered"), {"read_only": True}, "not in this console, which is read-only"),
         (version(2, "k", 64, "registered"), {"no_encoder": True}, "revector versions adopt k --encoder SPEC"),
     ],
 )
