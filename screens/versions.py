@@ -21,9 +21,9 @@ from screens.theme import CAUTION, GOOD
 _COLUMNS = (
     Column("", 1),
     Column("version"),
-    Column("encoder", 28, from_width=100),
+    Column("encoder", 28, from_width=112),
     Column("dims", 5, right=True),
-    Column("metric", 6),
+    Column("metric", 6, from_width=88),
     Column("state", 11),
     Column("embedded", 10, right=True),
     Column("missing", 9, right=True),

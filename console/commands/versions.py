@@ -186,8 +186,11 @@ def _show_version(console: Console, status: VersionStatus) -> None:
 
 
 def status_document(status: VersionStatus) -> dict[str, Any]:
-    """A version in JSON, with the keys of the command line's contract."""
-    version = status.version
+    """A version and its counts in JSON, with the keys of the command line's contract."""
+    return _version_document(status.version) | {"embedded": status.embedded, "missing": status.missing}
+
+
+def _version_document(version: Version) -> dict[str, Any]:
     return {
         "version_key": version.version_key,
         "encoder": version.encoder_spec or version.encoder_name,
@@ -196,19 +199,8 @@ def status_document(status: VersionStatus) -> dict[str, Any]:
         "metric": version.distance_metric,
         "state": version.state,
         "active": version.active,
-        "embedded": status.embedded,
-        "missing": status.missing,
     }
 
 
 def _answer_one(version: Version, as_json: bool, text: str) -> None:
-    document = {
-        "version_key": version.version_key,
-        "encoder": version.encoder_spec or version.encoder_name,
-        "revision": version.encoder_revision,
-        "dimensions": version.dimensions,
-        "metric": version.distance_metric,
-        "state": version.state,
-        "active": version.active,
-    }
-    answer(document, as_json, lambda console: console.print(plain(text)))
+    answer(_version_document(version), as_json, lambda console: console.print(plain(text)))

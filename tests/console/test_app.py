@@ -32,9 +32,15 @@ from tests.screens.support import (
     until,
     until_gone,
     until_shown,
+    wait_in_small_steps,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_in_small_steps(monkeypatch)
 
 
 @pytest.fixture

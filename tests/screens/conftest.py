@@ -8,7 +8,14 @@ import pytest
 
 from core.database import Database
 from core.embedded import EmbeddedServer
-from tests.screens.support import collection, fill
+from tests.screens.support import collection, fill, wait_in_small_steps
+
+
+@pytest.fixture(autouse=True)
+def _small_steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for pictures, which are taken when the Pilot says that all is at rest."""
+    if "snap_compare" not in request.fixturenames:
+        wait_in_small_steps(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
 from psycopg import sql
 from textual import events
 from textual.keys import _character_to_key
@@ -39,6 +40,12 @@ TEXTS = [
     "Embedding models\nA model turns text into a vector; two models' vectors cannot be compared.",
     "Data retention\nLogs are kept for thirty days, invoices for ten years.",
 ]
+
+
+def wait_in_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Textual's Pilot look four times as often whether the app has come to rest: it does so for each key."""
+    monkeypatch.setattr("textual._wait.SLEEP_GRANULARITY", 1 / 200)
+    monkeypatch.setattr("textual._wait.SLEEP_IDLE", 1 / 1_000)
 
 
 @contextmanager

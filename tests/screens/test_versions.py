@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 
+from console.app import RevectorApp
 from core.database import Database
 from core.index import IndexState
 from core.registry import Version, VersionStatus
+from core.settings import Settings
 from screens.advice import next_step
 from screens.versions import index_word
-from tests.screens.frozen import OVERVIEW, job, situation, version
+from tests.screens.frozen import NOWHERE, OVERVIEW, FrozenReader, job, situation, version
 from tests.screens.support import LARGE, SMALL, TEXTS, add_candidate, console, shown, until, until_shown
 from tests.versions import add_chunks
 
@@ -122,3 +124,10 @@ def test_the_next_step(status: Version, extra: dict[str, object], expected: str)
         rollback_to="k" if "rollback" in extra else None,
     )
     assert expected in next_step(situation(overview, read_only="read_only" in extra), found)
+
+
+@pytest.mark.parametrize("width", [80, 99, 100, 111, 112, 119, 140])
+async def test_no_width_cuts_the_version_keys(width: int) -> None:
+    app = RevectorApp(NOWHERE, Settings(), reader=FrozenReader())
+    async with app.run_test(size=(width, 30)) as pilot:
+        await until_shown(pilot, *(f" {s.version.version_key} " for s in OVERVIEW.versions))
