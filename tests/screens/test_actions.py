@@ -16,7 +16,7 @@ from screens.help import listed
 from screens.palette import provider_of
 from screens.situation import Situation
 from tests.screens.frozen import NOWHERE, OVERVIEW, FrozenReader, check, comparison, situation
-from tests.screens.support import LARGE, shown, until
+from tests.screens.support import LARGE, shown, until, until_shown
 
 
 def test_every_action_is_there_once() -> None:
@@ -182,6 +182,7 @@ async def test_the_mouse_does_what_keys_do() -> None:
         await pilot.click("Footer", offset=(shown(app).split("\n")[-1].index("backfill"), 0))
         await until(pilot, lambda: app.tab == "2", "an action by a click into the footer")
         await pilot.press("1")
+        await until_shown(pilot, "[1 Versions]", "embed-v2026-03")
         await pilot.click("#versions", offset=(6, 2))
         await until(pilot, lambda: len(app.screen_stack) == 2, "Enter by a click on the row under the cursor")
 
