@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,9 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+_BAR_S = 0.5
+"""Between two looks at the job for the progress bar."""
 
 NoIndex = Annotated[bool, typer.Option("--no-index", help="Do not build the index after the load.")]
 
@@ -133,8 +137,14 @@ def run_backfill(own: Context, version: Version) -> JobStatus:
     settings = WorkerSettings(batch_size=own.settings.batch_size, lease_s=own.settings.lease_s)
     encoder = open_version_encoder(version)
     with own.session(changes=True) as connection, progress_bar() as progress:
+        shown = 0.0
 
         def report(_stored: int) -> None:
+            nonlocal shown
+            # In the writer's thread: a look at the job after each batch would hold up the next one.
+            if time.monotonic() - shown < _BAR_S:
+                return
+            shown = time.monotonic()
             found = job_status(connection, version)
             if found is not None:
                 progress(f"embedding {version.version_key}", found.done, found.total)
