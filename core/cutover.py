@@ -19,7 +19,7 @@ from psycopg import sql
 from core import audit, index
 from core.database import SOUND_PGVECTOR, Connection, fetch_one, version_tuple
 from core.errors import RefusedError
-from core.registry import Version, active_version, get_version
+from core.registry import Version, active_version, embedded_count, get_version
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 
@@ -285,7 +285,7 @@ def _index_used(connection: Connection, version: Version) -> Guard:
     found = index.use(connection, version)
     if found.used:
         return Guard("index used", "pass", found.node)
-    rows = index.plan(connection, version).rows
+    rows = embedded_count(connection, version)
     if rows <= _SMALL_TABLE_ROWS:
         return Guard(
             "index used", "pass", f"{found.node}: with {rows:,} rows the planner prefers to scan them all"

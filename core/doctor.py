@@ -53,13 +53,14 @@ def examine(database: Database, settings: Settings) -> list[Finding]:
 def _pgvector(installed: str | None) -> Finding:
     if installed is None:
         return Finding("pgvector", "fail", "not installed in this database", "revector db upgrade")
-    for needed, verdict, why in (
+    limits: tuple[tuple[tuple[int, ...], Verdict, str], ...] = (
         (MINIMUM_PGVECTOR, "fail", "halfvec needs"),
         (SOUND_PGVECTOR, "inconclusive", "vacuum can damage HNSW indexes before"),
-    ):
+    )
+    for needed, verdict, why in limits:
         if version_tuple(installed) < needed:
             detail = f"{installed}: {why} {'.'.join(map(str, needed))}"
-            return Finding("pgvector", verdict, detail, "ALTER EXTENSION vector UPDATE")  # type: ignore[arg-type]
+            return Finding("pgvector", verdict, detail, "ALTER EXTENSION vector UPDATE")
     return Finding("pgvector", "pass", installed)
 
 

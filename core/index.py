@@ -17,7 +17,7 @@ from psycopg import sql
 from core import audit
 from core.database import Connection, fetch_one
 from core.errors import RefusedError, UsageError
-from core.registry import Version
+from core.registry import Version, embedded_count
 from core.settings import Settings
 
 Kind = Literal["vector", "halfvec", "bit"]
@@ -147,11 +147,7 @@ def plan(connection: Connection, version: Version) -> IndexPlan:
     """
     settings = {**DEFAULTS, **version.index_settings}
     kind = kind_of(version)
-    rows = int(
-        fetch_one(
-            connection, "SELECT coalesce(sum(delta), 0)::bigint FROM row_counts WHERE scope = %s", [version.id]
-        )[0]
-    )
+    rows = embedded_count(connection, version)
     value = {"vector": 4, "halfvec": 2, "bit": 1 / 8}[kind] * version.dimensions + 8
     neighbours = 16 * settings["m"] * (2 + 1 / (settings["m"] - 1))
     return IndexPlan(

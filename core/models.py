@@ -163,7 +163,6 @@ class BackfillJob(Base):
     state: Mapped[str]
     settings: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
     total: Mapped[int]
-    done_before: Mapped[int] = mapped_column(server_default=text("0"))
     outbox_done: Mapped[int] = mapped_column(server_default=text("0"))
     spent_usd: Mapped[float] = mapped_column(server_default=text("0"))
     throttle: Mapped[str | None]

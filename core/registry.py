@@ -149,7 +149,17 @@ def version_statuses(connection: Connection) -> list[VersionStatus]:
 
 def chunk_count(connection: Connection) -> int:
     """The number of chunks in the collection, from the kept counts."""
-    return int(fetch_one(connection, "SELECT coalesce(sum(delta), 0)::bigint FROM row_counts WHERE scope = 0")[0])
+    return _kept_count(connection, 0)
+
+
+def embedded_count(connection: Connection, version: Version) -> int:
+    """The number of chunks with a vector in the version, from the kept counts."""
+    return _kept_count(connection, version.id)
+
+
+def _kept_count(connection: Connection, scope: int) -> int:
+    query = "SELECT coalesce(sum(delta), 0)::bigint FROM row_counts WHERE scope = %s"
+    return int(fetch_one(connection, query, [scope])[0])
 
 
 def add_version(

@@ -187,14 +187,9 @@ def _ingest(connection: Connection, chunk_characters: int, progress: Progress) -
 
 def _embed(own: Context, connection: Connection, key: str) -> None:
     version = get_version(connection, key)
-    if version.completed_at is None or version_missing(connection, key):
+    if version.completed_at is None or cutover.missing_chunks(connection, version):
         run_backfill(own, version)
     index.build(connection, get_version(connection, key), own.settings)
-
-
-def version_missing(connection: Connection, key: str) -> int:
-    """How many chunks the version lacks, by the kept counts."""
-    return next(s.missing for s in version_statuses(connection) if s.version.version_key == key)
 
 
 def _table(results: list[SegmentResult]) -> str:

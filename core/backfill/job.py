@@ -15,7 +15,7 @@ from psycopg import sql
 from core import audit
 from core.database import Connection, fetch_one
 from core.errors import RefusedError, UsageError
-from core.registry import Version, chunk_count, create_table
+from core.registry import Version, chunk_count, create_table, embedded_count
 
 # interrupted is not failed: nobody works on the job at the moment, and any worker can go on with it.
 # pausing is not paused: the batch in hand is still being finished.
@@ -129,18 +129,13 @@ def _plan_job(connection: Connection, version: Version, settings: dict[str, Any]
         "UPDATE embedding_versions SET state = 'backfilling' WHERE id = %s AND NOT active", [version.id]
     )
     connection.execute("DELETE FROM backfill_jobs WHERE embedding_version_id = %s", [version.id])
-    embedded = int(
-        fetch_one(
-            connection, "SELECT coalesce(sum(delta), 0)::bigint FROM row_counts WHERE scope = %s", [version.id]
-        )[0]
-    )
     (job_id,) = fetch_one(
         connection,
         """
         INSERT INTO backfill_jobs (embedding_version_id, state, settings, total)
         VALUES (%s, 'running', %s, %s) RETURNING id
         """,
-        [version.id, Jsonb(settings), max(0, chunk_count(connection) - embedded)],
+        [version.id, Jsonb(settings), max(0, chunk_count(connection) - embedded_count(connection, version))],
     )
     connection.execute(
         """
@@ -250,7 +245,7 @@ def rates(connection: Connection, version: Version, *, seconds: int = 120) -> li
     """Chunks done in each of the last seconds in which there was work, oldest first: a chart's points."""
     rows = connection.execute(
         """
-        SELECT sum(s.done)::float8 / 1
+        SELECT sum(s.done)::float8
         FROM backfill_samples s JOIN backfill_jobs j ON j.id = s.job_id
         WHERE j.embedding_version_id = %s
         GROUP BY date_trunc('second', s.at) ORDER BY date_trunc('second', s.at) DESC LIMIT %s

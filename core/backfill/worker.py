@@ -88,8 +88,7 @@ class Worker:
         Raises UnreachableError when the database or the encoder is lost (the job is then interrupted and can be
         taken up by anyone), EncoderError when the encoder itself is at fault.
         """
-        with contextlib.ExitStack() as stack:
-            control = stack.enter_context(self._database.session("backfill"))
+        with self._database.session("backfill") as control:
             self._job = open_job(
                 control,
                 self._version,

@@ -156,7 +156,6 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("total", sa.BigInteger(), nullable=False),
-        sa.Column("done_before", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("outbox_done", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("spent_usd", sa.Double(), server_default=sa.text("0"), nullable=False),
         sa.Column("throttle", sa.Text(), nullable=True),
