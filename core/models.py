@@ -23,6 +23,7 @@ from sqlalchemy import (
     MetaData,
     PrimaryKeyConstraint,
     Text,
+    UniqueConstraint,
     Uuid,
     text,
 )
@@ -134,7 +135,7 @@ class ChunkOutbox(Base):
 class RowCount(Base):
     """Row counts as a sum of deltas, so that nobody counts a large table and no writer waits for another.
 
-    Scope 0 is document_chunks; any other scope is the id of an embedding version.
+    Scope 0 is document_chunks, a positive one the embedding version of that id, and a negative one its outbox.
     """
 
     __tablename__ = "row_counts"
@@ -169,6 +170,69 @@ class BackfillJob(Base):
     throttle_since: Mapped[datetime.datetime | None]
     error: Mapped[str | None]
     started_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    finished_at: Mapped[datetime.datetime | None]
+    # Of the present run, which began when the job last became running: what its share of failures is taken of.
+    run_started_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    run_done: Mapped[int] = mapped_column(server_default=text("0"))
+    # When the limits were last looked at, and what was found: one worker at a time does that for all of them.
+    checked_at: Mapped[datetime.datetime] = mapped_column(server_default=text("'-infinity'::timestamptz"))
+    measured: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+
+
+class BackfillTransition(Base):
+    """A change of a job's state: filled by a trigger, so that none is left out."""
+
+    __tablename__ = "backfill_transitions"
+    __table_args__ = (Index(None, "job_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("backfill_jobs.id", ondelete="CASCADE"))
+    at: Mapped[datetime.datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    from_state: Mapped[str | None]
+    to_state: Mapped[str]
+    reason: Mapped[str | None]
+    client: Mapped[str] = mapped_column(
+        server_default=text("COALESCE(current_setting('revector.client'::text, true), ''::text)")
+    )
+
+
+class BackfillProof(Base):
+    """The result of one proof: how many chunks the version lacked, of how many, and how long it took."""
+
+    __tablename__ = "backfill_proofs"
+    __table_args__ = (Index(None, "embedding_version_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    embedding_version_id: Mapped[int] = mapped_column(ForeignKey("embedding_versions.id", ondelete="CASCADE"))
+    at: Mapped[datetime.datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    missing: Mapped[int]
+    embedded: Mapped[int]
+    dead_letters: Mapped[int]
+    seconds: Mapped[float]
+
+
+class VectorLoad(Base):
+    """A file of vectors made elsewhere, and how far it has been loaded: rows before `cursor` are dealt with."""
+
+    __tablename__ = "vector_loads"
+    __table_args__ = (
+        UniqueConstraint("embedding_version_id", "fingerprint"),
+        CheckConstraint("state IN ('running', 'done')", name="state"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    embedding_version_id: Mapped[int] = mapped_column(ForeignKey("embedding_versions.id", ondelete="CASCADE"))
+    source: Mapped[str]
+    # Of the file's content, so that a load is gone on with for the same file only.
+    fingerprint: Mapped[str]
+    state: Mapped[str] = mapped_column(server_default="running")
+    total: Mapped[int]
+    cursor: Mapped[int] = mapped_column(server_default=text("0"))
+    stored: Mapped[int] = mapped_column(server_default=text("0"))
+    present: Mapped[int] = mapped_column(server_default=text("0"))
+    unknown: Mapped[int] = mapped_column(server_default=text("0"))
+    started_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    updated_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
     finished_at: Mapped[datetime.datetime | None]
 
 
@@ -205,6 +269,15 @@ class BackfillWorker(Base):
     started_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
     seen_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
     ended_at: Mapped[datetime.datetime | None]
+    engine: Mapped[str] = mapped_column(server_default="local")
+    pid: Mapped[int | None] = mapped_column(Integer)
+    done: Mapped[int] = mapped_column(server_default=text("0"))
+    batch_size: Mapped[int | None] = mapped_column(Integer)
+    # What its encoder's provider makes it wait for.
+    throttle: Mapped[str | None]
+    # Money that its batches in hand will have cost: no worker starts what the spend cap has no room for.
+    reserved_usd: Mapped[float] = mapped_column(server_default=text("0"))
+    error: Mapped[str | None]
 
 
 class BackfillSample(Base):

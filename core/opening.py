@@ -7,6 +7,7 @@ from collections.abc import Callable
 from core import embedded
 from core.database import Database, server_info
 from core.migrations import upgrade
+from core.revisions import revision_order
 from core.settings import Settings, configured_dsn
 
 
@@ -22,8 +23,9 @@ def open_database(settings: Settings, *, on_wait: Callable[[str], None] | None =
     server = embedded.start(settings.home, on_wait=on_wait)
     database = named_database(settings, server.dsn, embedded=True)
     with database.connect("cli") as connection:
-        empty = server_info(connection, settings.schema).schema_revision is None
-    if empty and not settings.read_only:
+        revision = server_info(connection, settings.schema).schema_revision
+    behind = revision is None or revision in revision_order()[:-1]
+    if behind and not settings.read_only:
         if on_wait:
             on_wait(f"setting up the schema {settings.schema}")
         upgrade(database)

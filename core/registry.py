@@ -310,8 +310,9 @@ def drop_version(connection: Connection, key: str) -> None:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [_DDL_LOCK])
         connection.execute("SELECT rebuild_chunk_embeddings(%s)", [version.id])
         connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(version.table))
-        connection.execute("DELETE FROM row_counts WHERE scope = %s", [version.id])
         connection.execute("DELETE FROM embedding_versions WHERE id = %s", [version.id])
+        # Last, since the outbox goes with its version and counts its own end.
+        connection.execute("DELETE FROM row_counts WHERE scope = ANY(%s)", [[version.id, -version.id]])
         audit.record(connection, "versions drop", key, detail={"encoder": version.encoder_spec})
 
 

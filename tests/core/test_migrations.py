@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -122,6 +123,33 @@ def test_head_is_the_newest_revision() -> None:
 
 def test_upgrade_twice_changes_nothing_and_says_where_it_was(database: Database) -> None:
     assert upgrade(database) == HEAD
+
+
+def test_a_collection_of_the_first_revision_is_brought_up_with_its_rows(empty_database: Database) -> None:
+    with alchemy_connection(empty_database) as alchemy:
+        raw = alchemy.connection.driver_connection
+        assert raw is not None
+        raw.execute(f"CREATE SCHEMA {empty_database.schema}")
+        config = alembic_config()
+        config.attributes["connection"] = alchemy
+        command.upgrade(config, "0001")
+        alchemy.commit()
+    with empty_database.connect("test") as connection:
+        version = connection.execute(PATTERN_REGISTER.replace(";", " RETURNING id")).fetchone()[0]  # type: ignore[index]
+        connection.execute("UPDATE embedding_versions SET state = 'backfilling'")
+        add_chunks(connection, NUMBERS)
+        connection.execute(
+            "INSERT INTO backfill_jobs (embedding_version_id, state, total) VALUES (%s, 'paused', 16)", [version]
+        )
+        assert upgrade(empty_database) == "0001"
+        waiting = connection.execute(
+            "SELECT sum(delta)::int FROM row_counts WHERE scope = %s", [-version]
+        ).fetchone()
+        assert waiting == (len(NUMBERS),)
+        connection.execute("UPDATE backfill_jobs SET state = 'running'")
+        log = connection.execute("SELECT from_state, to_state FROM backfill_transitions").fetchall()
+        assert log == [("paused", "running")]
+        require_schema(connection, empty_database.schema)
 
 
 def test_two_upgrades_at_once_make_one_schema(empty_database: Database) -> None:

@@ -16,6 +16,7 @@ from core.overlap import compare
 from core.overview import Overview
 from core.registry import Version, VersionStatus
 from core.retrieval import Comparison, Hit, SearchResult
+from core.revisions import HEAD
 from screens.reader import Reading
 from screens.situation import Situation, State
 
@@ -44,7 +45,7 @@ def job(key: str, state: str, done: int, total: int, **changes: object) -> JobSt
 
 OVERVIEW = Overview(
     taken_at=NOW,
-    server=ServerInfo("18.6", "0.8.6", "0001", "ada", False),
+    server=ServerInfo("18.6", "0.8.6", HEAD, "ada", False),
     versions=(
         VersionStatus(version(1, "embed-v2026-02", 64, "active", active=True), 4_856, 0, 0),
         VersionStatus(version(2, "embed-v2026-03", 256, "ready"), 4_856, 0, 0),
