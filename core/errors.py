@@ -21,6 +21,10 @@ class RevectorError(Exception):
         self.problem = problem
         self.remedy = remedy
 
+    def __reduce__(self) -> tuple[type[RevectorError], tuple[str, str]]:
+        """Errors cross processes whole."""
+        return type(self), (self.problem, self.remedy)
+
 
 class UsageError(RevectorError):
     """The request cannot be understood: an unknown name, a malformed spec, a missing file."""
@@ -35,9 +39,16 @@ class RefusedError(RevectorError):
 
 
 class UnreachableError(RevectorError):
-    """The database or the encoder cannot be reached, or is not what revector needs."""
+    """The database or the encoder cannot be reached, or is not what revector needs.
+
+    `temporary` says that waiting may help: a backfill then waits, and does not end.
+    """
 
     exit_status = 4
+
+    def __init__(self, problem: str, remedy: str = "", *, temporary: bool = False) -> None:
+        super().__init__(problem, remedy)
+        self.temporary = temporary
 
 
 class EncoderError(RevectorError):

@@ -22,11 +22,11 @@ from core.chunks import content_sha256, document_uuid, semantic_key, split
 from core.database import Connection, Progress, fetch_one
 from core.documents import Document, DocumentReader, Rejection
 from core.errors import RefusedError
+from core.registry import fold_counts
 
 _BATCH_DOCUMENTS = 500
 _BATCH_CHARACTERS = 8 * 1024 * 1024
 _ATTEMPTS = 5
-_FOLD_COUNTS = 1_000
 
 _LOCK = 0x696E6765
 """First half of the advisory lock that an ingest holds while it writes ('inge'); the other is its collection."""
@@ -99,7 +99,7 @@ def ingest(
         if prune:
             _require_complete(done)
             done["deleted"] += _prune(connection, last_chunk)
-    _fold_counts(connection)
+    fold_counts(connection, 0)
     report = IngestReport(**done)
     if report.inserted or report.deleted:
         audit.record(connection, "ingest --prune" if prune else "ingest", None, detail=asdict(report))
@@ -354,22 +354,3 @@ def _prune(connection: Connection, last_chunk: int) -> int:
             [last_chunk],
             prepare=False,
         ).rowcount
-
-
-def _fold_counts(connection: Connection) -> None:
-    """Make one row of the collection's many deltas, so that reading the count stays cheap.
-
-    Any number of these and of writers may run at once: a row is deleted by one of them, which adds it to its
-    sum in the same statement, and rows that another one holds are left to it.
-    """
-    connection.execute(
-        """
-        WITH mine AS (
-            SELECT id FROM row_counts
-            WHERE scope = 0 AND (SELECT count(*) FROM row_counts WHERE scope = 0) > %s
-            ORDER BY id FOR UPDATE SKIP LOCKED),
-        gone AS (DELETE FROM row_counts r USING mine WHERE r.id = mine.id RETURNING r.delta)
-        INSERT INTO row_counts (scope, delta) SELECT 0, sum(delta) FROM gone HAVING count(*) > 0
-        """,
-        [_FOLD_COUNTS],
-    )

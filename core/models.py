@@ -177,6 +177,7 @@ class BackfillJob(Base):
     # When the limits were last looked at, and what was found: one worker at a time does that for all of them.
     checked_at: Mapped[datetime.datetime] = mapped_column(server_default=text("'-infinity'::timestamptz"))
     measured: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    proving_worker: Mapped[int | None]
 
 
 class BackfillTransition(Base):
@@ -275,6 +276,7 @@ class BackfillWorker(Base):
     batch_size: Mapped[int | None] = mapped_column(Integer)
     # What its encoder's provider makes it wait for.
     throttle: Mapped[str | None]
+    throttle_since: Mapped[datetime.datetime | None]
     # Money that its batches in hand will have cost: no worker starts what the spend cap has no room for.
     reserved_usd: Mapped[float] = mapped_column(server_default=text("0"))
     error: Mapped[str | None]

@@ -11,8 +11,8 @@ from psycopg import sql
 
 from core import audit, cutover, index
 from core.audit import AuditEntry
-from core.backfill import job
-from core.backfill.job import JobStatus
+from core.backfill import status as backfill
+from core.backfill.status import JobStatus
 from core.database import Connection, ServerInfo, server_info
 from core.index import IndexState
 from core.registry import VersionStatus, version_statuses
@@ -57,10 +57,10 @@ def read_overview(connection: Connection, schema: str) -> Overview:
         builds = {}
         for status in statuses:
             key = status.version.version_key
-            found = job.status(connection, status.version)
+            found = backfill.status(connection, status.version)
             if found is not None:
                 jobs[key] = found
-                rates[key] = tuple(job.rates(connection, status.version))
+                rates[key] = tuple(backfill.rates(connection, status.version))
             build = index.progress(connection, status.version)
             if build is not None:
                 builds[key] = build

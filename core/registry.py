@@ -41,6 +41,9 @@ _COUNTING_TRIGGERS = (
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
+_FOLD_COUNTS = 1_000
+"""Deltas of one scope that are read as quickly as one."""
+
 _DDL_LOCK = 0x7265766563746F73
 """Advisory lock of making and dropping version tables: the view over them is rebuilt by one at a time."""
 
@@ -160,6 +163,27 @@ def embedded_count(connection: Connection, version: Version) -> int:
 def _kept_count(connection: Connection, scope: int) -> int:
     query = "SELECT coalesce(sum(delta), 0)::bigint FROM row_counts WHERE scope = %s"
     return int(fetch_one(connection, query, [scope])[0])
+
+
+def fold_counts(connection: Connection, *scopes: int) -> None:
+    """Make one row of the many deltas of each scope, so that reading the counts stays cheap.
+
+    Any number of these and of writers may run at once: a row is deleted by one of them, which adds it to its
+    sum in the same statement, and rows that another one holds are left to it.
+    """
+    for scope in scopes:
+        connection.execute(
+            """
+            WITH mine AS (
+                SELECT id FROM row_counts
+                WHERE scope = %(scope)s
+                  AND (SELECT count(*) FROM row_counts WHERE scope = %(scope)s) > %(most)s
+                ORDER BY id FOR UPDATE SKIP LOCKED),
+            gone AS (DELETE FROM row_counts r USING mine WHERE r.id = mine.id RETURNING r.delta)
+            INSERT INTO row_counts (scope, delta) SELECT %(scope)s, sum(delta) FROM gone HAVING count(*) > 0
+            """,
+            {"scope": scope, "most": _FOLD_COUNTS},
+        )
 
 
 def add_version(

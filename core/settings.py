@@ -51,8 +51,10 @@ class Settings:
     max_document_bytes: Annotated[int, msgspec.Meta(ge=1)] = 64 * 1024 * 1024
     chunk_characters: Annotated[int, msgspec.Meta(ge=64, le=100_000)] = 2_000
 
-    batch_size: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 256
-    lease_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 60.0
+    batch_size: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
+    """Texts encoded at a time; None adapts to the encoder's pace."""
+    backfill: dict[str, Any] = field(default_factory=dict)
+    """The settings that a new backfill begins with: see core.backfill.settings."""
 
     maintenance_work_mem: MemorySize = "1GB"
     """For index builds only, set on their session. The graph has to fit, or the build slows tenfold."""

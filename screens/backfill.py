@@ -9,7 +9,8 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from core.backfill.job import Failure, JobStatus
+from core.backfill.failures import Failure
+from core.backfill.status import JobStatus
 from core.errors import RevectorError
 from core.registry import Version, VersionStatus
 from screens.advice import next_step
@@ -159,10 +160,10 @@ class BackfillPane(Pane):
 
     def _read_failures(self, version: Version) -> None:
         def read(_tell: object) -> tuple[Failure, ...]:
-            from core.backfill import job
+            from core.backfill.failures import failures
 
             with self.services.connections.reading() as connection:
-                return tuple(job.failures(connection, version))
+                return tuple(failures(connection, version))
 
         def done(failures: tuple[Failure, ...]) -> None:
             self._failures = failures
@@ -217,13 +218,14 @@ class BackfillPane(Pane):
             return
         version = selected.version
 
-        def ask(_tell: object) -> JobStatus:
+        def ask(_tell: object) -> None:
             from core.backfill import job
 
+            request = {"pause": job.request_pause, "cancel": job.request_cancel}[what]
             with self.services.connections.writing() as connection:
-                return job.request(connection, version, what)
+                request(connection, version)
 
-        in_background(self, "request", ask, lambda _status: self._done(), self._refused)
+        in_background(self, "request", ask, lambda _nothing: self._done(), self._refused)
 
     def retry_failures(self) -> None:
         """Queue the dead letters once more, and run."""
@@ -233,10 +235,10 @@ class BackfillPane(Pane):
         version = selected.version
 
         def queue(_tell: object) -> int:
-            from core.backfill import job
+            from core.backfill.failures import retry_failures
 
             with self.services.connections.writing() as connection:
-                return job.retry_failures(connection, version)
+                return retry_failures(connection, version)
 
         in_background(self, "request", queue, lambda _moved: self.run_backfill(), self._refused)
 

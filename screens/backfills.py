@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from core.backfill import job
+from core.backfill.job import request_pause
 from core.database import Connection, Database
 from core.errors import RefusedError, RevectorError
 from core.registry import Version, get_version
@@ -21,7 +21,7 @@ from core.settings import Settings
 from screens.background import readable
 
 if TYPE_CHECKING:
-    from core.backfill.job import JobStatus
+    from core.backfill.status import JobStatus
 
 _POLL_S = 0.2
 
@@ -82,7 +82,7 @@ class Backfills:
                 run.indexing.cancel_safe(timeout=_POLL_S)
             else:
                 with self._database.session("console") as connection:
-                    job.request(connection, run.version, "pause")
+                    request_pause(connection, run.version)
         except (RevectorError, psycopg.Error):
             return  # not open yet, pausing already, or the database is lost, which ends the worker by itself
 
@@ -99,18 +99,12 @@ class Backfills:
             self.on_change()
 
     def _embed(self, run: _Run) -> JobStatus | None:
-        from core.backfill.worker import Worker, WorkerSettings
-        from core.retrieval import open_version_encoder
+        from core.backfill.engine import LocalEngine
+        from core.backfill.settings import default_settings
 
-        # An encoder of its own: the worker puts its hooks for throttling into it.
-        encoder = open_version_encoder(run.version)
-        try:
-            if run.leaving:
-                return None
-            settings = WorkerSettings(self._settings.batch_size, self._settings.lease_s)
-            return Worker(self._database, run.version, encoder, settings).run()
-        finally:
-            encoder.close()
+        if run.leaving:
+            return None
+        return LocalEngine(self._database, run.version, default_settings(self._settings)).run()
 
     def _index(self, run: _Run) -> None:
         from core import index

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from core.backfill.job import JobStatus
+from core.backfill.status import JobStatus
 from core.index import IndexState
 from core.overview import Overview
 from core.registry import VersionStatus

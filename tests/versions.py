@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Iterable
 from uuid import uuid4
 
-from core.backfill.worker import Worker, WorkerSettings
+from core.backfill.settings import JobSettings
+from core.backfill.worker import Worker
 from core.database import Connection, Database
 from core.encoders import open_encoder
 from core.index import build
@@ -38,7 +39,7 @@ def add(connection: Connection, key: str, spec: str = SPEC, **options: object) -
 
 def backfill(database: Database, version: Version, *, batch_size: int = 256) -> None:
     """Embed everything that the version lacks."""
-    Worker(database, version, open_encoder(version.encoder_spec), WorkerSettings(batch_size)).run()
+    Worker(database, version, open_encoder(version.encoder_spec), JobSettings(batch_size)).run()
 
 
 def ready_version(database: Database, connection: Connection, key: str, spec: str = SPEC) -> Version:

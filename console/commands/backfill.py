@@ -1,22 +1,27 @@
-"""`revector backfill`: run, watch and steer the backfill of a version."""
+"""`revector backfill`: plan, run, watch and steer the backfill of a version."""
 
 from __future__ import annotations
 
-import time
+import contextlib
+import signal
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.commands.options import Json
+from console.commands.options import Json, job_settings_options
 from console.commands.versions import Key
-from console.context import Context, answer, context_of, counted, note, plain, say_throttled
+from console.context import Context, answer, context_of, counted, note, plain, print_rows
 from console.progress import progress_bar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
-    from core.backfill.job import JobStatus
+    from core.backfill.settings import JobSettings
+    from core.backfill.status import JobStatus
     from core.registry import Version
 
 app = typer.Typer(
@@ -26,69 +31,91 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_BAR_S = 0.5
-"""Between two looks at the job for the progress bar."""
-
 NoIndex = Annotated[bool, typer.Option("--no-index", help="Do not build the index after the load.")]
+Stay = Annotated[
+    bool,
+    typer.Option(
+        "--stay",
+        help="Wait while it is paused, and embed new chunks when it is done, until stopped: for a service manager.",
+    ),
+]
 
 
 @app.command()
-def run(context: typer.Context, key: Key, no_index: NoIndex = False, as_json: Json = False) -> None:
+@job_settings_options
+def run(
+    context: typer.Context,
+    key: Key,
+    changes: dict[str, str],
+    no_index: NoIndex = False,
+    stay: Stay = False,
+    as_json: Json = False,
+) -> None:
     """Start a backfill, or go on where it stopped.
 
     Builds the index afterwards. Exit status 1 when it was paused or cancelled meanwhile, or chunks failed.
     """
+    _run_here(context_of(context), key, changes, no_index, stay, as_json)
+
+
+@app.command()
+def resume(
+    context: typer.Context, key: Key, no_index: NoIndex = False, stay: Stay = False, as_json: Json = False
+) -> None:
+    """Go on with a paused or interrupted backfill: where `run --stay` waits for it, or else in this process."""
+    from core.backfill import job
     from core.registry import get_version
 
     own = context_of(context)
     with own.session(changes=True) as connection:
         version = get_version(connection, key)
-    try:
-        result = run_backfill(own, version)
-        if result.state == "done" and not no_index:
-            _build_index(own, version)
-    except KeyboardInterrupt:
-        note(f"Interrupted; nothing is lost. Go on with it: revector backfill run {key}")
-        raise
-    _answer_status(result, as_json)
-    if result.state == "failed":
-        note(f"Look at them: revector backfill failures {key}")
-    elif result.state != "done":
-        note(f"Go on with it: revector backfill run {key}")
-    if result.state != "done":
-        raise typer.Exit(1)
-
-
-@app.command()
-def resume(context: typer.Context, key: Key, no_index: NoIndex = False, as_json: Json = False) -> None:
-    """Go on with a paused or interrupted backfill, in this process."""
-    run(context, key, no_index, as_json)
+        resumed = job.request_resume(connection, version)
+    if resumed:
+        note("The process that stays with it goes on.")
+        _show_status(own, key, as_json)
+    else:
+        _run_here(own, key, {}, no_index, stay, as_json)
 
 
 @app.command()
 def status(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Where the backfill stands. Costs the same at any size."""
-    from core.backfill import job
-    from core.errors import UsageError
-    from core.registry import get_version
-
-    with context_of(context).session() as connection:
-        found = job.status(connection, get_version(connection, key))
-    if found is None:
-        raise UsageError(f"Version {key} has no backfill yet.", f"Start it: revector backfill run {key}")
-    _answer_status(found, as_json)
+    _show_status(context_of(context), key, as_json)
 
 
 @app.command()
 def pause(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Let the workers finish the batch in hand and stop."""
-    _request(context_of(context), key, "pause", as_json)
+    from core.backfill.job import request_pause
+
+    _request(context_of(context), key, request_pause, as_json)
 
 
 @app.command()
 def cancel(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Stop the backfill. What was embedded stays; `run` goes on with it."""
-    _request(context_of(context), key, "cancel", as_json)
+    from core.backfill.job import request_cancel
+
+    _request(context_of(context), key, request_cancel, as_json)
+
+
+@app.command(name="set")
+@job_settings_options
+def set_(context: typer.Context, key: Key, changes: dict[str, str], as_json: Json = False) -> None:
+    """Change settings of a backfill while it runs; its workers follow within two seconds. `none` lifts a limit.
+
+    Without an option it shows the settings in force, and what the limits measure.
+    """
+    from core.backfill import job
+    from core.registry import get_version
+
+    with context_of(context).session(changes=bool(changes)) as connection:
+        version = get_version(connection, key)
+        if changes:
+            job.change_settings(connection, version, changes)
+        found = job.require_job(connection, version)
+        settings, measured = job.job_settings(connection, found), job.measured(connection, found)
+    _answer_settings(key, settings, measured, as_json)
 
 
 @app.command()
@@ -105,20 +132,23 @@ def failures(
     as_json: Json = False,
 ) -> None:
     """The chunks that could not be embedded, with their errors."""
-    from core.backfill import job
+    from core.backfill import failures as dead_letters
     from core.registry import get_version
 
     with context_of(context).session(changes=retry or waive is not None) as connection:
         version = get_version(connection, key)
         if waive is not None:
-            job.waive_failure(connection, version, waive, reason)
-        queued = job.retry_failures(connection, version) if retry else 0
-        found = job.failures(connection, version)
+            dead_letters.waive_failure(connection, version, waive, reason)
+        queued = dead_letters.retry_failures(connection, version) if retry else 0
+        found = dead_letters.failures(connection, version)
 
     def show(console: Console) -> None:
         for failure in found:
             waived = f" (waived: {failure.waived_reason})" if failure.waived_reason else ""
-            console.print(plain(f"chunk {failure.chunk_id} of {failure.source_id}: {failure.error}{waived}"))
+            tries = f"{counted(failure.attempts, 'attempt')}, {failure.failed_at:%Y-%m-%d %H:%M:%S}"
+            console.print(
+                plain(f"chunk {failure.chunk_id} of {failure.source_id}: {failure.error}{waived} ({tries})")
+            )
         if queued:
             console.print(f"{counted(queued, 'chunk')} queued once more: revector backfill run {key}")
         if not found:
@@ -127,38 +157,77 @@ def failures(
     answer({"version_key": key, "queued": queued, "failures": [asdict(f) for f in found]}, as_json, show)
 
 
-def run_backfill(own: Context, version: Version) -> JobStatus:
-    """Work on the version's backfill in this process, with a progress bar."""
-    from core.backfill.job import status as job_status
-    from core.backfill.worker import Worker, WorkerSettings
-    from core.encoders import Throttled
-    from core.retrieval import open_version_encoder
+def _run_here(own: Context, key: str, changes: dict[str, str], no_index: bool, stay: bool, as_json: bool) -> None:
+    from core.registry import get_version
 
-    settings = WorkerSettings(batch_size=own.settings.batch_size, lease_s=own.settings.lease_s)
-    encoder = open_version_encoder(version)
-    with own.session(changes=True) as connection, progress_bar() as progress:
-        shown = 0.0
+    with own.session(changes=True) as connection:
+        version = get_version(connection, key)
+    try:
+        result = run_backfill(
+            own, version, changes, stay=stay, on_done=None if no_index else lambda: _build_index(own, version)
+        )
+        if result.state == "done" and not no_index:
+            _build_index(own, version)
+    except KeyboardInterrupt:
+        note(f"Interrupted; nothing is lost. Go on with it: revector backfill run {key}")
+        raise
+    _answer_status(result, as_json)
+    if result.state == "failed":
+        note(f"Look at them: revector backfill failures {key}")
+    elif result.state != "done":
+        note(f"Go on with it: revector backfill run {key}")
+    if result.state != "done":
+        raise typer.Exit(1)
 
-        def report(_stored: int) -> None:
-            nonlocal shown
-            # In the writer's thread: a look at the job after each batch would hold up the next one.
-            if time.monotonic() - shown < _BAR_S:
-                return
-            shown = time.monotonic()
-            found = job_status(connection, version)
-            if found is not None:
-                progress(f"embedding {version.version_key}", found.done, found.total)
 
-        worker = Worker(own.database, version, encoder, settings, on_batch=report)
-        if isinstance(encoder, Throttled):
-            hold = encoder.on_throttle  # the worker's: it writes the reason into the job's row
+def run_backfill(
+    own: Context,
+    version: Version,
+    changes: dict[str, str] | None = None,
+    *,
+    stay: bool = False,
+    on_done: Callable[[], None] | None = None,
+) -> JobStatus:
+    """Work on the version's backfill in processes of this machine, with a progress bar."""
+    from core.backfill.engine import LocalEngine
+    from core.backfill.settings import changed, default_settings
 
-            def hold_aloud(seconds: float, reason: str) -> None:
-                say_throttled(seconds, reason)
-                hold(seconds, reason)
+    with progress_bar() as progress:
+        throttle: str | None = None
 
-            encoder.on_throttle = hold_aloud
-        return worker.run()
+        def report(found: JobStatus) -> None:
+            nonlocal throttle
+            progress(f"embedding {version.version_key}", found.done, found.total)
+            if found.throttle and found.throttle != throttle:
+                note(f"held: {found.throttle}")
+            throttle = found.throttle
+
+        engine = LocalEngine(
+            own.database,
+            version,
+            changed(default_settings(own.settings), changes or {}),
+            changes,
+            stay=stay,
+            on_status=report,
+            on_note=note,
+            on_done=on_done,
+        )
+        with _stopped_by_signal():
+            return engine.run()
+
+
+@contextlib.contextmanager
+def _stopped_by_signal() -> Iterator[None]:
+    """A service manager's SIGTERM ends a run in order, as Ctrl-C does."""
+    try:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # not the main thread: whoever runs us there has its own ways
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _build_index(own: Context, version: Version) -> None:
@@ -170,32 +239,65 @@ def _build_index(own: Context, version: Version) -> None:
         index.build(connection, version, own.settings)
 
 
-def _request(own: Context, key: str, action: str, as_json: bool) -> None:
-    from core.backfill import job
+def _request(own: Context, key: str, action: Callable[[Any, Version], None], as_json: bool) -> None:
     from core.registry import get_version
 
     with own.session(changes=True) as connection:
-        _answer_status(job.request(connection, get_version(connection, key), action), as_json)
+        action(connection, get_version(connection, key))
+    _show_status(own, key, as_json)
+
+
+def _show_status(own: Context, key: str, as_json: bool) -> None:
+    from core.backfill.status import status as job_status
+    from core.errors import UsageError
+    from core.registry import get_version
+
+    with own.session() as connection:
+        found = job_status(connection, get_version(connection, key))
+    if found is None:
+        raise UsageError(f"Version {key} has no backfill yet.", f"Start it: revector backfill run {key}")
+    _answer_status(found, as_json)
 
 
 def _answer_status(status: JobStatus, as_json: bool) -> None:
+    from screens.text import duration
+
     def show(console: Console) -> None:
         pace = ""
         if status.state == "running":
-            pace = (
-                f", {status.rate:,.0f} chunks/s, {counted(status.workers, 'worker')}, ETA {duration(status.eta_s)}"
-            )
+            left = f"ETA {duration(status.eta_s)}"
+            if status.eta_low_s is not None and status.eta_high_s is not None:
+                left += f" ({duration(status.eta_low_s)} to {duration(status.eta_high_s)})"
+            pace = f", {status.rate:,.0f} chunks/s, {counted(status.workers, 'worker')}, {left}"
         elif status.started_at and status.finished_at:
             pace = f", took {duration((status.finished_at - status.started_at).total_seconds())}"
         console.print(plain(f"{status.version_key}: {status.state}{pace}"))
         console.print(
             f"{status.done:,} of {counted(status.total, 'chunk')} done, {status.failed:,} failed, "
-            f"{status.pending:,} pending"
+            f"{status.pending:,} pending" + (f", ${status.spent_usd:,.4f} spent" if status.spent_usd else "")
         )
-        for text in (status.throttle, status.error):
-            if text:
-                console.print(plain(text))
-
-    from screens.text import duration
+        if status.throttle:
+            since = f" (since {status.throttle_since:%H:%M:%S %Z})" if status.throttle_since else ""
+            console.print(plain(f"held: {status.throttle}{since}"))
+        if status.error:
+            console.print(plain(status.error))
 
     answer(asdict(status), as_json, show)
+
+
+def _answer_settings(key: str, settings: JobSettings, measured: dict[str, Any], as_json: bool) -> None:
+    from core.backfill.settings import HELP, shown
+
+    def show(console: Console) -> None:
+        rows = []
+        for name, text in HELP.items():
+            figure = measured.get(name) or {}
+            value = figure.get("value")
+            rows.append((name, shown(settings, name), "" if value is None else _short(value), text))
+        print_rows(console, rows, "setting", "value", "measured", "")
+
+    answer({"version_key": key, "settings": asdict(settings), "measured": measured}, as_json, show)
+
+
+def _short(value: object) -> str:
+    return f"{value:,.1f}" if isinstance(value, float) else str(value)

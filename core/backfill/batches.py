@@ -7,13 +7,13 @@ a worker that was killed, or frozen and woken, can neither lose nor repeat work.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psycopg
 from psycopg import sql
 
-from core.backfill.job import WORKER_LIVES
+from core.backfill.job import worker_lives
 from core.database import Connection
 from core.loader import copy_vectors
 from core.registry import Version
@@ -33,21 +33,19 @@ class Lease:
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """A chunk to be embedded. `same_as` is a chunk with the same text that has its vector already."""
-
-    id: int
-    content: str
-    sha256: bytes
-    same_as: int | None = None
-
-
-@dataclass(frozen=True)
 class Batch:
-    """Chunks read together. `lease` is None for a batch out of the outbox; `last` closes its range."""
+    """Chunks read together: their ids and texts, row by row, and for rows in `same_as` a chunk with the same text
+    that has, or will have, its vector.
 
-    chunks: tuple[Chunk, ...]
-    lease: Lease | None
+    `lease` is None for a batch out of the outbox. `start` is where the range's cursor stood before it, `cursor`
+    where it stands after it; `last` closes the range.
+    """
+
+    ids: list[int]
+    texts: list[str]
+    same_as: dict[int, int]
+    lease: Lease | None = None
+    start: int = 0
     cursor: int = 0
     last: bool = False
 
@@ -61,7 +59,9 @@ class Encoded:
     vectors: NDArray[np.float32]
     copies: list[tuple[int, int]] = field(default_factory=list)
     failures: list[tuple[int, str]] = field(default_factory=list)
-    tokens: int = 0
+    spent_usd: float = 0.0
+    reserved_usd: float = 0.0
+    seconds: float = 0.0
 
 
 class LostLeaseError(Exception):
@@ -82,101 +82,135 @@ def lease_range(connection: Connection, job_id: int, worker_id: int, lease_s: fl
                         ORDER BY r.id LIMIT 1 FOR UPDATE SKIP LOCKED)
             RETURNING id, lease_token, cursor, last_chunk_id
             """
-        ).format(lives=WORKER_LIVES.format(sql.SQL("r.lease_worker"))),
+        ).format(lives=worker_lives(sql.SQL("r.lease_worker"))),
         {"worker": worker_id, "job": job_id, "lease": lease_s},
     ).fetchone()
     return Lease(*row) if row else None
 
 
-def read_range(connection: Connection, version: Version, lease: Lease, cursor: int, size: int) -> Batch:
-    """The next chunks of a leased range that have no vector and no dead letter yet."""
+_SAME_TEXT = sql.SQL(
+    """(SELECT e.chunk_id FROM document_chunks o JOIN {table} e ON e.chunk_id = o.id
+        WHERE o.content_sha256 = c.content_sha256 AND o.id <> c.id LIMIT 1)"""
+)
+"""A chunk with the same text that has its vector already: it is not paid for again."""
+
+
+def read_range(
+    connection: Connection, version: Version, lease: Lease, cursor: int, size: int, *, most_bytes: int
+) -> Batch:
+    """The next chunks of a leased range that have no vector and no dead letter yet.
+
+    As many as `size` or as have `most_bytes` of text, but at least one.
+    """
+    # Both anti-joins are bounded by the range, so that any plan reads no more than its part of the tables: what the
+    # planner believes of a table that is being filled is always out of date.
     rows = connection.execute(
         sql.SQL(
             """
-            SELECT c.id, c.content, c.content_sha256
-            FROM document_chunks c
-            WHERE c.id > %(cursor)s AND c.id <= %(last)s
-              AND NOT EXISTS (SELECT FROM {table} e WHERE e.chunk_id = c.id)
-              AND NOT EXISTS (SELECT FROM dead_letters d
-                              WHERE d.embedding_version_id = %(version)s AND d.chunk_id = c.id)
-            ORDER BY c.id LIMIT %(size)s
+            SELECT id, content, same_as, found FROM (
+                SELECT c.id, c.content, {same_as} AS same_as, count(*) OVER () AS found,
+                       octet_length(c.content) AS own,
+                       sum(octet_length(c.content)) OVER (ORDER BY c.id ROWS UNBOUNDED PRECEDING) AS bytes
+                FROM (SELECT c.id, c.content, c.content_sha256
+                      FROM document_chunks c
+                      WHERE c.id > %(cursor)s AND c.id <= %(last)s
+                        AND NOT EXISTS (SELECT FROM {table} e
+                                        WHERE e.chunk_id = c.id
+                                          AND e.chunk_id > %(cursor)s AND e.chunk_id <= %(last)s)
+                        AND NOT EXISTS (SELECT FROM dead_letters d
+                                        WHERE d.embedding_version_id = %(version)s AND d.chunk_id = c.id
+                                          AND d.chunk_id > %(cursor)s AND d.chunk_id <= %(last)s)
+                      ORDER BY c.id LIMIT %(size)s) AS c) AS batch
+            WHERE bytes - own < %(bytes)s ORDER BY id
             """
-        ).format(table=version.table),
-        {"cursor": cursor, "last": lease.last_chunk_id, "version": version.id, "size": size},
+        ).format(table=version.table, same_as=_SAME_TEXT.format(table=version.table)),
+        {
+            "cursor": cursor,
+            "last": lease.last_chunk_id,
+            "version": version.id,
+            "size": size,
+            "bytes": most_bytes,
+        },
+        binary=True,
     ).fetchall()
-    last = len(rows) < size
+    last = not rows or (rows[0][3] < size and len(rows) == rows[0][3])
     end = lease.last_chunk_id if last else rows[-1][0]
-    return Batch(_with_known_texts(connection, version, rows), lease, end, last)
+    return Batch(*_columns(rows), lease, cursor, end, last)
 
 
-def read_outbox(connection: Connection, version: Version, size: int, lease_s: float) -> Batch | None:
+def read_outbox(
+    connection: Connection, version: Version, size: int, lease_s: float, *, most_bytes: int
+) -> Batch | None:
     """Chunks out of the version's outbox, leased for a while; None when nothing waits that is free."""
     rows = connection.execute(
-        """
-        WITH taken AS (
-            UPDATE chunk_outbox o SET leased_until = now() + %(lease)s * interval '1 second'
-            WHERE o.embedding_version_id = %(version)s AND o.chunk_id IN (
-                SELECT chunk_id FROM chunk_outbox
-                WHERE embedding_version_id = %(version)s AND (leased_until IS NULL OR leased_until < now())
-                ORDER BY chunk_id LIMIT %(size)s FOR UPDATE SKIP LOCKED)
-            RETURNING o.chunk_id)
-        SELECT c.id, c.content, c.content_sha256
-        FROM taken t JOIN document_chunks c ON c.id = t.chunk_id ORDER BY c.id
-        """,
-        {"version": version.id, "size": size, "lease": lease_s},
+        sql.SQL(
+            """
+            WITH taken AS (
+                UPDATE chunk_outbox o SET leased_until = now() + %(lease)s * interval '1 second'
+                FROM (SELECT q.chunk_id, q.bytes FROM (
+                          SELECT f.chunk_id, octet_length(c.content) AS own,
+                                 sum(octet_length(c.content))
+                                     OVER (ORDER BY f.chunk_id ROWS UNBOUNDED PRECEDING) AS bytes
+                          FROM (SELECT chunk_id FROM chunk_outbox
+                                WHERE embedding_version_id = %(version)s
+                                  AND (leased_until IS NULL OR leased_until < now())
+                                ORDER BY chunk_id LIMIT %(size)s FOR UPDATE SKIP LOCKED) AS f
+                               LEFT JOIN document_chunks c ON c.id = f.chunk_id) AS q
+                      WHERE coalesce(q.bytes - q.own, 0) < %(bytes)s) AS free
+                WHERE o.embedding_version_id = %(version)s AND o.chunk_id = free.chunk_id
+                RETURNING o.chunk_id)
+            SELECT c.id, c.content, {same_as} FROM taken t JOIN document_chunks c ON c.id = t.chunk_id ORDER BY c.id
+            """
+        ).format(same_as=_SAME_TEXT.format(table=version.table)),
+        {"version": version.id, "size": size, "lease": lease_s, "bytes": most_bytes},
+        binary=True,
     ).fetchall()
-    return Batch(_with_known_texts(connection, version, rows), None) if rows else None
+    return Batch(*_columns(rows)) if rows else None
 
 
-def _with_known_texts(
-    connection: Connection, version: Version, rows: list[tuple[int, str, bytes]]
-) -> tuple[Chunk, ...]:
-    """Find a chunk with the same text and a vector for each, in the version or earlier in the batch."""
-    if not rows:
-        return ()
-    known: dict[bytes, int] = dict(
-        connection.execute(
-            sql.SQL(
-                """
-                SELECT s.sha256, same.chunk_id
-                FROM unnest(%s::bytea[]) AS s(sha256) CROSS JOIN LATERAL (
-                    SELECT e.chunk_id FROM document_chunks c JOIN {} e ON e.chunk_id = c.id
-                    WHERE c.content_sha256 = s.sha256 LIMIT 1) AS same
-                """
-            ).format(version.table),
-            [[row[2] for row in rows]],
-        ).fetchall()
-    )
-    chunks = []
-    for chunk_id, content, sha256 in rows:
-        chunks.append(Chunk(chunk_id, content, sha256, known.get(sha256)))
-        known.setdefault(sha256, chunk_id)
-    return tuple(chunks)
+def _columns(rows: list[Any]) -> tuple[list[int], list[str], dict[int, int]]:
+    """Ids, texts and known texts; a text that comes twice in the batch is known from its first chunk."""
+    ids, texts = [row[0] for row in rows], [row[1] for row in rows]
+    same_as = {number: row[2] for number, row in enumerate(rows) if row[2] is not None}
+    if len(set(texts)) < len(texts):
+        first: dict[str, int] = {}
+        for number, text in enumerate(texts):
+            chunk_id = first.setdefault(text, ids[number])
+            if chunk_id != ids[number]:
+                same_as.setdefault(number, chunk_id)
+    return ids, texts, same_as
 
 
-def commit(
-    connection: Connection, version: Version, job_id: int, done: Encoded, spent: float, lease_s: float
-) -> int:
+def commit(connection: Connection, version: Version, job_id: int, done: Encoded, lease_s: float) -> int:
     """Store an encoded batch and move the cursor, in one transaction; returns the chunks that got a vector.
 
-    Raises LostLeaseError, with nothing stored, when the range has another holder by now.
+    Raises LostLeaseError, with nothing stored, when the range has another holder by now, or its cursor stands
+    elsewhere than when the batch was read (a commit whose answer was lost, and which is tried again).
     """
     try:
         with connection.transaction():
-            stored = _store(connection, version, done, done.chunk_ids, done.vectors)
-            _advance(connection, version, job_id, done, stored, spent, lease_s)
-            return stored
-    except (
-        psycopg.errors.UniqueViolation,
-        psycopg.errors.ForeignKeyViolation,
-        psycopg.errors.DeadlockDetected,
-    ):
+            return _store_and_advance(connection, version, job_id, done, None, lease_s)
+    except (psycopg.errors.UniqueViolation, psycopg.errors.ForeignKeyViolation):
         # A chunk of this batch was embedded, or deleted, since it was read: rare, so looked at only now.
         with connection.transaction():
             keep = _still_wanted(connection, version, done.chunk_ids)
-            stored = _store(connection, version, done, done.chunk_ids[keep], done.vectors[keep])
-            _advance(connection, version, job_id, done, stored, spent, lease_s)
-            return stored
+            return _store_and_advance(connection, version, job_id, done, keep, lease_s)
+
+
+def _store_and_advance(
+    connection: Connection,
+    version: Version,
+    job_id: int,
+    done: Encoded,
+    keep: NDArray[np.bool_] | None,
+    lease_s: float,
+) -> int:
+    chunk_ids, vectors = done.chunk_ids, done.vectors
+    if keep is not None:
+        chunk_ids, vectors = chunk_ids[keep], vectors[keep]
+    stored = _store(connection, version, done, chunk_ids, vectors)
+    _advance(connection, version, job_id, done, stored, lease_s)
+    return stored
 
 
 def _store(
@@ -218,11 +252,12 @@ def _store(
                 "errors": [error for _, error in done.failures],
             },
         )
-    # Whoever has a vector now is no dead letter any more (a retry that went well).
-    connection.execute(
-        "DELETE FROM dead_letters WHERE embedding_version_id = %s AND chunk_id = ANY(%s)",
-        [version.id, chunk_ids.tolist() + [chunk for chunk, _ in done.copies]],
-    )
+    if done.batch.lease is None:
+        # Whoever has a vector now is no dead letter any more; retries come through the outbox.
+        connection.execute(
+            "DELETE FROM dead_letters WHERE embedding_version_id = %s AND chunk_id = ANY(%s)",
+            [version.id, chunk_ids.tolist() + [chunk for chunk, _ in done.copies]],
+        )
     if stored:
         connection.execute("INSERT INTO row_counts (scope, delta) VALUES (%s, %s)", [version.id, stored])
     return stored
@@ -234,9 +269,9 @@ def _advance(
     job_id: int,
     done: Encoded,
     stored: int,
-    spent: float,
     lease_s: float,
 ) -> None:
+    spent = done.spent_usd
     batch = done.batch
     if batch.lease is not None:
         moved = connection.execute(
@@ -245,10 +280,11 @@ def _advance(
             SET cursor = %(cursor)s, done = done + %(stored)s,
                 state = CASE WHEN %(last)s THEN 'done' ELSE state END,
                 lease_until = now() + %(lease)s * interval '1 second'
-            WHERE id = %(id)s AND lease_token = %(token)s AND state = 'leased'
+            WHERE id = %(id)s AND lease_token = %(token)s AND state = 'leased' AND cursor = %(start)s
             """,
             {
                 "cursor": batch.cursor,
+                "start": batch.start,
                 "stored": stored,
                 "last": batch.last,
                 "lease": lease_s,
@@ -265,7 +301,7 @@ def _advance(
     else:
         connection.execute(
             "DELETE FROM chunk_outbox WHERE embedding_version_id = %s AND chunk_id = ANY(%s)",
-            [version.id, [chunk.id for chunk in batch.chunks]],
+            [version.id, batch.ids],
         )
         connection.execute(
             "UPDATE backfill_jobs SET outbox_done = outbox_done + %s, spent_usd = spent_usd + %s WHERE id = %s",

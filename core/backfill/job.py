@@ -1,4 +1,4 @@
-"""The backfill job: its states and allowed moves, its plan of chunk id ranges, and its status.
+"""The backfill job: its states and allowed moves, its plan of chunk id ranges, and steering it.
 
 A job is rows in the database and not a process. Whether somebody works on it is seen from the advisory lock
 that each worker's session holds: it goes with the session, however the process ended.
@@ -6,13 +6,15 @@ that each worker's session holds: it goes with the session, however the process 
 
 from __future__ import annotations
 
-import datetime
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from core import audit
+from core.backfill.settings import JobSettings, changed, read_settings, stored
 from core.database import Connection, fetch_one
 from core.errors import RefusedError, UsageError
 from core.registry import Version, chunk_count, create_table, embedded_count
@@ -23,29 +25,34 @@ MOVES: dict[str, frozenset[str]] = {
     "running": frozenset({"pausing", "interrupted", "proving", "failed", "cancelled"}),
     "pausing": frozenset({"paused", "running", "interrupted", "cancelled"}),
     "paused": frozenset({"running", "cancelled"}),
-    "interrupted": frozenset({"running", "cancelled"}),
-    "proving": frozenset({"running", "done", "failed", "interrupted", "cancelled"}),
+    "interrupted": frozenset({"running", "paused", "cancelled"}),
+    "proving": frozenset({"running", "pausing", "done", "failed", "interrupted", "cancelled"}),
     "done": frozenset({"running"}),
     "failed": frozenset({"running", "cancelled"}),
     "cancelled": frozenset({"running"}),
 }
 
-_AT_WORK = ("running", "pausing", "proving")
+AT_WORK = ("running", "pausing", "proving")
 
-_RANGE_CHUNKS = 10_000
+_RANGE_CHUNKS = 16_384
 _MOST_RANGES = 20_000
 """Ranges are summed up for the status: 20,000 rows take some 3 ms."""
 
-_RATE_WINDOW_S = 15
 
 WORKER_LOCK = sql.SQL("hashtext('backfill ' || current_schema()), %s::int")
 """Arguments of the advisory lock that the session of worker %s holds for as long as it lives."""
 
-WORKER_LIVES = sql.SQL(
+ENGINE_LOCK = sql.SQL("hashtext('backfill engine ' || current_schema()), %s::int")
+"""Arguments of the advisory lock, shared among them, of the engines that start workers for job %s."""
+
+STAY_LOCK = sql.SQL("hashtext('backfill stay ' || current_schema()), %s::int")
+"""The same of those engines that stay with job %s while it is paused."""
+
+_HELD = sql.SQL(
     """EXISTS (
         SELECT FROM pg_locks l
-        WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND l.objid::bigint = {}
-          AND l.classid::bigint = (hashtext('backfill ' || current_schema())::bigint & 4294967295)
+        WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND l.objid::bigint = {id}
+          AND l.classid::bigint = (hashtext({kind} || current_schema())::bigint & 4294967295)
           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))"""
 )
 
@@ -58,43 +65,20 @@ class Job:
     state: str
 
 
-@dataclass(frozen=True)
-class JobStatus:
-    """Where a backfill stands. `rate` is chunks a second over the last seconds; `eta_s` is None when unknown."""
-
-    version_key: str
-    state: str
-    total: int
-    done: int
-    failed: int
-    pending: int
-    rate: float
-    eta_s: float | None
-    throttle: str | None
-    workers: int
-    spent_usd: float
-    error: str | None
-    started_at: datetime.datetime | None
-    finished_at: datetime.datetime | None
+def worker_lives(worker_id: sql.SQL) -> sql.Composed:
+    """A condition: whether the session of the worker with that id is alive."""
+    return _HELD.format(id=worker_id, kind=sql.Literal("backfill "))
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A dead letter: a chunk that the encoder could not embed."""
-
-    chunk_id: int
-    source_id: str
-    chunk_no: int
-    error: str
-    attempts: int
-    failed_at: datetime.datetime
-    waived_reason: str | None
+def engine_lives(job_id: sql.SQL) -> sql.Composed:
+    """A condition: whether an engine that starts workers for the job with that id is alive."""
+    return _HELD.format(id=job_id, kind=sql.Literal("backfill engine "))
 
 
-def open_job(connection: Connection, version: Version, settings: dict[str, Any]) -> Job:
+def open_job(connection: Connection, version: Version, settings: JobSettings | None = None) -> Job:
     """Start the version's backfill, or go on with the one that is there; joins one that is running.
 
-    Raises RefusedError while it is pausing.
+    `settings` are those of a new job; one that is there keeps its own. Raises RefusedError while it is pausing.
     """
     create_table(connection, version)
     with connection.transaction():
@@ -102,27 +86,79 @@ def open_job(connection: Connection, version: Version, settings: dict[str, Any])
         (state,) = fetch_one(
             connection, "SELECT state FROM embedding_versions WHERE id = %s FOR NO KEY UPDATE", [version.id]
         )
-        found = connection.execute(
-            "SELECT id, state FROM backfill_jobs WHERE embedding_version_id = %s FOR UPDATE", [version.id]
-        ).fetchone()
-        if found is None or state in ("registered", "retired"):
-            return _plan_job(connection, version, settings)
-        job = Job(*found)
-        if job.state in _AT_WORK and count_workers(connection, job.id) == 0:
-            move(connection, job, "interrupted")
-            job = Job(job.id, "interrupted")
+        job = find_job(connection, version, lock=True)
+        if job is None or state in ("registered", "retired"):
+            return _plan_job(connection, version, settings or JobSettings())
+        job = _settled(connection, job)
         if job.state == "pausing":
             raise RefusedError(
                 f"The backfill of {version.version_key} is pausing.", "Wait until it is paused, then go on."
             )
-        if job.state not in _AT_WORK:
+        if job.state not in AT_WORK:
             move(connection, job, "running")
         return Job(job.id, "running")
 
 
-def _plan_job(connection: Connection, version: Version, settings: dict[str, Any]) -> Job:
-    from psycopg.types.json import Jsonb
+def rejoin(connection: Connection, job: Job) -> bool:
+    """Go on with a job whose workers lost the database; False when it was paused, ended or dropped meanwhile."""
+    with connection.transaction():
+        found = connection.execute(
+            "SELECT id, state FROM backfill_jobs WHERE id = %s FOR UPDATE", [job.id]
+        ).fetchone()
+        if found is None:
+            return False
+        now = _settled(connection, Job(*found))
+        if now.state == "interrupted":
+            move(connection, now, "running")
+            return True
+        return now.state in ("running", "proving")
 
+
+def find_job(connection: Connection, version: Version, *, lock: bool = False) -> Job | None:
+    """The version's job, None when it never had one; `lock` keeps its row for this transaction."""
+    found = connection.execute(
+        sql.SQL("SELECT id, state FROM backfill_jobs WHERE embedding_version_id = %s {}").format(
+            sql.SQL("FOR UPDATE" if lock else "")
+        ),
+        [version.id],
+    ).fetchone()
+    return Job(*found) if found else None
+
+
+def require_job(connection: Connection, version: Version, *, lock: bool = False) -> Job:
+    """The version's job. Raises UsageError when it has none."""
+    job = find_job(connection, version, lock=lock)
+    if job is None:
+        raise UsageError(
+            f"Version {version.version_key} has no backfill.", f"revector backfill run {version.version_key}"
+        )
+    return job
+
+
+def notice_interruption(connection: Connection, job: Job) -> Job | None:
+    """The job as it is now; None when it is gone. One that says it runs, and that nobody serves, is interrupted."""
+    found = connection.execute("SELECT id, state FROM backfill_jobs WHERE id = %s", [job.id]).fetchone()
+    if found is None:
+        return None
+    if found[1] not in AT_WORK or count_workers(connection, job.id):
+        return Job(*found)
+    with connection.transaction():
+        found = fetch_one(connection, "SELECT id, state FROM backfill_jobs WHERE id = %s FOR UPDATE", [job.id])
+        return _settled(connection, Job(*found))
+
+
+def _settled(connection: Connection, job: Job) -> Job:
+    """The job, as paused when it was to be and no worker lives; as interrupted when nobody serves it at all."""
+    if job.state not in AT_WORK or count_workers(connection, job.id):
+        return job
+    if job.state != "pausing" and _holds(connection, engine_lives(sql.SQL("%s")), job):
+        return job
+    state = "paused" if job.state == "pausing" else "interrupted"
+    move(connection, job, state)
+    return Job(job.id, state)
+
+
+def _plan_job(connection: Connection, version: Version, settings: JobSettings) -> Job:
     # From here on the trigger queues new chunks for this version; ids up to the largest one seen below are
     # covered by ranges. What an open transaction inserts in between is found by the proof.
     connection.execute(
@@ -135,7 +171,11 @@ def _plan_job(connection: Connection, version: Version, settings: dict[str, Any]
         INSERT INTO backfill_jobs (embedding_version_id, state, settings, total)
         VALUES (%s, 'running', %s, %s) RETURNING id
         """,
-        [version.id, Jsonb(settings), max(0, chunk_count(connection) - embedded_count(connection, version))],
+        [
+            version.id,
+            Jsonb(stored(settings)),
+            max(0, chunk_count(connection) - embedded_count(connection, version)),
+        ],
     )
     connection.execute(
         """
@@ -147,161 +187,129 @@ def _plan_job(connection: Connection, version: Version, settings: dict[str, Any]
         """,
         {"job": job_id, "chunks": _RANGE_CHUNKS, "most": _MOST_RANGES},
     )
-    audit.record(connection, "backfill start", version.version_key, detail=settings)
+    audit.record(connection, "backfill start", version.version_key, detail=stored(settings))
     return Job(job_id, "running")
 
 
-def move(connection: Connection, job: Job, state: str) -> None:
-    """Move a job to another state. Raises RefusedError when MOVES does not allow it."""
+def move(
+    connection: Connection, job: Job, state: str, *, reason: str | None = None, worker_id: int | None = None
+) -> None:
+    """Move a job to another state; `reason` becomes its error, `worker_id` is the worker that proves.
+
+    Raises RefusedError when MOVES does not allow it, or another worker proves by now.
+    """
     updated = connection.execute(
         """
-        UPDATE backfill_jobs
+        UPDATE backfill_jobs j
         SET state = %(state)s, throttle = NULL, throttle_since = NULL,
-            error = CASE WHEN %(state)s = 'running' THEN NULL ELSE error END,
-            finished_at = CASE WHEN %(state)s IN ('done', 'failed', 'cancelled') THEN now() END
+            proving_worker = CASE WHEN %(state)s = 'proving' THEN %(worker)s::bigint END,
+            error = CASE WHEN %(state)s = 'running' THEN NULL ELSE coalesce(%(reason)s, error) END,
+            finished_at = CASE WHEN %(state)s IN ('done', 'failed', 'cancelled') THEN now() END,
+            run_started_at = CASE WHEN %(begins)s THEN now() ELSE run_started_at END,
+            run_done = CASE WHEN NOT %(begins)s THEN run_done
+                ELSE outbox_done + (SELECT coalesce(sum(done), 0) FROM backfill_ranges WHERE job_id = j.id) END
         WHERE id = %(id)s AND state = ANY(%(from)s)
+          AND (state <> 'proving' OR %(worker)s::bigint IS NULL OR proving_worker = %(worker)s)
         """,
-        {"id": job.id, "state": state, "from": [source for source, to in MOVES.items() if state in to]},
+        {
+            "worker": worker_id,
+            "id": job.id,
+            "state": state,
+            "reason": reason,
+            "from": [source for source, to in MOVES.items() if state in to],
+            # A proof that found something, and an interruption, go on with the run that was.
+            "begins": state == "running" and job.state not in ("proving", "interrupted"),
+        },
     )
     if updated.rowcount != 1:
         raise RefusedError(f"A backfill that is {job.state} cannot become {state}.")
 
 
-def request(connection: Connection, version: Version, action: str) -> JobStatus:
-    """Pause or cancel a backfill from any session; its workers follow within a second or two.
+def request_pause(connection: Connection, version: Version) -> None:
+    """Let the workers finish the batch in hand and stop; without workers the job is paused at once.
 
-    Raises UsageError when the version has no backfill, RefusedError when its state does not allow the action.
+    Raises UsageError when the version has no backfill, RefusedError when there is nothing to pause.
     """
     with connection.transaction():
-        found = connection.execute(
-            "SELECT id, state FROM backfill_jobs WHERE embedding_version_id = %s FOR UPDATE", [version.id]
-        ).fetchone()
-        if found is None:
-            raise UsageError(
-                f"Version {version.version_key} has no backfill.", f"revector backfill run {version.version_key}"
-            )
-        job = Job(*found)
-        working = job.state in _AT_WORK and count_workers(connection, job.id) > 0
-        if job.state in _AT_WORK and not working and action == "pause":
-            raise RefusedError(
-                f"The backfill of {version.version_key} is interrupted: nobody works on it.",
-                f"Go on with it: revector backfill run {version.version_key}",
-            )
-        move(connection, job, {"pause": "pausing", "cancel": "cancelled"}[action])
-        audit.record(connection, f"backfill {action}", version.version_key)
-    result = status(connection, version)
-    if result is None:
-        raise UsageError(f"Version {version.version_key} has no backfill.")
-    return result
+        found = require_job(connection, version, lock=True)
+        job, before = _settled(connection, found), found.state
+        if job.state != "paused" or before != "pausing":
+            move(connection, job, "paused" if job.state == "interrupted" else "pausing")
+        audit.record(connection, "backfill pause", version.version_key)
+
+
+def request_cancel(connection: Connection, version: Version) -> None:
+    """End the job; what was embedded stays. Raises as `request_pause` does."""
+    with connection.transaction():
+        move(connection, require_job(connection, version, lock=True), "cancelled")
+        audit.record(connection, "backfill cancel", version.version_key)
+
+
+def request_resume(connection: Connection, version: Version) -> bool:
+    """Let a paused job run again by the engine that stays with it; False when there is none.
+
+    Raises as `request_pause` does.
+    """
+    with connection.transaction():
+        job = require_job(connection, version, lock=True)
+        if job.state in AT_WORK or not engine_stays(connection, job):
+            return False
+        move(connection, job, "running")
+        audit.record(connection, "backfill resume", version.version_key)
+        return True
+
+
+def change_settings(connection: Connection, version: Version, changes: Mapping[str, object]) -> JobSettings:
+    """Change settings of a job, which its workers follow at their next heartbeat; returns all that are in force.
+
+    Raises UsageError for a setting that does not exist or a value out of its range, RefusedError for a limit
+    that cannot be measured here.
+    """
+    from core.backfill.limits import require_measurable
+
+    with connection.transaction():
+        job = require_job(connection, version, lock=True)
+        before = job_settings(connection, job)
+        after = changed(before, changes)
+        require_measurable(connection, after, changes)
+        # A changed limit is looked at in the next heartbeat.
+        connection.execute(
+            "UPDATE backfill_jobs SET settings = %s, checked_at = '-infinity' WHERE id = %s",
+            [Jsonb(stored(after)), job.id],
+        )
+        detail = {
+            name: {"from": asdict(before)[name], "to": asdict(after)[name]}
+            for name in changes
+            if asdict(before)[name] != asdict(after)[name]
+        }
+        if detail:
+            audit.record(connection, "backfill set", version.version_key, detail=detail)
+    return after
+
+
+def job_settings(connection: Connection, job: Job) -> JobSettings:
+    """The settings in force."""
+    return read_settings(fetch_one(connection, "SELECT settings FROM backfill_jobs WHERE id = %s", [job.id])[0])
 
 
 def count_workers(connection: Connection, job_id: int) -> int:
     """How many workers' sessions are alive."""
     query = sql.SQL("SELECT count(*) FROM backfill_workers w WHERE w.job_id = %s AND {}").format(
-        WORKER_LIVES.format(sql.SQL("w.id"))
+        worker_lives(sql.SQL("w.id"))
     )
     return int(fetch_one(connection, query, [job_id])[0])
 
 
-def status(connection: Connection, version: Version) -> JobStatus | None:
-    """Where the version's backfill stands, or None when it never had one. Reads kept counts only."""
-    query = sql.SQL(
-        """
-        SELECT j.state, j.total + j.outbox_done + waiting.n, j.outbox_done + coalesce(ranges.done, 0), failed.n,
-               coalesce(recent.done / greatest(extract(epoch FROM now() - recent.since)::float8, 1), 0),
-               j.throttle, workers.n, j.spent_usd, j.error, j.started_at, j.finished_at
-        FROM backfill_jobs j,
-             LATERAL (SELECT sum(done)::bigint AS done FROM backfill_ranges WHERE job_id = j.id) AS ranges,
-             LATERAL (SELECT count(*) AS n FROM chunk_outbox
-                      WHERE embedding_version_id = j.embedding_version_id) AS waiting,
-             LATERAL (SELECT count(*) AS n FROM dead_letters
-                      WHERE embedding_version_id = j.embedding_version_id AND waived_reason IS NULL) AS failed,
-             LATERAL (SELECT sum(done)::bigint AS done, min(at - seconds * interval '1 second') AS since
-                      FROM backfill_samples
-                      WHERE job_id = j.id AND at > now() - %(window)s * interval '1 second') AS recent,
-             LATERAL (SELECT count(*) AS n FROM backfill_workers w WHERE w.job_id = j.id AND {lives}) AS workers
-        WHERE j.embedding_version_id = %(version)s
-        """
-    ).format(lives=WORKER_LIVES.format(sql.SQL("w.id")))
-    row = connection.execute(query, {"version": version.id, "window": _RATE_WINDOW_S}).fetchone()
-    if row is None:
-        return None
-    state, total, done, failed, rate, throttle, workers, spent, error, started, finished = row
-    if state in _AT_WORK and workers == 0:
-        state = "interrupted"
-    if state == "done":
-        total = done + failed  # chunks deleted on the way were planned and never came
-    if state not in _AT_WORK:
-        rate = 0.0
-    pending = max(0, total - done - failed)
-    eta = pending / rate if rate > 0 else (0.0 if pending == 0 else None)
-    return JobStatus(
-        version.version_key, state, total, done, failed, pending, float(rate), eta, throttle, workers, spent,
-        error, started, finished,
-    )  # fmt: skip
+def engine_stays(connection: Connection, job: Job) -> bool:
+    """Whether some process waits for the job to be resumed."""
+    return _holds(connection, _HELD.format(id=sql.SQL("%s"), kind=sql.Literal("backfill stay ")), job)
 
 
-def rates(connection: Connection, version: Version, *, seconds: int = 120) -> list[float]:
-    """Chunks done in each of the last seconds in which there was work, oldest first: a chart's points."""
-    rows = connection.execute(
-        """
-        SELECT sum(s.done)::float8
-        FROM backfill_samples s JOIN backfill_jobs j ON j.id = s.job_id
-        WHERE j.embedding_version_id = %s
-        GROUP BY date_trunc('second', s.at) ORDER BY date_trunc('second', s.at) DESC LIMIT %s
-        """,
-        [version.id, seconds],
-    ).fetchall()
-    return [row[0] for row in reversed(rows)]
+def _holds(connection: Connection, lock: sql.Composed, job: Job) -> bool:
+    return bool(fetch_one(connection, sql.SQL("SELECT {}").format(lock), [job.id])[0])
 
 
-def failures(connection: Connection, version: Version, *, limit: int = 100) -> list[Failure]:
-    """The dead letters of a version, newest first."""
-    rows = connection.execute(
-        """
-        SELECT d.chunk_id, c.source_id, c.chunk_no, d.error, d.attempts, d.failed_at, d.waived_reason
-        FROM dead_letters d JOIN document_chunks c ON c.id = d.chunk_id
-        WHERE d.embedding_version_id = %s ORDER BY d.failed_at DESC, d.chunk_id LIMIT %s
-        """,
-        [version.id, limit],
-    ).fetchall()
-    return [Failure(*row) for row in rows]
-
-
-def retry_failures(connection: Connection, version: Version) -> int:
-    """Queue all dead letters that are not waived once more; returns how many. A backfill run takes them up."""
-    with connection.transaction():
-        moved = connection.execute(
-            """
-            INSERT INTO chunk_outbox (embedding_version_id, chunk_id)
-            SELECT embedding_version_id, chunk_id FROM dead_letters
-            WHERE embedding_version_id = %s AND waived_reason IS NULL
-            ON CONFLICT DO NOTHING
-            """,
-            [version.id],
-        ).rowcount
-        if moved:
-            audit.record(connection, "backfill retry", version.version_key, detail={"chunks": moved})
-    return moved
-
-
-def waive_failure(connection: Connection, version: Version, chunk_id: int, reason: str) -> None:
-    """Accept that a chunk has no vector in this version, with a reason that stays in the log.
-
-    Raises UsageError when the chunk is no dead letter of the version or the reason is empty.
-    """
-    if not reason.strip():
-        raise UsageError("A waiver needs a reason.", "Say why this chunk may be missing: --reason TEXT")
-    with connection.transaction():
-        updated = connection.execute(
-            """
-            UPDATE dead_letters SET waived_by = session_user, waived_reason = %s
-            WHERE embedding_version_id = %s AND chunk_id = %s
-            """,
-            [reason, version.id, chunk_id],
-        )
-        if updated.rowcount == 0:
-            raise UsageError(f"Chunk {chunk_id} is no dead letter of version {version.version_key}.")
-        audit.record(
-            connection, "backfill waive", version.version_key, reason=reason, detail={"chunk_id": chunk_id}
-        )
+def measured(connection: Connection, job: Job) -> dict[str, Any]:
+    """The figures behind the limits that are set, as `core.backfill.limits.look` last found them."""
+    found: dict[str, Any] = fetch_one(connection, "SELECT measured FROM backfill_jobs WHERE id = %s", [job.id])[0]
+    return found

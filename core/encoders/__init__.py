@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 
 from core.encoders.base import Encoder, Throttled
-from core.encoders.checks import check_vectors, find_bad_rows, probe
+from core.encoders.checks import PROBE_TEXT, check_vectors, find_bad_rows, probe
 from core.encoders.providers import check_settings, find_provider
 from core.encoders.spec import EncoderSpec, parse_spec
 
 __all__ = [
+    "PROBE_TEXT",
     "Encoder",
     "EncoderSpec",
     "Throttled",

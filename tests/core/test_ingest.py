@@ -16,6 +16,7 @@ import pytest
 from psycopg import sql
 
 from core import ingest as module
+from core import registry
 from core.chunks import content_sha256, document_uuid, semantic_key, split
 from core.database import Connection, Database
 from core.documents import Document, Rejection, read_documents
@@ -767,6 +768,7 @@ def test_a_deadlock_with_somebody_else_costs_a_second_try(
 CHILD = """
 import sys
 from core import ingest as module
+from core import registry
 from core.database import Database
 from core.documents import Document
 from core.ingest import ingest
@@ -840,7 +842,7 @@ def deltas(connection: Connection) -> tuple[int, int]:
 
 
 def test_many_counts_are_folded_into_one(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_FOLD_COUNTS", 5)
+    monkeypatch.setattr(registry, "_FOLD_COUNTS", 5)
     connection.execute("INSERT INTO row_counts (scope, delta) SELECT 7, 1 FROM generate_series(1, 20)")
     for number in range(5):
         ingest(connection, [Document(f"d{number}", "x")], chunk_characters=CHARACTERS)
@@ -853,7 +855,7 @@ def test_many_counts_are_folded_into_one(connection: Connection, monkeypatch: py
 def test_counts_that_others_hold_or_write_are_neither_waited_for_nor_lost(
     connection: Connection, other: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_FOLD_COUNTS", 2)
+    monkeypatch.setattr(registry, "_FOLD_COUNTS", 2)
     connection.execute("INSERT INTO row_counts (scope, delta) SELECT 0, n FROM generate_series(1, 5) n")
     connection.execute("SET lock_timeout = '1ms'")
     with other.transaction():
@@ -867,17 +869,17 @@ def test_counts_that_others_hold_or_write_are_neither_waited_for_nor_lost(
 def test_folding_at_once_loses_nothing(
     database: Database, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_FOLD_COUNTS", 1)
+    monkeypatch.setattr(registry, "_FOLD_COUNTS", 1)
 
     def fold() -> None:
         with database.session("fold") as own:
             for _ in range(30):
                 own.execute("INSERT INTO row_counts (scope, delta) VALUES (0, 1), (0, 2)")
-                module._fold_counts(own)
+                registry.fold_counts(own, 0)
 
     running = [Running(fold) for _ in range(3)]
     for each in running:
         each.result()
     assert deltas(connection)[1] == 270
-    module._fold_counts(connection)
+    registry.fold_counts(connection, 0)
     assert deltas(connection) == (1, 270)

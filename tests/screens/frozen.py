@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from core.audit import AuditEntry
-from core.backfill.job import JobStatus
+from core.backfill.status import JobStatus
 from core.cutover import Check, Guard
 from core.database import Database, ServerInfo
 from core.index import IndexState

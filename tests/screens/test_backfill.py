@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from console.app import RevectorApp
-from core.backfill.worker import Worker, WorkerSettings
+from core.backfill.settings import JobSettings
+from core.backfill.worker import Worker
 from core.database import Database
 from core.encoders import open_encoder
 from core.errors import EncoderError
@@ -100,7 +101,7 @@ async def test_a_job_of_another_process_is_shown_and_paused_from_here(candidate:
     encoder = SlowEncoder()
     with candidate.session("test") as connection:
         version = get_version(connection, "demo-new")
-    worker = Worker(candidate, version, encoder, WorkerSettings(batch_size=4))  # type: ignore[arg-type]
+    worker = Worker(candidate, version, encoder, JobSettings(batch_size=4))  # type: ignore[arg-type]
     other = threading.Thread(target=worker.run)
     other.start()
     app = console(candidate)

@@ -118,6 +118,7 @@ def upgrade() -> None:
             nullable=False,
         ),
     )
+    op.add_column("backfill_jobs", sa.Column("proving_worker", sa.BigInteger(), nullable=True))
     op.add_column("backfill_workers", sa.Column("engine", sa.Text(), server_default="local", nullable=False))
     op.add_column("backfill_workers", sa.Column("pid", sa.Integer(), nullable=True))
     op.add_column(
@@ -125,6 +126,9 @@ def upgrade() -> None:
     )
     op.add_column("backfill_workers", sa.Column("batch_size", sa.Integer(), nullable=True))
     op.add_column("backfill_workers", sa.Column("throttle", sa.Text(), nullable=True))
+    op.add_column(
+        "backfill_workers", sa.Column("throttle_since", postgresql.TIMESTAMP(timezone=True), nullable=True)
+    )
     op.add_column(
         "backfill_workers", sa.Column("reserved_usd", sa.Double(), server_default=sa.text("0"), nullable=False)
     )

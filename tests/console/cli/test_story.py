@@ -181,6 +181,14 @@ class _Gate:
         return embed(*arguments)
 
 
+def _sessions_of_workers(connection: Connection) -> int:
+    row = connection.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'revector backfill'"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def test_ctrl_c_interrupts_a_backfill_and_run_finishes_it(
     revector: Revector, connection: Connection, tmp_path: Path
 ) -> None:
@@ -195,7 +203,10 @@ def test_ctrl_c_interrupts_a_backfill_and_run_finishes_it(
             assert gate.reached.wait(60)
             running = few.call("backfill", "status", "v1", "--json").document
             assert (running["state"], running["workers"]) == ("running", 1)
+            before = _sessions_of_workers(connection)
             process.send_signal(signal.SIGINT)
+            while _sessions_of_workers(connection) == before:  # until the worker reads no more
+                assert process.poll() is None
             gate.opened.set()
             result = finish(process, status=130)
         finally:
@@ -211,8 +222,7 @@ def test_ctrl_c_interrupts_a_backfill_and_run_finishes_it(
         assert shown.startswith("v1: interrupted\n")
         assert "stopped at the keyboard by" in shown
         assert "revector backfill run v1" in few.call("cutover", "check", "v1", status=1).out
-        assert "is interrupted" in few.call("backfill", "pause", "v1", status=1).err
-
+        assert few.call("backfill", "pause", "v1", "--json").document["state"] == "paused"
         assert few.call("backfill", "cancel", "v1", "--json").document["state"] == "cancelled"
         finished = few.call("backfill", "run", "v1", "--json").document
         assert (finished["state"], finished["done"], finished["pending"]) == ("done", 12, 0)
@@ -284,8 +294,8 @@ def test_a_throttling_provider_is_named_while_one_waits(revector: Revector, conn
         provider.fail(429, retry_after=0.01)
         encoder = f"openai:house-model?base_url={provider.base_url}"
         added = revector.call("versions", "add", "v1", "--encoder", encoder)
-        provider.fail(429, retry_after=0.01)
+        provider.fail(429, retry_after=2)
         ran = revector.call("backfill", "run", "v1", "--json")
-    for result in (added, ran):
-        assert "waiting 0.0 s for the encoder: 429: Rate limit reached" in result.err
+    assert "waiting 0.0 s for the encoder: 429: Rate limit reached" in added.err
+    assert "held: 429: Rate limit reached for requests per minute., waiting 2 s" in ran.err
     assert json.loads(ran.out)["state"] == "done"

@@ -14,7 +14,10 @@ import pytest
 from numpy.typing import NDArray
 
 from core.backfill import job
-from core.backfill.worker import Worker, WorkerSettings
+from core.backfill.failures import failures, retry_failures, waive_failure
+from core.backfill.settings import JobSettings
+from core.backfill.status import JobStatus, status
+from core.backfill.worker import Worker
 from core.database import Connection, Database
 from core.encoders import open_encoder
 from core.errors import EncoderError, RefusedError, UnreachableError, UsageError
@@ -27,7 +30,8 @@ ROOT = Path(__file__).resolve().parents[3]
 # A worker in a process of its own, which says when it has stored a batch and then waits to be told to go on.
 STEPPING_WORKER = """
 import sys
-from core.backfill.worker import Worker, WorkerSettings
+from core.backfill.settings import JobSettings
+from core.backfill.worker import Worker
 from core.database import Database
 from core.encoders import open_encoder
 from core.registry import get_version
@@ -40,7 +44,7 @@ def on_batch(stored):
     print("stored", stored, flush=True)
     sys.stdin.readline()
 
-Worker(database, version, open_encoder(version.encoder_spec), WorkerSettings(batch_size=10), on_batch=on_batch).run()
+Worker(database, version, open_encoder(version.encoder_spec), JobSettings(batch_size=10), on_batch=on_batch).run()
 print("finished", flush=True)
 """
 
@@ -74,8 +78,8 @@ class Stub:
     def close(self) -> None: ...
 
 
-def run(database: Database, version: Version, encoder: object, **settings: float) -> job.JobStatus:
-    return Worker(database, version, encoder, WorkerSettings(**settings)).run()  # type: ignore[arg-type]
+def run(database: Database, version: Version, encoder: object, **settings: object) -> JobStatus:
+    return Worker(database, version, encoder, JobSettings(**settings)).run()  # type: ignore[arg-type]
 
 
 def vectors_of(connection: Connection, version: Version) -> list[int]:
@@ -83,17 +87,17 @@ def vectors_of(connection: Connection, version: Version) -> list[int]:
     return [row[0] for row in connection.execute(query).fetchall()]  # type: ignore[arg-type]
 
 
-def job_status(connection: Connection, version: Version) -> job.JobStatus:
-    status = job.status(connection, version)
-    assert status is not None
-    return status
+def job_status(connection: Connection, version: Version) -> JobStatus:
+    found = status(connection, version)
+    assert found is not None
+    return found
 
 
 def test_every_chunk_gets_its_vector_and_the_version_is_proven(database: Database, connection: Connection) -> None:
     ids = add_chunks(connection, NUMBERS)
     version = add(connection, "v1")
-    status = run(database, version, open_encoder(SPEC), batch_size=3)
-    assert (status.state, status.total, status.done, status.failed, status.pending) == ("done", 16, 16, 0, 0)
+    now = run(database, version, open_encoder(SPEC), batch_size=3)
+    assert (now.state, now.total, now.done, now.failed, now.pending) == ("done", 16, 16, 0, 0)
     assert vectors_of(connection, version) == ids
     version = get_version(connection, "v1")
     assert version.state == "loaded"
@@ -129,9 +133,9 @@ def test_a_worker_killed_at_any_batch_loses_and_repeats_nothing(
         worker.send_signal(signal.SIGKILL)
         worker.wait()
         wait_for_no_workers(connection, version)
-        status = job_status(connection, version)
-        assert status.state == "interrupted"
-        assert status.done == len(vectors_of(connection, version)) >= 10 * batches
+        now = job_status(connection, version)
+        assert now.state == "interrupted"
+        assert now.done == len(vectors_of(connection, version)) >= 10 * batches
     seen = Stub()
     before = vectors_of(connection, version)
     assert run(database, version, seen, batch_size=10).state == "done"
@@ -154,17 +158,17 @@ def test_a_lease_taken_over_stores_nothing_for_its_old_holder(database: Database
 
     ids = add_chunks(connection, NUMBERS)
     version = add(connection, "v1")
-    opened = job.open_job(connection, version, {})
+    opened = job.open_job(connection, version)
     lease = batches.lease_range(connection, opened.id, 1, 60)
     assert lease is not None
-    batch = batches.read_range(connection, version, lease, lease.cursor, 10)
+    batch = batches.read_range(connection, version, lease, lease.cursor, 10, most_bytes=1 << 20)
     second = batches.lease_range(connection, opened.id, 2, 60)  # no session holds worker 1's lock: it is dead
     assert second is not None
     assert second.token == lease.token + 1
     vectors = np.ones((10, 64), np.float32)
-    encoded = batches.Encoded(batch, np.array([c.id for c in batch.chunks]), vectors)
+    encoded = batches.Encoded(batch, np.array(batch.ids), vectors)
     with pytest.raises(batches.LostLeaseError):
-        batches.commit(connection, version, opened.id, encoded, 0, 60)
+        batches.commit(connection, version, opened.id, encoded, 60)
     assert vectors_of(connection, version) == []
     assert run(database, version, Stub()).state == "done"
     assert vectors_of(connection, version) == ids
@@ -173,7 +177,7 @@ def test_a_lease_taken_over_stores_nothing_for_its_old_holder(database: Database
 def test_two_workers_share_the_work(database: Database, connection: Connection) -> None:
     ids = add_chunks(connection, [f"text {n}" for n in range(300)])
     version = add(connection, "v1")
-    statuses: list[job.JobStatus] = []
+    statuses: list[JobStatus] = []
     threads = [
         threading.Thread(target=lambda: statuses.append(run(database, version, Stub(), batch_size=5)))
         for _ in range(2)
@@ -192,15 +196,15 @@ def test_a_bad_chunk_becomes_a_dead_letter_and_the_rest_goes_on(
 ) -> None:
     ids = add_chunks(connection, NUMBERS)
     version = add(connection, "v1")
-    status = run(database, version, Stub(bad=["seven"]), batch_size=5)
-    assert (status.state, status.done, status.failed) == ("failed", 15, 1)
-    (failure,) = job.failures(connection, version)
+    now = run(database, version, Stub(bad=["seven"]), batch_size=5)
+    assert (now.state, now.done, now.failed) == ("failed", 15, 1)
+    (failure,) = failures(connection, version)
     assert failure.chunk_id == ids[7]
     assert "nan" in failure.error
 
-    assert job.retry_failures(connection, version) == 1
+    assert retry_failures(connection, version) == 1
     assert run(database, version, Stub()).state == "done"
-    assert job.failures(connection, version) == []
+    assert failures(connection, version) == []
     assert vectors_of(connection, version) == ids
 
 
@@ -209,10 +213,10 @@ def test_a_waived_chunk_needs_a_reason_and_stays_in_the_log(database: Database, 
     version = add(connection, "v1")
     run(database, version, Stub(bad=["seven"]))
     with pytest.raises(UsageError, match="reason"):
-        job.waive_failure(connection, version, ids[7], " ")
+        waive_failure(connection, version, ids[7], " ")
     with pytest.raises(UsageError, match="no dead letter"):
-        job.waive_failure(connection, version, ids[8], "why not")
-    job.waive_failure(connection, version, ids[7], "a table of numbers")
+        waive_failure(connection, version, ids[8], "why not")
+    waive_failure(connection, version, ids[7], "a table of numbers")
     assert run(database, version, Stub(bad=["seven"])).state == "done"
     assert connection.execute("SELECT reason FROM audit_log WHERE action = 'backfill waive'").fetchone() == (
         "a table of numbers",
@@ -224,9 +228,9 @@ def test_an_encoder_that_refuses_most_texts_stops_the_job(database: Database, co
     version = add(connection, "v1")
     with pytest.raises(EncoderError, match="refused 16 of 16"):
         run(database, version, Stub(bad=NUMBERS))
-    status = job_status(connection, version)
-    assert status.state == "interrupted"
-    assert status.error is not None
+    now = job_status(connection, version)
+    assert now.state == "interrupted"
+    assert now.error is not None
     assert vectors_of(connection, version) == []
 
 
@@ -269,8 +273,8 @@ def test_chunks_of_the_backfills_own_time_are_not_missed(database: Database, con
                 connection.execute("DELETE FROM document_chunks WHERE id = %s", [ids.pop(0)])
             return super().encode_documents(texts)
 
-    status = run(database, version, Busy(), batch_size=4)
-    assert status.state == "done"
+    now = run(database, version, Busy(), batch_size=4)
+    assert now.state == "done"
     assert vectors_of(connection, version) == ids
     assert [(s.embedded, s.missing) for s in version_statuses(connection)] == [(len(ids), 0)]
 
@@ -293,7 +297,7 @@ def test_pause_finishes_the_batch_in_hand_and_run_goes_on(database: Database, co
     class Paused(Stub):
         def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
             if not asked.is_set():
-                job.request(connection, version, "pause")
+                job.request_pause(connection, version)
                 asked.set()
             return super().encode_documents(texts)
 
@@ -301,7 +305,7 @@ def test_pause_finishes_the_batch_in_hand_and_run_goes_on(database: Database, co
     assert first.state == "paused"
     assert first.done == len(vectors_of(connection, version))
     with pytest.raises(RefusedError, match="paused"):
-        job.request(connection, version, "pause")
+        job.request_pause(connection, version)
     assert run(database, version, Stub()).state == "done"
     assert vectors_of(connection, version) == ids
 
@@ -313,12 +317,12 @@ def test_a_cancelled_backfill_keeps_what_it_has(database: Database, connection: 
     class Cancelled(Stub):
         def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
             if not self.seen:
-                job.request(connection, version, "cancel")
+                job.request_cancel(connection, version)
             return super().encode_documents(texts)
 
-    status = run(database, version, Cancelled(), batch_size=1)
-    assert status.state == "cancelled"
-    assert status.done == len(vectors_of(connection, version))
+    now = run(database, version, Cancelled(), batch_size=1)
+    assert now.state == "cancelled"
+    assert now.done == len(vectors_of(connection, version))
     assert get_version(connection, "v1").completed_at is None
 
 
@@ -330,7 +334,7 @@ def test_a_throttling_provider_holds_the_job_and_says_so(database: Database, con
             connection, "v1", f"openai:text-embedding-3-small?dimensions=64&base_url={provider.base_url}"
         )
         encoder = open_encoder(version.encoder_spec)
-        worker = Worker(database, version, encoder, WorkerSettings(batch_size=4))
+        worker = Worker(database, version, encoder, JobSettings(batch_size=4))
         hold, wait = encoder.on_throttle, encoder.wait  # type: ignore[attr-defined]
         encoder.on_throttle = lambda seconds, reason: (reasons.append(reason), hold(seconds, reason))  # type: ignore[attr-defined]
         encoder.wait = lambda _seconds: wait(0)  # type: ignore[attr-defined]

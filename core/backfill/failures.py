@@ -1,0 +1,76 @@
+"""Dead letters: the chunks that an encoder could not embed, tried once more or waived by a person."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+
+from core import audit
+from core.database import Connection
+from core.errors import UsageError
+from core.registry import Version
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A dead letter: a chunk that the encoder could not embed."""
+
+    chunk_id: int
+    source_id: str
+    chunk_no: int
+    error: str
+    attempts: int
+    failed_at: datetime.datetime
+    waived_reason: str | None
+
+
+def failures(connection: Connection, version: Version, *, limit: int = 100) -> list[Failure]:
+    """The dead letters of a version, newest first."""
+    rows = connection.execute(
+        """
+        SELECT d.chunk_id, c.source_id, c.chunk_no, d.error, d.attempts, d.failed_at, d.waived_reason
+        FROM dead_letters d JOIN document_chunks c ON c.id = d.chunk_id
+        WHERE d.embedding_version_id = %s ORDER BY d.failed_at DESC, d.chunk_id LIMIT %s
+        """,
+        [version.id, limit],
+    ).fetchall()
+    return [Failure(*row) for row in rows]
+
+
+def retry_failures(connection: Connection, version: Version) -> int:
+    """Queue all dead letters that are not waived once more; returns how many. A backfill run takes them up."""
+    with connection.transaction():
+        moved = connection.execute(
+            """
+            INSERT INTO chunk_outbox (embedding_version_id, chunk_id)
+            SELECT embedding_version_id, chunk_id FROM dead_letters
+            WHERE embedding_version_id = %s AND waived_reason IS NULL
+            ON CONFLICT DO NOTHING
+            """,
+            [version.id],
+        ).rowcount
+        if moved:
+            audit.record(connection, "backfill retry", version.version_key, detail={"chunks": moved})
+    return moved
+
+
+def waive_failure(connection: Connection, version: Version, chunk_id: int, reason: str) -> None:
+    """Accept that a chunk has no vector in this version, with a reason that stays in the log.
+
+    Raises UsageError when the chunk is no dead letter of the version or the reason is empty.
+    """
+    if not reason.strip():
+        raise UsageError("A waiver needs a reason.", "Say why this chunk may be missing: --reason TEXT")
+    with connection.transaction():
+        updated = connection.execute(
+            """
+            UPDATE dead_letters SET waived_by = session_user, waived_reason = %s
+            WHERE embedding_version_id = %s AND chunk_id = %s
+            """,
+            [reason, version.id, chunk_id],
+        )
+        if updated.rowcount == 0:
+            raise UsageError(f"Chunk {chunk_id} is no dead letter of version {version.version_key}.")
+        audit.record(
+            connection, "backfill waive", version.version_key, reason=reason, detail={"chunk_id": chunk_id}
+        )

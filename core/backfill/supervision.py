@@ -1,0 +1,77 @@
+"""What one of a job's workers does for all of them once a second: look at the limits and the share of failures.
+
+Whoever finds that the last look is a second old takes the next one, so that no leader can be lost, or frozen.
+"""
+
+from __future__ import annotations
+
+from psycopg.types.json import Jsonb
+
+from core import audit
+from core.backfill import limits
+from core.backfill.job import Job, move
+from core.backfill.settings import JobSettings, read_settings
+from core.database import Connection, fetch_one
+from core.errors import RefusedError
+from core.registry import Version, fold_counts
+
+_FEWEST_FAILURES = 10
+"""Before a share of failures says anything."""
+
+
+def supervise(connection: Connection, version: Version, job: Job) -> None:
+    """Take the look if it is due: write the reason that holds the job, or stop it for its failures."""
+    row = connection.execute(
+        """
+        UPDATE backfill_jobs SET checked_at = clock_timestamp()
+        WHERE id = %s AND state IN ('running', 'proving')
+          AND checked_at < clock_timestamp() - interval '1 second'
+        RETURNING settings, measured, spent_usd
+        """,
+        [job.id],
+    ).fetchone()
+    if row is None:
+        return
+    settings, measured, spent = read_settings(row[0]), row[1], row[2]
+    found = limits.look(connection, settings, spent, measured)
+    reason = found[found["held_by"]]["reason"] if found["held_by"] else None
+    connection.execute(
+        """
+        UPDATE backfill_jobs
+        SET throttle = %(reason)s::text, measured = %(found)s,
+            throttle_since = CASE WHEN %(reason)s::text IS NULL THEN NULL
+                                  WHEN measured ->> 'held_by' = %(held_by)s AND throttle IS NOT NULL
+                                  THEN throttle_since ELSE now() END
+        WHERE id = %(job)s AND state IN ('running', 'proving')
+        """,
+        {"reason": reason, "found": Jsonb(found), "held_by": found["held_by"], "job": job.id},
+    )
+    _stop_for_failures(connection, version, job, settings)
+    fold_counts(connection, version.id, -version.id)
+
+
+def _stop_for_failures(connection: Connection, version: Version, job: Job, settings: JobSettings) -> None:
+    failed, done = fetch_one(
+        connection,
+        """
+        SELECT (SELECT count(*) FROM dead_letters d
+                WHERE d.embedding_version_id = j.embedding_version_id AND d.failed_at >= j.run_started_at),
+               j.outbox_done - j.run_done
+               + (SELECT coalesce(sum(done), 0)::bigint FROM backfill_ranges WHERE job_id = j.id)
+        FROM backfill_jobs j WHERE j.id = %s
+        """,
+        [job.id],
+    )
+    if failed < _FEWEST_FAILURES or failed <= settings.max_failed_share * (failed + done):
+        return
+    share = 100 * failed / (failed + done)
+    reason = (
+        f"{failed:,} of {failed + done:,} chunks of this run failed: {share:.0f} %, and at most "
+        f"{100 * settings.max_failed_share:g} % may (max_failed_share)"
+    )
+    try:
+        with connection.transaction():
+            move(connection, Job(job.id, "running"), "failed", reason=reason)
+            audit.record(connection, "backfill", version.version_key, "failed", reason=reason)
+    except RefusedError:
+        return  # paused or cancelled at this very moment
