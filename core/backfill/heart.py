@@ -46,6 +46,7 @@ class Heart:
     def start(self, progress: Callable[[], tuple[int, int]]) -> None:
         """Begin to beat; `progress` says how many chunks this worker has stored, and its batch size."""
         self._progress = progress
+        supervise(self._connection, self._version, self._job)  # before the first batch, not after it
         self._beat()
         self._thread.start()
 

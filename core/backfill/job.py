@@ -107,8 +107,10 @@ def rejoin(connection: Connection, job: Job) -> bool:
         ).fetchone()
         if found is None:
             return False
-        now = _settled(connection, Job(*found))
-        if now.state == "interrupted":
+        now = Job(*found)
+        if now.state == "pausing":
+            _settled(connection, now)
+        elif now.state == "interrupted":
             move(connection, now, "running")
             return True
         return now.state in ("running", "proving")
@@ -205,6 +207,7 @@ def move(
             proving_worker = CASE WHEN %(state)s = 'proving' THEN %(worker)s::bigint END,
             error = CASE WHEN %(state)s = 'running' THEN NULL ELSE coalesce(%(reason)s, error) END,
             finished_at = CASE WHEN %(state)s IN ('done', 'failed', 'cancelled') THEN now() END,
+            checked_at = CASE WHEN %(state)s = 'running' THEN '-infinity' ELSE checked_at END,
             run_started_at = CASE WHEN %(begins)s THEN now() ELSE run_started_at END,
             run_done = CASE WHEN NOT %(begins)s THEN run_done
                 ELSE outbox_done + (SELECT coalesce(sum(done), 0) FROM backfill_ranges WHERE job_id = j.id) END

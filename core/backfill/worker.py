@@ -134,7 +134,7 @@ class Worker:
             self._database, self._version, job, heart.worker_id, self._encoder, control, self._kept, self._on_batch,
             prove_every_s=self._prove_every_s,
         )  # fmt: skip
-        heart.start(lambda: (pipeline.stored, pipeline.batch_size.size))
+        heart.start(lambda: (pipeline.stored, pipeline.batch_size.next(control.settings.batch_size)))
         try:
             if self._check:
                 check_encoder(self._encoder, self._version)
