@@ -12,12 +12,12 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from console.commands import backfill, cutover, db, demo, doctor, documents, index, log, search, versions
+from console.commands import backfill, cutover, db, demo, doctor, documents, index, load, log, search, versions
 from console.context import Context, context_of, pipe
 
 _ORDER = (
-    "demo", "db", "ingest", "versions", "backfill", "index", "search", "compare", "cutover", "rollback", "log",
-    "doctor",
+    "demo", "db", "ingest", "versions", "load", "backfill", "index", "search", "compare", "cutover", "rollback",
+    "log", "doctor",
 )  # fmt: skip
 
 
@@ -43,7 +43,7 @@ app = typer.Typer(
 
 for group in (db, versions, backfill, index, cutover):
     app.add_typer(group.app)
-for module in (demo, documents, search, cutover, log, doctor):
+for module in (demo, documents, load, search, cutover, log, doctor):
     module.register(app)
 
 

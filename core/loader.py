@@ -30,9 +30,14 @@ _SLICE_BYTES = 128 * 1024
 
 
 def copy_vectors(
-    connection: Connection, version: Version, chunk_ids: NDArray[np.int64], vectors: NDArray[np.float32]
+    connection: Connection,
+    version: Version,
+    chunk_ids: NDArray[np.int64],
+    vectors: NDArray[np.float32],
+    *,
+    into: sql.Identifier | None = None,
 ) -> int:
-    """COPY vectors (n, d) for chunk ids (n,) into the version's table; returns n.
+    """COPY vectors (n, d) for chunk ids (n,) into the version's table, or one with the same columns; returns n.
 
     All or nothing, in the caller's transaction if there is one. Every vector is checked on the way: raises
     EncoderError for a wrong shape and for the first row that would be stored not finite or zero, psycopg's
@@ -42,7 +47,9 @@ def copy_vectors(
     if len(chunk_ids) == 0:
         return 0
     rows = row_buffer(version.dimensions, version.storage)
-    statement = sql.SQL("COPY {} (chunk_id, embedding) FROM STDIN WITH (FORMAT BINARY)").format(version.table)
+    statement = sql.SQL("COPY {} (chunk_id, embedding) FROM STDIN WITH (FORMAT BINARY)").format(
+        into or version.table
+    )
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         copy.write(_HEADER)
         for start in range(0, len(chunk_ids), len(rows)):

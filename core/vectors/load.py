@@ -1,0 +1,511 @@
+"""Loading a file of vectors into a version: slice by slice, each a transaction that moves the load's cursor.
+
+So a load that is killed loses nothing and repeats nothing: started again with the same file it goes on at its
+cursor. It only ever adds vectors to chunks that have none, and so may run beside a backfill of the version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from psycopg import OperationalError, sql
+from psycopg import errors as pg
+
+from core import audit
+from core.database import Connection, Database, Progress, fetch_one
+from core.errors import RefusedError, RevectorError, UsageError
+from core.loader import copy_vectors
+from core.registry import Version, chunk_count, create_table, embedded_count, get_version
+from core.vectors.seen import Seen
+from core.vectors.slices import Slice, VectorFile, split_bad
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_LOCK = sql.SQL("hashtext('vector load ' || current_schema()), {}::int")
+_LOCK_WAIT = "3s"
+"""A session that was killed gives its lock back only when the server notices."""
+
+_ATTEMPTS = 5
+_CONFLICTS = (pg.UniqueViolation, pg.ForeignKeyViolation, pg.DeadlockDetected)
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of the rows of a file, from its first one on: rows = stored + present + unknown + duplicates + bad.
+
+    `present` rows are of chunks that had a vector before, `unknown` ones of no chunk, `duplicates` of a chunk that
+    an earlier row named; `bad` ones were left out by `skip_bad`. `missing` is what the version now lacks, and
+    `state` its state. `resumed_at` is the row at which this run went on.
+    """
+
+    version_key: str
+    source: str
+    rows: int
+    stored: int = 0
+    present: int = 0
+    unknown: int = 0
+    duplicates: int = 0
+    bad: int = 0
+    missing: int = 0
+    state: str = ""
+    resumed_at: int = 0
+
+    @property
+    def cursor(self) -> int:
+        """The first row that is not dealt with."""
+        return self.stored + self.present + self.unknown + self.duplicates + self.bad
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A slice with its good rows' chunks: `chunk_ids` (m,) in ascending order and each once, with `vectors` (m, d).
+
+    `present` are those that had a vector when they were looked up. `rows` counts all, `bad` and the others too.
+    """
+
+    first: int
+    rows: int
+    chunk_ids: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    present: NDArray[np.bool_]
+    bad: int
+    unknown: int
+
+
+def load(
+    database: Database,
+    version: Version,
+    file: VectorFile,
+    *,
+    skip_bad: bool = False,
+    on_progress: Progress | None = None,
+) -> LoadReport:
+    """Give the version the file's vectors, for chunks that have none in it.
+
+    Goes on where an unfinished load of the same file stopped; one that was finished starts anew, which finds the
+    chunks that came since. New chunks reach the version from now on. What the file does not have is left to a
+    backfill, which proves the version complete as well. Calls on_progress(step, rows done, rows) after each slice.
+
+    Raises UsageError for a file that does not fit the version or cannot be read on, RefusedError for a version that
+    takes no vectors, for a file that another session is loading, and for a vector that is not finite or zero (with
+    `skip_bad` such rows are counted instead). What was stored before such an error stays.
+    """
+    with database.session("load") as connection, database.session("load") as reading:
+        _require_loadable(connection, version)
+        if file.dimensions not in (None, version.dimensions):
+            raise UsageError(
+                f"{file.name} has vectors of {file.dimensions:,} dimensions; "
+                f"version {version.version_key} has {version.dimensions:,}.",
+                "Load it into a version that was registered with those.",
+            )
+        create_table(connection, version)
+        with _Load(connection, reading, version, file, skip_bad, on_progress or _silent).held() as run:
+            try:
+                return run.finish()
+            except RevectorError as error:
+                _record(connection, run.report, "failed", error.problem)
+                raise
+            except pg.UndefinedTable:
+                raise RefusedError(
+                    f"Version {version.version_key} was dropped while {file.name} was loaded.",
+                    "Nothing is left of it.",
+                ) from None
+
+
+class _Load:
+    """One run over a file. `connection` writes; `reading` looks ahead while the slice before is written."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        reading: Connection,
+        version: Version,
+        file: VectorFile,
+        skip_bad: bool,
+        on_progress: Progress,
+    ) -> None:
+        self._connection = connection
+        self._reading = reading
+        self._version = version
+        self._file = file
+        self._skip_bad = skip_bad
+        self._on_progress = on_progress
+        self.report = LoadReport(version.version_key, file.name, file.rows)
+        bounds = fetch_one(connection, "SELECT coalesce(min(id), 0), coalesce(max(id), -1) FROM document_chunks")
+        self._seen = Seen(*bounds)
+        self._last = np.empty(0, np.int64)
+
+    @contextmanager
+    def held(self) -> Iterator[_Load]:
+        """Held by this session alone, and with its row in vector_loads."""
+        with self._connection.transaction():
+            # Before the first slice: from here on the trigger queues new chunks for this version.
+            self._connection.execute(
+                "UPDATE embedding_versions SET state = 'backfilling' WHERE id = %s AND state = 'registered'",
+                [self._version.id],
+            )
+            self._id = int(
+                fetch_one(
+                    self._connection,
+                    """
+                    INSERT INTO vector_loads (embedding_version_id, source, fingerprint, total)
+                    VALUES (%s, %s, %s, %s)
+                    ON CONFLICT (embedding_version_id, fingerprint) DO UPDATE SET source = excluded.source
+                    RETURNING id
+                    """,
+                    [self._version.id, self._file.name, self._file.fingerprint, self._file.rows],
+                )[0]
+            )
+        lock = _LOCK.format(sql.Literal(self._id))
+        try:
+            with self._connection.transaction():
+                self._connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(_LOCK_WAIT)))
+                self._connection.execute(sql.SQL("SELECT pg_advisory_lock({})").format(lock))
+        except pg.LockNotAvailable:
+            raise RefusedError(
+                f"{self._file.name} is being loaded into {self._version.version_key} by another session.",
+                "Wait until it is done; if it dies, run this again to go on.",
+            ) from None
+        try:
+            self._take_up()
+            yield self
+        finally:
+            with suppress(OperationalError):  # lost, and the lock with it
+                self._connection.execute(sql.SQL("SELECT pg_advisory_unlock({})").format(lock))
+
+    def _take_up(self) -> None:
+        """Read how far the file was loaded, or start anew when that was finished."""
+        state, cursor, stored, present, unknown = fetch_one(
+            self._connection,
+            "SELECT state, cursor, stored, present, unknown FROM vector_loads WHERE id = %s",
+            [self._id],
+        )
+        if state == "done":
+            cursor = stored = present = unknown = 0
+            self._connection.execute(
+                """
+                UPDATE vector_loads SET state = 'running', cursor = 0, stored = 0, present = 0, unknown = 0,
+                       total = %s, started_at = now(), updated_at = now(), finished_at = NULL
+                WHERE id = %s
+                """,
+                [self._file.rows, self._id],
+            )
+        rest = cursor - stored - present - unknown
+        bad = self._count_bad(cursor) if rest else 0
+        self.report = replace(
+            self.report, stored=stored, present=present, unknown=unknown, duplicates=rest - bad, bad=bad,
+            resumed_at=cursor,
+        )  # fmt: skip
+        audit.record(
+            self._connection, "load start", self._version.version_key,
+            detail={"source": self._file.name, "rows": self._file.rows, "first": cursor},
+        )  # fmt: skip
+
+    def _count_bad(self, cursor: int) -> int:
+        """The bad rows before the cursor. They and the duplicates are what no count in vector_loads has."""
+        bad = 0
+        for part in self._file.slices(0):
+            if part.first >= cursor:
+                break
+            self._on_progress("reading again", part.first, cursor)
+            found = split_bad(part, self._version.storage)[1]
+            bad += sum(part.first + row < cursor for row in found)
+        return bad
+
+    def finish(self) -> LoadReport:
+        """Store the rest of the file and close the load."""
+        slices = self._file.slices(self.report.cursor)
+        with ThreadPoolExecutor(1, "load-ahead") as ahead:
+            coming = ahead.submit(self._next, slices)
+            while (part := coming.result()) is not None:
+                # Read and looked up by one processor while the other one stores.
+                coming = ahead.submit(self._next, slices)
+                self._store(part)
+                self._on_progress(f"loading {self._version.version_key}", self.report.cursor, self._file.rows)
+        self._connection.execute(
+            "UPDATE vector_loads SET state = 'done', finished_at = now() WHERE id = %s", [self._id]
+        )
+        version = get_version(self._connection, self._version.version_key)
+        missing = max(0, chunk_count(self._connection) - embedded_count(self._connection, version))
+        self.report = replace(self.report, missing=missing, state=version.state)
+        _record(self._connection, self.report, "done")
+        return self.report
+
+    # -- one slice ----------------------------------------------------------------------------------------
+
+    def _next(self, slices: Iterator[Slice]) -> _Part | None:
+        found = next(slices, None)
+        return None if found is None else self._prepared(found)
+
+    def _prepared(self, part: Slice) -> _Part:
+        """Look up the chunks of a slice's good rows."""
+        vectors, bad = split_bad(part, self._version.storage)
+        ids = part.ids
+        if bad:
+            if not self._skip_bad:
+                raise self._bad_row(part, min(bad), bad[min(bad)])
+            good = np.ones(len(ids), np.bool_)
+            good[list(bad)] = False
+            ids, vectors = ids[good], vectors[good]
+        chunk_ids, known = _look_up(self._reading, ids)
+        unknown = len(ids) - int(known.sum())
+        if unknown:
+            chunk_ids, vectors = chunk_ids[known], vectors[known]
+        if not (chunk_ids[1:] > chunk_ids[:-1]).all():
+            # In one order, as a backfill stores, so that two who store the same chunks wait and do not deadlock.
+            # Of rows for one chunk this keeps the first.
+            chunk_ids, rows = np.unique(chunk_ids, return_index=True)
+            vectors = vectors[rows]
+        present = _have_vectors(self._reading, self._version, chunk_ids)
+        return _Part(part.first, len(part.ids), chunk_ids, vectors, present, len(bad), unknown)
+
+    def _bad_row(self, part: Slice, row: int, reason: str) -> RefusedError:
+        name = part.ids[row].decode() if self._file.id_kind == "semantic keys" else int(part.ids[row])
+        kind = self._file.id_kind.removesuffix("s")
+        return RefusedError(
+            f"{self._file.name}: the vector of row {part.first + row:,} (counted from 0), {kind} {name}, {reason}.",
+            f"The rows before {part.first:,} are loaded. Mend the file and load it again, or leave such rows out: "
+            "--skip-bad",
+        )
+
+    def _store(self, part: _Part) -> None:
+        """Store a slice and move the cursor, in one transaction.
+
+        Somebody may have stored or deleted one of its chunks since they were looked up. That is rare, and looked
+        at only when the COPY says so.
+        """
+        # The slice before was not yet stored when this one was looked up.
+        part = replace(part, present=part.present | np.isin(part.chunk_ids, self._last))
+        if part.present.any():
+            self._catch_up(part.first)
+        try:
+            with self._slice_transaction():
+                # A slice of all rows costs no copy of the vectors.
+                wanted = ~part.present if part.present.any() else slice(None)
+                chunk_ids = part.chunk_ids[wanted]
+                copy_vectors(self._connection, self._version, chunk_ids, part.vectors[wanted])
+                report = self._moved(part, chunk_ids, part.unknown)
+        except _CONFLICTS:
+            self._catch_up(part.first)
+            report = self._store_carefully(part)
+        if self._seen.rows == part.first:
+            self._seen.add(part.chunk_ids, part.rows)
+        self._last = part.chunk_ids
+        self.report = report
+
+    @contextmanager
+    def _slice_transaction(self) -> Iterator[None]:
+        with self._connection.transaction():
+            # Nobody waits for the disk: a server that crashes may lose the last slices, and their moves of the
+            # cursor with them. The end of the load is committed as usual, and all slices with it.
+            self._connection.execute("SET LOCAL synchronous_commit = off")
+            yield
+
+    def _store_carefully(self, part: _Part) -> LoadReport:
+        """The same for chunks that others store and delete meanwhile: COPY knows no ON CONFLICT, INSERT does."""
+        for _ in range(_ATTEMPTS):
+            try:
+                with self._slice_transaction():
+                    # From here on none of them can be deleted.
+                    alive = np.isin(part.chunk_ids, _lock_chunks(self._connection, part.chunk_ids))
+                    wanted = alive & ~part.present
+                    chunk_ids = self._insert(part.chunk_ids[wanted], part.vectors[wanted])
+                    return self._moved(part, chunk_ids, part.unknown + int((~alive).sum()))
+            except pg.DeadlockDetected:
+                continue
+        raise RefusedError(
+            f"The load of {self._file.name} met another session's locks {_ATTEMPTS} times in a row.",
+            "Run it again: it goes on where it stopped.",
+        )
+
+    def _insert(self, chunk_ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Store the vectors of chunks that have none by now; returns those chunks."""
+        staging = sql.Identifier("pg_temp", "vector_load")
+        self._connection.execute(
+            sql.SQL("CREATE TEMPORARY TABLE vector_load (LIKE {}) ON COMMIT DROP").format(self._version.table)
+        )
+        copy_vectors(self._connection, self._version, chunk_ids, vectors, into=staging)
+        rows = self._connection.execute(
+            sql.SQL(
+                "INSERT INTO {} (chunk_id, embedding) SELECT chunk_id, embedding FROM {} ORDER BY chunk_id "
+                "ON CONFLICT DO NOTHING RETURNING chunk_id"
+            ).format(self._version.table, staging)
+        )
+        return np.array([row[0] for row in rows], dtype=np.int64)
+
+    def _moved(self, part: _Part, stored: NDArray[np.int64], unknown: int) -> LoadReport:
+        """Book a slice and move the cursor, in the transaction that stored these chunks' vectors."""
+        before, version = self.report, self._version.id
+        good = part.rows - part.bad - unknown
+        had = len(part.chunk_ids) - len(stored) - (unknown - part.unknown)
+        again = 0
+        if had:
+            others = part.chunk_ids[np.isin(part.chunk_ids, stored, invert=True, assume_unique=True)]
+            again = min(had, int(self._seen.has(others).sum()))
+        present = had - again
+        after = replace(
+            before,
+            stored=before.stored + len(stored),
+            present=before.present + present,
+            unknown=before.unknown + unknown,
+            duplicates=before.duplicates + good - len(stored) - present,
+            bad=before.bad + part.bad,
+        )
+        if len(stored):
+            for queue in ("chunk_outbox", "dead_letters"):
+                self._take_out(queue, stored)
+            self._connection.execute(
+                "INSERT INTO row_counts (scope, delta) VALUES (%s, %s)", [version, len(stored)]
+            )
+        moved = self._connection.execute(
+            """
+            UPDATE vector_loads l
+            SET cursor = %(cursor)s, stored = %(stored)s, present = %(present)s, unknown = %(unknown)s,
+                updated_at = now()
+            FROM embedding_versions v
+            WHERE l.id = %(load)s AND l.cursor = %(first)s AND l.state = 'running'
+              AND v.id = l.embedding_version_id AND v.state <> 'retired'
+            """,
+            asdict(after) | {"cursor": after.cursor, "load": self._id, "first": part.first},
+        )
+        if moved.rowcount != 1:
+            raise RefusedError(
+                f"The load of {self._file.name} was stopped: {self._version.version_key} was retired, "
+                "or another session went on with the file.",
+                f"Look at it: revector versions show {self._version.version_key}",
+            )
+        return after
+
+    def _take_out(self, queue: str, chunk_ids: NDArray[np.int64]) -> None:
+        """Of the version's outbox or dead letters. Asked first: some thousands of ids cost more than the question."""
+        its = sql.SQL("FROM {} WHERE embedding_version_id = %s").format(sql.Identifier(queue))
+        (any_there,) = fetch_one(
+            self._connection, sql.SQL("SELECT EXISTS (SELECT {})").format(its), [self._version.id]
+        )
+        if any_there:
+            self._connection.execute(
+                sql.SQL("DELETE {} AND chunk_id = ANY(%s)").format(its),
+                [self._version.id, chunk_ids.tolist()],
+                prepare=False,
+            )
+
+    def _catch_up(self, first: int) -> None:
+        """Learn which chunks the rows before `first` named: asked for by a load that was gone on with."""
+        if self._seen.rows == first:
+            return
+        for ids in self._file.ids(self._seen.rows, first):
+            self._on_progress("reading again", self._seen.rows, first)
+            chunk_ids, known = _look_up(self._connection, ids)
+            self._seen.add(chunk_ids[known], len(ids))
+
+
+# Looking up ------------------------------------------------------------------------------------------------
+# Planned each time, since the tables grow. OFFSET 0 keeps the planner to one look into the index for each id: for
+# some thousands out of a small table it would otherwise read all of it, and so for each slice.
+
+
+def _look_up(connection: Connection, ids: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The chunk ids (n,) of chunk ids or semantic keys (n,), and which of them are chunks."""
+    if ids.dtype.kind == "S":
+        return _look_up_keys(connection, ids)
+    if _is_dense(ids):
+        query = "SELECT id FROM document_chunks WHERE id BETWEEN %s AND %s"
+        rows = connection.execute(query, [int(ids.min()), int(ids.max())], prepare=False)
+        return ids, np.isin(ids, [row[0] for row in rows])
+    rows = connection.execute(
+        """
+        SELECT i.id FROM unnest(%s::bigint[]) AS i(id) LEFT JOIN LATERAL (
+            SELECT id FROM document_chunks WHERE id = i.id OFFSET 0) AS c ON true
+        WHERE c.id IS NULL
+        """,
+        [ids.tolist()],
+        prepare=False,
+    )
+    return ids, np.isin(ids, [row[0] for row in rows], invert=True)
+
+
+def _look_up_keys(connection: Connection, keys: NDArray[np.bytes_]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    row = connection.execute(
+        """
+        SELECT array_agg(c.id ORDER BY k.place)
+        FROM unnest(%s::text[]) WITH ORDINALITY AS k(key, place) LEFT JOIN LATERAL (
+            SELECT id FROM document_chunks WHERE semantic_key = k.key OFFSET 0) AS c ON true
+        """,
+        [keys.astype(str).tolist()],
+        prepare=False,
+    ).fetchone()
+    found = row[0] or [] if row else []
+    known = np.array([chunk is not None for chunk in found], dtype=np.bool_)
+    return np.array([chunk or 0 for chunk in found], dtype=np.int64), known
+
+
+def _have_vectors(connection: Connection, version: Version, chunk_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of these chunks, in ascending order, have a vector in the version."""
+    none = np.zeros(len(chunk_ids), np.bool_)
+    if not len(chunk_ids):
+        return none
+    bounds = [int(chunk_ids[0]), int(chunk_ids[-1])]
+    between = sql.SQL("SELECT chunk_id FROM {} WHERE chunk_id BETWEEN %s AND %s ORDER BY chunk_id").format(
+        version.table
+    )
+    # The usual case by one look: a file in the chunks' order meets none.
+    if connection.execute(between + sql.SQL(" LIMIT 1"), bounds, prepare=False).fetchone() is None:
+        return none
+    if _is_dense(chunk_ids):
+        rows = connection.execute(between, bounds, prepare=False)
+    else:
+        rows = connection.execute(
+            sql.SQL(
+                """
+                SELECT e.chunk_id FROM unnest(%s::bigint[]) AS i(id) CROSS JOIN LATERAL (
+                    SELECT chunk_id FROM {} WHERE chunk_id = i.id OFFSET 0) AS e
+                """
+            ).format(version.table),
+            [chunk_ids.tolist()],
+            prepare=False,
+        )
+    return np.isin(chunk_ids, [row[0] for row in rows])
+
+
+def _is_dense(ids: NDArray[np.int64]) -> bool:
+    """Whether reading all chunks between the least and the largest of these is not much more than reading them."""
+    return len(ids) > 0 and int(ids.max()) - int(ids.min()) < 4 * len(ids)
+
+
+def _lock_chunks(connection: Connection, chunk_ids: NDArray[np.int64]) -> list[int]:
+    rows = connection.execute(
+        "SELECT id FROM document_chunks WHERE id = ANY(%s) ORDER BY id FOR KEY SHARE",
+        [chunk_ids.tolist()],
+        prepare=False,
+    )
+    return [row[0] for row in rows]
+
+
+def _require_loadable(connection: Connection, version: Version) -> None:
+    found = get_version(connection, version.version_key)
+    if found.state == "retired":
+        raise RefusedError(
+            f"Version {found.version_key} is retired: new chunks no longer reach it.",
+            "Load the file into another version: revector versions add KEY --encoder SPEC",
+        )
+    if found.active and embedded_count(connection, found) >= chunk_count(connection):
+        raise RefusedError(
+            f"Version {found.version_key} is active and lacks no chunk: nothing was loaded.",
+            "A load never replaces a vector. Load the file into another version: "
+            "revector versions add KEY --encoder SPEC",
+        )
+
+
+def _record(connection: Connection, report: LoadReport, outcome: audit.Outcome, reason: str = "") -> None:
+    detail = {name: value for name, value in asdict(report).items() if name != "version_key"}
+    audit.record(connection, "load", report.version_key, outcome, reason=reason, detail=detail)
+
+
+def _silent(_step: str, _done: int, _total: int) -> None:
+    """Report to nobody."""

@@ -1,0 +1,233 @@
+"""Vectors and their ids in two columns of a Parquet file, streamed by record batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from core.errors import UsageError
+from core.vectors.files import digest, fingerprint, opened, shown
+from core.vectors.slices import IdKind, Slice, as_chunk_ids, bad_id, key_array, slice_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+_ID_COLUMNS = ("chunk_id", "semantic_key")
+_BUFFER = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class ParquetFile:
+    """A Parquet file; see VectorFile."""
+
+    name: str
+    rows: int
+    dimensions: int | None
+    id_kind: IdKind
+    fingerprint: str
+    path: Path
+    id_column: str
+    vector_column: str
+
+    def slices(self, start: int) -> Iterator[Slice]:
+        """All rows from `start` on."""
+        dimensions = self.dimensions or 0
+        for first, batch in self._batches(start, self.rows, [self.id_column, self.vector_column]):
+            ids = self._ids(batch.column(0), first)
+            vectors, bad = _vectors(batch.column(1), dimensions)
+            yield Slice(first, ids, vectors, bad)
+
+    def ids(self, start: int, stop: int) -> Iterator[NDArray[Any]]:
+        """The ids of the rows from `start` to before `stop`."""
+        for first, batch in self._batches(start, stop, [self.id_column]):
+            yield self._ids(batch.column(0), first)
+
+    def _batches(self, start: int, stop: int, columns: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Batches of about one size, each with its first row's number; row groups before `start` are not read."""
+        size = slice_rows(self.dimensions or 1, 4)
+        with _parquet(self.path) as file:
+            groups, first = _groups_from(file, start)
+            waiting: list[pa.RecordBatch] = []
+            for batch in file.iter_batches(size, row_groups=groups, columns=columns):
+                kept = batch.slice(max(0, start - first), stop - max(start, first)) if first < stop else batch[:0]
+                first += batch.num_rows
+                if kept.num_rows:
+                    waiting.append(kept.select(columns))
+                # Row groups may be small: theirs are put together, so that a transaction is worth its while.
+                if sum(one.num_rows for one in waiting) >= size:
+                    yield from _put_together(waiting, start, size)
+                    start += sum(one.num_rows for one in waiting)
+                    waiting = []
+            yield from _put_together(waiting, start, size)
+            start += sum(one.num_rows for one in waiting)
+        if start != stop:
+            raise UsageError(
+                f"{self.name} has {start:,} rows; its footer says {self.rows:,}.", "Write the file anew."
+            )
+
+    def _ids(self, column: pa.Array, first: int) -> NDArray[Any]:
+        import pyarrow as pa
+
+        if column.null_count:
+            raise bad_id(self.name, first + column.is_null().to_pylist().index(True), None)
+        if self.id_kind == "chunk ids":
+            return as_chunk_ids(column.to_numpy(zero_copy_only=False), first, self.name)
+        return key_array(column.cast(pa.large_binary()).to_pylist(), first, self.name)
+
+
+def open_parquet(path: Path, id_column: str | None, vector_column: str) -> ParquetFile:
+    """A Parquet file with vectors. Raises UsageError for one that cannot be read or lacks the columns."""
+    import_pyarrow()
+    import pyarrow.types as kinds
+
+    with _parquet(path) as file:
+        schema, rows = file.schema_arrow, file.metadata.num_rows
+        if id_column is None:
+            id_column = next((name for name in _ID_COLUMNS if name in schema.names), None)
+        if id_column is None:
+            raise _no_column(path, f"{_ID_COLUMNS[0]} or {_ID_COLUMNS[1]}", "--id-column", schema.names)
+        for column, option in ((id_column, "--id-column"), (vector_column, "--vector-column")):
+            if schema.names.count(column) != 1:
+                raise _no_column(path, column, option, schema.names)
+        id_type = schema.field(id_column).type
+        if kinds.is_dictionary(id_type):
+            id_type = id_type.value_type
+        if kinds.is_integer(id_type):
+            id_kind: IdKind = "chunk ids"
+        elif kinds.is_string(id_type) or kinds.is_large_string(id_type) or kinds.is_string_view(id_type):
+            id_kind = "semantic keys"
+        else:
+            raise UsageError(
+                f"{shown(path)}: the column {id_column!r} is of type {id_type}.",
+                "Expected chunk ids (integers) or semantic keys (strings of 64 hex digits).",
+            )
+        number = _number_type(schema.field(vector_column).type)
+        if number is None or not kinds.is_floating(number):
+            raise UsageError(
+                f"{shown(path)}: the column {vector_column!r} is of type {schema.field(vector_column).type}.",
+                "Expected a list of float16, float32 or float64.",
+            )
+        dimensions = _dimensions(file, schema.field(vector_column).type, vector_column)
+    name = fingerprint("parquet", id_column, vector_column, digest(path))
+    return ParquetFile(shown(path), rows, dimensions, id_kind, name, path, id_column, vector_column)
+
+
+def import_pyarrow() -> None:
+    """Raise UsageError when pyarrow is not installed."""
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise UsageError(
+            "Reading Parquet needs pyarrow, which is not installed.", "pip install 'revector[parquet]'"
+        ) from None
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[Any]:
+    """The opened file; what pyarrow finds wrong with it, here or while it is read, is a UsageError."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with opened(path):
+        try:
+            # A buffered stream of its own for each column: a row group is not taken into memory whole.
+            with (
+                pa.OSFile(str(path)) as file,
+                pq.ParquetFile(
+                    file, buffer_size=_BUFFER, pre_buffer=False, page_checksum_verification=True
+                ) as found,
+            ):
+                yield found
+        except (pa.ArrowException, OSError, ValueError) as error:
+            reason = str(error).partition("\n")[0].rstrip(".")
+            raise UsageError(
+                f"{shown(path)} cannot be read: {reason[:200]}.", "It may have been cut off: write it anew."
+            ) from None
+        except MemoryError:
+            raise UsageError(f"{shown(path)} asks for more memory than there is.", "Write it anew.") from None
+
+
+def _groups_from(file: Any, start: int) -> tuple[list[int], int]:
+    """The row groups that have rows from `start` on, and the number of the first row in them."""
+    first = 0
+    for group in range(file.metadata.num_row_groups):
+        rows = file.metadata.row_group(group).num_rows
+        if first + rows > start:
+            return list(range(group, file.metadata.num_row_groups)), first
+        first += rows
+    return [], start
+
+
+def _put_together(batches: list[pa.RecordBatch], first: int, size: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    import pyarrow as pa
+
+    if not batches:
+        return
+    whole = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+    for start in range(0, whole.num_rows, size):
+        yield first + start, whole.slice(start, size)
+
+
+def _number_type(column: pa.DataType) -> pa.DataType | None:
+    """The type of a list's numbers; None for what is no list. A tensor type is the list that it is stored as."""
+    import pyarrow as pa
+    import pyarrow.types as kinds
+
+    if isinstance(column, pa.BaseExtensionType):
+        column = column.storage_type
+    if kinds.is_list(column) or kinds.is_large_list(column) or kinds.is_fixed_size_list(column):
+        return column.value_type
+    return None
+
+
+def _dimensions(file: Any, column: pa.DataType, name: str) -> int | None:
+    """From the type of the column, or else from the first vector that is there."""
+    import pyarrow as pa
+    import pyarrow.types as kinds
+
+    storage = column.storage_type if isinstance(column, pa.BaseExtensionType) else column
+    if kinds.is_fixed_size_list(storage):
+        return int(storage.list_size)
+    for batch in file.iter_batches(64, columns=[name]):
+        for vector in _storage(batch.column(0)):
+            if vector.is_valid:
+                return len(vector)
+    return None
+
+
+def _storage(column: pa.Array) -> pa.Array:
+    import pyarrow as pa
+
+    return column.storage if isinstance(column, pa.ExtensionArray) else column
+
+
+def _vectors(column: pa.Array, dimensions: int) -> tuple[NDArray[Any], dict[int, str]]:
+    """The vectors (n, d), and the rows that are none: null, or of another length. Those are zeros."""
+    import pyarrow.compute as pc
+
+    column = _storage(column)
+    # Numbers that are null become NaN, which is found as such.
+    lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
+    good = lengths == dimensions  # a null's length is NaN
+    if good.all():
+        return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), dimensions), {}
+    numbers = column.filter(good).flatten().to_numpy(zero_copy_only=False).reshape(int(good.sum()), dimensions)
+    vectors = np.zeros((len(column), dimensions), numbers.dtype)
+    vectors[good] = numbers
+    bad = {}
+    for row in np.flatnonzero(~good).tolist():
+        length = lengths[row]
+        bad[row] = "is null" if np.isnan(length) else f"has {int(length):,} dimensions in place of {dimensions:,}"
+    return vectors, bad
+
+
+def _no_column(path: Path, column: str, option: str, names: list[str]) -> UsageError:
+    known = ", ".join(names[:20]) or "none"
+    twice = "more than one column" if names.count(column) > 1 else "no column"
+    return UsageError(f"{shown(path)} has {twice} {column}.", f"Name it: {option} NAME, of {known}.")

@@ -1,0 +1,143 @@
+"""What a file of vectors is read as: slices of a few thousand rows, whatever the file's format is.
+
+Rows are numbered from 0, as NumPy does. What comes out of a file is hostile until it was checked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from core.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from core.registry import Storage
+
+KEY_LENGTH = 64
+"""Hex digits of a semantic key."""
+
+_SLICE_ROWS = 8_192
+_SLICE_BYTES = 8 * 1024 * 1024
+
+_HEX = np.zeros(256, dtype=np.bool_)
+_HEX[list(b"0123456789abcdefABCDEF")] = True
+
+IdKind = Literal["chunk ids", "semantic keys"]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows of a file: `ids` (n,) are int64 chunk ids or S64 semantic keys, `vectors` (n, d) as they are in the file.
+
+    `bad` has the rows of the slice, with the reason, that the file's format alone says are no vectors of d numbers.
+    """
+
+    first: int
+    ids: NDArray[Any]
+    vectors: NDArray[Any]
+    bad: Mapping[int, str] = field(default_factory=dict)
+
+
+class VectorFile(Protocol):
+    """A file that was opened and found to be what it says. `dimensions` is None for a file without rows."""
+
+    @property
+    def name(self) -> str:
+        """The file's name, fit for a message."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+
+    @property
+    def dimensions(self) -> int | None:
+        """Of its vectors."""
+
+    @property
+    def id_kind(self) -> IdKind:
+        """What its ids are."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of its content, ids included: the same for a copy of the file under another name."""
+
+    def slices(self, start: int) -> Iterator[Slice]:
+        """All rows from `start` on. Raises UsageError for what cannot be read or is no id."""
+
+    def ids(self, start: int, stop: int) -> Iterator[NDArray[Any]]:
+        """The ids of the rows from `start` to before `stop`, without their vectors."""
+
+
+def slice_rows(dimensions: int, itemsize: int) -> int:
+    """How many rows are read and stored at a time: a few thousand, and fewer where vectors are long."""
+    return max(1, min(_SLICE_ROWS, _SLICE_BYTES // max(1, dimensions * max(4, itemsize))))
+
+
+def split_bad(part: Slice, storage: Storage) -> tuple[NDArray[np.float32], dict[int, str]]:
+    """The vectors (n, d) as float32, and the rows that cannot be stored with the reason for each."""
+    number = np.float32 if storage == "vector" else np.float16
+    with np.errstate(all="ignore"):
+        vectors = part.vectors.astype(np.float32, copy=False)
+        stored = vectors.astype(number, copy=False).astype(np.float32, copy=False)
+        squares = np.vecdot(stored, stored)
+    # The sum may run over or under for a sound vector of huge or tiny numbers: those that stand out are read again.
+    suspects = np.flatnonzero(~(np.isfinite(squares) & (squares > 0)))
+    bad = dict(part.bad)
+    for row in suspects.tolist():
+        if row not in bad and (reason := _why_bad(part.vectors[row], stored[row], storage)):
+            bad[row] = reason
+    return vectors, bad
+
+
+def _why_bad(given: NDArray[Any], stored: NDArray[np.float32], storage: Storage) -> str | None:
+    if not (finite := np.isfinite(given)).all():
+        place = int(np.argmin(finite))
+        return f"has {given[place]} at position {place}"
+    if not given.any():
+        return "is all zeros (a cosine index would silently leave it out)"
+    if not (finite := np.isfinite(stored)).all():
+        place = int(np.argmin(finite))
+        return f"has {given[place]:g} at position {place}, which is beyond the numbers of the type {storage}"
+    return None if stored.any() else f"is all zeros as {storage}: its numbers are too small for that type"
+
+
+def as_chunk_ids(ids: NDArray[Any], first: int, name: str) -> NDArray[np.int64]:
+    """Integers of any width as int64. Raises UsageError naming the row of one that is too large."""
+    if ids.dtype.kind == "u" and ids.dtype.itemsize == 8 and (large := ids > np.iinfo(np.int64).max).any():
+        row = int(large.argmax())
+        raise bad_id(name, first + row, ids[row])
+    return ids.astype(np.int64, copy=False)
+
+
+def as_semantic_keys(ids: NDArray[np.bytes_], first: int, name: str) -> NDArray[np.bytes_]:
+    """Keys (n,) of type S64 in lower case. Raises UsageError naming the row of what is none."""
+    if not len(ids):
+        return ids
+    # A key that is too short ends in NULs here, which are no hex digits.
+    letters = np.ascontiguousarray(ids).view(np.uint8).reshape(len(ids), KEY_LENGTH)
+    if not (good := _HEX[letters].all(axis=1)).all():
+        row = int(good.argmin())
+        raise bad_id(name, first + row, ids[row].decode(errors="replace"))
+    return (letters | 0x20).view(f"S{KEY_LENGTH}").reshape(len(ids))  # lower case; digits have that bit already
+
+
+def key_array(keys: Sequence[bytes], first: int, name: str) -> NDArray[np.bytes_]:
+    """As `as_semantic_keys`, of keys one by one."""
+    for row, key in enumerate(keys):
+        if len(key) != KEY_LENGTH:
+            raise bad_id(name, first + row, key.decode(errors="replace"))
+    return as_semantic_keys(np.array(keys, dtype=f"S{KEY_LENGTH}"), first, name)
+
+
+def bad_id(name: str, row: int, found: object) -> UsageError:
+    """The error for an id that is neither."""
+    shown = str(found) if len(str(found)) <= KEY_LENGTH else f"{str(found)[:KEY_LENGTH]}…"
+    return UsageError(
+        f"{name}: the id of row {row:,} (counted from 0) is {shown!r}.",
+        f"Expected all ids to be chunk ids (integers), or all semantic keys ({KEY_LENGTH} hex digits).",
+    )
