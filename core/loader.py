@@ -62,6 +62,29 @@ def copy_vectors(
     return len(chunk_ids)
 
 
+def insert_missing(
+    connection: Connection, version: Version, chunk_ids: NDArray[np.int64], vectors: NDArray[np.float32]
+) -> NDArray[np.int64]:
+    """As `copy_vectors`, leaving out chunks that have a vector by now; returns those (m,) that got theirs.
+
+    For when others write the same chunks meanwhile: COPY knows no ON CONFLICT, so this goes through a temporary
+    table, at about half the speed. Needs a transaction of the caller. Ids in ascending order keep two that do this
+    from deadlock.
+    """
+    connection.execute(
+        sql.SQL("CREATE TEMPORARY TABLE staged_vectors (LIKE {}) ON COMMIT DROP").format(version.table)
+    )
+    staged = sql.Identifier("pg_temp", "staged_vectors")
+    copy_vectors(connection, version, chunk_ids, vectors, into=staged)
+    rows = connection.execute(
+        sql.SQL(
+            "INSERT INTO {} (chunk_id, embedding) SELECT chunk_id, embedding FROM {} ORDER BY chunk_id "
+            "ON CONFLICT DO NOTHING RETURNING chunk_id"
+        ).format(version.table, staged)
+    ).fetchall()
+    return np.array([row[0] for row in rows], dtype=np.int64)
+
+
 def row_buffer(dimensions: int, storage: Storage) -> NDArray[np.void]:
     """A reusable run of rows of up to 128 KiB with all fixed fields filled in."""
     number = ">f4" if storage == "vector" else ">f2"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from psycopg import errors as pg
 from core import audit
 from core.database import Connection, Database, Progress, fetch_one
 from core.errors import RefusedError, RevectorError, UsageError
-from core.loader import copy_vectors
+from core.loader import copy_vectors, insert_missing
 from core.registry import Version, chunk_count, create_table, embedded_count, get_version
 from core.vectors.seen import Seen
 from core.vectors.slices import Slice, VectorFile, split_bad
@@ -96,7 +96,7 @@ def load(
     takes no vectors, for a file that another session is loading, and for a vector that is not finite or zero (with
     `skip_bad` such rows are counted instead). What was stored before such an error stays.
     """
-    with database.session("load") as connection, database.session("load") as reading:
+    with database.session("load") as connection, closing(database.connect("load")) as reading:
         _require_loadable(connection, version)
         if file.dimensions not in (None, version.dimensions):
             raise UsageError(
@@ -308,14 +308,16 @@ class _Load:
             yield
 
     def _store_carefully(self, part: _Part) -> LoadReport:
-        """The same for chunks that others store and delete meanwhile: COPY knows no ON CONFLICT, INSERT does."""
+        """The same for chunks that others store and delete meanwhile."""
         for _ in range(_ATTEMPTS):
             try:
                 with self._slice_transaction():
                     # From here on none of them can be deleted.
                     alive = np.isin(part.chunk_ids, _lock_chunks(self._connection, part.chunk_ids))
                     wanted = alive & ~part.present
-                    chunk_ids = self._insert(part.chunk_ids[wanted], part.vectors[wanted])
+                    chunk_ids = insert_missing(
+                        self._connection, self._version, part.chunk_ids[wanted], part.vectors[wanted]
+                    )
                     return self._moved(part, chunk_ids, part.unknown + int((~alive).sum()))
             except pg.DeadlockDetected:
                 continue
@@ -323,21 +325,6 @@ class _Load:
             f"The load of {self._file.name} met another session's locks {_ATTEMPTS} times in a row.",
             "Run it again: it goes on where it stopped.",
         )
-
-    def _insert(self, chunk_ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Store the vectors of chunks that have none by now; returns those chunks."""
-        staging = sql.Identifier("pg_temp", "vector_load")
-        self._connection.execute(
-            sql.SQL("CREATE TEMPORARY TABLE vector_load (LIKE {}) ON COMMIT DROP").format(self._version.table)
-        )
-        copy_vectors(self._connection, self._version, chunk_ids, vectors, into=staging)
-        rows = self._connection.execute(
-            sql.SQL(
-                "INSERT INTO {} (chunk_id, embedding) SELECT chunk_id, embedding FROM {} ORDER BY chunk_id "
-                "ON CONFLICT DO NOTHING RETURNING chunk_id"
-            ).format(self._version.table, staging)
-        )
-        return np.array([row[0] for row in rows], dtype=np.int64)
 
     def _moved(self, part: _Part, stored: NDArray[np.int64], unknown: int) -> LoadReport:
         """Book a slice and move the cursor, in the transaction that stored these chunks' vectors."""

@@ -18,7 +18,7 @@ from psycopg.copy import Copy, FileWriter
 
 from core.database import Connection
 from core.errors import EncoderError
-from core.loader import copy_vectors, fill_rows, row_buffer
+from core.loader import copy_vectors, fill_rows, insert_missing, row_buffer
 from core.registry import Storage, Version, create_table, get_version
 
 DIMENSIONS = 384
@@ -309,3 +309,21 @@ def assert_image(rows: NDArray[np.void], embeddings: list[bytes]) -> None:
         for number, embedding in enumerate(embeddings)
     )
     assert rows.tobytes() == expected
+
+
+# Beside others
+
+
+def test_missing_ones_are_inserted_and_the_others_left(connection: Connection) -> None:
+    version = new_version(connection)
+    vectors = random_vectors(300)
+    copy_vectors(connection, version, numbered(10), vectors[:10])
+    with connection.transaction():
+        found = insert_missing(connection, version, numbered(300), np.roll(vectors, 1, axis=0))
+    assert found.tolist() == numbered(300)[10:].tolist()
+    expected = np.concatenate([vectors[:10], vectors[9:-1]])
+    assert_stored(connection, version, numbered(300), expected)
+    with connection.transaction():
+        assert insert_missing(connection, version, numbered(300), vectors).tolist() == []
+    with pytest.raises(EncoderError), connection.transaction():
+        insert_missing(connection, version, numbered(2), np.zeros((2, DIMENSIONS), np.float32))
