@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _ID_COLUMNS = ("chunk_id", "semantic_key")
 _BUFFER = 1024 * 1024
+_BATCHES = 8
+"""Of which a slice is put together."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,17 @@ class ParquetFile:
         with _parquet(self.path) as file:
             groups, first = _groups_from(file, start)
             waiting: list[pa.RecordBatch] = []
-            for batch in file.iter_batches(size, row_groups=groups, columns=columns):
-                kept = batch.slice(max(0, start - first), stop - max(start, first)) if first < stop else batch[:0]
+            # pyarrow takes some five times as much memory as a batch has, so they are small, and put together (as
+            # are those of small row groups) until they are worth a transaction.
+            for batch in file.iter_batches(
+                max(1, size // _BATCHES), row_groups=groups, columns=columns, use_threads=False
+            ):
+                if first >= stop:
+                    break
+                kept = batch.slice(max(0, start - first), stop - max(start, first))
                 first += batch.num_rows
                 if kept.num_rows:
                     waiting.append(kept.select(columns))
-                # Row groups may be small: theirs are put together, so that a transaction is worth its while.
                 if sum(one.num_rows for one in waiting) >= size:
                     yield from _put_together(waiting, start, size)
                     start += sum(one.num_rows for one in waiting)
