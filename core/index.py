@@ -140,26 +140,37 @@ def _as_indexed(version: Version, vector: sql.Composable) -> sql.Composable:
 
 
 def plan(connection: Connection, version: Version) -> IndexPlan:
-    """What `build` would do, with the memory that the graph needs while it is built.
-
-    The estimate: each element holds its value, its neighbours (2 m at the ground layer and m in each of the
-    1/(m−1) layers above, 16 bytes each in memory) and about 150 bytes of its own.
-    """
+    """What `build` would do, with the memory that the graph needs while it is built."""
     settings = {**DEFAULTS, **version.index_settings}
-    kind = kind_of(version)
     rows = embedded_count(connection, version)
-    value = {"vector": 4, "halfvec": 2, "bit": 1 / 8}[kind] * version.dimensions + 8
-    neighbours = 16 * settings["m"] * (2 + 1 / (settings["m"] - 1))
     return IndexPlan(
         version.version_key,
         index_name(version),
-        kind,
+        kind_of(version),
         settings["m"],
         settings["ef_construction"],
         rows,
-        round(rows * (value + neighbours + 150)),
+        graph_bytes(version, rows),
         _create_statement(version).as_string(connection),
     )
+
+
+def graph_bytes(version: Version, rows: int) -> int:
+    """The memory in bytes that a graph of so many rows takes while it is built.
+
+    Each element holds its value, its neighbours (2 m at the ground layer and m in each of the 1/(m−1) layers
+    above, 16 bytes each in memory: HnswCandidate in pgvector's src/hnsw.h) and about 180 bytes of its own, which
+    is what is left of the memory at which pgvector says that the graph no longer fits.
+    """
+    m = int({**DEFAULTS, **version.index_settings}["m"])
+    neighbours = 16 * m * (2 + 1 / (m - 1))
+    return round(rows * (value_bytes(version) + neighbours + 180))
+
+
+def value_bytes(version: Version) -> int:
+    """The bytes of one value in the index: 8 of header, then 4, 2 or 1/8 a dimension."""
+    bits = {"vector": 32, "halfvec": 16, "bit": 1}[kind_of(version)]
+    return 8 + -(-version.dimensions * bits // 8)
 
 
 def inspect(connection: Connection, version: Version) -> IndexState:

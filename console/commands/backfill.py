@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from console.commands.options import Json, job_settings_options
+from console.commands.plan import plan
 from console.commands.versions import Key
 from console.context import Context, answer, context_of, counted, note, plain, print_rows
 from console.progress import progress_bar
@@ -30,6 +31,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+app.command()(plan)
 
 NoIndex = Annotated[bool, typer.Option("--no-index", help="Do not build the index after the load.")]
 Stay = Annotated[

@@ -1,0 +1,244 @@
+"""`revector backfill plan`: what a backfill will take, and what would make it fail, before it starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from console.commands.options import Json
+from console.commands.versions import Key
+from console.context import answer, context_of, counted, note, open_aloud, plain, print_rows
+from console.progress import progress_bar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+    from core.backfill.plan import Plan
+    from core.backfill.probe import Offer
+    from core.backfill.sample import Estimate
+    from core.encoders import Encoder
+    from core.errors import RevectorError
+    from core.registry import Version
+
+MARKS = {"pass": "✓", "warn": "!", "fail": "✗"}
+
+
+def plan(
+    context: typer.Context,
+    key: Key,
+    no_probe: Annotated[bool, typer.Option("--no-probe", help="Send nothing to the encoder: no time.")] = False,
+    workers: Annotated[
+        int, typer.Option("--workers", metavar="N", min=1, help="Estimate the time of so many.")
+    ] = 1,
+    sample: Annotated[
+        int, typer.Option("--sample", metavar="N", min=30, max=100_000, help="Chunks to conclude from.")
+    ] = 400,
+    as_json: Json = False,
+) -> None:
+    """Chunks, tokens, cost, time, disk and memory of a backfill, and what would make it fail.
+
+    Changes nothing. The probe encodes some chunks; with an encoder that has a price it costs a cent at most.
+    Exit status 1 when something would make it fail, 4 when the encoder cannot be reached.
+    """
+    from core.backfill.plan import make_plan
+    from core.backfill.probe import PROBE_TEXTS
+    from core.registry import get_version
+
+    own = context_of(context)
+    with own.session() as connection:
+        version = get_version(connection, key)
+        encoder = _open(version)
+
+        def say(offer: Offer) -> None:
+            if _is_free(encoder) or not offer.texts:
+                return
+            cost = "at an unknown price" if offer.cost_usd is None else f"for about ${offer.cost_usd:.4f}"
+            note(
+                f"The probe sends {counted(offer.texts, 'text')}, about {offer.tokens:,} tokens, to "
+                f"{version.encoder_name} {cost}; --no-probe leaves it out."
+            )
+
+        try:
+            with progress_bar() as progress:
+                found = make_plan(
+                    connection,
+                    version,
+                    encoder,
+                    own.settings,
+                    workers=workers,
+                    sample=sample,
+                    probe_texts=0 if no_probe else PROBE_TEXTS,
+                    on_offer=say,
+                    on_progress=progress,
+                )
+        finally:
+            _close(encoder)
+    answer(plan_document(found), as_json, lambda console: _show(console, found, version))
+    if found.unreachable:
+        raise typer.Exit(4)
+    if not found.ready:
+        raise typer.Exit(1)
+
+
+def _open(version: Version) -> Encoder | RevectorError:
+    """The version's encoder, or why it cannot be opened: the rest of the plan is worth reading all the same."""
+    from core.errors import RevectorError
+    from core.retrieval import open_version_encoder
+
+    try:
+        return open_version_encoder(version, open_aloud)
+    except RevectorError as error:
+        return error
+
+
+def _close(encoder: Encoder | RevectorError) -> None:
+    if not isinstance(encoder, Exception):
+        encoder.close()
+
+
+def _is_free(encoder: Encoder | RevectorError) -> bool:
+    """Whether what is sent to the encoder costs nothing."""
+    return isinstance(encoder, Exception) or encoder.price == 0
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """The plan in JSON, with the keys of the command line's contract."""
+    demand, probe = plan.demand, plan.probe
+
+    def rounded(found: Estimate | None, places: int | None = None) -> dict[str, float] | None:
+        return None if found is None else {name: round(value, places) for name, value in vars(found).items()}
+
+    measured = None
+    if probe is not None:
+        names = ("texts", "tokens", "cost_usd", "batch_size", "parallel", "read", "write", "cores")
+        measured = {name: getattr(probe, name) for name in names} | {"encode": rounded(probe.encode, 3)}
+    return {
+        "version_key": plan.version_key,
+        "encoder": plan.encoder,
+        "chunks": demand.chunks,
+        "missing": demand.missing,
+        "failed": demand.failed,
+        "to_embed": demand.to_embed,
+        "repeated": round(demand.repeated.estimate),
+        "sample": {"chunks": demand.sampled, "exact": demand.exact},
+        "characters": rounded(demand.characters),
+        "tokens": rounded(demand.tokens),
+        "price": plan.price,
+        "cost_usd": rounded(plan.cost_usd, 6),
+        "workers": plan.workers,
+        "seconds": rounded(plan.seconds, 3),
+        "rate": plan.rate,
+        "one_worker": rounded(plan.one_worker, 3),
+        "probe": measured,
+        "storage": vars(plan.storage),
+        "findings": [vars(finding) for finding in plan.findings],
+        "ready": plan.ready,
+    }
+
+
+# -- for people --------------------------------------------------------------------------------------------
+
+
+def _show(console: Console, plan: Plan, version: Version) -> None:
+    from rich.table import Column
+
+    column = f"{version.storage}({version.dimensions})"
+    console.print(plain(f"{plan.version_key}: {plan.encoder}, {column}, {version.distance_metric}"))
+    console.print()
+    print_rows(console, _figures(plan), "", Column(overflow="fold"), header=False)
+    console.print()
+    rows = []
+    for finding in plan.findings:
+        rows.append((MARKS[finding.verdict], finding.name, finding.detail))
+        if finding.remedy:
+            rows.append(("", "", finding.remedy))
+    print_rows(console, rows, "", "", Column(overflow="fold"), header=False)
+    console.print()
+    failed = sum(finding.verdict == "fail" for finding in plan.findings)
+    verdict = (
+        f"Nothing stands in its way: revector backfill run {plan.version_key}"
+        if plan.ready
+        else f"{counted(failed, 'finding')} would make it fail."
+    )
+    console.print(plain(verdict))
+
+
+def _figures(plan: Plan) -> Iterator[tuple[str, str]]:
+    from screens.text import size
+
+    demand, storage = plan.demand, plan.storage
+    missing = f"{demand.to_embed:,} of {demand.chunks:,} to be embedded"
+    if demand.repeated.estimate:
+        share = f"{demand.repeated.estimate:,.0f} take the vector of another with the same text"
+        missing += f"; {'' if demand.exact else 'about '}{share}"
+    yield "chunks", missing
+    yield "text", _text(plan)
+    yield "cost", _cost(plan)
+    yield "time", _time(plan)
+    if plan.probe is not None and plan.probe.encode is not None:
+        yield "", _measured(plan)
+    yield (
+        "disk",
+        f"table {size(storage.table)}, primary key {size(storage.primary_key)}, index {size(storage.index)}",
+    )
+    free = "unknown from here" if storage.free is None else f"{size(storage.free)} free"
+    yield "", f"{size(storage.wal)} of WAL to be written; {size(storage.needed)} needed at once, {free}"
+    yield "memory", f"{size(storage.index_memory)} of maintenance_work_mem to build the index"
+
+
+def _text(plan: Plan) -> str:
+    from core.backfill.plan import short_number
+
+    demand = plan.demand
+    if demand.characters is None:
+        return "unknown: no chunk could be drawn"
+    parts = []
+    for found, thing in ((demand.tokens, "tokens"), (demand.characters, "characters")):
+        if found is not None:
+            spread = "" if demand.exact else f" ({short_number(found.low)}–{short_number(found.high)})"
+            parts.append(f"{short_number(found.estimate)} {thing}{spread}")
+    by = "counted" if demand.exact else f"from {counted(demand.sampled, 'sampled chunk')}"
+    return f"{', '.join(parts)}; {by}"
+
+
+def _cost(plan: Plan) -> str:
+    from core.backfill.plan import dollars
+
+    if plan.price == 0:
+        return "none: the encoder runs here, or its price is 0"
+    if plan.price is None:
+        return "unknown: nobody said the encoder's price"
+    if plan.cost_usd is None:
+        return f"unknown, at ${plan.price:g} per million tokens"
+    return f"{dollars(plan.cost_usd)} at ${plan.price:g} per million tokens"
+
+
+def _time(plan: Plan) -> str:
+    from screens.text import duration
+
+    if plan.seconds is None or plan.one_worker is None:
+        return "unknown: nothing was measured"
+    if plan.demand.to_embed == 0:
+        return "nothing to do"
+
+    def shown(found: Estimate, workers: int) -> str:
+        spread = f"{duration(found.estimate)} ({duration(found.low)} – {duration(found.high)})"
+        return f"{spread} with {counted(workers, 'worker')}"
+
+    both = shown(plan.one_worker, 1)
+    if plan.workers > 1:
+        both += f", {shown(plan.seconds, plan.workers)}"
+    return f"{both}; the index comes after it"
+
+
+def _measured(plan: Plan) -> str:
+    probe = plan.probe
+    if probe is None or probe.encode is None:
+        return ""
+    at_once = f"{counted(probe.parallel, 'request')} at once" if probe.parallel > 1 else "one at a time"
+    parts = [f"{probe.encode.estimate:,.0f} chunks/s encoded in batches of {probe.batch_size}, {at_once}"]
+    parts += [f"{rate:,.0f} {done}" for rate, done in ((probe.read, "read"), (probe.write, "written")) if rate]
+    return ", ".join(parts)

@@ -1,0 +1,241 @@
+"""What a version takes on disk, and what its index takes in memory, before any of it is there.
+
+Tuples are packed into pages the way Postgres and pgvector pack them, since that decides more than the bytes do:
+a vector of 1,536 dimensions has 6 kB and takes a page of 8.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from core import index
+from core.database import Connection, fetch_one
+from core.index import graph_bytes, kind_of, value_bytes
+from core.registry import PLAIN_DIMENSIONS, Version
+
+PAGE = 8192
+_PAGE_HEADER = 24
+_ITEM = 4
+_TUPLE_HEADER = 24
+_TOAST_CHUNK = 1996  # TOAST_MAX_CHUNK_SIZE for pages of 8 kB
+_TOAST_POINTER = 18
+_FILL = 0.9  # of a B-tree's leaves, when keys come in order
+_PACKED = 512
+"""Values packed one after the other to see how many pages they take; the pattern repeats long before."""
+
+# Beside the tuples: the record's header, and the primary key's record. Measured as pg_wal_lsn_diff over loads of
+# batches: 55 bytes a row at 64 dimensions, 128 where each row fills a page, 146 a TOAST chunk with its index.
+_WAL_ROW = 70
+_WAL_PAGE = 60
+_WAL_TOAST_CHUNK = 146
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Bytes of a complete version: its table with TOAST, primary key and index, and the WAL still to be written.
+
+    `index_memory` is what the graph takes while the index is built. `needed` is what the server's disk still has
+    to hold at the same time: the growth of the three, and the WAL that is kept at once. `free` is None when the
+    server's disk cannot be seen from here.
+    """
+
+    table: int
+    primary_key: int
+    index: int
+    wal: int
+    index_memory: int
+    needed: int
+    free: int | None
+
+
+def estimate_storage(connection: Connection, version: Version, rows: int) -> Storage:
+    """The storage of a version with so many rows, less what is there already."""
+    table, key, graph = table_bytes(version, rows), primary_key_bytes(rows), index_bytes(version, rows)
+    there = _bytes_there(connection, version)
+    growth = max(0, table + key - there)
+    missing = growth / (table + key)
+    wal = round(wal_bytes(version, rows) * missing)
+    if not index.inspect(connection, version).valid:
+        growth += graph
+        wal += graph
+    kept = min(wal, _wal_kept(connection))
+    memory = graph_bytes(version, rows)
+    return Storage(table, key, graph, wal, memory, growth + kept, free_bytes(connection))
+
+
+# -- the table ---------------------------------------------------------------------------------------------
+
+
+def table_bytes(version: Version, rows: int) -> int:
+    """The table of so many rows, with its TOAST table where vectors do not fit a page.
+
+    A row has a header of 24 bytes, the chunk's id, and pgvector's 8 bytes and 4 (halfvec: 2) a dimension, in steps
+    of 8; a page of 8,192 bytes has 24 of its own and 4 for each row. What is in TOAST is cut into pieces of 1,996
+    bytes. See "Database Page Layout" and "TOAST" in Postgres' manual, and Vector in pgvector's src/vector.h.
+    """
+    value = 8 + version.dimensions * (4 if version.storage == "vector" else 2)
+    if version.dimensions <= PLAIN_DIMENSIONS[version.storage]:
+        return PAGE * _heap_pages([_TUPLE_HEADER + 8 + value], rows)
+    pieces = list(_toast_pieces(value))
+    rows_pages = _heap_pages([_TUPLE_HEADER + 8 + _TOAST_POINTER], rows)
+    return PAGE * (rows_pages + _heap_pages(pieces, rows)) + _btree_bytes(rows * len(pieces))
+
+
+def primary_key_bytes(rows: int) -> int:
+    """The B-tree on the chunk's id, filled in order by one worker; of several it takes up to twice as much."""
+    return _btree_bytes(rows)
+
+
+def wal_bytes(version: Version, rows: int) -> int:
+    """The WAL of loading so many rows, roughly: whole pages after checkpoints come on top."""
+    value = 8 + version.dimensions * (4 if version.storage == "vector" else 2)
+    if version.dimensions > PLAIN_DIMENSIONS[version.storage]:
+        pieces = list(_toast_pieces(value))
+        return rows * (value + 56 + _WAL_ROW + len(pieces) * _WAL_TOAST_CHUNK)
+    image = _aligned(_TUPLE_HEADER + 8 + value)
+    a_page = (PAGE - _PAGE_HEADER) // (image + _ITEM)
+    return rows * (image + _WAL_ROW + _WAL_PAGE // a_page)
+
+
+def _toast_pieces(value: int) -> Iterator[int]:
+    """The sizes of the TOAST tuples of one value; its own length word is not stored there."""
+    left = value - 4
+    while left > 0:
+        yield _TUPLE_HEADER + 12 + min(left, _TOAST_CHUNK)
+        left -= _TOAST_CHUNK
+
+
+def _heap_pages(tuples: list[int], rows: int) -> int:
+    """Pages that rows of these tuples each take: as many are packed in order as show the pattern."""
+    sizes = [_aligned(size) + _ITEM for size in tuples]
+    room = PAGE - _PAGE_HEADER
+    if len(sizes) == 1:
+        return -(-rows // (room // sizes[0]))
+    pages, left = 1, room
+    for _ in range(_PACKED):
+        for size in sizes:
+            if size > left:
+                pages, left = pages + 1, room
+            left -= size
+    return -(-rows * pages // _PACKED)
+
+
+def _btree_bytes(entries: int) -> int:
+    """A B-tree of 8-byte keys: 16 bytes and an item pointer each, in leaves filled to 90 %."""
+    leaf = int((PAGE - _PAGE_HEADER - 16) * _FILL / (16 + _ITEM))
+    leaves = -(-entries // leaf)
+    return PAGE * (1 + leaves + -(-leaves // leaf))
+
+
+def _aligned(size: int) -> int:
+    """MAXALIGN: up to a multiple of 8."""
+    return -(-size // 8) * 8
+
+
+# -- the index ---------------------------------------------------------------------------------------------
+
+
+def index_bytes(version: Version, rows: int) -> int:
+    """The HNSW index of so many rows on disk.
+
+    An element (72 bytes and its value) and its neighbours (6 bytes each, 2 m at the ground layer and m in each of
+    the 1/(m−1) layers above, and 4) share a page when both fit one: CreateGraphPages in pgvector's
+    src/hnswbuild.c, with the sizes of src/hnsw.h. Texts that repeat share an element, which is left out here.
+    """
+    m = {**index.DEFAULTS, **version.index_settings}["m"]
+    element = _aligned(72 + value_bytes(version)) + _ITEM
+    neighbours = _aligned(round(4 + 6 * m * (2 + 1 / (m - 1)))) + _ITEM
+    room = PAGE - _PAGE_HEADER - 8
+    if element + neighbours > room:
+        return PAGE * (1 + 2 * rows)
+    return PAGE * (1 + -(-rows // (room // (element + neighbours))))
+
+
+def index_kind_note(version: Version) -> str | None:
+    """What is special about how this version is indexed, None when nothing is."""
+    match kind_of(version):
+        case "bit":
+            return (
+                f"{version.dimensions:,} dimensions are indexed by binary quantisation: searches rank "
+                f"{index.BIT_CANDIDATES} times k candidates again by their full vectors"
+            )
+        case "halfvec" if version.storage == "vector":
+            return f"{version.dimensions:,} dimensions are indexed as halfvec, at half the precision"
+    return None
+
+
+# -- what is there -----------------------------------------------------------------------------------------
+
+
+def _bytes_there(connection: Connection, version: Version) -> int:
+    (found,) = fetch_one(
+        connection,
+        """
+        SELECT coalesce(pg_table_size(c.oid)
+                        + (SELECT sum(pg_relation_size(i.indexrelid)) FROM pg_index i
+                           WHERE i.indrelid = c.oid AND i.indisprimary), 0)::bigint
+        FROM (SELECT to_regclass(%s)::oid AS oid) AS c
+        """,
+        [version.table_name],
+    )
+    return int(found)
+
+
+def _wal_kept(connection: Connection) -> int:
+    """How much WAL the server keeps at once: max_wal_size, or all of it for a replication slot nobody reads."""
+    (kept,) = fetch_one(
+        connection,
+        """
+        SELECT CASE WHEN EXISTS (SELECT FROM pg_replication_slots WHERE NOT active) THEN 9223372036854775807
+                    ELSE pg_size_bytes(current_setting('max_wal_size')) END
+        """,
+    )
+    return int(kept)
+
+
+def free_bytes(connection: Connection) -> int | None:
+    """Free disk where the version's table would be, when the server runs on this machine; else None.
+
+    None also when the role may not see the server's data directory (that takes pg_read_all_settings).
+    """
+    if not is_local(connection):
+        return None
+    (folder,) = fetch_one(
+        connection,
+        """
+        SELECT coalesce(
+            (SELECT nullif(pg_tablespace_location(t.oid), '')
+             FROM pg_database d LEFT JOIN pg_tablespace named
+                      ON named.spcname = nullif(current_setting('default_tablespace'), '')
+                  JOIN pg_tablespace t ON t.oid = coalesce(named.oid, d.dattablespace)
+             WHERE d.datname = current_database()),
+            (SELECT setting FROM pg_settings WHERE name = 'data_directory'))
+        """,
+    )
+    if folder is None or not Path(folder).is_absolute():
+        return None
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
+
+
+def is_local(connection: Connection) -> bool:
+    """Whether the server runs on this machine: reached by a Unix socket, or loopback as both ends see it.
+
+    A forwarded port looks like loopback from here only; inside its container the server sees another address.
+    """
+    if connection.info.host.startswith(("/", "@")):
+        return True
+    (seen,) = fetch_one(connection, "SELECT host(inet_server_addr())")
+    try:
+        ends = [ipaddress.ip_address(address) for address in (connection.info.hostaddr, seen)]
+    except (ValueError, psycopg.Error):
+        return False
+    return all(end.is_loopback for end in ends)
