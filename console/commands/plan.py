@@ -172,8 +172,8 @@ def _figures(plan: Plan) -> Iterator[tuple[str, str]]:
     demand, storage = plan.demand, plan.storage
     missing = f"{demand.to_embed:,} of {demand.chunks:,} to be embedded"
     if demand.repeated.estimate:
-        share = f"{demand.repeated.estimate:,.0f} take the vector of another with the same text"
-        missing += f"; {'' if demand.exact else 'about '}{share}"
+        count = f"{'' if demand.exact else 'about '}{demand.repeated.estimate:,.0f}"
+        missing += f"; {count} {'takes' if count == '1' else 'take'} the vector of another with the same text"
     yield "chunks", missing
     yield "text", _text(plan)
     yield "cost", _cost(plan)

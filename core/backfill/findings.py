@@ -356,30 +356,34 @@ def _index(connection: Connection, situation: Situation) -> Iterable[Finding]:
         asked = f"{-(-enough // 1024)}GB" if enough > 1024 else f"{enough}MB"
         yield Finding(
             "index memory", "warn",
-            f"the graph needs {needed / 1e9:,.2f} GB, maintenance_work_mem is {configured}: the build would take "
+            f"the graph needs {_size(needed)}, maintenance_work_mem is {configured}: the build would take "
             "many times as long",
             f"REVECTOR_MAINTENANCE_WORK_MEM={asked}, if the server has that much; or storage halfvec",
         )  # fmt: skip
     else:
-        yield Finding("index memory", "pass", f"{needed / 1e9:,.2f} GB of {configured}")
+        yield Finding("index memory", "pass", f"{_size(needed)} of {configured}")
 
 
 def _disk(situation: Situation) -> Iterable[Finding]:
     storage = situation.storage
-    needed = f"{storage.needed / 1e9:,.2f} GB are needed for table, index and WAL"
+    needed = f"{_size(storage.needed)} needed for table, index and WAL"
     if storage.free is None:
         yield Finding(
             "disk", "warn", f"{needed}; the server's free space is unknown from here",
             "Look at it on the server.",
         )  # fmt: skip
         return
-    figures = f"{needed}, {storage.free / 1e9:,.2f} GB are free"
+    figures = f"{needed}, {_size(storage.free)} free"
     if storage.needed > storage.free:
         yield Finding("disk", "fail", figures, "Make room, or register a version with storage halfvec.")
     elif 2 * storage.needed > storage.free:
         yield Finding("disk", "warn", figures, "Less than twice of it: others write too. Keep an eye on it.")
     else:
         yield Finding("disk", "pass", figures)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def _transactions(connection: Connection, job: _Job) -> Iterable[Finding]:
