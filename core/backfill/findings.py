@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Verdict = Literal["pass", "warn", "fail"]
 
-_MAX_FAILED_SHARE = 0.5
+_MAX_FAILED_SHARE = 0.05
 _LONG_TRANSACTION_S = 600.0
 
 
