@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,7 @@ import typer
 from console.commands.options import Json, job_settings_options
 from console.commands.plan import plan
 from console.commands.versions import Key
-from console.context import Context, answer, context_of, counted, note, plain, print_rows
+from console.context import Context, answer, context_of, counted, note, open_aloud, plain, print_rows
 from console.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -51,12 +52,15 @@ def run(
     changes: dict[str, str],
     no_index: NoIndex = False,
     stay: Stay = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before money is spent.")] = False,
     as_json: Json = False,
 ) -> None:
     """Start a backfill, or go on where it stopped.
 
-    Builds the index afterwards. Exit status 1 when it was paused or cancelled meanwhile, or chunks failed.
+    Says what it will cost, and asks at a terminal before it spends. Builds the index afterwards. Exit status 1
+    when it was paused or cancelled meanwhile, or chunks failed.
     """
+    confirm_cost(context_of(context), key, yes=yes)
     _run_here(context_of(context), key, changes, no_index, stay, as_json)
 
 
@@ -157,6 +161,37 @@ def failures(
             console.print("No chunk failed.")
 
     answer({"version_key": key, "queued": queued, "failures": [asdict(f) for f in found]}, as_json, show)
+
+
+def confirm_cost(own: Context, key: str, *, yes: bool) -> None:
+    """Say what a backfill that begins will cost; at a terminal ask first. Raises RefusedError when told no."""
+    from core.backfill import plan
+    from core.backfill.job import find_job
+    from core.encoders import runs_here
+    from core.errors import RefusedError
+    from core.registry import get_version
+    from core.retrieval import open_version_encoder
+
+    with own.session(changes=True) as connection:
+        version = get_version(connection, key)
+        job = find_job(connection, version)
+        if runs_here(version.encoder_spec) or (
+            job is not None and job.state not in ("done", "failed", "cancelled")
+        ):
+            return
+        encoder = open_version_encoder(version, open_aloud)
+        try:
+            cost = plan.confirm_cost(connection, version, encoder)
+        finally:
+            encoder.close()
+    if cost is None:
+        return
+    note(cost)
+    if not yes and sys.stdin.isatty() and sys.stderr.isatty():
+        sys.stderr.write("Go on? [y/N] ")
+        sys.stderr.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise RefusedError("Nothing was embedded.", f"Look closer: revector backfill plan {key}")
 
 
 def _run_here(own: Context, key: str, changes: dict[str, str], no_index: bool, stay: bool, as_json: bool) -> None:

@@ -15,7 +15,7 @@ from psycopg import sql
 
 from core.backfill.job import worker_lives
 from core.database import Connection
-from core.loader import copy_vectors
+from core.loader import copy_vectors, insert_missing
 from core.registry import Version
 
 if TYPE_CHECKING:
@@ -205,24 +205,22 @@ def _store_and_advance(
     keep: NDArray[np.bool_] | None,
     lease_s: float,
 ) -> int:
-    chunk_ids, vectors = done.chunk_ids, done.vectors
-    if keep is not None:
-        chunk_ids, vectors = chunk_ids[keep], vectors[keep]
-    stored = _store(connection, version, done, chunk_ids, vectors)
+    if keep is None:
+        stored = copy_vectors(connection, version, done.chunk_ids, done.vectors)
+    else:  # and the same may happen again at once, beside others that write the same chunks
+        stored = len(insert_missing(connection, version, done.chunk_ids[keep], done.vectors[keep]))
+    stored += _store_rest(connection, version, done)
+    if stored:
+        connection.execute("INSERT INTO row_counts (scope, delta) VALUES (%s, %s)", [version.id, stored])
     _advance(connection, version, job_id, done, stored, lease_s)
     return stored
 
 
-def _store(
-    connection: Connection,
-    version: Version,
-    done: Encoded,
-    chunk_ids: NDArray[np.int64],
-    vectors: NDArray[np.float32],
-) -> int:
-    stored = copy_vectors(connection, version, chunk_ids, vectors)
+def _store_rest(connection: Connection, version: Version, done: Encoded) -> int:
+    """Copies of vectors that are there, and dead letters; returns the vectors stored."""
+    stored = 0
     if done.copies:
-        stored += connection.execute(
+        stored = connection.execute(
             sql.SQL(
                 """
                 INSERT INTO {table} (chunk_id, embedding)
@@ -256,10 +254,8 @@ def _store(
         # Whoever has a vector now is no dead letter any more; retries come through the outbox.
         connection.execute(
             "DELETE FROM dead_letters WHERE embedding_version_id = %s AND chunk_id = ANY(%s)",
-            [version.id, chunk_ids.tolist() + [chunk for chunk, _ in done.copies]],
+            [version.id, done.chunk_ids.tolist() + [chunk for chunk, _ in done.copies]],
         )
-    if stored:
-        connection.execute("INSERT INTO row_counts (scope, delta) VALUES (%s, %s)", [version.id, stored])
     return stored
 
 

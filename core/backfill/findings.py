@@ -10,7 +10,7 @@ from psycopg import sql
 
 from core import index
 from core.backfill.footprint import Storage, index_kind_note
-from core.backfill.job import WORKER_LIVES
+from core.backfill.job import worker_lives
 from core.backfill.probe import Probe
 from core.backfill.sample import Demand, Estimate, examples
 from core.database import MINIMUM_PGVECTOR, SOUND_PGVECTOR, Connection, fetch_one, version_tuple
@@ -239,7 +239,7 @@ def _jobs(connection: Connection, situation: Situation) -> Iterable[Finding]:
              JOIN embedding_versions v ON v.id = j.embedding_version_id
         WHERE {} GROUP BY v.version_key ORDER BY v.version_key
         """
-    ).format(WORKER_LIVES.format(sql.SQL("w.id")))
+    ).format(worker_lives(sql.SQL("w.id")))
     for key, workers in connection.execute(query).fetchall():
         own = key == situation.version.version_key
         yield Finding(

@@ -23,7 +23,13 @@ __all__ = [
     "open_encoder",
     "parse_spec",
     "probe",
+    "runs_here",
 ]
+
+
+def runs_here(spec: str) -> bool:
+    """Whether a spec names an encoder that costs nothing but this machine's time; known without opening it."""
+    return bool(spec) and bool(getattr(find_provider(parse_spec(spec).provider), "runs_here", False))
 
 
 def open_encoder(

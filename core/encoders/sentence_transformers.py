@@ -30,6 +30,7 @@ WEIGHTS_TAIL = 64 * 1024
 class SentenceTransformersEncoder:
     """`sentence-transformers:PATH-OR-NAME`. A prefix that the spec leaves out is the model's own prompt."""
 
+    runs_here: ClassVar[bool] = True
     settings: ClassVar[Mapping[str, Setting]] = {
         "batch_size": whole_number(),
         "device": TEXT,

@@ -35,6 +35,7 @@ TOKENS_AT_ONCE = 1024
 class StaticEncoder:
     """`static:wordllama-64`, `-128` or `-256`."""
 
+    runs_here: ClassVar[bool] = True
     settings: ClassVar[Mapping[str, Setting]] = {}
     price = 0.0
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from core.audit import entries
-from core.backfill.worker import Worker, WorkerSettings
+from core.backfill.settings import JobSettings
+from core.backfill.worker import Worker
 from core.database import Connection, Database
 from core.errors import RefusedError, UsageError
 from core.registry import (
@@ -598,7 +599,7 @@ def test_a_load_beside_a_backfill(database: Database, connection: Connection, tm
 
     def backfill() -> Any:
         begun.wait()
-        return Worker(database, version, Ones(), WorkerSettings(batch_size=20)).run()
+        return Worker(database, version, Ones(), JobSettings(batch_size=20)).run()
 
     thread, backfilled = in_thread(backfill)
     begun.wait()
@@ -622,7 +623,7 @@ def test_a_backfill_completes_and_proves_what_the_file_left(
     version = new_version(connection)
     vectors = random_vectors(30)
     load(database, version, open_vectors(write_npy(tmp_path, vectors, ids[:30])))
-    status = Worker(database, get_version(connection, "v1"), Ones(), WorkerSettings()).run()
+    status = Worker(database, get_version(connection, "v1"), Ones(), JobSettings()).run()
     assert (status.state, status.done) == ("done", 20)
     assert get_version(connection, "v1").state == "loaded"
     wanted = expected(ids[:30], vectors) | expected(ids[30:], np.ones((20, DIMENSIONS)))

@@ -19,7 +19,8 @@ from core import index, registry
 from core.backfill import findings, footprint, plan, probe, sample
 from core.backfill.plan import Plan, confirm_cost, make_plan
 from core.backfill.sample import Demand, Estimate, interval, measure_demand
-from core.backfill.worker import Worker, WorkerSettings
+from core.backfill.settings import JobSettings
+from core.backfill.worker import Worker
 from core.database import Connection, Database, fetch_one
 from core.encoders import Encoder, open_encoder
 from core.errors import EncoderError, UnreachableError, UsageError
@@ -739,7 +740,7 @@ def test_jobs_at_work(database: Database, connection: Connection) -> None:
             return super().encode_documents(texts)
 
     encoder: Encoder = Waiting()  # type: ignore[assignment]
-    worker = threading.Thread(target=Worker(database, version, encoder, WorkerSettings()).run)
+    worker = threading.Thread(target=Worker(database, version, encoder, JobSettings()).run)
     worker.start()
     try:
         assert encoding.wait(60)
