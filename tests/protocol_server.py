@@ -148,6 +148,29 @@ class ProtocolServer:
             return None
 
 
+class Gate:
+    """Lets some requests of a server through, then holds the next ones until it is opened."""
+
+    def __init__(self, server: ProtocolServer, free: int) -> None:
+        self.reached = threading.Event()
+        self._opened = threading.Event()
+        self._free = free
+        self._server = server
+        server.embed = self._embed
+
+    def open(self) -> None:
+        """Let everything through from now on."""
+        self._opened.set()
+
+    def _embed(
+        self, text: str, model: str, dimensions: int | None, models: Mapping[str, int]
+    ) -> NDArray[np.float32]:
+        if len(self._server.requests) > self._free and not self._opened.is_set():
+            self.reached.set()
+            self._opened.wait(60)
+        return embed(text, model, dimensions, models)
+
+
 def embed(
     text: str,
     model: str = "text-embedding-3-small",

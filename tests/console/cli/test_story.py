@@ -6,21 +6,17 @@ import json
 import os
 import re
 import signal
-import threading
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 from psycopg import sql
 
 from core.database import Connection, Database
 from core.registry import active_version, get_version
 from tests.console.cli.conftest import TEXTS, write_corpus
 from tests.console.cli.program import Revector, finish
-from tests.protocol_server import ProtocolServer, embed
+from tests.protocol_server import Gate, ProtocolServer
 from tests.versions import add, add_chunks, ready_version
 
 
@@ -163,24 +159,6 @@ def test_a_rollback_says_what_it_would_lose(flipped: Revector, connection: Conne
 # -- Ctrl-C ------------------------------------------------------------------------------------------------
 
 
-class _Gate:
-    """Lets some batches of a provider through, then holds the next one until it is opened."""
-
-    def __init__(self, server: ProtocolServer, free: int) -> None:
-        self.reached = threading.Event()
-        self.opened = threading.Event()
-        self._free = free
-        self._served: set[int] = set()
-        self._server = server
-        server.embed = self._embed
-
-    def _embed(self, *arguments: Any) -> NDArray[np.float32]:
-        if len(self._server.requests) > self._free and not self.opened.is_set():
-            self.reached.set()
-            self.opened.wait(60)
-        return embed(*arguments)
-
-
 def _sessions_of_workers(connection: Connection) -> int:
     row = connection.execute(
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'revector backfill'"
@@ -196,7 +174,7 @@ def test_ctrl_c_interrupts_a_backfill_and_run_finishes_it(
     with ProtocolServer() as provider:
         spec = f"openai:house-model?base_url={provider.base_url}"
         revector.call("versions", "add", "v1", "--encoder", spec)
-        gate = _Gate(provider, free=len(provider.requests) + 2)
+        gate = Gate(provider, free=len(provider.requests) + 2)
         few = revector.with_options(REVECTOR_BATCH_SIZE="2")
         process = few.start("backfill", "run", "v1", "--json")
         try:
@@ -207,10 +185,10 @@ def test_ctrl_c_interrupts_a_backfill_and_run_finishes_it(
             process.send_signal(signal.SIGINT)
             while _sessions_of_workers(connection) == before:  # until the worker reads no more
                 assert process.poll() is None
-            gate.opened.set()
+            gate.open()
             result = finish(process, status=130)
         finally:
-            gate.opened.set()
+            gate.open()
             process.kill()
             process.wait()
         assert result.out == ""
@@ -234,16 +212,16 @@ def test_pause_from_another_terminal(revector: Revector, connection: Connection)
     add_chunks(connection, TEXTS)
     with ProtocolServer() as provider:
         revector.call("versions", "add", "v1", "--encoder", f"openai:house-model?base_url={provider.base_url}")
-        gate = _Gate(provider, free=len(provider.requests) + 1)
+        gate = Gate(provider, free=len(provider.requests) + 1)
         few = revector.with_options(REVECTOR_BATCH_SIZE="2")
         process = few.start("backfill", "run", "v1")
         try:
             assert gate.reached.wait(60)
             assert few.call("backfill", "pause", "v1", "--json").document["state"] == "pausing"
-            gate.opened.set()
+            gate.open()
             result = finish(process, status=1)
         finally:
-            gate.opened.set()
+            gate.open()
             process.kill()
             process.wait()
         assert result.out.startswith("v1: paused")
