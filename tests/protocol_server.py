@@ -9,20 +9,21 @@ are near each other, and text-embedding-3-large, which weighs and stems its word
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import math
 import re
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import lru_cache
 from hashlib import blake2b
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +76,14 @@ class Failure:
     status: int
     message: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    code: str | None = None
+
+
+class Limits(Protocol):
+    """What refuses requests: `AccountLimits` in tests/protocol_limits.py."""
+
+    def enter(self, tokens: int, under_way: int) -> tuple[Failure | None, dict[str, str]]:
+        """The refusal of a request of that many tokens, if it is one, and the headers of its answer."""
 
 
 class ProtocolServer:
@@ -82,7 +91,8 @@ class ProtocolServer:
 
     With `api_key` it refuses other keys. With `base64=False` it does not know that encoding and answers
     with lists of floats, as some servers do. `latency_s` is waited before each answer; it and `embed`, which
-    makes the vectors, may be changed at any time.
+    makes the vectors, may be changed at any time, and so may `limits`, which refuse requests, `meet`, which every
+    request calls while it is under way, and `bill`, which says what one costs in tokens: None says nothing.
     """
 
     def __init__(
@@ -99,6 +109,12 @@ class ProtocolServer:
         self.models = dict(models)
         self.requests: list[Request] = []
         self.embed: Callable[[str, str, int | None, Mapping[str, int]], NDArray[np.float32]] = embed
+        self.limits: Limits | None = None
+        self.meet: Callable[[], object] = lambda: None
+        self.bill: Callable[[list[str]], int | None] = lambda texts: sum(len(text.split()) for text in texts)
+        self.under_way = 0
+        self.most_under_way = 0
+        self._counting = threading.Lock()
         self._next: deque[Failure | Spoilt] = deque()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
@@ -125,20 +141,35 @@ class ProtocolServer:
         retry_after: float | str | None = None,
         as_date: bool = False,
         message: str = "",
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         """Answer the next requests with an error, and Retry-After in seconds or as a date from now."""
-        headers = {}
+        headers = dict(headers or {})
         if retry_after is not None and as_date:
             moment = datetime.now(UTC) + timedelta(seconds=float(retry_after))
             headers["Retry-After"] = format_datetime(moment, usegmt=True)
         elif retry_after is not None:
             headers["Retry-After"] = str(retry_after)
         text = message or {429: "Rate limit reached for requests per minute."}.get(status, f"Failure {status}.")
-        self._next.extend([Failure(status, text, headers)] * times)
+        self._next.extend([Failure(status, text, headers, code)] * times)
 
     def spoil(self, how: Spoilt, times: int = 1) -> None:
         """Answer the next requests with something wrong."""
         self._next.extend([how] * times)
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[int]:
+        """A request is under way; how many are, it included."""
+        with self._counting:
+            self.under_way += 1
+            self.most_under_way = max(self.most_under_way, self.under_way)
+            under_way = self.under_way
+        try:
+            yield under_way
+        finally:
+            with self._counting:
+                self.under_way -= 1
 
     def next_answer(self) -> Failure | Spoilt | None:
         """How the next request is to be answered, if not properly."""
@@ -257,9 +288,14 @@ def _answer(server: ProtocolServer, request: Request, spoilt: str | None) -> dic
         data[-1]["index"] = 0
     elif spoilt == "not a vector":
         data[-1]["embedding"] = "?"
-    tokens = sum(len(text.split()) for text in texts)
-    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return {"object": "list", "model": model, "data": data, "usage": usage}
+    answer = {"object": "list", "model": model, "data": data}
+    if (tokens := server.bill(texts)) is not None:
+        answer["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return answer
+
+
+def _error(message: str, code: str | None = None) -> bytes:
+    return json.dumps({"error": {"message": message, "type": "error", "param": None, "code": code}}).encode()
 
 
 def _handler(server: ProtocolServer) -> type[BaseHTTPRequestHandler]:
@@ -269,24 +305,12 @@ def _handler(server: ProtocolServer) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            request = Request(body, headers, time.monotonic())
-            server.requests.append(request)
-            time.sleep(server.latency_s)
-            planned = server.next_answer()
+            with server.counted() as under_way:
+                planned, status, content, headers = self._work(body, under_way)
+            # The client may send its next request as soon as it has read this: the request is not counted any more.
             if planned == "close":
                 self.close_connection = True
-                return
-            if isinstance(planned, Failure):
-                self._error(planned.status, planned.message, planned.headers)
-                return
-            try:
-                _check(server, self.path, request.headers, body)
-            except _RefusedError as refused:
-                self._error(refused.status, str(refused), {})
-                return
-            content = json.dumps(_answer(server, request, planned)).encode()
-            if planned == "html":
+            elif planned == "html":
                 self._send(200, b"<html>Under maintenance</html>", "text/html")
             elif planned == "truncated":  # a whole HTTP answer around half a document
                 self._send(200, content[: len(content) // 2])
@@ -294,11 +318,25 @@ def _handler(server: ProtocolServer) -> type[BaseHTTPRequestHandler]:
                 self._send(200, content, sent=content[: len(content) // 2])
                 self.close_connection = True
             else:
-                self._send(200, content)
+                self._send(status, content, headers=headers)
 
-        def _error(self, status: int, message: str, headers: Mapping[str, str]) -> None:
-            document = {"error": {"message": message, "type": "error", "param": None, "code": None}}
-            self._send(status, json.dumps(document).encode(), headers=headers)
+        def _work(self, body: dict[str, Any], under_way: int) -> tuple[str | None, int, bytes, Mapping[str, str]]:
+            request = Request(body, {n.lower(): v for n, v in self.headers.items()}, time.monotonic())
+            server.requests.append(request)
+            time.sleep(server.latency_s)
+            server.meet()
+            planned, headers = server.next_answer(), dict[str, str]()
+            if planned is None and server.limits is not None:
+                planned, headers = server.limits.enter(server.bill(request.inputs) or 0, under_way)
+            if isinstance(planned, Failure):
+                return None, planned.status, _error(planned.message, planned.code), planned.headers
+            if planned == "close":
+                return planned, 0, b"", {}
+            try:
+                _check(server, self.path, request.headers, body)
+            except _RefusedError as refused:
+                return None, refused.status, _error(str(refused)), {}
+            return planned, 200, json.dumps(_answer(server, request, planned)).encode(), headers
 
         def _send(
             self,

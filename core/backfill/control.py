@@ -35,6 +35,7 @@ class Control:
         self._job_throttle: str | None = None
         self._waiting = 0
         self._reason: str | None = None
+        self._provider_reason: str | None = None
         self._reason_until = 0.0
         self._interruptible: Connection | None = None
 
@@ -46,7 +47,10 @@ class Control:
     @property
     def reason(self) -> str | None:
         """What this worker itself waits for (its provider, its share of the rate, money), None for nothing."""
-        return self._reason if self._waiting or time.monotonic() < self._reason_until else None
+        if self.stopped:
+            return None
+        own = self._reason if self._waiting or time.monotonic() < self._reason_until else None
+        return own or self._provider_reason
 
     def stop(self) -> None:
         """End in order: what is being encoded or written is finished."""
@@ -111,13 +115,12 @@ class Control:
             with self._changed:
                 self._interruptible = None
 
-    # The two hooks of an encoder whose provider throttles (core.encoders.Throttled).
+    # Two of the hooks of an encoder whose provider throttles (core.encoders.Throttled); the third is `wait`.
 
     def throttled(self, seconds: float, reason: str) -> None:
         """The provider wants us to wait."""
-        self._reason = f"{reason}, waiting {seconds:.0f} s"
+        self._provider_reason = f"{reason}, waiting {seconds:.0f} s"
 
-    def wait_for_provider(self, seconds: float) -> None:
-        """Wait as long; raises StoppedError when the worker is stopped."""
-        with self.holding(self._reason or "the encoder's provider"):
-            self.wait(seconds)
+    def resumed(self) -> None:
+        """It does so no more."""
+        self._provider_reason = None

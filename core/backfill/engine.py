@@ -37,7 +37,6 @@ from core.backfill.job import (
 )
 from core.backfill.settings import JobSettings
 from core.backfill.status import JobStatus, status
-from core.backfill.worker import PATIENCE_S
 from core.database import Connection, Database
 from core.errors import RefusedError, RevectorError, UnreachableError
 from core.registry import Version
@@ -124,7 +123,7 @@ class LocalEngine:
                     return self._watch(connection, job)
             except UnreachableError:
                 lost_since = lost_since or time.monotonic()
-                if self._leaving or self._error or time.monotonic() - lost_since > PATIENCE_S:
+                if self._leaving or self._error or time.monotonic() - lost_since > self._settings.patience_s:
                     raise
             self._wake.wait(_POLL_S)
 
@@ -148,7 +147,7 @@ class LocalEngine:
                 if now.state == "done" and not done_before:
                     done_before = True
                     self._on_done()
-                if now.state in ("done", "failed") and found.pending:
+                if now.state in ("done", "failed") and found.waiting:
                     open_job(connection, self._version)
             self._wake.wait(_POLL_S)
 

@@ -19,6 +19,7 @@ from core.backfill.job import WORKER_LOCK, Job, worker_lives
 from core.backfill.settings import read_settings
 from core.backfill.supervision import supervise
 from core.database import Connection, client_name, fetch_one
+from core.encoders import Parallel
 from core.registry import Version
 
 HEARTBEAT_S = 0.5
@@ -101,3 +102,5 @@ class Heart:
             self._control.stop()
             return
         self._control.follow(read_settings(row[1]), row[2], row[3])
+        if isinstance(self._encoder, Parallel):
+            self._encoder.share = 1 / self._control.live_workers

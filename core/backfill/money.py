@@ -10,14 +10,24 @@ from psycopg import sql
 
 from core.backfill.job import Job, worker_lives
 from core.database import Connection, fetch_one
+from core.encoders import Metered
 
 if TYPE_CHECKING:
     from core.encoders import Encoder
 
 
-def cost(encoder: Encoder, texts: Sequence[str]) -> float:
-    """US dollars for these texts by the encoder's price; 0 when it has none."""
-    return encoder.count_tokens(texts) * encoder.price / 1_000_000 if encoder.price and texts else 0.0
+def cost(encoder: Encoder, texts: Sequence[str], tokens: int | None = None) -> float:
+    """US dollars by the encoder's price, 0 when it has none: for the tokens billed, or else for these texts."""
+    if not encoder.price:
+        return 0.0
+    if tokens is None:
+        tokens = encoder.count_tokens(texts) if texts else 0
+    return tokens * encoder.price / 1_000_000
+
+
+def billed(encoder: Encoder) -> int | None:
+    """The tokens that the provider billed for what this thread asked since it last called this; None if unknown."""
+    return encoder.take_usage() if isinstance(encoder, Metered) else None
 
 
 class Purse:

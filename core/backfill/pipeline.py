@@ -27,6 +27,7 @@ from core.backfill.kept import Kept
 from core.backfill.pace import BatchSize, Pacer
 from core.backfill.proof import prove, proven_within, take_over_proof
 from core.database import Connection, Database, fetch_one
+from core.encoders import Parallel
 from core.errors import RefusedError, UnreachableError
 from core.registry import Version
 
@@ -42,7 +43,6 @@ _VECTOR_BYTES = 64 << 20
 _TEXT_BYTES = 32 << 20
 """Of all batches in hand together. (Text may take up to four times as much in Python.)"""
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 30.0
-_ENCODER_PATIENCE_S = 3600.0
 
 
 class Pipeline:
@@ -63,7 +63,7 @@ class Pipeline:
     ) -> None:
         self._database, self._version, self._job, self._worker_id = database, version, job, worker_id
         self._encoder, self._control, self._kept, self._on_batch = encoder, control, kept, on_batch
-        self._parallel = max(1, int(getattr(encoder, "parallel", 1)))
+        self._parallel = encoder.parallel if isinstance(encoder, Parallel) else 1
         in_hand = self._parallel + _QUEUED + 2
         self.batch_size = BatchSize(most=_VECTOR_BYTES // in_hand // (4 * version.dimensions))
         self.stored = 0
@@ -244,7 +244,10 @@ class Pipeline:
         kept_ids, kept_vectors, rows, owed = self._kept.take(batch, rows)
         texts = [batch.texts[row] for row in rows] if len(rows) < len(batch.ids) else batch.texts
         encoder = BatchEncoder(self._encoder, self._version)
-        self._ask(encoder, texts)
+        try:
+            self._ask(encoder, texts)
+        finally:
+            billed = money.billed(self._encoder)
         ids, row_of = np.array(batch.ids, dtype=np.int64), np.array(rows, dtype=np.int64)
         chunk_ids, vectors = ids[row_of[encoder.good]], encoder.vectors
         if kept_ids:
@@ -256,7 +259,7 @@ class Pipeline:
             failed = {chunk_id for chunk_id, _ in failures}
             failures += [(chunk, "same text as a chunk that failed") for chunk, same in copies if same in failed]
             copies = [(chunk, same) for chunk, same in copies if same not in failed]
-        spent = owed + money.cost(self._encoder, texts)
+        spent = owed + money.cost(self._encoder, texts, billed)
         return Encoded(batch, chunk_ids, vectors, copies, failures, spent, reserved, time.monotonic() - began)
 
     def _ask(self, encoder: BatchEncoder, texts: list[str]) -> None:
@@ -266,7 +269,7 @@ class Pipeline:
             try:
                 encoder.encode(texts)
             except UnreachableError as error:
-                if not error.temporary or time.monotonic() - began > _ENCODER_PATIENCE_S:
+                if not error.temporary or time.monotonic() - began > self._control.settings.patience_s:
                     raise
                 with self._control.holding(f"{error.problem}; trying again every {delay:.0f} s"):
                     self._control.wait(delay)

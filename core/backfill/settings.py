@@ -27,6 +27,7 @@ class JobSettings:
     workers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
     max_rate: _Positive | None = None
     lease_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 60.0
+    patience_s: Annotated[float, msgspec.Meta(ge=0)] = 900.0
     max_failed_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
     max_spend_usd: Annotated[float, msgspec.Meta(ge=0)] | None = None
     max_replication_lag_s: _Positive | None = None
@@ -46,6 +47,7 @@ HELP: Mapping[str, str] = {
     "workers": "Workers that each `backfill run` keeps at work; one that dies is replaced.",
     "max_rate": "Chunks a second, over all workers.",
     "lease_s": "Seconds without a sign of life after which another worker takes a range over.",
+    "patience_s": "Seconds to wait for a database or an encoder that was lost, before the run ends.",
     "max_failed_share": "Share of chunks (0 to 1) that may fail before the job stops by itself.",
     "max_spend_usd": "Hold before more than this is spent, in US dollars.",
     "max_replication_lag_s": "Hold while a standby replays later than this, in seconds.",

@@ -47,6 +47,8 @@ class JobStatus:
     throttle_since: datetime.datetime | None = None
     eta_low_s: float | None = None
     eta_high_s: float | None = None
+    waiting: int = 0
+    """Chunks in the version's outbox: new ones since it was done, or since the backfill began."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def status(connection: Connection, version: Version) -> JobStatus | None:
                coalesce(j.throttle, worker.throttle),
                CASE WHEN j.throttle IS NULL THEN worker.throttle_since ELSE j.throttle_since END,
                workers.n, j.spent_usd, j.error, j.started_at, j.finished_at,
-               extract(epoch FROM now() - j.run_started_at)::float8, {engine}
+               extract(epoch FROM now() - j.run_started_at)::float8, {engine}, greatest(waiting.n, 0)
         FROM backfill_jobs j
              LEFT JOIN LATERAL (SELECT w.throttle, w.throttle_since FROM backfill_workers w
                                 WHERE w.job_id = j.id AND w.throttle IS NOT NULL AND {lives}
@@ -144,18 +146,18 @@ def status(connection: Connection, version: Version) -> JobStatus | None:
     if row is None:
         return None
     job_id, state, total, done, failed, rate, throttle, since, workers, spent, error, started, finished = row[:13]
-    age, engine = row[13:]
+    age, engine, waiting = row[13:]
     if state in AT_WORK and workers == 0 and not engine:
         state = "paused" if state == "pausing" else "interrupted"
     if state == "done":
-        total = done + failed  # chunks deleted on the way were planned and never came
+        total = done + failed + waiting  # chunks deleted on the way were planned and never came
     if state not in AT_WORK:
         rate, throttle, since = 0.0, None, None
     pending = max(0, total - done - failed)
     slow, fast = _spread(connection, job_id, age) if rate > 0 else (0.0, 0.0)
     return JobStatus(
         version.version_key, state, total, done, failed, pending, float(rate), _left(pending, rate), throttle,
-        workers, spent, error, started, finished, since, _left(pending, fast), _left(pending, slow),
+        workers, spent, error, started, finished, since, _left(pending, fast), _left(pending, slow), waiting,
     )  # fmt: skip
 
 

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from core.encoders import Encoder
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 10.0
-PATIENCE_S = 900.0
-"""How long a worker tries to reach a database that it has lost."""
 
 
 class Worker:
@@ -55,7 +53,6 @@ class Worker:
         prove_every_s: float = 0.0,
         on_batch: Callable[[int], None] | None = None,
         on_lost: Callable[[str], None] | None = None,
-        patience_s: float = PATIENCE_S,
     ) -> None:
         """`check` encodes one text first, and compares its dimensions with the version's.
 
@@ -66,7 +63,7 @@ class Worker:
         self._settings = settings or JobSettings()
         self._on_batch = on_batch or (lambda _stored: None)
         self._on_lost = on_lost or (lambda _problem: None)
-        self._patience_s, self._check, self._prove_every_s = patience_s, check, prove_every_s
+        self._check, self._prove_every_s = check, prove_every_s
         self._control = Control(self._settings)
         self._kept = Kept()
         self._stored = 0
@@ -74,7 +71,8 @@ class Worker:
         self._left = threading.Event()
         if isinstance(encoder, Throttled):
             encoder.on_throttle = lambda seconds, reason: self._control.throttled(seconds, reason)
-            encoder.wait = lambda seconds: self._control.wait_for_provider(seconds)
+            encoder.on_resume = lambda: self._control.resumed()
+            encoder.wait = lambda seconds: self._control.wait(seconds)
 
     def leave(self, reason: str) -> None:
         """Finish the batches in hand and go; the job goes on without this worker. From any thread."""
@@ -119,7 +117,7 @@ class Worker:
             try:
                 return self._database.connect("backfill")
             except UnreachableError:
-                if self._left.is_set() or time.monotonic() - began > self._patience_s:
+                if self._left.is_set() or time.monotonic() - began > self._control.settings.patience_s:
                     raise
             # Jittered: the workers of a server that comes up again must not all knock at once.
             self._left.wait(random.uniform(delay / 2, delay))  # noqa: S311
@@ -129,7 +127,7 @@ class Worker:
         control = self._control = Control(job_settings(connection, job))
         if self._left.is_set():
             control.stop()
-        heart = Heart(connection, self._version, job, control, engine=self._engine)
+        heart = Heart(connection, self._version, job, control, self._encoder, engine=self._engine)
         pipeline = Pipeline(
             self._database, self._version, job, heart.worker_id, self._encoder, control, self._kept, self._on_batch,
             prove_every_s=self._prove_every_s,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from core.encoders.base import Encoder, Throttled
+from core.encoders.base import Encoder, Metered, Parallel, Throttled
 from core.encoders.checks import PROBE_TEXT, check_vectors, find_bad_rows, probe
 from core.encoders.providers import check_settings, find_provider
 from core.encoders.spec import EncoderSpec, parse_spec
@@ -17,6 +17,8 @@ __all__ = [
     "PROBE_TEXT",
     "Encoder",
     "EncoderSpec",
+    "Metered",
+    "Parallel",
     "Throttled",
     "check_vectors",
     "find_bad_rows",
@@ -36,13 +38,10 @@ def open_encoder(
     spec: str | EncoderSpec,
     *,
     on_throttle: Callable[[float, str], None] | None = None,
+    on_resume: Callable[[], None] | None = None,
     wait: Callable[[float], None] = time.sleep,
 ) -> Encoder:
-    """Open the encoder of a spec.
-
-    Before it waits for a provider that throttles, it calls `on_throttle(seconds, reason)`, and then
-    `wait(seconds)`, which may raise to end the waiting.
-    """
+    """Open the encoder of a spec. What it calls when its provider makes it wait is described at `Throttled`."""
     if isinstance(spec, str):
         spec = parse_spec(spec)
     else:
@@ -52,4 +51,6 @@ def open_encoder(
         encoder.wait = wait
         if on_throttle:
             encoder.on_throttle = on_throttle
+        if on_resume:
+            encoder.on_resume = on_resume
     return encoder

@@ -48,13 +48,51 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class Throttled(Protocol):
-    """An encoder whose provider may make it wait: it says so by `on_throttle`, then calls `wait`.
+    """An encoder whose provider may make it wait.
 
-    Whoever opens the encoder replaces both. `wait` may raise, which ends the call that waits.
+    Whoever opens the encoder replaces the three hooks, also while it is at work. They are called by one thread at
+    a time, for all threads that encode, and must not call the encoder.
+
+    `on_throttle(seconds, reason)` comes before the first wait for a reason: once for a provider that asks us to
+    wait, however many threads have to, and once for a limit that is reached, however long it then sets the pace.
+    It comes again when the reason changes. `on_resume()` comes when no reason is in force any more, as far as
+    requests are still made: who stops encoding, or ends a wait by raising, knows so without it.
+
+    `wait(seconds)` returns when the time is over, and is believed: a test may return at once. When it raises, the
+    call that waits ends with that error, and so does every other that would have to wait, each by a `wait` of its
+    own. `wait(0)` is called after a request had to queue behind others, to ask whether to go on.
     """
 
     on_throttle: Callable[[float, str], None]
+    on_resume: Callable[[], None]
     wait: Callable[[float], None]
+
+
+@runtime_checkable
+class Parallel(Protocol):
+    """An encoder that may be called from several threads at once.
+
+    `parallel` says how many it can make use of. Its limits belong to an account: `share`, above 0 and at most 1,
+    is this process's part of them, 1 unless set, and may be set at any time from any thread.
+    """
+
+    parallel: int
+    share: float
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """An encoder whose provider says what it bills."""
+
+    @property
+    def tokens_used(self) -> int:
+        """The tokens billed since the encoder was opened, as far as the provider has said."""
+
+    def take_usage(self) -> int | None:
+        """The tokens billed for what this thread has asked for since it last called this: failed calls count too.
+
+        0 when nothing was asked for, None when the provider did not say of every request.
+        """
 
 
 def scale_to_unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

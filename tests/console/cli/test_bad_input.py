@@ -533,7 +533,7 @@ def spec(provider: ProtocolServer, model: str = "house-model", settings: str = "
 def test_an_encoder_that_answers_with_other_dimensions(
     revector: Revector, connection: Connection, provider: ProtocolServer
 ) -> None:
-    provider.spoil("other dimensions", 2)
+    provider.spoil("other dimensions", 4)  # each answer is asked for once more
     small = spec(provider, "text-embedding-3-small")
     result = revector.call("versions", "add", "v1", "--encoder", small, status=1)
     assert "is said to have 1536 dimensions and answers with 1535" in brief(result.err)
@@ -541,7 +541,7 @@ def test_an_encoder_that_answers_with_other_dimensions(
 
     revector.call("versions", "add", "v1", "--encoder", small)
     add_chunks(connection, TEXTS)
-    provider.spoil("other dimensions")
+    provider.spoil("other dimensions", 2)
     result = revector.call("backfill", "run", "v1", status=1)
     assert "1535" in brief(result.err)
     assert "not the one that the version was registered with" in result.err

@@ -269,7 +269,7 @@ def test_ctrl_c_at_the_prompt_changes_nothing(flipped: Revector, connection: Con
 def test_a_throttling_provider_is_named_while_one_waits(revector: Revector, connection: Connection) -> None:
     add_chunks(connection, TEXTS)
     with ProtocolServer() as provider:
-        provider.fail(429, retry_after=0.01)
+        provider.fail(429, retry_after=0.04)
         encoder = f"openai:house-model?base_url={provider.base_url}"
         added = revector.call("versions", "add", "v1", "--encoder", encoder)
         provider.fail(429, retry_after=2)

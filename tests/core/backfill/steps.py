@@ -20,7 +20,7 @@ class Steps:
     name, revision, dimensions, max_tokens = "stub:steps", "1", 64, None
 
     def __init__(self, *, opened: bool = False, parallel: int = 1, price: float | None = 0.0) -> None:
-        self.parallel, self.price = parallel, price
+        self.parallel, self.share, self.price = parallel, 1.0, price
         self.seen: list[str] = []
         self.began = threading.Semaphore(0)
         self._opened = threading.Event()

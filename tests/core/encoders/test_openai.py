@@ -29,8 +29,9 @@ def waits():
 
 @pytest.fixture
 def connect(server, waits, monkeypatch):
-    """Open an encoder at the server, with a key, that notes its waits and does not sleep."""
+    """Open an encoder at the server, with a key, that notes its waits and does not sleep: time stands still else."""
     monkeypatch.setenv("TEST_KEY", KEY)
+    monkeypatch.setattr("core.encoders.pacing.clock", lambda: 0.0)
     opened = []
 
     def connect(model="text-embedding-3-small", at=server, **settings):
@@ -157,6 +158,13 @@ def test_without_a_useful_retry_after_it_backs_off_by_itself(connect, server, wa
     assert len(seconds) == 6
     assert all(0 <= s <= 0.5 * 2**n for n, s in enumerate(seconds))
     assert len(set(seconds)) == 6  # jitter: no two are alike
+
+
+def test_a_limit_a_minute_is_outlasted_though_nobody_says_how_long_it_takes(connect, server, waits):
+    server.fail(429, times=6)
+    connect().encode_query("a key")
+    assert waits[1] <= 0.5
+    assert 61 < sum(waits[1::2]) < 110
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 529])
@@ -318,10 +326,64 @@ def test_the_address_is_the_specs_whatever_the_environment_says(connect, server,
     ],
 )
 def test_an_answer_that_is_not_one(connect, server, waits, how, error, message):
-    server.spoil(how)
+    server.spoil(how, times=2)
     with pytest.raises(error, match=message) as caught:
         connect().encode_documents(TEXTS)
     assert isinstance(caught.value, RevectorError)
+    assert waits == []
+
+
+@pytest.mark.parametrize("how", ["one short", "one twice", "ragged", "not a vector", "other dimensions"])
+def test_an_answer_that_is_not_one_is_asked_for_once_more(connect, server, waits, how):
+    server.spoil(how)
+    vectors = connect().encode_documents(TEXTS)
+    np.testing.assert_allclose(vectors, [embed(text) for text in TEXTS], atol=1e-7)
+    assert [request.inputs for request in server.requests] == [TEXTS] * 2
+    assert waits == []
+
+
+def test_other_dimensions_twice_are_for_the_caller_to_find(connect, server):
+    server.spoil("other dimensions", times=2)
+    with pytest.raises(EncoderError, match="Expected vectors of 1536 dimensions, and got 1535"):
+        check_vectors(connect().encode_documents(TEXTS), 3, 1536)
+    assert len(server.requests) == 2
+
+
+def test_a_page_instead_of_an_answer_is_throttling_once_the_address_has_proved_right(connect, server, waits):
+    encoder = connect()
+    encoder.encode_query("a key")
+    server.spoil("html")
+    assert encoder.encode_query("a key").any()
+    assert waits[0][1] == "the answer was not that of an embeddings server"
+
+
+@pytest.mark.parametrize("data", [[1, 2, 3], [None] * 3, ["x"] * 3, [{"index": [0]}] * 3, [{"index": 0}] * 3])
+def test_an_answer_made_of_rubbish(connect, server, monkeypatch, data):
+    monkeypatch.setattr("tests.protocol_server._answer", lambda *_: {"data": data})
+    with pytest.raises(EncoderError, match="asked for 3 vectors"):
+        connect().encode_documents(TEXTS)
+
+
+@pytest.mark.parametrize("embedding", [None, 7, {"a": 1}, [[1.0], [2.0]], ["x"], "AAA", "?"])
+def test_a_vector_made_of_rubbish(connect, server, monkeypatch, embedding):
+    answer = {"data": [{"index": 0, "embedding": embedding}]}
+    monkeypatch.setattr("tests.protocol_server._answer", lambda *_: answer)
+    with pytest.raises(EncoderError, match="not a vector"):
+        connect().encode_query("a key")
+
+
+def test_an_account_without_money_is_not_waited_for(connect, server, waits):
+    server.fail(429, message="You exceeded your current quota.", code="insufficient_quota")
+    with pytest.raises(UnreachableError, match="exceeded your current quota") as caught:
+        connect().encode_query("a key")
+    assert "billing" in caught.value.remedy
+    assert waits == []
+
+
+def test_a_request_larger_than_the_limit_is_refused_so_that_it_can_be_split(connect, server, waits):
+    server.fail(429, message="Request too large for text-embedding-3-small on tokens per min (TPM): Limit 9.")
+    with pytest.raises(EncoderError, match="Request too large"):
+        connect().encode_query("a key")
     assert waits == []
 
 

@@ -45,7 +45,7 @@ def acme(tmp_path, monkeypatch):
 
             def throttled(spec):
                 encoder = Lengths(spec)
-                encoder.on_throttle = encoder.wait = None
+                encoder.on_throttle = encoder.on_resume = encoder.wait = None
                 return encoder
             """
         )
@@ -97,10 +97,11 @@ def test_a_package_that_cannot_be_imported_is_named():
 
 @pytest.mark.usefixtures("acme")
 def test_an_encoder_that_waits_is_given_the_callers_way_of_waiting():
-    waited, told = [].append, lambda seconds, reason: None
-    encoder = open_encoder("acme-slow:any", wait=waited, on_throttle=told)
+    waited, told, resumed = [].append, lambda seconds, reason: None, lambda: None
+    encoder = open_encoder("acme-slow:any", wait=waited, on_throttle=told, on_resume=resumed)
     assert encoder.wait is waited
     assert encoder.on_throttle is told
+    assert encoder.on_resume is resumed
 
 
 def test_importing_the_package_and_reading_a_spec_loads_nothing_heavy():
