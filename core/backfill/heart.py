@@ -19,7 +19,7 @@ from core.backfill.job import WORKER_LOCK, Job, worker_lives
 from core.backfill.settings import read_settings
 from core.backfill.supervision import supervise
 from core.database import Connection, client_name, fetch_one
-from core.encoders import Parallel
+from core.encoders import Encoder, Parallel
 from core.registry import Version
 
 HEARTBEAT_S = 0.5
@@ -29,9 +29,17 @@ class Heart:
     """One worker's registration with a job, and the thread that keeps it."""
 
     def __init__(
-        self, connection: Connection, version: Version, job: Job, control: Control, *, engine: str
+        self,
+        connection: Connection,
+        version: Version,
+        job: Job,
+        control: Control,
+        encoder: Encoder,
+        *,
+        engine: str,
     ) -> None:
         self._connection, self._version, self._job, self._control = connection, version, job, control
+        self._encoder = encoder
         self._ended = threading.Event()
         self._progress: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self.worker_id = int(

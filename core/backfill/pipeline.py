@@ -7,6 +7,7 @@ yet. The queue between them is bounded, and so is the memory, whatever the corpu
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -71,7 +72,8 @@ class Pipeline:
         self._most_bytes = _TEXT_BYTES // in_hand
         self._pacer = Pacer()
         self._purse = money.Purse(job, worker_id)
-        self._batches: queue.Queue[Future[Encoded] | None] = queue.Queue(self._parallel + _QUEUED)
+        self._batches: queue.SimpleQueue[Future[Encoded] | None] = queue.SimpleQueue()
+        self._room = threading.Semaphore(self._parallel + _QUEUED)
         self._in_hand = 0
         self._idle = threading.Condition()
         self._pool = ThreadPoolExecutor(self._parallel, thread_name_prefix="backfill-encoder")
@@ -88,8 +90,9 @@ class Pipeline:
             self._control.fail(error)
             reader.join()
         self._pool.shutdown(cancel_futures=self._control.stopped)
-        self._put(None)
+        self._batches.put(None)
         writer.join()
+        self._save_the_rest()
 
     def _guarded(self, target: Callable[[Connection], None]) -> None:
         try:
@@ -148,10 +151,13 @@ class Pipeline:
         if self._control.stopped:
             raise StoppedError
         reserved = self._reserve(connection, batch)
+        while not self._room.acquire(timeout=_POLL_S):
+            if self._control.stopped:
+                raise StoppedError
         self._pacer.begin(len(batch.ids))
         with self._idle:
             self._in_hand += 1
-        self._put(self._pool.submit(self._encode, batch, reserved))
+        self._batches.put(self._pool.submit(self._encode, batch, reserved))
 
     def _reserve(self, connection: Connection, batch: Batch) -> float:
         """Money for the batch, when there is a cap: waits until it has room for it."""
@@ -165,19 +171,6 @@ class Pipeline:
             with self._control.holding(reason):
                 self._control.wait(_POLL_S)
         return 0.0
-
-    def _put(self, item: Future[Encoded] | None) -> None:
-        while True:
-            try:
-                self._batches.put(item, timeout=_POLL_S)
-            except queue.Full:
-                if item is not None and self._control.stopped:
-                    item.cancel()
-                    raise StoppedError from None
-                if item is None and self._control.failure is not None:  # the writer may be gone
-                    return
-            else:
-                return
 
     def _read_rest(self, connection: Connection) -> bool:
         """After the ranges: the outbox, then the proof. False when there is nothing more to do."""
@@ -324,9 +317,17 @@ class Pipeline:
             return stored
         finally:
             self._purse.release(encoded.reserved_usd if encoded is not None else 0.0)
+            self._room.release()
             with self._idle:
                 self._in_hand -= 1
                 self._idle.notify_all()
+
+    def _save_the_rest(self) -> None:
+        """A writer that never got a connection leaves behind what was encoded."""
+        with contextlib.suppress(queue.Empty):
+            while (future := self._batches.get_nowait()) is not None:
+                if not future.cancelled() and future.exception() is None:
+                    self._kept.keep(future.result())
 
     def _sample(self, connection: Connection, done: int, seconds: float) -> None:
         connection.execute(
