@@ -57,7 +57,7 @@ class DocumentChunk(Base):
     __tablename__ = "document_chunks"
     __table_args__ = (
         Index(None, "document_id"),
-        Index(None, "content_sha256"),
+        Index(None, "content_sha256", postgresql_using="hash"),
         Index(None, "content_tsv", postgresql_using="gin"),
     )
 
