@@ -164,7 +164,12 @@ def failures(
 
 
 def confirm_cost(own: Context, key: str, *, yes: bool) -> None:
-    """Say what a backfill that begins will cost; at a terminal ask first. Raises RefusedError when told no."""
+    """At a terminal, say what a backfill that begins will cost, and ask. Raises RefusedError when told no.
+
+    In a script the command itself is the consent, and max_spend_usd the bound.
+    """
+    if not sys.stderr.isatty():
+        return
     from core.backfill import plan
     from core.backfill.job import find_job
     from core.encoders import runs_here
@@ -187,11 +192,12 @@ def confirm_cost(own: Context, key: str, *, yes: bool) -> None:
     if cost is None:
         return
     note(cost)
-    if not yes and sys.stdin.isatty() and sys.stderr.isatty():
-        sys.stderr.write("Go on? [y/N] ")
-        sys.stderr.flush()
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise RefusedError("Nothing was embedded.", f"Look closer: revector backfill plan {key}")
+    if yes or not sys.stdin.isatty():
+        return
+    sys.stderr.write("Go on? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise RefusedError("Nothing was embedded.", f"Look closer: revector backfill plan {key}")
 
 
 def _run_here(own: Context, key: str, changes: dict[str, str], no_index: bool, stay: bool, as_json: bool) -> None:

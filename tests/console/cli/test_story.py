@@ -266,6 +266,36 @@ def test_ctrl_c_at_the_prompt_changes_nothing(flipped: Revector, connection: Con
     assert found.version_key == "v1"
 
 
+@pytest.mark.parametrize(("answer", "status", "state"), [(b"n\n", 1, None), (b"\n", 1, None), (b"y\n", 0, "done")])
+def test_a_backfill_that_costs_money_asks_at_a_terminal(
+    revector: Revector, connection: Connection, answer: bytes, status: int, state: str | None
+) -> None:
+    add_chunks(connection, TEXTS)
+    with ProtocolServer() as provider:
+        revector.call(
+            "versions", "add", "v1", "--encoder", f"openai:text-embedding-3-small?base_url={provider.base_url}"
+        )
+        keyboard, terminal = os.openpty()
+        process = revector.start("backfill", "run", "v1", "--no-index", "--json", stdin=terminal, stderr=terminal)
+        os.close(terminal)
+        try:
+            shown = b""
+            while not shown.rstrip().endswith(b"Go on? [y/N]"):
+                shown += os.read(keyboard, 4096)
+            assert b"tokens, $0.0000" in shown
+            assert b"at $0.02 per million." in shown
+            asked = len(provider.requests)
+            os.write(keyboard, answer)
+            finish(process, status=status)
+        finally:
+            process.kill()
+            process.wait()
+            os.close(keyboard)
+        assert (len(provider.requests) > asked) == (state == "done")
+    row = connection.execute("SELECT state FROM backfill_jobs").fetchone()
+    assert (row[0] if row else None) == state
+
+
 def test_a_throttling_provider_is_named_while_one_waits(revector: Revector, connection: Connection) -> None:
     add_chunks(connection, TEXTS)
     with ProtocolServer() as provider:
