@@ -96,6 +96,9 @@ class Database:
             raise unreachable(error, self) from None
         try:
             self._prepare(connection, statement_timeout_s)
+        except psycopg.OperationalError as error:  # lost as soon as it was there
+            connection.close()
+            raise unreachable(error, self) from None
         except BaseException:
             connection.close()
             raise

@@ -130,6 +130,7 @@ class ChunkOutbox(Base):
     chunk_id: Mapped[int]
     queued_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
     leased_until: Mapped[datetime.datetime | None]
+    lease_worker: Mapped[int | None]
 
 
 class RowCount(Base):

@@ -139,21 +139,22 @@ def read_range(
 
 
 def read_outbox(
-    connection: Connection, version: Version, size: int, lease_s: float, *, most_bytes: int
+    connection: Connection, version: Version, worker_id: int, size: int, lease_s: float, *, most_bytes: int
 ) -> Batch | None:
     """Chunks out of the version's outbox, leased for a while; None when nothing waits that is free."""
     rows = connection.execute(
         sql.SQL(
             """
             WITH taken AS (
-                UPDATE chunk_outbox o SET leased_until = now() + %(lease)s * interval '1 second'
+                UPDATE chunk_outbox o
+                SET leased_until = now() + %(lease)s * interval '1 second', lease_worker = %(worker)s
                 FROM (SELECT q.chunk_id, q.bytes FROM (
                           SELECT f.chunk_id, octet_length(c.content) AS own,
                                  sum(octet_length(c.content))
                                      OVER (ORDER BY f.chunk_id ROWS UNBOUNDED PRECEDING) AS bytes
-                          FROM (SELECT chunk_id FROM chunk_outbox
+                          FROM (SELECT chunk_id FROM chunk_outbox w
                                 WHERE embedding_version_id = %(version)s
-                                  AND (leased_until IS NULL OR leased_until < now())
+                                  AND (leased_until IS NULL OR leased_until < now() OR NOT {lives})
                                 ORDER BY chunk_id LIMIT %(size)s FOR UPDATE SKIP LOCKED) AS f
                                LEFT JOIN document_chunks c ON c.id = f.chunk_id) AS q
                       WHERE coalesce(q.bytes - q.own, 0) < %(bytes)s) AS free
@@ -161,8 +162,8 @@ def read_outbox(
                 RETURNING o.chunk_id)
             SELECT c.id, c.content, {same_as} FROM taken t JOIN document_chunks c ON c.id = t.chunk_id ORDER BY c.id
             """
-        ).format(same_as=_SAME_TEXT.format(table=version.table)),
-        {"version": version.id, "size": size, "lease": lease_s, "bytes": most_bytes},
+        ).format(same_as=_SAME_TEXT.format(table=version.table), lives=worker_lives(sql.SQL("w.lease_worker"))),
+        {"version": version.id, "worker": worker_id, "size": size, "lease": lease_s, "bytes": most_bytes},
         binary=True,
     ).fetchall()
     return Batch(*_columns(rows)) if rows else None

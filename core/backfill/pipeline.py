@@ -40,6 +40,7 @@ T = TypeVar("T")
 _QUEUED = 2
 """Batches read ahead of the encoder's threads."""
 _POLL_S = 0.25
+_LONGEST_TRANSACTION_S = 15.0
 _VECTOR_BYTES = 64 << 20
 _TEXT_BYTES = 32 << 20
 """Of all batches in hand together. (Text may take up to four times as much in Python.)"""
@@ -176,7 +177,9 @@ class Pipeline:
         """After the ranges: the outbox, then the proof. False when there is nothing more to do."""
         size, lease_s = self._next_size(), self._control.settings.lease_s
         batch = self._patiently(
-            lambda: batches.read_outbox(connection, self._version, size, lease_s, most_bytes=self._most_bytes)
+            lambda: batches.read_outbox(
+                connection, self._version, self._worker_id, size, lease_s, most_bytes=self._most_bytes
+            )
         )
         if batch is not None:
             self._begin(connection, batch)
@@ -278,6 +281,13 @@ class Pipeline:
             # A crash of the server may take the last moments' commits, vectors and cursor alike; what cost nothing
             # is simply made again. What was paid for waits for the disk.
             connection.execute("SET synchronous_commit = off")
+        # A process that is frozen in its transaction holds up whoever takes over its range: no longer than this.
+        limit = f"{round(1000 * max(_LONGEST_TRANSACTION_S, self._control.settings.lease_s))}ms"
+        connection.execute(
+            "SELECT set_config('idle_in_transaction_session_timeout', %s, false), "
+            "set_config('statement_timeout', %s, false)",
+            [limit, limit],
+        )
         since, unsampled = time.monotonic(), 0
         while (future := self._batches.get()) is not None:
             stored = self._write_one(connection, future)
@@ -346,7 +356,9 @@ class Pipeline:
                 return statement()
             except (pg.DeadlockDetected, pg.SerializationFailure):
                 self._control.wait(0.05)
-            except (pg.DiskFull, pg.OutOfMemory, pg.InsufficientResources, pg.LockNotAvailable) as error:
+            except (
+                pg.DiskFull, pg.OutOfMemory, pg.InsufficientResources, pg.LockNotAvailable, pg.QueryCanceled,
+            ) as error:  # fmt: skip
                 reason = f"the server says: {error.diag.message_primary}; trying again every {delay:.0f} s"
                 with self._control.holding(reason):
                     self._control.wait(delay)

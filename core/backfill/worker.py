@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -24,6 +22,7 @@ from core.backfill.job import (
     require_job,
 )
 from core.backfill.kept import Kept
+from core.backfill.losses import Losses, is_lost
 from core.backfill.pipeline import Pipeline
 from core.backfill.settings import JobSettings
 from core.backfill.status import JobStatus, status
@@ -34,8 +33,6 @@ from core.registry import Version
 
 if TYPE_CHECKING:
     from core.encoders import Encoder
-
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 10.0
 
 
 class Worker:
@@ -99,29 +96,38 @@ class Worker:
 
     def _stay(self, job: Job) -> JobStatus:
         """Work, and come back after every loss of the database."""
+        losses = Losses(self._control.settings)
         while True:
             connection = self._connect()
             try:
-                with readable_errors(self._database):
-                    if self._left.is_set() or not rejoin(connection, job):
-                        return self._status(connection)
-                    return self._work(connection, job)
-            except _LostDatabaseError as lost:
-                self._on_lost(lost.problem)
+                if self._left.is_set() or not rejoin(connection, job):
+                    return self._status(connection)
+                return self._work(connection, job)
+            except (psycopg.Error, DatabaseGoneError) as error:
+                if not is_lost(error):
+                    with readable_errors(self._database):
+                        raise
+                problem = str(error).strip().partition("\n")[0]
+                delay = losses.delay_after(self._stored)
+                if delay is None:
+                    raise UnreachableError(
+                        f"The database {self._database.name} was lost again and again: {problem}"
+                    ) from error
+                self._on_lost(problem)
+                self._left.wait(delay)
             finally:
                 connection.close()
 
     def _connect(self) -> Connection:
-        began, delay = time.monotonic(), _FIRST_WAIT_S
+        losses = Losses(self._control.settings)
         while True:
             try:
                 return self._database.connect("backfill")
             except UnreachableError:
-                if self._left.is_set() or time.monotonic() - began > self._control.settings.patience_s:
+                delay = losses.delay_after(self._stored)
+                if delay is None or self._left.is_set():
                     raise
-            # Jittered: the workers of a server that comes up again must not all knock at once.
-            self._left.wait(random.uniform(delay / 2, delay))  # noqa: S311
-            delay = min(2 * delay, _LONGEST_WAIT_S)
+            self._left.wait(delay)
 
     def _work(self, connection: Connection, job: Job) -> JobStatus:
         control = self._control = Control(job_settings(connection, job))
@@ -144,14 +150,13 @@ class Worker:
             control.fail(error)
         finally:
             heart.stop()
+            self._stored += pipeline.stored
         failure = control.failure
-        if failure is not None and _is_lost(failure):
-            raise _LostDatabaseError(str(failure).strip().partition("\n")[0])
+        if failure is not None and is_lost(failure):
+            raise failure
         try:
             self._settle(connection, job, heart.worker_id, failure)
-        except psycopg.Error as error:
-            if failure is None and _is_lost(error):
-                raise _LostDatabaseError(str(error).strip().partition("\n")[0]) from error
+        except psycopg.Error:
             if failure is None:
                 raise
         if failure is not None:
@@ -210,23 +215,3 @@ class Worker:
                 f"The backfill of {self._version.version_key} is gone: was the version dropped?"
             )
         return result
-
-
-class _LostDatabaseError(Exception):
-    """The connection is gone; the server may come back."""
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(problem)
-        self.problem = problem
-
-
-def _is_lost(error: BaseException) -> bool:
-    """Whether a new connection may mend it: the server went away, starts up, or is a standby by now."""
-    if isinstance(error, DatabaseGoneError):
-        return True
-    if not isinstance(error, psycopg.Error):
-        return False
-    state = error.sqlstate
-    if state is None:
-        return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
-    return state.startswith("08") or state in ("57P01", "57P02", "57P03", "57P05", "25006", "58030")

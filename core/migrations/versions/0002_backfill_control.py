@@ -118,6 +118,7 @@ def upgrade() -> None:
             nullable=False,
         ),
     )
+    op.add_column("chunk_outbox", sa.Column("lease_worker", sa.BigInteger(), nullable=True))
     op.add_column("backfill_jobs", sa.Column("proving_worker", sa.BigInteger(), nullable=True))
     op.add_column("backfill_workers", sa.Column("engine", sa.Text(), server_default="local", nullable=False))
     op.add_column("backfill_workers", sa.Column("pid", sa.Integer(), nullable=True))
