@@ -27,7 +27,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, TSVECTOR, ExcludeConstraint
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP, TSVECTOR, ExcludeConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 _VERSION_TABLE = re.compile(r"chunk_embeddings_\d+$")
@@ -273,6 +273,8 @@ class BackfillWorker(Base):
     ended_at: Mapped[datetime.datetime | None]
     engine: Mapped[str] = mapped_column(server_default="local")
     pid: Mapped[int | None] = mapped_column(Integer)
+    # Process ids of its sessions on the server: those of a frozen worker are ended by the others.
+    sessions: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default=text("'{}'::integer[]"))
     done: Mapped[int] = mapped_column(server_default=text("0"))
     batch_size: Mapped[int | None] = mapped_column(Integer)
     # What its encoder's provider makes it wait for.

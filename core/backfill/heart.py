@@ -45,7 +45,10 @@ class Heart:
         self.worker_id = int(
             fetch_one(
                 connection,
-                "INSERT INTO backfill_workers (job_id, client, engine, pid) VALUES (%s, %s, %s, %s) RETURNING id",
+                """
+                INSERT INTO backfill_workers (job_id, client, engine, pid, sessions)
+                VALUES (%s, %s, %s, %s, ARRAY[pg_backend_pid()]) RETURNING id
+                """,
                 [job.id, client_name(), engine, os.getpid()],
             )[0]
         )

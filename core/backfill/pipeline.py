@@ -40,7 +40,6 @@ T = TypeVar("T")
 _QUEUED = 2
 """Batches read ahead of the encoder's threads."""
 _POLL_S = 0.25
-_LONGEST_TRANSACTION_S = 15.0
 _VECTOR_BYTES = 64 << 20
 _TEXT_BYTES = 32 << 20
 """Of all batches in hand together. (Text may take up to four times as much in Python.)"""
@@ -102,6 +101,10 @@ class Pipeline:
             except UnreachableError as error:
                 raise DatabaseGoneError(error.problem) from error
             try:
+                connection.execute(
+                    "UPDATE backfill_workers SET sessions = sessions || pg_backend_pid() WHERE id = %s",
+                    [self._worker_id],
+                )
                 target(connection)
             finally:
                 connection.close()
@@ -281,12 +284,10 @@ class Pipeline:
             # A crash of the server may take the last moments' commits, vectors and cursor alike; what cost nothing
             # is simply made again. What was paid for waits for the disk.
             connection.execute("SET synchronous_commit = off")
-        # A process that is frozen in its transaction holds up whoever takes over its range: no longer than this.
-        limit = f"{round(1000 * max(_LONGEST_TRANSACTION_S, self._control.settings.lease_s))}ms"
+        # A process that is frozen in its transaction holds up nobody for longer than its lease.
         connection.execute(
-            "SELECT set_config('idle_in_transaction_session_timeout', %s, false), "
-            "set_config('statement_timeout', %s, false)",
-            [limit, limit],
+            "SELECT set_config('idle_in_transaction_session_timeout', %s, false)",
+            [f"{round(1000 * self._control.settings.lease_s)}ms"],
         )
         since, unsampled = time.monotonic(), 0
         while (future := self._batches.get()) is not None:
@@ -356,9 +357,7 @@ class Pipeline:
                 return statement()
             except (pg.DeadlockDetected, pg.SerializationFailure):
                 self._control.wait(0.05)
-            except (
-                pg.DiskFull, pg.OutOfMemory, pg.InsufficientResources, pg.LockNotAvailable, pg.QueryCanceled,
-            ) as error:  # fmt: skip
+            except (pg.DiskFull, pg.OutOfMemory, pg.InsufficientResources, pg.LockNotAvailable) as error:
                 reason = f"the server says: {error.diag.message_primary}; trying again every {delay:.0f} s"
                 with self._control.holding(reason):
                     self._control.wait(delay)

@@ -46,8 +46,27 @@ def supervise(connection: Connection, version: Version, job: Job) -> None:
         """,
         {"reason": reason, "found": Jsonb(found), "held_by": found["held_by"], "job": job.id},
     )
+    _end_frozen_workers(connection, job, settings)
     _stop_for_failures(connection, version, job, settings)
     fold_counts(connection, version.id, -version.id)
+
+
+def _end_frozen_workers(connection: Connection, job: Job, settings: JobSettings) -> None:
+    """End the sessions of workers that have shown no sign of life for as long as a lease.
+
+    A process that is frozen, or cut off, in the middle of a COPY keeps its rows locked, and no timeout of Postgres
+    applies while it waits for a client's data. Woken up, such a worker finds its connections closed and comes back.
+    """
+    connection.execute(
+        """
+        SELECT pg_terminate_backend(a.pid)
+        FROM backfill_workers w JOIN pg_stat_activity a ON a.pid = ANY(w.sessions)
+        WHERE w.job_id = %s AND w.ended_at IS NULL AND w.seen_at < now() - %s * interval '1 second'
+          AND a.datname = current_database() AND a.application_name LIKE 'revector backfill%%'
+          AND a.backend_start <= w.seen_at  -- not another session that has got the same pid since
+        """,
+        [job.id, settings.lease_s],
+    )
 
 
 def _stop_for_failures(connection: Connection, version: Version, job: Job, settings: JobSettings) -> None:

@@ -123,6 +123,12 @@ def upgrade() -> None:
     op.add_column("backfill_workers", sa.Column("engine", sa.Text(), server_default="local", nullable=False))
     op.add_column("backfill_workers", sa.Column("pid", sa.Integer(), nullable=True))
     op.add_column(
+        "backfill_workers",
+        sa.Column(
+            "sessions", postgresql.ARRAY(sa.Integer()), server_default=sa.text("'{}'::integer[]"), nullable=False
+        ),
+    )
+    op.add_column(
         "backfill_workers", sa.Column("done", sa.BigInteger(), server_default=sa.text("0"), nullable=False)
     )
     op.add_column("backfill_workers", sa.Column("batch_size", sa.Integer(), nullable=True))
