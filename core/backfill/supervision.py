@@ -59,13 +59,16 @@ def _end_frozen_workers(connection: Connection, job: Job, settings: JobSettings)
     """
     connection.execute(
         """
+        WITH silent AS (
+            UPDATE backfill_workers SET ended_at = now(), error = 'no sign of life'
+            WHERE job_id = %(job)s AND ended_at IS NULL AND seen_at < now() - %(lease)s * interval '1 second'
+            RETURNING sessions)
         SELECT pg_terminate_backend(a.pid)
-        FROM backfill_workers w JOIN pg_stat_activity a ON a.pid = ANY(w.sessions)
-        WHERE w.job_id = %s AND w.ended_at IS NULL AND w.seen_at < now() - %s * interval '1 second'
-          AND a.datname = current_database() AND a.application_name LIKE 'revector backfill%%'
-          AND a.backend_start <= w.seen_at  -- not another session that has got the same pid since
+        FROM silent JOIN pg_stat_activity a ON a.pid = ANY(silent.sessions)
+        WHERE a.datname = current_database() AND a.application_name LIKE 'revector backfill%%'
+          AND a.backend_start < now() - %(lease)s * interval '1 second'  -- not another one with the same pid since
         """,
-        [job.id, settings.lease_s],
+        {"job": job.id, "lease": settings.lease_s},
     )
 
 
