@@ -27,7 +27,8 @@ def imported_by(statement: str) -> set[str]:
     ("statement", "forbidden"),
     [
         (
-            "import core.overview, core.retrieval, core.ingest, core.backfill.worker, core.vectors.load",
+            "import core.overview, core.retrieval, core.ingest, core.vectors.load, core.backfill.worker, "
+            "core.backfill.engine, core.backfill.ray_engine",
             ["textual", "typer", "rich", *HEAVY],
         ),
         ("import console.cli", ["numpy", "psycopg", "textual", "pydantic", "rich", *HEAVY]),
