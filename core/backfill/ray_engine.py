@@ -63,9 +63,9 @@ class RaySettings:
     """Where the workers run, and what each asks of its node.
 
     `address` is None for a Ray of our own on this machine, which ends with the run; `auto`, `host:port` or
-    `ray://host:port` for a cluster that is there, which is left as it was. `gpus_per_worker` may be a fraction:
-    with 0.25 four workers share a GPU. `max_restarts` is how often a worker may die in a row, without the job
-    having moved between, before the run ends with the reason.
+    `ray://host:port` (needs `ray[client]`) for a cluster that is there, which is left as it was. `gpus_per_worker`
+    may be a fraction: with 0.25 four workers share a GPU. `max_restarts` is how often a worker may die in a row,
+    without the job having moved between, before the run ends with the reason.
 
     Raises UsageError for amounts that Ray cannot place.
     """
@@ -157,7 +157,7 @@ def run_on_ray(
     on_note: Callable[[str], None],
     stop: threading.Event | None = None,
 ) -> JobStatus:
-    """Work on the version's backfill with Ray actors until it is done, paused or cancelled; returns its status then.
+    """Work on the version's backfill with Ray actors until it is done, paused or cancelled; returns its status.
 
     `wanted()` says how many workers there should be now and is asked about once a second: workers are added, or
     finish the batch in hand and give their range back. A worker that dies is replaced. `on_note` is told, in

@@ -48,7 +48,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a worker ended: with the job's status, an error for a person, or trouble that a new process may not have."""
+    """How a worker ended: the job's status, an error for a person, or trouble that a new process may not have."""
 
     status: JobStatus | None = None
     error: RevectorError | None = None
