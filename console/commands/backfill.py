@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,15 +9,17 @@ import typer
 
 from console.commands.options import Json, job_settings_options
 from console.commands.plan import plan
+from console.commands.running import confirm_cost, ray_settings, run_backfill
 from console.commands.versions import Key
-from console.context import Context, answer, context_of, counted, note, open_aloud, plain, print_rows
-from console.progress import progress_bar
+from console.context import Context, answer, context_of, counted, note, plain, print_rows
+from core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rich.console import Console
 
+    from core.backfill.ray_engine import RaySettings
     from core.backfill.settings import JobSettings
     from core.backfill.status import JobStatus
     from core.registry import Version
@@ -52,6 +50,17 @@ def run(
     changes: dict[str, str],
     no_index: NoIndex = False,
     stay: Stay = False,
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="local|ray", help="Worker processes here, or actors on Ray.")
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option("--ray-address", metavar="ADDRESS", help="A cluster: auto, host:port or ray://host:port."),
+    ] = None,
+    cpus_per_worker: Annotated[float, typer.Option("--cpus-per-worker", min=0, help="On Ray.")] = 1.0,
+    gpus_per_worker: Annotated[
+        float, typer.Option("--gpus-per-worker", min=0, help="On Ray; 0.25 places four workers on a GPU.")
+    ] = 0.0,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before money is spent.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -60,8 +69,15 @@ def run(
     Says what it will cost, and asks at a terminal before it spends. Builds the index afterwards. Exit status 1
     when it was paused or cancelled meanwhile, or chunks failed.
     """
-    confirm_cost(context_of(context), key, yes=yes)
-    _run_here(context_of(context), key, changes, no_index, stay, as_json)
+    own = context_of(context)
+    confirm_cost(own, key, yes=yes)
+    ray = ray_settings(engine, ray_address, cpus_per_worker, gpus_per_worker)
+    if ray is None:
+        _run_here(own, key, changes, no_index, stay, as_json)
+    elif stay:
+        raise UsageError("An engine on Ray does not stay.", "Leave out --stay, or run the local engine.")
+    else:
+        _run_here(own, key, changes, no_index, stay, as_json, ray)
 
 
 @app.command()
@@ -163,51 +179,27 @@ def failures(
     answer({"version_key": key, "queued": queued, "failures": [asdict(f) for f in found]}, as_json, show)
 
 
-def confirm_cost(own: Context, key: str, *, yes: bool) -> None:
-    """At a terminal, say what a backfill that begins will cost, and ask. Raises RefusedError when told no.
-
-    In a script the command itself is the consent, and max_spend_usd the bound.
-    """
-    if not sys.stderr.isatty():
-        return
-    from core.backfill import plan
-    from core.backfill.job import find_job
-    from core.encoders import runs_here
-    from core.errors import RefusedError
-    from core.registry import get_version
-    from core.retrieval import open_version_encoder
-
-    with own.session(changes=True) as connection:
-        version = get_version(connection, key)
-        job = find_job(connection, version)
-        if runs_here(version.encoder_spec) or (
-            job is not None and job.state not in ("done", "failed", "cancelled")
-        ):
-            return
-        encoder = open_version_encoder(version, open_aloud)
-        try:
-            cost = plan.confirm_cost(connection, version, encoder)
-        finally:
-            encoder.close()
-    if cost is None:
-        return
-    note(cost)
-    if yes or not sys.stdin.isatty():
-        return
-    sys.stderr.write("Go on? [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise RefusedError("Nothing was embedded.", f"Look closer: revector backfill plan {key}")
-
-
-def _run_here(own: Context, key: str, changes: dict[str, str], no_index: bool, stay: bool, as_json: bool) -> None:
+def _run_here(
+    own: Context,
+    key: str,
+    changes: dict[str, str],
+    no_index: bool,
+    stay: bool,
+    as_json: bool,
+    ray: RaySettings | None = None,
+) -> None:
     from core.registry import get_version
 
     with own.session(changes=True) as connection:
         version = get_version(connection, key)
     try:
         result = run_backfill(
-            own, version, changes, stay=stay, on_done=None if no_index else lambda: _build_index(own, version)
+            own,
+            version,
+            changes,
+            stay=stay,
+            ray=ray,
+            on_done=None if no_index else lambda: _build_index(own, version),
         )
         if result.state == "done" and not no_index:
             _build_index(own, version)
@@ -221,56 +213,6 @@ def _run_here(own: Context, key: str, changes: dict[str, str], no_index: bool, s
         note(f"Go on with it: revector backfill run {key}")
     if result.state != "done":
         raise typer.Exit(1)
-
-
-def run_backfill(
-    own: Context,
-    version: Version,
-    changes: dict[str, str] | None = None,
-    *,
-    stay: bool = False,
-    on_done: Callable[[], None] | None = None,
-) -> JobStatus:
-    """Work on the version's backfill in processes of this machine, with a progress bar."""
-    from core.backfill.engine import LocalEngine
-    from core.backfill.settings import changed, default_settings
-
-    with progress_bar() as progress:
-        throttle: str | None = None
-
-        def report(found: JobStatus) -> None:
-            nonlocal throttle
-            progress(f"embedding {version.version_key}", found.done, found.total)
-            if found.throttle and found.throttle != throttle:
-                note(f"held: {found.throttle}")
-            throttle = found.throttle
-
-        engine = LocalEngine(
-            own.database,
-            version,
-            changed(default_settings(own.settings), changes or {}),
-            changes,
-            stay=stay,
-            on_status=report,
-            on_note=note,
-            on_done=on_done,
-        )
-        with _stopped_by_signal():
-            return engine.run()
-
-
-@contextlib.contextmanager
-def _stopped_by_signal() -> Iterator[None]:
-    """A service manager's SIGTERM ends a run in order, as Ctrl-C does."""
-    try:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    except ValueError:  # not the main thread: whoever runs us there has its own ways
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _build_index(own: Context, version: Version) -> None:
@@ -292,7 +234,6 @@ def _request(own: Context, key: str, action: Callable[[Any, Version], None], as_
 
 def _show_status(own: Context, key: str, as_json: bool) -> None:
     from core.backfill.status import status as job_status
-    from core.errors import UsageError
     from core.registry import get_version
 
     with own.session() as connection:

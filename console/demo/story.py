@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from console.commands.backfill import run_backfill
 from console.commands.cutover import MARKS
+from console.commands.running import run_backfill
 from console.commands.search import result_document
 from console.commands.versions import status_document
 from console.context import Context, answer, counted, pipe, plain

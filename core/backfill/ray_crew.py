@@ -10,20 +10,21 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from multiprocessing.connection import Connection as Channel
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg import sql
 
-from core.backfill.job import open_job, status
+from core.backfill.job import ENGINE_LOCK, Job, find_job, notice_interruption, open_job
 from core.backfill.ray_engine import Deaths, Heard, Order, Told
 from core.backfill.ray_worker import ENDING, BackfillWorker, Outcome, Place, Sealed, in_short, job_state
+from core.backfill.status import status
 from core.database import Connection, unreachable
 from core.errors import RefusedError, RevectorError, UnreachableError
 
 if TYPE_CHECKING:
-    from core.backfill.job import JobStatus
+    from core.backfill.status import JobStatus
 
 _TICK_S = 0.2
 _LOOK_S = 1.0
@@ -65,6 +66,7 @@ class Crew:
         self._wanted = order.wanted
         self._slots: list[_Slot] = []
         self._connection: Connection | None = None
+        self._job: Job | None = None
         self._progress = 0
         self._looked = 0.0
         self._away_since: float | None = None
@@ -88,6 +90,9 @@ class Crew:
         if self._failure is not None:
             raise self._failure
         with self._order.database.session("ray") as connection:
+            job = find_job(connection, self._order.version)
+            if job is not None:
+                notice_interruption(connection, job)  # no worker may be left to say so
             found = status(connection, self._order.version)
         if found is None:
             key = self._order.version.version_key
@@ -119,7 +124,16 @@ class Crew:
             if self._order.again and job_state(connection, self._order.version) in ENDING:
                 self._over = True  # somebody paused it while there was no driver
                 return
-            open_job(connection, self._order.version, asdict(self._order.job_settings))
+            self._job = open_job(connection, self._order.version, self._order.job_settings)
+            # Before that session ends: without an engine and a worker the job would be interrupted.
+            self._connection = self._attend()
+
+    def _attend(self) -> Connection:
+        """A connection that shows that an engine is there, which starts workers for the job."""
+        connection = self._order.database.connect("ray")
+        if self._job is not None:
+            connection.execute(sql.SQL("SELECT pg_advisory_lock_shared({})").format(ENGINE_LOCK), [self._job.id])
+        return connection
 
     def _look(self, *, now: bool = False) -> bool:
         """Look at the job, once a second or now; False while the server is away."""
@@ -128,7 +142,7 @@ class Crew:
         self._looked = time.monotonic()
         try:
             if self._connection is None:
-                self._connection = self._order.database.connect("ray")
+                self._connection = self._attend()
             state = job_state(self._connection, self._order.version)
             found = status(self._connection, self._order.version)
         except UnreachableError as error:
@@ -172,7 +186,7 @@ class Crew:
         ready = [
             slot for slot in self._slots if slot.actor is None and not slot.leaving and now >= slot.not_before
         ]
-        # A look just before: a worker that is added takes a paused job up again. And not while the server is away.
+        # Not while the server is away.
         if ready and self._look(now=True) and not self._over:
             for slot in ready:
                 self._start(slot)
@@ -198,7 +212,7 @@ class Crew:
         )
         slot.since, slot.place = time.monotonic(), None
         slot.placing = slot.actor.where.remote()
-        slot.running = slot.actor.run.remote(self._sealed, self._order.version, self._order.job_settings)
+        slot.running = slot.actor.run.remote(self._sealed, self._order.version)
 
     def _ask_to_leave(self, slot: _Slot) -> None:
         slot.leaving = True

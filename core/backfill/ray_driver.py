@@ -24,7 +24,7 @@ from core.backfill.ray_worker import in_short, portable
 from core.errors import RefusedError, RevectorError, UnreachableError
 
 if TYPE_CHECKING:
-    from core.backfill.job import JobStatus
+    from core.backfill.status import JobStatus
 
 _KNOCK_S = 5.0
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024

@@ -42,8 +42,8 @@ from core.errors import RevectorError, UnreachableError, UsageError
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection as Channel
 
-    from core.backfill.job import JobStatus
-    from core.backfill.worker import WorkerSettings
+    from core.backfill.settings import JobSettings
+    from core.backfill.status import JobStatus
     from core.registry import Version
 
 CONNECT_S = 120
@@ -102,7 +102,7 @@ class Order:
 
     database: Database = field(repr=False)
     version: Version
-    job_settings: WorkerSettings
+    job_settings: JobSettings
     ray: RaySettings
     wanted: int
     again: bool = False
@@ -152,7 +152,7 @@ def run_on_ray(
     version: Version,
     *,
     settings: RaySettings,
-    job_settings: WorkerSettings,
+    job_settings: JobSettings,
     wanted: Callable[[], int],
     on_note: Callable[[str], None],
     stop: threading.Event | None = None,

@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING
 
 from psycopg.conninfo import conninfo_to_dict
 
-from core.backfill.job import status
-from core.backfill.worker import Worker, WorkerSettings
+from core.backfill.worker import Worker
 from core.database import Connection, Database
 from core.errors import EncoderError, RefusedError, RevectorError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
-    from core.backfill.job import JobStatus
+    from core.backfill.status import JobStatus
     from core.registry import Version
 
 ENDING = frozenset({"pausing", "paused", "cancelled", "done", "failed"})
-"""States of a job in which no worker is added: a new one would take a paused job up again."""
+"""States of a job in which no worker is added."""
 
 
 class Sealed:
@@ -55,30 +54,22 @@ class Outcome:
     trouble: str | None = None
 
 
-class _LeavingWorker(Worker):
-    """A worker that can be asked to leave while the job goes on."""
-
-    def leave(self) -> None:
-        """Finish the batch in hand, give the range back, and end."""
-        self._stop.set()
-
-
 class BackfillWorker:
     """The actor: one worker in a process that Ray started somewhere. Its methods run side by side."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._left = False
-        self._worker: _LeavingWorker | None = None
+        self._worker: Worker | None = None
 
     def where(self) -> Place:
         """Where this runs: answered as soon as Ray has placed it."""
         return Place(socket.gethostname(), os.getpid())
 
-    def run(self, sealed: Sealed, version: Version, settings: WorkerSettings) -> Outcome:
+    def run(self, sealed: Sealed, version: Version) -> Outcome:
         """Work until the job ends or `leave` is called. Raises nothing: Ray would show where, and with what."""
         try:
-            return Outcome(status=self._run(sealed.database, version, settings))
+            return Outcome(status=self._run(sealed.database, version))
         except RevectorError as error:
             return Outcome(error=portable(error))
         except Exception as error:  # noqa: BLE001  (of a driver or a model: this process may be spoilt)
@@ -89,22 +80,18 @@ class BackfillWorker:
         with self._lock:
             self._left = True
             if self._worker is not None:
-                self._worker.leave()
+                self._worker.leave("fewer workers are wanted, or the run ends")
 
-    def _run(self, database: Database, version: Version, settings: WorkerSettings) -> JobStatus | None:
+    def _run(self, database: Database, version: Version) -> JobStatus | None:
         from core.retrieval import open_version_encoder
 
         encoder = open_version_encoder(version)
         try:
             with self._lock:
-                if not self._left:
-                    self._worker = _LeavingWorker(database, version, encoder, settings)
-            with database.session("ray") as connection:
-                # The encoder took its time to open, and the worker would take a paused job up again.
-                ended = job_state(connection, version) in ENDING
-                if ended or self._worker is None:
-                    return status(connection, version)
-            return self._worker.run()
+                if self._left:
+                    return None
+                self._worker = Worker(database, version, encoder, engine="ray", check=True)
+            return self._worker.join()
         finally:
             encoder.close()
 

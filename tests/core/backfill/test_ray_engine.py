@@ -21,11 +21,15 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from core.backfill import job, ray_engine
+from core.backfill import ray_engine
+from core.backfill.job import request_pause
 from core.backfill.ray_driver import check_nodes
 from core.backfill.ray_engine import Deaths, Order, RaySettings, run_on_ray
 from core.backfill.ray_worker import Sealed
-from core.backfill.worker import Worker, WorkerSettings
+from core.backfill.settings import JobSettings
+from core.backfill.status import JobStatus
+from core.backfill.status import status as status_of
+from core.backfill.worker import Worker
 from core.database import Connection, Database
 from core.encoders import open_encoder
 from core.errors import EncoderError, RefusedError, RevectorError, UnreachableError, UsageError
@@ -35,7 +39,7 @@ from tests.ray_cluster import RayCluster, environment
 from tests.versions import add, add_chunks
 
 PASSWORD = "sesame-of-the-ray-tests"  # noqa: S105
-BATCH = WorkerSettings(batch_size=4)
+BATCH = JobSettings(batch_size=4)
 PATIENCE_S = 120
 """Against waiting for ever; nothing takes as long."""
 
@@ -43,7 +47,7 @@ PATIENCE_S = 120
 PROGRAM = """
 import json, sys
 from core.backfill.ray_engine import RaySettings, run_on_ray
-from core.backfill.worker import WorkerSettings
+from core.backfill.settings import JobSettings
 from core.database import Database
 from core.registry import get_version
 
@@ -53,7 +57,7 @@ with database.session("test") as connection:
     version = get_version(connection, "v1")
 status = run_on_ray(
     database, version, settings=RaySettings(address or None, cpus_per_worker=0.5),
-    job_settings=WorkerSettings(batch_size=4), wanted=lambda: int(workers),
+    job_settings=JobSettings(batch_size=4), wanted=lambda: int(workers),
     on_note=lambda note: print(note, file=sys.stderr, flush=True),
 )
 print(json.dumps({"state": status.state, "done": status.done}))
@@ -113,7 +117,7 @@ class Running:
         **settings: Any,
     ) -> None:
         self.notes: queue.Queue[str] = queue.Queue()
-        self._ended: queue.Queue[job.JobStatus | BaseException] = queue.Queue()
+        self._ended: queue.Queue[JobStatus | BaseException] = queue.Queue()
 
         def run() -> None:
             try:
@@ -128,14 +132,14 @@ class Running:
 
         threading.Thread(target=run, daemon=True).start()
 
-    def ended(self) -> job.JobStatus | None:
+    def ended(self) -> JobStatus | None:
         """The result, if it is there by now."""
         try:
             return self.result(0)
         except queue.Empty:
             return None
 
-    def result(self, patience_s: float = PATIENCE_S) -> job.JobStatus:
+    def result(self, patience_s: float = PATIENCE_S) -> JobStatus:
         ended = self._ended.get(patience_s > 0, patience_s)
         if isinstance(ended, BaseException):
             raise ended
@@ -166,12 +170,12 @@ def spread_chunks(connection: Connection, ranges: int, chunks: int) -> dict[int,
 
 def workers(connection: Connection, version: Version) -> int:
     connection.execute("SELECT pg_stat_clear_snapshot()")
-    status = job.status(connection, version)
+    status = status_of(connection, version)
     return status.workers if status else 0
 
 
 def state(connection: Connection, version: Version) -> tuple[str, int]:
-    status = job.status(connection, version)
+    status = status_of(connection, version)
     assert status is not None
     return status.state, status.done
 
@@ -270,7 +274,7 @@ def test_a_pause_ends_the_run_and_a_dead_worker_does_not_undo_it(
     version = provider.version(connection)
     running = Running(database, version, cluster.address)
     until(lambda: len(provider.requests) >= 2)
-    job.request(connection, version, "pause")
+    request_pause(connection, version)
     end(cluster.workers()[0])  # a new worker would take the job up again
     until(lambda: workers(connection, version) == 1)
     provider.open.set()
@@ -366,7 +370,7 @@ def test_no_cluster_at_the_address_is_said(database: Database, connection: Conne
     version = add(connection, "v1")
     with pytest.raises(UnreachableError, match=f"No Ray cluster at {address}: ."):
         Running(database, version, address).result()
-    assert job.status(connection, version) is None
+    assert status_of(connection, version) is None
 
 
 def test_without_ray_it_is_said_how_to_get_it(

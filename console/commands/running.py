@@ -1,0 +1,151 @@
+"""Running a backfill from the command line: what it costs, which engine, a progress bar, and an end in order."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from console.context import Context, note, open_aloud
+from console.progress import progress_bar
+from core.errors import RefusedError, UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from core.backfill.ray_engine import RaySettings
+    from core.backfill.settings import JobSettings
+    from core.backfill.status import JobStatus
+    from core.registry import Version
+
+
+def confirm_cost(own: Context, key: str, *, yes: bool) -> None:
+    """At a terminal, say what a backfill that begins will cost, and ask. Raises RefusedError when told no.
+
+    In a script the command itself is the consent, and max_spend_usd the bound.
+    """
+    if not sys.stderr.isatty():
+        return
+    from core.backfill import plan
+    from core.backfill.job import find_job
+    from core.encoders import runs_here
+    from core.registry import get_version
+    from core.retrieval import open_version_encoder
+
+    with own.session(changes=True) as connection:
+        version = get_version(connection, key)
+        job = find_job(connection, version)
+        if runs_here(version.encoder_spec) or (
+            job is not None and job.state not in ("done", "failed", "cancelled")
+        ):
+            return
+        encoder = open_version_encoder(version, open_aloud)
+        try:
+            cost = plan.confirm_cost(connection, version, encoder)
+        finally:
+            encoder.close()
+    if cost is None:
+        return
+    note(cost)
+    if yes or not sys.stdin.isatty():
+        return
+    sys.stderr.write("Go on? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise RefusedError("Nothing was embedded.", f"Look closer: revector backfill plan {key}")
+
+
+def ray_settings(engine: str, address: str | None, cpus: float, gpus: float) -> RaySettings | None:
+    """The settings of the engine ray, None for the local one. Raises UsageError for another one."""
+    if engine == "local":
+        if address is not None or gpus:
+            raise UsageError("--ray-address and --gpus-per-worker are for --engine ray.")
+        return None
+    if engine != "ray":
+        raise unknown_name("engine", engine, ["local", "ray"])
+    from core.backfill.ray_engine import RaySettings
+
+    return RaySettings(address=address, cpus_per_worker=cpus, gpus_per_worker=gpus)
+
+
+def run_backfill(
+    own: Context,
+    version: Version,
+    changes: dict[str, str] | None = None,
+    *,
+    stay: bool = False,
+    ray: RaySettings | None = None,
+    on_done: Callable[[], None] | None = None,
+) -> JobStatus:
+    """Work on the version's backfill in processes of this machine or on Ray, with a progress bar."""
+    from core.backfill.engine import LocalEngine
+    from core.backfill.settings import changed, default_settings
+
+    settings = changed(default_settings(own.settings), changes or {})
+
+    with progress_bar() as progress:
+        throttle: str | None = None
+
+        def report(found: JobStatus) -> None:
+            nonlocal throttle
+            progress(f"embedding {version.version_key}", found.done, found.total)
+            if found.throttle and found.throttle != throttle:
+                note(f"held: {found.throttle}")
+            throttle = found.throttle
+
+        engine = LocalEngine(
+            own.database,
+            version,
+            settings,
+            changes,
+            stay=stay,
+            on_status=report,
+            on_note=note,
+            on_done=on_done,
+        )
+        with _stopped_by_signal():
+            return engine.run() if ray is None else _run_on_ray(own, version, ray, settings, changes or {}, report)
+
+
+def _run_on_ray(
+    own: Context,
+    version: Version,
+    ray: RaySettings,
+    settings: JobSettings,
+    changes: dict[str, str],
+    report: Callable[[JobStatus], None],
+) -> JobStatus:
+    from core.backfill import job
+    from core.backfill.ray_engine import run_on_ray
+    from core.backfill.status import status as job_status
+
+    with own.session(changes=True) as connection:
+        if changes and job.find_job(connection, version) is not None:
+            job.change_settings(connection, version, changes)
+
+    def wanted() -> int:
+        """Asked about once a second: the moment to show the progress as well."""
+        with own.session() as connection:
+            found = job_status(connection, version)
+            if found is None:
+                return settings.workers
+            report(found)
+            return job.job_settings(connection, job.require_job(connection, version)).workers
+
+    return run_on_ray(own.database, version, settings=ray, job_settings=settings, wanted=wanted, on_note=note)
+
+
+@contextlib.contextmanager
+def _stopped_by_signal() -> Iterator[None]:
+    """A service manager's SIGTERM ends a run in order, as Ctrl-C does."""
+    try:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # not the main thread: whoever runs us there has its own ways
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
