@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 
-from tests.benchmarks import first_frame, loader
+from tests.benchmarks import backfill, first_frame, loader
 from tests.benchmarks.measure import tell
 
-BENCHMARKS = {"loader": loader.run, "first_frame": first_frame.run}
+BENCHMARKS: dict[str, Callable[..., None]] = {
+    "loader": loader.run,
+    "first_frame": first_frame.run,
+    "backfill": backfill.run,
+}
+PARTS: dict[str, Sequence[str]] = {"backfill": tuple(backfill.PARTS)}
+"""Of benchmarks that have some: their names may follow the benchmark's."""
 
 
 def main() -> None:
     """The program `python -m tests.benchmarks`."""
+    known = ", ".join(f"{name} [{'|'.join(PARTS[name])}]" if name in PARTS else name for name in BENCHMARKS)
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {known}; default: all")
     parser.add_argument("--rounds", type=int, default=9, help="how often each contender runs (default: 9)")
     arguments = parser.parse_args()
-    for name in arguments.names:
-        if name not in BENCHMARKS:
-            parser.error(f"there is no benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
     if arguments.rounds < 1:
         parser.error("at least one round has to be run")
+    chosen: list[tuple[str, list[str]]] = []
     for name in arguments.names or BENCHMARKS:
-        tell(f"== {name}: {arguments.rounds} rounds ==")
-        BENCHMARKS[name](arguments.rounds)
+        if name in BENCHMARKS:
+            chosen.append((name, []))
+        elif chosen and name in PARTS.get(chosen[-1][0], ()):
+            chosen[-1][1].append(name)
+        else:
+            parser.error(f"there is no benchmark {name!r}; known: {known}")
+    for name, parts in chosen:
+        tell(f"== {' '.join([name, *parts])}: {arguments.rounds} rounds ==")
+        BENCHMARKS[name](arguments.rounds, *([parts] if parts else []))
 
 
 if __name__ == "__main__":

@@ -94,6 +94,14 @@ def show_times(title: str, results: Sequence[Result]) -> None:
     _console.print(table)
 
 
+def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print figures that are no comparison of contenders; each row begins with its name."""
+    table = _table(title, *columns)
+    for row in rows:
+        table.add_row(*row)
+    _console.print(table)
+
+
 def tell(line: str) -> None:
     """Print a line."""
     _console.print(line, markup=False)
