@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -42,6 +43,8 @@ class Watched:
 
     seconds: float = 0.0
     wal_bytes: int = 0
+    machine_busy: float = 0.0
+    """The share of all cores' time that all programs of this machine took together."""
     cpu: dict[str, float] = field(default_factory=dict)
     states: dict[str, Counter[str]] = field(default_factory=lambda: {READER: Counter(), WRITER: Counter()})
 
@@ -145,7 +148,7 @@ def _watch(
     own = connection.info.backend_pid
     roles = dict.fromkeys(children, PYTHON)
     before = _processor_seconds([*children, *(child.pid for child in server.children())])
-    first = _wal_position(connection)
+    first, machine = _wal_position(connection), psutil.cpu_times()
     while not stop.wait(_LOOK_S):
         if connection.execute(
             "SELECT FROM backfill_jobs WHERE embedding_version_id = %s AND state IN ('proving', 'done')",
@@ -158,6 +161,7 @@ def _watch(
         for pid, seconds in now.items():
             cpu[roles.get(pid, SERVER)] += seconds - before.get(pid, 0.0)
         watched.cpu, watched.wal_bytes = cpu, _wal_position(connection) - first
+        watched.machine_busy = _busy_share(machine, psutil.cpu_times())
 
 
 def _look(connection: Connection, roles: dict[int, str], watched: Watched) -> None:
@@ -187,6 +191,13 @@ def _processor_seconds(pids: Sequence[int]) -> dict[int, float]:
     return seconds
 
 
+def _busy_share(before: Any, after: Any) -> float:
+    spent = [late - early for early, late in zip(before, after, strict=True)]
+    named = dict(zip(after._fields, spent, strict=True))
+    guests = named.get("guest", 0.0) + named.get("guest_nice", 0.0)  # counted in user and nice already
+    return 1 - (named["idle"] + named.get("iowait", 0.0)) / max(sum(spent) - guests, 1e-9)
+
+
 def _wal_position(connection: Connection) -> int:
     row = connection.execute("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint").fetchone()
     assert row is not None
@@ -214,19 +225,25 @@ def _show(processes: int, runs: Sequence[Watched]) -> None:
     busy = statistics.median(each.busy() for each in runs)
     wal = statistics.median(each.wal_bytes / each.seconds for each in runs) / 1e6
     per_row = statistics.median(each.wal_bytes / CHUNKS for each in runs)
-    tell(
-        f"{name}: {busy:.0%} of the cores' time taken by these, {wal:,.0f} MB/s of WAL ({per_row:,.0f} bytes a row)"
-    )
-    tell(f"{name}: limited by {_limit(busy, runs)}\n")
+    machine = statistics.median(each.machine_busy for each in runs)
+    tell(f"{name}: {busy:.0%} of the cores' time taken by these, {machine:.0%} by all programs of this machine")
+    tell(f"{name}: {wal:,.0f} MB/s of WAL, {per_row:,.0f} bytes a row")
+    tell(f"{name}: limited by {_limit(busy, machine, runs)}\n")
 
 
-def _limit(busy: float, runs: Sequence[Watched]) -> str:
-    if busy > _BUSY:
-        return "the cores: the server's backends and Python share them"
+def _limit(busy: float, machine: float, runs: Sequence[Watched]) -> str:
+    if machine > _BUSY:
+        others = machine - busy
+        shared = (
+            f", of which other programs took {others:.0%}: measure again on a quiet machine"
+            if others > 0.1
+            else ""
+        )
+        return f"the cores: the server's backends and Python share them{shared}"
     writing = sum((each.states[WRITER] for each in runs), Counter[str]())
     most, _ = writing.most_common(1)[0]
     if most == ON_A_CORE:
-        return "the one core that a writing backend can use, or by others on this machine"
+        return "the one core that a writing backend can use"
     if most == FOR_THE_WORKER:
         return "what comes before the writing backend: it waits for its worker"
     return f"the writing backend's waits for {most}"
