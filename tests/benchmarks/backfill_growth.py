@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pgvector.psycopg import register_vector
 
-from core.backfill import job
-from core.backfill.worker import Worker, WorkerSettings
+from core.backfill.job import request_cancel
+from core.backfill.settings import JobSettings
+from core.backfill.status import status
+from core.backfill.worker import Worker
 from core.database import Connection, Database
 from core.migrations import upgrade
 from core.registry import Version
@@ -124,7 +126,7 @@ def _status_times(collection: Collection, queued: int) -> list[float]:
     )
     collection.connection.execute("VACUUM ANALYZE chunk_outbox")
     encoder = _SlowFromHalf(collection.encoder.vectors)
-    worker = Worker(collection.database, version, encoder, WorkerSettings(BATCH))
+    worker = Worker(collection.database, version, encoder, JobSettings(BATCH))
     thread = threading.Thread(target=worker.run)
     thread.start()
     encoder.half.wait()
@@ -132,11 +134,11 @@ def _status_times(collection: Collection, queued: int) -> list[float]:
     with collection.database.session("bench") as connection:
         for _ in range(STATUSES):
             start = time.perf_counter()
-            found = job.status(connection, version)
+            found = status(connection, version)
             times.append(time.perf_counter() - start)
         if found is None or found.state != "running" or not found.workers:
             raise RuntimeError(f"the backfill was not under way: {found}")
-        job.request(connection, version, "cancel")
+        request_cancel(connection, version)
     thread.join()
     return times
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from psycopg import sql
 
-from core.backfill.worker import Worker, WorkerSettings
+from core.backfill.settings import JobSettings
+from core.backfill.worker import Worker
 from core.database import Connection, Database
 from core.registry import Version, create_table, drop_version, get_version, retire_version, versions
 
@@ -134,7 +135,7 @@ def backfill(database: Database, version: Version, encoder: Encoder, *, batch_si
 
     asked: list[float] = []
     began = time.perf_counter()
-    result = Worker(database, version, _Noted(encoder, asked), WorkerSettings(batch_size), on_batch=on_batch).run()
+    result = Worker(database, version, _Noted(encoder, asked), JobSettings(batch_size), on_batch=on_batch).run()
     if result.state != "done":
         raise RuntimeError(f"the backfill ended as {result.state}: {result.error}")
     return Backfilled(began, asked[0], stored, time.perf_counter())

@@ -14,7 +14,8 @@ import time
 
 import numpy as np
 
-from core.backfill.worker import Worker, WorkerSettings
+from core.backfill.settings import JobSettings
+from core.backfill.worker import Worker
 from core.database import Database
 from core.registry import get_version
 from tests.benchmarks.corpus import FreeEncoder
@@ -33,7 +34,7 @@ def main() -> None:
             stored["last"] = time.perf_counter()
 
     encoder = FreeEncoder(np.load(matrix, mmap_mode="r"))
-    worker = Worker(database, version, encoder, WorkerSettings(int(batch)), on_batch=on_batch)
+    worker = Worker(database, version, encoder, JobSettings(int(batch)), on_batch=on_batch)
     _say("ready")
     sys.stdin.readline()
     worker.run()
