@@ -1,0 +1,53 @@
+"""How often each fault comes: a short form for every run of the tests, a long one for `make chaos`.
+
+Only numbers differ between the two. Whatever is random is drawn from SEED and the test's name.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+LONG = os.environ.get("REVECTOR_CHAOS", "") not in ("", "0")
+SEED = os.environ.get("REVECTOR_CHAOS_SEED", "2026")
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Times each fault is made to happen, and chunks of the corpora it happens to."""
+
+    kills: int = 5
+    kills_chunks: int = 8_000
+    kills_with_writers: int = 4
+    run_kills: int = 2
+    restarts: int = 2
+    freezes: int = 2
+    resets: int = 25
+    cuts: int = 5
+    blown_fuses: int = 12
+    trapped: int = 2
+    provider_chunks: int = 250
+    chunks: int = 4_000
+    patience_s: float = 60.0
+    """Until something that is waited for counts as never coming: a guard against hanging, not a measure of speed."""
+
+
+NUMBERS = (
+    Numbers(
+        kills=200,
+        kills_chunks=400_000,
+        kills_with_writers=60,
+        run_kills=40,
+        restarts=10,
+        freezes=15,
+        resets=600,
+        cuts=100,
+        blown_fuses=200,
+        trapped=25,
+        provider_chunks=5_000,
+        chunks=60_000,
+        patience_s=300.0,
+    )
+    if LONG
+    else Numbers()
+)

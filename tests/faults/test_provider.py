@@ -1,0 +1,83 @@
+"""A provider that fails in every way that providers do, from one request to the next."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from core.backfill import job
+from core.database import Database
+from tests.faults.conftest import MakeProcesses, Prepare
+from tests.faults.numbers import NUMBERS
+from tests.faults.truth import assert_right, assert_whole
+from tests.faults.watch import Watch
+from tests.protocol_server import Failure, ProtocolServer, Spoilt
+
+LIMITED = Failure(429, "Rate limit reached for requests per minute.", {"Retry-After": "0.05"})
+BROKEN = Failure(500, "The server had an error.", {"Retry-After": "0.02"})
+THROTTLING: list[Failure | Spoilt] = [LIMITED, BROKEN, "truncated", "cut off", "close"]
+WRONG: list[Failure | Spoilt] = ["one short", "nan", "zero", "other dimensions"]
+
+
+class MoodyProvider(ProtocolServer):
+    """Answers a share of the requests with one of its faults."""
+
+    def __init__(self, chance: random.Random, **options: Any) -> None:
+        super().__init__(**options)
+        self.faults: list[Failure | Spoilt] = []
+        self.share = 0.25
+        self.faulty = 0
+        self._chance = chance
+
+    def next_answer(self) -> Failure | Spoilt | None:
+        if self.faults and (self.faulty == 0 or self._chance.random() < self.share):
+            self.faulty += 1
+            return self._chance.choice(self.faults)
+        return super().next_answer()
+
+    @property
+    def spec(self) -> str:
+        return f"openai:text-embedding-3-small?dimensions=64&base_url={self.base_url}"
+
+
+@pytest.fixture
+def provider(chance: random.Random) -> Iterator[MoodyProvider]:
+    with MoodyProvider(chance) as provider:
+        yield provider
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [THROTTLING, WRONG[:3], ["other dimensions"], [*THROTTLING, *WRONG]],
+    ids=["throttling", "wrong vectors", "wrong dimension", "everything"],
+)
+def test_chunks_are_embedded_or_dead_letters_whatever_the_provider_answers(
+    target: Database,
+    prepare: Prepare,
+    watch: Watch,
+    make_processes: MakeProcesses,
+    provider: MoodyProvider,
+    faults: list[Failure | Spoilt],
+) -> None:
+    processes = make_processes(batch_size=16)
+    prepare(NUMBERS.provider_chunks, provider.spec)
+    provider.faults = faults
+    for worker in processes.workers(2):
+        worker.finish()
+    assert provider.faulty > 0
+    provider.faults = []
+    with target.session("test") as connection:
+        assert_right(connection, watch.version())
+        letters = watch.number("SELECT count(*) FROM dead_letters")
+        status = watch.status()
+        assert status is not None
+        assert (status.state, status.failed) == ("failed" if letters else "done", letters)
+        assert status.done + letters == NUMBERS.provider_chunks
+    if letters:
+        processes.revector("backfill", "failures", "v1", "--retry").finish()
+        processes.run().finish()
+        assert job.failures(watch.connection, watch.version()) == []
+    assert_whole(target, written=bool(letters))
