@@ -1,11 +1,11 @@
-# The five commands. Everything lives in .venv; nothing is installed outside of it.
+# The commands. Everything lives in .venv; nothing is installed outside of it.
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 TEST_STAMP := .venv/.installed-test
 
-.PHONY: install demo test bench lint screens clean
+.PHONY: install demo test chaos bench lint screens clean
 
 install: $(STAMP)
 
@@ -15,6 +15,10 @@ demo: $(STAMP)
 test: $(TEST_STAMP)
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest
+
+# The tests of faults in their long form: 200 kills, 10 restarts … (`make test` runs a short one).
+chaos: $(TEST_STAMP)
+	REVECTOR_CHAOS=1 $(BIN)/python -m pytest tests/faults
 
 bench: $(TEST_STAMP)
 	$(BIN)/python -m tests.benchmarks

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import random
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.faults.watch import Watch
+    from tests.faults.workers import Process
 
 
 def spread(chance: random.Random, times: int, chunks: int, *, until: float = 0.9) -> list[int]:
@@ -15,3 +20,9 @@ def spread(chance: random.Random, times: int, chunks: int, *, until: float = 0.9
 def a_moment(chance: random.Random) -> None:
     """Let a random instant pass, so that what follows meets any step of a batch and not always the same one."""
     time.sleep(chance.uniform(0, 0.02))
+
+
+def a_little_later(chance: random.Random, watch: Watch, chunks: int, *processes: Process) -> None:
+    """Wait until up to so many chunks more are done, and for a random instant on top."""
+    watch.past(watch.done() + chance.randrange(1, chunks + 1), *processes)
+    a_moment(chance)

@@ -16,17 +16,17 @@ SEED = os.environ.get("REVECTOR_CHAOS_SEED", "2026")
 class Numbers:
     """Times each fault is made to happen, and chunks of the corpora it happens to."""
 
-    kills: int = 5
+    kills: int = 4
     kills_chunks: int = 8_000
-    kills_with_writers: int = 4
-    run_kills: int = 2
+    kills_with_writers: int = 3
+    run_kills: int = 3
     restarts: int = 2
     freezes: int = 2
     resets: int = 25
     cuts: int = 5
     blown_fuses: int = 12
-    trapped: int = 2
-    provider_chunks: int = 250
+    trapped: int = 1
+    provider_chunks: int = 160
     chunks: int = 4_000
     patience_s: float = 60.0
     """Until something that is waited for counts as never coming: a guard against hanging, not a measure of speed."""

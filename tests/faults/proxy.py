@@ -24,7 +24,7 @@ _COPY_HEADER = 100
 
 
 class Proxy:
-    """Listens on 127.0.0.1 for as long as it is not told to refuse; `dsn` leads through it."""
+    """Listens on 127.0.0.1; `dsn` leads through it to the server of another."""
 
     def __init__(self, dsn: str) -> None:
         parts = conninfo_to_dict(dsn)
@@ -40,10 +40,12 @@ class Proxy:
         self._lock = threading.Lock()
         self._flowing = threading.Event()
         self._flowing.set()
-        self._listener: socket.socket | None = None
-        self._port = 0
-        self.accept()
-        self.dsn = f"postgresql://postgres@127.0.0.1:{self._port}/postgres?sslmode=disable&gssencmode=disable"
+        self._refusing, self.refused = False, 0
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        port = self._listener.getsockname()[1]
+        # Without encryption, of which nothing could be read here.
+        self.dsn = f"postgresql://postgres@127.0.0.1:{port}/postgres?sslmode=disable&gssencmode=disable"
+        threading.Thread(target=self._take, daemon=True).start()
 
     # -- what a test does to it ---------------------------------------------------------------------------
 
@@ -53,18 +55,12 @@ class Proxy:
             link.cut()
 
     def refuse(self) -> None:
-        """Take no new connections until `accept`: nobody listens on the port."""
-        assert self._listener is not None
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._listener = None
+        """Turn away new connections, and count them in `refused`, until `accept`."""
+        self.refused, self._refusing = 0, True
 
     def accept(self) -> None:
-        """Listen, on the same port as before."""
-        self._listener = socket.create_server(("127.0.0.1", self._port), backlog=64)
-        self._port = self._listener.getsockname()[1]
-        threading.Thread(target=self._take, args=[self._listener], daemon=True).start()
+        """Let new connections in again."""
+        self._refusing = False
 
     def freeze(self) -> None:
         """Pass nothing on, and close nothing: neither side can tell this from a slow answer."""
@@ -87,8 +83,10 @@ class Proxy:
         return len(self._traps)
 
     def close(self) -> None:
-        if self._listener is not None:
-            self.refuse()
+        self.refuse()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
         self.cut_all()
 
     # -- the works ----------------------------------------------------------------------------------------
@@ -113,12 +111,16 @@ class Proxy:
         with self._lock:
             return list(self._links)
 
-    def _take(self, listener: socket.socket) -> None:
+    def _take(self) -> None:
         while True:
             try:
-                client, _ = listener.accept()
+                client, _ = self._listener.accept()
             except OSError:
                 return
+            if self._refusing:
+                self.refused += 1
+                client.close()
+                continue
             server = socket.socket(socket.AF_UNIX)
             try:
                 server.connect(self._server)

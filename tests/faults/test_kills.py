@@ -5,55 +5,62 @@ from __future__ import annotations
 import random
 
 import psutil
-import pytest
 
 from core.database import Database
-from tests.faults.conftest import Prepare
-from tests.faults.moments import a_moment, spread
+from tests.faults import corpus
+from tests.faults.conftest import MakeProcesses, Prepare
+from tests.faults.moments import a_little_later, a_moment, spread
 from tests.faults.numbers import NUMBERS
+from tests.faults.proxy import Proxy
 from tests.faults.truth import assert_whole
 from tests.faults.watch import Watch, wait_until
-from tests.faults.workers import Processes, some
+from tests.faults.workers import Process, Processes
+
+SLOW = {"batch_size": 2}
+"""So that a run goes on while processes start: a small batch has as many moments as a large one."""
 
 
-def test_workers_killed_at_random_moments_lose_and_repeat_nothing(
-    target: Database, prepare: Prepare, watch: Watch, processes: Processes, chance: random.Random
-) -> None:
-    prepare(NUMBERS.kills_chunks)
+def kill_and_replace(processes: Processes, watch: Watch, chance: random.Random, times: int) -> list[Process]:
+    """Any one of two workers at work is killed, so many times; the two that are there at the end."""
     fleet = processes.workers(2)
-    for moment in spread(chance, NUMBERS.kills, NUMBERS.kills_chunks):
-        watch.past(moment, *fleet)
-        a_moment(chance)
-        place = some(chance, fleet)
+    for _ in range(times):
+        watch.workers(len(fleet))
+        a_little_later(chance, watch, NUMBERS.kills_chunks // times // 5, *fleet)
+        place = chance.randrange(len(fleet))
         assert fleet[place].alive
         fleet[place].kill()
         fleet[place] = processes.worker()
-    assert watch.state() == "running"  # the last kill too met a run that goes on
-    for worker in fleet:
+    assert watch.state() != "done"  # the last one killed too was at work
+    return fleet
+
+
+def test_workers_killed_at_random_moments_lose_and_repeat_nothing(
+    target: Database, prepare: Prepare, watch: Watch, make_processes: MakeProcesses, chance: random.Random
+) -> None:
+    prepare(NUMBERS.kills_chunks)
+    for worker in kill_and_replace(make_processes(**SLOW), watch, chance, NUMBERS.kills):
+        worker.kill()
+    for worker in make_processes().workers(2):
         worker.finish()
     assert_whole(target)
 
 
 def test_four_writers_throughout_while_workers_are_killed(
-    target: Database, prepare: Prepare, watch: Watch, processes: Processes, chance: random.Random
+    target: Database, prepare: Prepare, watch: Watch, make_processes: MakeProcesses, chance: random.Random
 ) -> None:
     prepare(NUMBERS.kills_chunks)
-    last = watch.number("SELECT max(id) FROM document_chunks")
-    writers = processes.writers(4, last)
+    processes = make_processes(**SLOW, lease_s=2)
+    writers = processes.writers(4, watch.number("SELECT max(id) FROM document_chunks"))
     wait_until("all write", lambda: watch.number(_WRITERS) == len(writers))
-    fleet = processes.workers(2)
-    for moment in spread(chance, NUMBERS.kills_with_writers, NUMBERS.kills_chunks, until=0.8):
-        watch.past(moment, *fleet)
-        a_moment(chance)
-        place = some(chance, fleet)
-        fleet[place].kill()
-        fleet[place] = processes.worker()
+    fleet = kill_and_replace(processes, watch, chance, NUMBERS.kills_with_writers)
     assert all(writer.alive for writer in writers), [writer.text() for writer in writers]
     for writer in writers:
         writer.finish()
     # Nobody writes any more, and the run is not over: it has to end with everything that was written in it.
-    assert watch.state() in ("running", "proving")
+    assert watch.state() != "done"
     for worker in fleet:
+        worker.kill()
+    for worker in make_processes().workers(2):
         worker.finish()
     assert_whole(target, written=True)
     assert watch.number("SELECT outbox_done FROM backfill_jobs") > 0
@@ -64,23 +71,22 @@ _WRITERS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'reve
 
 
 def test_a_run_replaces_its_killed_workers(
-    target: Database, prepare: Prepare, watch: Watch, processes: Processes, chance: random.Random
+    target: Database, prepare: Prepare, watch: Watch, make_processes: MakeProcesses, chance: random.Random
 ) -> None:
     """Needs a run whose workers are processes of their own; their rows say which."""
-    chunks = NUMBERS.kills_chunks
-    prepare(chunks)
-    run = processes.run()
+    prepare(NUMBERS.kills_chunks)
+    run = make_processes(**SLOW).run()
+    watch.past(1, run)
     killed: set[int] = set()
-    for moment in spread(chance, NUMBERS.run_kills, chunks):
-        watch.past(moment, run)
-        pids = wait_until("a worker that says its process", lambda: living_workers(watch) - killed, seconds=10)
-        a_moment(chance)
+    for _ in range(NUMBERS.run_kills):
+        pids = wait_until("a worker that says its process", lambda: living_workers(watch) - killed, seconds=15)
+        a_little_later(chance, watch, NUMBERS.kills_chunks // NUMBERS.run_kills // 5, run)
         victim = chance.choice(sorted(pids))
         assert victim in {child.pid for child in psutil.Process(run.pid).children(recursive=True)}
         psutil.Process(victim).kill()
         killed.add(victim)
+    assert watch.state() != "done"
     run.finish()
-    assert len(killed) == NUMBERS.run_kills
     assert_whole(target)
 
 
@@ -89,18 +95,38 @@ def living_workers(watch: Watch) -> set[int]:
     return {row[0] for row in rows if psutil.pid_exists(row[0])}
 
 
-@pytest.mark.parametrize("whole", [False, True], ids=["the run alone", "the run with its workers"])
 def test_a_killed_run_is_gone_on_with_by_the_next_one(
-    target: Database, prepare: Prepare, watch: Watch, processes: Processes, chance: random.Random, whole: bool
+    target: Database, prepare: Prepare, watch: Watch, processes: Processes, chance: random.Random
 ) -> None:
+    """Killed with its workers, as when its machine goes down, or alone."""
     prepare(NUMBERS.kills_chunks)
     for moment in spread(chance, NUMBERS.run_kills, NUMBERS.kills_chunks):
         run = processes.run()
         watch.past(moment, run)
         a_moment(chance)
-        if whole:
-            run.end()
-        else:
-            run.kill()
+        chance.choice([run.end, run.kill])()
     processes.run().finish()
     assert_whole(target)
+
+
+def test_what_a_killed_worker_had_from_the_outbox_is_taken_over_at_once(
+    target: Database,
+    through_proxy: Database,
+    proxy: Proxy,
+    prepare: Prepare,
+    make_processes: MakeProcesses,
+    chance: random.Random,
+) -> None:
+    """As its range is: nobody waits for the lease of a worker whose session is gone."""
+    processes = make_processes(lease_s=3_600)
+    prepare(200)
+    processes.worker().finish()
+    with target.session("test") as connection:
+        connection.execute(corpus.INSERT, [[None] * 50, list(corpus.texts(chance, 50))])
+    proxy.trap("in copy", "freeze")
+    killed = processes.worker(through_proxy)
+    wait_until("the new chunks are in hand", lambda: proxy.armed == 0)
+    killed.kill()
+    proxy.cut_all()
+    processes.worker().finish(seconds=NUMBERS.patience_s / 2)
+    assert_whole(target, written=True)

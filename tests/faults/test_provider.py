@@ -62,7 +62,7 @@ def test_chunks_are_embedded_or_dead_letters_whatever_the_provider_answers(
     provider: MoodyProvider,
     faults: list[Failure | Spoilt],
 ) -> None:
-    processes = make_processes(batch_size=16)
+    processes = make_processes(batch_size=16, max_failed_share=0.9)
     prepare(NUMBERS.provider_chunks, provider.spec)
     provider.faults = faults
     for worker in processes.workers(2):

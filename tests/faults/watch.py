@@ -101,6 +101,9 @@ class Watch:
 
         def alive() -> bool:
             status = self.status()
+            assert status is None or status.state != "done", (
+                "the run is over: its corpus is too small for this test"
+            )
             return status is not None and status.workers == number
 
         wait_until(f"{number} workers at work", alive)

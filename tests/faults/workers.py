@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -134,8 +133,3 @@ class Processes:
         """What the processes said, the latest first."""
         for process in reversed(self._started):
             yield process.said.name, process.text()
-
-
-def some(chance: random.Random, processes: list[Process]) -> int:
-    """The place of any one of them."""
-    return chance.randrange(len(processes))
