@@ -67,6 +67,23 @@ def test_four_writers_throughout_while_workers_are_killed(
     assert watch.number("SELECT sum(number) FROM vectors_deleted") > 0
 
 
+def test_four_writers_throughout_on_a_complete_version(
+    target: Database, prepare: Prepare, watch: Watch, processes: Processes
+) -> None:
+    """A table with its foreign key refuses the vector of a chunk that was deleted since it was read."""
+    prepare(NUMBERS.chunks)
+    processes.worker().finish()
+    writers = processes.writers(4, watch.number("SELECT max(id) FROM document_chunks"))
+    for _ in range(NUMBERS.rounds):
+        wait_until("chunks wait", lambda: watch.number("SELECT count(*) FROM chunk_outbox") > NUMBERS.waiting)
+        for worker in processes.workers(2):
+            worker.finish()
+    for writer in writers:
+        writer.finish()
+    processes.worker().finish()
+    assert_whole(target, written=True)
+
+
 _WRITERS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'revector writer'"
 
 

@@ -9,7 +9,7 @@ from tests.faults.conftest import Prepare
 from tests.faults.moments import a_moment, spread
 from tests.faults.numbers import NUMBERS
 from tests.faults.servers import FaultyServer
-from tests.faults.truth import assert_whole
+from tests.faults.truth import assert_counted, assert_whole
 from tests.faults.watch import Watch
 from tests.faults.workers import Process, Processes
 
@@ -70,5 +70,6 @@ def test_a_server_that_dies_leaves_a_job_that_a_new_worker_goes_on_with(
         for process in fleet:
             process.end()
         faulty.restart()
+        assert_counted(target)
     processes.worker().finish()
     assert_whole(target)

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from core.backfill import job
 from core.database import Connection, Database
 from core.encoders import open_encoder
-from core.registry import Version, get_version
+from core.registry import Version, get_version, version_statuses
 from tests.console.cli.program import Revector
 from tests.faults.watch import Watch, wait_until
 
@@ -36,6 +37,21 @@ def assert_whole(database: Database, version_key: str = "v1", *, written: bool =
         _assert_counts(database, connection, version)
         if not written:
             assert number(connection, "SELECT outbox_done FROM backfill_jobs") == 0, "chunks were lost on the way"
+
+
+def assert_counted(database: Database, version_key: str = "v1") -> None:
+    """Every count is the truth, half-way too: for a moment at which nobody works or writes."""
+    with database.session("truth") as connection:
+        version = get_version(connection, version_key)
+        wait_until("no worker's lock is left", lambda: number(connection, _WORKER_LOCKS) == 0)
+        embedded = number(connection, f"SELECT count(*) FROM {version.table_name}")  # noqa: S608
+        chunks = number(connection, "SELECT count(*) FROM document_chunks")
+        (kept,) = [s for s in version_statuses(connection) if s.version == version]
+        assert (kept.embedded, kept.missing, kept.failed) == (embedded, chunks - embedded, 0)
+        status = job.status(connection, version)
+        assert status is not None
+        assert (status.total, status.done, status.failed) == (chunks, embedded, 0)
+        assert status.pending == chunks - embedded
 
 
 def assert_right(connection: Connection, version: Version) -> None:

@@ -86,7 +86,7 @@ class Processes:
 
     def __init__(self, database: Database, folder: Path, *, version_key: str = "v1", **settings: Any) -> None:
         self.database, self.folder, self._version_key = database, folder, version_key
-        self._settings = {"batch_size": 64, "lease_s": 60.0} | settings
+        self._settings = {"batch_size": 64, "lease_s": 600.0} | settings
         self._started: list[Process] = []
 
     def _start(self, name: str, *arguments: str, **environment: str) -> Process:
