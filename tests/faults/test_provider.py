@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -23,20 +23,25 @@ WRONG: list[Failure | Spoilt] = ["one short", "nan", "zero", "other dimensions"]
 
 
 class MoodyProvider(ProtocolServer):
-    """Answers a share of the requests with one of its faults."""
+    """Answers two requests of five with one of its faults, each of which has its turn."""
 
-    def __init__(self, chance: random.Random, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, chance: random.Random) -> None:
+        super().__init__()
         self.faults: list[Failure | Spoilt] = []
-        self.share = 0.25
-        self.faulty = 0
+        self.had: list[Failure | Spoilt] = []
         self._chance = chance
+        self._five: list[bool] = []
+        self._turns: list[Failure | Spoilt] = []
+        self._lock = threading.Lock()
 
     def next_answer(self) -> Failure | Spoilt | None:
-        if self.faults and (self.faulty == 0 or self._chance.random() < self.share):
-            self.faulty += 1
-            return self._chance.choice(self.faults)
-        return super().next_answer()
+        with self._lock:
+            self._five = self._five or self._chance.sample([True, True, False, False, False], 5)
+            if not (self._five.pop() and self.faults):
+                return super().next_answer()
+            self._turns = self._turns or self._chance.sample(self.faults, len(self.faults))
+            self.had.append(self._turns.pop())
+            return self.had[-1]
 
     @property
     def spec(self) -> str:
@@ -62,12 +67,12 @@ def test_chunks_are_embedded_or_dead_letters_whatever_the_provider_answers(
     provider: MoodyProvider,
     faults: list[Failure | Spoilt],
 ) -> None:
-    processes = make_processes(batch_size=16, max_failed_share=0.9)
+    processes = make_processes(batch_size=8, max_failed_share=0.9)
     prepare(NUMBERS.provider_chunks, provider.spec)
     provider.faults = faults
     for worker in processes.workers(2):
         worker.finish()
-    assert provider.faulty > 0
+    assert all(fault in provider.had for fault in faults)
     provider.faults = []
     with target.session("test") as connection:
         assert_right(connection, watch.version())
