@@ -7,7 +7,8 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -19,7 +20,7 @@ from core.database import Database
 from core.migrations import upgrade
 from tests.faults.conftest import Prepare, drop, fill
 from tests.faults.numbers import NUMBERS
-from tests.faults.servers import FaultyServer, faulty_server, grow_disk, small_disk
+from tests.faults.servers import FaultyServer, faulty_server, grow_disk, may_mount, small_disk
 from tests.faults.truth import assert_whole
 from tests.faults.watch import Watch, wait_until
 from tests.faults.workers import Processes
@@ -28,9 +29,9 @@ READABLE = re.compile(r"\b(disk|space|room)\b", re.IGNORECASE)
 
 
 @pytest.fixture
-def disk(faulty: FaultyServer, target: Database) -> Iterator[Path]:
+def small_tablespace(faulty: FaultyServer, target: Database) -> Iterator[Path]:
     """A file system of two megabytes, on which the tables made from here on lie."""
-    # The name is not one of revector's: `drop` ends those.
+    # The name of this session is not one of revector's: `drop` ends those.
     with small_disk(2) as folder, psycopg.connect(target.dsn, autocommit=True) as connection:
         space = folder / "space"
         space.mkdir(mode=0o700)
@@ -44,10 +45,41 @@ def disk(faulty: FaultyServer, target: Database) -> Iterator[Path]:
         connection.execute("DROP TABLESPACE small")
 
 
+MakeRoom = Callable[[], object]
+
+
+@pytest.fixture
+def full_disk(request: pytest.FixtureRequest, prepare: Prepare, watch: Watch) -> MakeRoom:
+    """A corpus, and a version whose table finds no room for it; what is returned makes room.
+
+    Where nothing may be mounted, the server gives the same error without a full disk.
+    """
+    if may_mount():
+        folder = request.getfixturevalue("small_tablespace")
+        prepare(NUMBERS.kills_chunks)
+        return lambda: grow_disk(folder, 2_000)
+    version = prepare(NUMBERS.kills_chunks)
+    watch.connection.execute(
+        """
+        CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF pg_relation_size(TG_RELID) > 1000000 THEN
+                RAISE disk_full USING MESSAGE = 'could not extend file: No space left on device';
+            END IF;
+            RETURN NULL;
+        END $$
+        """
+    )
+    table = sql.Identifier(version.table_name)
+    watch.connection.execute(
+        sql.SQL("CREATE TRIGGER no_room BEFORE INSERT ON {} EXECUTE FUNCTION no_room()").format(table)
+    )
+    return lambda: watch.connection.execute(sql.SQL("DROP TRIGGER no_room ON {}").format(table))
+
+
 def test_a_backfill_waits_for_room_and_says_so(
-    disk: Path, target: Database, prepare: Prepare, watch: Watch, processes: Processes
+    full_disk: MakeRoom, target: Database, watch: Watch, processes: Processes
 ) -> None:
-    prepare(NUMBERS.kills_chunks)
     fleet = processes.workers(2)
 
     def reason() -> str:
@@ -57,7 +89,7 @@ def test_a_backfill_waits_for_room_and_says_so(
     wait_until("a reason that tells of the full disk", lambda: READABLE.search(reason()))
     assert 0 < watch.done() < NUMBERS.kills_chunks
     assert all(worker.alive for worker in fleet), [worker.text() for worker in fleet]
-    grow_disk(disk, 2_000)
+    full_disk()
     for worker in fleet:
         worker.finish()
     assert_whole(target)
@@ -66,41 +98,47 @@ def test_a_backfill_waits_for_room_and_says_so(
 
 @pytest.fixture
 def server_disk() -> Iterator[Path]:
-    """A file system for a server with all that it has."""
-    with small_disk(250 + NUMBERS.chunks // 100) as folder:
-        yield folder
+    """A file system for a server with all that it has; where nothing may be mounted, a folder."""
+    with contextlib.ExitStack() as held:
+        if may_mount():
+            yield held.enter_context(small_disk(250 + NUMBERS.chunks // 100))
+        else:
+            yield Path(held.enter_context(tempfile.TemporaryDirectory(prefix="revector-fault-disk-")))
 
 
-@pytest.fixture
-def faulty_on_disk(server_disk: Path) -> Iterator[FaultyServer]:
-    with faulty_server(server_disk / "home") as server:
-        yield server
+def fill_up(folder: Path) -> Path:
+    """Fill a disk but for a few megabytes: less than the server wants for another file of its log. The filler."""
+    filler = folder / "filler"
+    with filler.open("wb") as file:
+        while (free := shutil.disk_usage(folder).free) > 8_000_000:
+            file.write(bytes(min(free - 7_000_000, 10_000_000)))
+            file.flush()
+    return filler
 
 
 def test_a_server_that_a_full_disk_brings_down_is_waited_for(
-    server_disk: Path, faulty_on_disk: FaultyServer, chance: random.Random, tmp_path: Path
+    server_disk: Path, chance: random.Random, tmp_path: Path
 ) -> None:
     """Without room for its log of changes (WAL) Postgres ends itself, and cannot start until there is some."""
-    database = Database(faulty_on_disk.dsn, "full")
-    upgrade(database)
-    with (
-        contextlib.closing(Watch(database)) as watch,
-        contextlib.closing(Processes(database, tmp_path)) as processes,
-    ):
+    with contextlib.ExitStack() as held:
+        server = held.enter_context(faulty_server(server_disk / "home"))
+        database = Database(server.dsn, "full")
+        upgrade(database)
+        watch = held.enter_context(contextlib.closing(Watch(database)))
+        processes = held.enter_context(contextlib.closing(Processes(database, tmp_path, batch_size=2)))
         fill(database, chance, NUMBERS.chunks)
+        filler = fill_up(server_disk) if may_mount() else None
         fleet = processes.workers(2)
         watch.past(NUMBERS.chunks // 10, *fleet)
-        filler = server_disk / "filler"
-        with filler.open("wb") as file:
-            while (free := shutil.disk_usage(server_disk).free) > 500_000:
-                file.write(bytes(min(free - 100_000, 10_000_000)))
-                file.flush()
-        # It has to begin another file of its log now.
-        with contextlib.suppress(psycopg.OperationalError):
-            watch.connection.execute("SELECT pg_switch_wal()")
-        wait_until("the server is down", lambda: embedded.status(faulty_on_disk.home) is None)
-        filler.unlink()
-        faulty_on_disk.restart()
+        if filler is not None:
+            with contextlib.suppress(psycopg.OperationalError):
+                watch.connection.execute("SELECT pg_switch_wal()")  # to another file, sooner or later
+            wait_until("the server is down", lambda: embedded.status(server.home) is None)
+            filler.unlink()
+        else:
+            server.stop_immediately()  # which is what its workers see of it
+        assert all(worker.alive for worker in fleet), [worker.text() for worker in fleet]
+        server.restart()
         for worker in fleet:
             worker.finish()
         assert_whole(database)
