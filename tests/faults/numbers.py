@@ -20,15 +20,16 @@ class Numbers:
     kills_chunks: int = 8_000
     kills_with_writers: int = 3
     run_kills: int = 2
-    rounds: int = 2
+    rounds: int = 1
     waiting: int = 200
     restarts: int = 2
-    freezes: int = 2
-    resets: int = 25
+    freezes: int = 1
+    resets: int = 15
     cuts: int = 5
     blown_fuses: int = 12
     trapped: int = 1
     provider_chunks: int = 160
+    run_chunks: int = 6_000
     chunks: int = 4_000
     patience_s: float = 60.0
     """Until something that is waited for counts as never coming: a guard against hanging, not a measure of speed."""
@@ -37,7 +38,7 @@ class Numbers:
 NUMBERS = (
     Numbers(
         kills=200,
-        kills_chunks=400_000,
+        kills_chunks=250_000,
         kills_with_writers=60,
         run_kills=40,
         rounds=40,
@@ -48,8 +49,9 @@ NUMBERS = (
         cuts=100,
         blown_fuses=200,
         trapped=25,
-        provider_chunks=5_000,
-        chunks=60_000,
+        provider_chunks=3_000,
+        run_chunks=60_000,
+        chunks=20_000,
         patience_s=300.0,
     )
     if LONG

@@ -56,9 +56,9 @@ def full_disk(request: pytest.FixtureRequest, prepare: Prepare, watch: Watch) ->
     """
     if may_mount():
         folder = request.getfixturevalue("small_tablespace")
-        prepare(NUMBERS.kills_chunks)
+        prepare(NUMBERS.run_chunks)
         return lambda: grow_disk(folder, 2_000)
-    version = prepare(NUMBERS.kills_chunks)
+    version = prepare(NUMBERS.run_chunks)
     watch.connection.execute(
         """
         CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -87,7 +87,7 @@ def test_a_backfill_waits_for_room_and_says_so(
         return "" if status is None else " ".join(filter(None, [status.throttle, status.error]))
 
     wait_until("a reason that tells of the full disk", lambda: READABLE.search(reason()))
-    assert 0 < watch.done() < NUMBERS.kills_chunks
+    assert 0 < watch.done() < NUMBERS.run_chunks
     assert all(worker.alive for worker in fleet), [worker.text() for worker in fleet]
     full_disk()
     for worker in fleet:

@@ -16,7 +16,7 @@ from tests.faults.truth import assert_whole
 from tests.faults.watch import Watch, wait_until
 from tests.faults.workers import Process, Processes
 
-SLOW = {"batch_size": 2}
+SLOW = {"batch_size": 1}
 """So that a run goes on while processes start: a small batch has as many moments as a large one."""
 
 
@@ -116,8 +116,8 @@ def test_a_killed_run_is_gone_on_with_by_the_next_one(
     target: Database, prepare: Prepare, watch: Watch, processes: Processes, chance: random.Random
 ) -> None:
     """Killed with its workers, as when its machine goes down, or alone."""
-    prepare(NUMBERS.kills_chunks)
-    for moment in spread(chance, NUMBERS.run_kills, NUMBERS.kills_chunks):
+    prepare(NUMBERS.run_chunks)
+    for moment in spread(chance, NUMBERS.run_kills, NUMBERS.run_chunks):
         run = processes.run()
         watch.past(moment, run)
         a_moment(chance)

@@ -22,7 +22,7 @@ def test_a_worker_frozen_past_its_lease_stores_nothing_when_it_wakes(
     target: Database, prepare: Prepare, watch: Watch, make_processes: MakeProcesses, chance: random.Random
 ) -> None:
     processes = make_processes(lease_s=LEASE_S, batch_size=1)
-    prepare(NUMBERS.kills_chunks)
+    prepare(NUMBERS.run_chunks)
     first = processes.worker()
     watch.past(1, first)
     for _ in range(NUMBERS.freezes):
@@ -100,9 +100,9 @@ def test_two_workers_given_the_same_range_store_it_once(
 ) -> None:
     """Ranges in hand are given back behind their holders' backs, again and again: each goes to another worker too."""
     processes = make_processes(batch_size=32)
-    prepare(NUMBERS.kills_chunks)
+    prepare(NUMBERS.run_chunks)
     fleet, taken = processes.workers(2), []
-    for moment in spread(chance, NUMBERS.resets, NUMBERS.kills_chunks):
+    for moment in spread(chance, NUMBERS.resets, NUMBERS.run_chunks):
         watch.past(moment, *fleet)
         a_moment(chance)
         taken += watch.ask(

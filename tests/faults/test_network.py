@@ -21,8 +21,8 @@ def two(
     processes: Processes, through_proxy: Database, proxy: Proxy, prepare: Prepare, watch: Watch
 ) -> list[Process]:
     """Two workers behind the proxy, at work on a corpus."""
-    prepare(NUMBERS.kills_chunks)
-    proxy.delay_s = 0.02  # or the first could be done before the second has started
+    prepare(NUMBERS.run_chunks)
+    proxy.delay_s = 0.01  # or the first could be done before the second has started
     fleet = processes.workers(2, through_proxy)
     watch.past(1, *fleet)
     watch.workers(2)
@@ -34,7 +34,7 @@ def test_workers_carry_on_after_every_cut(
     target: Database, two: list[Process], proxy: Proxy, watch: Watch, chance: random.Random
 ) -> None:
     begun = watch.done()
-    for moment in spread(chance, NUMBERS.cuts, NUMBERS.kills_chunks - begun):
+    for moment in spread(chance, NUMBERS.cuts, NUMBERS.run_chunks - begun):
         watch.past(begun + moment, *two)
         a_moment(chance)
         proxy.cut_all()
@@ -105,12 +105,12 @@ def test_a_network_that_stands_still_past_the_lease_lets_others_take_over(
 ) -> None:
     """Half-open connections: the server and the worker both believe that the other is there."""
     processes = make_processes(lease_s=2)
-    prepare(NUMBERS.kills_chunks)
+    prepare(NUMBERS.run_chunks)
     still = processes.worker(through_proxy)
-    watch.past(NUMBERS.kills_chunks // 10, still)
+    watch.past(NUMBERS.run_chunks // 10, still)
     proxy.freeze()
     here = processes.worker()
-    watch.past(NUMBERS.kills_chunks * 8 // 10, here)
+    watch.past(NUMBERS.run_chunks * 8 // 10, here)
     proxy.thaw()
     here.finish()
     still.finish()

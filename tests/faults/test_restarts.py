@@ -15,7 +15,7 @@ from tests.faults.workers import Process, Processes
 
 
 def stop_and_start(faulty: FaultyServer, watch: Watch, chance: random.Random, fleet: list[Process]) -> None:
-    for moment in spread(chance, NUMBERS.restarts, NUMBERS.kills_chunks):
+    for moment in spread(chance, NUMBERS.restarts, NUMBERS.run_chunks):
         watch.past(moment, *fleet)
         a_moment(chance)
         faulty.stop_immediately()
@@ -34,7 +34,7 @@ def test_workers_outlive_a_server_that_is_stopped_immediately(
     processes: Processes,
     chance: random.Random,
 ) -> None:
-    prepare(NUMBERS.kills_chunks)
+    prepare(NUMBERS.run_chunks)
     stop_and_start(faulty, watch, chance, processes.workers(2))
     assert_whole(target)
 
@@ -47,7 +47,7 @@ def test_a_run_outlives_a_server_that_is_stopped_immediately(
     processes: Processes,
     chance: random.Random,
 ) -> None:
-    prepare(NUMBERS.kills_chunks)
+    prepare(NUMBERS.run_chunks)
     stop_and_start(faulty, watch, chance, [processes.run()])
     assert_whole(target)
 
@@ -61,8 +61,8 @@ def test_a_server_that_dies_leaves_a_job_that_a_new_worker_goes_on_with(
     chance: random.Random,
 ) -> None:
     """The machine of the workers goes down with the server's: nobody is left to carry on."""
-    prepare(NUMBERS.kills_chunks)
-    for moment in spread(chance, NUMBERS.restarts, NUMBERS.kills_chunks):
+    prepare(NUMBERS.run_chunks)
+    for moment in spread(chance, NUMBERS.restarts, NUMBERS.run_chunks):
         fleet = processes.workers(2)
         watch.past(moment, *fleet)
         a_moment(chance)
