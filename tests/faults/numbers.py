@@ -21,7 +21,7 @@ class Numbers:
     kills_with_writers: int = 3
     run_kills: int = 2
     rounds: int = 1
-    waiting: int = 200
+    written: int = 1_000
     restarts: int = 2
     freezes: int = 1
     resets: int = 15
@@ -42,7 +42,7 @@ NUMBERS = (
         kills_with_writers=60,
         run_kills=40,
         rounds=40,
-        waiting=2_000,
+        written=5_000,
         restarts=10,
         freezes=15,
         resets=600,

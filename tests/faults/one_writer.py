@@ -64,7 +64,7 @@ def main() -> None:
     with Database(dsn, schema).session("writer") as connection:
         chance = random.Random(f"{seed} {number}")  # noqa: S311
         writer = Writer(connection, int(number), int(writers), int(last), chance)
-        while not select.select([sys.stdin], [], [], 0.003)[0]:  # the pace of the application
+        while not select.select([sys.stdin], [], [], 0.005)[0]:  # the pace of the application
             writer.write()
     sys.stdout.write(json.dumps({"inserted": writer.inserted, "deleted": writer.deleted}))
 

@@ -73,14 +73,22 @@ def test_four_writers_throughout_on_a_complete_version(
     """A table with its foreign key refuses the vector of a chunk that was deleted since it was read."""
     prepare(NUMBERS.chunks)
     processes.worker().finish()
-    writers = processes.writers(4, watch.number("SELECT max(id) FROM document_chunks"))
+    last = watch.number("SELECT max(id) FROM document_chunks")
     for _ in range(NUMBERS.rounds):
-        wait_until("chunks wait", lambda: watch.number("SELECT count(*) FROM chunk_outbox") > NUMBERS.waiting)
-        for worker in processes.workers(2):
-            worker.finish()
-    for writer in writers:
-        writer.finish()
-    processes.worker().finish()
+        writers = processes.writers(4, last)
+        goal, fleet = watch.done() + NUMBERS.written, processes.workers(2)
+
+        def enough(goal: int = goal, fleet: list[Process] = fleet) -> bool:
+            if not any(worker.alive for worker in fleet):  # they have come to a moment at which nothing waited
+                for worker in fleet:
+                    worker.finish()
+                fleet[:] = processes.workers(2)
+            return watch.done() >= goal
+
+        wait_until("enough was written", enough)
+        for process in [*writers, *fleet]:
+            process.finish()
+    processes.worker().finish()  # if both were done before the last writer was
     assert_whole(target, written=True)
 
 
