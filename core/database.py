@@ -174,7 +174,10 @@ def readable_errors(database: Database) -> Iterator[None]:
 def unreachable(error: psycopg.Error, database: Database) -> UnreachableError:
     """The error for a server that does not answer or does not let us in."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = (lines[-1] if lines else type(error).__name__).removeprefix("FATAL:").strip()
+    # libpq ends with the reason why it could not connect, and with a guess when it lost the connection.
+    lost = next((line for line in lines if "closed the connection unexpectedly" in line), None)
+    reason = error.diag.message_primary or lost or (lines[-1] if lines else type(error).__name__)
+    reason = reason.removeprefix("FATAL:").strip()
     if "password" in reason or "authentication" in reason:
         remedy = "Check the user and the password (PGPASSWORD, ~/.pgpass or the connection string)."
     elif "does not exist" in reason:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from core.backfill import job
+from core.backfill.failures import failures
 from core.database import Database
 from tests.faults.conftest import MakeProcesses, Prepare
 from tests.faults.numbers import NUMBERS
@@ -80,5 +80,5 @@ def test_chunks_are_embedded_or_dead_letters_whatever_the_provider_answers(
     if letters:
         processes.revector("backfill", "failures", "v1", "--retry").finish()
         processes.run().finish()
-        assert job.failures(watch.connection, watch.version()) == []
+        assert failures(watch.connection, watch.version()) == []
     assert_whole(target, written=bool(letters))

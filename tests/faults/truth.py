@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from core.backfill import job
+from core.backfill.status import status as job_status
 from core.database import Connection, Database
 from core.encoders import open_encoder
 from core.registry import Version, get_version, version_statuses
@@ -48,7 +48,7 @@ def assert_counted(database: Database, version_key: str = "v1") -> None:
         chunks = number(connection, "SELECT count(*) FROM document_chunks")
         (kept,) = [s for s in version_statuses(connection) if s.version == version]
         assert (kept.embedded, kept.missing, kept.failed) == (embedded, chunks - embedded, 0)
-        status = job.status(connection, version)
+        status = job_status(connection, version)
         assert status is not None
         assert (status.total, status.done, status.failed) == (chunks, embedded, 0)
         assert status.pending == chunks - embedded

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from core.backfill import job
+from core.backfill.status import JobStatus, status
 from core.database import Connection, Database
 from core.errors import UnreachableError
 from core.registry import Version, get_version
@@ -66,10 +66,10 @@ class Watch:
     def version(self) -> Version:
         return get_version(self.connection, self.version_key)
 
-    def status(self) -> job.JobStatus | None:
-        """What `job.status` says, or None while the server is away or before the job is planned."""
+    def status(self) -> JobStatus | None:
+        """The job's status, or None while the server is away or before the job is planned."""
         try:
-            return job.status(self.connection, self.version())
+            return status(self.connection, self.version())
         except (psycopg.OperationalError, UnreachableError):
             self.close()
             return None

@@ -106,14 +106,14 @@ class Processes:
         return [self.worker(database) for _ in range(number)]
 
     def revector(self, *arguments: str) -> Process:
-        """The program as a user starts it, with the settings of these processes."""
-        variables = {f"REVECTOR_{name.upper()}": str(value) for name, value in self._settings.items()}
+        """The program as a user starts it."""
         options = ("--dsn", self.database.dsn, "--schema", self.database.schema)
-        return self._start("revector", *_PROGRAM, *options, *arguments, **variables)
+        return self._start("revector", *_PROGRAM, *options, *arguments)
 
     def run(self) -> Process:
-        """`revector backfill run`, without the index."""
-        return self.revector("backfill", "run", self._version_key, "--no-index")
+        """`revector backfill run`, with the settings of these processes and without the index."""
+        settings = [f"--{name.replace('_', '-')}={value}" for name, value in self._settings.items()]
+        return self.revector("backfill", "run", self._version_key, "--no-index", *settings)
 
     def writers(self, number: int, last_chunk_id: int) -> list[Process]:
         """Applications that insert and delete chunks until `finish`."""

@@ -31,10 +31,10 @@ from core.backfill.status import JobStatus
 from core.backfill.status import status as status_of
 from core.backfill.worker import Worker
 from core.database import Connection, Database
-from core.encoders import open_encoder
+from core.encoders import PROBE_TEXT, open_encoder
 from core.errors import EncoderError, RefusedError, RevectorError, UnreachableError, UsageError
 from core.registry import Version, version_statuses
-from tests.protocol_server import MODELS, ProtocolServer, embed
+from tests.protocol_server import MODELS, ProtocolServer, Request, embed
 from tests.ray_cluster import RayCluster, environment
 from tests.versions import add, add_chunks
 
@@ -88,9 +88,16 @@ class Provider(ProtocolServer):
         self.requests.clear()
         return version
 
+    @property
+    def batches(self) -> list[Request]:
+        """What was asked for, without the one text by which each worker checks its encoder."""
+        return [request for request in self.requests if request.inputs != [PROBE_TEXT]]
+
     def _embed_later(
         self, text: str, model: str, dimensions: int | None, models: Mapping[str, int]
     ) -> NDArray[np.float32]:
+        if text == PROBE_TEXT:
+            return embed(text, model, dimensions, models)
         while not self.open.is_set() and not self.permits.acquire(timeout=0.05):
             pass
         return embed(text, model, dimensions, models)
@@ -240,7 +247,7 @@ def test_an_actor_that_is_killed_is_replaced(
     texts = spread_chunks(connection, 3, 20)
     version = provider.version(connection)
     running = Running(database, version, cluster.address)
-    until(lambda: workers(connection, version) == 2 and len(provider.requests) >= 2)
+    until(lambda: workers(connection, version) == 2 and len(provider.batches) >= 2)
     before = cluster.workers()
     end(before[0])
     assert "died and is replaced" in running.note()
@@ -273,7 +280,7 @@ def test_a_pause_ends_the_run_and_a_dead_worker_does_not_undo_it(
     texts = spread_chunks(connection, 2, 20)
     version = provider.version(connection)
     running = Running(database, version, cluster.address)
-    until(lambda: len(provider.requests) >= 2)
+    until(lambda: len(provider.batches) >= 2)
     request_pause(connection, version)
     end(cluster.workers()[0])  # a new worker would take the job up again
     until(lambda: workers(connection, version) == 1)
@@ -294,7 +301,7 @@ def test_workers_come_and_go_with_what_is_wanted(
     running = Running(database, version, cluster.address, wanted=lambda: wanted[0])
     until(lambda: workers(connection, version) == 1)
     wanted[0] = 3
-    until(lambda: workers(connection, version) == 3 and len(provider.requests) >= 3)
+    until(lambda: workers(connection, version) == 3 and len(provider.batches) >= 3)
     wanted[0] = 1
 
     def one_text_more() -> bool:  # those that leave finish their batch first
@@ -329,12 +336,12 @@ def test_stop_ends_the_run_in_order(
     add_chunks(connection, [f"text {n}" for n in range(400)])
     version, stop = provider.version(connection), threading.Event()
     running = Running(database, version, cluster.address, stop=stop, wanted=lambda: 1)
-    until(lambda: provider.requests)
+    until(lambda: provider.batches)
     stop.set()
     status = until(lambda: provider.permits.release() or running.ended())
     assert status.state == "interrupted"
     # The batch in hand was finished: what the provider was asked for is there.
-    assert 0 < status.done == sum(len(request.inputs) for request in provider.requests) < 400
+    assert 0 < status.done == sum(len(request.inputs) for request in provider.batches) < 400
     assert cluster.workers() == []
 
 
@@ -350,7 +357,7 @@ def test_an_error_of_the_encoder_is_the_same_as_without_ray(
     provider.open.set()
     provider.fail(401 if error is UnreachableError else 400, times=100, message="No.")
     with pytest.raises(error) as here:
-        Worker(database, version, open_encoder(version.encoder_spec), BATCH).run()
+        Worker(database, version, open_encoder(version.encoder_spec), BATCH, check=True).run()
     with pytest.raises(error) as there:
         Running(database, version, cluster.address).result()
     assert (there.value.problem, there.value.remedy) == (here.value.problem, here.value.remedy)
@@ -476,7 +483,7 @@ def test_actors_end_with_whoever_started_them(
     texts = spread_chunks(connection, 2, 200)
     version = provider.version(connection)
     with program(database, cluster.address, 2, tmp_path) as started:
-        until(lambda: workers(connection, version) == 2 and len(provider.requests) >= 2)
+        until(lambda: workers(connection, version) == 2 and len(provider.batches) >= 2)
         if killed == "with its driver":
             driver_of(psutil.Process(started.pid)).kill()
         started.kill()
@@ -509,11 +516,11 @@ def test_ctrl_c_ends_all_in_order(
     spread_chunks(connection, 2, 200)
     version = provider.version(connection)
     with program(database, cluster.address, 2, tmp_path) as started:
-        until(lambda: workers(connection, version) == 2 and len(provider.requests) >= 2)
+        until(lambda: workers(connection, version) == 2 and len(provider.batches) >= 2)
         os.killpg(started.pid, signal.SIGINT)  # as a terminal does: the whole group
         assert until(lambda: provider.permits.release() or started.poll()) == -signal.SIGINT
     # The batches in hand were finished: what the provider was asked for is there.
-    asked = sum(len(request.inputs) for request in provider.requests)
+    asked = sum(len(request.inputs) for request in provider.batches)
     assert state(connection, version) == ("interrupted", asked)
     assert asked < 400
     assert cluster.workers() == []
@@ -525,7 +532,7 @@ def test_a_password_is_nowhere_in_ray(
     texts = spread_chunks(connection, 2, 20)
     version = provider.version(connection)
     with program(database, cluster.address, 2, tmp_path) as started:
-        until(lambda: workers(connection, version) == 2 and len(provider.requests) >= 2)
+        until(lambda: workers(connection, version) == 2 and len(provider.batches) >= 2)
         killed = cluster.workers()[0]
         end(killed)
         until(lambda: killed not in cluster.workers() and workers(connection, version) == 2)
