@@ -30,9 +30,9 @@ READABLE = re.compile(r"\b(disk|space|room)\b", re.IGNORECASE)
 
 @pytest.fixture
 def small_tablespace(faulty: FaultyServer, target: Database) -> Iterator[Path]:
-    """A file system of two megabytes, on which the tables made from here on lie."""
+    """A file system of one megabyte, on which the tables made from here on lie."""
     # The name of this session is not one of revector's: `drop` ends those.
-    with small_disk(2) as folder, psycopg.connect(target.dsn, autocommit=True) as connection:
+    with small_disk(1) as folder, psycopg.connect(target.dsn, autocommit=True) as connection:
         space = folder / "space"
         space.mkdir(mode=0o700)
         owner = faulty.running.data_dir.stat()
