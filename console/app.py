@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
+import os
+import signal
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -27,6 +32,7 @@ from screens.small import TooSmall, too_small
 from screens.theme import THEME
 
 if TYPE_CHECKING:
+    from screens.backfill import BackfillPane
     from screens.compare import ComparePane
     from screens.cutover import CutoverPane
 
@@ -34,11 +40,20 @@ _CLOCK_S = 1.0
 
 
 def run_console(database: Database, settings: Settings, *, reader: Reader | None = None) -> None:
-    """Open the console on a collection; returns when it is left. `reader` may be at work already."""
+    """Open the console on a collection; returns when it is left. `reader` may be at work already.
+
+    Raises SystemExit, with the status of a process that a signal ended, when one did.
+    """
     if reader is None:
         reader = SnapshotReader(database, settings)
         reader.start()  # reads while Textual boots
-    RevectorApp(database, settings, reader=reader).run()
+    app = RevectorApp(database, settings, reader=reader)
+    try:
+        app.run()
+    finally:
+        app.services.backfills.leave()  # nothing runs any more, unless the console was ended by an error
+    if app.return_code:
+        sys.exit(app.return_code)
 
 
 class RevectorApp(App[None], inherit_bindings=False):
@@ -68,6 +83,7 @@ class RevectorApp(App[None], inherit_bindings=False):
         self.selection: str | None = None
         self.tab = "1"
         self.panes: dict[str, Pane] = {}
+        self._ending = False
         self.services = Services(
             database, settings, Connections(database, settings), Backfills(database, settings)
         )
@@ -99,6 +115,7 @@ class RevectorApp(App[None], inherit_bindings=False):
         self.set_interval(self.settings.refresh_s, self.reader.request)
         self.set_interval(_CLOCK_S, self.draw_frame)
         self.call_after_refresh(_resume_collection)
+        self._heed_signals()
 
     def _tell_new_reading(self) -> None:
         self.post_message(self.NewReading())
@@ -113,6 +130,7 @@ class RevectorApp(App[None], inherit_bindings=False):
         reading = self.reader.latest
         compare: ComparePane | None = self.panes.get("3")  # type: ignore[assignment]
         cutover: CutoverPane | None = self.panes.get("6")  # type: ignore[assignment]
+        backfill: BackfillPane | None = self.panes.get("2")  # type: ignore[assignment]
         state = State(
             tab=self.tab,
             live=not reading.lost and reading.overview is not None,
@@ -121,6 +139,8 @@ class RevectorApp(App[None], inherit_bindings=False):
             working=self.services.backfills.working,
             compared=compare is not None and compare.comparison is not None,
             flipping=cutover is not None and cutover.flipping,
+            rows=backfill is not None and backfill.is_mounted and backfill.has_row,
+            tight=backfill is not None and backfill.is_mounted and backfill.tight,
         )
         situation = Situation(reading.overview, self.selection, state)
         cleared = cutover.cleared(situation) if cutover else None
@@ -272,18 +292,40 @@ class RevectorApp(App[None], inherit_bindings=False):
         )
         self.push_screen(Ask(text, "Stay", "Pause and leave"), lambda yes: self._pause_and_end() if yes else None)
 
-    def _pause_and_end(self) -> None:
-        self.notify("Pausing …", timeout=60, markup=False)
+    def _pause_and_end(self, status: int = 0) -> None:
+        if self._ending:
+            return
+        self._ending = True
+        if self.services.backfills.working:
+            self.notify("Pausing …", timeout=60, markup=False)
 
         def pause() -> None:
             self.services.backfills.leave()
-            self.call_from_thread(self._end)
+            self.call_from_thread(self._end, status)
 
         self.run_worker(pause, thread=True, exit_on_error=False)
 
-    def _end(self) -> None:
+    def _end(self, status: int = 0) -> None:
         self.services.connections.hang_up()
-        self.exit()
+        self.exit(return_code=status)
+
+    def _heed_signals(self) -> None:
+        """A service manager's SIGTERM, and the SIGHUP of a terminal that is closed, end the console in order."""
+        loop = asyncio.get_running_loop()
+        # Elsewhere than in the main thread, and on a platform without them, signals are somebody else's.
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(signal.SIGTERM, self._pause_and_end, 128 + signal.SIGTERM)
+            loop.add_signal_handler(signal.SIGHUP, self._terminal_gone)
+
+    def _terminal_gone(self) -> None:
+        """Nothing can be read from it or shown on it: whoever tries would end, or wait, before we have paused."""
+        if not self.is_headless:
+            silence, _never_written = os.pipe()
+            os.dup2(silence, 0)
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            for stream in (1, 2):
+                os.dup2(nothing, stream)
+        self._pause_and_end(128 + signal.SIGHUP)
 
     def on_unmount(self) -> None:
         """Nothing goes on reading, however the console ends."""

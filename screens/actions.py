@@ -16,6 +16,7 @@ SYMBOLS = {
     "question_mark": "?",
     "plus": "+",
     "minus": "-",
+    "equals_sign": "=",
     "left_square_bracket": "[",
     "right_square_bracket": "]",
     "ctrl+c": "^c",
@@ -105,7 +106,7 @@ def _can_run(situation: Situation) -> bool:
 
 def _can_pause(situation: Situation) -> bool:
     job = situation.job(situation.selected)
-    return job is not None and job.state == "running"
+    return job is not None and job.state in ("running", "proving", "interrupted")
 
 
 def _can_cancel(situation: Situation) -> bool:
@@ -118,7 +119,23 @@ def _has_failures(situation: Situation) -> bool:
 
 
 def _can_retry(situation: Situation) -> bool:
-    return _has_failures(situation) and _can_run(situation)
+    return _has_failures(situation) and _has_encoder(situation)
+
+
+def _has_encoder(situation: Situation) -> bool:
+    return situation.selected is not None and bool(situation.selected.version.encoder_spec)
+
+
+def _has_job(situation: Situation) -> bool:
+    return situation.job(situation.selected) is not None
+
+
+def _has_rows(situation: Situation) -> bool:
+    return situation.state.rows
+
+
+def _is_tight(situation: Situation) -> bool:
+    return situation.state.tight
 
 
 def _compared(situation: Situation) -> bool:
@@ -174,16 +191,31 @@ ACTIONS: tuple[Action, ...] = (
     Action("to-cutover", ("u",), "cut over", "The guards of the selected version, and its cutover.", "to_cutover",
            "1", _can_propose),
     # Backfill
-    Action("run", ("r",), "run", "Run the backfill here, or go on with it, and build the index after it.",
+    Action("run", ("r",), "run", "Run the backfill here, or let the process that stays with it go on; "
+           "then build the index.",
            "run_backfill", "2", _can_run, dangerous=True, button=True),
     Action("pause", ("p",), "pause", "Pause the backfill, whoever runs it.", "pause", "2", _can_pause,
            dangerous=True, button=True),
     Action("cancel", ("x",), "cancel", "End the backfill; what is embedded stays.", "cancel", "2", _can_cancel,
            dangerous=True, button=True),
+    Action("set", ("s",), "settings", "The settings of the backfill: batch size, workers, rate, limits, spend cap.",
+           "open_settings", "2", _has_encoder, dangerous=True, button=True),
+    Action("more-workers", ("plus", "equals_sign"), "worker", "One more worker for each run of the backfill.",
+           "more_workers", "2", _has_job, dangerous=True),
+    Action("fewer-workers", ("minus",), "worker", "One worker less for each run of the backfill.",
+           "fewer_workers", "2", _has_job, dangerous=True),
+    Action("part", ("m",), "next part", "Map, rate, workers and failed chunks in turn, where they have no room beside "
+           "each other.", "next_part", "2", _is_tight),
+    Action("open-row", ("enter",), "open", "The failed chunk or the worker under the cursor, in full.", "open_row",
+           "2", _has_rows, offline=True),
     Action("failures", ("f",), "failures", "The chunks that could not be embedded, and why.", "open_failures",
            "2", _has_failures, button=True),
-    Action("retry-failures", ("t",), "try failures again", "Queue the failed chunks once more, and run.",
+    Action("retry-failures", ("t",), "retry", "Queue the failed chunks once more, and run if nobody does.",
            "retry_failures", "2", _can_retry, dangerous=True, button=True),
+    Action("waive", ("w",), "waive", "Accept that a failed chunk is missing; asks for the reason.", "waive_failure",
+           "2", _has_failures, dangerous=True, button=True),
+    Action("job-log", ("l",), "log", "What happened to the backfill: changes of state, proofs, settings.", "open_log",
+           "2", _has_job),
     Action("next-backfill", _NEXT, "next version", "The backfill of the next version.", "next_version", "2",
            _has_several),
     Action("previous-backfill", _BEFORE, "version before", "The backfill of the version before.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from core.backfill.status import JobStatus
 from core.registry import VersionStatus
 from screens.situation import AT_WORK, Situation
 from screens.text import chunks, printable
@@ -11,16 +12,21 @@ def next_step(situation: Situation, status: VersionStatus) -> str:
     """What to do with a version now, with the keys that do it."""
     version = status.version
     job = situation.job(status)
-    run = "press 2, then r" if not situation.state.read_only else "not in this console, which is read-only"
+    there = situation.state.tab == "2"
+    run = "press r" if there else "press 2, then r"
+    if situation.state.read_only:
+        run = "not in this console, which is read-only"
     key = printable(version.version_key)
     if not version.encoder_spec:
         return f"It names no encoder: revector versions adopt {key} --encoder SPEC"
     if situation.build(status) is not None:
-        return "Its index is being built: press 2 to watch."
+        return "Wait until its index is built." if there else "Its index is being built: press 2 to watch."
     if job is not None and job.state in AT_WORK:
-        return f"Its backfill is {job.state}: press 2 to watch."
+        return _meanwhile(situation, job) if there else f"Its backfill is {job.state}: press 2 to watch."
     if status.failed:
-        return f"{chunks(status.failed)} could not be embedded: press 2, then f."
+        read = "f shows why" if there else "press 2, then f"
+        further = "" if situation.state.read_only or not there else "; t tries again, w gives one up"
+        return f"{chunks(status.failed)} could not be embedded: {read}{further}."
     if version.state == "retired":
         return f"It is retired. To use it again, backfill it: {run}."
     if job is not None and job.state in ("paused", "interrupted", "failed", "cancelled"):
@@ -37,3 +43,14 @@ def next_step(situation: Situation, status: VersionStatus) -> str:
     if situation.overview and situation.overview.rollback_to == version.version_key:
         return "It was active before: press 6, then R to roll back to it."
     return "Compare it with the active one: press 3. Then cut over: press 6."
+
+
+def _meanwhile(situation: Situation, job: JobStatus) -> str:
+    """What there is to do while somebody works on it."""
+    if situation.state.read_only:
+        return "None: it goes on by itself."
+    if job.state == "pausing":
+        return "Wait until the batches in hand are stored."
+    if job.throttle:
+        return "None: it goes on by itself when that is over. s changes its limits."
+    return "None: it runs. s changes its pace and its limits, p pauses it."

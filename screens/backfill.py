@@ -2,264 +2,344 @@
 
 from __future__ import annotations
 
-from rich.console import RenderableType
+import time
+from typing import ClassVar
+
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.containers import VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
 from core.backfill.failures import Failure
-from core.backfill.status import JobStatus
+from core.backfill.status import JobDetail
 from core.errors import RevectorError
-from core.registry import Version, VersionStatus
-from screens.advice import next_step
+from core.registry import VersionStatus
+from screens import joblists, progress
 from screens.background import in_background
 from screens.buttons import Buttons
 from screens.chart import Chart, Series
-from screens.facts import facts
-from screens.pane import Pane, step_through
-from screens.situation import Situation, key_of
-from screens.table import Column, Row, Table
-from screens.text import date_and_time, duration, first_line, printable
-from screens.theme import BAD, CAUTION, FAINT, GOOD, TITLE
+from screens.jobreader import MOST_FAILURES, Found, JobReader
+from screens.pane import Services, step_through
+from screens.parts import Parts
+from screens.rangemap import RangeMap
+from screens.situation import AT_WORK, Situation, key_of
+from screens.steering import Steering, error_text
+from screens.table import Table
+from screens.text import printable, shorten
 
-_FAILURES = (
-    Column("chunk", 10, right=True),
-    Column("document", 20),
-    Column("tries", 5, right=True),
-    Column("error"),
-    Column("waived", 20, from_width=110),
-)
-_TALL = 32
-"""Rows of the terminal below which rate and dead letters have no room beside each other."""
+_TALL, _WIDE = 32, 100
+"""The terminal below which map, rate, workers and dead letters have no room beside each other."""
+_FAILURES_EVERY_S = 10.0
+"""Dead letters are read again when their number or the job's state changes, and else as seldom as this."""
+_MOST_MESSAGE = 400
 
 
-class BackfillPane(Pane):
-    """State, progress, figures, rate and dead letters of one backfill."""
+class BackfillPane(Steering):
+    """State, progress, what holds it, figures, rate, map, workers and dead letters of one backfill."""
 
     DEFAULT_CSS = """
-    BackfillPane #state { height: auto; padding: 0 1; }
+    BackfillPane #state, BackfillPane #bar { height: 1; padding: 0 1; }
+    BackfillPane #held, BackfillPane #message { height: auto; max-height: 3; padding: 0 1; display: none; }
+    BackfillPane #held.-shown, BackfillPane #message.-shown { display: block; }
     BackfillPane #figures { height: auto; max-height: 10; padding: 0 1; scrollbar-size-vertical: 1; }
-    BackfillPane #problem { height: auto; max-height: 4; padding: 0 1; color: $error; display: none; }
-    BackfillPane #problem.-shown { display: block; }
-    BackfillPane #rate { height: 1fr; }
-    BackfillPane #failures { height: auto; max-height: 35%; display: none; border: round $border-blurred;
-                             border-title-color: $secondary; }
-    BackfillPane #failures.-shown { display: block; }
-    BackfillPane.-tight #failures { max-height: 100%; height: 1fr; }
-    BackfillPane.-tight #rate { display: none; }
+    BackfillPane.-tight #figures { max-height: 6; }
+    BackfillPane Parts { display: none; }
+    BackfillPane.-tight Parts { display: block; }
+    BackfillPane Buttons Button { padding: 0; }
+    BackfillPane #pictures { height: 1fr; min-height: 5; }
+    BackfillPane #pictures > * { width: 1fr; height: 1fr; }
+    BackfillPane Table { height: auto; max-height: 9; border: round $border-blurred;
+                         border-title-color: $secondary; }
+    BackfillPane Table:focus { border: round $border; }
+    BackfillPane.-tight Table { height: 1fr; max-height: 100%; min-height: 5; }
     """
 
-    _failures: tuple[Failure, ...] = ()
-    _failures_of: tuple[str | None, int] = (None, 0)
-    _request_error: RevectorError | None = None
+    PARTS: ClassVar[tuple[str, ...]] = ("map", "rate", "workers", "failures")
+
+    def __init__(self, services: Services) -> None:
+        super().__init__(services)
+        self._jobs = JobReader(services.connections)
+        self._failures: tuple[Failure, ...] = ()
+        self._failures_of: tuple[object, ...] = ()
+        self._failures_at = 0.0
+        self._detail_of: str | None = None
+        self._drawn_at: object = None
+        self._reading_since: float | None = None
+        self._read_error = Text()
+        self._patience_s = services.database.connect_timeout_s + 2 * services.settings.read_timeout_s
+        self._part: str | None = None
 
     def compose(self) -> ComposeResult:
         """From the most important to the least."""
         yield Static(id="state", markup=False)
-        yield Static(id="problem", markup=False)
+        yield Static(id="bar", markup=False)
+        yield Static(id="held", markup=False)
+        yield Static(id="message", markup=False)
         with VerticalScroll(id="figures", can_focus=False):
             yield Static(markup=False)
-        yield Chart("chunks a second, by seconds of work", nothing="No batch has been stored yet.", id="rate")
-        yield Table(_FAILURES, id="failures")
+        yield Parts("m")
+        with Horizontal(id="pictures"):
+            yield RangeMap(id="map")
+            yield Chart("chunks a second, by seconds of work", nothing="No batch has been stored yet.", id="rate")
+        yield Table(joblists.WORKERS, id="workers")
+        yield Table(joblists.FAILURES, id="failures")
         yield Buttons("2")
 
     def on_mount(self) -> None:
-        """Name the list of dead letters."""
-        self.query_one("#failures", Table).border_title = Content("chunks that could not be embedded")
+        """Fit the parts into the room that there is."""
+        self._arrange()
+
+    def on_unmount(self) -> None:
+        """The connection is not needed any more."""
+        self._jobs.close()
+
+    def on_resize(self) -> None:
+        """What has room beside each other may be more or less now."""
+        self.draw()
 
     def focus_main(self) -> None:
-        """The dead letters, when there are any: nothing else has rows."""
-        failures = self.query_one("#failures", Table)
-        if failures.display:
-            failures.focus()
+        """The list in front: dead letters before workers."""
+        table = self._table
+        if table is not None and table.display:
+            table.focus()
         else:
             self.screen.set_focus(None)
 
     def entered(self) -> None:
-        """An error of an earlier visit is over."""
-        self._request_error = None
-
-    def draw(self) -> None:
-        """Draw the selected version's backfill."""
-        selected = self.situation.selected
-        if selected is None:
-            self.query_one("#state", Static).update(Text("No version yet: see 1 Versions."))
-            return
-        job = self.situation.job(selected)
-        self.query_one("#state", Static).update(self._state(selected, job))
-        self.query_one("#figures Static", Static).update(self._figures(selected, job))
-        rates = (
-            self.situation.overview.rates.get(selected.version.version_key, ()) if self.situation.overview else ()
-        )
-        self.query_one("#rate", Chart).plot([Series(tuple(rates))] if rates else [])
-        self._draw_problem(selected.version)
-        self._draw_failures(selected)
+        """What was said in an earlier visit is over."""
+        self.message = Text()
+        self._drawn_at = None
 
     def show_actions(self, situation: Situation) -> None:
         """The buttons of this moment."""
         self.query_one(Buttons).show(situation)
 
-    def _state(self, selected: VersionStatus, job: JobStatus | None) -> Text:
+    # -- drawing ------------------------------------------------------------------------------------------
+
+    def draw(self) -> None:
+        """Draw the selected version's backfill, and read more about it when the snapshot is a new one."""
+        if not self.app.is_running or not self.query(RangeMap):
+            return  # what was read in the background may come while the console ends
+        selected, overview = self.situation.selected, self.situation.overview
+        if selected is None or overview is None:
+            self.query_one("#state", Static).update(Text("No version yet: see 1 Versions."))
+            return
+        if key_of(selected) != self._detail_of:
+            self._forget(key_of(selected))
+        self._arrange()
+        job, width = self.situation.job(selected), self.app.size.width - 2
+        self.query_one("#state", Static).update(progress.state_line(self.situation, selected, self.detail))
+        self.query_one("#bar", Static).update(progress.progress_bar(self.situation, selected, width))
+        self._show_line("#held", progress.held(job, overview.taken_at, width))
+        self._show_line("#message", self._what_was_said(selected))
+        figures = progress.figures(self.situation, selected, self.detail, brief=self.tight)
+        self.query_one("#figures Static", Static).update(figures)
+        rates = overview.rates.get(selected.version.version_key, ())
+        self.query_one("#rate", Chart).plot([Series(tuple(rates))] if rates else [])
+        self._draw_detail(selected)
+        if self._drawn_at != overview.taken_at and self.situation.state.live:
+            self._read(selected)
+
+    def _show_line(self, place: str, text: Text) -> None:
+        line = self.query_one(place, Static)
+        line.set_class(bool(text), "-shown")
+        line.update(text)
+
+    def _what_was_said(self, selected: VersionStatus) -> Text:
+        """What came of the last request; else why the run here ended, or the job; else what the run here notes."""
         key = selected.version.version_key
-        text = Text(printable(key), "bold")
-        here = " in this console" if key in self.situation.state.working else ""
-        build = self.situation.build(selected)
-        if build is not None:
-            phase, done, total = build
-            text.append(f"  ─  building the index{here}: {phase}\n", TITLE)
-            text.append(_bar(done, total, self.size.width - 2))
-        elif job is None:
-            text.append("  ─  no backfill yet\n")
-        else:
-            colour = {"done": GOOD, "failed": BAD, "running": TITLE}.get(job.state, CAUTION)
-            text.append(f"  ─  {job.state}{here}", colour)
-            text.append(f"  {job.throttle}\n" if job.throttle else "\n", CAUTION)
-            text.append(_bar(job.done, job.total, self.size.width - 2))
-        return text
+        job = self.situation.job(selected)
+        if self.message or self._read_error:
+            return self.message or self._read_error
+        error = self.services.backfills.error(key)
+        if error is None and job is not None and job.error and not job.failed:
+            error = RevectorError(job.error)
+        if error is not None:
+            text = error_text(error)
+            if len(text) > _MOST_MESSAGE:
+                text = Text(shorten(text.plain, _MOST_MESSAGE) + " (l: all of it)", text.style)
+            return text
+        note = self.services.backfills.note(key)
+        return Text(f"! {shorten(printable(note), _MOST_MESSAGE)}") if note else Text()
 
-    def _figures(self, selected: VersionStatus, job: JobStatus | None) -> RenderableType:
-        lines: list[tuple[str, str | Text]] = [("next step", Text(next_step(self.situation, selected), "bold"))]
-        if job is not None:
-            lines += [
-                (
-                    "chunks",
-                    f"{job.done:,} of {job.total:,} done   {job.pending:,} pending   {job.failed:,} failed",
-                ),
-                ("speed", f"{job.rate:,.0f} chunks/s   {duration(job.eta_s)} left   {job.workers} workers"),
-                ("throttle", job.throttle or "none"),
-                ("spent", f"${job.spent_usd:,.4f}"),
-                ("times", f"started {date_and_time(job.started_at)}   ended {date_and_time(job.finished_at)}"),
-            ]
-        return facts(lines)
+    def _draw_detail(self, selected: VersionStatus) -> None:
+        detail, now = self.detail, self.situation.overview.taken_at if self.situation.overview else None
+        workers, failures = self.query_one("#workers", Table), self.query_one("#failures", Table)
+        self.query_one(RangeMap).plot(detail.cells if detail else ())
+        rows = [joblists.worker_row(worker, now) for worker in detail.workers] if detail and now else []
+        workers.show(rows)
+        alive = sum(worker.alive for worker in detail.workers) if detail else 0
+        workers.border_title = Content(f" workers: {alive} alive, {len(rows) - alive} ended in the last 10 min ")
+        failures.show([joblists.failure_row(failure) for failure in self._failures])
+        all_of_them = max(selected.failed, len(self._failures))
+        newest = f" the newest {MOST_FAILURES} of {all_of_them:,}" if all_of_them > MOST_FAILURES else ""
+        failures.border_title = Content(f"{newest} chunks that could not be embedded ")
+        items = {
+            "map": "map",
+            "rate": "rate",
+            "workers": f"workers {alive}",
+            "failures": f"failures {selected.failed:,}",
+        }
+        self.query_one(Parts).show([(name, items[name]) for name in self._parts()], self.part)
 
-    def _draw_problem(self, version: Version) -> None:
-        key = version.version_key
-        job = self.situation.job(self.situation.selected)
-        error = self._request_error or self.services.backfills.error(key)
-        message = f"✗ {error.problem}\n{error.remedy}".strip() if error else ""
-        if not message and job is not None and job.error and not job.failed:
-            message = f"✗ {job.error}"
-        problem = self.query_one("#problem", Static)
-        problem.set_class(bool(message), "-shown")
-        problem.update(Text(printable(message, lines=True)))
+    # -- what has room ------------------------------------------------------------------------------------
 
-    def _draw_failures(self, selected: VersionStatus) -> None:
-        wanted = (key_of(selected), selected.failed)
-        table = self.query_one("#failures", Table)
-        if wanted != self._failures_of and self.situation.state.live:
-            self._failures_of = wanted
-            if selected.failed:
-                self._read_failures(selected.version)
-            else:
-                self._failures = ()
-        table.set_class(bool(self._failures), "-shown")
-        self.set_class(bool(self._failures) and self.app.size.height < _TALL, "-tight")
-        table.show([_failure_row(failure) for failure in self._failures])
+    @property
+    def tight(self) -> bool:
+        """Whether one part is shown at a time."""
+        return self.app.size.height < _TALL or self.app.size.width < _WIDE
 
-    def _read_failures(self, version: Version) -> None:
-        def read(_tell: object) -> tuple[Failure, ...]:
-            from core.backfill.failures import failures
+    @property
+    def part(self) -> str:
+        """The part in front, where there is room for one: chosen, or dead letters if there are any."""
+        if self._part in self._parts():
+            return str(self._part)
+        return "failures" if self._failures else "map"
 
-            with self.services.connections.reading() as connection:
-                return tuple(failures(connection, version))
+    @part.setter
+    def part(self, name: str) -> None:
+        self._part = name
 
-        def done(failures: tuple[Failure, ...]) -> None:
+    def _parts(self) -> list[str]:
+        return [name for name in self.PARTS if name != "failures" or self._failures]
+
+    def _arrange(self) -> None:
+        tight = self.tight
+        self.set_class(tight, "-tight")
+        front = {self.part} if tight else set(self._parts())
+        for name in self.PARTS:
+            self.query_one(f"#{name}").display = name in front
+        self.query_one("#pictures").display = bool(front & {"map", "rate"})
+
+    def next_part(self) -> None:
+        """The next part, where one is shown at a time."""
+        parts = self._parts()
+        self._show_part(parts[(parts.index(self.part) + 1) % len(parts)])
+
+    def on_parts_chosen(self, event: Parts.Chosen) -> None:
+        """A click on the name of a part."""
+        event.stop()
+        self._show_part(event.name)
+
+    def _show_part(self, name: str) -> None:
+        self.part = name
+        self.draw()
+        self.focus_main()
+        self.post_message(self.Changed())
+        self._drawn_at = None  # the map may have other room now
+
+    # -- reading ------------------------------------------------------------------------------------------
+
+    def _forget(self, key: str | None) -> None:
+        self._detail_of, self.detail, self._failures, self._failures_of = key, None, (), ()
+        self._drawn_at = None
+
+    def _read(self, selected: VersionStatus) -> None:
+        """Read job and dead letters once for each snapshot, and never twice at a time."""
+        now = time.monotonic()
+        if self._reading_since is not None:
+            if now - self._reading_since > self._patience_s:
+                self._jobs.hang_up()  # the snapshots come: this one connection is gone without a word
+            return
+        if self.situation.overview is None:
+            return
+        self._reading_since, self._drawn_at = now, self.situation.overview.taken_at
+        key, version, room = key_of(selected), selected.version, self.query_one(RangeMap).room
+        job = self.situation.job(selected)
+        wanted = (key, selected.failed, job.state if job else None)
+        at_work = job is not None and job.state in AT_WORK
+        stale = at_work and now - self._failures_at > _FAILURES_EVERY_S
+        letters = wanted != self._failures_of or stale
+
+        def done(found: Found) -> None:
+            self._reading_since = None
+            if key != self._detail_of:
+                self.draw()
+                return
+            if found[1] is not None:
+                self._failures_of, self._failures_at = wanted, time.monotonic()
+            self.show_detail(*found)
+
+        def failed(error: RevectorError) -> None:
+            self._reading_since = None
+            if self.situation.state.live:  # else the banner says it
+                self._read_error = error_text(error)
+                self.draw()
+
+        in_background(
+            self, "job", lambda _tell: self._jobs.read(version, room, dead_letters=letters), done, failed
+        )
+
+    def show_detail(self, detail: JobDetail | None, failures: tuple[Failure, ...] | None = None) -> None:
+        """Draw what was read about the selected version; None leaves the dead letters as they were."""
+        self._read_error = Text()
+        self.detail = detail
+        if failures is not None:
             self._failures = failures
-            self.draw()
+        self.draw()
+        self.show_settings()
+        self.post_message(self.Changed())
 
-        in_background(self, "failures", read, done, self._refused)
+    # -- the lists ----------------------------------------------------------------------------------------
+
+    @property
+    def _table(self) -> Table | None:
+        """The list that Enter goes by: the one with the focus, else the dead letters, else the workers."""
+        tables = [self.query_one(f"#{name}", Table) for name in ("failures", "workers")]
+        shown = [table for table in tables if table.display and table.row_key is not None]
+        return next((table for table in shown if table.has_focus), shown[0] if shown else None)
+
+    @property
+    def has_row(self) -> bool:
+        """Whether there is a row to open."""
+        return self._table is not None
 
     def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
-        """A click on a dead letter."""
-        self.post_message(self.Act("failures"))
+        """A click on the row under the cursor."""
         event.stop()
+        event.data_table.focus()
+        self.post_message(self.Act("open-row"))
 
-    # -- actions ------------------------------------------------------------------------------------------
+    def open_row(self) -> None:
+        """The dead letter or the worker under the cursor, in full."""
+        from screens.reading import Page
 
-    def run_backfill(self) -> None:
-        """Work on the backfill in this process."""
-        selected = self.situation.selected
-        if selected is not None:
-            self._request_error = None
-            self.services.backfills.start(selected.version)
-            self.post_message(self.Changed(database=True))
-
-    def pause(self) -> None:
-        """Ask for a pause; the workers follow within a second or two, wherever they run."""
-        self._request("pause")
-
-    def cancel(self) -> None:
-        """End the backfill, after the version key was typed."""
-        from screens.confirm import Confirm, Question
-
-        selected = self.situation.selected
-        if selected is None:
+        table = self._table
+        if table is None:
             return
-        key = selected.version.version_key
-        question = Question(
-            title="Cancel the backfill",
-            database=self.services.database,
-            settings=self.services.settings,
-            lines=(
-                ("version", key),
-                ("effect", "Its workers stop. The vectors made so far stay; the version is not complete, and "
-                 "a new run goes on where this one ends."),
-            ),
-            key=key,
-            verb="Cancel the backfill",
-        )  # fmt: skip
-        self.app.push_screen(Confirm(question), lambda answer: self._request("cancel") if answer else None)
-
-    def _request(self, what: str) -> None:
-        selected = self.situation.selected
-        if selected is None:
-            return
-        version = selected.version
-
-        def ask(_tell: object) -> None:
-            from core.backfill import job
-
-            request = {"pause": job.request_pause, "cancel": job.request_cancel}[what]
-            with self.services.connections.writing() as connection:
-                request(connection, version)
-
-        in_background(self, "request", ask, lambda _nothing: self._done(), self._refused)
-
-    def retry_failures(self) -> None:
-        """Queue the dead letters once more, and run."""
-        selected = self.situation.selected
-        if selected is None:
-            return
-        version = selected.version
-
-        def queue(_tell: object) -> int:
-            from core.backfill.failures import retry_failures
-
-            with self.services.connections.writing() as connection:
-                return retry_failures(connection, version)
-
-        in_background(self, "request", queue, lambda _moved: self.run_backfill(), self._refused)
-
-    def _done(self) -> None:
-        self._request_error = None
-        self.post_message(self.Changed(database=True))
-
-    def _refused(self, error: RevectorError) -> None:
-        self._request_error = error
-        self.draw()
+        if table.id == "failures":
+            failure = next(one for one in self._failures if str(one.chunk_id) == table.row_key)
+            self.app.push_screen(Page(f"chunk {failure.chunk_id}", joblists.failure_page([failure])))
+        elif self.detail is not None:
+            worker = next(one for one in self.detail.workers if str(one.id) == table.row_key)
+            self.app.push_screen(Page(f"worker {worker.id}", joblists.worker_page(worker)))
 
     def open_failures(self) -> None:
         """All dead letters, each with its whole error."""
         from screens.reading import Page
 
-        lines = [
-            (str(failure.chunk_id), f"{failure.source_id} #{failure.chunk_no}: {failure.error}"
-             + (f" (waived: {failure.waived_reason})" if failure.waived_reason else ""))
-            for failure in self._failures
-        ]  # fmt: skip
-        self.app.push_screen(Page("chunks that could not be embedded", facts(lines)))
+        title = "chunks that could not be embedded"
+        if self.situation.selected is not None and self.situation.selected.failed > len(self._failures):
+            title = f"the newest {len(self._failures)} {title}"
+        self.app.push_screen(Page(title, joblists.failure_page(self._failures)))
+
+    def open_log(self) -> None:
+        """What happened to the job: its changes of state, its proofs."""
+        from screens.reading import Page
+
+        job = self.situation.job(self.situation.selected)
+        if job is not None and self.detail is not None:
+            self.app.push_screen(
+                Page(f"log of the backfill of {job.version_key}", joblists.log_page(job, self.detail))
+            )
+
+    def waive_failure(self) -> None:
+        """Give up the dead letter under the cursor, with a reason."""
+        key = self.query_one("#failures", Table).row_key
+        self.waive(int(key) if key is not None else None)
+
+    # -- the version --------------------------------------------------------------------------------------
 
     def next_version(self) -> None:
         """The backfill of the next version."""
@@ -273,28 +353,5 @@ class BackfillPane(Pane):
         keys = [status.version.version_key for status in self.situation.versions]
         key = step_through(keys, key_of(self.situation.selected), step)
         if key is not None:
-            self._request_error = None
+            self.message = Text()
             self.post_message(self.Select(key))
-
-
-def _failure_row(failure: Failure) -> Row:
-    return Row(
-        str(failure.chunk_id),
-        (
-            str(failure.chunk_id),
-            f"{failure.source_id} #{failure.chunk_no}",
-            str(failure.attempts),
-            first_line(failure.error),
-            failure.waived_reason or "",
-        ),
-    )
-
-
-def _bar(done: int, total: int, width: int) -> Text:
-    """`━━━━━━━━╌╌╌╌  62.4 %`: done and to do differ by their sign."""
-    share = min(1.0, done / total) if total else 0.0
-    cells = max(4, min(100, width - 10))
-    filled = int(share * cells)
-    text = Text("━" * filled, TITLE)
-    text.append("╌" * (cells - filled), FAINT)
-    return text.append(f"  {share * 100:5.1f} %" if total else "       —")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from core.settings import Settings
 from screens.background import readable
 
 if TYPE_CHECKING:
+    from core.backfill.settings import JobSettings
     from core.backfill.status import JobStatus
 
 _POLL_S = 0.2
@@ -34,6 +35,7 @@ class _Run:
     thread: threading.Thread
     indexing: Connection | None = None
     leaving: bool = False
+    note: str = ""
 
 
 class Backfills:
@@ -45,6 +47,7 @@ class Backfills:
         self._settings = settings
         self._runs: dict[str, _Run] = {}
         self._errors: dict[str, RevectorError] = {}
+        self._prepared: dict[str, dict[str, str]] = {}
 
     @property
     def working(self) -> frozenset[str]:
@@ -54,6 +57,25 @@ class Backfills:
     def error(self, key: str) -> RevectorError | None:
         """Why the last run of a version here ended, if it was not in order."""
         return self._errors.get(key)
+
+    def note(self, key: str) -> str:
+        """What the run of a version here has to say to people: a worker that died, and was replaced."""
+        run = self._runs.get(key)
+        return run.note if run else ""
+
+    def prepared(self, key: str) -> JobSettings:
+        """The settings that a backfill of a version begins with when it is run here."""
+        from core.backfill.settings import changed, default_settings
+
+        return changed(default_settings(self._settings), self._prepared.get(key, {}))
+
+    def prepare(self, key: str, changes: Mapping[str, str]) -> JobSettings:
+        """Change them. Raises UsageError for a value out of its range."""
+        from core.backfill.settings import changed
+
+        found = changed(self.prepared(key), changes)
+        self._prepared[key] = {**self._prepared.get(key, {}), **changes}
+        return found
 
     def start(self, version: Version) -> None:
         """Run the version's backfill, or go on with it; nothing when it runs here already."""
@@ -100,11 +122,19 @@ class Backfills:
 
     def _embed(self, run: _Run) -> JobStatus | None:
         from core.backfill.engine import LocalEngine
-        from core.backfill.settings import default_settings
 
         if run.leaving:
             return None
-        return LocalEngine(self._database, run.version, default_settings(self._settings)).run()
+
+        def keep(note: str) -> None:
+            run.note = note
+            self.on_change()
+
+        key = run.version.version_key
+        engine = LocalEngine(self._database, run.version, self.prepared(key), on_note=keep)
+        status = engine.run()
+        self._prepared.pop(key, None)  # they were for a new job, which keeps them in its row
+        return status
 
     def _index(self, run: _Run) -> None:
         from core import index

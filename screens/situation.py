@@ -27,6 +27,10 @@ class State:
     cleared: str | None = None
     """The version whose guards all passed, as the Cutover tab shows them."""
     flipping: bool = False
+    rows: bool = False
+    """Whether the Backfill tab has a row to open."""
+    tight: bool = False
+    """Whether the Backfill tab shows its parts in turn."""
 
 
 @dataclass(frozen=True)

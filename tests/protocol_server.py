@@ -179,29 +179,6 @@ class ProtocolServer:
             return None
 
 
-class Gate:
-    """Lets some requests of a server through, then holds the next ones until it is opened."""
-
-    def __init__(self, server: ProtocolServer, free: int) -> None:
-        self.reached = threading.Event()
-        self._opened = threading.Event()
-        self._free = free
-        self._server = server
-        server.embed = self._embed
-
-    def open(self) -> None:
-        """Let everything through from now on."""
-        self._opened.set()
-
-    def _embed(
-        self, text: str, model: str, dimensions: int | None, models: Mapping[str, int]
-    ) -> NDArray[np.float32]:
-        if len(self._server.requests) > self._free and not self._opened.is_set():
-            self.reached.set()
-            self._opened.wait(60)
-        return embed(text, model, dimensions, models)
-
-
 def embed(
     text: str,
     model: str = "text-embedding-3-small",
@@ -230,6 +207,38 @@ def embed(
 def _places(feature: str, dimensions: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     drawn = np.frombuffer(blake2b(feature.encode(), digest_size=4 * PLACES).digest(), dtype="<u4")
     return (drawn >> 1) % dimensions, (drawn & 1) * 2.0 - 1.0
+
+
+class Gate:
+    """Holds the requests of a server that carry certain texts, until it is opened, or holds others."""
+
+    def __init__(self, server: ProtocolServer, holds: Callable[[str], bool]) -> None:
+        self.reached = threading.Event()
+        self._holds = holds
+        self._changed = threading.Condition()
+        server.embed = self._embed
+
+    @classmethod
+    def after(cls, server: ProtocolServer, requests: int) -> Gate:
+        """Lets the server's first requests through, as many as that in all, and holds the next ones."""
+        return cls(server, lambda _text: len(server.requests) > requests)
+
+    def change(self, holds: Callable[[str], bool]) -> None:
+        """Hold these from now on."""
+        with self._changed:
+            self._holds = holds
+            self._changed.notify_all()
+
+    def open(self) -> None:
+        """Hold nothing any more."""
+        self.change(lambda _text: False)
+
+    def _embed(self, text: str, *arguments: Any) -> NDArray[np.float32]:
+        with self._changed:
+            if self._holds(text):
+                self.reached.set()
+                self._changed.wait_for(lambda: not self._holds(text), 60)
+        return embed(text, *arguments)
 
 
 class _RefusedError(Exception):

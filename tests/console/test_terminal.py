@@ -5,23 +5,31 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from core.backfill.status import status
 from core.database import Database
 from core.embedded import EmbeddedServer
+from core.registry import get_version
+from tests.protocol_server import Gate, ProtocolServer
 from tests.screens.support import LARGE, SMALL, collection, fill
+from tests.versions import add
 
 ROOT = Path(__file__).resolve().parents[2]
 
 RUNNER = """
+import os
 import sys
+from pathlib import Path
+Path(sys.argv[3]).write_text(str(os.getpid()))
 from console.app import run_console
 from core.database import Database
 from core.settings import Settings
@@ -73,8 +81,12 @@ class Terminal:
             assert time.monotonic() < deadline, f"not within 30 s: {texts}\n{screen}"
             time.sleep(0.05)
 
+    def close_window(self) -> None:
+        """As somebody does who closes the terminal: whoever runs in it gets SIGHUP."""
+        self._run("kill-session")
+
     def end(self) -> None:
-        self._run("kill-server")
+        subprocess.run(["tmux", "-S", self._socket, "kill-server"], capture_output=True, check=False)
 
 
 @pytest.fixture
@@ -82,8 +94,11 @@ def command(library: Database, tmp_path: Path) -> str:
     runner = tmp_path / "runner.py"
     runner.write_text(RUNNER)
     return shlex.join(
-        ["env", f"PYTHONPATH={ROOT}", sys.executable, "-W", "ignore", str(runner), library.dsn, library.schema]
-    )
+        [
+            "env", f"PYTHONPATH={ROOT}", sys.executable, "-W", "ignore", str(runner), library.dsn, library.schema,
+            str(tmp_path / "pid"),
+        ]
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -156,3 +171,59 @@ def test_ctrl_c_leaves_a_sane_terminal(folder: Path, command: str) -> None:
         assert "Traceback" not in screen
     finally:
         terminal.end()
+
+
+@pytest.mark.parametrize("how", ["sigterm", "closed"])
+def test_a_console_that_is_ended_pauses_what_runs_in_it(
+    folder: Path, tmp_path: Path, command: str, library: Database, how: str
+) -> None:
+    """The batch in hand is stored, the job is paused, no worker stays behind, and the terminal is sane."""
+    with ProtocolServer() as provider:
+        key = f"demo-{how}"
+        with library.session("test") as connection:
+            add(connection, key, f"openai:house-model?base_url={provider.base_url}")
+        gate = Gate(provider, lambda _text: True)
+        terminal = Terminal(folder, SMALL, command, REVECTOR_BATCH_SIZE="4")
+        try:
+            terminal.wait("active demo-64", key)
+            terminal.keys("End", "b")
+            terminal.wait("[2 Backfill]", "no backfill yet")
+            terminal.keys("r")
+            assert gate.reached.wait(60)
+            pid = int((tmp_path / "pid").read_text())
+            if how == "sigterm":
+                os.kill(pid, signal.SIGTERM)
+            else:
+                terminal.close_window()
+            wait_for(library, key, lambda state, _workers: state in ("pausing", "paused"))
+            gate.open()
+            assert wait_for(library, key, lambda _state, workers: workers == 0) == ("paused", 0)
+            if how == "sigterm":
+                assert "Traceback" not in terminal.wait("ended with 143", " icanon", " echo ")
+            else:
+                wait_until(lambda: not Path(f"/proc/{pid}").exists())
+        finally:
+            gate.open()
+            terminal.end()
+
+
+def wait_for(database: Database, key: str, condition: Callable[[str, int], bool]) -> tuple[str, int]:
+    """The state of a backfill and its workers, once a condition holds."""
+    found: list[tuple[str, int]] = []
+
+    def holds() -> bool:
+        with database.session("test") as connection:
+            job = status(connection, get_version(connection, key))
+            assert job is not None
+            found[:] = [(job.state, job.workers)]
+        return condition(*found[0])
+
+    wait_until(holds)
+    return found[0]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "not within 30 s"
+        time.sleep(0.05)

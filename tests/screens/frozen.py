@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from core.audit import AuditEntry
-from core.backfill.status import JobStatus
+from core.backfill.failures import Failure
+from core.backfill.settings import JobSettings
+from core.backfill.status import Cell, JobDetail, JobStatus, Proof, Transition, WorkerState
 from core.cutover import Check, Guard
 from core.database import Database, ServerInfo
 from core.index import IndexState
@@ -41,6 +43,62 @@ def job(key: str, state: str, done: int, total: int, **changes: object) -> JobSt
     """A backfill at some point."""
     status = JobStatus(key, state, total, done, 0, total - done, 250.0, 8.0, None, 1, 0.0, None, YESTERDAY, None)
     return replace(status, **changes)  # type: ignore[arg-type]
+
+
+def detail(**changes: object) -> JobDetail:
+    """A job on which two people's workers are: half done, held, with a failed chunk here and there."""
+    minute = datetime.timedelta(minutes=1)
+    cells = []
+    for number in range(300):
+        done = number < 160 or number in (163, 164)
+        running = number in (160, 161, 165)
+        failed = {40: 1, 97: 12}.get(number, 0)
+        cells.append(Cell(number * 16_384 + 1, (number + 1) * 16_384, 1, int(done), int(running), failed))
+
+    def worker(number: int, client: str, **more: object) -> WorkerState:
+        one = WorkerState(
+            number, client, "local", 4_000 + number, True, YESTERDAY, NOW, None, 420 * number, 256, None, None
+        )
+        return replace(one, **more)  # type: ignore[arg-type]
+
+    return replace(
+        JobDetail(
+            JobSettings(workers=2, max_rate=500.0, max_spend_usd=50.0, max_replication_lag_s=5.0),
+            {
+                "held_by": "max_replication_lag_s",
+                "max_spend_usd": {"value": 1.2, "reason": None},
+                "max_replication_lag_s": {"value": 12.3, "reason": "standby b is 12 s behind, limit 5 s"},
+            },
+            (
+                worker(9, "ada@ops-1"),
+                worker(8, "bob@ops-2", throttle="429: Rate limit reached, waiting 20 s"),
+                worker(
+                    7, "ada@ops-1", alive=False, seen_at=NOW - 4 * minute, ended_at=None,
+                    error=None, started_at=YESTERDAY,
+                ),
+            ),
+            tuple(cells),
+            (Proof(YESTERDAY, 12, 2_600, 0, 0.4),),
+            (
+                Transition(NOW - 9 * minute, "paused", "running", None, "ada@ops-1"),
+                Transition(NOW - 12 * minute, "pausing", "paused", None, "ada@ops-1"),
+                Transition(NOW - 13 * minute, "running", "pausing", "asked for", "bob@ops-2"),
+                Transition(YESTERDAY, None, "running", None, "ada@ops-1"),
+            ),
+        ),
+        **changes,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def letters(count: int = 3) -> tuple[Failure, ...]:
+    """Dead letters."""
+    return tuple(
+        Failure(
+            700 + number, f"guide/{number}.md", number, "400: the input is too long: 9,001 tokens, at most 8,191",
+            2, NOW, "a scan without text" if number == 1 else None,
+        )
+        for number in range(count)
+    )  # fmt: skip
 
 
 OVERVIEW = Overview(

@@ -93,7 +93,7 @@ async def test_bindings_footer_help_and_palette_are_the_table(tab: str, read_onl
         discovered = [hit async for hit in provider.discover()]
         assert len(discovered) == len([action for action in offers if action.id != "palette"])
         await pilot.press("question_mark")
-        await pilot.resize_terminal(110, 90)
+        await pilot.resize_terminal(110, 110)
         await until(pilot, lambda: "Everywhere" in shown(app), "the help")
         text = " ".join(shown(app).replace("│", " ").split())
         for action in ACTIONS:
@@ -123,7 +123,10 @@ async def test_dangerous_actions_are_not_there_in_read_only_mode(read_only: bool
         await pilot.press("u")
         assert len(app.screen_stack) == (1 if read_only else 2)
     dangerous = {action.id for action in ACTIONS if action.dangerous}
-    assert dangerous == {"run", "pause", "cancel", "retry-failures", "cut-over", "roll-back"}
+    assert dangerous == {
+        "run", "pause", "cancel", "set", "more-workers", "fewer-workers", "retry-failures", "waive", "cut-over",
+        "roll-back",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -132,6 +135,10 @@ async def test_dangerous_actions_are_not_there_in_read_only_mode(read_only: bool
         ("to-cutover", situation(selection="embed-v2026-03")),
         ("run", situation(selection="embed-v2026-04", tab="2")),
         ("pause", situation(selection="embed-v2026-04", tab="2")),
+        ("set", situation(selection="embed-v2026-02", tab="2")),
+        ("more-workers", situation(selection="embed-v2026-04", tab="2")),
+        ("part", situation(selection="embed-v2026-04", tab="2", tight=True)),
+        ("open-row", situation(selection="embed-v2026-04", tab="2", rows=True)),
         ("cut-over", situation(tab="6", selection="embed-v2026-03", cleared="embed-v2026-03")),
         ("quit", Situation()),
         ("help", Situation()),
@@ -147,6 +154,11 @@ def test_offered(action: str, moment: Situation) -> None:
         ("to-cutover", situation(selection="embed-v2026-02")),
         ("run", situation(selection="embed-v2026-04", tab="2", working=frozenset({"embed-v2026-04"}))),
         ("pause", situation(selection="embed-v2026-03", tab="2")),
+        ("more-workers", situation(selection="embed-v2026-02", tab="2")),
+        ("waive", situation(selection="embed-v2026-04", tab="2")),
+        ("part", situation(selection="embed-v2026-04", tab="2")),
+        ("open-row", situation(selection="embed-v2026-04", tab="2")),
+        ("set", situation(selection="embed-v2026-04", tab="2", read_only=True)),
         ("cut-over", situation(tab="6", selection="embed-v2026-03", cleared="embed-v2026-04")),
         ("cut-over", situation(tab="6", selection="embed-v2026-03", cleared="embed-v2026-03", flipping=True)),
         ("cut-over", situation(tab="6", selection="embed-v2026-03", cleared="embed-v2026-03", live=False)),

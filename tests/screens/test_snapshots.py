@@ -1,9 +1,11 @@
-"""Pictures of three tabs in both sizes, over a snapshot built by hand. `--snapshot-update` takes them anew."""
+"""Pictures of four tabs and of the settings of a backfill in both sizes, over a snapshot built by hand. `--snapshot-update` takes them anew."""
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from textual.pilot import Pilot
 
 from console.app import RevectorApp
 from core.settings import Settings
-from tests.screens.frozen import NOWHERE, FrozenReader, check, comparison
+from tests.screens.frozen import NOW, NOWHERE, OVERVIEW, FrozenReader, check, comparison, detail, job, letters
 from tests.screens.support import LARGE, SMALL, until
 
 pytestmark = pytest.mark.parametrize("size", [LARGE, SMALL], ids=["large", "small"])
@@ -59,6 +61,56 @@ async def at_cutover(pilot: Pilot[None]) -> None:
     pane: Any = app.panes["6"]
     pane.show_check(check(ready=False))
     await pilot.pause()
+
+
+async def at_backfill(pilot: Pilot[None]) -> None:
+    app: RevectorApp = pilot.app  # type: ignore[assignment]
+    await pilot.press("end", "b")
+    await until(pilot, lambda: "2" in app.panes and app.selection == "embed-v2026-04", "the tab")
+    await app.workers.wait_for_complete()
+    await pilot.pause()
+    pane: Any = app.panes["2"]
+    pane.show_detail(detail(), letters())
+    chart = pane.query_one("Chart")
+    await until(pilot, lambda: chart.builds or not chart.is_on_screen, "the chart")
+
+
+async def at_map(pilot: Pilot[None]) -> None:
+    await at_backfill(pilot)
+    pane: Any = pilot.app.panes["2"]  # type: ignore[attr-defined]
+    pane.part = "map"
+    pane.draw()
+    await pilot.pause()
+
+
+async def at_settings(pilot: Pilot[None]) -> None:
+    await at_backfill(pilot)
+    await pilot.press("s", "down", "down", "down", "enter")
+    await pilot.pause()
+
+
+def half_done() -> RevectorApp:
+    """The third version's backfill is held, and chunks have failed."""
+    key = "embed-v2026-04"
+    status = OVERVIEW.versions[2]
+    since = NOW - datetime.timedelta(minutes=4)
+    one = job(
+        key, "running", 2_800_000, 4_856_000, failed=13, rate=3_100.0, eta_s=661.0, eta_low_s=540.0,
+        eta_high_s=840.0, workers=2, spent_usd=1.2, throttle="standby b is 12 s behind, limit 5 s",
+        throttle_since=since,
+    )  # fmt: skip
+    overview = replace(
+        OVERVIEW,
+        versions=(*OVERVIEW.versions[:2], replace(status, failed=13)),
+        jobs={**OVERVIEW.jobs, key: one},
+        rates={key: tuple(3_000.0 + 40 * (second % 17) for second in range(110))},
+    )
+    return RevectorApp(NOWHERE, Settings(label="search-eu"), reader=FrozenReader(overview))
+
+
+@pytest.mark.parametrize("before", [at_backfill, at_map, at_settings])
+def test_backfill(snap_compare: Callable[..., bool], size: tuple[int, int], before: Before) -> None:
+    assert snap_compare(half_done(), terminal_size=size, run_before=before)
 
 
 def test_versions(snap_compare: Callable[..., bool], size: tuple[int, int]) -> None:

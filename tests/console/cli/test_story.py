@@ -174,7 +174,7 @@ def test_ctrl_c_interrupts_a_backfill_and_run_finishes_it(
     with ProtocolServer() as provider:
         spec = f"openai:house-model?base_url={provider.base_url}"
         revector.call("versions", "add", "v1", "--encoder", spec)
-        gate = Gate(provider, free=len(provider.requests) + 2)
+        gate = Gate.after(provider, len(provider.requests) + 2)
         few = revector.with_options(REVECTOR_BATCH_SIZE="2")
         process = few.start("backfill", "run", "v1", "--json")
         try:
@@ -212,7 +212,7 @@ def test_pause_from_another_terminal(revector: Revector, connection: Connection)
     add_chunks(connection, TEXTS)
     with ProtocolServer() as provider:
         revector.call("versions", "add", "v1", "--encoder", f"openai:house-model?base_url={provider.base_url}")
-        gate = Gate(provider, free=len(provider.requests) + 1)
+        gate = Gate.after(provider, len(provider.requests) + 1)
         few = revector.with_options(REVECTOR_BATCH_SIZE="2")
         process = few.start("backfill", "run", "v1")
         try:

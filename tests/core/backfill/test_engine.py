@@ -84,7 +84,7 @@ def children() -> list[psutil.Process]:
 def test_a_killed_worker_is_replaced_and_nothing_is_lost_or_done_twice(
     database: Database, connection: Connection, provider: ProtocolServer, version: Version
 ) -> None:
-    gate = Gate(provider, free=len(provider.requests) + 5)
+    gate = Gate.after(provider, len(provider.requests) + 5)
     with engine(database, version, gate) as running:
         assert gate.reached.wait(60)
         (pid,) = pids(connection, version)
@@ -102,7 +102,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost_or_done_twice(
 def test_the_number_of_workers_follows_the_settings(
     database: Database, connection: Connection, provider: ProtocolServer, version: Version
 ) -> None:
-    gate = Gate(provider, free=len(provider.requests))
+    gate = Gate.after(provider, len(provider.requests))
     with engine(database, version, gate, workers=2) as running:
         eventually(lambda: len(pids(connection, version)) == 2)
         change_settings(connection, version, {"workers": 3})
@@ -169,7 +169,7 @@ def test_the_errors_of_an_encoder_reach_the_caller(
 def test_an_engine_that_stays_waits_through_a_pause_and_embeds_what_comes(
     database: Database, connection: Connection, provider: ProtocolServer, version: Version
 ) -> None:
-    gate = Gate(provider, free=len(provider.requests) + 3)
+    gate = Gate.after(provider, len(provider.requests) + 3)
     with engine(database, version, gate, stay=True) as running:
         assert gate.reached.wait(60)
         request_pause(connection, version)
@@ -208,7 +208,7 @@ def test_a_service_that_starts_again_leaves_a_paused_job_paused(
 def test_leaving_ends_the_workers_in_order(
     database: Database, connection: Connection, provider: ProtocolServer, version: Version
 ) -> None:
-    gate = Gate(provider, free=len(provider.requests) + 3)
+    gate = Gate.after(provider, len(provider.requests) + 3)
     with engine(database, version, gate) as running:
         assert gate.reached.wait(60)
         running.engine.leave("the engineer goes home")
