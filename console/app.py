@@ -8,6 +8,8 @@ import gc
 import os
 import signal
 import sys
+import threading
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from screens.cutover import CutoverPane
 
 _CLOCK_S = 1.0
+_LAST_S = 3.0
+"""What the screen has to end in after its terminal was closed."""
 
 
 def run_console(database: Database, settings: Settings, *, reader: Reader | None = None) -> None:
@@ -311,6 +315,8 @@ class RevectorApp(App[None], inherit_bindings=False):
 
     def _heed_signals(self) -> None:
         """A service manager's SIGTERM, and the SIGHUP of a terminal that is closed, end the console in order."""
+        if self.is_headless:
+            return  # whoever drives it ends it
         loop = asyncio.get_running_loop()
         # Elsewhere than in the main thread, and on a platform without them, signals are somebody else's.
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
@@ -318,14 +324,17 @@ class RevectorApp(App[None], inherit_bindings=False):
             loop.add_signal_handler(signal.SIGHUP, self._terminal_gone)
 
     def _terminal_gone(self) -> None:
-        """Nothing can be read from it or shown on it: whoever tries would end, or wait, before we have paused."""
-        if not self.is_headless:
-            silence, _never_written = os.pipe()
-            os.dup2(silence, 0)
-            nothing = os.open(os.devnull, os.O_WRONLY)
-            for stream in (1, 2):
-                os.dup2(nothing, stream)
-        self._pause_and_end(128 + signal.SIGHUP)
+        """Textual's threads fail at a terminal that is gone, and may block the screen's own: nobody waits for them."""
+
+        def end() -> None:
+            self.services.backfills.leave()
+            self.call_later(self._end, 128 + signal.SIGHUP)
+            time.sleep(_LAST_S)
+            os._exit(128 + signal.SIGHUP)
+
+        if not self._ending:
+            self._ending = True
+            threading.Thread(target=end, name="console-end", daemon=True).start()
 
     def on_unmount(self) -> None:
         """Nothing goes on reading, however the console ends."""

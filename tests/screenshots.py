@@ -13,6 +13,9 @@ from console.app import RevectorApp
 from console.context import Context
 from console.demo.story import prepare
 from core import cutover, embedded
+from core.backfill.job import change_settings
+from core.backfill.status import JobStatus
+from core.registry import get_version
 from screens.pane import Pane
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "screens"
@@ -34,6 +37,12 @@ def main() -> None:
             embedded.stop(home)
 
 
+def job(app: RevectorApp) -> JobStatus | None:
+    """The backfill of the demo's candidate."""
+    overview = app.situation.overview
+    return overview.jobs.get("demo-256") if overview else None
+
+
 async def take(own: Context) -> None:
     """The demo's story, with a picture at each stop."""
     app = RevectorApp(own.database, own.settings)
@@ -52,10 +61,18 @@ async def take(own: Context) -> None:
         await pilot.press("down")
         await until(lambda: app.selection == "demo-256")
         picture("versions")
-        await pilot.press("b", "r")
-        await until(lambda: app.situation.overview and app.situation.overview.jobs.get("demo-256"))
-        await until(lambda: not app.services.backfills.working)
+        await pilot.press("b")
+        # As slow, and in as many ranges, as a large collection.
+        app.services.backfills.prepare(
+            "demo-256", {"workers": "2", "batch_size": "32", "max_rate": "60", "max_spend_usd": "50"}
+        )
+        with mock.patch("core.backfill.job._RANGE_CHUNKS", 32):
+            await pilot.press("r")
+            await until(lambda: (found := job(app)) and found.done > 0.45 * found.total and found.eta_low_s)
         picture("backfill")
+        with own.session() as connection:
+            change_settings(connection, get_version(connection, "demo-256"), {"max_rate": "none"})
+        await until(lambda: (found := job(app)) and found.state == "done" and not app.services.backfills.working)
         await pilot.press("3")
         await until(lambda: app.tab == "3")
         await pilot.press("slash", *"run a command and get its output", "enter")

@@ -1,4 +1,4 @@
-"""Pictures of four tabs and of the settings of a backfill in both sizes, over a snapshot built by hand. `--snapshot-update` takes them anew."""
+"""Pictures of the tabs in both sizes, over a snapshot built by hand. `--snapshot-update` takes them anew."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def fixed_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     monkeypatch.setattr("screens.cutover.time_now", lambda: "14:02:11")
+    monkeypatch.setattr("screens.reader.Reading.age", lambda _reading: 0.0)
     yield
     monkeypatch.undo()
     time.tzset()
