@@ -6,7 +6,9 @@ import asyncio
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from console.app import RevectorApp
@@ -14,12 +16,13 @@ from console.context import Context
 from console.demo.story import prepare
 from core import cutover, embedded
 from core.backfill.job import change_settings
-from core.backfill.status import JobStatus
+from core.backfill.status import JobDetail, JobStatus, job_detail
 from core.registry import get_version
 from screens.pane import Pane
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "screens"
 SIZE = (120, 36)
+_SOMEBODY = "ada@ops"
 
 
 def main() -> None:
@@ -29,12 +32,28 @@ def main() -> None:
         home = Path(folder)
         try:
             # Names of people and machines do not belong into pictures.
-            with mock.patch("core.database.client_name", return_value="ada@ops"):
+            with (
+                mock.patch("core.database.client_name", return_value=_SOMEBODY),
+                mock.patch("screens.progress.client_name", return_value=_SOMEBODY),
+                mock.patch("screens.jobreader.job_detail", _of_somebody),
+            ):
                 own = Context(flags={"home": home, "label": "search-eu"})
                 prepare(own)
                 asyncio.run(take(own))
         finally:
             embedded.stop(home)
+
+
+def _of_somebody(*arguments: Any, **more: Any) -> JobDetail | None:
+    """The detail of a job; its workers are processes of their own, which say who really runs them."""
+    detail = job_detail(*arguments, **more)
+    if detail is None:
+        return None
+    return replace(
+        detail,
+        workers=tuple(replace(worker, client=_SOMEBODY) for worker in detail.workers),
+        transitions=tuple(replace(change, client=_SOMEBODY) for change in detail.transitions),
+    )
 
 
 def job(app: RevectorApp) -> JobStatus | None:
