@@ -316,7 +316,10 @@ class OpenAIEncoder:
         status = error.status_code
         if status in (400, 413, 422) or _is_too_large(error):
             # About these texts or settings, not about the server: a smaller batch may well pass.
-            return EncoderError(f"{self.name} refused the request with {reason}")
+            return EncoderError(
+                f"{self.name} refused the request with {reason}",
+                "Look at the texts, and at the settings in its spec.",
+            )
         remedy = {
             401: f"Look at the key in the environment variable {self._key_env}.",
             403: f"The key in {self._key_env} may not use this model.",

@@ -1,4 +1,4 @@
-"""Pictures of the tabs in both sizes, over a snapshot built by hand. `--snapshot-update` takes them anew."""
+"""Pictures of the tabs in both sizes, over a snapshot built by hand."""
 
 from __future__ import annotations
 

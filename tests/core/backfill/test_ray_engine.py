@@ -169,7 +169,7 @@ def spread_chunks(connection: Connection, ranges: int, chunks: int) -> dict[int,
     """Chunks with ids so far apart that each group is a range of its own, for a worker of its own."""
     texts = {}
     for place in range(ranges):
-        connection.execute("SELECT setval('document_chunks_id_seq', %s)", [place * 10_000 + 1])
+        connection.execute("SELECT setval('document_chunks_id_seq', %s)", [place * 20_000 + 1])
         group = [f"text number {n} of group {place}" for n in range(chunks)]
         texts.update(zip(add_chunks(connection, group), group, strict=True))
     return texts
@@ -274,13 +274,17 @@ def test_a_worker_that_dies_again_and_again_ends_the_run_with_the_reason(
     assert workers(connection, version) == 0
 
 
+def asked_for(provider: Provider, group: str) -> bool:
+    return any(text.endswith(group) for request in provider.batches for text in request.inputs)
+
+
 def test_a_pause_ends_the_run_and_a_dead_worker_does_not_undo_it(
     database: Database, connection: Connection, cluster: RayCluster, provider: Provider
 ) -> None:
     texts = spread_chunks(connection, 2, 20)
     version = provider.version(connection)
     running = Running(database, version, cluster.address)
-    until(lambda: len(provider.batches) >= 2)
+    until(lambda: all(asked_for(provider, group) for group in ("group 0", "group 1")))  # a range of each worker
     request_pause(connection, version)
     end(cluster.workers()[0])  # a new worker would take the job up again
     until(lambda: workers(connection, version) == 1)
