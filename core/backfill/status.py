@@ -71,7 +71,7 @@ class WorkerState:
 
 @dataclass(frozen=True)
 class Cell:
-    """Neighbouring ranges of chunk ids, for a map: how many there are, how many of them done and at work."""
+    """Neighbouring ranges of chunk ids, or a part of one, for a map: how many, and how many done and at work."""
 
     first_chunk_id: int
     last_chunk_id: int
@@ -236,17 +236,28 @@ def workers(connection: Connection, job: Job, *, limit: int = 50) -> list[Worker
 
 
 def range_map(connection: Connection, version: Version, job: Job, *, cells: int) -> list[Cell]:
-    """The job's ranges in order, gathered into at most `cells` cells."""
+    """The job's ranges in order, gathered into at most `cells` cells, or divided when they are few."""
     with connection.cursor(row_factory=class_row(Cell)) as cursor:
         return cursor.execute(
             """
-            WITH numbered AS (
-                SELECT *, row_number() OVER (ORDER BY id) - 1 AS n, count(*) OVER () AS all_of_them
-                FROM backfill_ranges WHERE job_id = %(job)s),
+            WITH every AS (
+                SELECT *, count(*) OVER () AS ranges FROM backfill_ranges WHERE job_id = %(job)s),
+            parts AS (  -- where there are fewer ranges than cells, a range is several
+                SELECT first_chunk_id + width * part / parts AS first_chunk_id,
+                       first_chunk_id + width * (part + 1) / parts - 1 AS last_chunk_id,
+                       state, lease_until, cursor
+                FROM every, LATERAL (SELECT last_chunk_id - first_chunk_id + 1 AS width,
+                                            greatest(1, %(cells)s / ranges) AS parts) AS size,
+                     generate_series(0, parts - 1) AS part),
+            numbered AS (
+                SELECT *, row_number() OVER (ORDER BY first_chunk_id) - 1 AS n, count(*) OVER () AS all_of_them
+                FROM parts WHERE last_chunk_id >= first_chunk_id),
             gathered AS (
                 SELECT min(first_chunk_id) AS first_chunk_id, max(last_chunk_id) AS last_chunk_id,
-                       count(*) AS ranges, count(*) FILTER (WHERE state = 'done') AS finished,
-                       count(*) FILTER (WHERE state = 'leased' AND lease_until > now()) AS running
+                       count(*) AS ranges,
+                       count(*) FILTER (WHERE state = 'done' OR cursor >= last_chunk_id) AS finished,
+                       count(*) FILTER (WHERE state = 'leased' AND lease_until > now()
+                                          AND cursor < last_chunk_id AND cursor + 1 >= first_chunk_id) AS running
                 FROM numbered
                 GROUP BY n * least(%(cells)s, all_of_them) / all_of_them)
             SELECT g.*, (SELECT count(*) FROM dead_letters d

@@ -242,6 +242,11 @@ def test_the_detail_shows_workers_ranges_proofs_and_transitions(
         assert [cell.finished for cell in detail.cells] == [1, 0, 0, 0, 0]
         assert [cell.failed for cell in detail.cells] == [0, 0, 0, 1, 0]
         assert detail.cells[0].running == 1
+        few = job_detail(connection, version, cells=24)
+        assert few is not None
+        assert [cell.ranges for cell in few.cells] == [1] * 20  # two parts of each of the ten ranges
+        assert [cell.finished for cell in few.cells] == [1, 1, 1] + [0] * 17
+        assert few.cells[3].running == 1
         (worker,) = detail.workers
         assert (worker.alive, worker.engine) == (True, "local")
         assert detail.proofs == ()
