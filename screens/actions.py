@@ -200,6 +200,8 @@ ACTIONS: tuple[Action, ...] = (
            dangerous=True, button=True),
     Action("set", ("s",), "settings", "The settings of the backfill: batch size, workers, rate, limits, spend cap.",
            "open_settings", "2", _has_encoder, dangerous=True, button=True),
+    Action("plan", ("P",), "plan", "What the backfill will take: chunks, tokens, cost, time, disk; and what would make "
+           "it fail.", "plan", "2", _has_encoder),
     Action("more-workers", ("plus", "equals_sign"), "worker", "One more worker for each run of the backfill.",
            "more_workers", "2", _has_job, dangerous=True),
     Action("fewer-workers", ("minus",), "worker", "One worker less for each run of the backfill.",

@@ -18,6 +18,7 @@ from screens.text import chunks, printable
 from screens.theme import BAD, GOOD
 
 if TYPE_CHECKING:
+    from core.backfill.plan import Plan
     from core.database import Connection
     from screens.jobsettings import SettingsDialog
 
@@ -55,11 +56,54 @@ class Steering(Pane):
             if elsewhere:
                 self.done("The process that stays with this backfill goes on with it.")
             else:
+                self._ask_for_money(version)
+
+        self._ask(resume, resumed)
+
+    def _ask_for_money(self, version: Version) -> None:
+        from screens.confirm import Confirm, Question
+        from screens.planning import read_cost
+
+        key = version.version_key
+
+        def start(agreed: object) -> None:
+            if agreed:
                 self.say(Text())
                 self.services.backfills.start(version)
                 self.post_message(self.Changed(database=True))
 
-        self._ask(resume, resumed)
+        def priced(cost: str | None) -> None:
+            if cost is None:
+                start(True)
+                return
+            question = Question(
+                title="Spend money on a backfill",
+                database=self.services.database,
+                settings=self.services.settings,
+                lines=(("version", key), ("encoder", version.encoder_name), ("cost", cost)),
+                key=key,
+                verb="Run the backfill",
+            )
+            self.app.push_screen(Confirm(question), start)
+
+        in_background(self, "request", lambda _tell: read_cost(self.services, version), priced, self.refuse)
+
+    def plan(self) -> None:
+        """What the backfill will take, and what would make it fail, on a page."""
+        from screens.planning import plan_page, read_plan
+        from screens.reading import Page
+
+        version = self.version
+        if version is None:
+            return
+        key = version.version_key
+        self.say(Text(f"planning the backfill of {printable(key)} …"))
+
+        def shown(plan: Plan) -> None:
+            self.say(Text())
+            self.app.push_screen(Page(f"plan of the backfill of {key}", plan_page(plan)))
+
+        in_background(self, "plan", lambda _tell: read_plan(self.services, version), shown, self.refuse)
 
     def pause(self) -> None:
         """Ask for a pause; the workers follow within a second or two, wherever they run."""

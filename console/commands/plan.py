@@ -12,8 +12,6 @@ from console.context import answer, context_of, counted, note, open_aloud, plain
 from console.progress import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rich.console import Console
 
     from core.backfill.plan import Plan
@@ -145,10 +143,12 @@ def plan_document(plan: Plan) -> dict[str, Any]:
 def _show(console: Console, plan: Plan, version: Version) -> None:
     from rich.table import Column
 
+    from screens.plantext import plan_figures
+
     column = f"{version.storage}({version.dimensions})"
     console.print(plain(f"{plan.version_key}: {plan.encoder}, {column}, {version.distance_metric}"))
     console.print()
-    print_rows(console, _figures(plan), "", Column(overflow="fold"), header=False)
+    print_rows(console, plan_figures(plan), "", Column(overflow="fold"), header=False)
     console.print()
     rows = []
     for finding in plan.findings:
@@ -164,81 +164,3 @@ def _show(console: Console, plan: Plan, version: Version) -> None:
         else f"{counted(failed, 'finding')} would make it fail."
     )
     console.print(plain(verdict))
-
-
-def _figures(plan: Plan) -> Iterator[tuple[str, str]]:
-    from screens.text import size
-
-    demand, storage = plan.demand, plan.storage
-    missing = f"{demand.to_embed:,} of {demand.chunks:,} to be embedded"
-    if demand.repeated.estimate:
-        count = f"{'' if demand.exact else 'about '}{demand.repeated.estimate:,.0f}"
-        missing += f"; {count} {'takes' if count == '1' else 'take'} the vector of another with the same text"
-    yield "chunks", missing
-    yield "text", _text(plan)
-    yield "cost", _cost(plan)
-    yield "time", _time(plan)
-    if plan.probe is not None and plan.probe.encode is not None:
-        yield "", _measured(plan)
-    yield (
-        "disk",
-        f"table {size(storage.table)}, primary key {size(storage.primary_key)}, index {size(storage.index)}",
-    )
-    free = "unknown from here" if storage.free is None else f"{size(storage.free)} free"
-    yield "", f"{size(storage.wal)} of WAL to be written; {size(storage.needed)} needed at once, {free}"
-    yield "memory", f"{size(storage.index_memory)} of maintenance_work_mem to build the index"
-
-
-def _text(plan: Plan) -> str:
-    from core.backfill.plan import short_number
-
-    demand = plan.demand
-    if demand.characters is None:
-        return "unknown: no chunk could be drawn"
-    parts = []
-    for found, thing in ((demand.tokens, "tokens"), (demand.characters, "characters")):
-        if found is not None:
-            spread = "" if demand.exact else f" ({short_number(found.low)}–{short_number(found.high)})"
-            parts.append(f"{short_number(found.estimate)} {thing}{spread}")
-    by = "counted" if demand.exact else f"from {counted(demand.sampled, 'sampled chunk')}"
-    return f"{', '.join(parts)}; {by}"
-
-
-def _cost(plan: Plan) -> str:
-    from core.backfill.plan import dollars
-
-    if plan.price == 0:
-        return "none: the encoder runs here, or its price is 0"
-    if plan.price is None:
-        return "unknown: nobody said the encoder's price"
-    if plan.cost_usd is None:
-        return f"unknown, at ${plan.price:g} per million tokens"
-    return f"{dollars(plan.cost_usd)} at ${plan.price:g} per million tokens"
-
-
-def _time(plan: Plan) -> str:
-    from screens.text import duration
-
-    if plan.seconds is None or plan.one_worker is None:
-        return "unknown: nothing was measured"
-    if plan.demand.to_embed == 0:
-        return "nothing to do"
-
-    def shown(found: Estimate, workers: int) -> str:
-        spread = f"{duration(found.estimate)} ({duration(found.low)} – {duration(found.high)})"
-        return f"{spread} with {counted(workers, 'worker')}"
-
-    both = shown(plan.one_worker, 1)
-    if plan.workers > 1:
-        both += f", {shown(plan.seconds, plan.workers)}"
-    return f"{both}; the index comes after it"
-
-
-def _measured(plan: Plan) -> str:
-    probe = plan.probe
-    if probe is None or probe.encode is None:
-        return ""
-    at_once = f"{counted(probe.parallel, 'request')} at once" if probe.parallel > 1 else "one at a time"
-    parts = [f"{probe.encode.estimate:,.0f} chunks/s encoded in batches of {probe.batch_size}, {at_once}"]
-    parts += [f"{rate:,.0f} {done}" for rate, done in ((probe.read, "read"), (probe.write, "written")) if rate]
-    return ", ".join(parts)

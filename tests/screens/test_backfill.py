@@ -80,7 +80,7 @@ def provider() -> Iterator[ProtocolServer]:
 def served(own_library: Database, provider: ProtocolServer) -> Database:
     """`demo-new` has no vectors yet, and the provider's model."""
     with own_library.session("test") as connection:
-        add(connection, "demo-new", f"openai:house-model?base_url={provider.base_url}")
+        add(connection, "demo-new", f"openai:house-model?price=0&base_url={provider.base_url}")
     return own_library
 
 
@@ -130,7 +130,7 @@ async def test_a_backfill_runs_here_and_its_index_after_it(candidate: Database, 
         await pilot.press("r")
         await until_shown(pilot, "─  done", "16 of 16 done", "100.0 %", "nothing missing")
         await until(pilot, lambda: not app.services.backfills.working, "all is done")
-        await until_shown(pilot, "Compare it with the active one", "1 done")
+        await until_shown(pilot, "Compare it with the active one", "16 done")
         await pilot.press("l")
         await until_shown(pilot, "changes of state", "running → proving", "proving → done", "nothing missing")
     with candidate.session("test") as connection:
@@ -287,12 +287,12 @@ async def test_the_map_shows_what_is_done_running_failed_and_waiting(
             await until_shown(pilot, "No range of chunks has been planned yet.")
             await pilot.press("r")
             await until(pilot, gate.reached.is_set, "a text is held")
-            await until_shown(pilot, "21 of 176 done", "1 failed", "map of 44 ranges", "1 failed chunk")
+            await until_shown(pilot, "21 of 176 done", "1 failed", "map of the chunk ids in 176 parts", "1 failed chunk")
             assert pane.detail is not None
             signs = "".join(map(rangemap.sign, pane.detail.cells))
-            assert re.fullmatch("✗████»+·+", signs), signs
+            assert re.fullmatch("█✗█{20}[»·]+", signs), signs
             width, height = pane.query_one(RangeMap).content_size
-            assert drawn(pane.detail.cells, width, height - 2)[0].plain.startswith("1✗")
+            assert "✗" in drawn(pane.detail.cells, width, height - 2)[0].plain
             assert "█" * 8 in shown(app)
             await pilot.press("m")
             assert not pane.tight, "all parts are there beside each other"
@@ -304,7 +304,7 @@ async def test_the_map_shows_what_is_done_running_failed_and_waiting(
                 await until_shown(pilot, part)
             gate.open()
             await pilot.press("m")
-            await until_shown(pilot, "─  failed", "[map]", "█ 44 done")
+            await until_shown(pilot, "─  failed", "[map]", "█ 176 done")
             await until(pilot, lambda: not app.services.backfills.working, "all is done")
     finally:
         gate.open()
@@ -480,7 +480,7 @@ async def test_a_read_only_console_steers_nothing(served: Database, gate: Gate) 
     with elsewhere(served):
         async with app.run_test(size=LARGE) as pilot:
             await go_to_candidate(pilot, app)
-            await until_shown(pilot, "─  running elsewhere", "READ ONLY", "workers: 1 alive", "map of 1 range")
+            await until_shown(pilot, "─  running elsewhere", "READ ONLY", "workers: 1 alive", "map of the chunk ids")
             for words in ("r run", "p pause", "x cancel", "s settings", "+ worker", "- worker"):
                 assert words not in shown(app)
             await pilot.press("s", "p", "plus", "x", "r", "t", "w")
@@ -567,3 +567,44 @@ async def test_buttons_have_room_in_eighty_columns(refusing: ProtocolServer, ser
                     assert widget.region.bottom <= 23
         finally:
             gate.open()
+
+
+@pytest.mark.parametrize("size", [LARGE, SMALL])
+async def test_a_plan_says_what_it_will_take(candidate: Database, size: tuple[int, int]) -> None:
+    app = console(candidate)
+    async with app.run_test(size=size) as pilot:
+        await go_to_candidate(pilot, app)
+        await pilot.press("P")
+        await until_shown(
+            pilot, "plan of the backfill of demo-new", "16 of 16 to be embedded", "none: the encoder runs here"
+        )
+        await pilot.press("escape")
+        await until_gone(pilot, "plan of the backfill")
+    assert state_of(candidate) == "none"
+
+
+async def test_a_backfill_that_costs_money_asks_before_it_spends(
+    own_library: Database, provider: ProtocolServer
+) -> None:
+    with own_library.session("test") as connection:
+        add(connection, "demo-new", f"openai:text-embedding-3-small?base_url={provider.base_url}")
+    asked = len(provider.requests)
+    app = console(own_library)
+    async with app.run_test(size=SMALL) as pilot:
+        await go_to_candidate(pilot, app)
+        await pilot.press("r")
+        await until_shown(
+            pilot, "Spend money on a backfill", "at $0.02 per million", "type the version key demo-new"
+        )
+        await pilot.press("escape")
+        await until_gone(pilot, "Spend money")
+        assert state_of(own_library) == "none"
+        assert len(provider.requests) == asked
+        await pilot.press("r")
+        await until_shown(pilot, "Spend money on a backfill")
+        await pilot.press("tab")
+        await type_text(pilot, "demo-new")
+        await pilot.press("enter")
+        await until_shown(pilot, "16 of 16 done")
+        await until(pilot, lambda: not app.services.backfills.working, "all is done")
+    assert len(provider.requests) > asked

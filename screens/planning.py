@@ -1,0 +1,86 @@
+"""Before a backfill starts, on tab 2: its plan on a page, and what it costs before it spends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from core.errors import RevectorError
+from core.registry import Version
+from screens.facts import facts
+from screens.pane import Services
+from screens.text import printable
+from screens.theme import BAD, CAUTION, GOOD
+
+if TYPE_CHECKING:
+    from core.backfill.plan import Plan
+    from core.encoders import Encoder
+
+_MARKS = {"pass": ("✓", GOOD), "warn": ("!", CAUTION), "fail": ("✗", BAD)}
+
+
+def read_plan(services: Services, version: Version) -> Plan:
+    """Make the plan. The probe is left out where it would cost something: the command line offers it."""
+    from core.backfill.plan import make_plan
+    from core.backfill.probe import PROBE_TEXTS
+
+    encoder = _open(version)
+    try:
+        free = not isinstance(encoder, RevectorError) and encoder.price == 0
+        with services.connections.writing() as connection:
+            return make_plan(
+                connection,
+                version,
+                encoder,
+                services.settings,
+                workers=services.backfills.prepared(version.version_key).workers,
+                probe_texts=PROBE_TEXTS if free else 0,
+            )
+    finally:
+        if not isinstance(encoder, RevectorError):
+            encoder.close()
+
+
+def read_cost(services: Services, version: Version) -> str | None:
+    """What a backfill that begins will cost, in words; None when it costs nothing, or goes on with one begun."""
+    from core.backfill.job import find_job
+    from core.backfill.plan import confirm_cost
+    from core.encoders import runs_here
+    from core.retrieval import open_version_encoder
+
+    if not version.encoder_spec or runs_here(version.encoder_spec):
+        return None
+    with services.connections.reading() as connection:
+        job = find_job(connection, version)
+        if job is not None and job.state not in ("done", "failed", "cancelled"):
+            return None
+        encoder = open_version_encoder(version)
+        try:
+            return confirm_cost(connection, version, encoder)
+        finally:
+            encoder.close()
+
+
+def _open(version: Version) -> Encoder | RevectorError:
+    from core.retrieval import open_version_encoder
+
+    try:
+        return open_version_encoder(version)
+    except RevectorError as error:
+        return error
+
+
+def plan_page(plan: Plan) -> RenderableType:
+    """The figures, and below them what was found."""
+    from screens.plantext import plan_figures
+
+    found = Text()
+    for finding in plan.findings:
+        mark, colour = _MARKS[finding.verdict]
+        found.append(f"{mark} {finding.name}: ", colour)
+        found.append(printable(finding.detail) + "\n")
+        if finding.remedy:
+            found.append(f"  {printable(finding.remedy)}\n", "dim")
+    return Group(facts([(name, printable(words)) for name, words in plan_figures(plan)]), Text(), found)
