@@ -287,7 +287,7 @@ async def test_the_map_shows_what_is_done_running_failed_and_waiting(
             await until_shown(pilot, "No range of chunks has been planned yet.")
             await pilot.press("r")
             await until(pilot, gate.reached.is_set, "a text is held")
-            await until_shown(pilot, "21 of 176 done", "1 failed", "map of the chunk ids in 176 parts", "1 failed chunk")
+            await until_shown(pilot, "21 of 176 done", "1 failed", "the chunk ids in 176 parts", "1 failed chunk")
             assert pane.detail is not None
             signs = "".join(map(rangemap.sign, pane.detail.cells))
             assert re.fullmatch("█✗█{20}[»·]+", signs), signs
