@@ -480,7 +480,9 @@ async def test_a_read_only_console_steers_nothing(served: Database, gate: Gate) 
     with elsewhere(served):
         async with app.run_test(size=LARGE) as pilot:
             await go_to_candidate(pilot, app)
-            await until_shown(pilot, "─  running elsewhere", "READ ONLY", "workers: 1 alive", "map of the chunk ids")
+            await until_shown(
+                pilot, "─  running elsewhere", "READ ONLY", "workers: 1 alive", "map of the chunk ids"
+            )
             for words in ("r run", "p pause", "x cancel", "s settings", "+ worker", "- worker"):
                 assert words not in shown(app)
             await pilot.press("s", "p", "plus", "x", "r", "t", "w")
