@@ -43,7 +43,9 @@ class RangeMap(Widget):
             ranges = sum(cell.ranges for cell in cells)
             each = -(-ranges // len(cells)) if cells else 1
             scale = f", a sign for {each:,} of them" if each > 1 else ""
-            self.border_title = Content(f" map of the chunk ids in {ranges:,} part{'s' if ranges != 1 else ''}{scale} ")
+            self.border_title = Content(
+                f" map of the chunk ids in {ranges:,} part{'s' if ranges != 1 else ''}{scale} "
+            )
             self.refresh()
 
     def render(self) -> Text:
