@@ -181,7 +181,7 @@ def test_a_console_that_is_ended_pauses_what_runs_in_it(
     with ProtocolServer() as provider:
         key = f"demo-{how}"
         with library.session("test") as connection:
-            add(connection, key, f"openai:house-model?base_url={provider.base_url}")
+            add(connection, key, f"openai:house-model?price=0&base_url={provider.base_url}")
         gate = Gate(provider, lambda _text: True)
         terminal = Terminal(folder, SMALL, command, REVECTOR_BATCH_SIZE="4")
         try:

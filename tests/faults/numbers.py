@@ -29,7 +29,7 @@ class Numbers:
     blown_fuses: int = 12
     trapped: int = 1
     provider_chunks: int = 160
-    run_chunks: int = 6_000
+    run_chunks: int = 24_000
     chunks: int = 4_000
     patience_s: float = 60.0
     """Until something that is waited for counts as never coming: a guard against hanging, not a measure of speed."""

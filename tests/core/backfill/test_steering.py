@@ -101,7 +101,8 @@ def test_pausing_what_nobody_works_on_is_a_pause_at_once(database: Database, con
 
 
 def test_batch_size_and_rate_change_while_it_runs(database: Database, connection: Connection) -> None:
-    add_chunks(connection, TEXTS)
+    texts = [f"text number {n}" for n in range(2_000)]  # enough to be still at work at the next heartbeat
+    add_chunks(connection, texts)
     version, encoder = add(connection, "v1"), Steps()
     sizes: list[int] = []
     encode = encoder.encode_documents
@@ -113,13 +114,15 @@ def test_batch_size_and_rate_change_while_it_runs(database: Database, connection
         eventually(lambda: (found := job_detail(connection, version)) and found.workers[0].batch_size == 7)
         eventually(lambda: (encoder.step(), 7 in sizes)[1])
         change_settings(connection, version, {"max_rate": 0.001})
-        encoder.open()
-        eventually(lambda: job_status(connection, version).throttle == "max_rate 0.001 chunks/s")
+        eventually(
+            lambda: (encoder.step(), job_status(connection, version).throttle == "max_rate 0.001 chunks/s")[1]
+        )
         assert job_status(connection, version).pending > 0
+        encoder.open()
         change_settings(connection, version, {"max_rate": "none"})
         ended(connection, version, "done")
     assert sizes[0] == 2
-    assert len(set(encoder.seen)) == len(encoder.seen) == len(TEXTS)
+    assert len(set(encoder.seen)) == len(encoder.seen) == len(texts)
 
 
 def test_the_spend_cap_is_never_overrun(database: Database, connection: Connection) -> None:
