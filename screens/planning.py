@@ -45,22 +45,10 @@ def read_plan(services: Services, version: Version) -> Plan:
 
 def read_cost(services: Services, version: Version) -> str | None:
     """What a backfill that begins will cost, in words; None when it costs nothing, or goes on with one begun."""
-    from core.backfill.job import find_job
-    from core.backfill.plan import confirm_cost
-    from core.encoders import runs_here
-    from core.retrieval import open_version_encoder
+    from core.backfill.plan import cost_to_begin
 
-    if not version.encoder_spec or runs_here(version.encoder_spec):
-        return None
     with services.connections.reading() as connection:
-        job = find_job(connection, version)
-        if job is not None and job.state not in ("done", "failed", "cancelled"):
-            return None
-        encoder = open_version_encoder(version)
-        try:
-            return confirm_cost(connection, version, encoder)
-        finally:
-            encoder.close()
+        return cost_to_begin(connection, version)
 
 
 def _open(version: Version) -> Encoder | RevectorError:

@@ -28,24 +28,11 @@ def confirm_cost(own: Context, key: str, *, yes: bool) -> None:
     """
     if not sys.stderr.isatty():
         return
-    from core.backfill import plan
-    from core.backfill.job import find_job
-    from core.encoders import runs_here
+    from core.backfill.plan import cost_to_begin
     from core.registry import get_version
-    from core.retrieval import open_version_encoder
 
     with own.session(changes=True) as connection:
-        version = get_version(connection, key)
-        job = find_job(connection, version)
-        if runs_here(version.encoder_spec) or (
-            job is not None and job.state not in ("done", "failed", "cancelled")
-        ):
-            return
-        encoder = open_version_encoder(version, open_aloud)
-        try:
-            cost = plan.confirm_cost(connection, version, encoder)
-        finally:
-            encoder.close()
+        cost = cost_to_begin(connection, get_version(connection, key), open_aloud)
     if cost is None:
         return
     note(cost)

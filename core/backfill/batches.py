@@ -148,7 +148,7 @@ def read_outbox(
             WITH taken AS (
                 UPDATE chunk_outbox o
                 SET leased_until = now() + %(lease)s * interval '1 second', lease_worker = %(worker)s
-                FROM (SELECT q.chunk_id, q.bytes FROM (
+                FROM (SELECT q.chunk_id FROM (
                           SELECT f.chunk_id, octet_length(c.content) AS own,
                                  sum(octet_length(c.content))
                                      OVER (ORDER BY f.chunk_id ROWS UNBOUNDED PRECEDING) AS bytes

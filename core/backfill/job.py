@@ -33,6 +33,7 @@ MOVES: dict[str, frozenset[str]] = {
 }
 
 AT_WORK = ("running", "pausing", "proving")
+ENDED = ("done", "failed", "cancelled")
 
 _RANGE_CHUNKS = 16_384
 _MOST_RANGES = 20_000

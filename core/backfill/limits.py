@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from core.backfill.footprint import is_local
 from core.backfill.hours import closed_until
 from core.backfill.settings import JobSettings
 from core.database import Connection, fetch_one
@@ -253,8 +254,7 @@ def _sees_all(connection: Connection) -> bool:
 
 def _data_folder(connection: Connection) -> Path | None:
     """The server's data folder when it is on this machine."""
-    host = connection.info.host
-    if not (host.startswith(("/", "@")) or host in ("", "localhost", "127.0.0.1", "::1")):
+    if not is_local(connection):
         return None
     row = connection.execute("SELECT current_setting('data_directory', true)").fetchone()
     folder = Path(row[0]) if row and row[0] else None

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 
 from core.backfill.findings import Finding, Situation, find
 from core.backfill.footprint import Storage, estimate_storage
+from core.backfill.job import ENDED, find_job
 from core.backfill.probe import PROBE_TEXTS, Offer, Probe, make_offer, run_probe, usable_cores
 from core.backfill.sample import SAMPLE, Demand, Estimate, measure_demand, reading
+from core.encoders import runs_here
 from core.errors import RevectorError, UnreachableError, UsageError
+from core.retrieval import open_version_encoder
 
 if TYPE_CHECKING:
     from core.database import Connection, Progress
@@ -131,6 +134,25 @@ def cost_of(demand: Demand, price: float | None) -> Estimate | None:
     if price is None or demand.tokens is None:
         return None
     return demand.tokens.times(price / 1e6)
+
+
+def cost_to_begin(
+    connection: Connection, version: Version, opener: Callable[[str], Encoder] | None = None
+) -> str | None:
+    """What `confirm_cost` says of a backfill that begins; None also for one that goes on, and without a provider.
+
+    The encoder is opened, by `opener` if one is given, only where it may cost something.
+    """
+    if version.encoder_spec and runs_here(version.encoder_spec):
+        return None
+    job = find_job(connection, version)
+    if job is not None and job.state not in ENDED:
+        return None
+    encoder = open_version_encoder(version, opener)
+    try:
+        return confirm_cost(connection, version, encoder)
+    finally:
+        encoder.close()
 
 
 def confirm_cost(connection: Connection, version: Version, encoder: Encoder) -> str | None:

@@ -193,10 +193,6 @@ class Worker:
         if count_workers(connection, job.id):
             return
         connection.execute(
-            "UPDATE chunk_outbox SET leased_until = NULL WHERE embedding_version_id = %s AND leased_until > now()",
-            [self._version.id],
-        )
-        connection.execute(
             """
             UPDATE backfill_jobs
             SET state = CASE WHEN state = 'pausing' THEN 'paused'
