@@ -76,6 +76,19 @@ class DocumentChunk(Base):
     )
 
 
+class RepeatedText(Base):
+    """A text that stood in several chunks at once: filled by a trigger on document_chunks, never emptied.
+
+    Only for these does a backfill look for a chunk whose vector it can take.
+    """
+
+    __tablename__ = "repeated_texts"
+    __table_args__ = (Index(None, "content_sha256", postgresql_using="hash"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    content_sha256: Mapped[bytes]
+
+
 class EmbeddingVersion(Base):
     """An encoder at one revision, and the vectors it made. At most one is active: it answers users."""
 

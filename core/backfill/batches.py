@@ -89,8 +89,9 @@ def lease_range(connection: Connection, job_id: int, worker_id: int, lease_s: fl
 
 
 _SAME_TEXT = sql.SQL(
-    """(SELECT e.chunk_id FROM document_chunks o JOIN {table} e ON e.chunk_id = o.id
-        WHERE o.content_sha256 = c.content_sha256 AND o.id <> c.id LIMIT 1)"""
+    """CASE WHEN EXISTS (SELECT FROM repeated_texts r WHERE r.content_sha256 = c.content_sha256) THEN
+       (SELECT e.chunk_id FROM document_chunks o JOIN {table} e ON e.chunk_id = o.id
+        WHERE o.content_sha256 = c.content_sha256 AND o.id <> c.id LIMIT 1) END"""
 )
 """A chunk with the same text that has its vector already: it is not paid for again."""
 

@@ -11,6 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from core.chunks import content_sha256
 from core.database import Connection, Database, require_schema
 from core.errors import RefusedError, UnreachableError
 from core.migrations import alembic_config, upgrade
@@ -137,7 +138,7 @@ def test_a_collection_of_the_first_revision_is_brought_up_with_its_rows(empty_da
     with empty_database.connect("test") as connection:
         version = connection.execute(PATTERN_REGISTER.replace(";", " RETURNING id")).fetchone()[0]  # type: ignore[index]
         connection.execute("UPDATE embedding_versions SET state = 'backfilling'")
-        add_chunks(connection, NUMBERS)
+        add_chunks(connection, [*NUMBERS, NUMBERS[3]])
         connection.execute(
             "INSERT INTO backfill_jobs (embedding_version_id, state, total) VALUES (%s, 'paused', 16)", [version]
         )
@@ -145,7 +146,9 @@ def test_a_collection_of_the_first_revision_is_brought_up_with_its_rows(empty_da
         waiting = connection.execute(
             "SELECT sum(delta)::int FROM row_counts WHERE scope = %s", [-version]
         ).fetchone()
-        assert waiting == (len(NUMBERS),)
+        assert waiting == (len(NUMBERS) + 1,)
+        repeated = connection.execute("SELECT content_sha256 FROM repeated_texts").fetchall()
+        assert repeated == [(content_sha256(NUMBERS[3]),)]
         connection.execute("UPDATE backfill_jobs SET state = 'running'")
         log = connection.execute("SELECT from_state, to_state FROM backfill_transitions").fetchall()
         assert log == [("paused", "running")]
@@ -288,6 +291,36 @@ def test_deleted_chunks_leave_every_version_before_and_after_the_proof(
         "SELECT embedding_version_id, count(*) FROM chunk_embeddings GROUP BY 1 ORDER BY 1"
     ).fetchall()
     assert rows == [(proven.id, len(ids) - 4), (unproven.id, len(ids) - 4)]
+
+
+def test_a_text_that_comes_again_is_known_as_repeated(connection: Connection) -> None:
+    add_chunks(connection, ["one", "two", "two", "three"])
+    add_chunks(connection, ["three", "four"])
+    add_chunks(connection, ["three", "two"])
+    rows = connection.execute("SELECT content_sha256 FROM repeated_texts ORDER BY id").fetchall()
+    assert rows == [(content_sha256("two"),), (content_sha256("three"),)]
+    connection.execute(
+        """
+        INSERT INTO document_chunks (semantic_key, document_id, chunk_no, content, content_sha256)
+        SELECT 'key-' || n, gen_random_uuid(), n, 'five', sha256('five') FROM generate_series(1, 3) AS n
+        """
+    )
+    assert connection.execute("SELECT content_sha256 FROM repeated_texts ORDER BY id").fetchall() == [
+        *rows,
+        (content_sha256("five"),),
+    ]
+
+
+def test_writers_of_the_same_texts_do_not_wait_for_each_other(database: Database, connection: Connection) -> None:
+    add_chunks(connection, ["one", "two"])
+    with database.connect("test") as other:
+        other.execute("SET lock_timeout = '5s'")
+        with connection.transaction(), other.transaction():
+            add_chunks(connection, ["one"])
+            add_chunks(other, ["two", "one"])
+            add_chunks(connection, ["two"])
+    found = connection.execute("SELECT count(DISTINCT content_sha256) FROM repeated_texts").fetchone()
+    assert found == (2,)
 
 
 def test_new_chunks_reach_live_versions_only(database: Database, connection: Connection) -> None:
