@@ -21,7 +21,7 @@ from core.database import Connection, Database
 from core.encoders import open_encoder
 from core.errors import RefusedError
 from core.evaluation.compare import SegmentResult, compare_versions
-from core.evaluation.queries import QuerySet, read_beir
+from core.evaluation.formats import JudgedQueries, read_beir
 from core.registry import (
     add_version,
     chunk_count,
@@ -42,7 +42,7 @@ QUERY = "run a command and get its output as a string"
 _HERE = Path(__file__).parent
 
 
-def demo_queries() -> QuerySet:
+def demo_queries() -> JudgedQueries:
     """The judged queries that come with the demo."""
     return read_beir(_HERE / "queries.jsonl", _HERE / "qrels.tsv")
 

@@ -8,11 +8,10 @@ from statistics import fmean
 
 from core import overlap
 from core.database import Connection, Progress
-from core.evaluation.queries import Query, QuerySet
+from core.evaluation.formats import JudgedQueries
+from core.evaluation.queries import WHOLE_SET, Query
 from core.registry import Version
 from core.retrieval import MAX_K, EncoderCache, Retriever
-
-WHOLE_SET = "all"
 
 # Judgements are on documents and results are chunks; a document counts by its best chunk. So more chunks than k
 # are asked for, since several can be of one document.
@@ -39,7 +38,7 @@ class SegmentResult:
 
 def compare_versions(
     connection: Connection,
-    query_set: QuerySet,
+    query_set: JudgedQueries,
     primary: Version,
     candidate: Version,
     *,
@@ -71,7 +70,7 @@ def _documents(retriever: Retriever, version: Version, query: Query, k: int) -> 
     return list(dict.fromkeys(hit.source_id for hit in result.hits))[:k]
 
 
-def _ndcg(query_set: QuerySet, ranking: dict[str, list[str]], k: int) -> dict[str, float]:
+def _ndcg(query_set: JudgedQueries, ranking: dict[str, list[str]], k: int) -> dict[str, float]:
     import ir_measures
 
     measure = ir_measures.nDCG @ k

@@ -1,14 +1,21 @@
-"""Query sets: queries with segments, and their judgements, in the BEIR layout."""
+"""Query sets in the database: queries with their segments, under a revision that says which queries they were."""
 
 from __future__ import annotations
 
-import csv
+import datetime
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-from core.errors import UsageError
+from core import audit
+from core.database import Connection, fetch_one
+from core.errors import UsageError, unknown_name
+
+MAX_QUERY_CHARACTERS = 10_000
+MAX_ID_CHARACTERS = 500
+WHOLE_SET = "all"
+"""The segment of queries that name none, and the name of the whole set in results."""
 
 
 @dataclass(frozen=True)
@@ -17,59 +24,173 @@ class Query:
 
     id: str
     text: str
-    segment: str
+    segment: str = WHOLE_SET
 
 
 @dataclass(frozen=True)
 class QuerySet:
-    """Queries and their judgements: query id → source id of a document → grade (0 is not relevant)."""
+    """A set of queries; `revision` is a digest of ids, texts and segments."""
 
+    id: int
+    name: str
+    revision: str
     queries: tuple[Query, ...]
-    qrels: Mapping[str, Mapping[str, int]]
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """The segments' names, sorted."""
+        return tuple(sorted({query.segment for query in self.queries}))
 
 
-def read_beir(queries: Path, qrels: Path) -> QuerySet:
-    """Read queries.jsonl (`_id`, `text`, `metadata.segment`) and a qrels .tsv (query-id, corpus-id, score).
+@dataclass(frozen=True)
+class QuerySetSummary:
+    """A row of the list of query sets."""
 
-    Raises UsageError naming file and line for what cannot be read.
+    name: str
+    revision: str
+    queries: int
+    segments: tuple[str, ...]
+    judgements: int
+    judges: tuple[str, ...]
+    created_by: str
+    updated_at: datetime.datetime
+
+
+@dataclass(frozen=True)
+class QueryChanges:
+    """What saving a set did, in queries. A query whose text changed lost its judgements: they were on another one."""
+
+    added: int
+    changed: int
+    removed: int
+    unchanged: int
+
+
+def revision_of(queries: Iterable[Query]) -> str:
+    """The first 16 hex digits of SHA-256 over the queries in the order of their ids."""
+    rows = sorted([query.id, query.text, query.segment] for query in queries)
+    return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def save_queries(connection: Connection, name: str, queries: Iterable[Query]) -> QueryChanges:
+    """Make these queries the set of that name, in one transaction; judgements of queries that stay, stay.
+
+    Raises UsageError for a set without queries, an id that comes twice, an empty text, and what Postgres cannot take.
     """
-    return QuerySet(tuple(_read_queries(queries)), _read_qrels(qrels))
+    wanted = list(queries)
+    _check(name, wanted)
+    with connection.transaction():
+        (set_id,) = fetch_one(
+            connection,
+            """
+            INSERT INTO query_sets (name) VALUES (%s)
+            ON CONFLICT (name) DO UPDATE SET updated_at = now() RETURNING id
+            """,
+            [name],
+        )
+        rows = {
+            "set": set_id,
+            "ids": [query.id for query in wanted],
+            "texts": [query.text for query in wanted],
+            "segments": [query.segment for query in wanted],
+        }
+        removed = connection.execute(
+            "DELETE FROM queries WHERE query_set_id = %(set)s AND query_id <> ALL(%(ids)s)", rows
+        ).rowcount
+        # Another text is another query: what was judged of it goes with the row.
+        changed = connection.execute(
+            """
+            DELETE FROM queries q USING unnest(%(ids)s::text[], %(texts)s::text[]) AS n(query_id, text)
+            WHERE q.query_set_id = %(set)s AND q.query_id = n.query_id AND q.text <> n.text
+            """,
+            rows,
+        ).rowcount
+        inserted = connection.execute(
+            """
+            INSERT INTO queries (query_set_id, query_id, text, segment)
+            SELECT %(set)s, * FROM unnest(%(ids)s::text[], %(texts)s::text[], %(segments)s::text[])
+            ON CONFLICT (query_set_id, query_id) DO NOTHING
+            """,
+            rows,
+        ).rowcount
+        moved = connection.execute(
+            """
+            UPDATE queries q SET segment = n.segment
+            FROM unnest(%(ids)s::text[], %(segments)s::text[]) AS n(query_id, segment)
+            WHERE q.query_set_id = %(set)s AND q.query_id = n.query_id AND q.segment <> n.segment
+            """,
+            rows,
+        ).rowcount
+        connection.execute("UPDATE query_sets SET revision = %s WHERE id = %s", [revision_of(wanted), set_id])
+        changes = QueryChanges(inserted - changed, changed + moved, removed, len(wanted) - inserted - moved)
+        audit.record(
+            connection, "queries import", None, "done",
+            detail={"set": name, "queries": len(wanted), "added": changes.added, "changed": changes.changed,
+                    "removed": changes.removed},
+        )  # fmt: skip
+    return changes
 
 
-def _read_queries(path: Path) -> list[Query]:
-    found = []
-    for number, line in enumerate(_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            segment = (row.get("metadata") or {}).get("segment", "all")
-            found.append(Query(str(row["_id"]), str(row["text"]), str(segment)))
-        except (ValueError, KeyError, AttributeError, TypeError):
+def get_query_set(connection: Connection, name: str) -> QuerySet:
+    """The set of that name, its queries in the order of their ids. Raises UsageError naming the near ones."""
+    found = connection.execute("SELECT id, revision FROM query_sets WHERE name = %s", [name]).fetchone()
+    if found is None:
+        known = [row[0] for row in connection.execute("SELECT name FROM query_sets").fetchall()]
+        if not known:
             raise UsageError(
-                f"{path.name}:{number} is no query.", 'Expected {"_id": …, "text": …, "metadata": {"segment": …}}.'
-            ) from None
-    return found
+                f"There is no query set {name!r}, and none is there yet.",
+                f"Import one: revector queries import {name} --queries FILE --qrels FILE",
+            )
+        raise unknown_name("query set", name, known)
+    rows = connection.execute(
+        "SELECT query_id, text, segment FROM queries WHERE query_set_id = %s ORDER BY query_id", [found[0]]
+    ).fetchall()
+    return QuerySet(found[0], name, found[1], tuple(Query(*row) for row in rows))
 
 
-def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
-    for number, row in enumerate(csv.reader(_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE), 1):
-        if not row or (number == 1 and row[0] == "query-id"):
-            continue
-        try:
-            query, document, grade = row
-            found.setdefault(query, {})[document] = int(grade)
-        except ValueError:
-            raise UsageError(
-                f"{path.name}:{number} is no judgement.",
-                "Expected query-id, corpus-id and a whole number, by tabs.",
-            ) from None
-    return found
+def query_sets(connection: Connection) -> list[QuerySetSummary]:
+    """All sets, by name."""
+    rows = connection.execute(
+        """
+        SELECT s.name, s.revision, count(q.id),
+               coalesce(array_agg(DISTINCT q.segment ORDER BY q.segment) FILTER (WHERE q.id IS NOT NULL), '{}'),
+               (SELECT count(*) FROM judgements j JOIN queries o ON o.id = j.query WHERE o.query_set_id = s.id),
+               (SELECT coalesce(array_agg(DISTINCT g.name ORDER BY g.name), '{}')
+                FROM judgements j JOIN queries o ON o.id = j.query JOIN judges g ON g.id = j.judge_id
+                WHERE o.query_set_id = s.id),
+               s.created_by, s.updated_at
+        FROM query_sets s LEFT JOIN queries q ON q.query_set_id = s.id GROUP BY s.id ORDER BY s.name
+        """
+    ).fetchall()
+    return [QuerySetSummary(r[0], r[1], r[2], tuple(r[3]), r[4], tuple(r[5]), r[6], r[7]) for r in rows]
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from None
+def drop_query_set(connection: Connection, name: str) -> None:
+    """Delete a set with its judgements, runs and evaluations. Raises UsageError when there is none of that name."""
+    found = get_query_set(connection, name)
+    with connection.transaction():
+        connection.execute("DELETE FROM query_sets WHERE id = %s", [found.id])
+        audit.record(connection, "queries drop", None, "done", detail={"set": name, "queries": len(found.queries)})
+
+
+def _check(name: str, queries: list[Query]) -> None:
+    if not name or len(name) > MAX_ID_CHARACTERS or not name.isprintable():
+        raise UsageError(f"{name!r} is no name of a query set.", "Take some letters.")
+    if not queries:
+        raise UsageError(f"The query set {name!r} would have no queries.", "Nothing was changed.")
+    seen: set[str] = set()
+    for query in queries:
+        if query.id in seen:
+            raise UsageError(f"Query id {query.id!r} comes twice.", "Every query needs an id of its own.")
+        seen.add(query.id)
+        for what, text, most in (
+            ("id", query.id, MAX_ID_CHARACTERS),
+            ("text", query.text, MAX_QUERY_CHARACTERS),
+            ("segment", query.segment, MAX_ID_CHARACTERS),
+        ):
+            if not text.strip() or len(text) > most:
+                raise UsageError(
+                    f"Query {query.id!r}: its {what} has {len(text)} characters; expected 1 to {most:,}."
+                )
+            if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+                raise UsageError(f"Query {query.id!r}: its {what} has a NUL byte or a lone surrogate.")

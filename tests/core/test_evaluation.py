@@ -10,7 +10,8 @@ import pytest
 from core.database import Connection, Database
 from core.errors import UsageError
 from core.evaluation.compare import WHOLE_SET, compare_versions
-from core.evaluation.queries import Query, QuerySet, read_beir
+from core.evaluation.formats import JudgedQueries, read_beir
+from core.evaluation.queries import Query
 from core.overlap import overlap_at
 from core.retrieval import Retriever
 from tests.versions import NUMBERS, add_chunks, ready_version
@@ -42,7 +43,7 @@ def test_measures_equal_an_independent_computation(database: Database, connectio
         "q2": {"doc-two and four": 1, "doc-four and two": 1},
         "q4": {"doc-eight and nine": 1},
     }
-    results = compare_versions(connection, QuerySet(queries, qrels), *versions)
+    results = compare_versions(connection, JudgedQueries(queries, qrels), *versions)
     retriever = Retriever(connection)
     rankings = [
         {q.id: [hit.source_id for hit in retriever.search_version(q.text, version, 10).hits] for q in queries}
@@ -64,7 +65,7 @@ def test_a_document_counts_by_its_best_chunk(database: Database, connection: Con
         "UPDATE document_chunks SET source_id = 'one document' WHERE content IN ('one', 'two', 'three')"
     )
     version = ready_version(database, connection, "v1")
-    query_set = QuerySet((Query("q", "two", "s"),), {"q": {"one document": 1}})
+    query_set = JudgedQueries((Query("q", "two", "s"),), {"q": {"one document": 1}})
     assert compare_versions(connection, query_set, version, version)[0].primary == 1.0
 
 
