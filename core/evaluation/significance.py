@@ -1,0 +1,162 @@
+"""Whether a difference between two versions is more than chance: Student's t on paired values, one pair a query.
+
+The t-test and its t-interval, not the bootstrap or the permutation test. First, because interval and verdict are then
+two views of one computation: the interval leaves a bound out exactly when the test rejects it, so that nobody signs
+for an interval that contradicts its verdict. Second, because of evidence: Urbano, Lima and Hanjalic, "Statistical
+Significance Testing in Information Retrieval: An Empirical Analysis of Type I, Type II and Type III Errors", SIGIR
+2019, found that it keeps its nominal error rates on the measures of the field, and recommend it over the bootstrap.
+
+What it cannot see is what the queries do not show: losses that are rare and large. Where one query in twenty loses 0.2
+and the mean sits exactly on a margin of 0.01, it passes a candidate 8 % of the time with 50 queries and 35 % with 20,
+not 5 % (simulated; the chance to draw no such query at all is 36 % there). Values all the same are the extreme of it:
+they have no spread, and count as if they had none in truth.
+
+Intervals are not cut at a measure's limits: a mean of 0.98 over few queries may well lie "below 1.01".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+NO_TEST = 0.5
+"""The one-sided confidence at which the bounds meet in the mean: it decides alone."""
+POWER = 0.8
+"""The chance to decide that the number of further queries is asked for."""
+_MOST_FURTHER = 100
+"""More than so many times the queries there are is no number to tell anyone."""
+_ROUNDING = 1e-9
+"""Values of measures differ by more or not at all: 0.7 − 0.71 is not quite −0.01 in floating point."""
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """The mean of candidate − primary, its confidence interval, and p of the two-sided test of no difference.
+
+    The last three are None with fewer than two pairs.
+    """
+
+    difference: float
+    low: float | None
+    high: float | None
+    p_value: float | None
+
+
+@dataclass(frozen=True)
+class BoundTest:
+    """A mean against a bound, with one-sided confidence bounds.
+
+    The true mean is above `low` with the confidence asked for, and below `high` with it. `p_value` is that of the
+    one-sided test of "the true mean is below the bound". All three are None with fewer than two values. `above` says
+    that `low` reaches the bound, `below` that `high` does not; both False: undecided.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    p_value: float | None
+    above: bool
+    below: bool
+
+
+def compare_paired(primary: NDArray[np.float64], candidate: NDArray[np.float64], confidence: float) -> PairedTest:
+    """Student's paired t-test and its two-sided interval for values (n,) of the same queries in the same order.
+
+    With differences all the same (within 1e-9) the interval is that point, and p is 1 for no difference, else 0.
+    Raises ValueError for arrays of other shapes or without values, values that are not finite, and a confidence that
+    is not between 0 and 1.
+    """
+    if primary.shape != candidate.shape:
+        raise ValueError(f"{primary.shape} values of the primary, {candidate.shape} of the candidate")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; expected a number between 0 and 1")
+    differences = _checked(candidate) - _checked(primary)
+    mean = float(differences.mean())
+    if differences.size < 2:
+        return PairedTest(mean, None, None, None)
+    if _constant(differences):
+        return PairedTest(mean, mean, mean, 1.0 if abs(mean) <= _ROUNDING else 0.0)
+    from scipy import stats
+
+    found = stats.ttest_1samp(differences, 0.0)
+    interval = found.confidence_interval(confidence)
+    return PairedTest(mean, float(interval.low), float(interval.high), float(found.pvalue))
+
+
+def compare_to_bound(values: NDArray[np.float64], bound: float, confidence: float) -> BoundTest:
+    """One-sided t-tests of the mean of values (n,) against a bound, both ways, each at the confidence given.
+
+    At a confidence of 0.5 both bounds are the mean, which then decides alone. With values all the same they are that
+    value. Raises ValueError for values that are none or not finite, and a confidence that is not from 0.5 to below 1.
+    """
+    if not NO_TEST <= confidence < 1:
+        raise ValueError(f"confidence is {confidence}; expected a number from 0.5 to below 1")
+    values = _checked(values)
+    mean = float(values.mean())
+    if values.size < 2:
+        return BoundTest(mean, None, None, None, above=False, below=False)
+    if _constant(values):
+        low = high = mean
+        p_value = 0.0 if mean >= bound - _ROUNDING else 1.0
+    else:
+        from scipy import stats
+
+        found = stats.ttest_1samp(values, bound, alternative="greater")
+        p_value = float(found.pvalue)
+        low = float(found.confidence_interval(confidence).low)
+        high = 2 * mean - low
+    return BoundTest(mean, low, high, p_value, above=low >= bound - _ROUNDING, below=high < bound - _ROUNDING)
+
+
+def further_queries(values: NDArray[np.float64], bound: float, confidence: float) -> int | None:
+    """How many more values of the same mean and spread would decide against the bound with 80 % power.
+
+    The power is that of the one-sided t-test at the confidence given, by the noncentral t distribution. None where no
+    such number can be named: fewer than two values, values all the same, a mean on the bound, or more than 100 times
+    the values there are. What was seen is taken for the truth here: a guide to planning, not a promise.
+
+    Raises ValueError as `compare_to_bound`.
+    """
+    if not NO_TEST <= confidence < 1:
+        raise ValueError(f"confidence is {confidence}; expected a number from 0.5 to below 1")
+    values = _checked(values)
+    distance = abs(float(values.mean()) - bound)
+    if values.size < 2 or _constant(values) or distance <= _ROUNDING:
+        return None
+    effect = distance / float(values.std(ddof=1))
+    least, most = values.size, values.size * (1 + _MOST_FURTHER)
+    if _power(effect, most, confidence) < POWER:
+        return None
+    while least < most:
+        middle = (least + most) // 2
+        if _power(effect, middle, confidence) < POWER:
+            least = middle + 1
+        else:
+            most = middle
+    return least - values.size
+
+
+def _power(effect: float, count: int, confidence: float) -> float:
+    """The chance of the one-sided t-test to see an effect (in standard deviations) with that many values."""
+    from scipy import stats
+
+    freedom = count - 1
+    return float(stats.nct.sf(stats.t.ppf(confidence, freedom), freedom, effect * count**0.5))
+
+
+def _checked(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"values of shape {values.shape}; expected (n,) with n of at least 1")
+    if not np.isfinite(values).all():
+        raise ValueError("a value is not finite")
+    return values
+
+
+def _constant(values: NDArray[np.float64]) -> bool:
+    return bool(np.ptp(values) <= _ROUNDING)
