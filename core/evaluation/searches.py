@@ -1,0 +1,118 @@
+"""The searches of a run: one statement and one setting for all its queries, by the index or exactly.
+
+By the index they are those that users make (core.retrieval), without the texts of the hits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from psycopg import sql
+
+from core.database import Connection
+from core.errors import UsageError
+from core.index import DEFAULTS, candidates_query, index_name, inspect, kind_of, operator, use
+from core.registry import Version
+from core.retrieval import MAX_K
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_MAX_EF_SEARCH = 1_000
+
+Search = Callable[["NDArray[np.float32]"], tuple["NDArray[np.int64]", "NDArray[np.float64]"]]
+"""Takes a query vector (d,), gives the chunks (n,) nearest to it, best first, and their distances (n,); n ≤ k."""
+
+
+@dataclass(frozen=True)
+class Searches:
+    """How every query of a run is searched. `ef_search` is the one really used, None without the index."""
+
+    version: Version
+    k: int
+    exact: bool
+    ef_search: int | None
+
+    @property
+    def query(self) -> sql.Composed:
+        """SQL of the k nearest chunks: columns chunk_id and distance. The query vector is the parameter `vector`."""
+        if not self.exact:
+            return candidates_query(self.version, self.k)
+        # By the vectors as they are stored, whatever an index would hold of them.
+        return sql.SQL(
+            "SELECT chunk_id, embedding {operator} %(vector)s::{storage}({dimensions}) AS distance "
+            "FROM {table} ORDER BY distance, chunk_id LIMIT {k}"
+        ).format(
+            operator=operator(self.version),
+            storage=sql.Identifier(self.version.storage),
+            dimensions=sql.Literal(self.version.dimensions),
+            table=self.version.table,
+            k=sql.Literal(self.k),
+        )
+
+    def prepare(self, connection: Connection, connections: int) -> Search:
+        """Set a session up for these searches, of which so many run at once; returns what makes one."""
+        from pgvector import Vector
+        from pgvector.psycopg import register_vector
+
+        register_vector(connection)
+        settings = {"hnsw.ef_search": str(self.ef_search)} if self.ef_search else {}
+        if self.exact:
+            # Off is no order but a high price, so the one scan that is left must not be off as well.
+            settings |= {"enable_indexscan": "off", "enable_seqscan": "on", "jit": "off"}
+        if connections > 1:
+            # The searches share the processors already.
+            settings["max_parallel_workers_per_gather"] = "0"
+        for name, value in settings.items():
+            connection.execute("SELECT set_config(%s, %s, false)", [name, value])
+        cursor = connection.cursor(binary=True)
+        statement = self.query.as_bytes(connection)
+
+        def search(vector: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+            rows = cursor.execute(statement, {"vector": Vector(vector)}).fetchall()
+            ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
+            distances = np.fromiter((row[1] for row in rows), np.float64, len(rows))
+            # An index on another type than the column's orders by that type, and nothing orders equal distances.
+            order = np.lexsort((ids, distances))
+            return ids[order], distances[order]
+
+        return search
+
+    def index_settings(self, connection: Connection) -> dict[str, Any]:
+        """How the index was built and whether the planner uses it, as a run keeps them; nothing when exact."""
+        if self.exact:
+            return {}
+        if not inspect(connection, self.version).valid:
+            return {"used": False}
+        options = connection.execute(
+            """
+            SELECT option_name, option_value::int
+            FROM pg_class, pg_options_to_table(reloptions) WHERE oid = to_regclass(%s)
+            """,
+            [index_name(self.version)],
+        ).fetchall()
+        built = {"m": DEFAULTS["m"], "ef_construction": DEFAULTS["ef_construction"], **dict(options)}
+        return {"kind": kind_of(self.version), **built, "used": use(connection, self.version, self.k).used}
+
+
+def plan_searches(version: Version, *, k: int, exact: bool, ef_search: int | None) -> Searches:
+    """The searches with the ef_search that they need: the given one or the version's, and never below k.
+
+    Raises UsageError for k or ef_search outside 1 to 1,000, and for an ef_search without the index.
+    """
+    if not 1 <= k <= MAX_K:
+        raise UsageError(f"k is {k}; expected 1 to {MAX_K:,}.")
+    if ef_search is not None and not 1 <= ef_search <= _MAX_EF_SEARCH:
+        raise UsageError(f"ef_search is {ef_search}; pgvector takes 1 to {_MAX_EF_SEARCH:,}.")
+    if exact:
+        if ef_search is not None:
+            raise UsageError(
+                "An exact search uses no index, so ef_search would do nothing.", "Give one of the two."
+            )
+        return Searches(version, k, exact, None)
+    wanted = ef_search or {**DEFAULTS, **version.index_settings}["ef_search"]
+    # The index gives no more rows than ef_search.
+    return Searches(version, k, exact, min(_MAX_EF_SEARCH, max(int(wanted), k)))
