@@ -15,7 +15,7 @@ from typing import Literal
 from core.chunks import document_uuid
 from core.database import Connection, fetch_one
 from core.errors import UsageError, unknown_name
-from core.evaluation.queries import QuerySet
+from core.evaluation.queries import QuerySet, is_storable
 
 JudgeKind = Literal["person", "model"]
 TargetKind = Literal["document", "chunk"]
@@ -132,7 +132,12 @@ def save_judgements(
     rows = list(given)
     known = {query.id for query in query_set.queries}
     for row in rows:
-        _check(row, known, query_set)
+        if row.query not in known:
+            raise UsageError(
+                f"A judgement is for query {row.query!r}, which is not in query set {query_set.name!r}.",
+                "Import the queries with their judgements, or leave it out.",
+            )
+        check_judgement(row)
     with connection.transaction():
         if replace:
             connection.execute(
@@ -209,26 +214,45 @@ def load_qrels(connection: Connection, query_set: QuerySet, names: Sequence[str]
     given = given_judgements(connection, query_set)
     chosen = _chosen(connection, query_set, given, names)
     kept = [row for row in given if row.judge in chosen]
-    level: TargetKind = "document" if any(row.target_kind == "document" for row in kept) else "chunk"
-    of_chunk = _documents_of(connection, [row.target for row in kept if row.target_kind == "chunk"])
-    grades: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
-    unknown: dict[str, set[str]] = defaultdict(set)
-    for row in kept:
-        target = row.target
+    level = level_of(kept)
+    found, gone = merged_grades(connection, kept, level)
+    here = _in_collection(connection, level, {target for by_target in found.values() for target in by_target})
+    unknown: dict[str, set[str]] = defaultdict(set, gone)
+    for query, by_target in found.items():
+        unknown[query] |= by_target.keys() - here
+    return Qrels(level, chosen, found, {query: tuple(sorted(them)) for query, them in unknown.items() if them})
+
+
+def level_of(given: Iterable[GivenJudgement]) -> TargetKind:
+    """The level at which these judgements can be read as one: by document as soon as one of them is on a document."""
+    return "document" if any(row.target_kind == "document" for row in given) else "chunk"
+
+
+def merged_grades(
+    connection: Connection, given: Sequence[GivenJudgement], level: TargetKind
+) -> tuple[dict[str, dict[str, int]], dict[str, set[str]]]:
+    """Query id → target → grade at one level, as `load_qrels` says: best chunk of a document, lower median of judges.
+
+    The second are the chunks judged, by query, that the collection lacks, so that no document is known for them.
+    """
+    of_chunk = {}
+    if level == "document":
+        of_chunk = _documents_of(connection, [row.target for row in given if row.target_kind == "chunk"])
+    by_judge: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
+    gone: dict[str, set[str]] = defaultdict(set)
+    for row in given:
+        target: str | None = row.target
         if level == "document" and row.target_kind == "chunk":
-            if row.target not in of_chunk:
-                unknown[row.query].add(row.target)
-                continue
-            target = of_chunk[row.target]
-        by_judge = grades[row.query, target]
-        by_judge[row.judge] = max(row.grade, by_judge.get(row.judge, 0))
-    here = _in_collection(connection, level, {target for _, target in grades})
+            target = of_chunk.get(row.target)
+        if target is None:
+            gone[row.query].add(row.target)
+            continue
+        grades = by_judge[row.query, target]
+        grades[row.judge] = max(row.grade, grades.get(row.judge, 0))
     found: dict[str, dict[str, int]] = defaultdict(dict)
-    for (query, target), by_judge in grades.items():
-        found[query][target] = _lower_median(list(by_judge.values()))
-        if target not in here:
-            unknown[query].add(target)
-    return Qrels(level, chosen, dict(found), {query: tuple(sorted(them)) for query, them in unknown.items()})
+    for (query, target), grades in by_judge.items():
+        found[query][target] = _lower_median(list(grades.values()))
+    return dict(found), dict(gone)
 
 
 def _chosen(
@@ -253,13 +277,19 @@ def _lower_median(grades: list[int]) -> int:
 
 
 def _documents_of(connection: Connection, semantic_keys: Sequence[str]) -> dict[str, str]:
-    """The source id of each of these chunks that is in the collection."""
+    """The document of each of these chunks that is in the collection, as a target (see `document_id_of`)."""
     if not semantic_keys:
         return {}
     rows = connection.execute(
-        "SELECT semantic_key, source_id FROM document_chunks WHERE semantic_key = ANY(%s)", [list(semantic_keys)]
+        "SELECT semantic_key, source_id, document_id FROM document_chunks WHERE semantic_key = ANY(%s)",
+        [list(semantic_keys)],
     )
-    return dict(rows.fetchall())
+    return {key: document_target(source_id, document_id) for key, source_id, document_id in rows}
+
+
+def document_target(source_id: str, document_id: uuid.UUID) -> str:
+    """What a judgement calls a document: its source id, or its id in canonical text where that does not lead to it."""
+    return source_id if document_id_of(source_id) == document_id else str(document_id)
 
 
 def document_id_of(target: str) -> uuid.UUID:
@@ -278,31 +308,28 @@ def _in_collection(connection: Connection, level: TargetKind, targets: set[str])
     """Those of the targets that the collection has."""
     if level == "chunk":
         return set(_documents_of(connection, sorted(targets)))
-    by_uuid = {document_id_of(target): target for target in targets}
+    ids = {target: document_id_of(target) for target in targets}
     rows = connection.execute(
         """
         SELECT u FROM unnest(%s::uuid[]) AS u
         WHERE EXISTS (SELECT FROM document_chunks c WHERE c.document_id = u)
         """,
-        [list(by_uuid)],
+        [list(set(ids.values()))],
     ).fetchall()
-    return {by_uuid[row[0]] for row in rows}
+    here = {row[0] for row in rows}
+    return {target for target, found in ids.items() if found in here}
 
 
-def _check(row: Judgement, known: set[str], query_set: QuerySet) -> None:
-    if row.query not in known:
-        raise UsageError(
-            f"A judgement is for query {row.query!r}, which is not in query set {query_set.name!r}.",
-            "Import the queries with their judgements, or leave it out.",
-        )
+def check_judgement(row: Judgement) -> None:
+    """Raise UsageError for a judgement that cannot be stored, whatever the query set."""
     if not 0 <= row.grade <= MAX_GRADE:
         raise UsageError(
             f"Query {row.query!r}: the grade of {row.target!r} is {row.grade}; expected 0 to {MAX_GRADE}."
         )
-    if not row.target or len(row.target) > MAX_TARGET_CHARACTERS or "\0" in row.target:
+    if not row.target or len(row.target) > MAX_TARGET_CHARACTERS or not is_storable(row.target):
         raise UsageError(
             f"Query {row.query!r}: a judgement's target has {len(row.target)} characters; "
-            f"expected 1 to {MAX_TARGET_CHARACTERS:,}, without NUL."
+            f"expected 1 to {MAX_TARGET_CHARACTERS:,}, without NUL and lone surrogates."
         )
 
 

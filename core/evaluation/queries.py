@@ -183,14 +183,23 @@ def _check(name: str, queries: list[Query]) -> None:
         if query.id in seen:
             raise UsageError(f"Query id {query.id!r} comes twice.", "Every query needs an id of its own.")
         seen.add(query.id)
-        for what, text, most in (
-            ("id", query.id, MAX_ID_CHARACTERS),
-            ("text", query.text, MAX_QUERY_CHARACTERS),
-            ("segment", query.segment, MAX_ID_CHARACTERS),
-        ):
-            if not text.strip() or len(text) > most:
-                raise UsageError(
-                    f"Query {query.id!r}: its {what} has {len(text)} characters; expected 1 to {most:,}."
-                )
-            if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-                raise UsageError(f"Query {query.id!r}: its {what} has a NUL byte or a lone surrogate.")
+        check_query(query)
+
+
+def check_query(query: Query) -> None:
+    """Raise UsageError for a query that cannot be stored."""
+    for what, text, most in (
+        ("id", query.id, MAX_ID_CHARACTERS),
+        ("text", query.text, MAX_QUERY_CHARACTERS),
+        ("segment", query.segment, MAX_ID_CHARACTERS),
+    ):
+        if not text.strip() or len(text) > most:
+            shown = repr(query.id if len(query.id) <= 80 else f"{query.id[:80]}…")
+            raise UsageError(f"Query {shown}: its {what} has {len(text):,} characters; expected 1 to {most:,}.")
+        if not is_storable(text):
+            raise UsageError(f"Query {query.id!r}: its {what} has a NUL byte or a lone surrogate.")
+
+
+def is_storable(text: str) -> bool:
+    """Whether Postgres takes the text: it has no NUL, and no lone surrogate, which has no UTF-8."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
