@@ -12,12 +12,25 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from console.commands import backfill, cutover, db, demo, doctor, documents, index, load, log, search, versions
+from console.commands import (
+    backfill,
+    cutover,
+    db,
+    demo,
+    doctor,
+    documents,
+    index,
+    load,
+    log,
+    queries,
+    search,
+    versions,
+)
 from console.context import Context, context_of, pipe
 
 _ORDER = (
-    "demo", "db", "ingest", "versions", "load", "backfill", "index", "search", "compare", "cutover", "rollback",
-    "log", "doctor",
+    "demo", "db", "ingest", "versions", "load", "backfill", "index", "search", "compare", "queries", "judge",
+    "cutover", "rollback", "log", "doctor",
 )  # fmt: skip
 
 
@@ -41,7 +54,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for group in (db, versions, backfill, index, cutover):
+for group in (db, versions, backfill, index, queries, cutover):
     app.add_typer(group.app)
 for module in (demo, documents, load, search, cutover, log, doctor):
     module.register(app)

@@ -8,20 +8,22 @@ from console.context import note, plain
 from core.errors import RefusedError
 
 
-def confirmed_key(key: str, given: str | None, effect: str) -> str:
+def confirmed_key(key: str, given: str | None, effect: str, *, what: str = "version key") -> str:
     """The key as typed by the person at the terminal, or as given by --confirm; in a script, `key` itself.
 
-    In a script the key stands in the command already, typed by whoever wrote it. Raises RefusedError when what
-    was typed differs; an empty --confirm (a variable that is not set) differs too.
+    `what` is the word for it. In a script the key stands in the command already, typed by whoever wrote it. Raises
+    RefusedError when what was typed differs; an empty --confirm (a variable that is not set) differs too.
     """
     typed = given
     if typed is None:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             return key
         note(effect)
-        sys.stderr.write(f"Type the version key {plain(key)} to go on: ")
+        sys.stderr.write(f"Type the {what} {plain(key)} to go on: ")
         sys.stderr.flush()
         typed = sys.stdin.readline().strip()
     if typed != key:
-        raise RefusedError(f"The key typed is {typed!r}, not {key!r}: nothing was changed.", "Type it exactly.")
+        raise RefusedError(
+            f"The {what.split()[-1]} typed is {typed!r}, not {key!r}: nothing was changed.", "Type it exactly."
+        )
     return typed

@@ -216,7 +216,7 @@ def load_qrels(connection: Connection, query_set: QuerySet, names: Sequence[str]
     kept = [row for row in given if row.judge in chosen]
     level = level_of(kept)
     found, gone = merged_grades(connection, kept, level)
-    here = _in_collection(connection, level, {target for by_target in found.values() for target in by_target})
+    here = in_collection(connection, level, {target for by_target in found.values() for target in by_target})
     unknown: dict[str, set[str]] = defaultdict(set, gone)
     for query, by_target in found.items():
         unknown[query] |= by_target.keys() - here
@@ -304,7 +304,7 @@ def document_id_of(target: str) -> uuid.UUID:
     return found if str(found) == target else document_uuid(target)
 
 
-def _in_collection(connection: Connection, level: TargetKind, targets: set[str]) -> set[str]:
+def in_collection(connection: Connection, level: TargetKind, targets: set[str]) -> set[str]:
     """Those of the targets that the collection has."""
     if level == "chunk":
         return set(_documents_of(connection, sorted(targets)))

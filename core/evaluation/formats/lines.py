@@ -1,0 +1,77 @@
+"""Lines of text files that somebody else wrote: bounded, in UTF-8, and numbered for whoever has to mend them."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from core.errors import UsageError
+
+MAX_LINE_BYTES = 1024 * 1024
+"""No query and no judgement needs more: the longest query takes 120,000 bytes in JSON's own escapes."""
+
+BLANKS = " \t\v\f\r"
+"""What separates columns by C's isspace(), as trec_eval reads them. Unicode's other spaces are part of an id."""
+
+_BOM = b"\xef\xbb\xbf"
+_GZIP = b"\x1f\x8b"
+
+Lines = Iterator[tuple[int, str]]
+
+
+def read_lines(path: Path) -> Lines:
+    """The lines that are not blank, with their numbers and without their ends (LF or CRLF) and a byte order mark.
+
+    A file compressed by gzip is decompressed. Raises UsageError, with the line where one is to blame, for a file that
+    cannot be read, a line longer than MAX_LINE_BYTES, and text that is not UTF-8.
+    """
+    number = 0
+    try:
+        with _open(path) as file:
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                if len(line) > MAX_LINE_BYTES:
+                    raise bad_line(path, number, f"is longer than {MAX_LINE_BYTES:,} bytes.")
+                if number == 1:
+                    line = line.removeprefix(_BOM)
+                text = line.removesuffix(b"\n").removesuffix(b"\r").decode()
+                if text.strip(BLANKS):
+                    yield number, text
+    except UnicodeDecodeError as error:
+        shown = f"byte 0x{error.object[error.start]:02x} at {error.start:,} cannot be decoded"
+        raise bad_line(path, number, f"is not UTF-8: {shown}.", "Save the file as UTF-8.") from None
+    except (OSError, EOFError, ValueError, zlib.error) as error:  # ValueError: a NUL in the name
+        raise UsageError(f"{path} cannot be read: {error}") from None
+
+
+def look_ahead(lines: Lines) -> tuple[str, Lines]:
+    """The first line, '' when there is none, and all lines."""
+    for first in lines:
+        return first[1], itertools.chain([first], lines)
+    return "", lines
+
+
+def bad_line(path: Path, number: int, problem: str, remedy: str = "") -> UsageError:
+    """The error for a line: `problem` goes on after its place."""
+    return UsageError(f"{path.name}:{number} {problem}", remedy)
+
+
+def shown(text: str) -> str:
+    """A part of a file as a message quotes it."""
+    return repr(text if len(text) <= 80 else f"{text[:80]}…")
+
+
+def columns(line: str) -> list[str]:
+    """The columns of a line that blanks separate."""
+    return re.split(f"[{BLANKS}]+", line.strip(BLANKS))
+
+
+def _open(path: Path) -> gzip.GzipFile | BinaryIO:
+    with path.open("rb") as file:
+        compressed = file.read(len(_GZIP)) == _GZIP
+    return gzip.open(path) if compressed else path.open("rb")
