@@ -161,12 +161,19 @@ def read_outbox(
                       WHERE coalesce(q.bytes - q.own, 0) < %(bytes)s) AS free
                 WHERE o.embedding_version_id = %(version)s AND o.chunk_id = free.chunk_id
                 RETURNING o.chunk_id)
-            SELECT c.id, c.content, {same_as} FROM taken t JOIN document_chunks c ON c.id = t.chunk_id ORDER BY c.id
+            SELECT t.chunk_id, c.content, {same_as}
+            FROM taken t LEFT JOIN document_chunks c ON c.id = t.chunk_id ORDER BY t.chunk_id
             """
         ).format(same_as=_SAME_TEXT.format(table=version.table), lives=worker_lives(sql.SQL("w.lease_worker"))),
         {"version": version.id, "worker": worker_id, "size": size, "lease": lease_s, "bytes": most_bytes},
         binary=True,
     ).fetchall()
+    # A chunk that was deleted while a proof or a retry queued it: the deletion did not see its row yet.
+    if gone := [row[0] for row in rows if row[1] is None]:
+        connection.execute(
+            "DELETE FROM chunk_outbox WHERE embedding_version_id = %s AND chunk_id = ANY(%s)", [version.id, gone]
+        )
+        rows = [row for row in rows if row[1] is not None]
     return Batch(*_columns(rows)) if rows else None
 
 

@@ -289,6 +289,21 @@ def test_what_the_trigger_missed_is_found_by_the_proof(database: Database, conne
     assert [(s.embedded, s.missing) for s in version_statuses(connection)] == [(2, 0)]
 
 
+def test_a_queued_chunk_that_is_gone_holds_nobody_up(database: Database, connection: Connection) -> None:
+    """The proof queued it at the moment at which it was deleted, so that the deletion left its row there."""
+    version = add(connection, "v1")
+    ids = add_chunks(connection, ["one", "two"])
+    backfill(database, version)
+    queue = "INSERT INTO chunk_outbox (embedding_version_id, chunk_id) VALUES (%s, %s)"
+    connection.execute(queue, [version.id, ids[-1] + 1])
+    assert run(database, version, Stub()).state == "done"
+    assert connection.execute("SELECT count(*) FROM chunk_outbox").fetchone() == (0,)
+    ids += add_chunks(connection, ["three"])
+    connection.execute(queue, [version.id, ids[-1] + 1])
+    assert run(database, version, Stub()).state == "done"
+    assert vectors_of(connection, version) == ids
+
+
 def test_pause_finishes_the_batch_in_hand_and_run_goes_on(database: Database, connection: Connection) -> None:
     ids = add_chunks(connection, [f"text {n}" for n in range(200)])
     version = add(connection, "v1")
