@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 RBO_P = 0.9
 """Persistence of RBO: at 0.9 the first ten ranks carry 86 % of the weight."""
@@ -89,13 +91,11 @@ def rank_biased_overlap(first: Sequence[Hashable], second: Sequence[Hashable], p
     if s == 0:
         return 0.0
     common = [0] * (l + 1)  # common[d]: the paper's X_d, the overlap of both lists to depth d
-    seen_short: set[Hashable] = set()
-    seen_long: set[Hashable] = set()
-    for depth in range(1, l + 1):
-        seen_long.add(long[depth - 1])
-        if depth <= s:
-            seen_short.add(short[depth - 1])
-        common[depth] = len(seen_short & seen_long)
+    rank = {item: depth for depth, item in enumerate(long, 1)}
+    for depth, item in enumerate(short, 1):
+        if item in rank:
+            common[max(depth, rank[item])] += 1
+    common = list(accumulate(common))
     agreement = sum(common[d] / d * p**d for d in range(1, l + 1))
     beyond_short = sum(common[s] * (d - s) / (s * d) * p**d for d in range(s + 1, l + 1))
     extrapolated = ((common[l] - common[s]) / l + common[s] / s) * p**l
@@ -112,9 +112,12 @@ def kendall_tau(first: Sequence[Hashable], second: Sequence[Hashable]) -> float 
     pairs = len(positions) * (len(positions) - 1) // 2
     if pairs == 0:
         return None
-    concordant = sum(
-        positions[i] < positions[j] for i in range(len(positions)) for j in range(i + 1, len(positions))
-    )
+    concordant = 0
+    seen: list[int] = []
+    for position in positions:
+        before = bisect(seen, position)
+        concordant += before
+        seen.insert(before, position)
     return (2 * concordant - pairs) / pairs
 
 

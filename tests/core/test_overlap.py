@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,14 +39,33 @@ def test_rbo_equals_its_definition_on_lists_of_one_length() -> None:
         assert rank_biased_overlap(first, second, p) == pytest.approx(rbo_by_definition(first, second, p))
 
 
-def test_rbo_of_the_published_uneven_example() -> None:
-    # The two lists of the README of the reference implementation by the paper's authors' formula (p = 0.98):
-    # r1 = "abcdefg" against "zcavwxy", worked through by hand to 1e-9 below.
+def test_the_overlap_by_depth_of_the_papers_example() -> None:
+    # Figure 5 of Webber, Moffat and Zobel: the average overlap of these two lists to depth 1 to 7.
+    by_depth = overlap_by_depth(list("abcdefg"), list("zcavwxy"), 7)
+    average = [sum(by_depth[:depth]) / depth for depth in range(1, 8)]
+    assert average == pytest.approx([0, 0, 0.222, 0.292, 0.313, 0.317, 0.312], abs=5e-4)
+
+
+def test_rbo_of_the_papers_example() -> None:
     first, second, p = list("abcdefg"), list("zcavwxy"), 0.9
     # agreement at depths 1..7: 0, 0, 2/3, 2/4, 2/5, 2/6, 2/7
     terms = [0, 0, 2 / 3, 2 / 4, 2 / 5, 2 / 6, 2 / 7]
     expected = (1 - p) / p * sum(a * p**d for d, a in enumerate(terms, 1)) + 2 / 7 * p**7
     assert rank_biased_overlap(first, second, p) == pytest.approx(expected, abs=1e-12)
+
+
+def test_rbo_of_published_lists_of_uneven_lengths() -> None:
+    # The example of the implementation that accompanies Corsi and Urbano, "The Treatment of Ties in Rank-Biased
+    # Overlap", SIGIR 2024: red (blue green) yellow pink against (blue red) white (yellow black purple) green at
+    # p = 0.95. They give 0.6922853 as the mean over every way to break the ties.
+    firsts = [["red", *tie, "yellow", "pink"] for tie in permutations(["blue", "green"])]
+    seconds = [
+        [*tie, "white", *three, "green"]
+        for tie in permutations(["blue", "red"])
+        for three in permutations(["yellow", "black", "purple"])
+    ]
+    found = [rank_biased_overlap(first, second, 0.95) for first in firsts for second in seconds]
+    assert sum(found) / len(found) == pytest.approx(0.6922853, abs=5e-8)
 
 
 def test_rbo_of_a_list_and_its_beginning_is_one() -> None:
