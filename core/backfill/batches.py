@@ -226,7 +226,10 @@ def _store_and_advance(
 
 
 def _store_rest(connection: Connection, version: Version, done: Encoded) -> int:
-    """Copies of vectors that are there, and dead letters; returns the vectors stored."""
+    """Copies of vectors that are there, and dead letters; returns the vectors stored.
+
+    Both have a foreign key, so that a chunk which is being deleted is waited for, and then left out.
+    """
     stored = 0
     if done.copies:
         stored = connection.execute(
@@ -237,6 +240,7 @@ def _store_rest(connection: Connection, version: Version, done: Encoded) -> int:
                 FROM unnest(%s::bigint[], %s::bigint[]) AS pair(chunk_id, same_as)
                 JOIN {table} e ON e.chunk_id = pair.same_as
                 JOIN document_chunks c ON c.id = pair.chunk_id
+                ORDER BY pair.chunk_id FOR KEY SHARE OF c
                 ON CONFLICT DO NOTHING
                 """
             ).format(table=version.table),
@@ -249,6 +253,7 @@ def _store_rest(connection: Connection, version: Version, done: Encoded) -> int:
             SELECT %(version)s, f.chunk_id, f.error
             FROM unnest(%(ids)s::bigint[], %(errors)s::text[]) AS f(chunk_id, error)
             JOIN document_chunks c ON c.id = f.chunk_id
+            ORDER BY f.chunk_id FOR KEY SHARE OF c
             ON CONFLICT (embedding_version_id, chunk_id) DO UPDATE
             SET error = excluded.error, attempts = dead_letters.attempts + 1, failed_at = now(),
                 waived_by = NULL, waived_reason = NULL

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from core.backfill import job
+from core.backfill.batches import Batch, Encoded, commit
 from core.backfill.failures import failures, retry_failures, waive_failure
 from core.backfill.settings import JobSettings
 from core.backfill.status import JobStatus, status
@@ -22,6 +24,7 @@ from core.database import Connection, Database
 from core.encoders import open_encoder
 from core.errors import EncoderError, RefusedError, UnreachableError, UsageError
 from core.registry import Version, get_version, version_statuses
+from tests.core.backfill.steps import eventually
 from tests.protocol_server import ProtocolServer
 from tests.versions import NUMBERS, SPEC, add, add_chunks, backfill
 
@@ -287,6 +290,38 @@ def test_what_the_trigger_missed_is_found_by_the_proof(database: Database, conne
     connection.execute("DELETE FROM chunk_outbox")
     assert run(database, version, Stub()).state == "done"
     assert [(s.embedded, s.missing) for s in version_statuses(connection)] == [(2, 0)]
+
+
+@pytest.mark.parametrize("what", ["copy", "dead letter"])
+def test_a_chunk_deleted_while_its_batch_is_stored_is_left_out(
+    database: Database, connection: Connection, what: str
+) -> None:
+    """Of a complete version: its table has its foreign key, and so have dead letters.
+
+    Another chunk of the batch is gone already, so that the batch is being stored a second time.
+    """
+    version = add(connection, "v1")
+    ids = add_chunks(connection, ["one", "two"])
+    backfill(database, version)
+    late, gone = add_chunks(connection, ["one", "gone"])
+    connection.execute("DELETE FROM document_chunks WHERE id = %s", [gone])
+    done = Encoded(
+        Batch([late, gone], ["one", "gone"], {}),
+        np.array([gone]),
+        np.ones((1, 64), np.float32),
+        copies=[(late, ids[0])] if what == "copy" else [],
+        failures=[(late, "bad")] if what == "dead letter" else [],
+    )
+    job_id = job.require_job(connection, version).id
+    with database.connect("test") as other, database.connect("writer") as writer, ThreadPoolExecutor(1) as pool:
+        with other.transaction():
+            other.execute("DELETE FROM document_chunks WHERE id = %s", [late])
+            stored = pool.submit(commit, writer, version, job_id, done, 60.0)
+            blocked = "SELECT true FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
+            eventually(lambda: connection.execute(blocked, [writer.info.backend_pid]).fetchone())
+        assert stored.result() == 0
+    assert vectors_of(connection, version) == ids
+    assert failures(connection, version) == []
 
 
 def test_a_queued_chunk_that_is_gone_holds_nobody_up(database: Database, connection: Connection) -> None:
