@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
-from tests.benchmarks import backfill, first_frame, loader
+from tests.benchmarks import backfill, evaluation, first_frame, loader
 from tests.benchmarks.measure import tell
 
 BENCHMARKS: dict[str, Callable[..., None]] = {
     "loader": loader.run,
     "first_frame": first_frame.run,
     "backfill": backfill.run,
+    "evaluation": evaluation.run,
 }
-PARTS: dict[str, Sequence[str]] = {"backfill": tuple(backfill.PARTS)}
+PARTS: dict[str, Sequence[str]] = {"backfill": tuple(backfill.PARTS), "evaluation": evaluation.PARTS}
 """Of benchmarks that have some: their names may follow the benchmark's."""
 
 
