@@ -13,7 +13,7 @@ from psycopg import sql
 from core import audit, index
 from core.database import Connection, Database
 from core.encoders import Encoder, open_encoder
-from core.errors import EncoderError, RefusedError, UsageError
+from core.errors import EncoderError, RefusedError, UnreachableError, UsageError
 from core.evaluation import runs
 from core.evaluation.queries import Query, QuerySet, drop_query_set, get_query_set, save_queries
 from core.evaluation.running import make_run
@@ -223,20 +223,61 @@ def test_other_settings_begin_another_run(
     assert len(encoder.asked) == len(QUERIES)
 
 
-def test_a_caller_who_gives_up_ends_the_threads(
-    database: Database, connection: Connection, query_set: QuerySet, version: Version
+def test_a_caller_who_gives_up_ends_the_threads_and_the_searches_they_wait_for(
+    database: Database, connection: Connection, version: Version
 ) -> None:
     class EnoughError(Exception):
         pass
 
+    save_queries(connection, "many", [Query(f"{n:04}", f"{NUMBERS[n % 16]} {n}") for n in range(1200)])
+    query_set = get_query_set(connection, "many")
+    locked = threading.Event()
+
+    class Locking(FlakyEncoder):
+        def encode_query(self, text: str) -> np.ndarray:  # type: ignore[type-arg]
+            if len(self.asked) == 650:
+                connection.execute("BEGIN")
+                connection.execute(sql.SQL("LOCK TABLE {}").format(version.table))
+                locked.set()
+            return super().encode_query(text)
+
     def on_progress(_step: str, done: int, _total: int) -> None:
         if done:
+            assert locked.wait(60)
             raise EnoughError
 
     before = threading.active_count()
+    encoder = Locking(SPEC)
     with pytest.raises(EnoughError):
-        make_run(database, query_set, version, k=10, on_progress=on_progress)
+        make_run(database, query_set, version, k=10, on_progress=on_progress, encoders=cache_of(encoder))
+    connection.execute("ROLLBACK")
     assert threading.active_count() == before
+    assert 650 < len(encoder.asked) < 700
+    assert runs.runs(connection) == []
+    number = connection.execute("SELECT id FROM evaluation_runs").fetchone()[0]  # type: ignore[index]
+    assert len(runs.stored_queries(connection, runs.get_run(connection, number))) >= 500
+    assert make_run(database, query_set, version, k=10).id == number
+
+
+def test_a_search_whose_connection_is_lost_ends_the_run(
+    database: Database, connection: Connection, query_set: QuerySet, version: Version
+) -> None:
+    class Severing(FlakyEncoder):
+        def encode_query(self, text: str) -> np.ndarray:  # type: ignore[type-arg]
+            if len(self.asked) == 8:
+                # Four wait at most, so the others are being searched; the older session is the one that stores. Nobody
+                # takes what is still encoded, which must not be waited for.
+                connection.execute(
+                    """
+                    SELECT pg_terminate_backend(pid, 10000) FROM (
+                        SELECT pid FROM pg_stat_activity WHERE application_name = 'revector evaluate'
+                        ORDER BY backend_start OFFSET 1) AS searching
+                    """
+                )
+            return super().encode_query(text)
+
+    with pytest.raises(UnreachableError):
+        make_run(database, query_set, version, k=10, encoders=cache_of(Severing(SPEC)), connections=1)
     assert runs.runs(connection) == []
     assert make_run(database, query_set, version, k=10).state == "done"
 
@@ -360,7 +401,11 @@ def test_queries_of_a_parallel_provider_are_encoded_at_once(
 ) -> None:
     add_chunks(connection, TEXTS)
     with ProtocolServer(models={"model": 64}) as provider:
-        version = ready_version(database, connection, "v1", f"openai:model?base_url={provider.base_url}")
-        run = make_run(database, query_set, version, k=10, connections=3)
-    for query_id, hits in runs.load_results(connection, run).hits.items():
-        assert len(hits.chunk_ids) == 10, query_id
+        spec = f"openai:model?base_url={provider.base_url}&parallel=2"
+        version = ready_version(database, connection, "v1", spec)
+        encoder = open_encoder(spec)
+        assert encoder.dimensions == 64  # this asks it once, alone
+        provider.meet = threading.Barrier(2, timeout=60).wait  # answers nobody before two are there
+        run = make_run(database, query_set, version, k=10, connections=3, encoders=cache_of(encoder))
+    assert run.queries == len(QUERIES)
+    assert {len(hits.chunk_ids) for hits in runs.load_results(connection, run).hits.values()} == {10}
