@@ -1,0 +1,213 @@
+"""Charts of an evaluation as SVG: differences with their intervals, distributions of overlap, and every query's change.
+
+Drawn here, not by matplotlib: its SVG has one fixed colour for text and axes, so that a page cannot be light and dark,
+gives no titles to what it draws, which are what a screen reader and a resting pointer read, and brings 60 MB. These
+drawings take the colour of the text around them (`currentColor`), name every mark, and need no script and no font.
+Better and worse differ by side and by hue, sure and unsure by filled and hollow: never by colour alone.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Sequence
+from math import ceil, floor, log10
+from statistics import fmean
+
+from core.evaluation.evaluation import MeasureResult, OverlapResult, QueryResult
+from core.evaluation.reports.wording import counted, interval, number, percent, shortened, signed, visible
+
+_BETTER = "#2f81d8"
+_WORSE = "#d4691e"
+_WIDTH = 560
+"""Two stand side by side on a page of 1,200."""
+_LABELS = 125
+"""The room for segments' names, left, and for figures, right."""
+_ROW = 26
+_MOST_ROWS = 40
+_MOST_BARS = 360
+
+
+def difference_chart(results: Sequence[MeasureResult], confidence: float) -> str:
+    """One measure's differences with their confidence intervals, a row a segment, as an SVG element.
+
+    A filled mark has an interval that leaves zero out, a hollow one has not.
+    """
+    shown = results[:_MOST_ROWS]
+    ends = [0.0, *(value for row in shown for value in (row.low, row.high, row.difference) if value is not None)]
+    ticks = _ticks(min(ends), max(ends))
+    measure = results[0].measure if results else "Measure"
+    svg = _svg(
+        _ROW * (len(shown) + 1) + 10 + _ROW * (len(results) > len(shown)),
+        f"{measure}: candidate − primary by segment",
+        f"Means with {percent(confidence)} confidence intervals. "
+        + " ".join(f"{row.segment}: {signed(row.difference)} ({interval(row.low, row.high)})." for row in shown),
+    )
+    x = _scale(ticks[0], ticks[-1], _LABELS, _WIDTH - _LABELS)
+    bottom = _ROW * len(shown) + 6
+    for tick in ticks:
+        _line(svg, x(tick), 4, x(tick), bottom, 0.6 if tick == 0 else 0.15)
+        _text(svg, x(tick), bottom + 16, f"{tick:+g}".replace("-", "−") if tick else "0", "middle")
+    for position, row in enumerate(shown):
+        y = _ROW * position + _ROW / 2 + 4
+        sure = row.low is not None and row.high is not None and (row.low > 0 or row.high < 0)
+        colour = "currentColor" if row.difference == 0 else _BETTER if row.difference > 0 else _WORSE
+        mark = _put(svg, "g", stroke=colour, stroke_width=2)
+        queries = counted(row.queries, "query", "queries")
+        _put(mark, "title").text = visible(
+            f"{row.segment}: {signed(row.difference)}, {interval(row.low, row.high)}, {queries}"
+        )
+        if row.low is not None and row.high is not None:
+            for x1, y1, x2, y2 in (
+                (x(row.low), y, x(row.high), y),
+                (x(row.low), y - 4, x(row.low), y + 4),
+                (x(row.high), y - 4, x(row.high), y + 4),
+            ):
+                _put(mark, "line", x1=x1, y1=y1, x2=x2, y2=y2)
+        # A hollow mark lets the whisker through: no colour of the page is known here to fill it with.
+        _put(mark, "circle", cx=x(row.difference), cy=y, r=5, fill=colour if sure else "none")
+        _text(svg, _LABELS - 10, y + 4, shortened(row.segment, 16), "end")
+        _text(svg, _WIDTH - _LABELS + 12, y + 4, f"{signed(row.difference)}  n {row.queries:,}")
+    _rest(svg, bottom + 16 + _ROW, len(results) - len(shown))
+    return _done(svg)
+
+
+def distribution_chart(results: Sequence[OverlapResult], name: str) -> str:
+    """One overlap measure's histograms over the queries, a row a segment, as an SVG element. A tick marks the mean."""
+    shown = results[:_MOST_ROWS]
+    low, high = (-1.0, 1.0) if shown and shown[0].measure == "kendall_tau" else (0.0, 1.0)
+    height = 44
+    svg = _svg(
+        height * len(shown) + 26 + _ROW * (len(results) > len(shown)),
+        f"{name} of primary and candidate by segment",
+        "Histograms over the queries. "
+        + " ".join(f"{row.segment}: mean {number(row.mean)}, median {number(row.quantiles[3])}." for row in shown),
+    )
+    x = _scale(low, high, _LABELS, _WIDTH - _LABELS)
+    for position, row in enumerate(shown):
+        floor_y = height * (position + 1)
+        most = max(row.histogram, default=0) or 1
+        step = (high - low) / len(row.histogram) if row.histogram else 1
+        for place, count in enumerate(row.histogram):
+            left = low + place * step
+            tall = (height - 10) * count / most
+            bar = _put(
+                svg, "rect", x=x(left) + 0.5, y=floor_y - tall, width=x(left + step) - x(left) - 1, height=tall,
+                fill=_BETTER, fill_opacity=0.75,
+            )  # fmt: skip
+            _put(bar, "title").text = f"{left:.1f} to {left + step:.1f}: {counted(count, 'query', 'queries')}"
+        _line(svg, x(low), floor_y, x(high), floor_y, 0.4)
+        _put(svg, "path", d=f"M{x(row.mean):.1f} {floor_y + 1} l-4 6 h8 z", fill="currentColor")
+        _text(svg, _LABELS - 10, floor_y - 8, shortened(row.segment, 16), "end")
+        _text(svg, x(high) + 12, floor_y - 8, f"{number(row.mean)}  n {row.queries:,}")
+    for tick in (low, (low + high) / 2, high):
+        _text(svg, x(tick), height * len(shown) + 22, f"{tick:g}".replace("-", "−"), "middle")
+    _rest(svg, height * len(shown) + 22 + _ROW, len(results) - len(shown))
+    return _done(svg)
+
+
+def change_chart(queries: Sequence[QueryResult], measure: str) -> str:
+    """Every judged query's candidate − primary in one measure, from the largest gain to the largest loss, as SVG.
+
+    With more than 360 queries a bar is the mean of several neighbours.
+    """
+    changes = sorted(
+        (
+            (query.candidate[measure] - query.primary[measure], query.id)
+            for query in queries
+            if measure in query.primary and measure in query.candidate
+        ),
+        reverse=True,
+    )
+    better = sum(change > 0 for change, _ in changes)
+    worse = sum(change < 0 for change, _ in changes)
+    together = ceil(len(changes) / _MOST_BARS) or 1
+    groups = [changes[start : start + together] for start in range(0, len(changes), together)]
+    bars = [
+        (fmean(change for change, _ in group), group[0][1] if together == 1 else f"{len(group)} queries")
+        for group in groups
+    ]
+    svg = _svg(
+        240,
+        f"{measure}: change of every query",
+        f"{better:,} better, {len(changes) - better - worse:,} equal, {worse:,} worse."
+        + (f" A bar is the mean of {together} queries." if together > 1 else ""),
+    )
+    ticks = _ticks(min([0.0, *(change for change, _ in bars)]), max([0.0, *(change for change, _ in bars)]))
+    y = _scale(ticks[-1], ticks[0], 12, 210)
+    for tick in ticks:
+        _line(svg, 54, y(tick), _WIDTH - 10, y(tick), 0.6 if tick == 0 else 0.15)
+        _text(svg, 46, y(tick) + 4, f"{tick:+g}".replace("-", "−") if tick else "0", "end")
+    wide = (_WIDTH - 64) / max(len(bars), 1)
+    for position, (change, name) in enumerate(bars):
+        bar = _put(
+            svg, "rect", x=54 + wide * position + wide * 0.05, y=min(y(0), y(change)), width=wide * 0.9,
+            height=abs(y(change) - y(0)), fill=_BETTER if change > 0 else _WORSE,
+        )  # fmt: skip
+        _put(bar, "title").text = visible(f"{name}: {signed(change)}")
+    _text(svg, 54, 232, f"▲ {better:,} better")
+    _text(svg, _WIDTH / 2, 232, f"{len(changes) - better - worse:,} equal", "middle")
+    _text(svg, _WIDTH - 10, 232, f"▼ {worse:,} worse", "end")
+    return _done(svg)
+
+
+def _rest(svg: ET.Element, y: float, count: int) -> None:
+    if count:
+        _text(svg, _WIDTH / 2, y, f"… and {count:,} more segments, not drawn", "middle")
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Up to eight round numbers around a range, zero among them where it is in the range."""
+    span = (high - low) or 0.01
+    step = 10.0 ** floor(log10(span / 4))
+    step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= 5)
+    return [round(step * tick, 12) for tick in range(floor(low / step + 1e-9), ceil(high / step - 1e-9) + 1)] or [
+        0.0
+    ]
+
+
+def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    """Maps low to start and high to end; one value alone to the middle."""
+    if low == high:
+        return lambda _: (start + end) / 2
+    return lambda value: start + (value - low) / (high - low) * (end - start)
+
+
+def _svg(height: float, title: str, description: str) -> ET.Element:
+    svg = ET.Element(
+        "svg",
+        {
+            "xmlns": "http://www.w3.org/2000/svg",
+            "viewBox": f"0 0 {_WIDTH} {height:g}",
+            "width": str(_WIDTH),
+            "height": f"{height:g}",
+            "role": "img",
+            "font-family": "system-ui, sans-serif",
+            "font-size": "12",
+        },
+    )
+    _put(svg, "title").text = visible(title)
+    _put(svg, "desc").text = visible(description)
+    return svg
+
+
+def _put(parent: ET.Element, tag: str, **attributes: str | float) -> ET.Element:
+    return ET.SubElement(
+        parent,
+        tag,
+        {
+            name.replace("_", "-"): value if isinstance(value, str) else f"{value:.2f}".rstrip("0").rstrip(".")
+            for name, value in attributes.items()
+        },
+    )
+
+
+def _line(svg: ET.Element, x1: float, y1: float, x2: float, y2: float, opacity: float) -> None:
+    _put(svg, "line", x1=x1, y1=y1, x2=x2, y2=y2, stroke="currentColor", stroke_opacity=opacity)
+
+
+def _text(svg: ET.Element, x: float, y: float, text: str, anchor: str = "start") -> None:
+    _put(svg, "text", x=x, y=y, text_anchor=anchor, fill="currentColor").text = visible(text)
+
+
+def _done(svg: ET.Element) -> str:
+    return ET.tostring(svg, encoding="unicode")

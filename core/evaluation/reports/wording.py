@@ -1,0 +1,113 @@
+"""How figures and foreign text look in every report, and the sentences that none of them may leave out."""
+
+from __future__ import annotations
+
+from core.evaluation.evaluation import Evaluation, Run, Verdict
+
+WORDS: dict[Verdict | None, str] = {
+    "pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive", None: "No gates"
+}  # fmt: skip
+
+NOTHING = "–"
+_MOST_TARGETS = 5
+
+
+def visible(text: str) -> str:
+    """The text on one line: control characters as their symbols (␛, ␊), what cannot be drawn as code points (‹202E›).
+
+    All that is left is valid in XML and HTML, once escaped.
+    """
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else _symbol(character) for character in text)
+
+
+def _symbol(character: str) -> str:
+    return chr(0x2400 + ord(character)) if character < " " else f"‹{ord(character):04X}›"
+
+
+def shortened(text: str, most: int) -> str:
+    """The text cut to so many characters, with an ellipsis where it was."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def number(value: float | None) -> str:
+    """Three places, a true minus, and a dash for nothing."""
+    return NOTHING if value is None else f"{value:.3f}".replace("-", "−")
+
+
+def signed(value: float | None) -> str:
+    """As `number`, with the sign of a difference."""
+    return NOTHING if value is None else f"{value:+.3f}".replace("-", "−")
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """The bounds of a difference."""
+    return NOTHING if low is None or high is None else f"{signed(low)} to {signed(high)}"
+
+
+def p_value(value: float | None) -> str:
+    """Three places, and no p of 0."""
+    return NOTHING if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def percent(share: float) -> str:
+    """`95 %`, `98.33 %`."""
+    return f"{100 * share:.4g} %"
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """`1 query`, `2,000 queries`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def run_settings(run: Run) -> str:
+    """How a run searched, in a line."""
+    how = "exact, without an index" if run.exact else "by the index"
+    ef_search = "" if run.exact or run.ef_search is None else f", ef_search {run.ef_search}"
+    settings = "" if run.exact else "".join(f", {name} {value}" for name, value in run.index_settings.items())
+    sample = f", a sample of the collection ({_listed(run.sample)})" if run.sample else ""
+    return f"top {run.k} of {counted(run.chunks, 'chunk')}, {how}{settings}{ef_search}{sample}"
+
+
+def _listed(values: dict[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def caveats(e: Evaluation) -> tuple[str, ...]:
+    """What a reader has to know before believing the figures: the warnings, and what was judged but not found or the
+    other way round.
+    """
+    return tuple(visible(sentence) for sentence in (*e.warnings, *_unknown(e), *_unjudged(e)))
+
+
+def _unknown(e: Evaluation) -> list[str]:
+    if not e.unknown_targets:
+        return []
+    named = ", ".join(
+        f"{shortened(target, 80)} (query {shortened(query, 40)})"
+        for query, target in e.unknown_targets[:_MOST_TARGETS]
+    )
+    more = len(e.unknown_targets) - _MOST_TARGETS
+    rest = f" and {more:,} more" if more > 0 else ""
+    are = "target is" if len(e.unknown_targets) == 1 else "targets are"
+    return [
+        f"{len(e.unknown_targets):,} judged {are} not in the collection and can be found by no version: {named}{rest}."
+    ]
+
+
+def _unjudged(e: Evaluation) -> list[str]:
+    found = []
+    if e.unjudged_queries:
+        without = counted(e.unjudged_queries, "query", "queries")
+        found.append(f"{without} without any judgement: in the overlap, and in no measure.")
+    judged = [query for query in e.queries if query.judged]
+    primary = sum(query.primary_unjudged for query in judged)
+    candidate = sum(query.candidate_unjudged for query in judged)
+    if primary or candidate:
+        found.append(
+            f"Of the top {e.k} of {counted(len(judged), 'judged query', 'judged queries')}, nobody judged "
+            f"{primary / len(judged):.1f} results a query of the primary and {candidate / len(judged):.1f} of the "
+            "candidate. They count as not relevant, which favours the version with the fewer."
+        )
+    return found
