@@ -158,6 +158,16 @@ def test_with_so_many_further_queries_four_of_five_draws_decide(shift: float) ->
     assert np.mean([test.above if shift > 0 else test.below for test in tests]) == pytest.approx(0.8, abs=0.03)
 
 
+@pytest.mark.parametrize(("mean", "confidence"), [(0.9, 0.95), (0.6, 0.95), (-0.5, 0.99), (0.2, 0.9)])
+def test_the_further_queries_are_the_fewest_that_have_the_power(mean: float, confidence: float) -> None:
+    values = np.array([-1.0, 0.0, 1.0]) + mean  # a standard deviation of 1
+    for count in range(3, 1_000):
+        critical = stats.t.ppf(confidence, count - 1)
+        if stats.nct.sf(critical, count - 1, abs(mean) * count**0.5) >= 0.8:
+            break
+    assert further_queries(values, 0.0, confidence) == count - 3
+
+
 def test_further_queries_that_cannot_be_named() -> None:
     spread = np.tile([0.0, 1.0], 10)
     assert further_queries(spread, 0.5, 0.95) is None  # the mean sits on the bound
