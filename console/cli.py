@@ -19,6 +19,8 @@ from console.commands import (
     demo,
     doctor,
     documents,
+    evaluate,
+    evaluations,
     index,
     load,
     log,
@@ -30,7 +32,7 @@ from console.context import Context, context_of, pipe
 
 _ORDER = (
     "demo", "db", "ingest", "versions", "load", "backfill", "index", "search", "compare", "queries", "judge",
-    "cutover", "rollback", "log", "doctor",
+    "evaluate", "evaluations", "thresholds", "cutover", "rollback", "log", "doctor",
 )  # fmt: skip
 
 
@@ -54,9 +56,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for group in (db, versions, backfill, index, queries, cutover):
+for group in (db, versions, backfill, index, queries, evaluations, cutover):
     app.add_typer(group.app)
-for module in (demo, documents, load, search, cutover, log, doctor):
+for module in (demo, documents, load, search, evaluate, cutover, log, doctor):
     module.register(app)
 
 

@@ -20,8 +20,12 @@ from core import cutover, index
 from core.database import Connection, Database
 from core.encoders import open_encoder
 from core.errors import RefusedError
-from core.evaluation.compare import SegmentResult, compare_versions
-from core.evaluation.formats import JudgedQueries, read_beir
+from core.evaluation.evaluate import Asked, evaluate
+from core.evaluation.evaluation import Evaluation
+from core.evaluation.formats import read_beir
+from core.evaluation.gates import read_gates
+from core.evaluation.judgements import Judgement, ensure_judge, save_judgements
+from core.evaluation.queries import get_query_set, query_sets, save_queries
 from core.registry import (
     add_version,
     chunk_count,
@@ -41,10 +45,9 @@ QUERY = "run a command and get its output as a string"
 
 _HERE = Path(__file__).parent
 
-
-def demo_queries() -> JudgedQueries:
-    """The judged queries that come with the demo."""
-    return read_beir(_HERE / "queries.jsonl", _HERE / "qrels.tsv")
+QUERY_SET = "demo"
+GATES = _HERE / "gates.toml"
+"""What the second version has to show."""
 
 
 def prepare(own: Context) -> dict[str, float]:
@@ -62,6 +65,8 @@ def prepare(own: Context) -> dict[str, float]:
         if FIRST not in known or chunk_count(connection) == 0:  # else the ingest came to its end
             with clock.step("ingest"), progress_bar() as progress:
                 _ingest(connection, own.settings.chunk_characters, progress)
+        if not any(found.name == QUERY_SET for found in query_sets(connection)):
+            _judge(connection)
         for key in (FIRST, SECOND):
             if key not in known:
                 add_version(connection, key, open_encoder(ENCODERS[key]), ENCODERS[key], notes="the demo's")
@@ -90,12 +95,14 @@ def tell(own: Context, as_json: bool) -> None:
             _embed(own, connection, SECOND)
         say(f"{SECOND} is backfilled, proven and indexed.")
 
-        with clock.step("compare"), progress_bar() as progress:
-            results = compare_versions(
-                connection, demo_queries(), get_version(connection, FIRST), get_version(connection, SECOND),
-                on_progress=progress,
+        with clock.step("evaluate"), progress_bar() as progress:
+            found = evaluate(
+                database, get_query_set(connection, QUERY_SET), get_version(connection, FIRST),
+                get_version(connection, SECOND), Asked(gates=read_gates(GATES)), on_progress=progress,
             )  # fmt: skip
-        say(_table(results))
+        say(_table(found))
+        for gate in found.gates:
+            say(f"{MARKS[gate.verdict]} {gate.name}: {gate.detail}")
 
         with clock.step("cutover"):
             guards = cutover.check(connection, SECOND).guards
@@ -122,17 +129,18 @@ def tell(own: Context, as_json: bool) -> None:
         document = {
             "chunks": chunks,
             "versions": [status_document(status) for status in version_statuses(connection)],
-            "evaluation": [asdict(result) | {"difference": result.difference} for result in results],
+            "evaluation": _segments(found),
             "cutover": asdict(flip)
             | {"guards": [asdict(guard) for guard in guards], "search": result_document(after_cutover)},
             "rollback": asdict(back) | {"search": result_document(after_rollback)},
             "seconds": {name: round(value, 3) for name, value in clock.seconds.items()},
         }
-    better = results[0].difference > 0
     program = f"revector --schema {own.schema}" if own.schema else "revector"
     answer(document, as_json, lambda console: console.print(f"Open the console and try it by hand: {program}"))
-    if not better:
-        raise RefusedError(f"{SECOND} is not better than {FIRST} on the judged queries.")
+    if found.verdict != "pass":
+        raise RefusedError(
+            f"{SECOND} does not pass the demo's gates.", f"Look closer: revector evaluations show {found.id}"
+        )
 
 
 class _Clock:
@@ -192,14 +200,41 @@ def _embed(own: Context, connection: Connection, key: str) -> None:
     index.build(connection, get_version(connection, key), own.settings)
 
 
-def _table(results: list[SegmentResult]) -> str:
+def _judge(connection: Connection) -> None:
+    """The judged queries that come with the demo, as a query set."""
+    given = read_beir(_HERE / "queries.jsonl", _HERE / "qrels.tsv")
+    with connection.transaction():
+        save_queries(connection, QUERY_SET, given.queries)
+        save_judgements(
+            connection,
+            get_query_set(connection, QUERY_SET),
+            ensure_judge(connection, QUERY_SET, "person"),
+            [
+                Judgement(query, "document", document, grade)
+                for query, grades in given.qrels.items()
+                for document, grade in grades.items()
+            ],
+        )
+
+
+def _segments(found: Evaluation) -> list[dict[str, object]]:
+    """The first measure by segment, with the overlap of the rankings beside it."""
+    overlaps = {(row.measure, row.segment): row.mean for row in found.overlaps}
+    return [
+        asdict(row) | {"overlap": overlaps["overlap", row.segment], "rbo": overlaps["rbo", row.segment]}
+        for row in found.measures
+        if row.measure == found.measures[0].measure
+    ]
+
+
+def _table(found: Evaluation) -> str:
     lines = [f"{'segment':<14}{'queries':>8}{FIRST:>10}{SECOND:>10}{'difference':>12}{'overlap@10':>12}{'RBO':>7}"]
     lines += [
-        f"{r.segment:<14}{r.queries:>8}{r.primary:>10.3f}{r.candidate:>10.3f}{r.difference:>+12.3f}"
-        f"{r.overlap:>12.2f}{r.rbo:>7.2f}"
-        for r in results
+        f"{row['segment']:<14}{row['queries']:>8}{row['primary']:>10.3f}{row['candidate']:>10.3f}"
+        f"{row['difference']:>+12.3f}{row['overlap']:>12.2f}{row['rbo']:>7.2f}"
+        for row in _segments(found)
     ]
-    return f"{results[0].measure} on the judged queries\n" + "\n".join(lines)
+    return f"{found.measures[0].measure} on the judged queries\n" + "\n".join(lines)
 
 
 def _aloud(text: str) -> None:

@@ -218,9 +218,7 @@ def get_evaluation(connection: Connection, number: int) -> Evaluation:
         "SELECT id, created_at, created_by, report FROM evaluations WHERE id = %s", [number]
     ).fetchone()
     if row is None:
-        raise UsageError(
-            f"There is no evaluation {number}.", "revector evaluate --list names those that are kept."
-        )
+        raise UsageError(f"There is no evaluation {number}.", "revector evaluations list")
     return msgspec.convert(
         row[3] | {"id": row[0], "created_at": row[1], "created_by": row[2]}, Evaluation, strict=False
     )

@@ -7,7 +7,7 @@ confidence is shared out among them, says core.evaluation.gate_file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +21,7 @@ from core.evaluation.significance import NO_TEST, POWER, BoundTest, compare_to_b
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Gate", "GateFile", "judge_gates", "read_gates"]
+__all__ = ["Gate", "GateFile", "check_segments", "judge_gates", "read_gates"]
 
 Values = Mapping[str, Mapping[str, float]]
 """Measure → query → value."""
@@ -35,11 +35,12 @@ def judge_gates(
     `segments` has the judged queries' ids by segment, those of the whole set under `all`. Raises UsageError naming the
     known segments for a gate on another one, and ValueError for a value that is not there or not finite.
     """
-    _check_segments(gates, segments)
+    check_segments(gates, segments)
     return tuple(_judge(gates, gate, primary, candidate, segments[gate.segment]) for gate in gates.gates)
 
 
-def _check_segments(gates: GateFile, segments: Mapping[str, Sequence[str]]) -> None:
+def check_segments(gates: GateFile, segments: Collection[str]) -> None:
+    """Raise UsageError naming the known segments for gates on another one."""
     strange = [gate for gate in gates.gates if gate.segment not in segments]
     if not strange:
         return

@@ -92,7 +92,7 @@ def score(
     judged = {query: grades for query, grades in qrels.grades.items() if grades}
     query_numbers = {query: str(number) for number, query in enumerate(judged)}
     truth: dict[str, dict[str, int]] = {}
-    known = _known_targets(qrels, chunk_ids or {})
+    known = known_targets(qrels, chunk_ids or {})
     for query, grades in judged.items():
         of_query = truth[query_numbers[query]] = {}
         for target, grade in grades.items():
@@ -115,12 +115,17 @@ def score(
     return values
 
 
-def _known_targets(qrels: Qrels, chunk_ids: Mapping[str, int]) -> dict[str, Target | str]:
+def known_targets(qrels: Qrels, chunk_ids: Mapping[str, int]) -> dict[str, Target | str]:
     """What a run calls each judged target; one that it cannot find keeps its name."""
     targets = {target for grades in qrels.grades.values() for target in grades}
     if qrels.level == "document":
         return {target: document_id_of(target) for target in targets}
     return {target: chunk_ids.get(target, target) for target in targets}
+
+
+def measure_depth(name: str) -> int | None:
+    """The depth to which a measure reads a ranking, None for one that reads it whole."""
+    return _depth(_parse(name))
 
 
 def _by_depth(measures: Iterable[str]) -> dict[int | None, dict[Measure, str]]:

@@ -71,7 +71,7 @@ def get_run(connection: Connection, number: int) -> Run:
     """The run of that id. Raises UsageError when there is none."""
     found = _find(connection, number)
     if found is None:
-        raise UsageError(f"There is no run {number}.", "revector evaluate --runs names those that are kept.")
+        raise UsageError(f"There is no run {number}.", "revector evaluations runs")
     return found
 
 

@@ -1,0 +1,359 @@
+"""Two versions on one query set: runs, measures, rank overlap and gates, made into one Evaluation."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core import audit
+from core.database import Connection, Database, Progress
+from core.errors import RefusedError, UsageError
+from core.evaluation.evaluation import (
+    Evaluation,
+    GateResult,
+    MeasureResult,
+    QueryResult,
+    Run,
+    save_evaluation,
+    worst,
+)
+from core.evaluation.judgements import Qrels, judgement_count, load_qrels
+from core.evaluation.measures import (
+    DEFAULT_MEASURES,
+    Target,
+    check_depth,
+    check_measures,
+    chunk_ids_of,
+    known_targets,
+    measure_depth,
+    rankings,
+    score,
+    short_rankings,
+)
+from core.evaluation.queries import WHOLE_SET, QuerySet
+from core.evaluation.ranking import overlap_results, query_overlaps
+from core.evaluation.running import make_run
+from core.evaluation.runs import Results, load_results
+from core.overlap import RBO_P, Overlap
+
+if TYPE_CHECKING:
+    from core.evaluation.gates import GateFile
+    from core.registry import Version
+    from core.retrieval import EncoderCache
+
+DEPTH = 100
+"""How many chunks a run keeps of each query: R@100 is measured at that depth."""
+
+Scores = Mapping[str, Mapping[str, float]]
+"""Measure → query → value."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an evaluation is asked for.
+
+    `judges` whose judgements count (all people when none is named); `measures` (nDCG@10, P@10, R@100 and RR@10 when
+    none is named), to which those of the gates are added; `k` is the depth of the rank overlap, `confidence` that of
+    the intervals, 0 to 1.
+    """
+
+    judges: Sequence[str] = ()
+    measures: Sequence[str] = ()
+    gates: GateFile | None = None
+    k: int = 10
+    confidence: float = 0.95
+
+
+def evaluate(
+    database: Database,
+    query_set: QuerySet,
+    primary: Version,
+    candidate: Version,
+    asked: Asked | None = None,
+    *,
+    depth: int = DEPTH,
+    exact: bool = False,
+    ef_search: int | None = None,
+    encoders: EncoderCache | None = None,
+    on_progress: Progress | None = None,
+) -> Evaluation:
+    """Search both versions for every query of the set, compare, and keep the result.
+
+    `depth` is how many chunks the runs keep. `exact` searches without the index: then a difference is the model's
+    alone. Raises UsageError for an unknown measure, judge or segment before anything is searched, RefusedError for a
+    version compared with itself or without vectors, UnreachableError when an encoder cannot be reached; a second call
+    then goes on where the first one stopped.
+    """
+    asked = asked or Asked()
+    if primary.id == candidate.id:
+        raise RefusedError(
+            f"Version {primary.version_key} would be compared with itself.", "Name another one: --candidate KEY"
+        )
+    depth = max(asked.k, depth)
+    check_depth(_measures(asked), depth)
+    with database.session("evaluate") as connection:
+        _qrels(connection, query_set, asked)  # what is wrong with it is said before anything is paid for
+        _check_segments(query_set, asked)
+    runs = [
+        make_run(
+            database,
+            query_set,
+            version,
+            k=depth,
+            exact=exact,
+            ef_search=ef_search,
+            encoders=encoders,
+            on_progress=on_progress,
+        )
+        for version in (primary, candidate)
+    ]
+    with database.session("evaluate") as connection:
+        return evaluate_runs(connection, query_set, runs[0], runs[1], asked)
+
+
+def evaluate_runs(
+    connection: Connection, query_set: QuerySet, primary: Run, candidate: Run, asked: Asked | None = None
+) -> Evaluation:
+    """Compare two stored runs, and keep the result.
+
+    Raises UsageError for runs of another query set or another revision of it: their queries are not the same.
+    """
+    asked = asked or Asked()
+    for run in (primary, candidate):
+        if (run.query_set, run.query_set_revision) != (query_set.name, query_set.revision):
+            raise UsageError(
+                f"Run {run.id} was made with query set {run.query_set!r} at revision {run.query_set_revision}; "
+                f"{query_set.name!r} is at {query_set.revision} now.",
+                "Evaluate the versions again.",
+            )
+    wanted = _measures(asked)
+    _check_segments(query_set, asked)
+    qrels = _qrels(connection, query_set, asked)
+    first, second = load_results(connection, primary), load_results(connection, candidate)
+    chunk_ids = chunk_ids_of(connection, qrels) if qrels else {}
+    scores = _scores(first, qrels, wanted, chunk_ids), _scores(second, qrels, wanted, chunk_ids)
+    segments = _segments(query_set, None)
+    judged = _segments(query_set, set(qrels.grades) if qrels else set())
+    overlaps = query_overlaps(first, second, qrels.level if qrels else "document", asked.k)
+    gates = _judge_gates(asked, scores, judged)
+    found = Evaluation(
+        id=0,
+        query_set=query_set.name,
+        query_set_revision=query_set.revision,
+        primary=primary,
+        candidate=candidate,
+        judges=qrels.judges if qrels else (),
+        level=qrels.level if qrels else None,
+        k=asked.k,
+        rbo_p=RBO_P,
+        confidence=asked.confidence,
+        measures=_measure_results(wanted, scores, judged, asked.confidence),
+        overlaps=overlap_results(overlaps, segments),
+        gates=gates,
+        verdict=worst([gate.verdict for gate in gates]),
+        queries=_query_results(
+            query_set, scores, overlaps, _judged_targets(qrels, chunk_ids), _tops(first, second, qrels, asked.k)
+        ),
+        judged_queries=len(judged[WHOLE_SET]),
+        unjudged_queries=len(query_set.queries) - len(judged[WHOLE_SET]),
+        judgements=qrels.judgements if qrels else 0,
+        unknown_targets=_unknown(qrels),
+        warnings=_warnings(query_set, qrels, first, second, wanted),
+        created_at=datetime.datetime.now(datetime.UTC),
+        created_by="",
+    )
+    with connection.transaction():
+        found = save_evaluation(connection, found)
+        audit.record(
+            connection,
+            "evaluate",
+            candidate.version_key,
+            detail={
+                "evaluation": found.id,
+                "query_set": query_set.name,
+                "revision": query_set.revision,
+                "primary": primary.version_key,
+                "runs": [primary.id, candidate.id],
+                "verdict": found.verdict,
+            },
+        )
+    return found
+
+
+# -- before anything is searched ---------------------------------------------------------------------------
+
+
+def _measures(asked: Asked) -> tuple[str, ...]:
+    gated = [gate.measure for gate in asked.gates.gates] if asked.gates else []
+    return check_measures([*(asked.measures or DEFAULT_MEASURES), *gated])
+
+
+def _qrels(connection: Connection, query_set: QuerySet, asked: Asked) -> Qrels | None:
+    """The judgements, or None for a set that nobody judged: rank overlap needs none."""
+    if not asked.judges and judgement_count(connection, query_set) == 0:
+        return None
+    return load_qrels(connection, query_set, asked.judges)
+
+
+def _check_segments(query_set: QuerySet, asked: Asked) -> None:
+    if asked.gates is not None:
+        from core.evaluation.gates import check_segments
+
+        check_segments(asked.gates, (WHOLE_SET, *query_set.segments))
+
+
+# -- what the runs say -------------------------------------------------------------------------------------
+
+
+def _scores(
+    results: Results, qrels: Qrels | None, measures: Sequence[str], chunk_ids: Mapping[str, int]
+) -> Scores:
+    if qrels is None:
+        return {measure: {} for measure in measures}
+    return score(results, qrels, measures, chunk_ids=chunk_ids)
+
+
+def _judge_gates(
+    asked: Asked, scores: tuple[Scores, Scores], judged: Mapping[str, Sequence[str]]
+) -> tuple[GateResult, ...]:
+    if asked.gates is None:
+        return ()
+    from core.evaluation.gates import judge_gates
+
+    return judge_gates(asked.gates, scores[0], scores[1], judged)
+
+
+def _segments(query_set: QuerySet, only: set[str] | None) -> dict[str, list[str]]:
+    """Query ids by segment, of these queries only if given: the whole set first, then the segments by name."""
+    found: dict[str, list[str]] = {name: [] for name in (WHOLE_SET, *query_set.segments)}
+    for query in query_set.queries:
+        if only is None or query.id in only:
+            for name in {WHOLE_SET, query.segment}:
+                found[name].append(query.id)
+    return found
+
+
+def _measure_results(
+    measures: Sequence[str],
+    scores: tuple[Scores, Scores],
+    segments: Mapping[str, Sequence[str]],
+    confidence: float,
+) -> tuple[MeasureResult, ...]:
+    from core.evaluation.significance import compare_paired
+
+    found = []
+    for measure in measures:
+        for segment, queries in segments.items():
+            if not queries:
+                continue
+            values = [np.array([side[measure][query] for query in queries]) for side in scores]
+            test = compare_paired(values[0], values[1], confidence)
+            found.append(
+                MeasureResult(
+                    measure,
+                    segment,
+                    len(queries),
+                    float(values[0].mean()),
+                    float(values[1].mean()),
+                    test.difference,
+                    test.low,
+                    test.high,
+                    test.p_value,
+                )
+            )
+    return tuple(found)
+
+
+def _tops(first: Results, second: Results, qrels: Qrels | None, k: int) -> tuple[dict[str, list[Target]], ...]:
+    """The top-k of both runs by query."""
+    level = qrels.level if qrels else "document"
+    return tuple(
+        {query: ranked[:k] for query, ranked in rankings(results, level).items()} for results in (first, second)
+    )
+
+
+def _judged_targets(qrels: Qrels | None, chunk_ids: Mapping[str, int]) -> dict[str, set[Target | str]]:
+    """What was judged of each query, as runs name it."""
+    if qrels is None:
+        return {}
+    known = known_targets(qrels, chunk_ids)
+    return {query: {known[target] for target in grades} for query, grades in qrels.grades.items()}
+
+
+def _query_results(
+    query_set: QuerySet,
+    scores: tuple[Scores, Scores],
+    overlaps: Mapping[str, Overlap],
+    judged: Mapping[str, set[Target | str]],
+    tops: tuple[dict[str, list[Target]], ...],
+) -> tuple[QueryResult, ...]:
+    """Every query that both runs have, the one that moved most first."""
+    found = []
+    for query in query_set.queries:
+        if query.id not in overlaps:
+            continue
+        overlap, known = overlaps[query.id], judged.get(query.id, set())
+        values = [
+            {measure: side[measure][query.id] for measure in side if query.id in side[measure]} for side in scores
+        ]
+        unjudged = [sum(target not in known for target in top[query.id]) for top in tops]
+        found.append(
+            QueryResult(
+                query.id,
+                query.text,
+                query.segment,
+                len(known),
+                values[0],
+                values[1],
+                unjudged[0],
+                unjudged[1],
+                overlap.overlap,
+                overlap.jaccard,
+                overlap.rbo,
+                overlap.kendall_tau,
+            )
+        )
+    return tuple(sorted(found, key=lambda each: (each.rbo, each.id)))
+
+
+def _unknown(qrels: Qrels | None) -> tuple[tuple[str, str], ...]:
+    if qrels is None:
+        return ()
+    return tuple((query, target) for query in sorted(qrels.unknown) for target in qrels.unknown[query])
+
+
+def _warnings(
+    query_set: QuerySet, qrels: Qrels | None, first: Results, second: Results, measures: Sequence[str]
+) -> tuple[str, ...]:
+    primary, candidate = first.run, second.run
+    found = [str(run.sample["says"]) for run in (primary, candidate) if run.sample is not None]
+    for what, one, other in (
+        ("the depth", primary.k, candidate.k),
+        ("exact search", primary.exact, candidate.exact),
+        ("ef_search", primary.ef_search, candidate.ef_search),
+        ("chunks searched", primary.chunks, candidate.chunks),
+    ):
+        if one != other:
+            found.append(
+                f"The runs differ in {what}: {one} of {primary.version_key}, {other} of {candidate.version_key}."
+            )
+    if qrels is None:
+        found.append(f"Nobody has judged a query of {query_set.name}: rankings are compared, not their quality.")
+        return tuple(dict.fromkeys(found))
+    if qrels.unknown_count:
+        found.append(
+            f"{qrels.unknown_count:,} of {qrels.judgements:,} judgements are of documents or chunks that the "
+            "collection does not have: no version can find them."
+        )
+    deepest = max((depth for depth in map(measure_depth, measures) if depth), default=0)
+    for results in (first, second):
+        if short := short_rankings(results, qrels.level, deepest):
+            found.append(
+                f"For {short:,} queries the first {results.run.k} chunks of {results.run.version_key} are of fewer "
+                f"than {deepest} documents: measures at that depth would be higher in a deeper run."
+            )
+    return tuple(dict.fromkeys(found))

@@ -1,0 +1,159 @@
+"""Two versions compared: every figure equals one worked out here, and nothing is dropped in silence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import log2
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+
+from core import overlap as ranks
+from core.audit import entries
+from core.database import Connection, Database
+from core.documents import Document
+from core.errors import RefusedError, UsageError
+from core.evaluation.evaluate import Asked, evaluate, evaluate_runs
+from core.evaluation.evaluation import evaluations, get_evaluation
+from core.evaluation.gates import read_gates
+from core.evaluation.judgements import Judgement, ensure_judge, save_judgements
+from core.evaluation.queries import Query, QuerySet, get_query_set, save_queries
+from core.ingest import ingest
+from core.registry import get_version
+from core.retrieval import Retriever
+from tests.versions import NUMBERS, ready_version
+
+TEXTS = [f"{a} and {b}" for a in NUMBERS for b in NUMBERS]
+QUERIES = (
+    Query("q1", "seven and three", "odd"),
+    Query("q2", "two and four", "even"),
+    Query("q3", "nothing is judged of this", "odd"),
+    Query("q4", "six and eight", "even"),
+)
+QRELS = {
+    "q1": {"seven and three": 2, "three and seven": 1, "gone": 2},
+    "q2": {"two and four": 1, "four and two": 1},
+    "q4": {"eight and nine": 1},
+}
+
+
+@pytest.fixture
+def numbers(database: Database, connection: Connection) -> QuerySet:
+    ingest(connection, [Document(text, text) for text in TEXTS], chunk_characters=500)
+    for key, spec in (("v1", "static:wordllama-64"), ("v2", "static:wordllama-256")):
+        ready_version(database, connection, key, spec)
+    save_queries(connection, "numbers", QUERIES)
+    query_set = get_query_set(connection, "numbers")
+    given = [
+        Judgement(q, "document", target, grade)
+        for q, targets in QRELS.items()
+        for target, grade in targets.items()
+    ]
+    save_judgements(connection, query_set, ensure_judge(connection, "ann", "person"), given)
+    return query_set
+
+
+def ndcg(ranking: list[str], grades: dict[str, int], k: int) -> float:
+    """nDCG@k as trec_eval defines it: the grade is the gain."""
+    gain = sum(grades.get(document, 0) / log2(rank + 1) for rank, document in enumerate(ranking[:k], 1))
+    ideal = sorted(grades.values(), reverse=True)[:k]
+    return gain / sum(grade / log2(rank + 1) for rank, grade in enumerate(ideal, 1))
+
+
+def test_figures_equal_an_independent_computation(
+    database: Database, connection: Connection, numbers: QuerySet
+) -> None:
+    versions = [get_version(connection, key) for key in ("v1", "v2")]
+    found = evaluate(database, numbers, *versions, Asked(measures=("nDCG@10",)))
+    retriever = Retriever(connection)
+    rankings = [
+        {q.id: [hit.source_id for hit in retriever.search_version(q.text, version, 10).hits] for q in QUERIES}
+        for version in versions
+    ]
+    assert [(row.measure, row.segment, row.queries) for row in found.measures] == [
+        ("nDCG@10", "all", 3), ("nDCG@10", "even", 2), ("nDCG@10", "odd", 1),
+    ]  # fmt: skip
+    for row, ids in zip(found.measures, (["q1", "q2", "q4"], ["q2", "q4"], ["q1"]), strict=True):
+        for value, ranking in ((row.primary, rankings[0]), (row.candidate, rankings[1])):
+            assert value == pytest.approx(fmean(ndcg(ranking[q], QRELS[q], 10) for q in ids))
+        assert row.difference == pytest.approx(row.candidate - row.primary)
+    assert found.measures[2].p_value is None
+    by_measure = {(row.measure, row.segment): row for row in found.overlaps}
+    expected = {q.id: ranks.compare(rankings[0][q.id], rankings[1][q.id], 10) for q in QUERIES}
+    assert by_measure["overlap", "all"].mean == pytest.approx(fmean(each.overlap for each in expected.values()))
+    assert by_measure["rbo", "odd"].mean == pytest.approx((expected["q1"].rbo + expected["q3"].rbo) / 2)
+    assert {each.id: each.rbo for each in found.queries} == pytest.approx({q: o.rbo for q, o in expected.items()})
+    q1, q3 = (next(each for each in found.queries if each.id == name) for name in ("q1", "q3"))
+    judged = sum(target in QRELS["q1"] for target in rankings[0]["q1"])
+    assert (q1.judged, q1.primary_unjudged) == (3, 10 - judged)
+    assert (q3.judged, q3.primary, q3.primary_unjudged) == (0, {}, 10)
+
+
+def test_what_is_kept_is_what_was_shown(database: Database, connection: Connection, numbers: QuerySet) -> None:
+    pair = get_version(connection, "v1"), get_version(connection, "v2")
+    found = evaluate(database, numbers, *pair)
+    assert get_evaluation(connection, found.id) == found
+    assert (found.unjudged_queries, found.judged_queries, found.judgements) == (1, 3, 6)
+    assert found.unknown_targets == (("q1", "gone"),)
+    assert any("1 of 6 judgements" in warning for warning in found.warnings)
+    assert [row.id for row in evaluations(connection)] == [found.id]
+    assert evaluations(connection, candidate="v1") == []
+    done = next(entry for entry in entries(connection) if entry.action == "evaluate")
+    assert (done.version_key, done.detail["evaluation"], done.detail["verdict"]) == ("v2", found.id, None)
+
+
+def test_the_same_runs_give_the_same_figures(
+    database: Database, connection: Connection, numbers: QuerySet
+) -> None:
+    first = evaluate(database, numbers, get_version(connection, "v1"), get_version(connection, "v2"))
+    again = evaluate_runs(connection, numbers, first.primary, first.candidate)
+    assert replace(again, id=first.id, created_at=first.created_at) == first
+
+
+def test_judgements_on_chunks_rank_chunks(database: Database, connection: Connection, numbers: QuerySet) -> None:
+    keys = dict(connection.execute("SELECT content, semantic_key FROM document_chunks").fetchall())
+    judge = ensure_judge(connection, "bob", "person")
+    save_judgements(
+        connection,
+        numbers,
+        judge,
+        [Judgement("q2", "chunk", keys["two and four"], 1), Judgement("q2", "chunk", "0" * 64, 1)],
+    )
+    pair = get_version(connection, "v1"), get_version(connection, "v2")
+    found = evaluate(database, numbers, *pair, Asked(judges=("bob",), measures=("RR@10", "R@100")))
+    assert (found.level, found.judges, found.judged_queries) == ("chunk", ("bob",), 1)
+    values = {row.measure: row.candidate for row in found.measures if row.segment == "all"}
+    assert values["R@100"] == 0.5  # the other chunk is not there
+    assert values["RR@10"] > 0
+    assert found.unknown_targets == (("q2", "0" * 64),)
+
+
+def test_runs_that_cannot_be_compared_are_refused(
+    database: Database, connection: Connection, numbers: QuerySet
+) -> None:
+    v1, v2 = get_version(connection, "v1"), get_version(connection, "v2")
+    with pytest.raises(RefusedError, match="itself"):
+        evaluate(database, numbers, v1, v1)
+    with pytest.raises(UsageError, match="R@200 looks at the first 200"):
+        evaluate(database, numbers, v1, v2, Asked(measures=("R@200",)))
+    found = evaluate(database, numbers, v1, v2)
+    save_queries(connection, "numbers", QUERIES[:2])
+    with pytest.raises(UsageError, match="was made with query set 'numbers' at revision"):
+        evaluate_runs(connection, get_query_set(connection, "numbers"), found.primary, found.candidate)
+
+
+def test_a_gate_on_a_segment_nobody_has_is_refused_before_anything_is_searched(
+    database: Database, connection: Connection, numbers: QuerySet, tmp_path: Path
+) -> None:
+    path = tmp_path / "gates.toml"
+    path.write_text('[[gate]]\nmeasure = "P@10"\nsegment = "evn"\nat_least = 0.5\n')
+    with pytest.raises(UsageError, match="evn"):
+        evaluate(
+            database,
+            numbers,
+            get_version(connection, "v1"),
+            get_version(connection, "v2"),
+            Asked(gates=read_gates(path)),
+        )
+    assert connection.execute("SELECT count(*) FROM evaluation_runs").fetchone() == (0,)
