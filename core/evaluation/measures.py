@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from core.database import Connection
 from core.errors import UsageError
 from core.evaluation.judgements import Qrels, TargetKind, document_id_of
-from core.evaluation.runs import Results
+from core.evaluation.runs import QueryHits, Results
 from core.retrieval import MAX_K
 
 if TYPE_CHECKING:
@@ -47,9 +47,7 @@ def check_depth(measures: Iterable[str], k: int) -> None:
 
 def rankings(results: Results, level: TargetKind) -> dict[str, list[Target]]:
     """By query id what a run ranked, best first: chunks, or documents, of which each counts by its best chunk."""
-    if level == "chunk":
-        return {query: hits.chunk_ids.tolist() for query, hits in results.hits.items()}
-    return {query: list(dict.fromkeys(hits.document_ids)) for query, hits in results.hits.items()}
+    return {query: _ranking(hits, level) for query, hits in results.hits.items()}
 
 
 def short_rankings(results: Results, level: TargetKind, depth: int) -> int:
@@ -77,7 +75,7 @@ def chunk_ids_of(connection: Connection, qrels: Qrels) -> dict[str, int]:
 def score(
     results: Results, qrels: Qrels, measures: Sequence[str], *, chunk_ids: Mapping[str, int] | None = None
 ) -> dict[str, dict[str, float]]:
-    """Measure → query → value for every judged query; those without results score 0, those without judgements are out.
+    """Canonical name → query → value for every judged query: 0 without results; those without judgements are left out.
 
     `chunk_ids` is what `chunk_ids_of` gives, and needed for judgements on chunks. A judged target that is not in the
     collection is a relevant one that is not found. Raises UsageError as `check_measures` and `check_depth` do.
@@ -86,33 +84,39 @@ def score(
 
     if qrels.level == "chunk" and chunk_ids is None:
         raise ValueError("judgements on chunks need the chunks' ids")
+    measures = check_measures(measures)
     check_depth(measures, results.run.k)
-    # Numbers in place of names: some measures go through files in which a blank would end an id.
-    numbers: dict[Target | str, str] = {}
-    judged = {query: grades for query, grades in qrels.grades.items() if grades}
-    query_numbers = {query: str(number) for number, query in enumerate(judged)}
-    truth: dict[str, dict[str, int]] = {}
     known = known_targets(qrels, chunk_ids or {})
-    for query, grades in judged.items():
-        of_query = truth[query_numbers[query]] = {}
-        for target, grade in grades.items():
-            number = numbers.setdefault(known[target], str(len(numbers)))
-            of_query[number] = max(grade, of_query.get(number, 0))
-    found = {
-        query_numbers[query]: [numbers.setdefault(target, str(len(numbers))) for target in ranked]
-        for query, ranked in rankings(results, qrels.level).items()
-        if query in judged and ranked
-    }
+    judged = [query for query, grades in qrels.grades.items() if grades]
+    groups = _by_depth(measures)
+    deepest = max((depth or results.run.k for depth in groups), default=0)
+    # Numbers in place of ids, a query's own: only which ones are judged matters, and a million uuids are slow to name.
+    truth: dict[str, dict[str, int]] = {}
+    found: dict[str, list[str]] = {}
+    unjudged = [f"unjudged-{rank}" for rank in range(deepest)]
+    for number, query in enumerate(judged):
+        grades: dict[Target | str, int] = {}
+        for target, grade in qrels.grades[query].items():
+            grades[known[target]] = max(grade, grades.get(known[target], 0))
+        names = {target: str(each) for each, target in enumerate(grades)}
+        truth[str(number)] = dict(zip(names.values(), grades.values(), strict=True))
+        if query in results.hits:
+            ranked = _ranking(results.hits[query], qrels.level)[:deepest]
+            found[str(number)] = [names.get(target, none) for target, none in zip(ranked, unjudged, strict=False)]
     values: dict[str, dict[str, float]] = {name: dict.fromkeys(judged, 0.0) for name in measures}
-    query_of = list(judged)
-    for depth, group in _by_depth(measures).items():
+    for depth, group in groups.items():
         run = {
             query: {target: float(-rank) for rank, target in enumerate(ranked[:depth])}
             for query, ranked in found.items()
+            if ranked
         }
         for metric in ir_measures.iter_calc(list(group), truth, run) if truth else ():
-            values[group[metric.measure]][query_of[int(metric.query_id)]] = float(metric.value)
+            values[group[metric.measure]][judged[int(metric.query_id)]] = float(metric.value)
     return values
+
+
+def _ranking(hits: QueryHits, level: TargetKind) -> list[Target]:
+    return hits.chunk_ids.tolist() if level == "chunk" else list(dict.fromkeys(hits.document_ids))
 
 
 def known_targets(qrels: Qrels, chunk_ids: Mapping[str, int]) -> dict[str, Target | str]:
@@ -130,11 +134,16 @@ def measure_depth(name: str) -> int | None:
 
 def _by_depth(measures: Iterable[str]) -> dict[int | None, dict[Measure, str]]:
     """The measures with their names by the depth to which they read a ranking: less of it is much faster."""
+    import ir_measures
+
     found: dict[int | None, dict[Measure, str]] = defaultdict(dict)
     for name in measures:
         measure = _parse(name)
         # Unjudged results are taken out before the cut, so that it says nothing about the ranks that are read.
         depth = None if measure.params.get("judged_only") else _depth(measure)
+        if depth is not None and measure.NAME == "RR":
+            # trec_eval's, which has no depth and needs none in a ranking that is cut.
+            measure = ir_measures.RR(rel=measure["rel"])
         found[depth][measure] = name
     return found
 

@@ -38,12 +38,9 @@ def query_overlaps(
     queries = [query for query in ranked[0] if query in ranked[1]]
     if not queries:
         return {}
-    numbers: dict[Target, int] = {}
-    first, second = (
-        [[numbers.setdefault(t, len(numbers)) for t in each[q][:k]] for q in queries] for each in ranked
-    )
+    first, second = ([each[query][:k] for query in queries] for each in ranked)
     n, m = (np.fromiter(map(len, lists), np.int64, len(lists)) for lists in (first, second))
-    positions = _positions(_padded(first, k), _padded(second, k), len(numbers))
+    positions = _positions(first, second, k)
     common_by_depth = _common_by_depth(positions)
     common = common_by_depth[:, -1]
     longer = np.maximum(n, m)
@@ -101,26 +98,12 @@ def index_recall(exact: Results, indexed: Results, k: int) -> dict[str, float]:
     return found
 
 
-def _padded(lists: Sequence[Sequence[int]], k: int) -> NDArray[np.int64]:
-    """Lists of up to k numbers as rows (n, k), filled up with −1."""
-    lengths = np.fromiter(map(len, lists), np.int64, len(lists))
-    rows = np.full((len(lists), k), -1, np.int64)
-    flat = np.fromiter((number for each in lists for number in each), np.int64, int(lengths.sum()))
-    rows[np.arange(k) < lengths[:, None]] = flat
-    return rows
-
-
-def _positions(first: NDArray[np.int64], second: NDArray[np.int64], numbers: int) -> NDArray[np.int64]:
-    """For each item of the first (n, k) its place in the same row of the second, from 0; −1 where it is not there."""
-    n, k = first.shape
-    row = np.arange(n)[:, None] * (numbers + 1)
-    keys, wanted = (row + second).ravel(), (row + first).ravel()
-    keys[second.ravel() < 0] = -1
-    order = np.argsort(keys, kind="stable")
-    place = np.searchsorted(keys, wanted, sorter=order)
-    at = order[np.minimum(place, len(order) - 1)]
-    there = (keys[at] == wanted) & (first.ravel() >= 0)
-    found: NDArray[np.int64] = np.where(there, at % k, -1).reshape(n, k)
+def _positions(first: Sequence[Sequence[Target]], second: Sequence[Sequence[Target]], k: int) -> NDArray[np.int64]:
+    """For each item of the first lists its place in the second one, from 0: (n, k), −1 where it is not there."""
+    found = np.full((len(first), k), -1, np.int64)
+    for row, before, after in zip(found, first, second, strict=True):
+        place = {target: number for number, target in enumerate(after)}
+        row[: len(before)] = [place.get(target, -1) for target in before]
     return found
 
 

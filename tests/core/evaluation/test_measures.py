@@ -132,11 +132,19 @@ def test_a_target_that_is_named_twice_counts_once_and_one_that_is_gone_counts() 
     assert found["nDCG@10"] == {"q": pytest.approx(2 / (2 + 2 / math.log2(3)))}
 
 
+def test_what_nobody_judged_can_be_passed_over() -> None:
+    grades = {"q": {str(document(number)): 1 for number in (20, 21, 30)}}
+    qrels = Qrels("document", ("me",), grades, {})
+    found = score(made_results({"q": list(range(25))}), qrels, ["P(judged_only=True)@2", "P@2"])
+    assert found == {"P(judged_only=True)@2": {"q": 1.0}, "P@2": {"q": 0.0}}
+
+
 def test_an_unjudged_query_is_left_out_and_one_without_results_scores_nothing() -> None:
     results = made_results({"judged": [1, 2], "unjudged": [1], "nothing": []})
     grades = {"judged": {str(document(2)): 1}, "nothing": {str(document(1)): 1}, "gone": {str(document(1)): 1}}
     found = score(results, Qrels("document", ("me",), grades, {}), ["RR@10"])
     assert found == {"RR@10": {"judged": 0.5, "nothing": 0.0, "gone": 0.0}}
+    assert score(results, Qrels("document", ("me",), grades, {}), ["MRR@10", "RR@10"]) == found
     assert score(results, Qrels("document", ("me",), {}, {}), ["RR@10"]) == {"RR@10": {}}
     with pytest.raises(ValueError, match="chunks' ids"):
         score(results, Qrels("chunk", ("me",), {}, {}), ["RR@10"])
