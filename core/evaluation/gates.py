@@ -61,7 +61,7 @@ def _judge(gates: GateFile, gate: Gate, primary: Values, candidate: Values, quer
     verdict: Verdict = "inconclusive"
     if found and enough and (found.above or found.below):
         verdict = "pass" if found.above else "fail"
-    further = None if verdict != "inconclusive" else _further(gates, gate, values, confidence)
+    further = None if verdict != "inconclusive" else _further(gates, gate, values, found, confidence)
     return GateResult(
         gate.name,
         gate.kind,
@@ -92,16 +92,14 @@ def _values(gate: Gate, primary: Values, candidate: Values, queries: Sequence[st
 
 
 def _further(
-    gates: GateFile,
-    gate: Gate,
-    values: NDArray[np.float64],
-    confidence: float,
+    gates: GateFile, gate: Gate, values: NDArray[np.float64], found: BoundTest | None, confidence: float
 ) -> int | None:
+    """How many more queries would decide; at least those that are missing to the fewest that count."""
     missing = gates.min_queries - values.size
-    if values.size < 2 or np.ptp(values) == 0 or confidence == NO_TEST:
+    if found is None or found.low is None or found.low == found.high or confidence == NO_TEST:
         return missing if missing > 0 else None
-    found = further_queries(values, gate.bound, confidence)
-    return None if found is None else max(found, missing, 1)
+    more = further_queries(values, gate.bound, confidence)
+    return None if more is None else max(more, missing, 1)
 
 
 def _detail(
@@ -125,7 +123,7 @@ def _detail(
     places = _places(found.mean, gate.bound)
 
     def number(value: float) -> str:
-        return f"{value:{signed}.{places}f}".replace("-", "−")
+        return f"{value:{signed}z.{places}f}".replace("-", "−")
 
     sign = "≥" if found.above or (not found.below and found.mean >= gate.bound) else "<"
     what = (
@@ -157,8 +155,7 @@ def _detail(
 
 
 def _at(gates: GateFile, gate: Gate, confidence: float) -> str:
-    own = gates.confidence if gate.confidence is None else gate.confidence
-    shared = f" ({own:g} over {len(gates.gates)} gates)" if len(gates.gates) > 1 else ""
+    shared = f" ({gates.asked(gate):g} over {len(gates.gates)} gates)" if len(gates.gates) > 1 else ""
     return f"each at {100 * confidence:.4g} % confidence{shared}"
 
 

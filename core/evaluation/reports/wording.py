@@ -33,12 +33,12 @@ def shortened(text: str, most: int) -> str:
 
 def number(value: float | None) -> str:
     """Three places, a true minus, and a dash for nothing."""
-    return NOTHING if value is None else f"{value:.3f}".replace("-", "−")
+    return NOTHING if value is None else f"{value:z.3f}".replace("-", "−")
 
 
 def signed(value: float | None) -> str:
     """As `number`, with the sign of a difference."""
-    return NOTHING if value is None else f"{value:+.3f}".replace("-", "−")
+    return NOTHING if value is None else f"{value:+z.3f}".replace("-", "−")
 
 
 def interval(low: float | None, high: float | None) -> str:

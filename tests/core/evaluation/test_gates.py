@@ -252,6 +252,18 @@ def test_the_interval_never_contradicts_the_verdict(found: list[float], bound: f
         assert (result.further_queries is None) or result.verdict == "inconclusive"
 
 
+def test_too_few_queries_lack_at_least_those_that_are_missing() -> None:
+    rng = np.random.default_rng(3)
+    clear, close = (rng.normal(mean, 0.1, 8).tolist() for mean in (0.9, 0.52))
+    gates = GateFile((floor(0.5),), min_queries=20)
+    assert results(gates, [0.0] * 8, clear)[0].further_queries == 12
+    assert results(gates, [0.0] * 8, [0.7] * 8)[0].further_queries == 12
+    (undecided,) = results(gates, [0.0] * 8, close)
+    assert undecided.further_queries is not None
+    assert undecided.further_queries > 12
+    assert f"about {undecided.further_queries} more of this spread" in undecided.detail
+
+
 def test_more_gates_need_stronger_evidence() -> None:
     candidate = [0.5, 0.9] * 10
     alone = results(GateFile((floor(0.62),)), [0.0] * 20, candidate)[0]

@@ -20,6 +20,7 @@ from core.evaluation.reports.charts import change_chart, difference_chart, distr
 from core.evaluation.reports.html import html
 from core.evaluation.reports.junit import junit
 from core.evaluation.reports.markdown import markdown
+from core.evaluation.reports.wording import interval, number, p_value, signed
 from core.evaluation.significance import compare_paired
 from core.overlap import RBO_P
 
@@ -185,6 +186,13 @@ def test_every_report_shows_verdict_gates_and_all_that_qualifies_them() -> None:
         for row in e.measures:
             assert f"{row.difference:+.3f}".replace("-", "−") in text, name
         assert "fail" in text.lower()
+
+
+def test_figures_have_a_true_minus_and_no_negative_zero() -> None:
+    assert [number(value) for value in (0.5, -0.00001, None)] == ["0.500", "0.000", "–"]
+    assert [signed(value) for value in (0.5, -0.25, -0.00001)] == ["+0.500", "−0.250", "+0.000"]
+    assert [interval(-0.1, 0.2), interval(None, None)] == ["−0.100 to +0.200", "–"]
+    assert [p_value(value) for value in (0.0, 0.05, None)] == ["< 0.001", "0.050", "–"]
 
 
 def test_the_page_is_whole_by_itself_and_shows_foreign_text_as_text() -> None:
