@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ def pairs(rng: np.random.Generator, draws: int, queries: int) -> tuple[Values, V
     return first, np.where(rng.random(shape) < 0.45, first, second)
 
 
+@settings(deadline=None)
 @given(arrays(np.float64, st.tuples(st.just(2), st.integers(2, 40)), elements=shares), st.floats(0.5, 0.999))
 def test_the_paired_test_is_scipys(both: Values, confidence: float) -> None:
     primary, candidate = both
@@ -51,6 +52,7 @@ def test_the_paired_test_is_scipys(both: Values, confidence: float) -> None:
         assert (found.low > 0 or found.high < 0) == (found.p_value < 1 - confidence)
 
 
+@settings(deadline=None)
 @given(arrays(np.float64, st.integers(2, 40), elements=shares), shares, st.floats(0.5, 0.999))
 def test_the_test_against_a_bound_is_scipys_both_ways(values: Values, bound: float, confidence: float) -> None:
     found = compare_to_bound(values, bound, confidence)
@@ -221,6 +223,7 @@ def test_what_else_is_refused() -> None:
         compare_to_bound(values, 0.0, 0.4)
 
 
+@settings(deadline=None)
 @given(arrays(np.float64, st.integers(2, 30), elements=shares), shares)
 def test_nearly_equal_values_bring_no_warning(values: Values, bound: float) -> None:
     with warnings.catch_warnings():
