@@ -260,6 +260,19 @@ class RevectorApp(App[None], inherit_bindings=False):
 
         self.push_screen(Page("keys", help_text(self.situation)))
 
+    def open_judging(self) -> None:
+        """Judge pairs of queries and chunks, for the pair of versions of the Compare tab."""
+        from screens.compare import ComparePane
+        from screens.judging import JudgingScreen
+
+        compare = self.panes.get("3")
+        if not isinstance(compare, ComparePane):
+            compare = ComparePane(self.services)
+            compare.situation = self.situation
+        primary, candidate = compare.pair
+        if primary is not None and candidate is not None:
+            self.push_screen(JudgingScreen(self.services, primary.version, candidate.version))
+
     def show_palette(self) -> None:
         """Find an action by typing."""
         from textual.command import CommandPalette

@@ -187,7 +187,10 @@ def queue(
     left_out = set(without)
     found: list[JudgingItem] = []
     for standings in _in_batches(connection, query_set, judge, pair, level, k, segment):
-        chosen = [one for one in standings if one.open and one.kind in kinds]
+        chosen = sorted(
+            (one for one in standings if one.open and one.kind in kinds),
+            key=lambda one: (_digest(judge.name, one.query.id), _digest(judge.name, one.query.id, one.identity)),
+        )
         # More than are missing, since some may be left out; and their text only.
         for start in range(0, len(chosen), limit):
             items = _items(connection, level, chosen[start : start + limit])
@@ -219,7 +222,7 @@ def _in_batches(
     k: int,
     segment: str,
 ) -> Iterator[list[_Standing]]:
-    """The pooled pairs of some queries after the other, in this judge's order."""
+    """The pooled pairs of some queries after the other; the queries in this judge's order."""
     if k < 1:
         raise UsageError(f"k is {k}; expected 1 or more.")
     if segment not in (WHOLE_SET, *query_set.segments):
@@ -243,8 +246,6 @@ def _in_batches(
                 chunk_ids = pooled[query.id].passages(target)
                 by_judge = given.get((query.id, identity), {})
                 standings.append(_standing(query, identity, chunk_ids, moved, by_judge, judge))
-        place = {query.id: number for number, query in enumerate(batch)}
-        standings.sort(key=lambda one: (place[one.query.id], _digest(judge.name, one.query.id, one.identity)))
         yield standings
 
 
@@ -385,6 +386,7 @@ def _given(
             "set": query_set.id,
             "queries": [query.id for query in batch],
         },
+        binary=True,
     )
     found: dict[tuple[str, str], dict[int, _Given]] = defaultdict(dict)
     for query_id, judge_id, kind, target, grade, judged_at, document in rows:
