@@ -37,6 +37,8 @@ from screens.theme import BAD, CAUTION, FAINT
 _REFILL = 10
 """With fewer pairs than this in hand, the next are read."""
 
+_ROOMY = 32
+
 _GRADES = tuple(Key(str(grade), label, f"grade({grade})") for grade, label in enumerate(GRADES))
 _KEYS = (
     Key("s", "skip", "skip"),
@@ -66,6 +68,8 @@ class JudgingScreen(Following, ModalScreen[None]):
     JudgingScreen #text {
         height: 1fr; border: round $border; border-title-color: $secondary; border-subtitle-color: $secondary;
     }
+    JudgingScreen.-roomy #query { max-height: 9; padding: 1 2; }
+    JudgingScreen.-roomy #text { padding: 0 2; }
     JudgingScreen #query:focus, JudgingScreen #text:focus { border: heavy $primary; }
     JudgingScreen #grades { background: $surface; }
     JudgingScreen #keys { background: $panel; }
@@ -336,7 +340,8 @@ class JudgingScreen(Following, ModalScreen[None]):
     # -- drawing ------------------------------------------------------------------------------------------
 
     def on_resize(self) -> None:
-        """Lines are cut for the width."""
+        """Lines are cut for the width; where there is room, the query has air around it."""
+        self.set_class(self.size.height >= _ROOMY, "-roomy")
         self._draw()
 
     def _say(self, message: Text) -> None:

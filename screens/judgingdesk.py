@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -69,7 +70,9 @@ class JudgingDesk:
     def __init__(self, services: Services, primary: Version, candidate: Version) -> None:
         self._services = services
         self._versions = primary, candidate
+        self._lock = threading.Lock()
         self._open = contextlib.ExitStack()
+        self._closed = False
         self._connection: Connection | None = None
 
     def open(self, choice: Choice) -> Opened:
@@ -128,20 +131,24 @@ class JudgingDesk:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[Connection]:
         """A connection that stays open between answers: opening one takes longer than a grade."""
-        connection = self._connected()
-        try:
-            with self._services.connections.readable_errors():
-                yield connection
-        except UnreachableError:
-            self.close()
-            raise
+        with self._lock:
+            try:
+                connection = self._connected()
+                with self._services.connections.readable_errors():
+                    yield connection
+            except UnreachableError:
+                self._close()
+                raise
+            finally:
+                if self._closed:
+                    self._close()
 
     def _connected(self) -> Connection:
         if self._connection is not None:
             try:
                 self._connection.execute("SELECT 1")
             except psycopg.Error:
-                self.close()  # the server was started anew since the last answer
+                self._close()  # the server was started anew since the last answer
         if self._connection is None:
             self._connection = self._open.enter_context(self._services.connections.writing())
             # Whoever waits behind a lock is told so, and can leave.
@@ -149,11 +156,18 @@ class JudgingDesk:
             self._connection.execute("SELECT set_config('statement_timeout', %s, false)", [timeout])
         return self._connection
 
-    def close(self) -> None:
-        """Let go of the connection."""
+    def _close(self) -> None:
         self._connection = None
-        with contextlib.suppress(psycopg.Error, UnreachableError):
-            self._open.close()
+        self._open.close()
+
+    def close(self) -> None:
+        """Let go of the connection, unless an answer is being stored, which then does so itself."""
+        self._closed = True
+        if self._lock.acquire(blocking=False):
+            try:
+                self._close()
+            finally:
+                self._lock.release()
 
 
 def _agreements(connection: Connection, query_set: QuerySet, judge: Judge) -> tuple[Agreement, ...]:

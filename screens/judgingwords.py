@@ -33,29 +33,29 @@ def progress_line(answers: Answers, choice: Choice, width: int) -> Text:
     """`━━━╌╌╌  33.3 %   12 of 36 judged   9 a minute, 2 min 40 s left`."""
     counts = answers.by_kind(choice.kind, choice.segment).values()
     done, remaining = (sum(both[place] for both in counts) for place in (0, 1))
-    text = bar(done, done + remaining, 50 if width >= _WIDE else 28)
-    text.append(f"   {done:,} of {done + remaining:,} judged")
+    text = Text(no_wrap=True, overflow="ellipsis")
+    if not counts:
+        return text
+    text.append_text(bar(done, done + remaining, 50 if width >= _WIDE else 28))
+    text.append(f"   {done:,} of {done + remaining:,} judged", "bold")
     pace = answers.pace
     if pace is not None:
         text.append(f"   {60 / pace:,.0f} a minute, {duration(pace * remaining)} left", FAINT)
     if answers.pending:
         text.append(f"   storing {len(answers.pending)}", CAUTION)
-    text.no_wrap, text.overflow = True, "ellipsis"
     return text
 
 
 def left_line(answers: Answers, choice: Choice, agreements: Sequence[Agreement]) -> Text:
     """`left  disputed 2  moved 12  unjudged 61  │ with bob: κ 0.71 on 42`."""
-    text = Text(no_wrap=True, overflow="ellipsis")
-    text.append("left ", FAINT)
     counts = answers.by_kind(choice.kind, choice.segment)
+    text = Text("left " if counts else "", FAINT, no_wrap=True, overflow="ellipsis")
     for kind in KINDS:
         if kind in counts:
-            text.append(f" {kind} ", FAINT).append(f"{counts[kind][1]:,}")
+            text.append(f" {kind} ").append(f"{counts[kind][1]:,}", TITLE)
     for one in agreements:
         kappa = "—" if one.kappa is None else f"{one.kappa:.2f}"
-        text.append(f"  │ with {printable(one.second)}: ", FAINT)
-        text.append(f"κ {kappa}", TITLE).append(f" on {one.pairs:,}", FAINT)
+        text.append(f"  │ with {printable(one.second)}: ").append(f"κ {kappa}", TITLE).append(f" on {one.pairs:,}")
     return text
 
 

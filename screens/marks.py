@@ -11,7 +11,7 @@ from screens.theme import CAUTION
 
 _STYLE = f"bold underline {CAUTION}"
 _MOST_TERMS = 60
-_ENDINGS = ("ing", "ed", "es", "s")
+_ENDINGS = ("ing", "ed", "es", "s", "e")
 _LEAST_STEM = 4
 _TOO_COMMON = frozenset(
     re.findall(
