@@ -264,8 +264,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("log-entry", ("enter",), "open", "All of the entry, with its figures.", "open_entry", "8", _has_log,
            offline=True),
     # Everywhere
-    Action("judge", ("J",), "judge", "Judge what both versions find for the queries of a set: one key a grade, blind "
-           "to the version.", "open_judging", None, _can_compare, dangerous=True, footer=False),
+    Action("judge", ("J",), "judge", "Judge what both versions find, blind to which of them did.", "open_judging",
+           None, _can_compare, dangerous=True, footer=False),
     Action("retry", ("r",), "try again now", "Try to reach the database at once.", "retry", None, _lost,
            offline=True),
     Action("help", ("question_mark",), "help", "All keys.", "show_help", offline=True),

@@ -56,10 +56,12 @@ class JudgingScreen(Following, ModalScreen[None]):
 
     DEFAULT_CSS = """
     JudgingScreen { background: $background; }
-    JudgingScreen #where { height: 1; background: $panel; padding: 0 1; }
+    JudgingScreen #where, JudgingScreen #progress, JudgingScreen #left {
+        height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis;
+    }
+    JudgingScreen #where { background: $panel; }
     JudgingScreen #where.-production { background: #8c1d18; color: #ffffff; text-style: bold; }
     JudgingScreen #lost { height: auto; max-height: 2; background: #4a1512; padding: 0 1; display: none; }
-    JudgingScreen #progress, JudgingScreen #left { height: 1; padding: 0 1; }
     JudgingScreen #message { height: auto; min-height: 1; max-height: 3; padding: 0 1; }
     JudgingScreen VerticalScroll { scrollbar-size-vertical: 1; padding: 0 1; }
     JudgingScreen #query {
@@ -389,4 +391,4 @@ class JudgingScreen(Following, ModalScreen[None]):
             f"segment {choice.segment}",
             f"{settings.label or self._services.database.name}/{self._services.database.schema}",
         ]
-        return Text(" ─ ".join(map(printable, parts)), no_wrap=True, overflow="ellipsis")
+        return Text(" ─ ".join(map(printable, parts)))

@@ -33,7 +33,7 @@ def progress_line(answers: Answers, choice: Choice, width: int) -> Text:
     """`━━━╌╌╌  33.3 %   12 of 36 judged   9 a minute, 2 min 40 s left`."""
     counts = answers.by_kind(choice.kind, choice.segment).values()
     done, remaining = (sum(both[place] for both in counts) for place in (0, 1))
-    text = Text(no_wrap=True, overflow="ellipsis")
+    text = Text()
     if not counts:
         return text
     text.append_text(bar(done, done + remaining, 50 if width >= _WIDE else 28))
@@ -49,7 +49,7 @@ def progress_line(answers: Answers, choice: Choice, width: int) -> Text:
 def left_line(answers: Answers, choice: Choice, agreements: Sequence[Agreement]) -> Text:
     """`left  disputed 2  moved 12  unjudged 61  │ with bob: κ 0.71 on 42`."""
     counts = answers.by_kind(choice.kind, choice.segment)
-    text = Text("left " if counts else "", FAINT, no_wrap=True, overflow="ellipsis")
+    text = Text("left " if counts else "", FAINT)
     for kind in KINDS:
         if kind in counts:
             text.append(f" {kind} ").append(f"{counts[kind][1]:,}", TITLE)
@@ -112,7 +112,7 @@ def help_page() -> RenderableType:
             ("esc", "Leave. Every answer is stored as it is given."),
             ("", ""),
             ("unjudged", "One of the versions has it among its first ten, and you have not judged it."),
-            ("moved", "The same, and its rank differs much, or only one of the versions has it."),
+            ("moved", "The same, and its rank differs by ten and more, or only one of the versions has it."),
             ("disputed", "Grades are more than a step apart, or on both sides of relevant (1 and more)."),
             (
                 "blind",

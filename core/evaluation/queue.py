@@ -3,7 +3,7 @@
 The pool is the top-k of two stored runs. Each pair in it has one kind:
 
 - `disputed`: judges (people or models) gave grades more than a step apart, or on both sides of relevant;
-- `moved`: only one of the runs has it, or its rank differs much between them;
+- `moved`: only one of the runs has it, or its ranks are k and more apart;
 - `unjudged`: neither of these.
 
 A pair is open until this person has judged it; a disputed one comes again when somebody else graded it later. What
@@ -327,14 +327,13 @@ def _pooled(
         ranked[query_id][run_id] = {target: rank for rank, target in enumerate(dict.fromkeys(targets), 1)}
         for place, (chunk, document) in enumerate(zip(chunk_ids, document_ids or (), strict=False)):
             chunks[query_id][document].append((place, chunk))
-    far = max(3, (k + 1) // 2)
     pools = {}
     for query in batch:
         first, second = (ranked[query.id].get(run.id, {}) for run in pair)
         moved = {}
         for target in {*list(first)[:k], *list(second)[:k]}:
             gone = target not in first or target not in second
-            moved[target] = gone or abs(first[target] - second[target]) >= far
+            moved[target] = gone or abs(first[target] - second[target]) >= k
         pools[query.id] = _Pool(moved, chunks[query.id])
     return pools
 

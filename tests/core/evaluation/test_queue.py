@@ -96,14 +96,23 @@ def test_the_top_k_of_either_run_is_there_once(desk: Desk) -> None:
 
 
 def test_moved_is_far_in_rank_or_in_one_run_only(desk: Desk) -> None:
-    first = list(range(12))
-    second = [0, 1, 2, 8, 4, 5, 6, 7, 3, 9, 10, 13]  # 3 and 8 change places, 5 apart; 11 goes, 13 comes
+    first = list(range(18))
+    second = [
+        0,
+        1,
+        *range(3, 13),
+        2,
+        *range(13, 17),
+        18,
+    ]  # 2 falls by ten, 17 goes, 18 comes, the others shift by one
     pair = desk.pair({"q1": first}, {"q1": second})
-    moved = {item.target for item in desk.queue(pair, k=12, kinds=["moved"])}
-    assert moved == {desk.keys[place] for place in (11, 13)}, "six of twelve ranks are far, five are not"
-    moved = {item.target for item in desk.queue(pair, k=10, kinds=["moved"])}
-    assert moved == {desk.keys[place] for place in (3, 8)}
-    assert {item.kind for item in desk.queue(pair, k=10)} == {"moved", "unjudged"}
+    moved = {item.target for item in desk.queue(pair, kinds=["moved"])}
+    assert moved == {desk.keys[2]}, "17 and 18 are not among the first ten"
+    assert {item.kind for item in desk.queue(pair)} == {"moved", "unjudged"}
+    moved = {item.target for item in desk.queue(pair, k=18, kinds=["moved"])}
+    assert moved == {desk.keys[17], desk.keys[18]}, "ten is not far among eighteen"
+    moved = {item.target for item in desk.queue(pair, k=9, kinds=["moved"])}
+    assert moved == {desk.keys[2]}
 
 
 @pytest.mark.parametrize(
