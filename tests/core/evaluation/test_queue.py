@@ -335,6 +335,22 @@ def test_one_bad_chunk_does_not_take_a_document_from_the_others(desk: Desk) -> N
     assert len(item.passages) == 2, "what either version found of it is read before it is graded"
 
 
+def test_of_a_long_document_the_chunks_that_either_version_ranks_best_are_read(desk: Desk) -> None:
+    long = stored.document(desk.connection, "long", [f"part {number}" for number in range(6)])
+    desk.say(desk.bob, "q1", "doc-9", 2, "document")
+    orders = [[5, 4, 0, 1, 2, 3], [0, 3, 4, 1, 2, 5]]
+    runs = [
+        stored.run(desk.connection, desk.set, f"v{number}", {"q1": [long[place] for place in order]})
+        for number, order in enumerate(orders * 2)
+    ]
+    for pair in ((runs[0], runs[1]), (runs[3], runs[2])):  # the same hits, and which run is the older one changes
+        (item,) = desk.queue(pair)
+        # 0 and 5 are each a version's best; 3 and 4 are each a version's second, and of these the first chunk is taken
+        assert [passage.content for passage in item.passages] == ["part 0", "part 3", "part 5"]
+        assert item == desk.queue((pair[1], pair[0]))[0]
+    assert desk.queue((runs[0], runs[1])) == desk.queue((runs[1], runs[2])) == desk.queue((runs[2], runs[3]))
+
+
 def test_grades_of_chunks_count_for_their_document_and_give_way_to_its_own(desk: Desk) -> None:
     pair = desk.pair({"q1": [0, 2]}, {"q1": [0, 2]})
     desk.say(desk.ada, "q1", desk.keys[0], 3)
