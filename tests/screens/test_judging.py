@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -197,10 +198,11 @@ async def test_without_a_query_set_it_says_what_to_do(library: Database) -> None
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    """A server of this test's own, to stop and start."""
-    yield tmp_path
-    embedded.stop(tmp_path)
+def home() -> Iterator[Path]:
+    """A server of this test's own, to stop and start. Not in pytest's folder, which another run would close to it."""
+    with tempfile.TemporaryDirectory(prefix="revector-test-") as folder:
+        yield Path(folder)
+        embedded.stop(Path(folder))
 
 
 async def test_no_key_is_taken_while_the_database_is_lost(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
