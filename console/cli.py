@@ -22,6 +22,7 @@ from console.commands import (
     evaluate,
     evaluations,
     index,
+    judge,
     load,
     log,
     queries,
@@ -58,7 +59,7 @@ app = typer.Typer(
 
 for group in (db, versions, backfill, index, queries, evaluations, cutover):
     app.add_typer(group.app)
-for module in (demo, documents, load, search, evaluate, cutover, log, doctor):
+for module in (demo, documents, load, search, judge, evaluate, cutover, log, doctor):
     module.register(app)
 
 

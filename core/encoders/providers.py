@@ -46,7 +46,11 @@ def find_provider(name: str) -> Callable[[EncoderSpec], Encoder]:
 def check_settings(spec: EncoderSpec) -> None:
     """Refuse a setting that the spec's provider does not have, or whose text it cannot read."""
     own: Mapping[str, Setting] = getattr(find_provider(spec.provider), "settings", {})
-    known = {**COMMON, **own}
+    check_known(spec, {**COMMON, **own})
+
+
+def check_known(spec: EncoderSpec, known: Mapping[str, Setting]) -> None:
+    """Refuse a setting that is not one of the known ones, or whose text its kind does not accept."""
     for name, text in spec.settings.items():
         if name not in known:
             raise unknown_name(f"{spec.provider} setting", name, known)

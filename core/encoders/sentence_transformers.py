@@ -1,13 +1,7 @@
-"""Models that SentenceTransformers runs on this machine, by folder or by name.
-
-A name is looked up in the local hub cache only, never on the network: a version's encoder may not change
-because somebody published a new one, nor may the console hang on a download.
-"""
+"""Models that SentenceTransformers runs on this machine, by folder or by name."""
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,14 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.encoders.kinds import TEXT, Setting, whole_number
+from core.encoders.local_models import find_folder, folder_revision
 from core.encoders.spec import EncoderSpec
 from core.errors import UnreachableError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
-# How much of the end of a weights file goes into the revision: training changes every layer, the last too.
-WEIGHTS_TAIL = 64 * 1024
 
 
 class SentenceTransformersEncoder:
@@ -45,9 +37,9 @@ class SentenceTransformersEncoder:
                 f"{spec.name} needs the package sentence-transformers, which is not installed.",
                 "Install it: pip install 'revector[sentence-transformers]'.",
             )
-        folder = _find_folder(spec)
+        folder = find_folder(spec, "sentence-transformers")
         self.name = spec.name
-        self.revision = _revision(folder)
+        self.revision = folder_revision(folder)
         self._spec = spec
         self._model = _load(folder, spec)
         self._tokenizer: Any = self._model.tokenizer
@@ -91,29 +83,6 @@ def _float32(vectors: Any) -> NDArray[np.float32]:
     return np.asarray(vectors, dtype=np.float32)
 
 
-def _find_folder(spec: EncoderSpec) -> Path:
-    """The model's folder: the one named, or the one the hub's cache has under that name.
-
-    SentenceTransformer(name, local_files_only=True) would do, but it asks the network for a name it
-    does not have (measured with sentence-transformers 6.2).
-    """
-    from huggingface_hub import snapshot_download
-
-    folder = Path(spec.model).expanduser()
-    if folder.is_dir():
-        return folder
-    repository = spec.model if "/" in spec.model else f"sentence-transformers/{spec.model}"
-    revision = spec.settings.get("revision")
-    try:
-        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
-    except (OSError, ValueError):
-        download = f"hf download {repository}" + (f" --revision {revision}" if revision else "")
-        raise UnreachableError(
-            f"There is no model {spec.model!r}: neither a folder of that name, nor a download of it here.",
-            f"Give the path of a model's folder, or fetch it once: {download}",
-        ) from None
-
-
 def _load(folder: Path, spec: EncoderSpec) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging
@@ -135,22 +104,3 @@ def _load(folder: Path, spec: EncoderSpec) -> SentenceTransformer:
             "The folder must hold a SentenceTransformers model, and the settings must suit it.",
         ) from error
     return model
-
-
-def _revision(folder: Path) -> str:
-    """The commit, in the hub's cache; elsewhere a digest of all configuration and of the weights' ends."""
-    if folder.parent.name == "snapshots" and re.fullmatch("[0-9a-f]{40}", folder.name):
-        return folder.name
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.suffix == ".json":
-            content = path.read_bytes()
-        elif path.suffix in (".safetensors", ".bin"):
-            with path.open("rb") as weights:
-                size = path.stat().st_size
-                weights.seek(max(0, size - WEIGHTS_TAIL))
-                content = str(size).encode() + weights.read()
-        else:
-            continue
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + content)
-    return f"sha256-{digest.hexdigest()[:12]}"

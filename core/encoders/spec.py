@@ -61,6 +61,13 @@ class EncoderSpec:
 
 def parse_spec(text: str) -> EncoderSpec:
     """Read a spec and check it against what its provider understands; nothing is opened."""
+    spec = read_spec(text)
+    check_settings(spec)
+    return spec
+
+
+def read_spec(text: str) -> EncoderSpec:
+    """Read a spec whose provider need not be one of encoders, and whose settings nobody has checked yet."""
     head, _, query = text.partition("?")
     provider, colon, model = head.partition(":")
     if not (provider and colon and model):
@@ -78,9 +85,7 @@ def parse_spec(text: str) -> EncoderSpec:
         if name in settings:
             raise UsageError(f"The {provider} setting {name!r} is given twice.", "Give it once.")
         settings[name] = _unquote(quoted_value.replace("+", " "))
-    spec = EncoderSpec(provider, _unquote(model), settings)
-    check_settings(spec)
-    return spec
+    return EncoderSpec(provider, _unquote(model), settings)
 
 
 def _unquote(text: str) -> str:
