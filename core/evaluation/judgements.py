@@ -266,7 +266,7 @@ def _chosen(
         who = f"by {', '.join(sorted(names))} " if names else ""
         raise UsageError(
             f"Query set {query_set.name!r} has no judgements {who}yet.".replace("  ", " "),
-            f"Import some (revector queries import {query_set.name} --qrels FILE), judge in the console (4, j), "
+            f"Import some (revector queries import {query_set.name} --qrels FILE), judge in the console (J), "
             f"or let a model judge: revector judge {query_set.name} --judge SPEC",
         )
     return tuple(sorted(chosen))
