@@ -80,6 +80,12 @@ def print_agreement(console: Console, found: Agreement) -> None:
                 "compared as relevant (1 and above) or not."
             )
         )
+    for name in found.of_one_grade:
+        console.print(
+            plain(
+                f"{name} gave all of these pairs one grade, so that kappa says nothing: it takes others as well."
+            )
+        )
     if found.unplaced:
         console.print(f"{counted(found.unplaced, 'judged chunk')} no longer in the collection left out.")
     rows = [(grade, *counts) for grade, counts in zip(found.grades, found.confusion, strict=True)]

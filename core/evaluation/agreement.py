@@ -69,10 +69,20 @@ class Agreement:
     segments: tuple[SegmentAgreement, ...]
 
     @property
+    def of_one_grade(self) -> tuple[str, ...]:
+        """The judges who gave all common pairs one grade, as judgements of relevant documents only do.
+
+        Kappa is then 0 or undefined, whatever the other judge says.
+        """
+        rows = sum(any(row) for row in self.confusion)
+        columns = sum(any(column) for column in zip(*self.confusion, strict=True))
+        return tuple(name for name, used in ((self.first, rows), (self.second, columns)) if used == 1)
+
+    @property
     def most_disagreeing(self) -> SegmentAgreement | None:
-        """The segment with the lowest kappa; None when fewer than two segments can be compared."""
+        """The segment with the lowest kappa; None when none of at least two stands out."""
         comparable = [segment for segment in self.segments if segment.kappa is not None]
-        if len(comparable) < 2:
+        if len({(segment.kappa, segment.exact) for segment in comparable}) < 2:
             return None
         large = [segment for segment in comparable if segment.pairs >= _FEW]
         return min(large or comparable, key=lambda segment: (segment.kappa or 0.0, segment.exact, segment.segment))

@@ -170,3 +170,14 @@ def test_a_segment_of_a_few_pairs_is_not_the_one_that_disagrees(connection: Conn
     found = agreement(connection, query_set, "anna", "bert").most_disagreeing
     assert found is not None
     assert found.segment == "bad"
+
+
+def test_a_judge_of_relevant_documents_only_is_named(connection: Connection) -> None:
+    query_set = new_set(connection)
+    pairs = [(f"q{q}", f"d{d}") for q in range(1, 5) for d in range(10)]
+    judge(connection, query_set, "qrels", *[(*pair, 1) for pair in pairs])
+    judge(connection, query_set, "model", *[(*pair, n % 2) for n, pair in enumerate(pairs)], model=True)
+    found = agreement(connection, query_set, "model", "qrels")
+    assert (found.kappa, found.exact, found.of_one_grade) == (0, 0.5, ("qrels",))
+    assert found.most_disagreeing is None
+    assert agreement(connection, query_set, "qrels", "qrels").of_one_grade == ("qrels", "qrels")
