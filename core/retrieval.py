@@ -153,7 +153,7 @@ class Retriever:
         return Comparison(text, k, first, second, ranks.compare(_keys(first), _keys(second), k))
 
     def _search(self, text: str, version: Version, k: int) -> tuple[SearchResult, str | None]:
-        text = _check_query(text)
+        text = check_query(text)
         started = time.perf_counter()
         vector = self._encoders.encoder(version).encode_query(text)
         encoded = time.perf_counter()
@@ -179,19 +179,8 @@ def search_vector(
         )
     from pgvector import Vector
 
-    ef_search = {**DEFAULTS, **version.index_settings}["ef_search"]
-    connection.execute(
-        "SELECT set_config('hnsw.ef_search', %s, false)", [str(min(_MAX_EF_SEARCH, max(ef_search, k)))]
-    )
-    query = sql.SQL(
-        """
-        WITH nearest AS MATERIALIZED ({})
-        SELECT a.version_key, n.chunk_id, c.semantic_key, c.source_id, c.chunk_no, n.distance, c.content
-        FROM (SELECT (SELECT version_key FROM embedding_versions WHERE active) AS version_key) a
-        LEFT JOIN (nearest n JOIN document_chunks c ON c.id = n.chunk_id) ON true
-        ORDER BY n.distance, n.chunk_id
-        """
-    ).format(candidates_query(version, k))
+    set_ef_search(connection, version, k)
+    query = search_statement(version, k)
     try:
         rows = connection.execute(query, {"vector": Vector(vector).to_text()}).fetchall()
     except psycopg.errors.UndefinedTable:
@@ -203,7 +192,27 @@ def search_vector(
     return hits, rows[0][0] if rows else None
 
 
-def _check_query(text: str) -> str:
+def set_ef_search(connection: Connection, version: Version, k: int) -> int:
+    """Set the session's hnsw.ef_search for a top-k search of this version; returns it."""
+    ef_search = min(_MAX_EF_SEARCH, max(int({**DEFAULTS, **version.index_settings}["ef_search"]), k))
+    connection.execute("SELECT set_config('hnsw.ef_search', %s, false)", [str(ef_search)])
+    return ef_search
+
+
+def search_statement(version: Version, k: int) -> sql.Composed:
+    """SQL of a search: the active version's key, then what a Hit has. The query vector is the parameter `vector`."""
+    return sql.SQL(
+        """
+        WITH nearest AS MATERIALIZED ({})
+        SELECT a.version_key, n.chunk_id, c.semantic_key, c.source_id, c.chunk_no, n.distance, c.content
+        FROM (SELECT (SELECT version_key FROM embedding_versions WHERE active) AS version_key) a
+        LEFT JOIN (nearest n JOIN document_chunks c ON c.id = n.chunk_id) ON true
+        ORDER BY n.distance, n.chunk_id
+        """
+    ).format(candidates_query(version, k))
+
+
+def check_query(text: str) -> str:
     """A query without NUL bytes and lone surrogates, which Postgres cannot take; raises UsageError when empty."""
     clean = text.replace("\0", "").encode("utf-8", "ignore").decode("utf-8").strip()
     if not clean:

@@ -1,0 +1,143 @@
+"""Why a version ranks a chunk where it does: the very search explained, and the chunk's rank without an index.
+
+A rank by the index and a rank without it tell the model and its index apart: a chunk that only the exact search finds
+is the index's loss, not the model's opinion.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from core import index
+from core.database import Connection, fetch_one
+from core.index import DEFAULTS, IndexState
+from core.registry import Version
+from core.retrieval import (
+    EncoderCache,
+    SearchResult,
+    check_query,
+    search_statement,
+    search_vector,
+    set_ef_search,
+)
+
+_VECTOR = re.compile(r"'\[[^\]']*\]'")
+
+
+@dataclass(frozen=True)
+class ChunkFacts:
+    """What the collection knows of a chunk beside its text."""
+
+    chunk_id: int
+    document_id: uuid.UUID
+    metadata: dict[str, Any]
+    created_at: datetime.datetime
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One version's search for a query, and one chunk in it.
+
+    `distance` and the ranks have a meaning within this version only. `rank` is the chunk's place among the `result`'s
+    hits, None where it is not one of them; `exact_rank` its place among all vectors of the version, from 1.
+    Both `distance` and `exact_rank` are None for a chunk that the version has no vector of, and `exact_rank` alone is
+    None when comparing all vectors took longer than the statement timeout. `plan` is EXPLAIN (ANALYZE, FORMAT TEXT)
+    of the search, line by line, its query vector left out. Times are seconds.
+    """
+
+    version: Version
+    result: SearchResult
+    chunk_id: int
+    rank: int | None
+    distance: float | None
+    exact_rank: int | None
+    exact_s: float
+    ef_search: int
+    m: int
+    ef_construction: int
+    kind: index.Kind
+    state: IndexState
+    uses_index: bool
+    plan: tuple[str, ...]
+
+
+def chunk_facts(connection: Connection, chunk_id: int) -> ChunkFacts | None:
+    """The facts of one chunk, None when it is gone."""
+    row = connection.execute(
+        "SELECT id, document_id, metadata, created_at FROM document_chunks WHERE id = %s", [chunk_id]
+    ).fetchone()
+    return ChunkFacts(*row) if row else None
+
+
+def explain(
+    connection: Connection, encoders: EncoderCache, text: str, version: Version, chunk_id: int, k: int
+) -> Explanation:
+    """Search as `Retriever.search_version` does, and say how it was done and where the chunk stands.
+
+    Compares the query with every vector of the version once, as long as the connection's statement timeout lets it.
+    Raises what `Retriever.search_version` raises.
+    """
+    from pgvector import Vector
+
+    text = check_query(text)
+    started = time.perf_counter()
+    vector = encoders.encoder(version).encode_query(text)
+    encoded = time.perf_counter()
+    hits, _active = search_vector(connection, version, vector, k)
+    result = SearchResult(text, version.version_key, hits, encoded - started, time.perf_counter() - encoded)
+    given = {"vector": Vector(vector).to_text(), "chunk": chunk_id}
+    ef_search = set_ef_search(connection, version, k)
+    plan = [
+        _VECTOR.sub("'[…]'", line)
+        for (line,) in connection.execute(
+            sql.SQL("EXPLAIN (ANALYZE, FORMAT TEXT) {}").format(search_statement(version, k)), given
+        )
+    ]
+    name = index.index_name(version)
+    begun = time.perf_counter()
+    distance, exact_rank = _exact(connection, version, given)
+    settings = {**DEFAULTS, **version.index_settings}
+    return Explanation(
+        version,
+        result,
+        chunk_id,
+        next((hit.rank for hit in hits if hit.chunk_id == chunk_id), None),
+        distance,
+        exact_rank,
+        time.perf_counter() - begun,
+        ef_search,
+        settings["m"],
+        settings["ef_construction"],
+        index.kind_of(version),
+        index.inspect(connection, version),
+        any(re.search(rf"using {re.escape(name)}\b", line) for line in plan),
+        tuple(plan),
+    )
+
+
+def _exact(connection: Connection, version: Version, given: dict[str, Any]) -> tuple[float | None, int | None]:
+    """The chunk's distance, and how many vectors come before it, plus one: an order by distance and then by id."""
+    distance = sql.SQL("embedding {} %(vector)s::{}({})").format(
+        index.operator(version), sql.Identifier(version.storage), sql.Literal(version.dimensions)
+    )
+    own = connection.execute(
+        sql.SQL("SELECT {} FROM {} WHERE chunk_id = %(chunk)s").format(distance, version.table), given
+    ).fetchone()
+    if own is None:
+        return None, None
+    before = sql.SQL("SELECT count(*) FROM {} WHERE ({}, chunk_id) < (%(own)s, %(chunk)s)").format(
+        version.table, distance
+    )
+    try:
+        (count,) = fetch_one(connection, before, {**given, "own": own[0]})
+    except psycopg.errors.QueryCanceled:
+        return own[0], None
+    return own[0], count + 1
