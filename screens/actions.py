@@ -14,6 +14,10 @@ SYMBOLS = {
     "escape": "esc",
     "slash": "/",
     "question_mark": "?",
+    "greater_than_sign": ">",
+    "less_than_sign": "<",
+    "full_stop": ".",
+    "comma": ",",
     "plus": "+",
     "minus": "-",
     "equals_sign": "=",
@@ -142,6 +146,10 @@ def _compared(situation: Situation) -> bool:
     return situation.state.compared
 
 
+def _browsing(situation: Situation) -> bool:
+    return situation.state.browsing and _can_compare(situation)
+
+
 def _has_candidate(situation: Situation) -> bool:
     return situation.candidate is not None
 
@@ -235,6 +243,20 @@ ACTIONS: tuple[Action, ...] = (
     Action("open-hit", ("enter",), "open", "Read the hit in full.", "open_hit", "3", _compared, offline=True),
     Action("next-disagreement", ("n",), "next disagreement", "The next hit that stands elsewhere in the other "
            "version.", "next_disagreement", "3", _compared, offline=True),
+    Action("choose-query", ("o",), "queries", "Choose a query of a query set; those that moved most come first.",
+           "choose_query", "3", _can_compare),
+    Action("next-query", ("greater_than_sign", "full_stop"), "next query", "The next query of the query set.",
+           "next_query", "3", _browsing),
+    Action("previous-query", ("less_than_sign", "comma"), "query before", "The query of the query set before.",
+           "previous_query", "3", _browsing, footer=False),
+    Action("next-moved-query", ("N",), "next that moved", "The next query of the set on which the versions disagree.",
+           "next_moved_query", "3", _browsing),
+    Action("diff", ("d",), "diff", "Both lists as one: what is gone, new and moved.", "open_diff", "3", _compared,
+           offline=True),
+    Action("explain", ("x",), "explain", "Why the hit stands where it does: distances, ranks without the index, plan, "
+           "times.", "explain_hit", "3", _compared),
+    Action("chart", ("m",), "chart", "Overlap by depth or RBO by segment, where both have no room.", "next_chart", "3",
+           _is_tight, offline=True),
     Action("more", ("plus", "equals_sign"), "more", "Five more results.", "more", "3", _can_compare),
     Action("fewer", ("minus",), "fewer", "Five fewer results.", "fewer", "3", _can_compare),
     Action("next-candidate", _NEXT, "candidate", "The next version as candidate.", "next_candidate", "3",
@@ -247,6 +269,8 @@ ACTIONS: tuple[Action, ...] = (
            "export_json", "3", _compared, offline=True),
     Action("export-csv", ("E",), "export CSV", "Write the comparison to a CSV file in the working directory.",
            "export_csv", "3", _compared, offline=True, footer=False),
+    Action("export-svg", ("S",), "picture", "Write a picture of the screen (SVG) into the working directory.",
+           "export_svg", "3", _compared, offline=True, footer=False),
     Action("copy-hit", ("y",), "copy", "Copy the hit's text to the clipboard of your terminal (OSC 52).",
            "copy_hit", "3", _compared, offline=True),
     # Cutover

@@ -10,13 +10,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 from rich.text import Text
 from textual.content import Content
 from textual.widget import Widget
 
 from screens.background import in_background
-from screens.text import printable
+from screens.text import printable, shorten
 from screens.theme import BAD, FAINT
 
 _SMALLEST = (12, 4)
@@ -35,11 +36,22 @@ class Series:
     first: int = 1
 
 
+@dataclass(frozen=True)
+class Range:
+    """How one row's values are spread: the middle half of them, from `low` to `high`, and their `mean`."""
+
+    label: str
+    low: float
+    mean: float
+    high: float
+
+
 class Chart(Widget):
     """One chart with its title in the border, and a sentence where there is nothing to draw yet."""
 
     DEFAULT_CSS = """
-    Chart { border: round $border-blurred; border-title-color: $secondary; color: $foreground; min-height: 5; }
+    Chart { border: round $border-blurred; border-title-color: $secondary; color: $foreground; min-height: 5;
+            border-subtitle-color: $secondary; }
     """
 
     def __init__(
@@ -54,7 +66,7 @@ class Chart(Widget):
         self.border_title = Content(title)
         self._nothing = nothing
         self._limits = limits
-        self._series: tuple[Series, ...] = ()
+        self._series: tuple[Series, ...] | tuple[Range, ...] = ()
         self._drawn: tuple[object, ...] = ()
         self._picture = Text(nothing, FAINT)
         self.builds = 0
@@ -63,6 +75,13 @@ class Chart(Widget):
     def plot(self, series: Sequence[Series]) -> None:
         """Make these the series."""
         self._series = tuple(series)
+        self._draw()
+
+    def plot_ranges(self, ranges: Sequence[Range], nothing: str) -> None:
+        """Make these the rows, each a line from low to high with its mean; `nothing` says why there are none."""
+        if nothing != self._nothing:
+            self._nothing, self._drawn = nothing, ()
+        self._series = tuple(ranges)
         self._draw()
 
     def on_resize(self) -> None:
@@ -78,7 +97,7 @@ class Chart(Widget):
         if wanted == self._drawn or not self.is_attached or not self.content_size.width:
             return
         width, height = self.content_size
-        if not any(series.values for series in self._series):
+        if not any(isinstance(one, Range) or one.values for one in self._series):
             self._picture = Text(self._nothing, FAINT)
         elif width < _SMALLEST[0] or height < _SMALLEST[1]:
             self._picture = Text("(no room)", FAINT)
@@ -88,7 +107,7 @@ class Chart(Widget):
             )
             return
         else:
-            self._picture = Text(build(self._series, width, height, self._limits), no_wrap=True)
+            self._picture = Text(_build(self._series, width, height, self._limits), no_wrap=True)
             self.builds += 1
         self._drawn = wanted
         self.refresh()
@@ -98,8 +117,16 @@ class Chart(Widget):
         self.refresh()
 
 
-def build(series: Sequence[Series], width: int, height: int, limits: tuple[float, float] | None = None) -> str:
-    """The series drawn by plotext, without colours: lines of exactly that width and height."""
+def _build(
+    rows: tuple[Series, ...] | tuple[Range, ...], width: int, height: int, limits: tuple[float, float] | None
+) -> str:
+    ranges = [row for row in rows if isinstance(row, Range)]
+    if ranges:
+        return build_ranges(ranges, width, height, limits or (0.0, 1.0))
+    return build([row for row in rows if isinstance(row, Series)], width, height, limits)
+
+
+def _figure(width: int, height: int) -> Any:
     import plotext  # type: ignore[import-untyped]
 
     plotext.terminal.limit(False, False)  # or it would cut the chart to the terminal it believes to be in
@@ -109,6 +136,12 @@ def build(series: Sequence[Series], width: int, height: int, limits: tuple[float
     figure.axes(False, side=1)  # the upper and the right one
     if height < _TALL:
         figure.axes(False, axis="x")
+    return figure
+
+
+def build(series: Sequence[Series], width: int, height: int, limits: tuple[float, float] | None = None) -> str:
+    """The series drawn by plotext, without colours: lines of exactly that width and height."""
+    figure = _figure(width, height)
     for one, marker in zip(series, MARKERS, strict=False):
         signal = figure.signal(range(one.first, one.first + len(one.values)), one.values, marker=marker)
         signal.lines(True)
@@ -123,4 +156,31 @@ def build(series: Sequence[Series], width: int, height: int, limits: tuple[float
     last = max(one.first + len(one.values) - 1 for one in series)
     step = max(1, -(-(last - first) * _TICK_WIDTH // width))
     figure.ruler("x").ticks(list(range(first, last + 1, step)))
+    return str(figure.build().string(True)).rstrip("\n")
+
+
+def build_ranges(ranges: Sequence[Range], width: int, height: int, limits: tuple[float, float]) -> str:
+    """One line a row by plotext, `----o----`, without colours; rows that have no line of their own are left out.
+
+    The last line of those that fit says how many are missing.
+    """
+    figure = _figure(width, height)
+    room = height - (2 if height >= _TALL else 1)
+    shown = list(ranges[:room])
+    labels = [shorten(printable(one.label), max(6, width // 3)) for one in shown]
+    if len(shown) < len(ranges):
+        del shown[-1]
+        labels[-1] = f"+{len(ranges) - len(shown)} more"
+    for place, one in enumerate(shown):
+        line = len(labels) - place
+        spread = figure.signal([one.low, one.high], [line, line], marker="-")
+        spread.lines(True)
+        figure.draw(spread)
+        figure.draw(figure.signal([one.mean], [line], marker="o"))
+    figure.ruler("y").lim(0.5, len(labels) + 0.5)
+    figure.ruler("y").ticks(list(range(len(labels), 0, -1)), labels)
+    lower, upper = limits
+    figure.ruler("x").lim(lower, upper)
+    values = [lower + (upper - lower) * part / 4 for part in range(5)]
+    figure.ruler("x").ticks(values, [f"{value:.2f}" for value in values])
     return str(figure.build().string(True)).rstrip("\n")

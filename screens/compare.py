@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 from textual import events
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.widgets import Input, Static
+from textual.widgets import Static
 
 from core.errors import RevectorError
-from core.registry import VersionStatus
+from core.evaluation.judged import JudgedHits
 from core.retrieval import Comparison, Hit
-from screens.background import in_background
 from screens.chart import Chart, Series
 from screens.hits import HitList
-from screens.pane import Pane, Services, step_through
+from screens.marking import marked
+from screens.pair import PairPane
+from screens.pane import Services
 from screens.query import QueryBox
-from screens.searcher import Searcher
 from screens.situation import key_of
+from screens.stars import ndcg_words
 from screens.table import Table
 from screens.text import milliseconds, printable, shorten
 from screens.theme import BAD, FAINT, GOOD, TITLE
 
-_STEP = 5
-_MOST = 100
+if TYPE_CHECKING:
+    from core.explain import Explanation
+
 _PREVIEW = 2_000
 _WIDE = 100
+_ROOMY = 110
+"""From this width on both charts have room beside the text."""
 
 
-class ComparePane(Pane):
-    """The query, the hits of both versions, overlap by depth, and the text of the hit under the cursor."""
+class ComparePane(PairPane):
+    """The query, the hits of both versions, overlap by depth, RBO by segment, and the text of the hit under the cursor.
+
+    Where encoders are here and cost nothing it searches while somebody types, else on Enter.
+    """
 
     DEFAULT_CSS = """
     ComparePane #ask { height: 1; padding: 0 1; }
@@ -40,7 +49,11 @@ class ComparePane(Pane):
     ComparePane #pair { width: auto; max-width: 50%; padding: 0 0 0 2; color: $secondary; }
     ComparePane #lists { height: 63%; }
     ComparePane #below { height: 1fr; }
-    ComparePane #overlap { width: 1fr; }
+    ComparePane Chart { width: 1fr; }
+    ComparePane.-tight #segments { display: none; }
+    ComparePane.-tight.-segments #segments { display: block; }
+    ComparePane.-tight.-segments #lists { height: 38%; }
+    ComparePane.-tight.-segments #overlap { display: none; }
     ComparePane #preview { width: 1fr; height: 1fr; border: round $border-blurred; padding: 0 1;
                            border-title-color: $secondary; }
     ComparePane #measures { height: 1; padding: 0 1; }
@@ -48,10 +61,7 @@ class ComparePane(Pane):
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
-        self.k = 10
-        self.comparison: Comparison | None = None
-        self._primary: str | None = None
-        self._searcher = Searcher(services.connections)
+        self.judged: JudgedHits | None = None
         self._message = Text("")
 
     def compose(self) -> ComposeResult:
@@ -65,26 +75,27 @@ class ComparePane(Pane):
             yield HitList("candidate")
         with Horizontal(id="below"):
             yield Chart("overlap by depth", nothing="No query yet: press /", limits=(0, 1), id="overlap")
+            yield Chart("RBO by segment", nothing="", limits=(0, 1), id="segments")
             with Vertical(id="preview"):
                 yield Static(markup=False)
         yield Static(id="measures", markup=False)
 
     # -- what is compared ---------------------------------------------------------------------------------
 
-    @property
-    def pair(self) -> tuple[VersionStatus | None, VersionStatus | None]:
-        """Primary (the active version, or the one chosen) and candidate."""
-        with_vectors = [status for status in self.situation.versions if status.embedded]
-        chosen = next((s for s in with_vectors if key_of(s) == self._primary), None)
-        primary = chosen or self.situation.active or next(iter(with_vectors), None)
-        candidate = self.situation.candidate
-        if candidate is None or not candidate.embedded or key_of(candidate) == key_of(primary):
-            candidate = next((s for s in reversed(with_vectors) if key_of(s) != key_of(primary)), None)
-        return primary, candidate
-
     def entered(self) -> None:
         """A message of an earlier visit is over."""
+        super().entered()
         self._message = Text("")
+
+    @property
+    def tight(self) -> bool:
+        """Whether the charts are shown in turn."""
+        return self.size.width < _ROOMY
+
+    def on_resize(self) -> None:
+        """Both charts, or one."""
+        self.set_class(self.tight, "-tight")
+        self.post_message(self.Changed())
 
     def focus_main(self) -> None:
         """The hits. Not the query box: there the keys of the tabs would be letters."""
@@ -94,8 +105,9 @@ class ComparePane(Pane):
         """Draw the pair and what was found for it; what was found for another pair goes."""
         primary, candidate = map(key_of, self.pair)
         found = self.comparison
+        self.look_at_pair()
         if found is not None and (found.primary.version_key, found.candidate.version_key) != (primary, candidate):
-            self.comparison = found = None
+            self.comparison = self.judged = found = None
             self._message = Text("Another pair of versions: press / and Enter to search again.", FAINT)
             self.post_message(self.Changed())
         word = "active" if primary == key_of(self.situation.active) else "primary"
@@ -112,9 +124,9 @@ class ComparePane(Pane):
                 self._message = Text("Two versions with vectors are needed: backfill another one (2).")
         self.query_one("#measures", Static).update(self._message)
 
-    def show_comparison(self, comparison: Comparison) -> None:
-        """Draw what was found, and put the cursor into the results."""
-        self.comparison = comparison
+    def show_comparison(self, comparison: Comparison, *, stay: bool = False) -> None:
+        """Draw what was found, and put the cursor into the results, unless it is to stay where somebody types."""
+        self.comparison, self.judged = comparison, None
         self.query_one("#lists").styles.max_height = max(len(comparison.primary.hits), 10) + 2
         primary, candidate = self.query_one("#primary", HitList), self.query_one("#candidate", HitList)
         active = comparison.primary.version_key == key_of(self.situation.active)
@@ -122,11 +134,34 @@ class ComparePane(Pane):
         candidate.show_result("candidate", comparison.candidate, comparison.candidate_moves)
         self.query_one("#overlap", Chart).plot([Series(tuple(comparison.overlap_by_depth))])
         self._message = measures(comparison, self.size.width)
-        if not isinstance(self.screen.focused, HitList):
+        browsed = self.browsing if self.is_browsed else None
+        primary.border_subtitle = Content(f" {printable(browsed.words)} " if browsed else "")
+        if not stay and not isinstance(self.screen.focused, HitList):
             primary.focus()
         self._link()
         self.draw()
         self.post_message(self.Changed())
+
+    def show_judgements(self, judged: JudgedHits | None) -> None:
+        """Draw what judges said of the hits that are shown."""
+        self.judged = judged
+        if self.comparison is None or judged is None:
+            return
+        for hits in self.query(HitList):
+            hits.show_stars(judged)
+        self.say(measures(self.comparison, self.size.width, judged))
+
+    def show_facts(self) -> None:
+        """Draw what is known of the pair."""
+        facts = self.facts
+        box = self.query_one(QueryBox)
+        box.placeholder = "press / and type a query"
+        if facts is not None and facts.remote is not None:
+            box.placeholder += f"; Enter searches ({printable(facts.remote)} is elsewhere)"
+        chart = self.query_one("#segments", Chart)
+        chart.border_title = Content(f" {printable(facts.title)} " if facts else " RBO by segment ")
+        chart.border_subtitle = Content(" o mean  --- middle half " if facts and facts.evaluation else "")
+        chart.plot_ranges(facts.ranges if facts else [], printable(facts.nothing, lines=True) if facts else "")
 
     # -- the linked lists ---------------------------------------------------------------------------------
 
@@ -164,87 +199,20 @@ class ComparePane(Pane):
         preview = self.query_one("#preview", Vertical)
         preview.border_title = Content(f" {shorten(printable(hit.source_id), 60)} " if hit else " hit ")
         text = printable(hit.content[:_PREVIEW], lines=True) if hit else ""
-        preview.query_one(Static).update(Text(text))
+        query = self.comparison.query if self.comparison else ""
+        preview.query_one(Static).update(marked(text, query))
 
     # -- actions ------------------------------------------------------------------------------------------
 
     def focus_query(self) -> None:
         """Type a query."""
-        self.query_one(QueryBox).focus()
+        box = self.query_one(QueryBox)
+        box.focus()
+        box.cursor_position = len(box.value)
 
     def leave_query(self) -> None:
         """Back to the results."""
         self._lists[0].focus()
-
-    def older_query(self) -> None:
-        """The query before."""
-        self.query_one(QueryBox).step(-1)
-
-    def newer_query(self) -> None:
-        """The query after."""
-        self.query_one(QueryBox).step(1)
-
-    def on_unmount(self) -> None:
-        """The connection of the searches is not needed any more."""
-        self._searcher.close()
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Enter in the query box."""
-        event.stop()
-        self.post_message(self.Act("search"))
-
-    def search(self) -> None:
-        """Search both versions for the query in the box."""
-        primary, candidate = self.pair
-        query = self.query_one(QueryBox).value
-        if primary is None or candidate is None or not query.strip():
-            return
-        self.query_one(QueryBox).remember(query)
-        self._say(Text("Searching …", FAINT))
-        k = self.k
-
-        def compare(_tell: object) -> Comparison:
-            return self._searcher.compare(query, primary.version, candidate.version, k)
-
-        in_background(self, "search", compare, self.show_comparison, self._fail)
-
-    def more(self) -> None:
-        """Five more results."""
-        self._change_k(min(_MOST, self.k + _STEP))
-
-    def fewer(self) -> None:
-        """Five fewer results."""
-        self._change_k(max(_STEP, self.k - _STEP))
-
-    def _change_k(self, k: int) -> None:
-        self.k = k
-        self.draw()
-        if self.comparison is not None:
-            self.search()
-
-    def next_candidate(self) -> None:
-        """The next version as candidate."""
-        self._step_candidate(1)
-
-    def previous_candidate(self) -> None:
-        """The version before as candidate."""
-        self._step_candidate(-1)
-
-    def _step_candidate(self, step: int) -> None:
-        primary, candidate = map(key_of, self.pair)
-        active = key_of(self.situation.active)
-        key = step_through([key for key in self._comparable() if key not in (primary, active)], candidate, step)
-        if key is not None:
-            self.post_message(self.Select(key))
-
-    def next_primary(self) -> None:
-        """Another version in the place of the active one; the active one comes again after the last."""
-        primary, candidate = map(key_of, self.pair)
-        self._primary = step_through([key for key in self._comparable() if key != candidate], primary, 1)
-        self.draw()
-
-    def _comparable(self) -> list[str]:
-        return [status.version.version_key for status in self.situation.versions if status.embedded]
 
     def open_hit(self) -> None:
         """The hit under the cursor in full."""
@@ -252,7 +220,36 @@ class ComparePane(Pane):
 
         hit = self._lists[0].hit
         if hit is not None and self.comparison is not None:
-            self.app.push_screen(hit_page(hit, self._lists[0].id == "candidate", self.comparison))
+            of_candidate = self._lists[0].id == "candidate"
+            read = partial(self._searcher.facts, hit.chunk_id) if self.situation.state.live else None
+            self.app.push_screen(hit_page(hit, of_candidate, self.comparison, self.judged, read))
+
+    def open_diff(self) -> None:
+        """Both lists as one."""
+        from screens.diff import diff_page
+
+        if self.comparison is not None:
+            self.app.push_screen(diff_page(self.comparison, self.judged))
+
+    def explain_hit(self) -> None:
+        """Why the hit under the cursor stands where it does."""
+        from screens.explain import explain_page
+
+        hit, found = self._lists[0].hit, self.comparison
+        primary, candidate = self.pair
+        if hit is None or found is None or primary is None or candidate is None:
+            return
+        chunk_id, query, k = hit.chunk_id, found.query, found.k
+        sides = (("primary", primary.version), ("candidate", candidate.version))
+
+        def work() -> list[tuple[str, Explanation]]:
+            return [(role, self._searcher.explain(query, version, chunk_id, k)) for role, version in sides]
+
+        self.app.push_screen(explain_page(hit, work, k))
+
+    def next_chart(self) -> None:
+        """The other chart, where both have no room."""
+        self.toggle_class("-segments")
 
     def next_disagreement(self) -> None:
         """The next hit that stands elsewhere in the other version."""
@@ -263,7 +260,7 @@ class ComparePane(Pane):
         hit = self._lists[0].hit
         if hit is not None:
             self.app.copy_to_clipboard(hit.content)
-            self._say(Text(f"Copied {len(hit.content):,} characters of {printable(hit.source_id)}."))
+            self.say(Text(f"Copied {len(hit.content):,} characters of {printable(hit.source_id)}."))
 
     def export_json(self) -> None:
         """Write the comparison as JSON."""
@@ -273,39 +270,56 @@ class ComparePane(Pane):
         """Write the comparison as CSV."""
         self._export("csv")
 
+    def export_svg(self) -> None:
+        """Write a picture of the screen."""
+        self._export("svg")
+
     def _export(self, kind: str) -> None:
-        from screens.export import write_comparison
+        from screens.export import write_comparison, write_file
 
         if self.comparison is None:
             return
         try:
-            path = write_comparison(self.comparison, Path.cwd(), kind)
+            if kind == "svg":
+                picture = self.app.export_screenshot(title="revector: compare")
+                path = write_file(self.comparison.query, Path.cwd(), kind, picture)
+            else:
+                path = write_comparison(self.comparison, Path.cwd(), kind, self.judged)
         except RevectorError as error:
-            self._fail(error)
+            self.fail(error)
         else:
-            self._say(Text(f"Written to {printable(str(path))}", GOOD))
+            self.say(Text(f"Written to {printable(str(path))}", GOOD))
 
-    def _fail(self, error: RevectorError) -> None:
-        self._say(Text(f"✗ {printable(error.problem)} {printable(error.remedy)}".strip(), BAD))
+    def fail(self, error: RevectorError) -> None:
+        """An error, in the same place; what was found before stays."""
+        self.say(Text(f"✗ {printable(error.problem)} {printable(error.remedy)}".strip(), BAD))
 
-    def _say(self, message: Text) -> None:
+    def say(self, message: Text) -> None:
+        """Where the measures stand."""
         self._message = message
         self.query_one("#measures", Static).update(message)
 
 
-def measures(comparison: Comparison, width: int) -> Text:
-    """`overlap@10 0.70  Jaccard 0.54  RBO 0.81  tau 0.55`, and what encoding and searching took."""
+def measures(comparison: Comparison, width: int, judged: JudgedHits | None = None) -> Text:
+    """`overlap@10 0.70  Jaccard 0.54  RBO 0.81  tau 0.55`, then nDCG of judged queries, or what the search took."""
     overlap = comparison.overlap
     tau = "—" if overlap.kendall_tau is None else f"{overlap.kendall_tau:.2f}"
     text = Text(no_wrap=True, overflow="ellipsis")
-    for name, value in (
+    figures = [
         (f"overlap@{overlap.k}", f"{overlap.overlap:.2f}"),
         ("Jaccard", f"{overlap.jaccard:.2f}"),
         ("RBO", f"{overlap.rbo:.2f}"),
         ("tau", tau),
-    ):
+    ]
+    known = ""
+    if judged is not None:
+        name, values, known = ndcg_words(judged)
+        figures.append((name, values))
+    for name, value in figures:
         text.append(f"{name} ", FAINT)
         text.append(f"{value}  ", TITLE)
+    if judged is not None:
+        return text.append(f"{known}, {printable(judged.query_set)}" if width >= _WIDE else "", FAINT)
     sides = (comparison.primary, comparison.candidate)
     if width < _WIDE:
         times = [f"{side.encode_s * 1000:.1f}+{side.search_s * 1000:.1f}" for side in sides]

@@ -13,17 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import RefusedError
+from core.evaluation.judged import JudgedHits
 from core.overlap import Move
 from core.retrieval import Comparison, SearchResult
 
 
-def write_comparison(comparison: Comparison, folder: Path, kind: str) -> Path:
+def write_comparison(comparison: Comparison, folder: Path, kind: str, judged: JudgedHits | None = None) -> Path:
     """Write a new file, `compare-<query>-<time>.json` (or .csv), into the folder; returns its path.
 
     Raises RefusedError when it cannot be written.
     """
-    text = as_json(comparison) if kind == "json" else as_csv(comparison)
-    words = re.sub(r"[^a-z0-9]+", "-", comparison.query.lower()).strip("-")[:40] or "query"
+    text = as_json(comparison, judged) if kind == "json" else as_csv(comparison, judged)
+    return write_file(comparison.query, folder, kind, text)
+
+
+def write_file(query: str, folder: Path, kind: str, text: str) -> Path:
+    """Write a new file of that kind, named by the query and the time. Raises RefusedError when that cannot be done."""
+    words = re.sub(r"[^a-z0-9]+", "-", query.lower()).strip("-")[:40] or "query"
     moment = datetime.datetime.now().astimezone()
     for number in range(1, 1_000):
         again = f"-{number}" if number > 1 else ""
@@ -39,44 +45,65 @@ def write_comparison(comparison: Comparison, folder: Path, kind: str) -> Path:
     raise RefusedError(f"There are a thousand files like {path.name} already.")
 
 
-def as_json(comparison: Comparison) -> str:
+def as_json(comparison: Comparison, judged: JudgedHits | None = None) -> str:
     """One JSON document, with the fields of `revector compare --json`."""
     document = {
         "query": comparison.query,
         "k": comparison.k,
-        "primary": _side(comparison.primary, comparison.primary_moves),
-        "candidate": _side(comparison.candidate, comparison.candidate_moves),
+        "primary": _side(comparison.primary, comparison.primary_moves, judged),
+        "candidate": _side(comparison.candidate, comparison.candidate_moves, judged),
         "overlap": asdict(comparison.overlap),
         "overlap_by_depth": comparison.overlap_by_depth,
+        "judged": judged_document(judged),
     }
     return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
 
 
-def _side(result: SearchResult, moves: list[Move]) -> dict[str, Any]:
+def judged_document(judged: JudgedHits | None) -> dict[str, Any] | None:
+    """What judges say of the query in JSON, None for a query of no set."""
+    if judged is None:
+        return None
+    return {
+        "query_set": judged.query_set,
+        "query_id": judged.query.id,
+        "segment": judged.query.segment,
+        "level": judged.level,
+        "judges": list(judged.judges),
+        "relevant": judged.relevant,
+        "ndcg": {"k": judged.k, "primary": judged.primary_ndcg, "candidate": judged.candidate_ndcg},
+    }
+
+
+def _side(result: SearchResult, moves: list[Move], judged: JudgedHits | None) -> dict[str, Any]:
     return {
         "version_key": result.version_key,
         "encode_s": result.encode_s,
         "search_s": result.search_s,
         "hits": [
-            {**asdict(hit), "primary_rank": move.before, "candidate_rank": move.after}
+            {
+                **asdict(hit),
+                "primary_rank": move.before,
+                "candidate_rank": move.after,
+                "grade": judged.grades.get(hit.chunk_id) if judged else None,
+            }
             for hit, move in zip(result.hits, moves, strict=True)
         ],
     }
 
 
-def as_csv(comparison: Comparison) -> str:
-    """One line for each hit of either version."""
+def as_csv(comparison: Comparison, judged: JudgedHits | None = None) -> str:
+    """One line for each hit of either version; no grade where nobody judged it."""
     file = io.StringIO()
     writer = csv.writer(file)
     writer.writerow(
         ["query", "side", "version_key", "primary_rank", "candidate_rank", "chunk_id", "semantic_key", "source_id",
-         "distance", "content"]
+         "distance", "grade", "content"]
     )  # fmt: skip
-    writer.writerows(_lines(comparison))
+    writer.writerows(_lines(comparison, judged))
     return file.getvalue()
 
 
-def _lines(comparison: Comparison) -> Iterator[list[Any]]:
+def _lines(comparison: Comparison, judged: JudgedHits | None) -> Iterator[list[Any]]:
     for side, result, moves in (
         ("primary", comparison.primary, comparison.primary_moves),
         ("candidate", comparison.candidate, comparison.candidate_moves),
@@ -84,5 +111,6 @@ def _lines(comparison: Comparison) -> Iterator[list[Any]]:
         for hit, move in zip(result.hits, moves, strict=True):
             yield [
                 comparison.query, side, result.version_key, move.before, move.after, hit.chunk_id,
-                hit.semantic_key, hit.source_id, hit.distance, hit.content,
+                hit.semantic_key, hit.source_id, hit.distance,
+                judged.grades.get(hit.chunk_id) if judged else None, hit.content,
             ]  # fmt: skip

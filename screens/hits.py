@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from rich.text import Text
 from textual.content import Content
 
+from core.evaluation.judged import JudgedHits
 from core.overlap import Move
 from core.retrieval import Hit, SearchResult
+from screens.stars import star_cell
 from screens.table import Column, Row, Table
 from screens.text import first_line, milliseconds, printable
 from screens.theme import BAD, FAINT, GOOD, TITLE
@@ -34,17 +36,26 @@ class HitList(Table):
         super().__init__(_COLUMNS, id=id, header=False)
         self.hits: tuple[Hit, ...] = ()
         self.moves: Sequence[Move] = ()
+        self._judged: JudgedHits | None = None
 
     def show_result(self, role: str, result: SearchResult, moves: Sequence[Move]) -> None:
         """Draw the hits of one version."""
-        self.hits, self.moves = result.hits, moves
+        self.hits, self.moves, self._judged = result.hits, moves, None
         key = printable(result.version_key)
         self.border_title = Content(f" {role} {key} · {milliseconds(result.encode_s + result.search_s)} ")
-        self.show([_row(hit, move) for hit, move in zip(result.hits, moves, strict=True)])
+        self._show_rows()
+
+    def show_stars(self, judged: JudgedHits | None) -> None:
+        """Draw what judges said of these hits."""
+        self._judged = judged
+        self._show_rows()
+
+    def _show_rows(self) -> None:
+        self.show([_row(hit, move, self._judged) for hit, move in zip(self.hits, self.moves, strict=True)])
 
     def show_nothing(self, role: str, key: str | None) -> None:
         """Draw an empty list for a version that was not searched."""
-        self.hits, self.moves = (), ()
+        self.hits, self.moves, self._judged = (), (), None
         self.border_title = Content(f" {role} {printable(key or '—')} ")
         self.show([])
 
@@ -67,11 +78,11 @@ class HitList(Table):
             self.move_cursor(row=found)
 
 
-def _row(hit: Hit, move: Move) -> Row:
-    return Row(
-        str(hit.chunk_id),
-        (str(hit.rank), move_text(move), first_line(hit.content), Text(printable(hit.source_id), FAINT)),
-    )
+def _row(hit: Hit, move: Move, judged: JudgedHits | None) -> Row:
+    title = Text(first_line(hit.content))
+    if judged is not None:
+        title = Text.assemble(star_cell(judged, hit.chunk_id), title)
+    return Row(str(hit.chunk_id), (str(hit.rank), move_text(move), title, Text(printable(hit.source_id), FAINT)))
 
 
 def move_text(move: Move) -> Text:

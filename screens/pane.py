@@ -74,6 +74,11 @@ class Pane(Vertical):
     def show_actions(self, situation: Situation) -> None:
         """Show the buttons of this moment, which may follow from what the tab itself has just drawn."""
 
+    @property
+    def tight(self) -> bool:
+        """Whether it has parts that are shown in turn, for want of room."""
+        return False
+
     def focus_main(self) -> None:
         """Put the focus where the tab's work is."""
 

@@ -18,11 +18,12 @@ class Parts(Widget):
     DEFAULT_CSS = "Parts { height: 1; padding: 0 1; }"
 
     class Chosen(Message):
-        """A name was clicked."""
+        """A name was clicked, in the line of that id."""
 
-        def __init__(self, name: str) -> None:
+        def __init__(self, name: str, part_of: str | None) -> None:
             super().__init__()
             self.name = name
+            self.part_of = part_of
 
     def __init__(self, key: str, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
@@ -50,5 +51,5 @@ class Parts(Widget):
         for name, words in self._items:
             right += len(words) + 2
             if event.x < right:
-                self.post_message(self.Chosen(name))
+                self.post_message(self.Chosen(name, self.id))
                 return

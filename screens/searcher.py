@@ -1,15 +1,24 @@
-"""Searches two versions on a connection that stays open, so that the times shown are those of the search."""
+"""Searches two versions on a connection that stays open, so that the times shown are those of the search.
+
+What judges say of the hits, and why a version ranks them so, is read on the same connection afterwards.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 from core.database import Connection
 from core.errors import UnreachableError
+from core.evaluation.judged import JudgedHits, QrelsCache, judge_comparison
+from core.explain import ChunkFacts, Explanation, chunk_facts, explain
 from core.registry import Version
 from core.retrieval import Comparison, EncoderCache, Retriever
 from screens.connections import Connections
+
+T = TypeVar("T")
 
 
 class Searcher:
@@ -22,22 +31,13 @@ class Searcher:
         self._open = contextlib.ExitStack()
         self._connection: Connection | None = None
         self._warm: set[int] = set()
+        self._qrels = QrelsCache()
 
     def compare(self, query: str, primary: Version, candidate: Version, k: int) -> Comparison:
         """The top-k of both versions. Raises what `Retriever.compare` does."""
-        with self._lock:
-            kept = self._connection is not None
-            try:
-                return self._compare(query, primary, candidate, k)
-            except UnreachableError:
-                self._close()
-                if not kept:
-                    raise
-            return self._compare(query, primary, candidate, k)  # the connection was an old one: a new one may do
 
-    def _compare(self, query: str, primary: Version, candidate: Version, k: int) -> Comparison:
-        with self._connections.readable_errors():
-            retriever = Retriever(self._connected(), self._encoders)
+        def work(connection: Connection) -> Comparison:
+            retriever = Retriever(connection, self._encoders)
             for version in (primary, candidate):
                 if version.id not in self._warm:
                     # Opens the encoder, and lets this session read its catalogue and the index's first pages:
@@ -45,6 +45,46 @@ class Searcher:
                     retriever.search_version(query, version, k)
                     self._warm.add(version.id)
             return retriever.compare(query, primary, candidate, k)
+
+        return self._on_connection(work)
+
+    def judge(
+        self, found: Comparison, primary: Version, candidate: Version, query_set: str | None
+    ) -> JudgedHits | None:
+        """What judges said of these hits; None when the query is in no set."""
+
+        def work(connection: Connection) -> JudgedHits | None:
+            retriever = Retriever(connection, self._encoders)
+            return judge_comparison(
+                connection, retriever, found, primary, candidate, qrels=self._qrels, prefer=query_set
+            )
+
+        return self._on_connection(work)
+
+    def explain(self, query: str, version: Version, chunk_id: int, k: int) -> Explanation:
+        """Why the version ranks the chunk where it does."""
+        return self._on_connection(
+            lambda connection: explain(connection, self._encoders, query, version, chunk_id, k)
+        )
+
+    def facts(self, chunk_id: int) -> ChunkFacts | None:
+        """What else is known of a chunk."""
+        return self._on_connection(lambda connection: chunk_facts(connection, chunk_id))
+
+    def _on_connection(self, work: Callable[[Connection], T]) -> T:
+        with self._lock:
+            kept = self._connection is not None
+            try:
+                return self._do(work)
+            except UnreachableError:
+                self._close()
+                if not kept:
+                    raise
+            return self._do(work)  # the connection was an old one: a new one may do
+
+    def _do(self, work: Callable[[Connection], T]) -> T:
+        with self._connections.readable_errors():
+            return work(self._connected())
 
     def _connected(self) -> Connection:
         if self._connection is None:

@@ -24,13 +24,15 @@ class State:
     working: frozenset[str] = frozenset()
     """Versions on whose backfill or index this process works."""
     compared: bool = False
+    browsing: bool = False
+    """Whether the Compare tab goes through a query set."""
     cleared: str | None = None
     """The version whose guards all passed, as the Cutover tab shows them."""
     flipping: bool = False
     rows: bool = False
     """Whether the Backfill tab has a row to open."""
     tight: bool = False
-    """Whether the Backfill tab shows its parts in turn."""
+    """Whether the tab in front shows its parts in turn."""
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,17 @@ from core.backfill.settings import JobSettings
 from core.backfill.status import Cell, JobDetail, JobStatus, Proof, Transition, WorkerState
 from core.cutover import Check, Guard
 from core.database import Database, ServerInfo
+from core.evaluation.evaluation import Evaluation, OverlapResult, QueryResult, Run
+from core.evaluation.judged import JudgedHits
+from core.evaluation.queries import Query, QuerySet
+from core.explain import Explanation
 from core.index import IndexState
 from core.overlap import compare
 from core.overview import Overview
 from core.registry import Version, VersionStatus
 from core.retrieval import Comparison, Hit, SearchResult
 from core.revisions import HEAD
+from screens.querysets import Browsing, PairFacts, browse
 from screens.reader import Reading
 from screens.situation import Situation, State
 
@@ -213,3 +218,84 @@ def check(*, ready: bool = True) -> Check:
             else Guard("index used", "fail", "the planner takes a Seq Scan", "ANALYZE chunk_embeddings_2"),
         ),
     )
+
+
+def judged() -> JudgedHits:
+    """What judges said of `comparison`'s hits."""
+    query = Query("q7", "rotate an api key", "how-to")
+    return JudgedHits("support", query, "document", ("ada", "bob"), {3: 2, 4: 1, 2: 0}, 3, 5, 0.61, 0.78)
+
+
+def facts() -> PairFacts:
+    """An evaluation of the pair by three segments."""
+    runs = [
+        Run(
+            number,
+            "support",
+            "r1",
+            key,
+            "static",
+            "r1",
+            100,
+            False,
+            100,
+            {},
+            None,
+            4_856,
+            40,
+            "done",
+            NOW,
+            NOW,
+            2.0,
+            "ada",
+        )
+        for number, key in ((1, "embed-v2026-02"), (2, "embed-v2026-03"))
+    ]
+    segments = {"all": (0.5, 0.66, 0.9), "billing": (0.7, 0.82, 0.95), "how-to": (0.3, 0.48, 0.6)}
+    overlaps = tuple(
+        OverlapResult("rbo", name, 20, mean, (0.0, 0.1, low, mean, high, 0.98, 1.0), (2,) * 10)
+        for name, (low, mean, high) in segments.items()
+    )
+    queries = tuple(
+        QueryResult(query.id, query.text, query.segment, 0, {}, {}, 0, 0, rbo, rbo, rbo, None)
+        for query, rbo in zip(QUERIES, (0.31, 0.55, 1.0), strict=True)
+    )
+    return PairFacts(
+        ("embed-v2026-02", "embed-v2026-03"),
+        "support",
+        None,
+        Evaluation(
+            12, "support", "r1", *runs, ("ada", "bob"), "document", 10, 0.9, 0.95, (), overlaps, (), None, queries,
+            3, 0, 9, (), (), NOW, "ada",
+        ),
+    )  # fmt: skip
+
+
+QUERIES = (
+    Query("q7", "rotate an api key", "how-to"),
+    Query("q2", "where is my \x1b[31minvoice", "billing"),
+    Query("q9", "refund for a 漢字 order", "billing"),
+)
+
+
+def browsing() -> Browsing:
+    """The query set of `judged` with its query in front."""
+    return browse(QuerySet(1, "support", "r1", QUERIES), facts().evaluation).at("q7")
+
+
+def explanation(key: str, number: int, exact_rank: int | None) -> Explanation:
+    """Of the third chunk, third in the primary and first in the candidate."""
+    found = comparison()
+    side = found.primary if number == 1 else found.candidate
+    rank = 3 if number == 1 else 1
+    plan = (
+        "Sort  (cost=85.12..86.36 rows=5 width=148) (actual time=0.919..0.921 rows=5.00 loops=1)",
+        "  Sort Key: n.distance, n.chunk_id",
+        f"  ->  Index Scan using chunk_embeddings_{number}_hnsw on chunk_embeddings_{number}",
+        "        Order By: (embedding <=> '[…]'::vector(64))",
+        "Execution Time: 0.975 ms",
+    )
+    return Explanation(
+        version(number, key, 64 * number, "ready"), side, 3, rank, 0.3993, exact_rank, 0.0101, 100, 16, 64, "vector",
+        IndexState(f"chunk_embeddings_{number}_hnsw", True, True, 2_900_000), True, plan,
+    )  # fmt: skip

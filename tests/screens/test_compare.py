@@ -38,7 +38,14 @@ async def search(pilot: Pilot[None], query: str = QUERY) -> ComparePane:
     before = pane.comparison
     await type_text(pilot, query)
     await pilot.press("enter")
-    await until(pilot, lambda: pane.comparison is not None and pane.comparison is not before, "found")
+
+    def found() -> bool:
+        """Not only what was found while the query was typed."""
+        return pane.comparison is not before and pane._latest.asked is None and isinstance(app.focused, HitList)
+
+    await until(pilot, found, "found")
+    assert pane.comparison is not None
+    assert pane.comparison.query == query
     return pane
 
 

@@ -12,8 +12,29 @@ import pytest
 from textual.pilot import Pilot
 
 from console.app import RevectorApp
+from core.chunks import document_uuid
+from core.evaluation.queries import QuerySetSummary
+from core.explain import ChunkFacts
 from core.settings import Settings
-from tests.screens.frozen import NOW, NOWHERE, OVERVIEW, FrozenReader, check, comparison, detail, job, letters
+from screens.explain import explain_page
+from screens.hit import hit_page
+from screens.querypicker import QueryPicker
+from screens.querysets import Choices
+from tests.screens.frozen import (
+    NOW,
+    NOWHERE,
+    OVERVIEW,
+    FrozenReader,
+    browsing,
+    check,
+    comparison,
+    detail,
+    explanation,
+    facts,
+    job,
+    judged,
+    letters,
+)
 from tests.screens.support import LARGE, SMALL, until
 
 pytestmark = pytest.mark.parametrize("size", [LARGE, SMALL], ids=["large", "small"])
@@ -51,6 +72,63 @@ async def at_compare(pilot: Pilot[None]) -> None:
     pane.query_one("QueryBox").value = "rotate an api key"
     pane.show_comparison(comparison())
     await until(pilot, lambda: pane.query_one("Chart").builds, "the chart")
+
+
+async def at_judged(pilot: Pilot[None]) -> None:
+    """A query of a query set, judged, of a pair that was evaluated."""
+    app: RevectorApp = pilot.app  # type: ignore[assignment]
+    await at_compare(pilot)
+    await app.workers.wait_for_complete()  # what is known of the pair: nothing, without a database
+    await pilot.pause()
+    pane: Any = app.panes["3"]
+    pane._facts_of = ("embed-v2026-02", "embed-v2026-03")
+    pane.browsing, pane.facts = browsing(), facts()
+    pane.show_facts()
+    pane.show_comparison(comparison())
+    pane.show_judgements(judged())
+    await pilot.press("n")
+    await pilot.pause()
+
+
+async def at_segments(pilot: Pilot[None]) -> None:
+    await at_judged(pilot)
+    await pilot.press("m")
+    await pilot.pause()
+
+
+async def at_hit(pilot: Pilot[None]) -> None:
+    await at_judged(pilot)
+    chunk = ChunkFacts(3, document_uuid("guide/3.md"), {"lang": "en", "title": "\x1b[31mred"}, NOW)
+    hit = comparison().primary.hits[2]
+    await pilot.app.push_screen(hit_page(hit, False, comparison(), judged(), lambda: chunk))
+    await pilot.app.workers.wait_for_complete()
+    await pilot.pause()
+
+
+async def at_diff(pilot: Pilot[None]) -> None:
+    await at_judged(pilot)
+    await pilot.press("d")
+    await pilot.pause()
+
+
+async def at_explain(pilot: Pilot[None]) -> None:
+    await at_judged(pilot)
+    one = [("primary", explanation("embed-v2026-02", 1, 5)), ("candidate", explanation("embed-v2026-03", 2, 1))]
+    await pilot.app.push_screen(explain_page(comparison().primary.hits[2], lambda: one, 5))
+    await pilot.app.workers.wait_for_complete()
+    await pilot.pause()
+
+
+async def at_picker(pilot: Pilot[None]) -> None:
+    await at_judged(pilot)
+    sets = (
+        QuerySetSummary("cran", "r1", 225, ("all",), 0, (), "ada", NOW),
+        QuerySetSummary("support", "r1", 3, ("billing", "how-to"), 9, ("ada",), "ada", NOW),
+    )
+    await pilot.app.push_screen(QueryPicker(lambda _name: Choices(sets, browsing()), "support"))
+    await pilot.app.workers.wait_for_complete()
+    await pilot.press("down")
+    await pilot.pause()
 
 
 async def at_cutover(pilot: Pilot[None]) -> None:
@@ -120,6 +198,11 @@ def test_versions(snap_compare: Callable[..., bool], size: tuple[int, int]) -> N
 
 def test_compare(snap_compare: Callable[..., bool], size: tuple[int, int]) -> None:
     assert snap_compare(frozen(), terminal_size=size, run_before=at_compare)
+
+
+@pytest.mark.parametrize("before", [at_judged, at_segments, at_hit, at_diff, at_explain, at_picker])
+def test_compare_judged(snap_compare: Callable[..., bool], size: tuple[int, int], before: Before) -> None:
+    assert snap_compare(frozen(), terminal_size=size, run_before=before)
 
 
 def test_cutover(snap_compare: Callable[..., bool], size: tuple[int, int]) -> None:
