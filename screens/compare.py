@@ -160,7 +160,7 @@ class ComparePane(PairPane):
             box.placeholder += f"; Enter searches ({printable(facts.remote)} is elsewhere)"
         chart = self.query_one("#segments", Chart)
         chart.border_title = Content(f" {printable(facts.title)} " if facts else " RBO by segment ")
-        chart.border_subtitle = Content(" o mean  --- middle half " if facts and facts.evaluation else "")
+        chart.border_subtitle = Content(f" {facts.legend} " if facts and facts.legend else "")
         chart.plot_ranges(facts.ranges if facts else [], printable(facts.nothing, lines=True) if facts else "")
 
     # -- the linked lists ---------------------------------------------------------------------------------

@@ -19,9 +19,12 @@ def explain_page(hit: Hit, work: Callable[[], Sequence[tuple[str, Explanation]]]
     """The page; `work` returns the explanations by role, primary first."""
 
     def found() -> RenderableType:
+        explained = work()
         parts: list[RenderableType] = []
-        for role, one in work():
-            parts += [_heading(role, one), facts(_lines(one, k)), Text(""), _plan(one), Text("")]
+        for role, one in explained:
+            parts += [_heading(role, one), facts(_lines(one, k)), Text("")]
+        for role, one in explained:  # plans are long: what they come to stands above both
+            parts += [_heading(f"plan of the {role}", one), _plan(one), Text("")]
         return Group(*parts)
 
     return LivePage(f"explain: {first_line(hit.content)}", Text("Searching once more …", FAINT), found)

@@ -39,7 +39,12 @@ class PairFacts:
         if self.evaluation is None:
             return "RBO by segment"
         one = self.evaluation
-        return f"RBO · {one.query_set} · #{one.id} {date_and_time(one.created_at)}"
+        return f"RBO · {one.query_set} · {date_and_time(one.created_at)}"
+
+    @property
+    def legend(self) -> str:
+        """What is drawn, and of which evaluation."""
+        return f"o mean  --- middle half  #{self.evaluation.id}" if self.evaluation else ""
 
     @property
     def nothing(self) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from core.database import Connection
+    from core.evaluation.judged import JudgedHits
     from core.overlap import Move
     from core.registry import Version
     from core.retrieval import Hit, SearchResult
@@ -85,20 +86,26 @@ def compare(
 ) -> None:
     """The top-k of two versions side by side.
 
-    With rank moves (▲2: two ranks better than in the other version) and the overlap of both.
+    With rank moves (▲2: two ranks better than in the other version) and the overlap of both. A query that is one of a
+    query set has its judgements beside the hits (★2 relevant, ✗ not) and nDCG of both versions.
     """
+    from core.evaluation.judged import judge_comparison
     from core.retrieval import EncoderCache, Retriever
+    from screens.export import judged_document
+    from screens.stars import ndcg_words
 
     with context_of(context).session() as connection:
         first, second = chosen_versions(connection, primary, candidate)
-        found = Retriever(connection, EncoderCache(open_aloud)).compare(text, first, second, k)
+        retriever = Retriever(connection, EncoderCache(open_aloud))
+        found = retriever.compare(text, first, second, k)
+        judged = judge_comparison(connection, retriever, found, first, second)
 
     def show(console: Console) -> None:
         from rich.table import Column
 
         sides = zip_longest(
-            _side(found.primary, found.primary_moves),
-            _side(found.candidate, found.candidate_moves),
+            _side(found.primary, found.primary_moves, judged),
+            _side(found.candidate, found.candidate_moves, judged),
             fillvalue=("", "", ""),
         )
         ranks = max(len(found.primary.hits), len(found.candidate.hits))
@@ -115,12 +122,16 @@ def compare(
         o = found.overlap
         tau = "—" if o.kendall_tau is None else f"{o.kendall_tau:.2f}"
         console.print(f"overlap@{o.k} {o.overlap:.2f}  Jaccard {o.jaccard:.2f}  RBO {o.rbo:.2f}  tau {tau}")
+        if judged is not None:
+            name, values, known = ndcg_words(judged)
+            console.print(plain(f"{name} {values}  ({known}, query {judged.query.id} of {judged.query_set})"))
 
     document = {
         "query": found.primary.query,
-        "primary": _with_moves(found.primary, found.primary_moves),
-        "candidate": _with_moves(found.candidate, found.candidate_moves),
+        "primary": _with_moves(found.primary, found.primary_moves, judged),
+        "candidate": _with_moves(found.candidate, found.candidate_moves, judged),
         "overlap": asdict(found.overlap),
+        "judged": judged_document(judged),
     }
     answer(document, as_json, show)
 
@@ -158,14 +169,22 @@ def result_document(result: SearchResult) -> dict[str, Any]:
     }
 
 
-def _side(result: SearchResult, moves: Sequence[Move]) -> list[tuple[object, str, str]]:
-    return [(hit.rank, move.label, hit.source_id) for move, hit in zip(moves, result.hits, strict=True)]
+def _side(result: SearchResult, moves: Sequence[Move], judged: JudgedHits | None) -> list[tuple[object, str, str]]:
+    from screens.stars import star
+
+    grades = judged.grades if judged else {}
+    width = max((len(star(grade)) + 1 for grade in grades.values()), default=0)
+    return [
+        (hit.rank, move.label, star(grades.get(hit.chunk_id)).ljust(width) + hit.source_id)
+        for move, hit in zip(moves, result.hits, strict=True)
+    ]
 
 
-def _with_moves(result: SearchResult, moves: Sequence[Move]) -> dict[str, Any]:
+def _with_moves(result: SearchResult, moves: Sequence[Move], judged: JudgedHits | None) -> dict[str, Any]:
     document = result_document(result)
     for hit, move in zip(document["hits"], moves, strict=True):
-        hit |= {"primary_rank": move.before, "candidate_rank": move.after}
+        grade = judged.grades.get(hit["chunk_id"]) if judged else None
+        hit |= {"primary_rank": move.before, "candidate_rank": move.after, "grade": grade}
     return document
 
 

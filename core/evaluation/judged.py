@@ -13,7 +13,7 @@ from core.errors import UsageError
 from core.evaluation.judgements import Qrels, TargetKind, document_id_of, load_qrels
 from core.evaluation.queries import Query, get_query_set
 from core.registry import Version
-from core.retrieval import MAX_K, Comparison, Retriever, SearchResult
+from core.retrieval import MAX_K, Comparison, Retriever, SearchResult, check_query
 
 DEPTH = 100
 """How many chunks of each version are ranked by document for nDCG, as an evaluation does."""
@@ -111,7 +111,7 @@ def judge_comparison(
     Searches both versions once more, down to DEPTH, where judgements are on documents or the list is shorter: nDCG at
     k documents needs more than k chunks.
     """
-    hit_of = find_query(connection, found.query, prefer)
+    hit_of = find_query(connection, check_query(found.query), prefer)
     if hit_of is None:
         return None
     name, query = hit_of

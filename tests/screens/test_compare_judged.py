@@ -242,7 +242,7 @@ async def test_rbo_by_segment_of_the_stored_evaluation(evaluated: tuple[Database
         chart = app.query_one("#segments", Chart)
         await until(pilot, lambda: chart.builds == 1, "the chart")
         await until_shown(
-            pilot, f"RBO · help · #{evaluation.id} ", "o mean  --- middle half", "keys┤", "money┤", "all┤"
+            pilot, "RBO · help · 2", f"o mean  --- middle half  #{evaluation.id}", "keys┤", "money┤", "all┤"
         )
         assert pane.facts is not None
         means = {row.label: row.mean for row in pane.facts.ranges}
