@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
-from tests.benchmarks import backfill, evaluation, first_frame, loader
+from tests.benchmarks import backfill, compare, evaluation, first_frame, loader
 from tests.benchmarks.measure import tell
 
 BENCHMARKS: dict[str, Callable[..., None]] = {
     "loader": loader.run,
     "first_frame": first_frame.run,
     "backfill": backfill.run,
+    "compare": compare.run,
     "evaluation": evaluation.run,
 }
 PARTS: dict[str, Sequence[str]] = {"backfill": tuple(backfill.PARTS), "evaluation": evaluation.PARTS}
