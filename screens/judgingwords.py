@@ -14,7 +14,7 @@ from core.evaluation.queue import KINDS, JudgingItem
 from screens.answers import Answers
 from screens.facts import facts
 from screens.judgingdesk import Choice
-from screens.marks import marked
+from screens.marking import marked
 from screens.progress import bar
 from screens.text import duration, printable
 from screens.theme import BAD, CAUTION, FAINT, TITLE
@@ -86,7 +86,7 @@ def passages(item: JudgingItem) -> RenderableType:
     for passage in item.passages:
         if len(item.passages) > 1:
             parts.append(Text(f"─── chunk {passage.chunk_no} ───", FAINT))
-        parts.append(marked(passage.content[:_MOST_CHARACTERS], item.query))
+        parts.append(marked(printable(passage.content[:_MOST_CHARACTERS], lines=True), item.query))
         rest = len(passage.content) - _MOST_CHARACTERS
         if rest > 0:
             parts.append(Text(f"… {rest:,} more characters are not shown", CAUTION))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from screens.theme import CAUTION
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -18,7 +20,7 @@ _COMMON_WORDS = (
     "that the their there they this to was we what when where which who why will with you your"
 )
 """Words that are in every text: to mark them would hide the others."""
-MARK = "bold underline #e0b35a"
+MARK = f"bold underline {CAUTION}"
 
 
 def marked(shown: str, query: str) -> Text:

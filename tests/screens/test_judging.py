@@ -22,7 +22,6 @@ from core.settings import Settings
 from screens import reader
 from screens.judging import JudgingScreen
 from screens.judgingdesk import Batch, Opened
-from screens.marks import marked, terms_of
 from tests.screens.frozen import NOWHERE, FrozenReader, version
 from tests.screens.support import LARGE, SMALL, console, fill, shown, type_text, until, until_gone, until_shown
 from tests.screens.test_hostile import HOSTILE, nothing_obeyed
@@ -277,15 +276,6 @@ async def test_hostile_text_is_shown_and_not_obeyed(database: Database, size: tu
         await until_shown(pilot, "[red]0␛[31m")
         nothing_obeyed(app)
         assert screen.answers.item is not None
-
-
-def test_the_words_of_a_query_are_marked() -> None:
-    text = marked("Rotating keys: the key, keyboard, ROTATED. [b]", "How do I rotate an API key?")
-    marks = {text.plain[span.start : span.end] for span in text.spans}
-    assert marks == {"Rotating", "keys", "key", "ROTATED"}
-    assert terms_of("the of") == ("the", "of"), "when there is nothing else"
-    assert terms_of("(.*)+ a+") == ("a",)
-    assert marked("x (.*)+", "(.*)+").plain == "x (.*)+"
 
 
 # -- pictures ----------------------------------------------------------------------------------------------
