@@ -199,8 +199,15 @@ class PairPane(Pane):
         if event.value.strip():
             self._pause = self.set_timer(_PAUSE_S, self._search_typed)
 
+    @property
+    def _query(self) -> str:
+        """What stands in the box: of the query set's query its exact text, of which the box may not show all."""
+        box = self.query_one(QueryBox)
+        query = self.browsing.query if self.browsing else None
+        return query.text if query is not None and box.validate_value(query.text) == box.value else box.value
+
     def _search_typed(self) -> None:
-        query = self.query_one(QueryBox).value
+        query = self._query
         shown = self.comparison.query if self.comparison else None
         if not query.strip() or query in (shown, self._latest.asked):
             return
@@ -211,9 +218,10 @@ class PairPane(Pane):
 
     def search(self) -> None:
         """Search both versions for the query in the box."""
-        query = self.query_one(QueryBox).value
+        query = self._query
         if query.strip() and self._ask((query,)):
-            self.query_one(QueryBox).remember(query)
+            box = self.query_one(QueryBox)
+            box.remember(box.value)
             self.say(Text("Searching …", FAINT))
 
     def _ask(self, queries: Sequence[str], *, typed: bool = False, seek: bool = False) -> bool:
@@ -230,7 +238,7 @@ class PairPane(Pane):
         """Whether the answer still belongs to the pair, to k, and to what stands in the box."""
         pair = (request.primary.version_key, request.candidate.version_key)
         same = pair == tuple(map(key_of, self.pair)) and request.k == self.k
-        return same and (not request.typed or self.query_one(QueryBox).value == request.queries[0])
+        return same and (not request.typed or self._query == request.queries[0])
 
     def found(self, request: Request, number: int, comparison: Comparison) -> None:
         """The hits."""

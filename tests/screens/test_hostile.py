@@ -12,7 +12,9 @@ from console.app import RevectorApp
 from core import cutover
 from core.database import Database
 from core.embedded import EmbeddedServer
+from core.evaluation.queries import Query
 from screens.compare import ComparePane
+from tests.evaluations import judged_set, stored_evaluation
 from tests.screens.support import LARGE, SMALL, collection, console, shown, type_text, until, until_shown
 from tests.versions import add, add_chunks, ready_version
 
@@ -100,3 +102,38 @@ async def test_it_is_shown_and_not_obeyed(hostile: Database, size: tuple[int, in
         await until_shown(pilot, '"[red]": "\\u001b[31m‹202E›"')
         nothing_obeyed(app)
         assert "Unhandled" not in shown(app)
+
+
+@pytest.mark.parametrize("size", [LARGE, SMALL])
+async def test_queries_and_segments_are_text_too(own_library: Database, size: tuple[int, int]) -> None:
+    queries = [
+        Query("[b]1\x1b[2J", "[red]key\x1b[31m \u202erotate", "[blink]seg\x1b[5m"),
+        Query("2", "[@click=app.bell]x[/] [/unbalanced", "\u2066wide 漢字"),
+    ]
+    with own_library.session("test") as connection:
+        (hit,) = connection.execute("SELECT semantic_key FROM document_chunks LIMIT 1").fetchone() or ("",)
+        query_set = judged_set(connection, "set [b]", queries, {"2": {hit: 1}}, kind="chunk", judge="[i]ada")
+        stored_evaluation(connection, query_set, "demo-64", "demo-256")
+    app = console(own_library)
+    async with app.run_test(size=size) as pilot:
+        await until_shown(pilot, "demo-256")
+        await pilot.press("3")
+        await until(pilot, lambda: app.tab == "3", "the tab")
+        pane = app.panes["3"]
+        assert isinstance(pane, ComparePane)
+        await until(pilot, lambda: pane.facts and pane.facts.evaluation, "the evaluation")
+        await pilot.press("m", "o")
+        await until_shown(pilot, "[red]key␛[31m ‹202E›rotate", "[@click=app.bell]x[/]", "[blink]seg␛[5m")
+        nothing_obeyed(app)
+        await pilot.press("tab", "tab", "enter")
+        for number in range(2):
+            await until(pilot, lambda: pane.judged is not None, "judged")
+            nothing_obeyed(app)
+            for key in ("enter", "d", "x"):
+                await pilot.press(key)
+                await until(pilot, lambda: getattr(app.screen, "ready", False), "the page")
+                nothing_obeyed(app)
+                await pilot.press("escape")
+            if not number:
+                await pilot.press("greater_than_sign")
+        await until_shown(pilot, "set [b] · ")
