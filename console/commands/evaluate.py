@@ -245,6 +245,8 @@ def show_evaluation(console: Console, found: Evaluation) -> None:
     )
     for warning in found.warnings:
         console.print(plain(f"! {warning}"))
+    if found.index_recall is not None:
+        console.print(f"The index finds {found.index_recall:.1%} of the exact top {found.k}.")
     if found.measures:
         console.print()
         print_rows(

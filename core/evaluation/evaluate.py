@@ -35,7 +35,7 @@ from core.evaluation.measures import (
     short_rankings,
 )
 from core.evaluation.queries import WHOLE_SET, QuerySet
-from core.evaluation.ranking import overlap_results, query_overlaps
+from core.evaluation.ranking import index_recall, overlap_results, query_overlaps
 from core.evaluation.running import make_run
 from core.evaluation.runs import Results, load_results
 from core.overlap import RBO_P, Overlap
@@ -163,6 +163,7 @@ def evaluate_runs(
         judgements=qrels.judgements if qrels else 0,
         unknown_targets=_unknown(qrels),
         warnings=_warnings(query_set, qrels, first, second, wanted),
+        index_recall=_index_recall(first, second, asked.k),
         created_at=datetime.datetime.now(datetime.UTC),
         created_by="",
     )
@@ -324,6 +325,14 @@ def _unknown(qrels: Qrels | None) -> tuple[tuple[str, str], ...]:
     if qrels is None:
         return ()
     return tuple((query, target) for query in sorted(qrels.unknown) for target in qrels.unknown[query])
+
+
+def _index_recall(first: Results, second: Results, k: int) -> float | None:
+    exact, indexed = first.run, second.run
+    if exact.version_key != indexed.version_key or not exact.exact or indexed.exact:
+        return None
+    found = index_recall(first, second, k)
+    return float(np.mean(list(found.values()))) if found else None
 
 
 def _warnings(

@@ -142,6 +142,8 @@ class Evaluation:
     (query, target) judged but not in the collection, `unjudged_queries` counts queries without any judgement; neither
     is dropped in silence. `verdict` is None without gates. `warnings` are sentences that belong on every page that
     shows the result: a pilot's sampling, runs with other index settings, a collection that changed between the runs.
+    `index_recall` is the mean share of the exact top-k that the index found, 0 to 1, for an exact run of a version
+    (primary) beside one by its index (candidate); None otherwise.
     """
 
     id: int
@@ -166,6 +168,7 @@ class Evaluation:
     warnings: tuple[str, ...]
     created_at: datetime.datetime
     created_by: str
+    index_recall: float | None = None
 
 
 @dataclass(frozen=True)

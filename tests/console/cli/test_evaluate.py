@@ -118,7 +118,7 @@ def test_pages_for_a_pipeline_and_for_people(judged: Revector, tmp_path: Path) -
     assert "nDCG@10" in shown.out
     assert "The answer is no: v2 against v1" in shown.out
     assert "<failure" in pages["xml"].read_text()
-    assert "nDCG@10" in pages["md"].read_text()
+    assert "Fail: <code>v2</code> against <code>v1</code>" in pages["md"].read_text()
     assert "<svg" in pages["html"].read_text()
     number = json.loads(judged.call("evaluations", "list", "--json").out)["evaluations"][0]["id"]
     again = judged.call("evaluations", "show", str(number))
@@ -134,7 +134,11 @@ def test_the_index_and_the_model_are_told_apart_by_two_runs_of_one_version(judge
     runs = judged.call("evaluations", "runs", "--query-set", "numbers", "--json").document["runs"]
     exact = next(run for run in runs if run["version_key"] == "v2" and run["exact"])
     index = next(run for run in runs if run["version_key"] == "v2" and not run["exact"])
-    found = judged.call("evaluations", "compare", str(exact["id"]), str(index["id"]), "--json").document
+    pair = str(exact["id"]), str(index["id"])
+    found = judged.call("evaluations", "compare", *pair, "--json").document
+    assert 0.9 < found["index_recall"] <= 1
+    assert "of the exact top 10." in judged.call("evaluations", "compare", *pair).out
+    assert judged.call("evaluations", "compare", *reversed(pair), "--json").document["index_recall"] is None
     assert any("exact search" in warning for warning in found["warnings"])
     assert next(row["mean"] for row in found["overlaps"] if row["measure"] == "overlap") > 0.9
     assert "exact" in judged.call("evaluations", "runs").out
