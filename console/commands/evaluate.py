@@ -138,8 +138,8 @@ def thresholds(
     from dataclasses import asdict
 
     from core.evaluation.queries import get_query_set
-    from core.evaluation.running import make_run
-    from core.evaluation.runs import load_results, runs
+    from core.evaluation.running import stored_or_made_run
+    from core.evaluation.runs import load_results
     from core.evaluation.thresholds import thresholds as table_of
     from core.retrieval import EncoderCache
 
@@ -147,24 +147,16 @@ def thresholds(
     with own.session() as connection:
         query_set = get_query_set(connection, name)
         pair = chosen_versions(connection, primary, candidate)
-        stored = [
-            run
-            for run in runs(connection, query_set=name, limit=1_000)
-            if run.sample is None and run.query_set_revision == query_set.revision and run.k >= depth
+    cache = EncoderCache(open_aloud)
+    with progress_bar() as progress:
+        made = [
+            stored_or_made_run(own.database, query_set, version, k=depth, encoders=cache, on_progress=progress)
+            for version in pair
         ]
-        sides = []
-        cache = EncoderCache(open_aloud)
-        for version in pair:
-            run = next((run for run in stored if run.version_key == version.version_key), None)
-            if run is None:
-                own.require_writable()
-                with progress_bar() as progress:
-                    run = make_run(
-                        own.database, query_set, version, k=max(100, depth), encoders=cache, on_progress=progress
-                    )
-            sides.append(load_results(connection, run))
-        metrics = (pair[0].distance_metric, pair[1].distance_metric)
-        found = table_of(sides[0], sides[1], metrics, cut=cut, depth=depth)
+    with own.session() as connection:
+        sides = [load_results(connection, run) for run in made]
+    metrics = (pair[0].distance_metric, pair[1].distance_metric)
+    found = table_of(sides[0], sides[1], metrics, cut=cut, depth=depth)
     document = {
         "query_set": name,
         "primary": pair[0].version_key,

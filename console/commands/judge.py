@@ -48,8 +48,9 @@ def judge(
     """
     from core.evaluation.agreement import agreement_with_people
     from core.evaluation.cross_encoder import CrossEncoderJudge, parse_judge_spec
-    from core.evaluation.judging import judge_pool, stored_or_made_run
+    from core.evaluation.judging import judge_pool
     from core.evaluation.queries import get_query_set
+    from core.evaluation.running import stored_or_made_run
 
     parse_judge_spec(spec)
     own = context_of(context)

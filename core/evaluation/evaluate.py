@@ -36,7 +36,7 @@ from core.evaluation.measures import (
 )
 from core.evaluation.queries import WHOLE_SET, QuerySet
 from core.evaluation.ranking import index_recall, overlap_results, query_overlaps
-from core.evaluation.running import make_run
+from core.evaluation.running import DEPTH, make_run
 from core.evaluation.runs import Results, load_results
 from core.overlap import RBO_P, Overlap
 
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
     from core.evaluation.gates import GateFile
     from core.registry import Version
     from core.retrieval import EncoderCache
-
-DEPTH = 100
-"""How many chunks a run keeps of each query: R@100 is measured at that depth."""
 
 Scores = Mapping[str, Mapping[str, float]]
 """Measure → query → value."""

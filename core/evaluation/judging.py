@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from core import audit
 from core.errors import UsageError
 from core.evaluation.judgements import Judge, Judgement, ensure_judge, given_judgements, save_judgements
-from core.evaluation.runs import load_results, runs
-from core.registry import embedded_count
+from core.evaluation.runs import load_results
 
 if TYPE_CHECKING:
     from core.database import Connection, Database, Progress
@@ -22,9 +21,7 @@ if TYPE_CHECKING:
     from core.evaluation.evaluation import Run
     from core.evaluation.queries import QuerySet
     from core.evaluation.runs import Results
-    from core.registry import Version
 
-_RUN_DEPTH = 100
 """How deep a run is searched that is made here: as deep as an evaluation's, which can then use it."""
 
 _BATCHES_A_SAVE = 4
@@ -51,34 +48,6 @@ class PoolLabels:
     def pairs(self) -> int:
         """How many pairs of the pool have a label of this judge."""
         return self.made + self.kept
-
-
-def stored_or_made_run(
-    database: Database,
-    query_set: QuerySet,
-    version: Version,
-    *,
-    k: int,
-    on_progress: Progress | None = None,
-) -> Run:
-    """The newest run of the version on these queries that is at least k deep, over as many vectors as there are now.
-
-    It is made when there is none; see make_run for what that raises.
-    """
-    from core.evaluation.running import make_run
-
-    with database.session("judge") as connection:
-        vectors = embedded_count(connection, version)
-        for run in runs(connection, query_set=query_set.name):
-            if (
-                (run.version_key, run.encoder_revision) == (version.version_key, version.encoder_revision)
-                and run.query_set_revision == query_set.revision
-                and run.sample is None
-                and run.k >= k
-                and run.chunks == vectors
-            ):
-                return run
-    return make_run(database, query_set, version, k=max(k, _RUN_DEPTH), on_progress=on_progress)
 
 
 def pooled(primary: Results, candidate: Results, k: int) -> list[tuple[str, int]]:

@@ -36,7 +36,7 @@ from core.evaluation.agreement import RELEVANT
 from core.evaluation.evaluation import Run
 from core.evaluation.judgements import Judge, TargetKind, document_id_of, document_target, ensure_judge
 from core.evaluation.queries import WHOLE_SET, Query, QuerySet
-from core.evaluation.runs import runs
+from core.evaluation.runs import latest_run
 from core.registry import Version
 
 ItemKind = Literal["disputed", "moved", "unjudged"]
@@ -50,7 +50,6 @@ _PASSAGES = 3
 """Chunks of a document that are shown to be judged."""
 _BATCH = 200
 """Queries whose results are in memory at once."""
-_MOST_RUNS = 10_000
 
 
 @dataclass(frozen=True)
@@ -139,13 +138,8 @@ def stored_pair(
     connection: Connection, query_set: QuerySet, primary: Version, candidate: Version, *, k: int = 10
 ) -> RunPair | None:
     """The newest run of each version on this revision of the set, over the whole collection; None if one lacks."""
-    found: dict[str, Run] = {}
-    for run in runs(connection, query_set=query_set.name, limit=_MOST_RUNS):
-        if run.query_set_revision == query_set.revision and run.sample is None and run.k >= k:
-            found.setdefault(run.version_key, run)
-    if primary.version_key not in found or candidate.version_key not in found:
-        return None
-    return found[primary.version_key], found[candidate.version_key]
+    first, second = (latest_run(connection, query_set, version, k=k) for version in (primary, candidate))
+    return None if first is None or second is None else (first, second)
 
 
 def make_pair(
@@ -159,8 +153,8 @@ def make_pair(
     """New runs of both versions. Raises what `make_run` does."""
     from core.evaluation.running import make_run
 
-    first = make_run(database, query_set, primary, k=_DEPTH, on_progress=on_progress)
-    return first, make_run(database, query_set, candidate, k=_DEPTH, on_progress=on_progress)
+    first = make_run(database, query_set, primary, on_progress=on_progress)
+    return first, make_run(database, query_set, candidate, on_progress=on_progress)
 
 
 # -- the queue ---------------------------------------------------------------------------------------------

@@ -24,7 +24,15 @@ from core.encoders import Encoder, Parallel, Throttled, check_vectors
 from core.errors import EncoderError, RefusedError, RevectorError, UsageError
 from core.evaluation.evaluation import Run
 from core.evaluation.queries import Query, QuerySet
-from core.evaluation.runs import QueryHits, finish_run, note_seconds, start_run, store_hits, stored_queries
+from core.evaluation.runs import (
+    QueryHits,
+    finish_run,
+    latest_run,
+    note_seconds,
+    start_run,
+    store_hits,
+    stored_queries,
+)
 from core.evaluation.searches import Search, Searches, plan_searches
 from core.registry import Version, embedded_count, get_version
 from core.retrieval import EncoderCache
@@ -32,6 +40,9 @@ from core.retrieval import EncoderCache
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+DEPTH = 100
+"""How many chunks a run keeps of each query unless asked for more: R@100 is measured at that depth."""
 
 _SEARCH_TIMEOUT_S = 600
 _STORE_QUERIES, _STORE_S = 500, 1.0
@@ -63,7 +74,7 @@ def make_run(
     query_set: QuerySet,
     version: Version,
     *,
-    k: int = 100,
+    k: int = DEPTH,
     exact: bool = False,
     ef_search: int | None = None,
     connections: int | None = None,
@@ -113,6 +124,30 @@ def make_run(
                 note_seconds(connection, run, time.perf_counter() - began)
             raise
         return finish_run(connection, run, time.perf_counter() - began)
+
+
+def stored_or_made_run(
+    database: Database,
+    query_set: QuerySet,
+    version: Version,
+    *,
+    k: int,
+    encoders: EncoderCache | None = None,
+    on_progress: Progress | None = None,
+) -> Run:
+    """The newest run of the version on these queries, if it is over as many vectors as there are now; else a new one.
+
+    At least k deep. Raises what `make_run` does.
+    """
+    with database.session("evaluate") as connection:
+        found = latest_run(connection, query_set, version, k=k)
+        if (
+            found is not None
+            and found.encoder_revision == version.encoder_revision
+            and found.chunks == embedded_count(connection, version)
+        ):
+            return found
+    return make_run(database, query_set, version, k=max(k, DEPTH), encoders=encoders, on_progress=on_progress)
 
 
 @contextlib.contextmanager

@@ -96,6 +96,22 @@ def runs(connection: Connection, *, query_set: str | None = None, limit: int = 1
         return cursor.fetchall()
 
 
+def latest_run(connection: Connection, query_set: QuerySet, version: Version, *, k: int) -> Run | None:
+    """The newest run of a version on these queries as they are now, at least k deep; a pilot's is none of them."""
+    with connection.cursor(row_factory=class_row(Run)) as cursor:
+        return cursor.execute(
+            _RUN
+            + sql.SQL(
+                """
+                WHERE r.state = 'done' AND r.query_set_id = %(set)s AND r.query_set_revision = %(revision)s
+                  AND r.embedding_version_id = %(version)s AND r.sample IS NULL AND r.k >= %(k)s
+                ORDER BY r.id DESC LIMIT 1
+                """
+            ),
+            {"set": query_set.id, "revision": query_set.revision, "version": version.id, "k": k},
+        ).fetchone()
+
+
 def load_results(connection: Connection, run: Run) -> Results:
     """The hits of a run."""
     hits: dict[str, QueryHits] = {}

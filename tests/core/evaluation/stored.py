@@ -50,11 +50,13 @@ def run(
     (number,) = fetch_one(
         connection,
         """
-        INSERT INTO evaluation_runs (query_set_id, query_set_revision, version_key, encoder, encoder_revision, k, exact,
-                                     index_settings, chunks, queries, state, finished_at)
-        VALUES (%s, %s, %s, 'static', 'r1', %s, false, '{}', 0, %s, 'done', now()) RETURNING id
+        INSERT INTO evaluation_runs (query_set_id, query_set_revision, embedding_version_id, version_key, encoder,
+                                     encoder_revision, k, exact, index_settings, chunks, queries, state, finished_at)
+        SELECT %(set)s, %(revision)s, (SELECT id FROM embedding_versions WHERE version_key = %(key)s), %(key)s,
+               'static', 'r1', %(k)s, false, '{}', 0, %(queries)s, 'done', now()
+        RETURNING id
         """,
-        [of.id, of.revision, version_key, k, len(hits)],
+        {"set": of.id, "revision": of.revision, "key": version_key, "k": k, "queries": len(hits)},
     )
     documents: dict[int, uuid.UUID] = dict(
         connection.execute(

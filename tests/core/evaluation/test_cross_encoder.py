@@ -21,8 +21,9 @@ from core.errors import EncoderError, UnreachableError, UsageError
 from core.evaluation.agreement import agreement_with_people
 from core.evaluation.cross_encoder import CrossEncoderJudge, parse_judge_spec
 from core.evaluation.judgements import given_judgements
-from core.evaluation.judging import judge_pool, pooled, stored_or_made_run
+from core.evaluation.judging import judge_pool, pooled
 from core.evaluation.queries import Query, QuerySet
+from core.evaluation.running import stored_or_made_run
 from core.evaluation.runs import load_results, runs
 from core.registry import Version, get_version
 from tests.core.evaluation.support import judge, new_set
