@@ -5,6 +5,9 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 TEST_STAMP := .venv/.installed-test
 
+# Much of a test's time is spent waiting for a server, a terminal or a process: more of them than cores pay.
+TEST_PROCESSES ?= 3
+
 .PHONY: install demo test chaos bench lint screens clean
 
 install: $(STAMP)
@@ -14,7 +17,7 @@ demo: $(STAMP)
 
 test: $(TEST_STAMP)
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 # The tests of faults in their long form: 200 kills, 10 restarts … (`make test` runs a short one).
 chaos: $(TEST_STAMP)
