@@ -95,7 +95,7 @@ def tell(own: Context, as_json: bool) -> None:
             _embed(own, connection, SECOND)
         say(f"{SECOND} is backfilled, proven and indexed.")
 
-        with clock.step("evaluate"), progress_bar() as progress:
+        with clock.step("compare"), progress_bar() as progress:
             found = evaluate(
                 database, get_query_set(connection, QUERY_SET), get_version(connection, FIRST),
                 get_version(connection, SECOND), Asked(gates=read_gates(GATES)), on_progress=progress,
