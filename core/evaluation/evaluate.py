@@ -39,6 +39,7 @@ from core.evaluation.ranking import index_recall, overlap_results, query_overlap
 from core.evaluation.running import DEPTH, make_run
 from core.evaluation.runs import Results, load_results
 from core.overlap import RBO_P, Overlap
+from core.registry import versions
 
 if TYPE_CHECKING:
     from core.evaluation.gates import GateFile
@@ -159,7 +160,8 @@ def evaluate_runs(
         unjudged_queries=len(query_set.queries) - len(judged[WHOLE_SET]),
         judgements=qrels.judgements if qrels else 0,
         unknown_targets=_unknown(qrels),
-        warnings=_warnings(query_set, qrels, first, second, wanted),
+        warnings=_encoder_warnings(connection, primary, candidate)
+        + _warnings(query_set, qrels, first, second, wanted),
         index_recall=_index_recall(first, second, asked.k),
         created_at=datetime.datetime.now(datetime.UTC),
         created_by="",
@@ -330,6 +332,16 @@ def _index_recall(first: Results, second: Results, k: int) -> float | None:
         return None
     found = index_recall(first, second, k)
     return float(np.mean(list(found.values()))) if found else None
+
+
+def _encoder_warnings(connection: Connection, *runs: Run) -> tuple[str, ...]:
+    registered = {version.version_key: version.encoder_revision for version in versions(connection)}
+    return tuple(
+        f"The queries of {run.version_key} were encoded at revision {run.encoder_revision} of its encoder; its vectors "
+        f"were registered at {registered[run.version_key]}: they may not be of one model."
+        for run in runs
+        if registered.get(run.version_key, run.encoder_revision) != run.encoder_revision
+    )
 
 
 def _warnings(

@@ -157,3 +157,14 @@ def test_a_gate_on_a_segment_nobody_has_is_refused_before_anything_is_searched(
             Asked(gates=read_gates(path)),
         )
     assert connection.execute("SELECT count(*) FROM evaluation_runs").fetchone() == (0,)
+
+
+def test_an_encoder_at_another_revision_than_the_vectors_is_said(
+    database: Database, connection: Connection, numbers: QuerySet
+) -> None:
+    connection.execute("UPDATE embedding_versions SET encoder_revision = 'older' WHERE version_key = 'v2'")
+    found = evaluate(database, numbers, get_version(connection, "v1"), get_version(connection, "v2"))
+    assert [warning for warning in found.warnings if "may not be of one model" in warning] == [
+        f"The queries of v2 were encoded at revision {found.candidate.encoder_revision} of its encoder; its vectors "
+        "were registered at older: they may not be of one model."
+    ]
