@@ -33,6 +33,8 @@ class Context:
     schema: str | None = None
     read_only: bool | None = None
     flags: Mapping[str, Any] = field(default_factory=dict)
+    on_wait: Callable[[str], None] | None = None
+    """Told what the embedded server is waited for; stderr when it is None."""
 
     @cached_property
     def settings(self) -> Settings:
@@ -48,7 +50,7 @@ class Context:
         """The database; the embedded server is started for it when no other is named."""
         from core.opening import open_database
 
-        return open_database(self.settings, on_wait=note)
+        return open_database(self.settings, on_wait=self.on_wait or note)
 
     def require_writable(self) -> None:
         """Raise RefusedError in a read-only session, before anything else is done or paid for."""

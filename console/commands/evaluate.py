@@ -14,10 +14,12 @@ from console.context import Context, answer, context_of, counted, note, open_alo
 from console.progress import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from rich.console import Console
 
+    from core.database import Progress
     from core.encoders import Encoder
     from core.evaluation.evaluation import Evaluation, GateResult, MeasureResult, Verdict
     from core.evaluation.gates import GateFile
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from core.evaluation.queries import QuerySet
     from core.evaluation.thresholds import ThresholdRow, Thresholds
     from core.registry import Version
+    from core.retrieval import EncoderCache
 
 MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 
@@ -137,26 +140,10 @@ def thresholds(
     """
     from dataclasses import asdict
 
-    from core.evaluation.queries import get_query_set
-    from core.evaluation.running import stored_or_made_run
-    from core.evaluation.runs import load_results
-    from core.evaluation.thresholds import thresholds as table_of
     from core.retrieval import EncoderCache
 
     own = context_of(context)
-    with own.session() as connection:
-        query_set = get_query_set(connection, name)
-        pair = chosen_versions(connection, primary, candidate)
-    cache = EncoderCache(open_aloud)
-    with progress_bar() as progress:
-        made = [
-            stored_or_made_run(own.database, query_set, version, k=depth, encoders=cache, on_progress=progress)
-            for version in pair
-        ]
-    with own.session() as connection:
-        sides = [load_results(connection, run) for run in made]
-    metrics = (pair[0].distance_metric, pair[1].distance_metric)
-    found = table_of(sides[0], sides[1], metrics, cut=cut, depth=depth)
+    found, pair = threshold_table(own, name, primary, candidate, EncoderCache(open_aloud), cut=cut, depth=depth)
     document = {
         "query_set": name,
         "primary": pair[0].version_key,
@@ -166,7 +153,38 @@ def thresholds(
     answer(document, as_json, lambda console: _show_thresholds(console, found, pair))
 
 
-# -- what the commands of evaluations share ------------------------------------------------------------------
+# -- what the commands of evaluations share, and the notebook ------------------------------------------------
+
+
+def threshold_table(
+    own: Context,
+    name: str,
+    primary: str | None,
+    candidate: str | None,
+    encoders: EncoderCache,
+    *,
+    cut: float | None,
+    depth: int,
+    shown: Callable[[], AbstractContextManager[Progress]] = progress_bar,
+) -> tuple[Thresholds, tuple[Version, Version]]:
+    """The table of the query set's newest runs, which are made where there are none, and the versions it is about."""
+    from core.evaluation.queries import get_query_set
+    from core.evaluation.running import stored_or_made_run
+    from core.evaluation.runs import load_results
+    from core.evaluation.thresholds import thresholds as table_of
+
+    with own.session() as connection:
+        query_set = get_query_set(connection, name)
+        pair = chosen_versions(connection, primary, candidate)
+    with shown() as progress:
+        made = [
+            stored_or_made_run(own.database, query_set, version, k=depth, encoders=encoders, on_progress=progress)
+            for version in pair
+        ]
+    with own.session() as connection:
+        sides = [load_results(connection, run) for run in made]
+    metrics = (pair[0].distance_metric, pair[1].distance_metric)
+    return table_of(sides[0], sides[1], metrics, cut=cut, depth=depth), pair
 
 
 def read_gate_file(path: Path | None) -> GateFile | None:

@@ -14,10 +14,12 @@ from core.errors import RefusedError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from core.backfill.ray_engine import RaySettings
     from core.backfill.settings import JobSettings
     from core.backfill.status import JobStatus
+    from core.database import Progress
     from core.registry import Version
 
 
@@ -65,6 +67,7 @@ def run_backfill(
     stay: bool = False,
     ray: RaySettings | None = None,
     on_done: Callable[[], None] | None = None,
+    shown: Callable[[], AbstractContextManager[Progress]] = progress_bar,
 ) -> JobStatus:
     """Work on the version's backfill in processes of this machine or on Ray, with a progress bar."""
     from core.backfill.engine import LocalEngine
@@ -72,7 +75,7 @@ def run_backfill(
 
     settings = changed(default_settings(own.settings), changes or {})
 
-    with progress_bar() as progress:
+    with shown() as progress:
         throttle: str | None = None
 
         def report(found: JobStatus) -> None:

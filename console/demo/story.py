@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,12 +50,15 @@ QUERY_SET = "demo"
 GATES = _HERE / "gates.toml"
 """What the second version has to show."""
 
+Shown = Callable[[], "AbstractContextManager[Progress]"]
+"""Opens what shows a progress."""
 
-def prepare(own: Context) -> dict[str, float]:
+
+def prepare(own: Context, shown: Shown = progress_bar) -> dict[str, float]:
     """Bring the collection to the story's beginning, and keep what is there of it; returns seconds by step.
 
-    Afterwards `demo-64` is complete, `demo-256` is registered, and a version is active. Raises RefusedError
-    when the collection holds anything but the demo: it may be somebody's production.
+    Afterwards `demo-64` is complete, `demo-256` is registered, and a version is active. `shown` is how the progress
+    is shown. Raises RefusedError when the collection holds anything but the demo: it may be somebody's production.
     """
     clock = _Clock()
     with clock.step("server"):
@@ -63,7 +67,7 @@ def prepare(own: Context) -> dict[str, float]:
         _require_demo(connection, database)
         known = {version.version_key for version in versions(connection)}
         if FIRST not in known or chunk_count(connection) == 0:  # else the ingest came to its end
-            with clock.step("ingest"), progress_bar() as progress:
+            with clock.step("ingest"), shown() as progress:
                 _ingest(connection, own.settings.chunk_characters, progress)
         if not any(found.name == QUERY_SET for found in query_sets(connection)):
             _judge(connection)
@@ -74,10 +78,16 @@ def prepare(own: Context) -> dict[str, float]:
         create_table(connection, first)
         if first.completed_at is None:
             with clock.step(f"backfill {FIRST}"):
-                _embed(own, connection, FIRST)
+                _embed(own, connection, FIRST, shown)
         if not any(version.active for version in versions(connection)):
             cutover.run(connection, FIRST, confirm=FIRST, reason="the demo's first version")
     return clock.seconds
+
+
+def begin_anew(connection: Connection) -> None:
+    """Back to the first version, when an earlier visit left the second one active."""
+    if get_version(connection, SECOND).active:
+        cutover.rollback(connection, confirm=FIRST, key=FIRST, reason="the demo begins anew")
 
 
 def tell(own: Context, as_json: bool) -> None:
@@ -87,8 +97,7 @@ def tell(own: Context, as_json: bool) -> None:
     database = own.database
     say = _silent if as_json else _aloud
     with database.session("demo") as connection:
-        if get_version(connection, SECOND).active:  # left so by an earlier visit to the console
-            cutover.rollback(connection, confirm=FIRST, key=FIRST, reason="the demo begins anew")
+        begin_anew(connection)
         chunks = chunk_count(connection)
         say(f"{chunks:,} chunks of the standard library's documentation; {FIRST} is active.")
         with clock.step(f"backfill {SECOND}"):
@@ -193,10 +202,10 @@ def _ingest(connection: Connection, chunk_characters: int, progress: Progress) -
     ingest(connection, documents, chunk_characters=chunk_characters, on_progress=progress)
 
 
-def _embed(own: Context, connection: Connection, key: str) -> None:
+def _embed(own: Context, connection: Connection, key: str, shown: Shown = progress_bar) -> None:
     version = get_version(connection, key)
     if version.completed_at is None or cutover.missing_chunks(connection, version):
-        run_backfill(own, version)
+        run_backfill(own, version, shown=shown)
     index.build(connection, get_version(connection, key), own.settings)
 
 

@@ -1,4 +1,5 @@
-"""Charts of an evaluation as SVG: differences with their intervals, distributions of overlap, and every query's change.
+"""Charts of an evaluation as SVG: differences with their intervals, distributions of overlap, and every query's change;
+and of a comparison, overlap by depth.
 
 Drawn here, not by matplotlib: its SVG has one fixed colour for text and axes, so that a page cannot be light and dark,
 gives no titles to what it draws, which are what a screen reader and a resting pointer read, and brings 60 MB. These
@@ -147,6 +148,31 @@ def change_chart(queries: Sequence[QueryResult], measure: str) -> str:
     _text(svg, 54, 232, f"▲ {better:,} better")
     _text(svg, _WIDTH / 2, 232, f"{len(changes) - better - worse:,} equal", "middle")
     _text(svg, _WIDTH - 10, 232, f"▼ {worse:,} worse", "end")
+    return _done(svg)
+
+
+def depth_chart(overlaps: Sequence[float]) -> str:
+    """overlap@1 to overlap@k of two rankings of one query, 0 to 1, as an SVG element: a bar for each depth."""
+    svg = _svg(
+        150,
+        "Overlap by depth",
+        "What both rankings share of their first items. "
+        + " ".join(f"{depth}: {number(value)}." for depth, value in enumerate(overlaps, 1)),
+    )
+    y = _scale(1, 0, 12, 120)
+    for tick in (0.0, 0.5, 1.0):
+        _line(svg, 54, y(tick), _WIDTH - 10, y(tick), 0.6 if tick == 0 else 0.15)
+        _text(svg, 46, y(tick) + 4, f"{tick:g}", "end")
+    wide = (_WIDTH - 64) / max(len(overlaps), 1)
+    named = ceil(len(overlaps) / 20) or 1
+    for place, value in enumerate(overlaps):
+        bar = _put(
+            svg, "rect", x=54 + wide * place + wide * 0.1, y=y(value), width=wide * 0.8, height=y(0) - y(value),
+            fill=_BETTER, fill_opacity=0.75,
+        )  # fmt: skip
+        _put(bar, "title").text = f"overlap@{place + 1}: {number(value)}"
+        if (place + 1) % named == 0:
+            _text(svg, 54 + wide * (place + 0.5), 138, f"{place + 1}", "middle")
     return _done(svg)
 
 

@@ -1,0 +1,424 @@
+"""The Console of a notebook: what the command line does, with answers that a notebook shows and code can use."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from console.context import Context
+from console.notebook import views
+from console.notebook.answer import Answer, Picture
+from console.notebook.kernel import CellInterruptedError, Live, errors_for_people, in_kernel
+from console.notebook.page import Note, Page
+from core.errors import UsageError
+
+if TYPE_CHECKING:
+    from core.audit import AuditEntry
+    from core.backfill.status import JobStatus
+    from core.cutover import Check, Flip
+    from core.database import Connection, Database
+    from core.encoders import Encoder
+    from core.evaluation.evaluation import Evaluation, EvaluationSummary
+    from core.evaluation.queries import QuerySetSummary
+    from core.evaluation.thresholds import Thresholds
+    from core.index import IndexState
+    from core.registry import Version, VersionStatus
+    from core.retrieval import Comparison, EncoderCache, SearchResult
+
+T = TypeVar("T")
+
+_POLL_S = 0.5
+
+
+class Console:
+    """One collection, in a notebook.
+
+    The database is `dsn`, else what the command line would take (REVECTOR_DSN, DATABASE_URL, PG*, revector.toml), else
+    the embedded server, which is started when it is first needed. `read_only` refuses whatever changes something.
+
+    Every method returns an Answer: it shows itself in a notebook, `data` is core's object, and `rows()` are
+    dictionaries for a data frame. Errors are those of core.errors; IPython shows them without a traceback.
+    """
+
+    def __init__(self, dsn: str | None = None, schema: str | None = None, read_only: bool | None = None) -> None:
+        self._own = Context(dsn, schema, read_only)
+
+    @classmethod
+    @errors_for_people()
+    def demo(cls, schema: str | None = None) -> Console:
+        """A Console on the demo's collection, brought to the story's beginning.
+
+        Python's own documentation, `demo-64` active, `demo-256` registered, and judged queries. Raises RefusedError
+        when the collection holds anything else.
+        """
+        from console.demo import story
+
+        found = cls(schema=schema)
+        _ = found._database  # says what it waits for
+        live = Live()
+        story.prepare(found._own, live.progress)
+        with found._session() as connection:
+            story.begin_anew(connection)
+        live.show(
+            Page("The demo is ready", (Note(f"{story.FIRST} is active, {story.SECOND} is registered."),), "pass")
+        )
+        return found
+
+    def __repr__(self) -> str:
+        database = self._database
+        return f"revector: {database.name}, schema {database.schema}{', read-only' if database.read_only else ''}"
+
+    # -- versions and their backfills ---------------------------------------------------------------------
+
+    @errors_for_people()
+    def versions(self) -> Answer[tuple[VersionStatus, ...]]:
+        """All versions with their counts."""
+        from core.registry import version_statuses
+
+        with self._session() as connection:
+            found = tuple(version_statuses(connection))
+        return _answer(found, *views.versions_page(found))
+
+    @errors_for_people()
+    def status(self, key: str) -> Answer[JobStatus]:
+        """Where a version's backfill stands. Raises UsageError when it never had one."""
+        from core import index
+        from core.registry import get_version
+
+        with self._session() as connection:
+            version = get_version(connection, key)
+            return _backfill_answer(_status(connection, version), index.inspect(connection, version))
+
+    @errors_for_people()
+    def backfill(self, key: str, *, build_index: bool = True, **settings: object) -> Answer[JobStatus]:
+        """Run a version's backfill, or go on with it, and build its index; follow it when it runs elsewhere.
+
+        `settings` are those of `revector backfill set` (workers=2, max_rate=500 …). The cell shows the progress. An
+        interrupt lets the workers finish the batch in hand; the job is `interrupted` then, and the next call goes on
+        with it. A backfill that is only followed runs on. Where the encoder costs money, this call is the consent, and
+        max_spend_usd the bound.
+        """
+        from core.backfill import job
+        from core.backfill.status import status as job_status
+        from core.registry import get_version
+
+        with self._session() as connection:
+            version = get_version(connection, key)
+            found = job_status(connection, version)
+            elsewhere = found is not None and found.state in job.AT_WORK
+            if settings or not elsewhere:
+                self._own.require_writable()
+            live = Live()
+            if not elsewhere:
+                return self._run(connection, version, settings, live, build_index=build_index)
+            if settings:
+                job.change_settings(connection, version, settings)
+            return self._follow(connection, version, live)
+
+    def _run(
+        self,
+        connection: Connection,
+        version: Version,
+        settings: dict[str, object],
+        live: Live,
+        *,
+        build_index: bool,
+    ) -> Answer[JobStatus]:
+        from core import index
+        from core.backfill.engine import LocalEngine
+        from core.backfill.plan import cost_to_begin
+        from core.backfill.settings import changed, default_settings
+
+        wanted = changed(default_settings(self._own.settings), settings)
+        cost = cost_to_begin(connection, version, self._open_encoder)
+        notes = [Note(cost, "soft")] if cost else []
+
+        def show(found: JobStatus) -> None:
+            live.show(views.backfill_page(found, None, *notes), now=False)
+
+        engine = LocalEngine(
+            self._database, version, wanted, settings, on_status=show,
+            on_note=lambda text: notes.append(Note(text, "inconclusive")),
+        )  # fmt: skip
+        try:
+            found = engine.run()
+            if found.state == "done" and build_index:
+                live.show(views.backfill_page(found, None, *notes, Note("Building the index …")))
+                index.build(connection, version, self._own.settings)
+        except KeyboardInterrupt:
+            found = _status(connection, version)
+            kept = Note(f'Interrupted; nothing is lost. Go on with it: console.backfill("{version.version_key}")')
+            live.show(views.backfill_page(found, None, *notes, kept))
+            raise CellInterruptedError(kept.text) from None
+        return _backfill_answer(found, index.inspect(connection, version), live, *notes)
+
+    def _follow(self, connection: Connection, version: Version, live: Live) -> Answer[JobStatus]:
+        from core import index
+        from core.backfill.job import AT_WORK
+
+        elsewhere = Note("It runs elsewhere; this cell follows it.", "soft")
+        try:
+            while (found := _status(connection, version)).state in AT_WORK:
+                live.show(views.backfill_page(found, None, elsewhere))
+                time.sleep(_POLL_S)
+        except KeyboardInterrupt:
+            text = "Not followed any more; the backfill runs on where it runs."
+            live.show(views.backfill_page(_status(connection, version), None, Note(text)))
+            raise CellInterruptedError(text) from None
+        return _backfill_answer(found, index.inspect(connection, version), live)
+
+    # -- search and comparison ----------------------------------------------------------------------------
+
+    @errors_for_people()
+    def search(self, text: str, k: int = 10, *, version: str | None = None) -> Answer[SearchResult]:
+        """The top-k by the active version, as users get it, or by the one that is named."""
+        from core.registry import get_version
+        from core.retrieval import Retriever
+
+        with self._session() as connection:
+            retriever = Retriever(connection, self._encoders)
+            if version is None:
+                found = retriever.search(text, k)
+            else:
+                found = retriever.search_version(text, get_version(connection, version), k)
+        return _answer(found, *views.search_page(found))
+
+    @errors_for_people()
+    def compare(
+        self, text: str, k: int = 10, *, candidate: str | None = None, primary: str | None = None
+    ) -> Answer[Comparison]:
+        """The top-k of two versions side by side: rank moves, grades where the query is a judged one, and overlap.
+
+        `primary` is the active version, `candidate` the newest other one with vectors, unless named.
+        """
+        from console.commands.search import chosen_versions
+        from core.evaluation.judged import judge_comparison
+        from core.evaluation.reports.charts import depth_chart
+        from core.retrieval import Retriever
+
+        with self._session() as connection:
+            pair = chosen_versions(connection, primary, candidate)
+            retriever = Retriever(connection, self._encoders)
+            found = retriever.compare(text, *pair, k)
+            judged = judge_comparison(connection, retriever, found, *pair)
+        return _answer(found, *views.comparison_page(found, judged, depth_chart(found.overlap_by_depth)))
+
+    # -- evaluation ---------------------------------------------------------------------------------------
+
+    @errors_for_people()
+    def query_sets(self) -> Answer[tuple[QuerySetSummary, ...]]:
+        """All query sets."""
+        from core.evaluation.queries import query_sets
+
+        with self._session() as connection:
+            found = tuple(query_sets(connection))
+        return _answer(found, *views.query_sets_page(found))
+
+    @errors_for_people()
+    def evaluate(
+        self,
+        name: str,
+        candidate: str | None = None,
+        *,
+        primary: str | None = None,
+        gates: str | Path | None = None,
+        measures: Sequence[str] = (),
+        judges: Sequence[str] = (),
+        k: int = 10,
+        exact: bool = False,
+        ef_search: int | None = None,
+        confidence: float = 0.95,
+    ) -> Answer[Evaluation]:
+        """Search two versions for every query of a set; measures by segment, rank overlap, and the verdict of gates.
+
+        `gates` is a file as of `revector evaluate --gates`; `exact` searches without the index, so that a difference is
+        the model's alone. A verdict is never an exception: look at `answer.data.verdict`.
+        """
+        from console.commands.search import chosen_versions
+        from console.notebook.evaluations import evaluation_page
+        from core.evaluation.evaluate import Asked, evaluate
+        from core.evaluation.gates import read_gates
+        from core.evaluation.queries import get_query_set
+
+        self._own.require_writable()
+        asked = Asked(judges, measures, read_gates(Path(gates)) if gates else None, k, confidence)
+        with self._session() as connection:
+            query_set = get_query_set(connection, name)
+            pair = chosen_versions(connection, primary, candidate)
+        live = Live()
+        with live.progress() as progress:
+            found = evaluate(
+                self._database, query_set, *pair, asked,
+                exact=exact, ef_search=ef_search, encoders=self._encoders, on_progress=progress,
+            )  # fmt: skip
+        return _answer(found, *evaluation_page(found), live)
+
+    @errors_for_people()
+    def evaluation(self, number: int) -> Answer[Evaluation]:
+        """An evaluation as it was when it was made."""
+        from console.notebook.evaluations import evaluation_page
+        from core.evaluation.evaluation import get_evaluation
+
+        with self._session() as connection:
+            found = get_evaluation(connection, number)
+        return _answer(found, *evaluation_page(found))
+
+    @errors_for_people()
+    def evaluations(self, *, candidate: str | None = None, n: int = 50) -> Answer[tuple[EvaluationSummary, ...]]:
+        """The evaluations, newest first; of one candidate when it is named."""
+        from console.notebook.evaluations import evaluations_page
+        from core.evaluation.evaluation import evaluations
+
+        with self._session() as connection:
+            found = tuple(evaluations(connection, candidate=candidate, limit=n))
+        return _answer(found, *evaluations_page(found))
+
+    @errors_for_people()
+    def thresholds(
+        self,
+        name: str,
+        candidate: str | None = None,
+        *,
+        primary: str | None = None,
+        cut: float | None = None,
+        depth: int = 1,
+    ) -> Answer[Thresholds]:
+        """What becomes of an absolute score threshold: the candidate's number that keeps the same share of results.
+
+        Takes the newest runs of the query set, or makes them.
+        """
+        from console.commands.evaluate import threshold_table
+
+        live = Live()
+        found, pair = threshold_table(
+            self._own, name, primary, candidate, self._encoders, cut=cut, depth=depth, shown=live.progress
+        )
+        page, rows = views.thresholds_page(found, pair[0].version_key, pair[1].version_key)
+        return _answer(found, page, rows, live)
+
+    # -- cutover ------------------------------------------------------------------------------------------
+
+    @errors_for_people()
+    def cutover_check(self, key: str) -> Answer[Check]:
+        """Run every guard of a cutover."""
+        from core import cutover
+
+        with self._session() as connection:
+            found = cutover.check(connection, key)
+        return _answer(found, *views.check_page(found))
+
+    @errors_for_people()
+    def cutover(self, key: str, *, confirm: str, reason: str = "") -> Answer[Flip]:
+        """Check the guards and flip, in one transaction; `confirm` repeats the key. On any doubt nothing changes.
+
+        Raises RefusedError when a guard does not pass.
+        """
+        from core import cutover
+
+        with self._session(changes=True) as connection:
+            found = cutover.run(connection, key, confirm=confirm, reason=reason)
+        return _answer(found, *views.flip_page(found))
+
+    @errors_for_people()
+    def rollback(self, *, confirm: str, reason: str = "", to: str | None = None) -> Answer[Flip]:
+        """Make the version that was active before, or `to`, active again; `confirm` repeats its key.
+
+        Never refused for a guard; says what it lacks.
+        """
+        from core import cutover
+
+        with self._session(changes=True) as connection:
+            found = cutover.rollback(connection, confirm=confirm, reason=reason, key=to)
+        return _answer(found, *views.flip_page(found))
+
+    @errors_for_people()
+    def log(self, n: int = 20, *, key: str | None = None) -> Answer[tuple[AuditEntry, ...]]:
+        """Who did what, the newest first; of one version when its key is given."""
+        from core.audit import entries
+
+        if not 1 <= n <= 10_000:
+            raise UsageError(f"{n} entries cannot be shown.", "Ask for 1 to 10,000.")
+        with self._session() as connection:
+            found = tuple(entries(connection, limit=n, version_key=key))
+        return _answer(found, *views.log_page(found))
+
+    # -- the terminal's screens ---------------------------------------------------------------------------
+
+    @errors_for_people()
+    def snapshot(
+        self,
+        tab: str = "compare",
+        size: tuple[int, int] = (120, 40),
+        *,
+        query: str | None = None,
+        candidate: str | None = None,
+    ) -> Picture:
+        """A screen of the terminal console as SVG, in columns and lines; of the Compare tab with a query's results."""
+        from console.notebook.snapshot import take_snapshot
+        from core.registry import get_version
+
+        if candidate is not None:
+            with self._session() as connection:
+                get_version(connection, candidate)
+        return take_snapshot(self._database, self._own.settings, tab, size, query, candidate)
+
+    # -- what they share ----------------------------------------------------------------------------------
+
+    @cached_property
+    def _database(self) -> Database:
+        live = Live()
+        if in_kernel():
+            title = "The embedded server"
+            self._own.on_wait = lambda text: live.show(Page(title, (Note(text, "soft"),)))
+        database = self._own.database
+        if live.drawn:
+            live.show(Page("The embedded server runs", kind="pass"))
+        return database
+
+    @cached_property
+    def _encoders(self) -> EncoderCache:
+        from core.retrieval import EncoderCache
+
+        return EncoderCache(self._open_encoder)
+
+    def _open_encoder(self, spec: str) -> Encoder:
+        from console.context import open_aloud
+
+        return open_aloud(spec)
+
+    @contextlib.contextmanager
+    def _session(self, *, changes: bool = False) -> Iterator[Connection]:
+        if changes:
+            self._own.require_writable()
+        with self._database.session("notebook") as connection:
+            yield connection
+
+
+def _status(connection: Connection, version: Version) -> JobStatus:
+    from core.backfill.status import status
+
+    found = status(connection, version)
+    if found is None:
+        key = version.version_key
+        raise UsageError(f"Version {key} has no backfill yet.", f'Start it: console.backfill("{key}")')
+    return found
+
+
+def _backfill_answer(
+    found: JobStatus, index: IndexState, live: Live | None = None, *notes: Note
+) -> Answer[JobStatus]:
+    return _answer(found, views.backfill_page(found, index, *notes), [asdict(found)], live)
+
+
+def _answer(data: T, page: Page, rows: Sequence[views.Record], live: Live | None = None) -> Answer[T]:
+    """The answer; with `live` it takes the place of the progress that the cell shows, if it showed any."""
+    shown_in = None
+    if live is not None and live.shown_in is not None:
+        live.show(page)
+        shown_in = live.shown_in
+    return Answer(data, page, tuple(rows), shown_in)

@@ -1,0 +1,115 @@
+"""What the notebook needs of Jupyter: one output that is drawn anew in its place, and errors without a wall of frames.
+
+Nothing here imports IPython: where a kernel runs this, it is there. Elsewhere everything works without it, in silence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from console.notebook.page import Bar, Note, Page
+from core.errors import RevectorError
+from screens.text import printable
+
+if TYPE_CHECKING:
+    from core.database import Progress
+
+_EVERY_S = 0.25
+_RED, _PLAIN = "\x1b[31m", "\x1b[0m"
+
+
+def _shell() -> Any:
+    """The shell of this kernel; None in a terminal's IPython, which could only print one state under the other."""
+    module = sys.modules.get("IPython")
+    shell = module.get_ipython() if module is not None else None
+    return shell if getattr(shell, "kernel", None) is not None else None
+
+
+def in_kernel() -> bool:
+    """Whether a cell can show what is drawn while it runs."""
+    return _shell() is not None
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Keep out of the cell what others show there unasked: Rich does, of every console that it makes in a kernel."""
+    if _shell() is None:
+        yield
+        return
+    from IPython.utils.capture import capture_output
+
+    with capture_output(stdout=False, stderr=False, display=True):
+        yield
+
+
+def current_cell() -> int | None:
+    """The number of the cell that is being executed; None outside of a kernel."""
+    shell = _shell()
+    return None if shell is None else int(shell.execution_count)
+
+
+class Live:
+    """One output of a cell. What is shown last stays in the saved notebook."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+        self._next = 0.0
+
+    @property
+    def drawn(self) -> bool:
+        """Whether anything was shown yet."""
+        return self._handle is not None
+
+    @property
+    def shown_in(self) -> int | None:
+        """The cell that it was shown in."""
+        return current_cell() if self.drawn else None
+
+    def show(self, page: Page, *, now: bool = True) -> None:
+        """Draw the page in the place of the one before; unless `now`, only a few times a second."""
+        if _shell() is None or (not now and time.monotonic() < self._next):
+            return
+        from IPython.display import display
+
+        self._next = time.monotonic() + _EVERY_S
+        bundle = {"text/html": page.html(), "text/plain": page.text()}
+        if self._handle is None:
+            self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._handle.update(bundle, raw=True)
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[Progress]:
+        """Yield what the long operations of core report to: (step, done, total); total 0 when it is not known."""
+
+        def report(step: str, done: int, total: int) -> None:
+            share = (Bar(min(1.0, done / total)),) if total else ()
+            count = f"{done:,} of {total:,}" if total else f"{done:,}"
+            self.show(Page(step, (*share, Note(count, "soft"))), now=done == total)
+
+        yield report
+
+
+class CellInterruptedError(KeyboardInterrupt):
+    """The interrupt of a cell, after everything came to an end in order."""
+
+
+@contextlib.contextmanager
+def errors_for_people() -> Iterator[None]:
+    """Let IPython show an error of ours as what it says; it stays the exception that it is."""
+    try:
+        yield
+    except RevectorError as error:
+        _say_only(error, f"{_RED}{type(error).__name__}{_PLAIN}: {printable(str(error), lines=True)}")
+        raise
+    except CellInterruptedError as interrupt:
+        _say_only(interrupt, printable(str(interrupt), lines=True))
+        raise
+
+
+def _say_only(error: BaseException, text: str) -> None:
+    error.__dict__["_render_traceback_"] = text.splitlines

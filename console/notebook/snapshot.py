@@ -1,0 +1,116 @@
+"""A picture of the console for a notebook: the real app, run without a terminal, as SVG."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from console.notebook.answer import Picture
+from console.notebook.kernel import undisturbed
+from core.errors import RefusedError, UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from textual.pilot import Pilot
+
+    from console.app import RevectorApp
+    from core.database import Database
+    from core.settings import Settings
+
+_PATIENCE_S = 30.0
+_LEAST, _MOST = (80, 24), (400, 200)
+_REMOTE_FONT = re.compile(r',\s*url\("https?:[^"]*"\)\s*format\("[^"]*"\)')
+
+
+def take_snapshot(
+    database: Database,
+    settings: Settings,
+    tab: str,
+    size: tuple[int, int],
+    query: str | None,
+    candidate: str | None,
+) -> Picture:
+    """The tab of that name as it looks now; the Compare tab with the results of `query`, if one is given.
+
+    Raises UsageError for an unknown tab, a size out of bounds and a query that another tab cannot show, RefusedError
+    when two versions with vectors are needed, UnreachableError when the database does not answer.
+    """
+    from screens.actions import TABS
+
+    names = {name.lower(): (key, name) for key, name in TABS}
+    if tab.lower() not in names:
+        raise unknown_name("tab", tab, names)
+    key, name = names[tab.lower()]
+    columns, lines = size
+    if not (_LEAST[0] <= columns <= _MOST[0] and _LEAST[1] <= lines <= _MOST[1]):
+        raise UsageError(
+            f"A screen of {columns}×{lines} cannot be drawn.",
+            f"Take {_LEAST[0]} to {_MOST[0]} columns and {_LEAST[1]} to {_MOST[1]} lines.",
+        )
+    if query is not None and name != "Compare":
+        raise UsageError(f"The tab {name} shows no query.", 'Leave it out, or take tab="compare".')
+
+    def draw() -> str:
+        return asyncio.run(_draw(database, settings, key, name, size, query, candidate))
+
+    # In a thread, since a notebook has a running event loop in this one.
+    with undisturbed(), ThreadPoolExecutor(1, thread_name_prefix="snapshot") as thread:
+        svg = thread.submit(draw).result()
+    return Picture(name, size, _REMOTE_FONT.sub("", svg))
+
+
+async def _draw(
+    database: Database, settings: Settings, key: str, name: str, size: tuple[int, int], query: str | None,
+    candidate: str | None,
+) -> str:  # fmt: skip
+    from console.app import RevectorApp
+
+    app = RevectorApp(database, settings)
+    async with app.run_test(size=size) as pilot:
+        await _until(pilot, lambda: app.reader.latest.overview or app.reader.latest.error, "the first snapshot")
+        if app.reader.latest.overview is None and app.reader.latest.error is not None:
+            raise app.reader.latest.error
+        if candidate is not None:
+            app.selection = candidate
+        await app.go_to(key)
+        app.draw()
+        if query is not None:
+            await _search(app, pilot, query)
+        await _at_rest(app, pilot)
+        return app.export_screenshot(title=f"revector: {name}")
+
+
+async def _search(app: RevectorApp, pilot: Pilot[None], query: str) -> None:
+    from screens.actions import BY_ID, offered
+    from screens.query import QueryBox
+
+    await pilot.press("slash")
+    if not offered(BY_ID["search"], app.situation):
+        raise RefusedError(
+            "Two versions with vectors are needed for a comparison.", "Backfill another one: console.backfill(KEY)"
+        )
+    app.query_one(QueryBox).value = query
+    await pilot.press("enter")
+    await _until(pilot, lambda: app.situation.state.compared, "the results")
+
+
+async def _at_rest(app: RevectorApp, pilot: Pilot[None]) -> None:
+    """Wait for what a tab reads in the background, such as the guards, and for one more snapshot to be drawn."""
+    await _until(pilot, lambda: not any(worker.is_running for worker in app.workers), "the tab")
+    last = app.reader.latest
+    app.reader.request()
+    await _until(pilot, lambda: app.reader.latest is not last, "a snapshot")
+    await _until(pilot, lambda: not any(worker.is_running for worker in app.workers), "the tab")
+    await pilot.pause()
+
+
+async def _until(pilot: Pilot[None], condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RefusedError(f"The screen was not ready within {_PATIENCE_S:.0f} s: {what} did not come.")
+        await pilot.pause(0.02)
+    await pilot.pause()

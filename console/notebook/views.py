@@ -1,0 +1,273 @@
+"""How core's answers are shown in a notebook: a page for each, and its rows for a data frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, Literal
+
+from console.notebook.page import Bar, Cell, Column, Figures, Kind, Note, Page, Part, Table
+from screens.text import date_and_time, duration, milliseconds, shorten
+
+if TYPE_CHECKING:
+    from core.audit import AuditEntry
+    from core.backfill.status import JobStatus
+    from core.cutover import Check, Flip
+    from core.evaluation.judged import JudgedHits
+    from core.evaluation.queries import QuerySetSummary
+    from core.evaluation.thresholds import Thresholds
+    from core.index import IndexState
+    from core.overlap import Move
+    from core.registry import VersionStatus
+    from core.retrieval import Comparison, Hit, SearchResult
+
+Record = Mapping[str, Any]
+MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
+_SNIPPET = 120
+_STATES: Mapping[str, Kind] = {"done": "pass", "failed": "fail", "interrupted": "inconclusive"}
+
+
+def cells(*texts: object) -> tuple[Cell, ...]:
+    """Plain cells."""
+    return tuple(text if isinstance(text, Cell) else Cell(str(text)) for text in texts)
+
+
+def columns(*titles: str, figures: Iterable[str] = ()) -> tuple[Column, ...]:
+    """Columns by title; those of `figures` are aligned to the right."""
+    wanted = set(figures)
+    return tuple(Column(title, title in wanted) for title in titles)
+
+
+def verdict_cell(verdict: Literal["pass", "fail", "inconclusive"]) -> Cell:
+    """A verdict with its mark."""
+    return Cell(verdict, verdict, mark=MARKS[verdict])
+
+
+def versions_page(found: Sequence[VersionStatus]) -> tuple[Page, list[Record]]:
+    """All versions with their counts."""
+    titles = ("version", "encoder", "dimensions", "state", "embedded", "missing", "failed", "created")
+    rows = tuple(
+        cells(
+            Cell(
+                s.version.version_key, "strong" if s.version.active else "", mark="●" if s.version.active else ""
+            ),
+            s.version.encoder_spec or s.version.encoder_name,
+            f"{s.version.dimensions:,}",
+            s.version.state,
+            f"{s.embedded:,}",
+            Cell(f"{s.missing:,}", "worse" if s.missing and s.version.active else ""),
+            Cell(f"{s.failed:,}", "fail" if s.failed else ""),
+            date_and_time(s.version.created_at),
+        )
+        for s in found
+    )
+    figures = ("dimensions", "embedded", "missing", "failed")
+    parts: tuple[Part, ...] = (Table(columns(*titles, figures=figures), rows),)
+    if not found:
+        parts = (Note("Register one: revector versions add KEY --encoder SPEC", "soft"),)
+    active = next((s.version.version_key for s in found if s.version.active), None)
+    page = Page(f"Versions: {active} is active" if active else "Versions: none is active", parts)
+    return page, [
+        {
+            "version_key": s.version.version_key,
+            "encoder": s.version.encoder_spec or s.version.encoder_name,
+            "dimensions": s.version.dimensions,
+            "metric": s.version.distance_metric,
+            "state": s.version.state,
+            "active": s.version.active,
+            "embedded": s.embedded,
+            "missing": s.missing,
+            "failed": s.failed,
+        }
+        for s in found
+    ]
+
+
+def backfill_page(found: JobStatus, index: IndexState | None = None, *notes: Note) -> Page:
+    """Where a backfill stands; with its index when there is one to speak of."""
+    share = found.done / found.total if found.total else 1.0
+    said = [f"{found.done:,} of {found.total:,} chunks"]
+    if found.state in ("running", "proving"):
+        said += [f"{found.rate:,.0f} chunks/s", _counted(found.workers, "worker"), f"ETA {_eta(found)}"]
+    elif found.started_at and found.finished_at:
+        said.append(f"took {duration((found.finished_at - found.started_at).total_seconds())}")
+    if found.failed:
+        said.append(f"{found.failed:,} failed")
+    if found.spent_usd:
+        said.append(f"${found.spent_usd:,.4f} spent")
+    parts: list[Part] = [Bar(min(1.0, share)), Note(" · ".join(said))]
+    if found.throttle:
+        parts.append(Note(f"Held: {found.throttle}", "inconclusive"))
+    if found.error:
+        parts.append(Note(found.error, "fail"))
+    if index is not None and index.exists:
+        parts.append(Note(f"Index {index.name}, {index.bytes / 1e6:,.1f} MB.", "soft"))
+    return Page(f"Backfill of {found.version_key}: {found.state}", (*parts, *notes), _STATES.get(found.state, ""))
+
+
+def _eta(found: JobStatus) -> str:
+    left = duration(found.eta_s)
+    if found.eta_low_s is not None and found.eta_high_s is not None:
+        left += f" ({duration(found.eta_low_s)} to {duration(found.eta_high_s)})"
+    return left
+
+
+def search_page(found: SearchResult) -> tuple[Page, list[Record]]:
+    """The hits of one version."""
+    rows = tuple(
+        cells(hit.rank, Cell(hit.source_id, "strong", below=_snippet(hit)), f"{hit.distance:.4f}")
+        for hit in found.hits
+    )
+    table = Table(columns("", "hit", "distance", figures=("", "distance")), rows)
+    took = f"encoded in {milliseconds(found.encode_s)}, searched in {milliseconds(found.search_s)}"
+    page = Page(
+        f"“{found.query}” by {found.version_key}",
+        (table if rows else Note("Nothing was found."), Note(took, "soft")),
+    )
+    return page, [{"version_key": found.version_key, **asdict(hit)} for hit in found.hits]
+
+
+def comparison_page(found: Comparison, judged: JudgedHits | None, chart: str) -> tuple[Page, list[Record]]:
+    """Two versions' hits beside each other: with the rank moves and, where they are judged, the grades."""
+    grades = judged.grades if judged else {}
+    sides = [
+        [_compared(hit, move, grades) for hit, move in zip(result.hits, moves, strict=True)]
+        for result, moves in (
+            (found.primary, found.primary_moves), (found.candidate, found.candidate_moves),
+        )
+    ]  # fmt: skip
+    nothing = cells("", "", "")
+    head = (
+        Column("", figures=True), Column(""), Column(f"{found.primary.version_key} (primary)"),
+        Column("", figures=True), Column(""), Column(f"{found.candidate.version_key} (candidate)"),
+    )  # fmt: skip
+    o = found.overlap
+    tau = "—" if o.kendall_tau is None else f"{o.kendall_tau:.2f}".replace("-", "−")
+    parts: list[Part] = [
+        Note(f"overlap@{o.k} {o.overlap:.2f} · Jaccard {o.jaccard:.2f} · RBO {o.rbo:.2f} · Kendall's tau {tau}"),
+        *_judged_note(judged),
+        Table(head, tuple(left + right for left, right in zip_longest(*sides, fillvalue=nothing))),
+        Figures(((f"Overlap by depth: what both versions share of their first 1 to {o.k}", chart),)),
+        Note("▲2: two ranks better with the candidate. Ranks are compared; distances of two encoders cannot be."
+             + (" ★2: judged relevant, grade 2; ✗: judged not relevant." if grades else ""), "soft"),
+    ]  # fmt: skip
+    records: list[Record] = [
+        {"side": side, "version_key": result.version_key, **asdict(hit), "primary_rank": move.before,
+         "candidate_rank": move.after, "grade": grades.get(hit.chunk_id)}
+        for side, result, moves in (
+            ("primary", found.primary, found.primary_moves),
+            ("candidate", found.candidate, found.candidate_moves),
+        )
+        for hit, move in zip(result.hits, moves, strict=True)
+    ]  # fmt: skip
+    return Page(f"“{found.query}”", tuple(parts)), records
+
+
+def _compared(hit: Hit, move: Move, grades: Mapping[int, int]) -> tuple[Cell, ...]:
+    label = move.label
+    kind: Kind = "better" if label[0] in "▲n" else "worse" if label[0] in "▼g" else "soft"
+    grade = grades.get(hit.chunk_id)
+    star = "" if grade is None else f"★{grade}" if grade else "✗"
+    return cells(hit.rank, Cell(label, kind), Cell(hit.source_id, "strong", mark=star, below=_snippet(hit)))
+
+
+def _judged_note(judged: JudgedHits | None) -> list[Note]:
+    if judged is None or not judged.judges:
+        return []
+    said = f"A judged query of {judged.query_set}, by {', '.join(judged.judges)}: {judged.relevant:,} relevant"
+    if judged.primary_ndcg is not None and judged.candidate_ndcg is not None:
+        said += f" · nDCG@{judged.k} {judged.primary_ndcg:.3f} → {judged.candidate_ndcg:.3f}"
+    return [Note(said)]
+
+
+def query_sets_page(found: Sequence[QuerySetSummary]) -> tuple[Page, list[Record]]:
+    """The query sets."""
+    titles = ("query set", "queries", "segments", "judgements", "judges", "updated")
+    rows = tuple(
+        cells(
+            Cell(one.name, "strong"), f"{one.queries:,}", Cell(f"{len(one.segments):,}", below=_some(one.segments)),
+            f"{one.judgements:,}", ", ".join(one.judges) or "—", date_and_time(one.updated_at),
+        )
+        for one in found
+    )  # fmt: skip
+    table: Part = Table(columns(*titles, figures=("queries", "judgements")), rows)
+    if not found:
+        table = Note("Import one: revector queries import NAME --queries FILE --qrels FILE", "soft")
+    return Page("Query sets" if found else "There is no query set yet", (table,)), [asdict(one) for one in found]
+
+
+def check_page(found: Check) -> tuple[Page, list[Record]]:
+    """The guards before a cutover."""
+    rows = tuple(
+        cells(verdict_cell(guard.verdict), guard.name, Cell(guard.detail, below=guard.remedy))
+        for guard in found.guards
+    )
+    kind: Kind = "pass" if found.ready else "fail"
+    title = f"{MARKS[kind]} {found.version_key} is {'ready' if found.ready else 'not ready'} for a cutover"
+    page = Page(title, (Table(columns("", "guard", "because"), rows),), kind)
+    return page, [asdict(guard) for guard in found.guards]
+
+
+def flip_page(found: Flip) -> tuple[Page, list[Record]]:
+    """A cutover or rollback that happened."""
+    parts = [Note(f"In {milliseconds(found.seconds)}, in one transaction.", "soft")]
+    if found.missing:
+        text = f"{found.version_key} lacks {_counted(found.missing, 'chunk')}: backfill it."
+        parts.append(Note(text, "inconclusive"))
+    done = "Cut over" if found.action == "cutover" else "Rolled back"
+    title = f"✓ {done}: {found.previous or 'none'} → {found.version_key}"
+    return Page(title, tuple(parts), "pass"), [asdict(found)]
+
+
+def thresholds_page(found: Thresholds, primary: str, candidate: str) -> tuple[Page, list[Record]]:
+    """What becomes of an absolute cut of the primary with the candidate."""
+    titles = ("kept", f"cut of {primary}", f"same for {candidate}", "kept if the number is copied")
+    rows = tuple(
+        cells(f"{row.kept:.1%}", f"{row.primary:.4f}", f"{row.candidate:.4f}", f"{row.if_copied:.1%}")
+        for row in found.rows
+    )
+    parts: list[Part] = [
+        Note(f"Scores ({found.score}) of the first {found.depth} of each of {found.queries:,} queries. Scores of two "
+             "encoders mean nothing beside each other; the share of results that a cut keeps does."),
+        Table(columns(*titles, figures=titles), rows),
+    ]  # fmt: skip
+    if found.asked is not None:
+        row = found.asked
+        text = (
+            f"A cut at {row.primary:g} keeps {row.kept:.1%} with {primary}. {candidate} keeps as many at "
+            f"{row.candidate:.4f}; at {row.primary:g} it would keep {row.if_copied:.1%}."
+        )
+        parts.append(Note(text, "strong"))
+    asked = (found.asked,) if found.asked else ()
+    return Page(f"Score thresholds: {primary} → {candidate}", tuple(parts)), [
+        asdict(row) | {"asked": row is found.asked} for row in (*found.rows, *asked)
+    ]
+
+
+def log_page(found: Sequence[AuditEntry]) -> tuple[Page, list[Record]]:
+    """Who did what, newest first."""
+    kinds: Mapping[str, Kind] = {"refused": "inconclusive", "failed": "fail"}
+    rows = tuple(
+        cells(
+            date_and_time(one.at), one.client or one.actor, one.action, one.version_key or "",
+            Cell(one.outcome, kinds.get(one.outcome, "")), one.reason,
+        )
+        for one in found
+    )  # fmt: skip
+    return Page("Log", (Table(columns("at", "who", "what", "version", "outcome", "reason"), rows),)), [
+        asdict(one) for one in found
+    ]
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def _snippet(hit: Hit) -> str:
+    """The beginning of a hit, without the source id, which many documents have as their title."""
+    return shorten(" ".join(hit.content[:1_000].split()).removeprefix(hit.source_id).strip(), _SNIPPET)
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + ("…" if len(names) > most else "")
