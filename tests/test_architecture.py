@@ -33,6 +33,10 @@ def imported_by(statement: str) -> set[str]:
         ),
         ("import console.cli", ["numpy", "psycopg", "textual", "pydantic", "rich", *HEAVY]),
         ("import console.program, console.terminal", ["typer", "numpy", "psycopg", "textual", "rich", *HEAVY]),
+        (
+            "import console.notebook",
+            ["typer", "numpy", "textual", "rich", "IPython", "ipykernel", "nbformat", "jinja2", *HEAVY],
+        ),
         ("import console.app", ["numpy", "pgvector", "tokenizers", "typer", *HEAVY]),
     ],
 )
