@@ -148,7 +148,7 @@ def comparison_page(found: Comparison, judged: JudgedHits | None, chart: str) ->
         Note(f"overlap@{o.k} {o.overlap:.2f} · Jaccard {o.jaccard:.2f} · RBO {o.rbo:.2f} · Kendall's tau {tau}"),
         *_judged_note(judged),
         Table(head, tuple(left + right for left, right in zip_longest(*sides, fillvalue=nothing))),
-        Figures(((f"Overlap by depth: what both versions share of their first 1 to {o.k}", chart),)),
+        Figures(((f"Overlap by depth, 1 to {o.k}", chart),)),
         Note("▲2: two ranks better with the candidate. Ranks are compared; distances of two encoders cannot be."
              + (" ★2: judged relevant, grade 2; ✗: judged not relevant." if grades else ""), "soft"),
     ]  # fmt: skip
