@@ -102,10 +102,22 @@ def _can_propose(situation: Situation) -> bool:
 
 def _can_run(situation: Situation) -> bool:
     selected = situation.selected
+    if selected is not None and key_of(selected) in situation.state.staying:
+        job = situation.job(selected)  # the run that stays is here: it waits to be told to go on
+        return job is not None and job.state in ("paused", "failed")
+    return _can_begin(situation)
+
+
+def _can_begin(situation: Situation) -> bool:
+    selected = situation.selected
     if selected is None or not selected.version.encoder_spec or key_of(selected) in situation.state.working:
         return False
     job = situation.job(selected)
     return job is None or job.state not in ("pausing", "proving")
+
+
+def _runs_here(situation: Situation) -> bool:
+    return key_of(situation.selected) in situation.state.working
 
 
 def _can_pause(situation: Situation) -> bool:
@@ -202,6 +214,10 @@ ACTIONS: tuple[Action, ...] = (
     Action("run", ("r",), "run", "Run the backfill here, or let the process that stays with it go on; "
            "then build the index.",
            "run_backfill", "2", _can_run, dangerous=True, button=True),
+    Action("run-with", ("o",), "options", "Run it with options: workers, a run that stays, Ray, no index.",
+           "run_with_options", "2", _can_begin, dangerous=True),
+    Action("let-go", ("k",), "let go", "End the run of this console in order, without pausing the backfill: others "
+           "can go on with it.", "let_go", "2", _runs_here, dangerous=True),
     Action("pause", ("p",), "pause", "Pause the backfill, whoever runs it.", "pause", "2", _can_pause,
            dangerous=True, button=True),
     Action("cancel", ("x",), "cancel", "End the backfill; what is embedded stays.", "cancel", "2", _can_cancel,
@@ -224,6 +240,8 @@ ACTIONS: tuple[Action, ...] = (
            "retry_failures", "2", _can_retry, dangerous=True, button=True),
     Action("waive", ("w",), "waive", "Accept that a failed chunk is missing; asks for the reason.", "waive_failure",
            "2", _has_failures, dangerous=True, button=True),
+    Action("load", ("L",), "load", "Load vectors made elsewhere from a file: .npy with its ids, or Parquet.",
+           "load_vectors", "2", _has_versions, dangerous=True),
     Action("job-log", ("l",), "log", "What happened to the backfill: changes of state, proofs, settings.", "open_log",
            "2", _has_job),
     Action("next-backfill", _NEXT, "next version", "The backfill of the next version.", "next_version", "2",

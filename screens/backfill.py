@@ -24,7 +24,8 @@ from screens.pane import Services, step_through
 from screens.parts import Parts
 from screens.rangemap import RangeMap
 from screens.situation import AT_WORK, Situation, key_of
-from screens.steering import Steering, error_text
+from screens.starting import error_text
+from screens.steering import Steering
 from screens.table import Table
 from screens.text import printable, shorten
 

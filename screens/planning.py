@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -16,19 +16,30 @@ from screens.theme import BAD, CAUTION, GOOD
 
 if TYPE_CHECKING:
     from core.backfill.plan import Plan
+    from core.backfill.probe import Offer
     from core.encoders import Encoder
+
+    Agreed = Offer | Literal[False] | None
 
 _MARKS = {"pass": ("✓", GOOD), "warn": ("!", CAUTION), "fail": ("✗", BAD)}
 
 
-def read_plan(services: Services, version: Version) -> Plan:
-    """Make the plan. The probe is left out where it would cost something: the command line offers it."""
+def read_plan(services: Services, version: Version, agreed: Agreed = None) -> Plan | Offer:
+    """Make the plan; or return what its probe would send, where that may cost something and nobody was asked yet.
+
+    `agreed` is the answer then: that offer, or False for a plan without a probe.
+    """
     from core.backfill.plan import make_plan
     from core.backfill.probe import PROBE_TEXTS
 
     encoder = _open(version)
+    free = isinstance(encoder, RevectorError) or encoder.price == 0
+
+    def ask(offer: Offer) -> None:
+        if not free and not agreed:
+            raise _AskFirst(offer)
+
     try:
-        free = not isinstance(encoder, RevectorError) and encoder.price == 0
         with services.connections.writing() as connection:
             return make_plan(
                 connection,
@@ -36,11 +47,21 @@ def read_plan(services: Services, version: Version) -> Plan:
                 encoder,
                 services.settings,
                 workers=services.backfills.prepared(version.version_key).workers,
-                probe_texts=PROBE_TEXTS if free else 0,
+                # The sample is drawn anew: no more texts than were agreed to.
+                probe_texts=0 if agreed is False else agreed.texts if agreed else PROBE_TEXTS,
+                on_offer=ask,
             )
+    except _AskFirst as asked:
+        return asked.offer
     finally:
         if not isinstance(encoder, RevectorError):
             encoder.close()
+
+
+class _AskFirst(Exception):  # noqa: N818  (no error: it ends the plan before anything is sent)
+    def __init__(self, offer: Offer) -> None:
+        super().__init__()
+        self.offer = offer
 
 
 def read_cost(services: Services, version: Version) -> str | None:

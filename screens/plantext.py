@@ -10,6 +10,7 @@ from screens.text import duration, size
 
 if TYPE_CHECKING:
     from core.backfill.plan import Plan
+    from core.backfill.probe import Offer
     from core.backfill.sample import Estimate
 
 
@@ -33,6 +34,14 @@ def plan_figures(plan: Plan) -> Iterator[tuple[str, str]]:
     free = "unknown from here" if storage.free is None else f"{size(storage.free)} free"
     yield "", f"{size(storage.wal)} of WAL to be written; {size(storage.needed)} needed at once, {free}"
     yield "memory", f"{size(storage.index_memory)} of maintenance_work_mem to build the index"
+
+
+def offer_words(offer: Offer, encoder: str) -> str:
+    """`The probe sends 100 texts, about 2,400 tokens, to openai:small for about $0.0001`, before it is sent."""
+    cost = "at an unknown price"
+    if offer.cost_usd is not None:
+        cost = f"for about ${offer.cost_usd:.{4 if offer.cost_usd >= 0.0001 else 7}f}"
+    return f"The probe sends {_counted(offer.texts, 'text')}, about {offer.tokens:,} tokens, to {encoder} {cost}"
 
 
 def _text(plan: Plan) -> str:

@@ -29,21 +29,28 @@ def state_line(situation: Situation, selected: VersionStatus, detail: JobDetail 
     if build is not None:
         return text.append(f"  ─  building the index{' in this console' if here else ''}: {build[0]}", TITLE)
     if job is None:
-        return text.append("  ─  starting in this console" if here else "  ─  no backfill yet")
+        return text.append(f"  ─  starting{_here(situation, key)}" if here else "  ─  no backfill yet")
     colour = {"done": GOOD, "failed": BAD, "running": TITLE}.get(job.state, CAUTION)
-    return text.append(f"  ─  {job.state}{_where(here, detail)}", colour)
+    return text.append(f"  ─  {job.state}{_where(situation, key, detail)}", colour)
 
 
-def _where(here: bool, detail: JobDetail | None) -> str:
+def _where(situation: Situation, key: str, detail: JobDetail | None) -> str:
     """Whose workers live. Those of another terminal of the same person and machine are not told from ours."""
+    here = key in situation.state.working
     clients = sorted({worker.client for worker in detail.workers if worker.alive} if detail else ())
     others = [client for client in clients if not (here and client == client_name())]
     shown_ones = ", ".join(printable(client) for client in others[:_MOST_CLIENTS])
     if len(others) > _MOST_CLIENTS:
         shown_ones += f" and {len(others) - _MOST_CLIENTS} more"
     if here:
-        return " in this console" + (f", and elsewhere by {shown_ones}" if others else "")
+        return _here(situation, key) + (f", and elsewhere by {shown_ones}" if others else "")
     return f" elsewhere, by {shown_ones}" if others else ""
+
+
+def _here(situation: Situation, key: str) -> str:
+    """` in this console, on Ray`: what runs here, and how."""
+    ray = ", on Ray" if key in situation.state.on_ray else ""
+    return f" in this console{ray}{', which stays with it' if key in situation.state.staying else ''}"
 
 
 def progress_bar(situation: Situation, selected: VersionStatus, width: int) -> Text:

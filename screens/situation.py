@@ -23,6 +23,10 @@ class State:
     typing: bool = False
     working: frozenset[str] = frozenset()
     """Versions on whose backfill or index this process works."""
+    staying: frozenset[str] = frozenset()
+    """Those of them that it stays with, through a pause and when they are done."""
+    on_ray: frozenset[str] = frozenset()
+    """Those of them whose workers are on Ray."""
     compared: bool = False
     browsing: bool = False
     """Whether the Compare tab goes through a query set."""

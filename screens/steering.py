@@ -2,108 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
-
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from core.backfill.settings import JobSettings, shown
-from core.backfill.status import JobDetail
 from core.errors import RevectorError, UsageError
-from core.registry import Version
 from screens.background import in_background
-from screens.pane import Pane, Services
+from screens.pane import Services
 from screens.situation import AT_WORK
+from screens.starting import Starting
 from screens.text import chunks, printable
-from screens.theme import BAD, GOOD
 
 if TYPE_CHECKING:
-    from core.backfill.plan import Plan
     from core.database import Connection
     from screens.jobsettings import SettingsDialog
 
-T = TypeVar("T")
 
-
-class Steering(Pane):
-    """A tab that steers the backfill of the selected version, and keeps what came of the last request."""
+class Steering(Starting):
+    """A tab that starts and steers the backfill of the selected version."""
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
-        self.detail: JobDetail | None = None
-        self.message = Text()
         self.dialog: SettingsDialog | None = None
 
-    @property
-    def version(self) -> Version | None:
-        """The selected version."""
-        return self.situation.selected.version if self.situation.selected else None
-
-    # -- run, pause, cancel -------------------------------------------------------------------------------
-
-    def run_backfill(self) -> None:
-        """Let the process that stays with the job go on with it, or else work on it in this one."""
-        version = self.version
-        if version is None:
-            return
-
-        def resume(connection: Connection) -> bool:
-            from core.backfill import job
-
-            return job.find_job(connection, version) is not None and job.request_resume(connection, version)
-
-        def resumed(elsewhere: bool) -> None:
-            if elsewhere:
-                self.done("The process that stays with this backfill goes on with it.")
-            else:
-                self._ask_for_money(version)
-
-        self._ask(resume, resumed)
-
-    def _ask_for_money(self, version: Version) -> None:
-        from screens.confirm import Confirm, Question
-        from screens.planning import read_cost
-
-        key = version.version_key
-
-        def start(agreed: object) -> None:
-            if agreed:
-                self.say(Text())
-                self.services.backfills.start(version)
-                self.post_message(self.Changed(database=True))
-
-        def priced(cost: str | None) -> None:
-            if cost is None:
-                start(True)
-                return
-            question = Question(
-                title="Spend money on a backfill",
-                database=self.services.database,
-                settings=self.services.settings,
-                lines=(("version", key), ("encoder", version.encoder_name), ("cost", cost)),
-                key=key,
-                verb="Run the backfill",
-            )
-            self.app.push_screen(Confirm(question), start)
-
-        in_background(self, "request", lambda _tell: read_cost(self.services, version), priced, self.refuse)
-
-    def plan(self) -> None:
-        """What the backfill will take, and what would make it fail, on a page."""
-        from screens.planning import plan_page, read_plan
-        from screens.reading import Page
-
-        version = self.version
-        if version is None:
-            return
-        key = version.version_key
-        self.say(Text(f"planning the backfill of {printable(key)} …"))
-
-        def shown(plan: Plan) -> None:
-            self.say(Text())
-            self.app.push_screen(Page(f"plan of the backfill of {key}", plan_page(plan)))
-
-        in_background(self, "plan", lambda _tell: read_plan(self.services, version), shown, self.refuse)
+    # -- pause, cancel ------------------------------------------------------------------------------------
 
     def pause(self) -> None:
         """Ask for a pause; the workers follow within a second or two, wherever they run."""
@@ -191,13 +112,6 @@ class Steering(Pane):
         self.app.push_screen(self.dialog, self._settings_closed)
 
     @property
-    def has_job(self) -> bool:
-        """Whether the version has a job whose settings the next run goes by."""
-        selected = self.situation.selected
-        planned_anew = selected is not None and selected.version.state in ("registered", "retired")
-        return self.situation.job(selected) is not None and not planned_anew
-
-    @property
     def _measured(self) -> dict[str, object]:
         return self.detail.measured if self.detail is not None and self.has_job else {}
 
@@ -281,31 +195,3 @@ class Steering(Pane):
             self._ask(accept, lambda _nothing: self.done(f"Chunk {waiver.chunk_id} is waived."))
 
         self.app.push_screen(Waive(version.version_key, chunk_id), answered)
-
-    # -- what comes of it ---------------------------------------------------------------------------------
-
-    def _ask(self, request: Callable[[Connection], T], done: Callable[[T], None]) -> None:
-        def run(_tell: object) -> T:
-            with self.services.connections.writing() as connection:
-                return request(connection)
-
-        in_background(self, "request", run, done, self.refuse)
-
-    def done(self, words: str) -> None:
-        """The request was granted."""
-        self.say(Text(f"✓ {words}", GOOD) if words else Text())
-        self.post_message(self.Changed(database=True))
-
-    def refuse(self, error: RevectorError) -> None:
-        """The request was refused, or could not be made."""
-        self.say(error_text(error))
-
-    def say(self, message: Text) -> None:
-        """Show this until the next request."""
-        self.message = message
-        self.draw()
-
-
-def error_text(error: RevectorError) -> Text:
-    """What is wrong, and what to do."""
-    return Text(f"✗ {printable(error.problem, lines=True)}\n{printable(error.remedy, lines=True)}".strip(), BAD)

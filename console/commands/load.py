@@ -10,7 +10,7 @@ import typer
 
 from console.commands.options import Json
 from console.commands.versions import Key
-from console.context import answer, context_of, counted, note, plain
+from console.context import answer, context_of, note, plain
 from console.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def load(
     from core.registry import get_version
     from core.vectors.files import open_vectors
     from core.vectors.load import load as load_vectors
+    from screens.loadtext import next_words, report_lines
 
     own = context_of(context)
     with own.session(changes=True) as connection:
@@ -69,19 +70,10 @@ def load(
         note(f"Went on at row {report.resumed_at:,}.")
 
     def show(console: Console) -> None:
-        console.print(
-            plain(
-                f"{report.version_key}: {counted(report.rows, 'row')} of {report.source}: {report.stored:,} stored, "
-                f"{report.present:,} had a vector already, {report.unknown:,} of no chunk, "
-                f"{report.duplicates:,} duplicate, {report.bad:,} bad."
-            )
-        )
-        console.print(
-            plain(f"{report.version_key} is {report.state} and lacks {counted(report.missing, 'chunk')}.")
-        )
+        for line in report_lines(report):
+            console.print(plain(line))
 
     document = asdict(report)
     del document["resumed_at"]
     answer(document, as_json, show)
-    what = f"embeds the {counted(report.missing, 'chunk')} missing, proves" if report.missing else "proves"
-    note(f"Next, which {what} that none is missing, and builds the index: revector backfill run {key}")
+    note(f"{next_words(report)} revector backfill run {key}")

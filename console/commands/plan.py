@@ -44,6 +44,7 @@ def plan(
     from core.backfill.plan import make_plan
     from core.backfill.probe import PROBE_TEXTS
     from core.registry import get_version
+    from screens.plantext import offer_words
 
     own = context_of(context)
     with own.session() as connection:
@@ -53,11 +54,7 @@ def plan(
         def say(offer: Offer) -> None:
             if _is_free(encoder) or not offer.texts:
                 return
-            cost = "at an unknown price" if offer.cost_usd is None else f"for about ${offer.cost_usd:.4f}"
-            note(
-                f"The probe sends {counted(offer.texts, 'text')}, about {offer.tokens:,} tokens, to "
-                f"{version.encoder_name} {cost}; --no-probe leaves it out."
-            )
+            note(f"{offer_words(offer, version.encoder_name)}; --no-probe leaves it out.")
 
         try:
             with progress_bar() as progress:

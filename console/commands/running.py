@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from core.backfill.ray_engine import RaySettings
-    from core.backfill.settings import JobSettings
     from core.backfill.status import JobStatus
     from core.database import Progress
     from core.registry import Version
@@ -85,46 +84,21 @@ def run_backfill(
                 note(f"held: {found.throttle}")
             throttle = found.throttle
 
-        engine = LocalEngine(
-            own.database,
-            version,
-            settings,
-            changes,
-            stay=stay,
-            on_status=report,
-            on_note=note,
-            on_done=on_done,
-        )
         with _stopped_by_signal():
-            return engine.run() if ray is None else _run_on_ray(own, version, ray, settings, changes or {}, report)
+            if ray is not None:
+                from core.backfill.ray_engine import serve_on_ray
 
-
-def _run_on_ray(
-    own: Context,
-    version: Version,
-    ray: RaySettings,
-    settings: JobSettings,
-    changes: dict[str, str],
-    report: Callable[[JobStatus], None],
-) -> JobStatus:
-    from core.backfill import job
-    from core.backfill.ray_engine import run_on_ray
-    from core.backfill.status import status as job_status
-
-    with own.session(changes=True) as connection:
-        if changes and job.find_job(connection, version) is not None:
-            job.change_settings(connection, version, changes)
-
-    def wanted() -> int:
-        """Asked about once a second: the moment to show the progress as well."""
-        with own.session() as connection:
-            found = job_status(connection, version)
-            if found is None:
-                return settings.workers
-            report(found)
-            return job.job_settings(connection, job.require_job(connection, version)).workers
-
-    return run_on_ray(own.database, version, settings=ray, job_settings=settings, wanted=wanted, on_note=note)
+                return serve_on_ray(own.database, version, ray, settings, changes, on_status=report, on_note=note)
+            return LocalEngine(
+                own.database,
+                version,
+                settings,
+                changes,
+                stay=stay,
+                on_status=report,
+                on_note=note,
+                on_done=on_done,
+            ).run()
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from multiprocessing import Pipe
@@ -147,6 +147,51 @@ class _DriverDiedError(Exception):
     """The driver's process ended without saying how the run ended; the message is what it last wrote."""
 
 
+def serve_on_ray(
+    database: Database,
+    version: Version,
+    ray: RaySettings,
+    settings: JobSettings,
+    changes: Mapping[str, object] | None = None,
+    *,
+    on_status: Callable[[JobStatus], None] | None = None,
+    on_note: Callable[[str], None],
+    stop: threading.Event | None = None,
+) -> JobStatus:
+    """Work on the version's backfill with as many actors as the job's settings say, as the local engine does.
+
+    `settings` are those of a new job; `changes` are made to the one that is there as well. `on_status` is called
+    about once a second. Raises as `run_on_ray` does.
+    """
+    from core.backfill import job
+    from core.backfill.status import status as job_status
+
+    if changes:
+        with database.session("backfill engine") as connection:
+            if job.find_job(connection, version) is not None:
+                job.change_settings(connection, version, changes)
+
+    def wanted() -> int:
+        """Asked about once a second: the moment to tell how things stand as well."""
+        with database.session("backfill engine") as connection:
+            found = job_status(connection, version)
+            if found is None:
+                return settings.workers
+            if on_status is not None:
+                on_status(found)
+            return job.job_settings(connection, job.require_job(connection, version)).workers
+
+    return run_on_ray(
+        database, version, settings=ray, job_settings=settings, wanted=wanted, on_note=on_note, stop=stop
+    )
+
+
+def require_ray() -> None:
+    """Raise UsageError when Ray is not installed. It is looked for, and not imported."""
+    if find_spec("ray") is None:
+        raise UsageError("The engine ray needs Ray, which is not installed.", "pip install 'revector[ray]'")
+
+
 def run_on_ray(
     database: Database,
     version: Version,
@@ -168,8 +213,7 @@ def run_on_ray(
     reach the database, UnreachableError when there is no cluster at the address, the database or the encoder is
     lost, or workers die again and again, and EncoderError when the encoder is at fault.
     """
-    if find_spec("ray") is None:
-        raise UsageError("The engine ray needs Ray, which is not installed.", "pip install 'revector[ray]'")
+    require_ray()
     stop = stop or threading.Event()
     order = Order(_complete(database), version, job_settings, settings, wanted=1)
     run = _Run(order, wanted, on_note, stop)

@@ -8,7 +8,9 @@ import pytest
 
 from core.database import Database
 from core.embedded import EmbeddedServer
-from tests.screens.support import collection, fill, wait_in_small_steps
+from tests.protocol_server import Gate, ProtocolServer
+from tests.screens.support import add_candidate, collection, fill, wait_in_small_steps
+from tests.versions import add
 
 
 @pytest.fixture(autouse=True)
@@ -31,3 +33,33 @@ def own_library(database: Database) -> Database:
     """The small collection, for one test alone."""
     fill(database)
     return database
+
+
+@pytest.fixture
+def candidate(own_library: Database) -> Database:
+    """`demo-new` has no vectors yet, and an encoder of this machine."""
+    with own_library.session("test") as connection:
+        add_candidate(connection)
+    return own_library
+
+
+@pytest.fixture
+def provider() -> Iterator[ProtocolServer]:
+    with ProtocolServer() as server:
+        yield server
+
+
+@pytest.fixture
+def served(own_library: Database, provider: ProtocolServer) -> Database:
+    """`demo-new` has no vectors yet, and the provider's model."""
+    with own_library.session("test") as connection:
+        add(connection, "demo-new", f"openai:house-model?price=0&base_url={provider.base_url}")
+    return own_library
+
+
+@pytest.fixture
+def gate(served: Database, provider: ProtocolServer) -> Iterator[Gate]:
+    """Holds the texts from `On call` on: ten of sixteen chunks pass."""
+    gate = Gate(provider, lambda text: text.startswith("On call"))
+    yield gate
+    gate.open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,10 +15,14 @@ from textual.pilot import Pilot
 
 from console.app import RevectorApp
 from core import cutover
+from core.backfill.engine import LocalEngine
+from core.backfill.settings import JobSettings
 from core.database import Connection, Database
 from core.embedded import EmbeddedServer
 from core.migrations import upgrade
+from core.registry import get_version
 from core.settings import Settings
+from screens.backfill import BackfillPane
 from tests.versions import add, add_chunks, ready_version
 
 LARGE, SMALL = (120, 40), (80, 24)
@@ -125,3 +130,46 @@ def active_of(database: Database) -> str:
     with database.session("test") as connection:
         row = connection.execute("SELECT version_key FROM embedding_versions WHERE active").fetchone()
         return str(row[0]) if row else ""
+
+
+def state_of(database: Database, key: str = "demo-new") -> str:
+    with database.session("test") as connection:
+        row = connection.execute(
+            "SELECT j.state FROM backfill_jobs j JOIN embedding_versions v ON v.id = j.embedding_version_id "
+            "WHERE version_key = %s",
+            [key],
+        ).fetchone()
+        return str(row[0]) if row else "none"
+
+
+def settings_of(database: Database) -> JobSettings:
+    from core.backfill.job import job_settings, require_job
+
+    with database.session("test") as connection:
+        return job_settings(connection, require_job(connection, get_version(connection, "demo-new")))
+
+
+@contextmanager
+def elsewhere(
+    database: Database, settings: JobSettings | None = None, *, stay: bool = False
+) -> Iterator[LocalEngine]:
+    """An engine that is not the console's own."""
+    with database.session("test") as connection:
+        version = get_version(connection, "demo-new")
+    engine = LocalEngine(database, version, settings or JobSettings(batch_size=2), stay=stay)
+    thread = threading.Thread(target=engine.run)
+    thread.start()
+    try:
+        yield engine
+    finally:
+        engine.leave("the test is over")
+        thread.join()
+
+
+async def go_to_candidate(pilot: Pilot[None], app: RevectorApp) -> BackfillPane:
+    await until_shown(pilot, "demo-new")
+    await pilot.press("end")
+    await until(pilot, lambda: app.selection == "demo-new", "the version is selected")
+    await pilot.press("b")
+    await until(pilot, lambda: app.tab == "2", "its backfill")
+    return app.panes["2"]  # type: ignore[return-value]

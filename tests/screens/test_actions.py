@@ -125,7 +125,7 @@ async def test_dangerous_actions_are_not_there_in_read_only_mode(read_only: bool
     dangerous = {action.id for action in ACTIONS if action.dangerous}
     assert dangerous == {
         "run", "pause", "cancel", "set", "more-workers", "fewer-workers", "retry-failures", "waive", "cut-over",
-        "roll-back", "judge",
+        "roll-back", "judge", "run-with", "let-go", "load",
     }  # fmt: skip
 
 

@@ -6,44 +6,31 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
-from console.app import RevectorApp
-from core.backfill.engine import LocalEngine
 from core.backfill.settings import JobSettings
 from core.database import Database
 from core.registry import get_version
 from screens import rangemap
-from screens.backfill import BackfillPane
 from screens.rangemap import RangeMap, drawn
 from screens.waive import Waive
 from tests.protocol_server import Gate, ProtocolServer
 from tests.screens.support import (
     LARGE,
     SMALL,
-    add_candidate,
     console,
+    elsewhere,
+    go_to_candidate,
+    settings_of,
     shown,
+    state_of,
     type_text,
     until,
     until_gone,
     until_shown,
 )
-from tests.versions import add, add_chunks
-
-Pilot = object
-
-
-def state_of(database: Database, key: str = "demo-new") -> str:
-    with database.session("test") as connection:
-        row = connection.execute(
-            "SELECT j.state FROM backfill_jobs j JOIN embedding_versions v ON v.id = j.embedding_version_id "
-            "WHERE version_key = %s",
-            [key],
-        ).fetchone()
-        return str(row[0]) if row else "none"
+from tests.versions import add_chunks
 
 
 def living(database: Database) -> int:
@@ -53,69 +40,6 @@ def living(database: Database) -> int:
     with database.session("test") as connection:
         found = status(connection, get_version(connection, "demo-new"))
         return found.workers if found else 0
-
-
-def settings_of(database: Database) -> JobSettings:
-    from core.backfill.job import job_settings, require_job
-
-    with database.session("test") as connection:
-        return job_settings(connection, require_job(connection, get_version(connection, "demo-new")))
-
-
-@pytest.fixture
-def candidate(own_library: Database) -> Database:
-    """`demo-new` has no vectors yet, and an encoder of this machine."""
-    with own_library.session("test") as connection:
-        add_candidate(connection)
-    return own_library
-
-
-@pytest.fixture
-def provider() -> Iterator[ProtocolServer]:
-    with ProtocolServer() as server:
-        yield server
-
-
-@pytest.fixture
-def served(own_library: Database, provider: ProtocolServer) -> Database:
-    """`demo-new` has no vectors yet, and the provider's model."""
-    with own_library.session("test") as connection:
-        add(connection, "demo-new", f"openai:house-model?price=0&base_url={provider.base_url}")
-    return own_library
-
-
-@pytest.fixture
-def gate(served: Database, provider: ProtocolServer) -> Iterator[Gate]:
-    """Holds the texts from `On call` on: ten of sixteen chunks pass."""
-    gate = Gate(provider, lambda text: text.startswith("On call"))
-    yield gate
-    gate.open()
-
-
-@contextmanager
-def elsewhere(
-    database: Database, settings: JobSettings | None = None, *, stay: bool = False
-) -> Iterator[LocalEngine]:
-    """An engine that is not the console's own."""
-    with database.session("test") as connection:
-        version = get_version(connection, "demo-new")
-    engine = LocalEngine(database, version, settings or JobSettings(batch_size=2), stay=stay)
-    thread = threading.Thread(target=engine.run)
-    thread.start()
-    try:
-        yield engine
-    finally:
-        engine.leave("the test is over")
-        thread.join()
-
-
-async def go_to_candidate(pilot: Pilot, app: RevectorApp) -> BackfillPane:
-    await until_shown(pilot, "demo-new")  # type: ignore[arg-type]
-    await pilot.press("end")  # type: ignore[attr-defined]
-    await until(pilot, lambda: app.selection == "demo-new", "the version is selected")  # type: ignore[arg-type]
-    await pilot.press("b")  # type: ignore[attr-defined]
-    await until(pilot, lambda: app.tab == "2", "its backfill")  # type: ignore[arg-type]
-    return app.panes["2"]  # type: ignore[return-value]
 
 
 # -- running, pausing, leaving -----------------------------------------------------------------------------
@@ -569,44 +493,3 @@ async def test_buttons_have_room_in_eighty_columns(refusing: ProtocolServer, ser
                     assert widget.region.bottom <= 23
         finally:
             gate.open()
-
-
-@pytest.mark.parametrize("size", [LARGE, SMALL])
-async def test_a_plan_says_what_it_will_take(candidate: Database, size: tuple[int, int]) -> None:
-    app = console(candidate)
-    async with app.run_test(size=size) as pilot:
-        await go_to_candidate(pilot, app)
-        await pilot.press("P")
-        await until_shown(
-            pilot, "plan of the backfill of demo-new", "16 of 16 to be embedded", "none: the encoder runs here"
-        )
-        await pilot.press("escape")
-        await until_gone(pilot, "plan of the backfill")
-    assert state_of(candidate) == "none"
-
-
-async def test_a_backfill_that_costs_money_asks_before_it_spends(
-    own_library: Database, provider: ProtocolServer
-) -> None:
-    with own_library.session("test") as connection:
-        add(connection, "demo-new", f"openai:text-embedding-3-small?base_url={provider.base_url}")
-    asked = len(provider.requests)
-    app = console(own_library)
-    async with app.run_test(size=SMALL) as pilot:
-        await go_to_candidate(pilot, app)
-        await pilot.press("r")
-        await until_shown(
-            pilot, "Spend money on a backfill", "at $0.02 per million", "type the version key demo-new"
-        )
-        await pilot.press("escape")
-        await until_gone(pilot, "Spend money")
-        assert state_of(own_library) == "none"
-        assert len(provider.requests) == asked
-        await pilot.press("r")
-        await until_shown(pilot, "Spend money on a backfill")
-        await pilot.press("tab")
-        await type_text(pilot, "demo-new")
-        await pilot.press("enter")
-        await until_shown(pilot, "16 of 16 done")
-        await until(pilot, lambda: not app.services.backfills.working, "all is done")
-    assert len(provider.requests) > asked

@@ -16,6 +16,7 @@ from core.chunks import document_uuid
 from core.evaluation.queries import QuerySetSummary
 from core.explain import ChunkFacts
 from core.settings import Settings
+from core.vectors.load import LoadReport
 from screens.explain import explain_page
 from screens.hit import hit_page
 from screens.querypicker import QueryPicker
@@ -35,7 +36,7 @@ from tests.screens.frozen import (
     judged,
     letters,
 )
-from tests.screens.support import LARGE, SMALL, until
+from tests.screens.support import LARGE, SMALL, type_text, until
 
 pytestmark = pytest.mark.parametrize("size", [LARGE, SMALL], ids=["large", "small"])
 
@@ -168,6 +169,35 @@ async def at_settings(pilot: Pilot[None]) -> None:
     await pilot.pause()
 
 
+async def at_load(pilot: Pilot[None]) -> None:
+    await at_backfill(pilot)
+    await pilot.press("L", "tab")
+    await type_text(pilot, "exports/vectors.npy")
+
+
+async def at_loading(pilot: Pilot[None]) -> None:
+    await at_load(pilot)
+    dialog: Any = pilot.app.screen
+    dialog._set_loading(True)
+    dialog._progress("loading embed-v2026-04", 1_200_000, 4_856_000)
+    await pilot.pause()
+
+
+async def at_loaded(pilot: Pilot[None]) -> None:
+    await at_load(pilot)
+    dialog: Any = pilot.app.screen
+    rows = (4_856_000, 2_055_100, 2_800_000, 800, 90, 10, 900, "backfilling", 1_200_000)
+    dialog._ended(LoadReport("embed-v2026-04", "vectors.npy", *rows))
+    await pilot.pause()
+
+
+async def at_run_options(pilot: Pilot[None]) -> None:
+    """What Ray cannot do is chosen."""
+    await at_backfill(pilot)
+    await pilot.press("o", "up", "up", "up", "up", "space", "up", "space")
+    await pilot.pause()
+
+
 def half_done() -> RevectorApp:
     """The third version's backfill is held, and chunks have failed."""
     key = "embed-v2026-04"
@@ -187,7 +217,9 @@ def half_done() -> RevectorApp:
     return RevectorApp(NOWHERE, Settings(label="search-eu"), reader=FrozenReader(overview))
 
 
-@pytest.mark.parametrize("before", [at_backfill, at_map, at_settings])
+@pytest.mark.parametrize(
+    "before", [at_backfill, at_map, at_settings, at_load, at_loading, at_loaded, at_run_options]
+)
 def test_backfill(snap_compare: Callable[..., bool], size: tuple[int, int], before: Before) -> None:
     assert snap_compare(half_done(), terminal_size=size, run_before=before)
 
