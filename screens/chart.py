@@ -23,6 +23,8 @@ from screens.theme import BAD, FAINT
 _SMALLEST = (12, 4)
 _TALL = 12
 _TICK_WIDTH = 6
+_FINE = 0.1
+"""Axes that end below are labelled with three decimals."""
 MARKERS = ("dot", "x", "+", "o")
 """What a series is drawn with: series differ by that and by their label, not only by colour."""
 
@@ -38,12 +40,13 @@ class Series:
 
 @dataclass(frozen=True)
 class Range:
-    """How one row's values are spread: the middle half of them, from `low` to `high`, and their `mean`."""
+    """How one row's values are spread: most of them, from `low` to `high`, and their `mean`, drawn as `marker`."""
 
     label: str
     low: float
     mean: float
     high: float
+    marker: str = "o"
 
 
 class Chart(Widget):
@@ -77,10 +80,15 @@ class Chart(Widget):
         self._series = tuple(series)
         self._draw()
 
-    def plot_ranges(self, ranges: Sequence[Range], nothing: str) -> None:
-        """Make these the rows, each a line from low to high with its mean; `nothing` says why there are none."""
-        if nothing != self._nothing:
-            self._nothing, self._drawn = nothing, ()
+    def plot_ranges(
+        self, ranges: Sequence[Range], nothing: str, limits: tuple[float, float] | None = None
+    ) -> None:
+        """Make these the rows, each a line from low to high with its mean; `nothing` says why there are none.
+
+        `limits` are those of the axis, in place of the chart's own.
+        """
+        if (nothing, limits or self._limits) != (self._nothing, self._limits):
+            self._nothing, self._limits, self._drawn = nothing, limits or self._limits, ()
         self._series = tuple(ranges)
         self._draw()
 
@@ -167,20 +175,25 @@ def build_ranges(ranges: Sequence[Range], width: int, height: int, limits: tuple
     figure = _figure(width, height)
     room = height - (2 if height >= _TALL else 1)
     shown = list(ranges[:room])
+    lower, upper = limits
     labels = [shorten(printable(one.label), max(6, width // 3)) for one in shown]
     if len(shown) < len(ranges):
         del shown[-1]
         labels[-1] = f"+{len(ranges) - len(shown)} more"
+    if lower < 0 < upper:
+        zero = figure.signal([0, 0], [0.5, len(labels) + 0.5], marker="│")
+        zero.lines(True)
+        figure.draw(zero)
     for place, one in enumerate(shown):
         line = len(labels) - place
         spread = figure.signal([one.low, one.high], [line, line], marker="-")
         spread.lines(True)
         figure.draw(spread)
-        figure.draw(figure.signal([one.mean], [line], marker="o"))
+        figure.draw(figure.signal([one.mean], [line], marker=one.marker))
     figure.ruler("y").lim(0.5, len(labels) + 0.5)
     figure.ruler("y").ticks(list(range(len(labels), 0, -1)), labels)
-    lower, upper = limits
     figure.ruler("x").lim(lower, upper)
     values = [lower + (upper - lower) * part / 4 for part in range(5)]
-    figure.ruler("x").ticks(values, [f"{value:.2f}" for value in values])
+    form = f"{'+' if lower < 0 else ''}.{2 if upper >= _FINE else 3}f"
+    figure.ruler("x").ticks(values, [format(value, form) if value else "0" for value in values])
     return str(figure.build().string(True)).rstrip("\n")
