@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from screens.backfill import BackfillPane
     from screens.compare import ComparePane
     from screens.cutover import CutoverPane
+    from screens.evaluate import EvaluatePane
 
 _CLOCK_S = 1.0
 _LAST_S = 3.0
@@ -135,6 +136,7 @@ class RevectorApp(App[None], inherit_bindings=False):
         compare: ComparePane | None = self.panes.get("3")  # type: ignore[assignment]
         cutover: CutoverPane | None = self.panes.get("6")  # type: ignore[assignment]
         backfill: BackfillPane | None = self.panes.get("2")  # type: ignore[assignment]
+        evaluate: EvaluatePane | None = self.panes.get("4")  # type: ignore[assignment]
         front = self.panes.get(self.tab)
         state = State(
             tab=self.tab,
@@ -147,6 +149,9 @@ class RevectorApp(App[None], inherit_bindings=False):
             compared=compare is not None and compare.comparison is not None,
             browsing=compare is not None and compare.browsing is not None,
             flipping=cutover is not None and cutover.flipping,
+            evaluated=evaluate is not None and evaluate.shown is not None,
+            evaluating=evaluate is not None and evaluate.evaluating,
+            listing_runs=evaluate is not None and evaluate.listing_runs,
             rows=backfill is not None and backfill.is_mounted and backfill.has_row,
             tight=front is not None and front.is_mounted and front.tight,
         )
@@ -220,6 +225,14 @@ class RevectorApp(App[None], inherit_bindings=False):
             await self.go_to(event.tab)
         else:
             self.draw()
+
+    async def on_pane_open_query(self, event: Pane.OpenQuery) -> None:
+        """A query of an evaluation, on the Compare tab."""
+        self.selection = event.candidate
+        await self.go_to("3")
+        compare: ComparePane = self.panes["3"]  # type: ignore[assignment]
+        compare.show(self.situation)
+        compare.open_query(event.query_set, event.query_id, primary=event.primary)
 
     def on_pane_changed(self, event: Pane.Changed) -> None:
         """What actions depend on has changed."""
@@ -373,6 +386,10 @@ def make_pane(tab: str, services: Services) -> Pane:
         from screens.compare import ComparePane
 
         return ComparePane(services)
+    if tab == "4":
+        from screens.evaluate import EvaluatePane
+
+        return EvaluatePane(services)
     if tab == "6":
         from screens.cutover import CutoverPane
 

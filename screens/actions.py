@@ -162,6 +162,26 @@ def _browsing(situation: Situation) -> bool:
     return situation.state.browsing and _can_compare(situation)
 
 
+def _can_evaluate(situation: Situation) -> bool:
+    return len(situation.versions) > 1 and not situation.state.evaluating
+
+
+def _is_evaluating(situation: Situation) -> bool:
+    return situation.state.evaluating
+
+
+def _evaluated(situation: Situation) -> bool:
+    return situation.state.evaluated
+
+
+def _can_compare_runs(situation: Situation) -> bool:
+    return situation.state.listing_runs and not situation.state.evaluating
+
+
+def _can_show_parts(situation: Situation) -> bool:
+    return situation.state.tight and situation.state.evaluated
+
+
 def _has_candidate(situation: Situation) -> bool:
     return situation.candidate is not None
 
@@ -191,8 +211,8 @@ def _lost(situation: Situation) -> bool:
 _NEXT = ("right_square_bracket", "v")
 _BEFORE = ("left_square_bracket",)
 
-TABS = (("1", "Versions"), ("2", "Backfill"), ("3", "Compare"), ("6", "Cutover"), ("8", "Log"))
-"""4 Evaluate, 5 Shadow and 7 Health keep their numbers."""
+TABS = (("1", "Versions"), ("2", "Backfill"), ("3", "Compare"), ("4", "Evaluate"), ("6", "Cutover"), ("8", "Log"))
+"""5 Shadow and 7 Health keep their numbers."""
 
 ACTIONS: tuple[Action, ...] = (
     *(
@@ -291,6 +311,34 @@ ACTIONS: tuple[Action, ...] = (
            "export_svg", "3", _compared, offline=True, footer=False),
     Action("copy-hit", ("y",), "copy", "Copy the hit's text to the clipboard of your terminal (OSC 52).",
            "copy_hit", "3", _compared, offline=True),
+    # Evaluate
+    Action("open-evaluated", ("enter",), "open", "What is under the cursor: an evaluation, the worst queries of a "
+           "segment, a query on the Compare tab.", "open_row", "4"),
+    Action("evaluate", ("r",), "evaluate", "Evaluate two versions: choose query set, search, judges, measures, gates.",
+           "evaluate", "4", _can_evaluate, dangerous=True, button=True),
+    Action("cancel-evaluation", ("x",), "cancel", "End the evaluation that runs here; what was searched is kept.",
+           "cancel_evaluation", "4", _is_evaluating, dangerous=True, button=True),
+    Action("evaluation-part", ("m",), "next part", "List, segments, intervals, queries and gates in turn, where they "
+           "have no room beside each other.", "next_part", "4", _can_show_parts, offline=True),
+    Action("next-measure", ("n",), "measure", "The next measure.", "next_measure", "4", _evaluated, offline=True),
+    Action("previous-measure", ("N",), "measure", "The measure before.", "previous_measure", "4", _evaluated,
+           offline=True, footer=False),
+    Action("runs", ("l",), "runs", "The stored runs in place of the evaluations, and back.", "toggle_runs", "4",
+           offline=True, button=True),
+    Action("compare-runs", ("c",), "compare runs", "Mark the run under the cursor; on another one, compare it with the "
+           "marked one.", "compare_runs", "4", _can_compare_runs, dangerous=True, button=True),
+    Action("evaluation-details", ("d",), "details", "All of the evaluation: warnings, runs, gates, every measure, rank "
+           "overlap.", "open_details", "4", _evaluated, offline=True, button=True),
+    Action("thresholds", ("t",), "thresholds", "Which score threshold of the candidate keeps as many results.",
+           "open_thresholds", "4", _evaluated, button=True),
+    Action("export-evaluation", ("e",), "export", "Write a report to a file in the working directory: Markdown, HTML, "
+           "JUnit XML or JSON.", "export", "4", _evaluated, offline=True, button=True),
+    Action("only-candidate", ("f",), "only this candidate", "List the evaluations of the selected candidate only, or "
+           "all again.", "toggle_only", "4", _has_candidate, footer=False),
+    Action("next-evaluated", _NEXT, "candidate", "The next version as candidate.", "next_candidate", "4",
+           _has_several, footer=False),
+    Action("previous-evaluated", _BEFORE, "candidate", "The version before as candidate.", "previous_candidate", "4",
+           _has_several, footer=False),
     # Cutover
     Action("cut-over", ("u",), "cut over", "Make the candidate the active version.", "cut_over", "6",
            _can_cut_over, dangerous=True, button=True),

@@ -27,20 +27,20 @@ def write_comparison(comparison: Comparison, folder: Path, kind: str, judged: Ju
     return write_file(comparison.query, folder, kind, text)
 
 
-def write_file(query: str, folder: Path, kind: str, text: str) -> Path:
-    """Write a new file of that kind, named by the query and the time. Raises RefusedError when that cannot be done."""
-    words = re.sub(r"[^a-z0-9]+", "-", query.lower()).strip("-")[:40] or "query"
+def write_file(name: str, folder: Path, kind: str, text: str, *, prefix: str = "compare") -> Path:
+    """Write a new file, `<prefix>-<name>-<time>.<kind>`. Raises RefusedError when that cannot be done."""
+    words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "query"
     moment = datetime.datetime.now().astimezone()
     for number in range(1, 1_000):
         again = f"-{number}" if number > 1 else ""
-        path = folder / f"compare-{words}-{moment:%Y%m%d-%H%M%S}{again}.{kind}"
+        path = folder / f"{prefix}-{words}-{moment:%Y%m%d-%H%M%S}{again}.{kind}"
         try:
             with path.open("x", encoding="utf-8", newline="") as file:
                 file.write(text)
         except FileExistsError:
             continue
         except OSError as error:
-            raise RefusedError(f"The comparison cannot be written to {path}: {error.strerror}.") from None
+            raise RefusedError(f"{path} cannot be written: {error.strerror}.") from None
         return path.resolve()
     raise RefusedError(f"There are a thousand files like {path.name} already.")
 

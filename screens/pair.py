@@ -43,6 +43,8 @@ class PairPane(Pane):
         self.browsing: Browsing | None = None
         self.facts: PairFacts | None = None
         self._primary: str | None = None
+        self._opened: str | None = None
+        """The candidate that came with an opened query: it counts while it is selected, even if it is active now."""
         self._facts_of: tuple[str | None, str | None] | None = None
         self._searcher = Searcher(services.connections)
         self._latest = Latest(self, self._searcher, self)
@@ -79,6 +81,8 @@ class PairPane(Pane):
         chosen = next((s for s in with_vectors if key_of(s) == self._primary), None)
         primary = chosen or self.situation.active or next(iter(with_vectors), None)
         candidate = self.situation.candidate
+        if self._opened is not None and self._opened == self.situation.selection:
+            candidate = self.situation.selected
         if candidate is None or not candidate.embedded or key_of(candidate) == key_of(primary):
             candidate = next((s for s in reversed(with_vectors) if key_of(s) != key_of(primary)), None)
         return primary, candidate
@@ -294,7 +298,7 @@ class PairPane(Pane):
 
         `primary` is the version that the selected candidate is held against, the active one unless it is named.
         """
-        self._primary = primary
+        self._primary, self._opened = primary, self.situation.selection
         self.draw()
 
         def read(_tell: object) -> QuerySet:

@@ -58,6 +58,14 @@ class Pane(Vertical):
             super().__init__()
             self.action_id = action_id
 
+    class OpenQuery(Message):
+        """Search for a query of a query set on the Compare tab, with these two versions."""
+
+        def __init__(self, query_set: str, query_id: str, primary: str, candidate: str) -> None:
+            super().__init__()
+            self.query_set, self.query_id = query_set, query_id
+            self.primary, self.candidate = primary, candidate
+
     def __init__(self, services: Services) -> None:
         super().__init__()
         self.services = services

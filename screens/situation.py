@@ -33,6 +33,12 @@ class State:
     cleared: str | None = None
     """The version whose guards all passed, as the Cutover tab shows them."""
     flipping: bool = False
+    evaluated: bool = False
+    """Whether the Evaluate tab shows an evaluation."""
+    evaluating: bool = False
+    """Whether an evaluation runs here."""
+    listing_runs: bool = False
+    """Whether the Evaluate tab lists stored runs in place of evaluations."""
     rows: bool = False
     """Whether the Backfill tab has a row to open."""
     tight: bool = False
