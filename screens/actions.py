@@ -236,8 +236,8 @@ ACTIONS: tuple[Action, ...] = (
            "run_backfill", "2", _can_run, dangerous=True, button=True),
     Action("run-with", ("o",), "options", "Run it with options: workers, a run that stays, Ray, no index.",
            "run_with_options", "2", _can_begin, dangerous=True),
-    Action("let-go", ("k",), "let go", "End the run of this console in order, without pausing the backfill: others "
-           "can go on with it.", "let_go", "2", _runs_here, dangerous=True),
+    Action("let-go", ("k",), "let go", "End the run of this console in order; the backfill is not paused by it.",
+           "let_go", "2", _runs_here, dangerous=True),
     Action("pause", ("p",), "pause", "Pause the backfill, whoever runs it.", "pause", "2", _can_pause,
            dangerous=True, button=True),
     Action("cancel", ("x",), "cancel", "End the backfill; what is embedded stays.", "cancel", "2", _can_cancel,
