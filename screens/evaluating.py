@@ -19,7 +19,7 @@ from screens.evaluationlists import Lists, ReportKind, read_lists, write_report
 from screens.evaluator import CancelledError, Evaluator, Wish
 from screens.pane import Pane, Services, step_through
 from screens.situation import key_of
-from screens.steering import error_text
+from screens.starting import error_text
 from screens.text import printable
 from screens.theme import CAUTION, FAINT, GOOD
 
