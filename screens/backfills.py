@@ -132,11 +132,17 @@ class Backfills:
         self._runs[key] = _Run(version, options or RunOptions(), thread)
         thread.start()
 
-    def let_go(self, key: str) -> None:
-        """End the run of a version here as Ctrl-C ends the command: in order, and the job is not paused by it."""
+    def let_go(self, key: str, *, patience_s: float = 30.0) -> bool:
+        """End the run of a version here as Ctrl-C ends the command: in order, and the job is not paused by it.
+
+        Waits until it has ended; False when that takes longer than `patience_s`.
+        """
         run = self._runs.get(key)
-        if run is not None:
-            run.end()
+        if run is None:
+            return True
+        run.end()
+        run.thread.join(patience_s)
+        return not run.thread.is_alive()
 
     def leave(self, *, patience_s: float = 30.0) -> None:
         """Pause everything that runs here and wait until it is; what hangs longer than that is left alone."""

@@ -14,7 +14,7 @@ from screens.backfills import RunOptions
 from screens.background import in_background
 from screens.pane import Pane, Services
 from screens.text import printable
-from screens.theme import BAD, FAINT, GOOD
+from screens.theme import BAD, CAUTION, FAINT, GOOD
 
 if TYPE_CHECKING:
     from core.backfill.plan import Plan
@@ -91,9 +91,14 @@ class Starting(Pane):
             return
         key = version.version_key
         self.say(Text("The batch in hand is finished first …", FAINT))
-        in_background(
-            self, "request", lambda _tell: self.services.backfills.let_go(key), lambda _none: None, self.refuse
-        )
+
+        def ended(in_time: bool) -> None:
+            if in_time:
+                self.done("This console has let go of it.")
+            else:
+                self.say(Text("! It has been asked to end, and takes its time.", CAUTION))
+
+        in_background(self, "let-go", lambda _tell: self.services.backfills.let_go(key), ended, self.refuse)
 
     def _ask_for_money(self, version: Version, options: RunOptions) -> None:
         from screens.confirm import Confirm, Question

@@ -220,7 +220,7 @@ async def test_a_run_without_its_index_and_one_that_is_let_go(served: Database, 
         await until_shown(pilot, "The batch in hand is finished first")
         gate.open()
         await until(pilot, lambda: not app.services.backfills.working, "let go")
-        await until_shown(pilot, "─  interrupted")
+        await until_shown(pilot, "─  interrupted", "✓ This console has let go of it.")
         assert state_of(served) == "interrupted", "not paused: whoever comes goes on with it"
         await run_with(pilot, "index")
         await until_shown(pilot, "─  done", "16 of 16 done")
