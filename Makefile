@@ -5,8 +5,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 TEST_STAMP := .venv/.installed-test
 
-# Much of a test's time is spent waiting for a server, a terminal or a process: more of them than cores pay.
-TEST_PROCESSES ?= 3
+# Files of tests beside each other: much of their time is spent waiting for a server, a terminal or a process.
+TEST_PROCESSES ?= 2
 
 .PHONY: install demo test chaos bench lint screens clean
 

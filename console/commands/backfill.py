@@ -10,6 +10,7 @@ import typer
 from console.commands.options import Json, job_settings_options
 from console.commands.plan import plan
 from console.commands.running import confirm_cost, ray_settings, run_backfill
+from console.commands.statustext import print_detail, print_status
 from console.commands.versions import Key
 from console.context import Context, answer, context_of, counted, note, plain, print_rows
 from core.errors import UsageError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from core.backfill.ray_engine import RaySettings
     from core.backfill.settings import JobSettings
     from core.backfill.status import JobStatus
+    from core.database import Connection
     from core.registry import Version
 
 app = typer.Typer(
@@ -100,9 +102,32 @@ def resume(
 
 
 @app.command()
-def status(context: typer.Context, key: Key, as_json: Json = False) -> None:
+def status(
+    context: typer.Context,
+    key: Key,
+    detail: Annotated[
+        bool, typer.Option("--detail", help="Workers, proofs and changes of state too; ranges with --json.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Where the backfill stands. Costs the same at any size."""
-    _show_status(context_of(context), key, as_json)
+    from core.backfill.status import job_detail
+    from core.registry import get_version
+
+    own = context_of(context)
+    if not detail:
+        _show_status(own, key, as_json)
+        return
+    with own.session() as connection:
+        found, more = _require_status(connection, key), job_detail(connection, get_version(connection, key))
+    document = asdict(found) | ({"detail": asdict(more)} if more else {})
+
+    def show(console: Console) -> None:
+        print_status(console, found)
+        if more:
+            print_detail(console, more)
+
+    answer(document, as_json, show)
 
 
 @app.command()
@@ -233,40 +258,23 @@ def _request(own: Context, key: str, action: Callable[[Any, Version], None], as_
 
 
 def _show_status(own: Context, key: str, as_json: bool) -> None:
-    from core.backfill.status import status as job_status
-    from core.registry import get_version
-
     with own.session() as connection:
-        found = job_status(connection, get_version(connection, key))
-    if found is None:
-        raise UsageError(f"Version {key} has no backfill yet.", f"Start it: revector backfill run {key}")
+        found = _require_status(connection, key)
     _answer_status(found, as_json)
 
 
-def _answer_status(status: JobStatus, as_json: bool) -> None:
-    from screens.text import duration
+def _require_status(connection: Connection, key: str) -> JobStatus:
+    from core.backfill.status import status as job_status
+    from core.registry import get_version
 
-    def show(console: Console) -> None:
-        pace = ""
-        if status.state == "running":
-            left = f"ETA {duration(status.eta_s)}"
-            if status.eta_low_s is not None and status.eta_high_s is not None:
-                left += f" ({duration(status.eta_low_s)} to {duration(status.eta_high_s)})"
-            pace = f", {status.rate:,.0f} chunks/s, {counted(status.workers, 'worker')}, {left}"
-        elif status.started_at and status.finished_at:
-            pace = f", took {duration((status.finished_at - status.started_at).total_seconds())}"
-        console.print(plain(f"{status.version_key}: {status.state}{pace}"))
-        console.print(
-            f"{status.done:,} of {counted(status.total, 'chunk')} done, {status.failed:,} failed, "
-            f"{status.pending:,} pending" + (f", ${status.spent_usd:,.4f} spent" if status.spent_usd else "")
-        )
-        if status.throttle:
-            since = f" (since {status.throttle_since:%H:%M:%S %Z})" if status.throttle_since else ""
-            console.print(plain(f"held: {status.throttle}{since}"))
-        if status.error:
-            console.print(plain(status.error))
+    found = job_status(connection, get_version(connection, key))
+    if found is None:
+        raise UsageError(f"Version {key} has no backfill yet.", f"Start it: revector backfill run {key}")
+    return found
 
-    answer(asdict(status), as_json, show)
+
+def _answer_status(found: JobStatus, as_json: bool) -> None:
+    answer(asdict(found), as_json, lambda console: print_status(console, found))
 
 
 def _answer_settings(key: str, settings: JobSettings, measured: dict[str, Any], as_json: bool) -> None:

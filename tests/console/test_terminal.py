@@ -56,8 +56,9 @@ class Terminal:
         )  # fmt: skip
 
     def _run(self, *arguments: str) -> str:
-        # Named, the environment is Python's own: readline, once imported, has put LINES and COLUMNS into the real one.
-        environment = dict(os.environ)
+        # Without the size that somebody else wrote down (readline does, and who starts the tests may): it is tmux that
+        # says how large its terminal is.
+        environment = {name: value for name, value in os.environ.items() if name not in ("LINES", "COLUMNS")}
         command = ["tmux", "-S", self._socket, *arguments]
         return subprocess.run(
             command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment

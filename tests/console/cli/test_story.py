@@ -307,3 +307,16 @@ def test_a_throttling_provider_is_named_while_one_waits(revector: Revector, conn
     assert "waiting 0.0 s for the encoder: 429: Rate limit reached" in added.err
     assert "held: 429: Rate limit reached for requests per minute., waiting 2 s" in ran.err
     assert json.loads(ran.out)["state"] == "done"
+
+
+def test_the_status_in_detail(revector: Revector, connection: Connection, database: Database) -> None:
+    add_chunks(connection, TEXTS)
+    ready_version(database, connection, "v1")
+    found = revector.call("backfill", "status", "v1", "--detail", "--json").document
+    assert found["state"] == "done"
+    assert [(proof["missing"], proof["embedded"]) for proof in found["detail"]["proofs"]] == [(0, len(TEXTS))]
+    assert [row["to_state"] for row in found["detail"]["transitions"]] == ["done", "proving", "running"]
+    assert sum(cell["finished"] for cell in found["detail"]["cells"]) >= 1
+    shown = revector.call("backfill", "status", "v1", "--detail").out
+    assert "proving → done" in shown
+    assert "detail" not in revector.call("backfill", "status", "v1", "--json").document
