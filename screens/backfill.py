@@ -19,12 +19,12 @@ from screens import joblists, progress
 from screens.background import in_background
 from screens.buttons import Buttons
 from screens.chart import Chart, Series
+from screens.errors import error_text
 from screens.jobreader import MOST_FAILURES, Found, JobReader
 from screens.pane import Services, step_through
 from screens.parts import Parts
 from screens.rangemap import RangeMap
 from screens.situation import AT_WORK, Situation, key_of
-from screens.starting import error_text
 from screens.steering import Steering
 from screens.table import Table
 from screens.text import printable, shorten

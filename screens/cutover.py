@@ -16,6 +16,7 @@ from textual.widgets import Static
 from core.errors import RevectorError
 from screens.background import Tell, in_background
 from screens.buttons import Buttons
+from screens.errors import error_text
 from screens.facts import facts
 from screens.pane import Pane, Services, step_through
 from screens.situation import Situation, key_of
@@ -118,7 +119,7 @@ class CutoverPane(Pane):
         if self.situation.candidate is None:
             return Text("There is no version to cut over to: register and backfill one (1 Versions).", FAINT)
         if self._check_error is not None:
-            return _error_text(self._check_error)
+            return error_text(self._check_error)
         grid = Grid.grid(padding=(0, 2, 0, 0))
         for _ in range(3):
             grid.add_column(no_wrap=True)
@@ -245,7 +246,7 @@ class CutoverPane(Pane):
         self._end(Text(text, f"bold {GOOD}"))
 
     def _refused(self, error: RevectorError) -> None:
-        self._end(_error_text(error))
+        self._end(error_text(error))
 
     def _end(self, outcome: Text) -> None:
         self.flipping = False
@@ -284,10 +285,3 @@ def _facts_of(situation: Situation) -> tuple[object, ...]:
         candidate.failed,
         situation.index(candidate),
     )
-
-
-def _error_text(error: RevectorError) -> Text:
-    text = Text(f"✗ {printable(error.problem, lines=True)}", BAD)
-    if error.remedy:
-        text.append(f"\n→ {printable(error.remedy, lines=True)}", CAUTION)
-    return text

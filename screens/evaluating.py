@@ -15,11 +15,11 @@ from textual.message import Message
 from core.errors import RevectorError
 from core.evaluation.evaluation import Evaluation, get_evaluation
 from screens.background import in_background
+from screens.errors import error_text
 from screens.evaluationlists import Lists, ReportKind, read_lists, write_report
 from screens.evaluator import CancelledError, Evaluator, Wish
 from screens.pane import Pane, Services, step_through
 from screens.situation import key_of
-from screens.starting import error_text
 from screens.text import printable
 from screens.theme import CAUTION, FAINT, GOOD
 

@@ -12,9 +12,10 @@ from core.errors import RevectorError
 from core.registry import Version
 from screens.backfills import RunOptions
 from screens.background import in_background
+from screens.errors import error_text
 from screens.pane import Pane, Services
 from screens.text import printable
-from screens.theme import BAD, CAUTION, FAINT, GOOD
+from screens.theme import CAUTION, FAINT, GOOD
 
 if TYPE_CHECKING:
     from core.backfill.plan import Plan
@@ -194,8 +195,3 @@ class Starting(Pane):
         """Show this until the next request."""
         self.message = message
         self.draw()
-
-
-def error_text(error: RevectorError) -> Text:
-    """What is wrong, and what to do."""
-    return Text(f"✗ {printable(error.problem, lines=True)}\n{printable(error.remedy, lines=True)}".strip(), BAD)

@@ -85,7 +85,8 @@ def score(
     if qrels.level == "chunk" and chunk_ids is None:
         raise ValueError("judgements on chunks need the chunks' ids")
     measures = check_measures(measures)
-    check_depth(measures, results.run.k)
+    if results.run.sample is None or results.run.k < results.run.chunks:  # else all of a pilot's chunks are ranked
+        check_depth(measures, results.run.k)
     known = known_targets(qrels, chunk_ids or {})
     judged = [query for query, grades in qrels.grades.items() if grades]
     groups = _by_depth(measures)

@@ -158,6 +158,14 @@ def test_a_pilot_embeds_what_was_judged_and_a_sample(judged: Revector) -> None:
     assert next((v["embedded"], v["missing"]) for v in versions if v["version_key"] == "v3") == (160, 80)
 
 
+def test_a_pilot_smaller_than_a_measures_depth_ranks_all_of_it(judged: Revector) -> None:
+    found = judged.call(
+        "evaluate", "three", "--candidate", "v3", "--pilot", "--distractors", "20", "--json"
+    ).document
+    assert (found["candidate"]["chunks"], found["candidate"]["k"]) == (23, 23)
+    assert {row["measure"]: row["candidate"] for row in found["measures"]}["R@100"] == 1.0
+
+
 def test_a_threshold_is_carried_over_by_its_share(judged: Revector) -> None:
     judged.call("evaluate", "numbers", "--candidate", "v2")
     found = judged.call("thresholds", "numbers", "--candidate", "v2", "--cut", "0.8", "--json").document
