@@ -13,10 +13,13 @@ from unittest import mock
 
 from console.app import RevectorApp
 from console.context import Context
-from console.demo.story import prepare
+from console.demo.story import FIRST, GATES, QUERY_SET, SECOND, prepare
 from core import cutover, embedded
 from core.backfill.job import change_settings
 from core.backfill.status import JobDetail, JobStatus, job_detail
+from core.evaluation.evaluate import Asked, evaluate
+from core.evaluation.gates import read_gates
+from core.evaluation.queries import get_query_set
 from core.registry import get_version
 from screens.pane import Pane
 
@@ -62,6 +65,18 @@ def job(app: RevectorApp) -> JobStatus | None:
     return overview.jobs.get("demo-256") if overview else None
 
 
+def judged(own: Context) -> None:
+    """The demo's judged queries, with its gates."""
+    with own.session() as connection:
+        evaluate(
+            own.database,
+            get_query_set(connection, QUERY_SET),
+            get_version(connection, FIRST),
+            get_version(connection, SECOND),
+            Asked(gates=read_gates(GATES)),
+        )
+
+
 async def take(own: Context) -> None:
     """The demo's story, with a picture at each stop."""
     app = RevectorApp(own.database, own.settings)
@@ -97,6 +112,10 @@ async def take(own: Context) -> None:
         await pilot.press("slash", *"run a command and get its output", "enter")
         await until(lambda: app.situation.state.compared)
         picture("compare")
+        await asyncio.to_thread(judged, own)
+        await pilot.press("escape", "4")
+        await until(lambda: app.situation.state.evaluated)
+        picture("evaluate")
         await pilot.press("escape", "6")
         await until(lambda: app.situation.state.cleared)
         picture("cutover")

@@ -206,11 +206,16 @@ def finish(database: Database, version: Version) -> None:
 
 
 def program(database: Database, address: str, count: int, folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-P", "-c", PROGRAM, secret(database).dsn, database.schema, address, str(count)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment(),
-        start_new_session=True,
-    )  # fmt: skip
+    # A process started while SIGINT is ignored (tests run in the background) would ignore it as well.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-c", PROGRAM, secret(database).dsn, database.schema, address, str(count)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment(),
+            start_new_session=True,
+        )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def secret(database: Database) -> Database:
