@@ -268,7 +268,7 @@ def _measure_results(
     return tuple(found)
 
 
-def _tops(first: Results, second: Results, qrels: Qrels | None, k: int) -> tuple[dict[str, list[Target]], ...]:
+def _tops(first: Results, second: Results, qrels: Qrels | None, k: int) -> tuple[dict[str, Sequence[Target]], ...]:
     """The top-k of both runs by query."""
     level = qrels.level if qrels else "document"
     return tuple(
@@ -289,7 +289,7 @@ def _query_results(
     scores: tuple[Scores, Scores],
     overlaps: Mapping[str, Overlap],
     judged: Mapping[str, set[Target | str]],
-    tops: tuple[dict[str, list[Target]], ...],
+    tops: tuple[dict[str, Sequence[Target]], ...],
 ) -> tuple[QueryResult, ...]:
     """Every query that both runs have, the one that moved most first."""
     found = []

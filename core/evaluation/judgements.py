@@ -10,6 +10,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from core.chunks import document_uuid
@@ -292,6 +293,7 @@ def document_target(source_id: str, document_id: uuid.UUID) -> str:
     return source_id if document_id_of(source_id) == document_id else str(document_id)
 
 
+@lru_cache(maxsize=1 << 18)
 def document_id_of(target: str) -> uuid.UUID:
     """The `document_id` that a judgement's target means: the uuid5 of a source id, or the id itself in canonical text.
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from core.database import Connection
 from core.errors import UsageError
 from core.evaluation.judgements import Qrels, TargetKind, document_id_of
-from core.evaluation.runs import QueryHits, Results
+from core.evaluation.runs import Results
 from core.retrieval import MAX_K
 
 if TYPE_CHECKING:
@@ -45,9 +45,11 @@ def check_depth(measures: Iterable[str], k: int) -> None:
             )
 
 
-def rankings(results: Results, level: TargetKind) -> dict[str, list[Target]]:
+def rankings(results: Results, level: TargetKind) -> Mapping[str, Sequence[Target]]:
     """By query id what a run ranked, best first: chunks, or documents, of which each counts by its best chunk."""
-    return {query: _ranking(hits, level) for query, hits in results.hits.items()}
+    if level == "document":
+        return results.documents
+    return {query: hits.chunk_ids.tolist() for query, hits in results.hits.items()}
 
 
 def short_rankings(results: Results, level: TargetKind, depth: int) -> int:
@@ -94,6 +96,7 @@ def score(
     # Numbers in place of ids, a query's own: only which ones are judged matters, and a million uuids are slow to name.
     truth: dict[str, dict[str, int]] = {}
     found: dict[str, list[str]] = {}
+    ranks = rankings(results, qrels.level)
     unjudged = [f"unjudged-{rank}" for rank in range(deepest)]
     for number, query in enumerate(judged):
         grades: dict[Target | str, int] = {}
@@ -101,8 +104,8 @@ def score(
             grades[known[target]] = max(grade, grades.get(known[target], 0))
         names = {target: str(each) for each, target in enumerate(grades)}
         truth[str(number)] = dict(zip(names.values(), grades.values(), strict=True))
-        if query in results.hits:
-            ranked = _ranking(results.hits[query], qrels.level)[:deepest]
+        if query in ranks:
+            ranked = ranks[query][:deepest]
             found[str(number)] = [names.get(target, none) for target, none in zip(ranked, unjudged, strict=False)]
     values: dict[str, dict[str, float]] = {name: dict.fromkeys(judged, 0.0) for name in measures}
     for depth, group in groups.items():
@@ -114,10 +117,6 @@ def score(
         for metric in ir_measures.iter_calc(list(group), truth, run) if truth else ():
             values[group[metric.measure]][judged[int(metric.query_id)]] = float(metric.value)
     return values
-
-
-def _ranking(hits: QueryHits, level: TargetKind) -> list[Target]:
-    return hits.chunk_ids.tolist() if level == "chunk" else list(dict.fromkeys(hits.document_ids))
 
 
 def known_targets(qrels: Qrels, chunk_ids: Mapping[str, int]) -> dict[str, Target | str]:

@@ -10,6 +10,7 @@ import struct
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,6 +56,11 @@ class Results:
 
     run: Run
     hits: dict[str, QueryHits]
+
+    @cached_property
+    def documents(self) -> dict[str, list[uuid.UUID]]:
+        """By query id the documents, best first and each once: by its best chunk. Asked for by everything, so kept."""
+        return {query: list(dict.fromkeys(hits.document_ids)) for query, hits in self.hits.items()}
 
 
 _RUN = sql.SQL(
