@@ -368,10 +368,14 @@ def _warnings(
             "collection does not have: no version can find them."
         )
     deepest = max((depth for depth in map(measure_depth, measures) if depth), default=0)
-    for results in (first, second):
-        if short := short_rankings(results, qrels.level, deepest):
-            found.append(
-                f"For {short:,} queries the first {results.run.k} chunks of {results.run.version_key} are of fewer "
-                f"than {deepest} documents: measures at that depth would be higher in a deeper run."
-            )
+    short = [
+        f"{number:,} of {results.run.version_key}"
+        for results in (first, second)
+        if (number := short_rankings(results, qrels.level, deepest))
+    ]
+    if short:
+        found.append(
+            f"A run keeps {primary.k} chunks a query, and they are of fewer than {deepest} documents for "
+            f"{' and '.join(short)}: measures at that depth would be higher in a deeper run."
+        )
     return tuple(dict.fromkeys(found))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from math import log2
 from pathlib import Path
 from statistics import fmean
+from uuid import UUID
 
 import pytest
 
@@ -168,3 +169,17 @@ def test_an_encoder_at_another_revision_than_the_vectors_is_said(
         f"The queries of v2 were encoded at revision {found.candidate.encoder_revision} of its encoder; its vectors "
         "were registered at older: they may not be of one model."
     ]
+
+
+def test_runs_that_hold_too_few_documents_for_a_measure_are_said(
+    database: Database, connection: Connection, numbers: QuerySet
+) -> None:
+    connection.execute("UPDATE document_chunks SET document_id = %s WHERE id %% 2 = 0", [UUID(int=1)])
+    pair = get_version(connection, "v1"), get_version(connection, "v2")
+    found = evaluate(database, numbers, *pair, Asked(measures=("R@20",)), depth=20)
+    assert (
+        "A run keeps 20 chunks a query, and they are of fewer than 20 documents for 4 of v1 and 4 of v2: measures at "
+        "that depth would be higher in a deeper run."
+    ) in found.warnings
+    shallow = evaluate(database, numbers, *pair, Asked(measures=("P@1",)), depth=20)
+    assert not any("deeper run" in warning for warning in shallow.warnings)
