@@ -67,6 +67,13 @@ def all_shown_bindings(app: RevectorApp) -> set[str]:
     return {key for key, active in app.screen.active_bindings.items() if active.binding.show}
 
 
+def in_footer(moment: Situation) -> list[Action]:
+    return sorted(
+        (action for action in ACTIONS if action.footer and offered(action, moment)),
+        key=lambda action: (action.id in ("help", "quit"), ACTIONS.index(action)),
+    )
+
+
 @pytest.mark.parametrize("tab", [key for key, _ in TABS])
 @pytest.mark.parametrize("read_only", [False, True])
 async def test_bindings_footer_help_and_palette_are_the_table(tab: str, read_only: bool) -> None:
@@ -74,6 +81,9 @@ async def test_bindings_footer_help_and_palette_are_the_table(tab: str, read_onl
     async with app.run_test(size=(200, 50)) as pilot:
         await pilot.press(tab)
         await until(pilot, lambda: app.tab == tab, "the tab")
+        footer = app.query_one(Footer)
+        # A tab that is shown for the first time learns its size, and with it what it offers, a moment later.
+        await until(pilot, lambda: footer.visible_actions == in_footer(app.situation), "the footer is the table")
         moment = app.situation
         offers = [action for action in ACTIONS if offered(action, moment)]
         assert offers, "nothing is offered"
@@ -83,11 +93,7 @@ async def test_bindings_footer_help_and_palette_are_the_table(tab: str, read_onl
         assert bound(app) == table
         for key in all_shown_bindings(app):
             assert key in bound(app), f"{key} is shown and not of the table"
-        footer = app.query_one(Footer)
-        assert footer.visible_actions == sorted(
-            (action for action in offers if action.footer),
-            key=lambda action: (action.id in ("help", "quit"), ACTIONS.index(action)),
-        )
+        assert footer.visible_actions == in_footer(moment)
         assert set(offers) <= set(listed(moment))
         provider = provider_of(app.offers(moment), moment)(app.screen)
         discovered = [hit async for hit in provider.discover()]
