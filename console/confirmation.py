@@ -8,6 +8,14 @@ from console.context import note, plain
 from core.errors import RefusedError
 
 
+def require_yes(refusal: str, remedy: str = "") -> None:
+    """Ask the person at the terminal whether to go on. Raises RefusedError, with these words, for anything but yes."""
+    sys.stderr.write("Go on? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise RefusedError(refusal, remedy)
+
+
 def confirmed_key(key: str, given: str | None, effect: str, *, what: str = "version key") -> str:
     """The key as typed by the person at the terminal, or as given by --confirm; in a script, `key` itself.
 

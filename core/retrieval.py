@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 ROLLBACK_VARIABLE = "RETRIEVAL_ROLLBACK_VERSION"
 MAX_K = 1_000
-_MAX_EF_SEARCH = 1_000
+MAX_EF_SEARCH = 1_000
 
 
 @dataclass(frozen=True)
@@ -192,9 +192,14 @@ def search_vector(
     return hits, rows[0][0] if rows else None
 
 
+def ef_search_for(version: Version, k: int, wanted: int | None = None) -> int:
+    """The ef_search of a top-k search: the wanted one or the version's, and never below k: no more would be found."""
+    return min(MAX_EF_SEARCH, max(int(wanted or {**DEFAULTS, **version.index_settings}["ef_search"]), k))
+
+
 def set_ef_search(connection: Connection, version: Version, k: int) -> int:
     """Set the session's hnsw.ef_search for a top-k search of this version; returns it."""
-    ef_search = min(_MAX_EF_SEARCH, max(int({**DEFAULTS, **version.index_settings}["ef_search"]), k))
+    ef_search = ef_search_for(version, k)
     connection.execute("SELECT set_config('hnsw.ef_search', %s, false)", [str(ef_search)])
     return ef_search
 

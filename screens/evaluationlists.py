@@ -113,18 +113,10 @@ def write_report(found: Evaluation, kind: ReportKind, folder: Path) -> Path:
 
 
 def _report(found: Evaluation, kind: ReportKind) -> str:
-    if kind == "markdown":
-        from core.evaluation.reports.markdown import markdown
+    if kind != "json":
+        from core.evaluation.reports import report
 
-        return markdown(found)
-    if kind == "html":
-        from core.evaluation.reports.html import html
-
-        return html(found)
-    if kind == "junit":
-        from core.evaluation.reports.junit import junit
-
-        return junit(found)
+        return report(found, kind)
     import msgspec
 
     return msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"

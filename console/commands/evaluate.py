@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from console.commands.cutover import MARKS
 from console.commands.options import Json
 from console.commands.search import chosen_versions
+from console.confirmation import require_yes
 from console.context import Context, answer, context_of, counted, note, open_aloud, plain, print_rows
 from console.progress import progress_bar
 
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from core.evaluation.thresholds import ThresholdRow, Thresholds
     from core.registry import Version
     from core.retrieval import EncoderCache
-
-MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The query set.")]
 Candidate = Annotated[str | None, typer.Option("--candidate", metavar="KEY", help="Else the newest other one.")]
@@ -199,32 +199,20 @@ def read_gate_file(path: Path | None) -> GateFile | None:
 def write_reports(found: Evaluation, *, junit: Path | None, markdown: Path | None, html: Path | None) -> None:
     """Write the reports that were asked for. Raises UsageError for a file that cannot be written."""
     from core.errors import UsageError
+    from core.evaluation.reports import Kind, report
 
-    for path, kind in ((junit, "junit"), (markdown, "markdown"), (html, "html")):
+    wanted: dict[Kind, Path | None] = {"junit": junit, "markdown": markdown, "html": html}
+    for kind, path in wanted.items():
         if path is None:
             continue
         try:
-            path.write_text(_report(found, kind), encoding="utf-8")
+            path.write_text(report(found, kind), encoding="utf-8")
         except OSError as error:
             raise UsageError(
                 f"{path} cannot be written: {error.strerror}.",
                 f"The evaluation is kept: revector evaluations show {found.id}",
             ) from None
         note(f"Written to {path}")
-
-
-def _report(found: Evaluation, kind: str) -> str:
-    if kind == "junit":
-        from core.evaluation.reports.junit import junit
-
-        return junit(found)
-    if kind == "markdown":
-        from core.evaluation.reports.markdown import markdown
-
-        return markdown(found)
-    from core.evaluation.reports.html import html
-
-    return html(found)
 
 
 def leave_with(verdict: Verdict | None) -> None:
@@ -376,7 +364,6 @@ def _pilot(
 
 def _ask(plan: Pilot, encoder: Encoder, *, yes: bool) -> None:
     """Say what a pilot costs; at a terminal, ask. In a script the command itself is the consent."""
-    from core.errors import RefusedError
 
     note(plan.says)
     if not plan.to_embed or encoder.price == 0:
@@ -385,10 +372,7 @@ def _ask(plan: Pilot, encoder: Encoder, *, yes: bool) -> None:
     note(f"{counted(plan.to_embed, 'chunk')}, {plan.tokens:,} tokens, go to {encoder.name} {cost}.")
     if yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
-    sys.stderr.write("Go on? [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise RefusedError("Nothing was embedded.")
+    require_yes("Nothing was embedded.")
 
 
 def _show_thresholds(console: Console, found: Thresholds, pair: tuple[Version, Version]) -> None:

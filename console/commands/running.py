@@ -8,9 +8,10 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from console.confirmation import require_yes
 from console.context import Context, note, open_aloud
 from console.progress import progress_bar
-from core.errors import RefusedError, UsageError, unknown_name
+from core.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,10 +40,7 @@ def confirm_cost(own: Context, key: str, *, yes: bool) -> None:
     note(cost)
     if yes or not sys.stdin.isatty():
         return
-    sys.stderr.write("Go on? [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise RefusedError("Nothing was embedded.", f"Look closer: revector backfill plan {key}")
+    require_yes("Nothing was embedded.", f"Look closer: revector backfill plan {key}")
 
 
 def ray_settings(engine: str, address: str | None, cpus: float, gpus: float) -> RaySettings | None:

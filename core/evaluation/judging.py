@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from core.evaluation.queries import QuerySet
     from core.evaluation.runs import Results
 
-"""How deep a run is searched that is made here: as deep as an evaluation's, which can then use it."""
-
 _BATCHES_A_SAVE = 4
 """How many of the model's batches are stored at once: what is labelled again, at most, after a kill."""
 

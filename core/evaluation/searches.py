@@ -16,12 +16,11 @@ from core.database import Connection
 from core.errors import UsageError
 from core.index import DEFAULTS, candidates_query, index_name, inspect, kind_of, operator, use
 from core.registry import Version
-from core.retrieval import MAX_K
+from core.retrieval import MAX_EF_SEARCH, MAX_K, ef_search_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_MAX_EF_SEARCH = 1_000
 
 Search = Callable[["NDArray[np.float32]"], tuple["NDArray[np.int64]", "NDArray[np.float64]"]]
 """Takes a query vector (d,), gives the chunks (n,) nearest to it, best first, and their distances (n,); n ≤ k."""
@@ -105,14 +104,12 @@ def plan_searches(version: Version, *, k: int, exact: bool, ef_search: int | Non
     """
     if not 1 <= k <= MAX_K:
         raise UsageError(f"k is {k}; expected 1 to {MAX_K:,}.")
-    if ef_search is not None and not 1 <= ef_search <= _MAX_EF_SEARCH:
-        raise UsageError(f"ef_search is {ef_search}; pgvector takes 1 to {_MAX_EF_SEARCH:,}.")
+    if ef_search is not None and not 1 <= ef_search <= MAX_EF_SEARCH:
+        raise UsageError(f"ef_search is {ef_search}; pgvector takes 1 to {MAX_EF_SEARCH:,}.")
     if exact:
         if ef_search is not None:
             raise UsageError(
                 "An exact search uses no index, so ef_search would do nothing.", "Give one of the two."
             )
         return Searches(version, k, exact, None)
-    wanted = ef_search or {**DEFAULTS, **version.index_settings}["ef_search"]
-    # The index gives no more rows than ef_search.
-    return Searches(version, k, exact, min(_MAX_EF_SEARCH, max(int(wanted), k)))
+    return Searches(version, k, exact, ef_search_for(version, k, ef_search))

@@ -1,1 +1,25 @@
 """An evaluation as others read it: JUnit XML for CI, Markdown for a pull request, an HTML page for an approver."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from core.evaluation.evaluation import Evaluation
+
+Kind = Literal["junit", "markdown", "html"]
+
+
+def report(found: Evaluation, kind: Kind) -> str:
+    """The evaluation as a report of that kind."""
+    if kind == "junit":
+        from core.evaluation.reports.junit import junit
+
+        return junit(found)
+    if kind == "markdown":
+        from core.evaluation.reports.markdown import markdown
+
+        return markdown(found)
+    from core.evaluation.reports.html import html
+
+    return html(found)
