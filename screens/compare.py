@@ -108,6 +108,7 @@ class ComparePane(PairPane):
         self.look_at_pair()
         if found is not None and (found.primary.version_key, found.candidate.version_key) != (primary, candidate):
             self.comparison = self.judged = found = None
+            self._end_pause()
             self._message = Text("Another pair of versions: press / and Enter to search again.", FAINT)
             self.post_message(self.Changed())
         word = "active" if primary == key_of(self.situation.active) else "primary"

@@ -198,10 +198,15 @@ class PairPane(Pane):
     def on_input_changed(self, event: Input.Changed) -> None:
         """A letter more or less: search when no other one follows at once."""
         event.stop()
-        if self._pause is not None:
-            self._pause.stop()
+        self._end_pause()
         if event.value.strip():
             self._pause = self.set_timer(_PAUSE_S, self._search_typed)
+
+    def _end_pause(self) -> None:
+        """What was typed is searched for by now, or was changed again."""
+        if self._pause is not None:
+            self._pause.stop()
+            self._pause = None
 
     @property
     def _query(self) -> str:
@@ -222,6 +227,7 @@ class PairPane(Pane):
 
     def search(self) -> None:
         """Search both versions for the query in the box."""
+        self._end_pause()
         query = self._query
         if query.strip() and self._ask((query,)):
             box = self.query_one(QueryBox)

@@ -182,6 +182,19 @@ async def test_the_candidate_is_changed_by_keys(own_library: Database) -> None:
         await until_shown(pilot, "active demo-64 │ candidate other-64", "Another pair of versions")
 
 
+async def test_what_enter_has_searched_for_is_not_searched_for_once_more(
+    library: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As would happen after the pair of versions was changed, by a query that nobody sent."""
+    monkeypatch.setattr("screens.pair._PAUSE_S", 600.0)
+    app = console(library)
+    async with app.run_test(size=LARGE) as pilot:
+        pane = await search(pilot)
+        assert pane._pause is None
+        app.query_one(QueryBox).value = "another query"
+        await until(pilot, lambda: pane._pause is not None, "the pause after a letter")
+
+
 async def test_copying_goes_to_the_terminals_clipboard(library: Database) -> None:
     app = console(library)
     async with app.run_test(size=SMALL) as pilot:
