@@ -47,7 +47,7 @@ $(TEST_STAMP): $(STAMP)
 	@command -v tmux >/dev/null \
 	    || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends tmux; } \
 	    || { echo "make test needs tmux: install it with your system's package manager" >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[sentence-transformers,parquet]' --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[sentence-transformers,parquet,serve]' --group dev
 	@touch $@
 
 clean:

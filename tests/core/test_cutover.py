@@ -127,7 +127,7 @@ def test_a_guard_is_checked_again_inside_the_flip(
         calls.append(add_chunks(found, ["written between check and flip"]))
         return result
 
-    monkeypatch.setattr(cutover, "check", check_then_somebody_writes)
+    monkeypatch.setattr("core.cutover.flip.check", check_then_somebody_writes)
     with pytest.raises(RefusedError, match="complete"):
         cutover.run(connection, "v2", confirm="v2")
     assert len(calls) == 1

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
+
+from core.migrations.scripts import run_script_of
 
 revision = "0001"
 down_revision = None
@@ -265,8 +265,4 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("backfill_workers_pkey")),
     )
     op.create_index(op.f("backfill_workers_job_id_idx"), "backfill_workers", ["job_id"], unique=False)
-    script = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
-    # Straight to psycopg: the script has several statements, and percent signs that are no placeholders.
-    connection = op.get_bind().connection.driver_connection
-    assert connection is not None  # noqa: S101  (a checked-out connection has one)
-    connection.execute(script)
+    run_script_of(__file__)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
+
+from core.migrations.scripts import run_script_of
 
 revision = "0002"
 down_revision = "0001"
@@ -145,7 +145,4 @@ def upgrade() -> None:
     op.create_index(
         op.f("document_chunks_content_sha256_idx"), "document_chunks", ["content_sha256"], postgresql_using="hash"
     )
-    script = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
-    connection = op.get_bind().connection.driver_connection
-    assert connection is not None  # noqa: S101  (a checked-out connection has one)
-    connection.execute(script)
+    run_script_of(__file__)

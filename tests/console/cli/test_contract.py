@@ -164,7 +164,7 @@ def test_no_console_without_a_terminal(library: Revector) -> None:
 
 def test_a_check_that_cannot_tell_is_3(library: Revector, monkeypatch: pytest.MonkeyPatch) -> None:
     unsure = cutover.Guard("unsure", "inconclusive", "too few queries", "ask more")
-    monkeypatch.setattr(cutover, "GUARDS", (*cutover.GUARDS, lambda _connection, _version: unsure))
+    monkeypatch.setattr("core.cutover.guards.GUARDS", (*cutover.GUARDS, lambda _connection, _version: unsure))
     result = library.call("cutover", "check", "v2", status=3)
     assert "?  unsure" in result.out
     assert "v2 is not ready." in result.out

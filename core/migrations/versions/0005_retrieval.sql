@@ -1,0 +1,1 @@
+-- The rules that hold whoever writes: revector, psql or an application.

@@ -1,0 +1,186 @@
+"""Models of backfills and of vectors loaded from files."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.models.base import NOW, Base
+
+
+class BackfillJob(Base):
+    """The backfill of one version. A job is these rows and not a process: any process can go on with it."""
+
+    __tablename__ = "backfill_jobs"
+    __table_args__ = (
+        CheckConstraint(
+            "state IN ('running', 'pausing', 'paused', 'interrupted', 'proving', 'done', 'failed', 'cancelled')",
+            name="state",
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    embedding_version_id: Mapped[int] = mapped_column(
+        ForeignKey("embedding_versions.id", ondelete="CASCADE"), unique=True
+    )
+    state: Mapped[str]
+    settings: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    total: Mapped[int]
+    outbox_done: Mapped[int] = mapped_column(server_default=text("0"))
+    spent_usd: Mapped[float] = mapped_column(server_default=text("0"))
+    throttle: Mapped[str | None]
+    throttle_since: Mapped[datetime.datetime | None]
+    error: Mapped[str | None]
+    started_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    finished_at: Mapped[datetime.datetime | None]
+    # Of the present run, which began when the job last became running: what its share of failures is taken of.
+    run_started_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    run_done: Mapped[int] = mapped_column(server_default=text("0"))
+    # When the limits were last looked at, and what was found: one worker at a time does that for all of them.
+    checked_at: Mapped[datetime.datetime] = mapped_column(server_default=text("'-infinity'::timestamptz"))
+    measured: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    proving_worker: Mapped[int | None]
+
+
+class BackfillTransition(Base):
+    """A change of a job's state: filled by a trigger, so that none is left out."""
+
+    __tablename__ = "backfill_transitions"
+    __table_args__ = (Index(None, "job_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("backfill_jobs.id", ondelete="CASCADE"))
+    at: Mapped[datetime.datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    from_state: Mapped[str | None]
+    to_state: Mapped[str]
+    reason: Mapped[str | None]
+    client: Mapped[str] = mapped_column(
+        server_default=text("COALESCE(current_setting('revector.client'::text, true), ''::text)")
+    )
+
+
+class BackfillProof(Base):
+    """The result of one proof: how many chunks the version lacked, of how many, and how long it took."""
+
+    __tablename__ = "backfill_proofs"
+    __table_args__ = (Index(None, "embedding_version_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    embedding_version_id: Mapped[int] = mapped_column(ForeignKey("embedding_versions.id", ondelete="CASCADE"))
+    at: Mapped[datetime.datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    missing: Mapped[int]
+    embedded: Mapped[int]
+    dead_letters: Mapped[int]
+    seconds: Mapped[float]
+
+
+class VectorLoad(Base):
+    """A file of vectors made elsewhere, and how far it has been loaded: rows before `cursor` are dealt with."""
+
+    __tablename__ = "vector_loads"
+    __table_args__ = (
+        UniqueConstraint("embedding_version_id", "fingerprint"),
+        CheckConstraint("state IN ('running', 'done')", name="state"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    embedding_version_id: Mapped[int] = mapped_column(ForeignKey("embedding_versions.id", ondelete="CASCADE"))
+    source: Mapped[str]
+    # Of the file's content, so that a load is gone on with for the same file only.
+    fingerprint: Mapped[str]
+    state: Mapped[str] = mapped_column(server_default="running")
+    total: Mapped[int]
+    cursor: Mapped[int] = mapped_column(server_default=text("0"))
+    stored: Mapped[int] = mapped_column(server_default=text("0"))
+    present: Mapped[int] = mapped_column(server_default=text("0"))
+    unknown: Mapped[int] = mapped_column(server_default=text("0"))
+    started_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    updated_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    finished_at: Mapped[datetime.datetime | None]
+
+
+class BackfillRange(Base):
+    """A range of chunk ids. The worker that holds the lease moves the cursor; the token fences it."""
+
+    __tablename__ = "backfill_ranges"
+    __table_args__ = (
+        CheckConstraint("state IN ('waiting', 'leased', 'done')", name="state"),
+        Index(None, "job_id", "state"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("backfill_jobs.id", ondelete="CASCADE"))
+    first_chunk_id: Mapped[int]
+    last_chunk_id: Mapped[int]
+    cursor: Mapped[int]
+    state: Mapped[str] = mapped_column(server_default="waiting")
+    done: Mapped[int] = mapped_column(server_default=text("0"))
+    lease_token: Mapped[int] = mapped_column(server_default=text("0"))
+    lease_worker: Mapped[int | None]
+    lease_until: Mapped[datetime.datetime | None]
+
+
+class BackfillWorker(Base):
+    """A process at work on a job. Its session holds an advisory lock on its id for as long as it lives."""
+
+    __tablename__ = "backfill_workers"
+    __table_args__ = (Index(None, "job_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("backfill_jobs.id", ondelete="CASCADE"))
+    client: Mapped[str]
+    started_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    seen_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    ended_at: Mapped[datetime.datetime | None]
+    engine: Mapped[str] = mapped_column(server_default="local")
+    pid: Mapped[int | None] = mapped_column(Integer)
+    # Process ids of its sessions on the server: those of a frozen worker are ended by the others.
+    sessions: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default=text("'{}'::integer[]"))
+    done: Mapped[int] = mapped_column(server_default=text("0"))
+    batch_size: Mapped[int | None] = mapped_column(Integer)
+    # What its encoder's provider makes it wait for.
+    throttle: Mapped[str | None]
+    throttle_since: Mapped[datetime.datetime | None]
+    # Money that its batches in hand will have cost: no worker starts what the spend cap has no room for.
+    reserved_usd: Mapped[float] = mapped_column(server_default=text("0"))
+    error: Mapped[str | None]
+
+
+class BackfillSample(Base):
+    """Chunks done by a worker in about a second: what rates and their chart are made of."""
+
+    __tablename__ = "backfill_samples"
+    __table_args__ = (Index(None, "job_id", "at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("backfill_jobs.id", ondelete="CASCADE"))
+    at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    done: Mapped[int]
+    seconds: Mapped[float]
+
+
+class DeadLetter(Base):
+    """A chunk that could not be embedded, with its error. A waived one no longer stands in a cutover's way."""
+
+    __tablename__ = "dead_letters"
+    __table_args__ = (PrimaryKeyConstraint("embedding_version_id", "chunk_id"),)
+
+    embedding_version_id: Mapped[int] = mapped_column(ForeignKey("embedding_versions.id", ondelete="CASCADE"))
+    chunk_id: Mapped[int] = mapped_column(ForeignKey("document_chunks.id", ondelete="CASCADE"), index=True)
+    error: Mapped[str]
+    attempts: Mapped[int] = mapped_column(server_default=text("1"))
+    failed_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    waived_by: Mapped[str | None]
+    waived_reason: Mapped[str | None]

@@ -1,0 +1,33 @@
+"""What every model is made with: types, names of constraints, the time of now."""
+
+from __future__ import annotations
+
+import datetime
+
+from sqlalchemy import (
+    BigInteger,
+    LargeBinary,
+    MetaData,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.orm import DeclarativeBase
+
+Timestamp = TIMESTAMP(timezone=True)
+NOW = text("now()")
+
+
+class Base(DeclarativeBase):
+    """The fixed tables. They carry no schema name: the search path says which collection is meant."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+            "uq": "%(table_name)s_%(column_0_N_name)s_key",
+            "ck": "%(table_name)s_%(constraint_name)s_check",
+            "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+            "pk": "%(table_name)s_pkey",
+        }
+    )
+    type_annotation_map = {str: Text, int: BigInteger, datetime.datetime: Timestamp, bytes: LargeBinary}  # noqa: RUF012

@@ -1,0 +1,131 @@
+"""Models of the source pattern: chunks, embedding versions, and what keeps the two in step."""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from typing import Any
+
+from sqlalchemy import (
+    CheckConstraint,
+    Computed,
+    ForeignKey,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR, ExcludeConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.models.base import NOW, Base
+
+
+class DocumentChunk(Base):
+    """A piece of a document. Never changes: edited text is a new chunk, and its predecessor is deleted."""
+
+    __tablename__ = "document_chunks"
+    __table_args__ = (
+        Index(None, "document_id"),
+        Index(None, "content_sha256", postgresql_using="hash"),
+        Index(None, "content_tsv", postgresql_using="gin"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    semantic_key: Mapped[str] = mapped_column(unique=True)
+    document_id: Mapped[uuid.UUID] = mapped_column(Uuid)
+    chunk_no: Mapped[int] = mapped_column(Integer)
+    content: Mapped[str]
+    content_sha256: Mapped[bytes]
+    created_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    source_id: Mapped[str] = mapped_column(server_default="")
+    # "metadata" is taken by SQLAlchemy's declarative base
+    extra: Mapped[dict[str, Any]] = mapped_column("metadata", JSONB, server_default=text("'{}'::jsonb"))
+    content_tsv: Mapped[str] = mapped_column(
+        TSVECTOR, Computed("to_tsvector('english'::regconfig, content)", persisted=True), nullable=True
+    )
+
+
+class RepeatedText(Base):
+    """A text that stood in several chunks at once: filled by a trigger on document_chunks, never emptied.
+
+    Only for these does a backfill look for a chunk whose vector it can take.
+    """
+
+    __tablename__ = "repeated_texts"
+    __table_args__ = (Index(None, "content_sha256", postgresql_using="hash"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    content_sha256: Mapped[bytes]
+
+
+class EmbeddingVersion(Base):
+    """An encoder at one revision, and the vectors it made. At most one is active: it answers users."""
+
+    __tablename__ = "embedding_versions"
+    __table_args__ = (
+        CheckConstraint("dimensions BETWEEN 1 AND 16000", name="dimensions"),
+        CheckConstraint("distance_metric IN ('cosine', 'l2', 'ip')", name="distance_metric"),
+        CheckConstraint("storage IN ('vector', 'halfvec')", name="storage"),
+        CheckConstraint(
+            "state IN ('registered', 'backfilling', 'loaded', 'ready', 'active', 'previous', 'retired')",
+            name="state",
+        ),
+        # Deferrable on purpose: a plain partial unique index is checked row by row, so that the flip
+        # UPDATE … SET active = CASE … END fails whenever the new row comes before the old one.
+        ExcludeConstraint(
+            ("active", "="),
+            name="embedding_versions_one_active",
+            using="btree",
+            where=text("active"),
+            deferrable=True,
+            initially="IMMEDIATE",
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version_key: Mapped[str] = mapped_column(unique=True)
+    encoder_name: Mapped[str]
+    encoder_revision: Mapped[str]
+    dimensions: Mapped[int] = mapped_column(Integer)
+    distance_metric: Mapped[str]
+    active: Mapped[bool] = mapped_column(server_default=text("false"))
+    created_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    state: Mapped[str] = mapped_column(server_default="registered")
+    encoder_spec: Mapped[str] = mapped_column(server_default="")
+    storage: Mapped[str] = mapped_column(server_default="vector")
+    index_settings: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    created_by: Mapped[str] = mapped_column(server_default=text("SESSION_USER"))
+    notes: Mapped[str] = mapped_column(server_default="")
+    completed_at: Mapped[datetime.datetime | None]
+    proven_at: Mapped[datetime.datetime | None]
+    activated_at: Mapped[datetime.datetime | None]
+    deactivated_at: Mapped[datetime.datetime | None]
+
+
+class ChunkOutbox(Base):
+    """Chunks that a live version still lacks: filled by a trigger on document_chunks, drained by a backfill."""
+
+    __tablename__ = "chunk_outbox"
+    __table_args__ = (PrimaryKeyConstraint("embedding_version_id", "chunk_id"),)
+
+    embedding_version_id: Mapped[int] = mapped_column(ForeignKey("embedding_versions.id", ondelete="CASCADE"))
+    chunk_id: Mapped[int]
+    queued_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    leased_until: Mapped[datetime.datetime | None]
+    lease_worker: Mapped[int | None]
+
+
+class RowCount(Base):
+    """Row counts as a sum of deltas, so that nobody counts a large table and no writer waits for another.
+
+    Scope 0 is document_chunks, a positive one the embedding version of that id, and a negative one its outbox.
+    """
+
+    __tablename__ = "row_counts"
+    __table_args__ = (Index(None, "scope"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    scope: Mapped[int]
+    delta: Mapped[int]

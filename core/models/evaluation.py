@@ -1,0 +1,157 @@
+"""Models of query sets, judgements and evaluations."""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, REAL
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.models.base import NOW, Base
+
+
+class QuerySet(Base):
+    """Queries by which versions are judged. `revision` is a digest of them: runs of one revision can be compared."""
+
+    __tablename__ = "query_sets"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    revision: Mapped[str] = mapped_column(server_default="")
+    created_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    created_by: Mapped[str] = mapped_column(server_default=text("SESSION_USER"))
+    updated_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+
+
+class Query(Base):
+    """A query of a set, by the id that its author gave it. `segment` groups queries that are judged as one."""
+
+    __tablename__ = "queries"
+    __table_args__ = (UniqueConstraint("query_set_id", "query_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    query_set_id: Mapped[int] = mapped_column(ForeignKey("query_sets.id", ondelete="CASCADE"))
+    query_id: Mapped[str]
+    text: Mapped[str]
+    segment: Mapped[str]
+
+
+class Judge(Base):
+    """Who says what is relevant: a person by name, or a cross-encoder by its spec and revision."""
+
+    __tablename__ = "judges"
+    __table_args__ = (CheckConstraint("kind IN ('person', 'model')", name="kind"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    kind: Mapped[str]
+    spec: Mapped[str] = mapped_column(server_default="")
+    revision: Mapped[str] = mapped_column(server_default="")
+    created_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    created_by: Mapped[str] = mapped_column(server_default=text("SESSION_USER"))
+
+
+class Judgement(Base):
+    """A grade (0 is not relevant) by one judge for a document (its source id) or a chunk (its semantic key).
+
+    Never for a row id: those change with every import. The target need not be in the collection.
+    """
+
+    __tablename__ = "judgements"
+    __table_args__ = (
+        PrimaryKeyConstraint("query", "judge_id", "target_kind", "target"),
+        CheckConstraint("target_kind IN ('document', 'chunk')", name="target_kind"),
+    )
+
+    query: Mapped[int] = mapped_column(ForeignKey("queries.id", ondelete="CASCADE"))
+    judge_id: Mapped[int] = mapped_column(ForeignKey("judges.id", ondelete="CASCADE"), index=True)
+    target_kind: Mapped[str]
+    target: Mapped[str]
+    grade: Mapped[int] = mapped_column(Integer)
+    # What a model answered, before it was made a grade.
+    score: Mapped[float | None]
+    judged_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+
+
+class EvaluationRun(Base):
+    """The top-k of one version for every query of a set, with all that is needed to repeat it."""
+
+    __tablename__ = "evaluation_runs"
+    __table_args__ = (
+        CheckConstraint("state IN ('running', 'done')", name="state"),
+        Index(None, "query_set_id"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    query_set_id: Mapped[int] = mapped_column(ForeignKey("query_sets.id", ondelete="CASCADE"))
+    query_set_revision: Mapped[str]
+    # The key outlives the version.
+    embedding_version_id: Mapped[int | None] = mapped_column(
+        ForeignKey("embedding_versions.id", ondelete="SET NULL"), index=True
+    )
+    version_key: Mapped[str]
+    encoder: Mapped[str]
+    encoder_revision: Mapped[str]
+    k: Mapped[int] = mapped_column(Integer)
+    exact: Mapped[bool]
+    ef_search: Mapped[int | None] = mapped_column(Integer)
+    index_settings: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    # Of a pilot: how its chunks were drawn. Otherwise the whole collection was searched.
+    sample: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    chunks: Mapped[int]
+    queries: Mapped[int]
+    state: Mapped[str] = mapped_column(server_default="running")
+    started_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    finished_at: Mapped[datetime.datetime | None]
+    seconds: Mapped[float] = mapped_column(server_default=text("0"))
+    created_by: Mapped[str] = mapped_column(server_default=text("SESSION_USER"))
+
+
+class EvaluationResult(Base):
+    """The top-k for one query of a run: chunks, their documents and distances, best first."""
+
+    __tablename__ = "evaluation_results"
+    __table_args__ = (PrimaryKeyConstraint("run_id", "query_id"),)
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("evaluation_runs.id", ondelete="CASCADE"))
+    query_id: Mapped[str]
+    chunk_ids: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
+    document_ids: Mapped[list[uuid.UUID]] = mapped_column(ARRAY(Uuid))
+    distances: Mapped[list[float]] = mapped_column(ARRAY(REAL))
+    encode_ms: Mapped[float] = mapped_column(REAL)
+    search_ms: Mapped[float] = mapped_column(REAL)
+
+
+class Evaluation(Base):
+    """Two runs compared: measures, gates and the verdict, as they were shown to whoever signed."""
+
+    __tablename__ = "evaluations"
+    __table_args__ = (
+        CheckConstraint("verdict IN ('pass', 'fail', 'inconclusive')", name="verdict"),
+        Index(None, "query_set_id"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    query_set_id: Mapped[int] = mapped_column(ForeignKey("query_sets.id", ondelete="CASCADE"))
+    primary_run_id: Mapped[int] = mapped_column(ForeignKey("evaluation_runs.id", ondelete="CASCADE"), index=True)
+    candidate_run_id: Mapped[int] = mapped_column(ForeignKey("evaluation_runs.id", ondelete="CASCADE"), index=True)
+    primary_version: Mapped[str]
+    candidate_version: Mapped[str]
+    # None without gates: nothing was asked, so that nothing is answered.
+    verdict: Mapped[str | None]
+    report: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    created_at: Mapped[datetime.datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    created_by: Mapped[str] = mapped_column(server_default=text("SESSION_USER"))

@@ -1,0 +1,35 @@
+"""The model of the audit log."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from sqlalchemy import (
+    CheckConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.models.base import Base
+
+
+class AuditLog(Base):
+    """Who did what, when, from where and why, and what came of it. Append only: a trigger sees to it."""
+
+    __tablename__ = "audit_log"
+    __table_args__ = (CheckConstraint("outcome IN ('done', 'refused', 'failed')", name="outcome"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime.datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    actor: Mapped[str] = mapped_column(server_default=text("SESSION_USER"))
+    client: Mapped[str] = mapped_column(
+        server_default=text("COALESCE(current_setting('revector.client'::text, true), ''::text)")
+    )
+    application: Mapped[str] = mapped_column(server_default=text("current_setting('application_name'::text)"))
+    action: Mapped[str]
+    version_key: Mapped[str | None]
+    outcome: Mapped[str]
+    reason: Mapped[str] = mapped_column(server_default="")
+    detail: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))

@@ -1,0 +1,32 @@
+"""Models of searches: what is counted of them."""
+
+from __future__ import annotations
+
+import datetime
+
+from sqlalchemy import ForeignKey, Index, Integer, PrimaryKeyConstraint
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.models.base import Base
+
+
+class SearchCount(Base):
+    """The searches of one process by one version in one minute: how many, how many found nothing, how long they took.
+
+    `latencies` is a histogram of whole searches, encoding included; its bounds are the program's and never change.
+    """
+
+    __tablename__ = "search_counts"
+    __table_args__ = (
+        PrimaryKeyConstraint("embedding_version_id", "minute", "process"),
+        Index(None, "minute"),
+    )
+
+    embedding_version_id: Mapped[int] = mapped_column(ForeignKey("embedding_versions.id", ondelete="CASCADE"))
+    minute: Mapped[datetime.datetime]
+    process: Mapped[str]
+    searches: Mapped[int]
+    empty: Mapped[int]
+    errors: Mapped[int]
+    latencies: Mapped[list[int]] = mapped_column(ARRAY(Integer))

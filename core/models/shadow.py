@@ -1,0 +1,88 @@
+"""Models of shadow traffic: a sample of users' queries, searched by a candidate too."""
+
+from __future__ import annotations
+
+import datetime
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, LargeBinary, PrimaryKeyConstraint, Text, text
+from sqlalchemy.dialects.postgresql import ARRAY, REAL
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.models.base import NOW, Base
+
+
+class Shadow(Base):
+    """A shadow of users' traffic: to which candidate, how much of it, and what is kept. At most one runs."""
+
+    __tablename__ = "shadows"
+    __table_args__ = (
+        CheckConstraint("sample > 0 AND sample <= 1", name="sample"),
+        CheckConstraint("query_text IN ('stored', 'hashed', 'omitted')", name="query_text"),
+        CheckConstraint("retention_days > 0", name="retention_days"),
+        Index(
+            "shadows_one_runs",
+            text("(stopped_at IS NULL)"),
+            unique=True,
+            postgresql_where=text("stopped_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    embedding_version_id: Mapped[int] = mapped_column(
+        ForeignKey("embedding_versions.id", ondelete="CASCADE"), index=True
+    )
+    sample: Mapped[float]
+    query_text: Mapped[str] = mapped_column(server_default="hashed")
+    retention_days: Mapped[float] = mapped_column(server_default=text("14"))
+    started_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    started_by: Mapped[str] = mapped_column(server_default=text("SESSION_USER"))
+    reason: Mapped[str] = mapped_column(server_default="")
+    stopped_at: Mapped[datetime.datetime | None]
+
+
+class ShadowQuery(Base):
+    """One mirrored query: both top-k as semantic keys, how alike they are, and how long both searches took.
+
+    `query` and `query_sha256` are there as the shadow's `query_text` says. `error` is what the candidate failed with.
+    """
+
+    __tablename__ = "shadow_queries"
+    __table_args__ = (Index(None, "shadow_id", "at"), Index(None, "at"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    shadow_id: Mapped[int] = mapped_column(ForeignKey("shadows.id", ondelete="CASCADE"))
+    at: Mapped[datetime.datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    # The version that answered the user. Its key outlives it.
+    primary_version: Mapped[str]
+    query: Mapped[str | None]
+    query_sha256: Mapped[bytes | None] = mapped_column(LargeBinary)
+    segment: Mapped[str] = mapped_column(server_default="")
+    k: Mapped[int] = mapped_column(Integer)
+    primary_keys: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    candidate_keys: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    overlap: Mapped[float | None] = mapped_column(REAL)
+    jaccard: Mapped[float | None] = mapped_column(REAL)
+    rbo: Mapped[float | None] = mapped_column(REAL)
+    kendall_tau: Mapped[float | None] = mapped_column(REAL)
+    primary_ms: Mapped[float] = mapped_column(REAL)
+    candidate_ms: Mapped[float | None] = mapped_column(REAL)
+    error: Mapped[str] = mapped_column(server_default="")
+
+
+class ShadowCount(Base):
+    """What one process made of the queries it saw: how many were drawn, searched, dropped by a full queue, failed."""
+
+    __tablename__ = "shadow_counts"
+    __table_args__ = (PrimaryKeyConstraint("shadow_id", "process"),)
+
+    shadow_id: Mapped[int] = mapped_column(ForeignKey("shadows.id", ondelete="CASCADE"))
+    process: Mapped[str]
+    seen: Mapped[int] = mapped_column(server_default=text("0"))
+    drawn: Mapped[int] = mapped_column(server_default=text("0"))
+    done: Mapped[int] = mapped_column(server_default=text("0"))
+    dropped: Mapped[int] = mapped_column(server_default=text("0"))
+    failed: Mapped[int] = mapped_column(server_default=text("0"))
+    # Since when the circuit breaker keeps the candidate from being asked, and why.
+    open_since: Mapped[datetime.datetime | None]
+    error: Mapped[str] = mapped_column(server_default="")
+    updated_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
