@@ -145,15 +145,15 @@ class CutoverPane(Pane):
 
         def run(tell: Tell) -> Check:
             from core import cutover
-            from core.registry import get_version
 
             found: list[Guard] = []
+
+            def on_guard(guard: Guard) -> None:
+                found.append(guard)
+                tell(lambda guards=tuple(found): self._fill_in(guards))  # type: ignore[misc]
+
             with self.services.connections.reading() as connection:
-                now = get_version(connection, version.version_key)
-                for guard in cutover.GUARDS:
-                    found.append(guard(connection, now))
-                    tell(lambda guards=tuple(found): self._fill_in(guards))  # type: ignore[misc]
-            return cutover.Check(version.version_key, tuple(found))
+                return cutover.check(connection, version.version_key, on_guard=on_guard)
 
         in_background(self, "guards", run, self.show_check, self._check_failed)
 

@@ -16,11 +16,13 @@ import psycopg
 from psycopg import sql
 
 from core import audit
-from core.cutover.guard import Check
-from core.cutover.guards import CHANGING_GUARDS, check
+from core.cutover.guard import Check, Subject
+from core.cutover.guards import check, check_in_flip
+from core.cutover.policy import read_policy
 from core.database import Connection, fetch_one
 from core.errors import RefusedError
 from core.registry import Version, active_version, get_version
+from core.retrieval import EncoderCache
 
 _FLIP_LOCK = sql.SQL("SELECT pg_advisory_xact_lock(hashtext('flip ' || current_schema()), 0)")
 
@@ -52,7 +54,7 @@ def run(connection: Connection, key: str, *, confirm: str, reason: str = "") -> 
     if not result.ready:
         raise _refused(connection, "cutover", result)
     with _flip_transaction(connection):
-        again = Check(key, tuple(guard(connection, version) for guard in CHANGING_GUARDS))
+        again = check_in_flip(Subject(connection, version, read_policy(connection), EncoderCache()), {})
         if not again.ready:
             raise _GuardFailedError(again)
         detail = {"guards": {guard.name: guard.detail for guard in result.guards}}
@@ -161,7 +163,7 @@ def _require_typed(connection: Connection, action: str, version: Version, confir
 
 
 def _refused(connection: Connection, action: str, result: Check) -> RefusedError:
-    failed = [guard for guard in result.guards if guard.verdict != "pass"]
+    failed = [guard for guard in result.guards if not guard.clear]
     audit.record(
         connection,
         action,

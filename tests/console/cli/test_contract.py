@@ -82,7 +82,7 @@ def test_what_is_in_the_documents(library: Revector) -> None:
         assert (hit["primary_rank"], hit["candidate_rank"]) == (ranks.get(hit["chunk_id"]), hit["rank"])
 
     guards = document("cutover", "check", "v2")["guards"]
-    assert all(guard.keys() == {"name", "verdict", "detail", "remedy"} for guard in guards)
+    assert all(guard.keys() == {"name", "verdict", "detail", "remedy", "waived"} for guard in guards)
     assert {guard["verdict"] for guard in guards} == {"pass"}
     assert document("log", "-n", "1", "--version", "v1")["entries"][0]["action"] == "cutover"
     assert document("log", "-n", "2")["entries"][0]["at"] > document("log", "-n", "2")["entries"][1]["at"]
@@ -164,7 +164,8 @@ def test_no_console_without_a_terminal(library: Revector) -> None:
 
 def test_a_check_that_cannot_tell_is_3(library: Revector, monkeypatch: pytest.MonkeyPatch) -> None:
     unsure = cutover.Guard("unsure", "inconclusive", "too few queries", "ask more")
-    monkeypatch.setattr("core.cutover.guards.GUARDS", (*cutover.GUARDS, lambda _connection, _version: unsure))
+    rule = cutover.GuardRule("unsure", "whether it is sure", lambda _subject: unsure)
+    monkeypatch.setattr("core.cutover.guards.GUARDS", (*cutover.GUARDS, rule))
     result = library.call("cutover", "check", "v2", status=3)
     assert "?  unsure" in result.out
     assert "v2 is not ready." in result.out

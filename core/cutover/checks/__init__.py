@@ -1,0 +1,1 @@
+"""The guards' own looks at the database and the encoder, a module for each family."""

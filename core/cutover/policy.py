@@ -1,0 +1,163 @@
+"""What a cutover requires: approvals, the thresholds of guards, and the watch after it.
+
+One row for a collection, so that every operator is held to the same; each change is in the log, with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Annotated, Any, Literal, get_type_hints
+
+import msgspec
+from psycopg.types.json import Jsonb
+
+from core import audit
+from core.database import Connection, fetch_one
+from core.errors import UsageError, unknown_name
+
+_Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+_Seconds = Annotated[float, msgspec.Meta(gt=0, le=600)]
+_Hours = Annotated[float, msgspec.Meta(gt=0, le=8_760)]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The settings of cutovers. Shares are from 0 to 1; None means: no such limit."""
+
+    approvals: Annotated[int, msgspec.Meta(ge=0, le=20)] = 0
+    request_hours: _Hours = 72.0
+    lock_timeout_s: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 5.0
+
+    recall_queries: Annotated[int, msgspec.Meta(ge=5, le=1_000)] = 20
+    min_recall: _Share = 0.9
+    recall_timeout_s: _Seconds = 10.0
+    evaluation: Literal["if-made", "required", "off"] = "if-made"
+    evaluation_new_share: _Share = 0.1
+    shadow_queries: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    shadow_error_share: _Share = 0.01
+    encoder_chunks: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
+    encoder_cosine: _Share = 0.999
+    warm_share: _Share = 0.8
+    replica_lag_s: _Seconds = 10.0
+
+    watch_hours: Annotated[float, msgspec.Meta(ge=0, le=8_760)] = 24.0
+    auto_rollback: bool = False
+    max_empty_rate_rise: _Share | None = None
+    max_latency_ratio: Annotated[float, msgspec.Meta(ge=1, le=1_000)] | None = None
+    min_overlap: _Share | None = None
+
+
+HELP: Mapping[str, str] = {
+    "approvals": "How many others have to approve a cutover; 0 asks for none.",
+    "request_hours": "Hours after which a request that was not carried out expires.",
+    "lock_timeout_s": "Seconds that a flip waits for another one, or for a lock, before it gives up.",
+    "recall_queries": "Searches by which the index is compared with the exact search.",
+    "min_recall": "Share of the exact search's top 10 that the index has to find.",
+    "recall_timeout_s": "Seconds that comparing the index with the exact search may take.",
+    "evaluation": "An evaluation against the active version: `required`, `if-made` (one that was made counts), `off`.",
+    "evaluation_new_share": "Share of the chunks that may be newer than the evaluation.",
+    "shadow_queries": "Users' queries that the version has to have answered in the shadow; 0 requires none.",
+    "shadow_error_share": "Share of the shadow's queries that may have failed.",
+    "encoder_chunks": "Stored chunks that are encoded again, to see whether the encoder is still the same.",
+    "encoder_cosine": "Cosine that each of them has to reach with its stored vector.",
+    "warm_share": "Share of a search's pages that have to be in the server's buffers.",
+    "replica_lag_s": "Seconds that a standby may be behind.",
+    "watch_hours": "Hours after a cutover for which the version before is kept up to date and watched.",
+    "auto_rollback": "Whether the watch rolls back by itself when one of the limits below is broken.",
+    "max_empty_rate_rise": "Limit of the watch: how much the share of searches without a result may rise.",
+    "max_latency_ratio": "Limit of the watch: p95 of searches since the cutover, as a multiple of that before.",
+    "min_overlap": "Limit of the watch: mean overlap of the two versions' results since the cutover.",
+}
+"""One line a setting: command line, README and console take their words from here."""
+
+
+def read_policy(connection: Connection) -> Policy:
+    """The policy in force; what another release wrote and this one does not know is left out.
+
+    Raises UsageError when somebody stored by hand what is out of its range.
+    """
+    row = connection.execute("SELECT settings FROM cutover_policy").fetchone()
+    return _of_stored(row[0]) if row else Policy()
+
+
+def change_policy(connection: Connection, changes: Mapping[str, object], reason: str = "") -> Policy:
+    """Change some settings for everybody, in one transaction with the log's entry; returns what is in force then.
+
+    Values may be texts: `default` goes back to the default, `none` lifts a limit that may be absent. Raises
+    UsageError for a setting that does not exist and for a value out of its range.
+    """
+    with connection.transaction():
+        connection.execute("INSERT INTO cutover_policy DEFAULT VALUES ON CONFLICT (id) DO NOTHING")
+        (settings,) = fetch_one(connection, "SELECT settings FROM cutover_policy FOR UPDATE")
+        before = _of_stored(settings)
+        after = changed(before, changes)
+        differing = {
+            name: {"from": was, "to": asdict(after)[name]}
+            for name, was in asdict(before).items()
+            if was != asdict(after)[name]
+        }
+        if differing:
+            connection.execute(
+                "UPDATE cutover_policy SET settings = %s, updated_at = now(), updated_by = session_user",
+                [Jsonb(_stored(after))],
+            )
+            audit.record(connection, "cutover policy", None, reason=reason, detail={"changes": differing})
+    return after
+
+
+def changed(policy: Policy, changes: Mapping[str, object]) -> Policy:
+    """The policy with some settings changed; raises UsageError as `change_policy` does."""
+    given = {name: value for name, value in changes.items() if not _is(value, "default")}
+    values = {name: getattr(Policy(), name) for name in changes if name in HELP} | checked(given)
+    for name in changes:
+        _check_name(name)
+    return replace(policy, **values)
+
+
+def checked(values: Mapping[str, object]) -> dict[str, Any]:
+    """Settings of plain values or texts. Raises UsageError naming the one that is unknown or out of its range."""
+    kinds = get_type_hints(Policy, include_extras=True)
+    found = {}
+    for name, value in values.items():
+        _check_name(name)
+        try:
+            found[name] = msgspec.convert(None if _is(value, "none") else value, kinds[name], strict=False)
+        except msgspec.ValidationError as error:
+            raise UsageError(
+                f"The setting {name} cannot be {value!r}: {str(error).replace('`', '')}.", HELP[name]
+            ) from None
+    return found
+
+
+def shown(policy: Policy, name: str) -> str:
+    """A setting's value in words, as `change_policy` would read it."""
+    match getattr(policy, name):
+        case None:
+            return "none"
+        case bool() as value:
+            return str(value).lower()
+        case float() as value:
+            return f"{value:g}"
+        case value:
+            return str(value)
+
+
+def _of_stored(settings: Mapping[str, Any]) -> Policy:
+    known = {field.name for field in fields(Policy)}
+    return Policy(**checked({name: value for name, value in settings.items() if name in known}))
+
+
+def _stored(policy: Policy) -> dict[str, Any]:
+    """Only what differs from the defaults."""
+    defaults = asdict(Policy())
+    return {name: value for name, value in asdict(policy).items() if value != defaults[name]}
+
+
+def _is(value: object, word: str) -> bool:
+    return isinstance(value, str) and value.strip().lower() == word
+
+
+def _check_name(name: str) -> None:
+    if name not in HELP:
+        raise unknown_name("setting of the cutover policy", name, HELP)
