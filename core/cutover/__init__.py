@@ -6,23 +6,41 @@ from core.cutover.flip import FLIP, Flip, missing_chunks, rollback, rollback_tar
 from core.cutover.guard import Check, Guard, GuardRule, Subject, Verdict
 from core.cutover.guards import GUARDS, check, checked_waivers
 from core.cutover.policy import Policy, change_policy, read_policy
+from core.cutover.requests import (
+    Approval,
+    Request,
+    approvals_guard,
+    approve,
+    open_request,
+    request,
+    requests,
+    withdraw,
+)
 
 __all__ = [
     "FLIP",
     "GUARDS",
+    "Approval",
     "Check",
     "Flip",
     "Guard",
     "GuardRule",
     "Policy",
+    "Request",
     "Subject",
     "Verdict",
+    "approvals_guard",
+    "approve",
     "change_policy",
     "check",
     "checked_waivers",
     "missing_chunks",
+    "open_request",
     "read_policy",
+    "request",
+    "requests",
     "rollback",
     "rollback_target",
     "run",
+    "withdraw",
 ]

@@ -84,6 +84,10 @@ class Cutover(Base):
     action: Mapped[str]
     from_version: Mapped[str | None]
     to_version: Mapped[str]
+    # The version that became active. Its key outlives it, and another version may take that key.
+    embedding_version_id: Mapped[int | None] = mapped_column(
+        ForeignKey("embedding_versions.id", ondelete="SET NULL"), index=True
+    )
     made_by: Mapped[str] = mapped_column(server_default=text("SESSION_USER"))
     reason: Mapped[str] = mapped_column(server_default="")
     request_id: Mapped[int | None] = mapped_column(ForeignKey("cutover_requests.id", ondelete="SET NULL"))

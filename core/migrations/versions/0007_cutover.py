@@ -113,6 +113,7 @@ def upgrade() -> None:
         sa.Column("action", sa.Text(), nullable=False),
         sa.Column("from_version", sa.Text(), nullable=True),
         sa.Column("to_version", sa.Text(), nullable=False),
+        sa.Column("embedding_version_id", sa.BigInteger(), nullable=True),
         sa.Column("made_by", sa.Text(), server_default=sa.text("SESSION_USER"), nullable=False),
         sa.Column("reason", sa.Text(), server_default="", nullable=False),
         sa.Column("request_id", sa.BigInteger(), nullable=True),
@@ -126,9 +127,16 @@ def upgrade() -> None:
         sa.Column("watch_ended_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("watch_ended_why", sa.Text(), server_default="", nullable=False),
         sa.ForeignKeyConstraint(
+            ["embedding_version_id"],
+            ["embedding_versions.id"],
+            name=op.f("cutovers_embedding_version_id_fkey"),
+            ondelete="SET NULL",
+        ),
+        sa.ForeignKeyConstraint(
             ["request_id"], ["cutover_requests.id"], name=op.f("cutovers_request_id_fkey"), ondelete="SET NULL"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("cutovers_pkey")),
     )
     op.create_index(op.f("cutovers_at_idx"), "cutovers", ["at"], unique=False)
+    op.create_index(op.f("cutovers_embedding_version_id_idx"), "cutovers", ["embedding_version_id"], unique=False)
     run_script_of(__file__)
