@@ -10,6 +10,7 @@ import psycopg
 from core.cutover.checks import indexes, vectors
 from core.cutover.guard import Check, Guard, GuardRule, Subject
 from core.cutover.policy import read_policy
+from core.cutover.requests import approvals_guard
 from core.database import Connection
 from core.errors import UsageError, unknown_name
 from core.registry import get_version
@@ -34,6 +35,10 @@ GUARDS: tuple[GuardRule, ...] = (
     GuardRule(
         "pgvector", "The server's pgvector has no known fault in vacuuming HNSW indexes; warns.",
         vectors.pgvector,
+    ),
+    GuardRule(
+        "approvals", "As many others as the policy asks for have approved the cutover as it stands.",
+        approvals_guard, in_flip=True, waivable=False, settings=("approvals", "request_hours"),
     ),
 )  # fmt: skip
 
