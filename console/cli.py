@@ -27,13 +27,14 @@ from console.commands import (
     log,
     queries,
     search,
+    shadow,
     versions,
 )
 from console.context import Context, context_of, pipe
 
 _ORDER = (
     "demo", "db", "ingest", "versions", "load", "backfill", "index", "search", "compare", "queries", "judge",
-    "evaluate", "evaluations", "thresholds", "cutover", "rollback", "log", "doctor",
+    "evaluate", "evaluations", "thresholds", "shadow", "cutover", "rollback", "log", "doctor",
 )  # fmt: skip
 
 
@@ -57,7 +58,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for group in (db, versions, backfill, index, queries, evaluations, cutover):
+for group in (db, versions, backfill, index, queries, evaluations, shadow, cutover):
     app.add_typer(group.app)
 for module in (demo, documents, load, search, judge, evaluate, cutover, log, doctor):
     module.register(app)

@@ -1,1 +1,31 @@
-"""Shadow traffic: a sample of users' queries goes to a candidate too, off the users' path."""
+"""Shadow traffic: a sample of users' queries goes to a candidate too, off the users' path.
+
+`start` and `stop` write one row; every process with a `Mirror` follows it. `report` says what was found, and
+`send_to_judging` makes the worst disagreements queries that people judge.
+"""
+
+from core.shadow.judging import DEFAULT_SET, SentToJudging, send_to_judging
+from core.shadow.mirror import Mirror
+from core.shadow.report import Disagreement, Latency, OpenBreaker, SegmentFigures, ShadowReport, report
+from core.shadow.runs import QUERY_TEXTS, QueryText, ShadowRun, get_run, latest, running, start, stop
+
+__all__ = [
+    "DEFAULT_SET",
+    "QUERY_TEXTS",
+    "Disagreement",
+    "Latency",
+    "Mirror",
+    "OpenBreaker",
+    "QueryText",
+    "SegmentFigures",
+    "SentToJudging",
+    "ShadowReport",
+    "ShadowRun",
+    "get_run",
+    "latest",
+    "report",
+    "running",
+    "send_to_judging",
+    "start",
+    "stop",
+]

@@ -242,7 +242,7 @@ def test_help_names_every_command(library: Revector) -> None:
     listed = [line.split()[0] for line in text.partition("Commands:")[2].splitlines() if line.startswith("  ")]
     assert listed == [
         "demo", "db", "ingest", "versions", "load", "backfill", "index", "search", "compare", "queries", "judge",
-        "evaluate", "evaluations", "thresholds", "cutover", "rollback", "log", "doctor",
+        "evaluate", "evaluations", "thresholds", "shadow", "cutover", "rollback", "log", "doctor",
     ]  # fmt: skip
     assert max(map(len, text.splitlines())) <= 80
 

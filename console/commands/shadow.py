@@ -1,0 +1,264 @@
+"""`revector shadow`: a sample of users' queries, searched by a candidate too."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from console.commands.options import Json
+from console.commands.versions import Key
+from console.confirmation import confirmed_key
+from console.context import answer, context_of, plain, print_rows
+
+if TYPE_CHECKING:
+    import datetime
+
+    from rich.console import Console
+
+    from core.shadow import Latency, ShadowReport, ShadowRun
+
+app = typer.Typer(
+    name="shadow", help="Send a sample of users' queries to a candidate too, off their path.",
+    no_args_is_help=True, rich_markup_mode=None,
+)  # fmt: skip
+
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; stays in the log.")]
+Limit = Annotated[
+    int, typer.Option("--limit", metavar="N", help="How many of the worst disagreements.", min=1, max=1000)
+]
+Number = Annotated[int | None, typer.Option("--shadow", metavar="N", help="Else the one that runs, or the last.")]
+
+_BAR_COLUMNS = 40
+
+
+@app.command()
+def start(
+    context: typer.Context,
+    key: Key,
+    sample: Annotated[
+        float, typer.Option("--sample", metavar="SHARE", help="The share of queries, above 0 and up to 1.")
+    ] = 0.1,
+    query_text: Annotated[
+        str,
+        typer.Option("--query-text", metavar="HOW", help="What is kept of a query: stored, hashed or omitted."),
+    ] = "hashed",
+    retention_days: Annotated[
+        float, typer.Option("--retention-days", metavar="DAYS", help="After that its queries are deleted.")
+    ] = 14.0,
+    reason: Reason = "",
+    confirm: Annotated[str | None, typer.Option("--confirm", metavar="KEY", help="The version key again.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Begin to mirror users' queries to a candidate. Users always get the active version's answer."""
+    from core import shadow
+
+    own = context_of(context)
+    with own.session(changes=True) as connection:
+        confirmed_key(
+            key, confirm, f"Shadow on {own.database.name}, schema {own.database.schema}: {sample:.3g} of users' "
+            f"queries go to the encoder of {key} too; query text is {query_text}.",
+        )  # fmt: skip
+        run = shadow.start(
+            connection, key, sample=sample, query_text=query_text, retention_days=retention_days, reason=reason
+        )
+    answer(_run_document(run), as_json, lambda console: console.print(plain(f"Started: {_run_words(run)}.")))
+
+
+@app.command()
+def stop(context: typer.Context, reason: Reason = "", as_json: Json = False) -> None:
+    """End the shadow that runs. What it found stays for as long as its retention says."""
+    from core import shadow
+
+    with context_of(context).session(changes=True) as connection:
+        run = shadow.stop(connection, reason=reason)
+    answer(_run_document(run), as_json, lambda console: console.print(plain(f"Stopped: {_run_words(run)}.")))
+
+
+@app.command()
+def status(context: typer.Context, as_json: Json = False) -> None:
+    """Whether a shadow runs, and what its processes make of the queries. Exit status 1 when none runs."""
+    from core import shadow
+
+    with context_of(context).session() as connection:
+        run = shadow.running(connection)
+        found = shadow.report(connection, shadow_id=run.id, limit=1) if run else None
+
+    def show(console: Console) -> None:
+        if found is None:
+            console.print("No shadow runs. Start one: revector shadow start KEY")
+        else:
+            _show_head(console, found)
+
+    document: dict[str, Any] = {"running": found is not None}
+    if found is not None:
+        document |= _run_document(found.run) | _counts_document(found)
+    answer(document, as_json, show)
+    if found is None:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    context: typer.Context,
+    number: Number = None,
+    limit: Limit = 10,
+    as_json: Json = False,
+) -> None:
+    """How alike both versions answer users, how long both take, and where they disagree most."""
+    from core import shadow
+
+    with context_of(context).session() as connection:
+        found = shadow.report(connection, shadow_id=number, limit=limit)
+    answer(report_document(found), as_json, lambda console: _show_report(console, found))
+
+
+@app.command()
+def judge(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="SET", help="The query set; made when it is new.")] = "shadow",
+    number: Number = None,
+    limit: Limit = 20,
+    as_json: Json = False,
+) -> None:
+    """Make the worst disagreements queries of a query set, for the judging queue (J in the console).
+
+    Needs a shadow that stores the text of queries.
+    """
+    from core import shadow
+
+    with context_of(context).session(changes=True) as connection:
+        found = shadow.report(connection, shadow_id=number, limit=limit)
+        sent = shadow.send_to_judging(connection, [one.id for one in found.worst], name)
+    text = f"{sent.added} {'query' if sent.added == 1 else 'queries'} added to {name}"
+    text += f", {sent.there_already} there already" if sent.there_already else ""
+    text += f", {sent.without_text} without text left out" if sent.without_text else ""
+    answer(asdict(sent), as_json, lambda console: console.print(plain(f"{text}.")))
+
+
+def report_document(found: ShadowReport) -> dict[str, Any]:
+    """The report in JSON."""
+    return {
+        **_run_document(found.run),
+        **_counts_document(found),
+        "queries": found.queries,
+        "first_at": found.first_at,
+        "last_at": found.last_at,
+        "overlap": found.overlap,
+        "jaccard": found.jaccard,
+        "rbo": found.rbo,
+        "kendall_tau": found.kendall_tau,
+        "histogram": [
+            {"overlap": place / (len(found.histogram) - 1), "queries": queries}
+            for place, queries in enumerate(found.histogram)
+        ],
+        "primary_ms": asdict(found.primary),
+        "candidate_ms": asdict(found.candidate),
+        "segments": [
+            {
+                "segment": one.segment, "queries": one.queries, "overlap": one.overlap, "rbo": one.rbo,
+                "primary_ms": asdict(one.primary), "candidate_ms": asdict(one.candidate),
+            }
+            for one in found.segments
+        ],
+        "worst": [asdict(one) for one in found.worst],
+        "failures": found.failures,
+        "errors": [{"error": error, "queries": queries} for error, queries in found.errors],
+    }  # fmt: skip
+
+
+def _run_document(run: ShadowRun) -> dict[str, Any]:
+    return {
+        "shadow": run.id, "candidate": run.candidate, "sample": run.sample, "query_text": run.query_text,
+        "retention_days": run.retention_days, "started_at": run.started_at, "started_by": run.started_by,
+        "reason": run.reason, "stopped_at": run.stopped_at,
+    }  # fmt: skip
+
+
+def _counts_document(found: ShadowReport) -> dict[str, Any]:
+    return {
+        "seen": found.seen, "drawn": found.drawn, "done": found.done, "dropped": found.dropped,
+        "failed": found.failed, "breaker": [asdict(one) for one in found.breaker],
+    }  # fmt: skip
+
+
+def _run_words(run: ShadowRun) -> str:
+    return (
+        f"shadow {run.id} of {run.candidate}, sample {run.sample:.3g}, query text {run.query_text}, kept "
+        f"{run.retention_days:g} days, since {_when(run.started_at)} by {run.started_by}"
+        + (f", stopped {_when(run.stopped_at)}" if run.stopped_at else "")
+    )
+
+
+def _when(at: datetime.datetime) -> str:
+    return f"{at.astimezone():%Y-%m-%d %H:%M}"
+
+
+def _show_head(console: Console, found: ShadowReport) -> None:
+    console.print(plain(_run_words(found.run)))
+    console.print(
+        f"{found.seen:,} seen, {found.drawn:,} drawn, {found.done:,} done, {found.dropped:,} dropped, "
+        f"{found.failed:,} failed"
+    )
+    for breaker in found.breaker:
+        console.print(plain(f"left alone by {breaker.process} since {_when(breaker.since)}: {breaker.why}"))
+    for error, queries in found.errors:
+        console.print(plain(f"failed ×{queries:,}: {error}"))
+
+
+def _show_report(console: Console, found: ShadowReport) -> None:
+    from rich.table import Column
+
+    _show_head(console, found)
+    if not found.queries:
+        console.print("No query has been answered by both versions yet.")
+        return
+    console.print()
+    console.print(
+        f"overlap {_figure(found.overlap)}  Jaccard {_figure(found.jaccard)}  RBO {_figure(found.rbo)}  "
+        f"tau {_figure(found.kendall_tau)}  of {found.queries:,} queries"
+    )
+    most = max(found.histogram)
+    rows = [
+        (f"{place / (len(found.histogram) - 1):.1f}", f"{queries:,}", "█" * round(_BAR_COLUMNS * queries / most))
+        for place, queries in enumerate(found.histogram)
+    ]
+    print_rows(console, rows, "overlap", Column("queries", justify="right"), "")
+    console.print()
+    right = {"justify": "right", "no_wrap": True}
+    figures = [("all", found.queries, found.overlap, found.rbo, found.primary, found.candidate)] + [
+        (one.segment or "(none)", one.queries, one.overlap, one.rbo, one.primary, one.candidate)
+        for one in found.segments
+        if len(found.segments) > 1 or one.segment
+    ]
+    print_rows(
+        console,
+        [
+            (segment, f"{queries:,}", _figure(overlap), _figure(rbo), _latency(primary), _latency(candidate))
+            for segment, queries, overlap, rbo, primary, candidate in figures
+        ],
+        Column("segment", no_wrap=True),
+        *(Column(title, **right) for title in ("queries", "overlap", "RBO")),  # type: ignore[arg-type]
+        Column("active p50/p95/p99 ms", **right),  # type: ignore[arg-type]
+        Column("candidate p50/p95/p99 ms", **right),  # type: ignore[arg-type]
+    )
+    if found.worst:
+        console.print()
+        print_rows(
+            console,
+            [(one.id, _figure(one.overlap), _figure(one.rbo), one.segment, one.name) for one in found.worst],
+            Column("id", **right),  # type: ignore[arg-type]
+            Column("overlap", **right),  # type: ignore[arg-type]
+            Column("RBO", **right),  # type: ignore[arg-type]
+            Column("segment", no_wrap=True),
+            Column("worst disagreements", no_wrap=True, overflow="ellipsis"),
+        )
+
+
+def _figure(value: float | None) -> str:
+    return "—" if value is None else f"{value:.2f}"
+
+
+def _latency(found: Latency) -> str:
+    return "/".join("—" if value is None else f"{value:.1f}" for value in (found.p50, found.p95, found.p99))

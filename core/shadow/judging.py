@@ -1,0 +1,65 @@
+"""From shadow traffic to the judging queue: queries on which the versions disagree become queries of a query set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from core import audit
+from core.database import Connection
+from core.errors import RefusedError
+from core.evaluation.queries import WHOLE_SET, Query, get_query_set, save_queries
+
+DEFAULT_SET = "shadow"
+"""A set of its own: another query in an evaluated set is another revision of it, which no run there is of."""
+
+
+@dataclass(frozen=True)
+class SentToJudging:
+    """What came of it: queries added to the set, those that were in it already, and those whose text is not kept."""
+
+    query_set: str
+    added: int
+    there_already: int
+    without_text: int
+
+
+def send_to_judging(connection: Connection, ids: Iterable[int], query_set: str = DEFAULT_SET) -> SentToJudging:
+    """Add mirrored queries (their ids in `shadow_queries`) to a query set, which is made when it is new.
+
+    A query's id in the set follows from its text, so that what is sent twice is there once; its segment goes with it.
+    Raises RefusedError when the text of none is kept, UsageError for a name that no set can have.
+    """
+    wanted = list(ids)
+    rows = connection.execute(
+        "SELECT query, segment FROM shadow_queries WHERE id = ANY(%s) ORDER BY id", [wanted]
+    ).fetchall()
+    texts = {text: segment for text, segment in rows if text}
+    if not texts:
+        raise RefusedError(
+            "The text of none of these queries is kept, and nobody can judge a hash."
+            if rows
+            else "There are no queries to judge.",
+            "Start a shadow that keeps it: revector shadow start KEY --query-text stored",
+        )
+    with connection.transaction():
+        # Two people who send at once must not undo what the other one added.
+        connection.execute("SELECT FROM query_sets WHERE name = %s FOR UPDATE", [query_set])
+        there = _queries_of(connection, query_set)
+        known = {query.text for query in there}
+        new = [
+            Query(f"shadow-{hashlib.sha256(text.encode()).hexdigest()[:16]}", text, segment.strip() or WHOLE_SET)
+            for text, segment in texts.items()
+            if text not in known
+        ]
+        if new:
+            save_queries(connection, query_set, [*there, *new])
+        sent = SentToJudging(query_set, len(new), len(texts) - len(new), sum(not text for text, _ in rows))
+        audit.record(connection, "shadow judge", None, detail={"set": query_set, "queries": sent.added})
+    return sent
+
+
+def _queries_of(connection: Connection, name: str) -> tuple[Query, ...]:
+    found = connection.execute("SELECT 1 FROM query_sets WHERE name = %s", [name]).fetchone()
+    return get_query_set(connection, name).queries if found else ()

@@ -1,0 +1,393 @@
+"""The mirror of a process: sends a sample of what users searched to the candidate, and writes down how it compares.
+
+Users never wait for it. A call counts, draws, and puts what is drawn into a bounded queue; a full queue drops and
+counts. Threads of its own search by the candidate, on connections of their own; one more follows the `shadows` row,
+watches for searches that do not end, and writes what was found in batches. A candidate that fails again and again is
+left alone by a circuit breaker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import queue
+import random
+import secrets
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import sql
+
+from core import overlap as ranks
+from core.database import Connection, Database, readable_errors
+from core.errors import RevectorError
+from core.registry import Version, get_version
+from core.retrieval import EncoderCache
+from core.retrieval import Retriever as VersionSearcher
+from core.shadow import store
+from core.shadow.breaker import Breaker
+from core.shadow.runs import ShadowRun, running
+
+if TYPE_CHECKING:
+    from core.retrieval import SearchResult
+
+CHANNEL = "revector_shadow"
+"""NOTIFY tells on it that a shadow began, ended, or was turned round."""
+
+_TICK_S = 0.2
+_FLUSH_S = 1.0
+_FORGET_S = 600.0
+_MOST_WAITING = 5_000
+"""Rows kept while the database cannot be written; the oldest go first."""
+
+
+@dataclass
+class _Followed:
+    """The shadow as this process follows it, with what it made of the queries since."""
+
+    run: ShadowRun
+    version: Version
+    breaker: Breaker
+    process: str
+    seen: int = 0
+    drawn: int = 0
+    done: int = 0
+    dropped: int = 0
+    failed: int = 0
+    written: store.Counts | None = None
+
+    def counts(self) -> store.Counts:
+        """The counts as they are stored."""
+        return store.Counts(
+            self.run.id,
+            self.process,
+            self.seen,
+            self.drawn,
+            self.done,
+            self.dropped,
+            self.failed,
+            self.breaker.open,
+        )
+
+
+@dataclass(eq=False)
+class _Drawn:
+    """A query on its way. `late` says that its candidate was given up on: what still comes does not count."""
+
+    followed: _Followed
+    result: SearchResult
+    segment: str
+    at: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
+    started: float | None = None
+    late: bool = False
+
+
+class Mirror:
+    """Call it with every answer given to a user: `mirror(result, segment)`. It returns at once and never raises.
+
+    `timeout_s` is what the candidate has for a search. `breaker_failures` in a row, timeouts among them, open the
+    breaker for `breaker_pause_s`. `encoders` must not be the cache that users' searches take theirs from: opening one
+    there would hold them up. Close it at the end, or what the last second brought is not written.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        encoders: EncoderCache | None = None,
+        queue_size: int = 256,
+        workers: int = 1,
+        timeout_s: float = 2.0,
+        breaker_failures: int = 5,
+        breaker_pause_s: float = 5.0,
+        poll_s: float = 1.0,
+    ) -> None:
+        self._database = database
+        self._encoders = encoders or EncoderCache()
+        self._timeout_s, self._poll_s = timeout_s, poll_s
+        self._breaker_failures, self._breaker_pause_s = breaker_failures, breaker_pause_s
+        self._process = f"{socket.gethostname()}:{os.getpid()}"
+        self._lock = threading.Lock()
+        self._followed: _Followed | None = None
+        self._left: list[_Followed] = []
+        """Those followed before, whose last counts are not written yet."""
+        self._queue: queue.Queue[_Drawn | None] = queue.Queue(queue_size)
+        self._under_way: set[_Drawn] = set()
+        self._rows: list[store.MirroredQuery] = []
+        self._closing = threading.Event()
+        self._wake = threading.Event()
+        self._flushes = threading.Condition()
+        self._flushed = self._flush_wanted = 0
+        self.trouble = ""
+        """Why the row cannot be followed, or nothing can be written, at the moment."""
+        self._threads = [
+            threading.Thread(target=self._work, name=f"shadow-{number}", daemon=True) for number in range(workers)
+        ]
+        self._follower = threading.Thread(target=self._follow, name="shadow-follower", daemon=True)
+        for thread in (*self._threads, self._follower):
+            thread.start()
+
+    @property
+    def run(self) -> ShadowRun | None:
+        """The shadow that this process follows, None when none runs or it is not known yet."""
+        followed = self._followed
+        return followed.run if followed else None
+
+    # -- on the user's path -------------------------------------------------------------------------------
+
+    def __call__(self, result: SearchResult, segment: str = "") -> None:
+        """Take notice of an answer given to a user. Microseconds, whatever the candidate does."""
+        followed = self._followed
+        if followed is None or self._closing.is_set() or result.version_key == followed.version.version_key:
+            return
+        drawn = random.random() < followed.run.sample  # noqa: S311  (a sample, not a secret)
+        with self._lock:
+            followed.seen += 1
+            followed.drawn += drawn
+        if drawn and not self._put(_Drawn(followed, result, segment)):
+            with self._lock:
+                followed.dropped += 1
+
+    def _put(self, item: _Drawn) -> bool:
+        breaker = item.followed.breaker
+        if not breaker.admits():
+            return False
+        try:
+            self._queue.put_nowait(item)
+        except queue.Full:
+            breaker.withdraw()
+            return False
+        return True
+
+    # -- the candidate ------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        """Search by the candidate what comes through the queue, until None does."""
+        connection: Connection | None = None
+        while (item := self._queue.get()) is not None:
+            try:
+                if not self._is_stale(item):
+                    connection = self._search(item, connection)
+            finally:
+                self._queue.task_done()
+        self._queue.task_done()
+        if connection is not None:
+            connection.close()
+
+    def _is_stale(self, item: _Drawn) -> bool:
+        """Whether it was drawn before the breaker opened, or for a shadow that is not followed any more."""
+        stale = (
+            item.followed is not self._followed or item.followed.breaker.state == "open" or self._closing.is_set()
+        )
+        if stale:
+            with self._lock:
+                item.followed.dropped += 1
+        return stale
+
+    def _search(self, item: _Drawn, connection: Connection | None) -> Connection | None:
+        """Search by the candidate and take down the outcome; returns the connection while it is good."""
+        version, result = item.followed.version, item.result
+        candidate: SearchResult | None = None
+        why = ""
+        try:
+            self._encoders.encoder(version)  # once it may take long, and is no fault of the search
+            with readable_errors(self._database):
+                if connection is None or connection.closed:
+                    connection = self._database.connect("shadow", statement_timeout_s=self._timeout_s)
+                self._begin(item)
+                searcher = VersionSearcher(connection, self._encoders)
+                candidate = searcher.search_version(result.query, version, _depth(result))
+        except Exception as error:  # noqa: BLE001  (whatever a candidate does, it ends here)
+            why = store.error_of(error, result.query)
+        self._outcome(item, candidate, why)
+        return connection
+
+    def _begin(self, item: _Drawn) -> None:
+        with self._lock:
+            item.started = time.monotonic()
+            self._under_way.add(item)
+
+    def _outcome(self, item: _Drawn, candidate: SearchResult | None, why: str) -> None:
+        followed = item.followed
+        with self._lock:
+            self._under_way.discard(item)
+            if item.late:
+                return
+            if candidate is None:
+                followed.failed += 1
+            else:
+                followed.done += 1
+            item.late = True
+        if candidate is None:
+            followed.breaker.failed(why)
+        else:
+            followed.breaker.succeeded()
+        row = _row_of(item, candidate, why)
+        with self._lock:
+            self._rows.append(row)
+            del self._rows[:-_MOST_WAITING]
+
+    def _give_up(self) -> None:
+        """Count searches that do not end as failed; their threads may wait for ever, users do not notice."""
+        now = time.monotonic()
+        with self._lock:
+            late = [
+                one for one in self._under_way if one.started is not None and now - one.started > self._timeout_s
+            ]
+        for item in late:
+            self._outcome(item, None, f"no answer in {self._timeout_s:g} s")
+
+    # -- following and writing ----------------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        """Follow the row, watch, write, until the end; a database that is away is tried again."""
+        connection: Connection | None = None
+        read_at = written_at = forgot_at = -_FORGET_S
+        while True:
+            closing = self._closing.is_set()
+            try:
+                self._give_up()
+                now = time.monotonic()
+                if connection is None or connection.closed:
+                    connection = self._database.connect("shadow", statement_timeout_s=max(5.0, self._timeout_s))
+                    connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
+                    read_at = -_FORGET_S
+                if list(connection.notifies(timeout=0)) or now - read_at >= self._poll_s:
+                    self._read(connection)
+                    read_at = now
+                wanted = self._flush_wanted
+                if closing or wanted > self._flushed or now - written_at >= _FLUSH_S:
+                    self._write(connection)
+                    written_at = now
+                    self._tell_flushed(wanted)
+                if now - forgot_at >= _FORGET_S:
+                    forgot_at = now
+                    store.forget_expired(connection)
+                self.trouble = ""
+            except (psycopg.Error, RevectorError, OSError) as error:
+                self.trouble = store.error_of(error, "\0")
+                if connection is not None and (connection.closed or connection.broken):
+                    connection = None
+            if closing:
+                break
+            self._wake.wait(_TICK_S if not self.trouble else self._poll_s)
+            self._wake.clear()
+        if connection is not None:
+            connection.close()
+
+    def _read(self, connection: Connection) -> None:
+        """Take notice of the shadow that runs now. One that was turned round or begun anew starts with counts of 0."""
+        run = running(connection)
+        before = self._followed
+        if run is None:
+            if before is not None:
+                self._leave(before)
+            return
+        version = get_version(connection, run.candidate)
+        if before is not None and (before.run.id, before.version.id) == (run.id, version.id):
+            before.run, before.version = run, version
+            return
+        if before is not None:
+            self._leave(before)
+        breaker = Breaker(self._breaker_failures, self._breaker_pause_s)
+        self._followed = _Followed(run, version, breaker, f"{self._process}/{secrets.token_hex(3)}")
+
+    def _leave(self, followed: _Followed) -> None:
+        self._followed = None
+        self._left.append(followed)
+
+    def _write(self, connection: Connection) -> None:
+        """Write the rows that wait, and the counts that changed. What cannot be written waits for the next time."""
+        followed = [*self._left, *([self._followed] if self._followed else [])]
+        with self._lock:
+            rows, self._rows = self._rows, []
+            counts = [one.counts() for one in followed]
+        changed = [new for one, new in zip(followed, counts, strict=True) if new != one.written]
+        try:
+            if rows or changed:
+                store.write(connection, rows, changed)
+        except BaseException:
+            with self._lock:
+                self._rows = (rows + self._rows)[-_MOST_WAITING:]
+            raise
+        for one, new in zip(followed, counts, strict=True):
+            one.written = new
+        self._left = []
+
+    def _tell_flushed(self, wanted: int) -> None:
+        with self._flushes:
+            self._flushed = wanted
+            self._flushes.notify_all()
+
+    # -- the end ------------------------------------------------------------------------------------------
+
+    def flush(self, timeout_s: float = 10.0) -> bool:
+        """Wait until all that was drawn is searched and written; False when that took longer."""
+        end = time.monotonic() + timeout_s
+        done = self._queue.all_tasks_done
+        with done:
+            if not done.wait_for(lambda: not self._queue.unfinished_tasks, timeout_s):
+                return False
+        with self._flushes:
+            self._flush_wanted += 1
+            wanted = self._flush_wanted
+            self._wake.set()
+            return self._flushes.wait_for(lambda: self._flushed >= wanted, end - time.monotonic())
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Write what was found and end; what is still queued is dropped. A candidate that hangs is not waited for."""
+        if self._closing.is_set():
+            return
+        end = time.monotonic() + timeout_s
+        self._closing.set()
+        self._empty_queue()
+        for _ in self._threads:
+            with contextlib.suppress(queue.Full):
+                self._queue.put_nowait(None)
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        self._wake.set()
+        self._follower.join(max(0.5, end - time.monotonic()))
+
+    def _empty_queue(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while (item := self._queue.get_nowait()) is not None:
+                with self._lock:
+                    item.followed.dropped += 1
+                self._queue.task_done()
+
+
+def _depth(result: SearchResult) -> int:
+    """How many results the candidate is asked for."""
+    return max(1, len(result.hits))
+
+
+def _row_of(item: _Drawn, candidate: SearchResult | None, why: str) -> store.MirroredQuery:
+    run, result = item.followed.run, item.result
+    text, digest = store.kept_of(result.query, run.query_text)
+    primary = [hit.semantic_key for hit in result.hits]
+    found = [hit.semantic_key for hit in candidate.hits] if candidate else []
+    return store.MirroredQuery(
+        run.id,
+        item.at,
+        result.version_key,
+        text,
+        digest,
+        store.segment_of(item.segment),
+        _depth(result),
+        primary,
+        found,
+        ranks.compare(primary, found, _depth(result)) if candidate else None,
+        _milliseconds(result),
+        _milliseconds(candidate) if candidate else None,
+        why,
+    )
+
+
+def _milliseconds(result: SearchResult) -> float:
+    return (result.encode_s + result.search_s) * 1000

@@ -1,0 +1,152 @@
+"""Starting and stopping a shadow of users' traffic. One runs at a time; every process with a Mirror follows its row."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import class_row
+
+from core import audit
+from core.database import Connection
+from core.errors import RefusedError, UsageError
+from core.registry import embedded_count, get_version, require_active
+from core.shadow.store import forget_expired
+
+QueryText = Literal["stored", "hashed", "omitted"]
+"""What is kept of a query: its text and SHA-256, the SHA-256 only, or neither."""
+QUERY_TEXTS: tuple[QueryText, ...] = get_args(QueryText)
+
+MAX_RETENTION_DAYS = 3_650.0
+
+
+@dataclass(frozen=True)
+class ShadowRun:
+    """A shadow: `sample` in (0, 1] of users' queries are searched by the candidate too.
+
+    Rows are kept for `retention_days`.
+    """
+
+    id: int
+    candidate: str
+    version_id: int
+    sample: float
+    query_text: QueryText
+    retention_days: float
+    started_at: datetime.datetime
+    started_by: str
+    reason: str
+    stopped_at: datetime.datetime | None
+
+
+_SELECT = sql.SQL(
+    """
+    SELECT s.id, v.version_key AS candidate, v.id AS version_id, s.sample, s.query_text, s.retention_days,
+           s.started_at, s.started_by, s.reason, s.stopped_at
+    FROM shadows s JOIN embedding_versions v ON v.id = s.embedding_version_id
+    """
+)
+
+
+def running(connection: Connection) -> ShadowRun | None:
+    """The shadow that runs, or None."""
+    with connection.cursor(row_factory=class_row(ShadowRun)) as cursor:
+        return cursor.execute(sql.SQL("{} WHERE s.stopped_at IS NULL").format(_SELECT)).fetchone()
+
+
+def latest(connection: Connection) -> ShadowRun | None:
+    """The shadow that runs, or the one that was stopped last."""
+    return running(connection) or _one(connection, sql.SQL("ORDER BY s.stopped_at DESC, s.id DESC LIMIT 1"))
+
+
+def get_run(connection: Connection, shadow_id: int) -> ShadowRun:
+    """A shadow by its number. Raises UsageError when there is none."""
+    found = _one(connection, sql.SQL("WHERE s.id = {}").format(sql.Literal(shadow_id)))
+    if found is None:
+        raise UsageError(f"There is no shadow {shadow_id}.", "It goes with its version. revector shadow report")
+    return found
+
+
+def _one(connection: Connection, end: sql.Composable) -> ShadowRun | None:
+    with connection.cursor(row_factory=class_row(ShadowRun)) as cursor:
+        return cursor.execute(sql.SQL("{} {}").format(_SELECT, end)).fetchone()
+
+
+def start(
+    connection: Connection,
+    candidate_key: str,
+    *,
+    sample: float = 0.1,
+    query_text: str = "hashed",
+    retention_days: float = 14.0,
+    reason: str = "",
+) -> ShadowRun:
+    """Let every process that has a Mirror send a sample of its queries to the candidate too.
+
+    Raises UsageError for a key nobody has or a setting out of bounds, RefusedError when a shadow runs already, no
+    version is active, or the candidate is the active one, names no encoder or has no vectors.
+    """
+    _check(sample, query_text, retention_days)
+    version = get_version(connection, candidate_key)
+    active = require_active(connection)
+    key = version.version_key
+    if version.id == active.id:
+        raise RefusedError(
+            f"Version {key} is active: it answers users already.", "Shadow another version: revector versions list"
+        )
+    if not version.encoder_spec:
+        raise RefusedError(
+            f"Version {key} names no encoder that revector can open.",
+            f"Give it one: revector versions adopt {key} --encoder SPEC",
+        )
+    if not embedded_count(connection, version):
+        raise RefusedError(f"Version {key} has no vectors yet.", f"Backfill it: revector backfill run {key}")
+    try:
+        with connection.transaction():
+            connection.execute(
+                """
+                INSERT INTO shadows (embedding_version_id, sample, query_text, retention_days, reason)
+                VALUES (%s, %s, %s, %s, %s)
+                """,
+                [version.id, sample, query_text, retention_days, reason],
+            )
+            detail = {"sample": sample, "query_text": query_text, "retention_days": retention_days}
+            audit.record(connection, "shadow start", key, reason=reason, detail=detail)
+            started = running(connection)
+            forget_expired(connection)
+    except psycopg.errors.UniqueViolation:
+        other = running(connection)
+        name = f"of {other.candidate} " if other else ""
+        raise RefusedError(f"A shadow {name}runs already.", "Stop it first: revector shadow stop") from None
+    assert started is not None  # noqa: S101  (it was made in this transaction)
+    return started
+
+
+def stop(connection: Connection, *, reason: str = "") -> ShadowRun:
+    """End the shadow that runs; what it found stays for as long as its retention says.
+
+    Raises RefusedError when none runs.
+    """
+    with connection.transaction():
+        row = connection.execute(
+            "UPDATE shadows SET stopped_at = clock_timestamp() WHERE stopped_at IS NULL RETURNING id"
+        ).fetchone()
+        if row is None:
+            raise RefusedError("No shadow runs.", "Start one: revector shadow start KEY")
+        found = get_run(connection, row[0])
+        audit.record(connection, "shadow stop", found.candidate, reason=reason, detail={"shadow": found.id})
+        forget_expired(connection)
+    return found
+
+
+def _check(sample: float, query_text: str, retention_days: float) -> None:
+    if not (math.isfinite(sample) and 0 < sample <= 1):
+        raise UsageError(f"The sample is {sample:g}; expected a share above 0 and up to 1, such as 0.1.")
+    if query_text not in QUERY_TEXTS:
+        raise UsageError(f"Query text {query_text!r} is not known.", f"Expected one of {', '.join(QUERY_TEXTS)}.")
+    if not (math.isfinite(retention_days) and 0 < retention_days <= MAX_RETENTION_DAYS):
+        raise UsageError(f"The retention is {retention_days:g} days; expected above 0 and up to 3,650.")
