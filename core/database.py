@@ -79,23 +79,11 @@ class Database:
         Raises UnreachableError when the server cannot be reached or refuses us.
         """
         try:
-            given = conninfo_to_dict(self.dsn)
-            connection = psycopg.connect(
-                make_conninfo(self.dsn, **{k: v for k, v in _DEAD_PEER.items() if k not in given}),
-                autocommit=True,
-                connect_timeout=self.connect_timeout_s,
-                application_name=f"revector {purpose}",
-            )
-        except psycopg.ProgrammingError:
-            # The message may quote what it could not parse, and that may be the password.
-            raise UnreachableError(
-                "The connection string cannot be read.",
-                "Expected postgresql://user@host:port/database or libpq's 'host=… dbname=…'.",
-            ) from None
+            connection = psycopg.connect(**self.connect_options(purpose))
         except psycopg.OperationalError as error:
             raise unreachable(error, self) from None
         try:
-            self._prepare(connection, statement_timeout_s)
+            connection.execute(*self.session_statement(statement_timeout_s))
         except psycopg.OperationalError as error:  # lost as soon as it was there
             connection.close()
             raise unreachable(error, self) from None
@@ -104,9 +92,28 @@ class Database:
             raise
         return connection
 
-    def _prepare(self, connection: Connection, statement_timeout_s: float) -> None:
+    def connect_options(self, purpose: str) -> dict[str, Any]:
+        """What psycopg.connect is called with. Raises UnreachableError for a string that cannot be read."""
+        try:
+            given = conninfo_to_dict(self.dsn)
+            conninfo = make_conninfo(self.dsn, **{k: v for k, v in _DEAD_PEER.items() if k not in given})
+        except psycopg.ProgrammingError:
+            # The message may quote what it could not parse, and that may be the password.
+            raise UnreachableError(
+                "The connection string cannot be read.",
+                "Expected postgresql://user@host:port/database or libpq's 'host=… dbname=…'.",
+            ) from None
+        return {
+            "conninfo": conninfo,
+            "autocommit": True,
+            "connect_timeout": self.connect_timeout_s,
+            "application_name": f"revector {purpose}",
+        }
+
+    def session_statement(self, statement_timeout_s: float = 0) -> tuple[LiteralString, dict[str, str]]:
+        """The statement that a new session begins with, and its parameters."""
         # pgvector may live in a schema of its own (managed services do that), so its schema joins the path.
-        connection.execute(
+        return (
             """
             SELECT set_config('search_path', concat_ws(', ', quote_ident(%(schema)s),
                        (SELECT quote_ident(n.nspname) FROM pg_extension e

@@ -23,10 +23,11 @@ from core.registry import Version
 from core.retrieval import (
     EncoderCache,
     SearchResult,
+    check_options,
     check_query,
+    ef_search_for,
     search_statement,
     search_vector,
-    set_ef_search,
 )
 
 _VECTOR = re.compile(r"'\[[^\]']*\]'")
@@ -80,10 +81,10 @@ def chunk_facts(connection: Connection, chunk_id: int) -> ChunkFacts | None:
 def explain(
     connection: Connection, encoders: EncoderCache, text: str, version: Version, chunk_id: int, k: int
 ) -> Explanation:
-    """Search as `Retriever.search_version` does, and say how it was done and where the chunk stands.
+    """Search as `VersionSearcher.search_version` does, and say how it was done and where the chunk stands.
 
     Compares the query with every vector of the version once, as long as the connection's statement timeout lets it.
-    Raises what `Retriever.search_version` raises.
+    Raises what `VersionSearcher.search_version` raises.
     """
     from pgvector import Vector
 
@@ -91,14 +92,16 @@ def explain(
     started = time.perf_counter()
     vector = encoders.encoder(version).encode_query(text)
     encoded = time.perf_counter()
-    hits, _active = search_vector(connection, version, vector, k)
-    result = SearchResult(text, version.version_key, hits, encoded - started, time.perf_counter() - encoded)
+    options = check_options(k)
+    hits, active = search_vector(connection, version, vector, options)
+    result = SearchResult(
+        text, version.version_key, hits, encoded - started, time.perf_counter() - encoded, active == version.id, k
+    )
     given = {"vector": Vector(vector).to_text(), "chunk": chunk_id}
-    ef_search = set_ef_search(connection, version, k)
     plan = [
         _VECTOR.sub("'[…]'", line)
         for (line,) in connection.execute(
-            sql.SQL("EXPLAIN (ANALYZE, FORMAT TEXT) {}").format(search_statement(version, k)), given
+            sql.SQL("EXPLAIN (ANALYZE, FORMAT TEXT) {}").format(search_statement(version, options)), given
         )
     ]
     name = index.index_name(version)
@@ -113,7 +116,7 @@ def explain(
         distance,
         exact_rank,
         time.perf_counter() - begun,
-        ef_search,
+        ef_search_for(version, k),
         settings["m"],
         settings["ef_construction"],
         index.kind_of(version),
@@ -125,9 +128,7 @@ def explain(
 
 def _exact(connection: Connection, version: Version, given: dict[str, Any]) -> tuple[float | None, int | None]:
     """The chunk's distance, and how many vectors come before it, plus one: an order by distance and then by id."""
-    distance = sql.SQL("embedding {} %(vector)s::{}({})").format(
-        index.operator(version), sql.Identifier(version.storage), sql.Literal(version.dimensions)
-    )
+    distance = index.distance_expression(version)
     own = connection.execute(
         sql.SQL("SELECT {} FROM {} WHERE chunk_id = %(chunk)s").format(distance, version.table), given
     ).fetchone()

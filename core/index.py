@@ -103,22 +103,35 @@ def operator(version: Version) -> sql.SQL:
     return {"cosine": sql.SQL("<=>"), "l2": sql.SQL("<->"), "ip": sql.SQL("<#>")}[version.distance_metric]
 
 
-def candidates_query(version: Version, k: int) -> sql.Composed:
+def query_vector(version: Version) -> sql.Composed:
+    """The parameter `vector`, of the type that the version stores."""
+    return sql.SQL("%(vector)s::{}({})").format(sql.Identifier(version.storage), sql.Literal(version.dimensions))
+
+
+def distance_expression(version: Version) -> sql.Composed:
+    """SQL of the distance between a stored `embedding` and the parameter `vector`."""
+    return sql.SQL("embedding {} {}").format(operator(version), query_vector(version))
+
+
+def candidates_query(version: Version, k: int, condition: sql.Composable | None = None) -> sql.Composed:
     """SQL of the k nearest chunks: columns chunk_id and distance. The query vector is the parameter `vector`.
 
-    LIMIT is a literal: as a parameter, a generic plan would guess it as a tenth of the table and leave the index.
+    `condition` is on the columns of the version's table. LIMIT is a literal: as a parameter, a generic plan would
+    guess it as a tenth of the table and leave the index.
     """
-    vector = sql.SQL("%(vector)s::{}({})").format(sql.Identifier(version.storage), sql.Literal(version.dimensions))
-    distance = sql.SQL("embedding {} {}").format(operator(version), vector)
+    vector = query_vector(version)
+    distance = distance_expression(version)
+    where = sql.SQL("WHERE {} ").format(condition) if condition is not None else sql.SQL("")
     if kind_of(version) == "bit":
         return sql.SQL(
             "SELECT chunk_id, {distance} AS distance FROM "
-            "(SELECT chunk_id, embedding FROM {table} "
+            "(SELECT chunk_id, embedding FROM {table} {where}"
             "ORDER BY {indexed} <~> binary_quantize({vector})::bit({dimensions}) LIMIT {many}) AS nearest "
             "ORDER BY distance, chunk_id LIMIT {k}"
         ).format(
             distance=distance,
             table=version.table,
+            where=where,
             indexed=indexed_expression(version),
             vector=vector,
             dimensions=sql.Literal(version.dimensions),
@@ -128,9 +141,9 @@ def candidates_query(version: Version, k: int) -> sql.Composed:
     nearest = sql.SQL("{} {} {}").format(
         indexed_expression(version), operator(version), _as_indexed(version, vector)
     )
-    return sql.SQL("SELECT chunk_id, {distance} AS distance FROM {table} ORDER BY {nearest} LIMIT {k}").format(
-        distance=distance, table=version.table, nearest=nearest, k=sql.Literal(k)
-    )
+    return sql.SQL(
+        "SELECT chunk_id, {distance} AS distance FROM {table} {where}ORDER BY {nearest} LIMIT {k}"
+    ).format(distance=distance, table=version.table, where=where, nearest=nearest, k=sql.Literal(k))
 
 
 def _as_indexed(version: Version, vector: sql.Composable) -> sql.Composable:

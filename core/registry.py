@@ -92,19 +92,22 @@ class VersionStatus:
     failed: int
 
 
-_COLUMNS = sql.SQL(", ").join(sql.Identifier(name) for name in Version.__dataclass_fields__)
+VERSION_COLUMNS = sql.SQL(", ").join(sql.Identifier(name) for name in Version.__dataclass_fields__)
+"""What a Version is made from, in its order."""
 
 
 def versions(connection: Connection) -> list[Version]:
     """All versions, oldest first."""
     with connection.cursor(row_factory=class_row(Version)) as cursor:
-        return cursor.execute(sql.SQL("SELECT {} FROM embedding_versions ORDER BY id").format(_COLUMNS)).fetchall()
+        return cursor.execute(
+            sql.SQL("SELECT {} FROM embedding_versions ORDER BY id").format(VERSION_COLUMNS)
+        ).fetchall()
 
 
 def get_version(connection: Connection, key: str) -> Version:
     """The version of that key. Raises UsageError naming the near keys when there is none."""
     with connection.cursor(row_factory=class_row(Version)) as cursor:
-        query = sql.SQL("SELECT {} FROM embedding_versions WHERE version_key = %s").format(_COLUMNS)
+        query = sql.SQL("SELECT {} FROM embedding_versions WHERE version_key = %s").format(VERSION_COLUMNS)
         found = cursor.execute(query, [key]).fetchone()
     if found is None:
         raise unknown_name("embedding version", key, (v.version_key for v in versions(connection)))
@@ -115,7 +118,7 @@ def active_version(connection: Connection) -> Version | None:
     """The version that answers users, or None before the first cutover."""
     with connection.cursor(row_factory=class_row(Version)) as cursor:
         return cursor.execute(
-            sql.SQL("SELECT {} FROM embedding_versions WHERE active").format(_COLUMNS)
+            sql.SQL("SELECT {} FROM embedding_versions WHERE active").format(VERSION_COLUMNS)
         ).fetchone()
 
 
@@ -123,11 +126,16 @@ def require_active(connection: Connection) -> Version:
     """The active version. Raises RefusedError when no version is active yet."""
     version = active_version(connection)
     if version is None:
-        raise RefusedError(
-            "No embedding version is active yet.",
-            "Backfill one and cut over to it: revector backfill run KEY, revector cutover run KEY.",
-        )
+        raise no_active_version()
     return version
+
+
+def no_active_version() -> RefusedError:
+    """The error for a collection in which nothing answers users yet."""
+    return RefusedError(
+        "No embedding version is active yet.",
+        "Backfill one and cut over to it: revector backfill run KEY, revector cutover run KEY.",
+    )
 
 
 def version_statuses(connection: Connection) -> list[VersionStatus]:

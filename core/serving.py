@@ -1,1 +1,80 @@
-"""Who serves what: processes that search, and the version that each of them follows."""
+"""Who serves what: processes that search say in application_name which version each of them follows.
+
+A name is `revector retriever v7@16402 host:4711 pinned`: the program, the version's id, the schema's oid (ids belong to
+a schema, and a name has 63 bytes at most), host and process, and whether an override pins it. `v0` serves none yet.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+import socket
+from dataclasses import dataclass
+
+from core.database import Connection, fetch_one
+
+BEHIND_S = 5.0
+"""A process that has not followed a flip for longer than this is shown, and is a failure of `revector serving`."""
+_MOST_BYTES = 63
+"""Postgres cuts application_name there (NAMEDATALEN − 1)."""
+_NAME = re.compile(r"revector (\S+) v(\d+)@(\d+) (\S*):(\d+)( pinned)?")
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that searches this collection.
+
+    `version_key` is None while it serves none, or one that is gone. `since` is when it connected; None where the
+    role may not see that. `behind_s` says for how many seconds it has not followed the last flip, None when it
+    serves the active version, or is pinned on purpose.
+    """
+
+    pid: int
+    host: str
+    program: str
+    version_key: str | None
+    pinned: bool
+    since: datetime.datetime | None
+    behind_s: float | None
+
+    @property
+    def late(self) -> bool:
+        """Whether it should have followed the last flip by now."""
+        return self.behind_s is not None and self.behind_s > BEHIND_S
+
+
+def served_name(program: str, version_id: int, schema_oid: int, *, pinned: bool) -> str:
+    """The application_name of this process. A host's name that is too long loses its end."""
+    start = f"revector {plain_word(program)[:16]} v{version_id}@{schema_oid} "
+    end = f":{os.getpid()}" + (" pinned" if pinned else "")
+    room = _MOST_BYTES - len(start) - len(end)
+    return f"{start}{plain_word(socket.gethostname())[: max(0, room)]}{end}"
+
+
+def plain_word(text: str) -> str:
+    """A word of printable ASCII: Postgres shows anything else in a name as question marks."""
+    return re.sub(r"[^!-~]+", "-", text)
+
+
+def serving(connection: Connection) -> list[Process]:
+    """The processes that search this collection, by program, host and process id."""
+    (schema,) = fetch_one(connection, "SELECT oid::bigint FROM pg_namespace WHERE nspname = current_schema()")
+    rows = connection.execute(
+        """
+        SELECT application_name, backend_start, extract(epoch FROM clock_timestamp() - a.activated_at)::float8,
+               a.id, (SELECT jsonb_object_agg(id, version_key) FROM embedding_versions)
+        FROM pg_stat_activity LEFT JOIN embedding_versions a ON a.active
+        WHERE datname = current_database() AND starts_with(application_name, 'revector ')
+        """
+    ).fetchall()
+    found = []
+    for name, since, flipped_s, active, keys in rows:
+        parts = _NAME.fullmatch(name)
+        if parts is None or int(parts[3]) != schema:
+            continue
+        pinned = parts[6] is not None
+        behind = None if pinned or active in (None, int(parts[2])) else max(0.0, flipped_s)
+        key = (keys or {}).get(parts[2])
+        found.append(Process(int(parts[5]), parts[4], parts[1], key, pinned, since, behind))
+    return sorted(found, key=lambda one: (one.program, one.host, one.pid))

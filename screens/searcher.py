@@ -15,7 +15,7 @@ from core.errors import UnreachableError
 from core.evaluation.judged import JudgedHits, QrelsCache, judge_comparison
 from core.explain import ChunkFacts, Explanation, chunk_facts, explain
 from core.registry import Version
-from core.retrieval import Comparison, EncoderCache, Retriever
+from core.retrieval import Comparison, EncoderCache, VersionSearcher
 from screens.connections import Connections
 
 T = TypeVar("T")
@@ -34,17 +34,17 @@ class Searcher:
         self._qrels = QrelsCache()
 
     def compare(self, query: str, primary: Version, candidate: Version, k: int) -> Comparison:
-        """The top-k of both versions. Raises what `Retriever.compare` does."""
+        """The top-k of both versions. Raises what `VersionSearcher.compare` does."""
 
         def work(connection: Connection) -> Comparison:
-            retriever = Retriever(connection, self._encoders)
+            searcher = VersionSearcher(connection, self._encoders)
             for version in (primary, candidate):
                 if version.id not in self._warm:
                     # Opens the encoder, and lets this session read its catalogue and the index's first pages:
                     # whichever version comes first would look the slower one otherwise.
-                    retriever.search_version(query, version, k)
+                    searcher.search_version(query, version, k)
                     self._warm.add(version.id)
-            return retriever.compare(query, primary, candidate, k)
+            return searcher.compare(query, primary, candidate, k)
 
         return self._on_connection(work)
 
@@ -54,9 +54,9 @@ class Searcher:
         """What judges said of these hits; None when the query is in no set."""
 
         def work(connection: Connection) -> JudgedHits | None:
-            retriever = Retriever(connection, self._encoders)
+            searcher = VersionSearcher(connection, self._encoders)
             return judge_comparison(
-                connection, retriever, found, primary, candidate, qrels=self._qrels, prefer=query_set
+                connection, searcher, found, primary, candidate, qrels=self._qrels, prefer=query_set
             )
 
         return self._on_connection(work)

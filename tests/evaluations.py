@@ -16,7 +16,7 @@ from core.evaluation.queries import WHOLE_SET, Query, QuerySet, get_query_set, s
 from core.evaluation.runs import get_run
 from core.overlap import compare
 from core.registry import Version, get_version
-from core.retrieval import EncoderCache, Retriever
+from core.retrieval import EncoderCache, VersionSearcher
 
 
 def judged_set(
@@ -45,8 +45,8 @@ def stored_evaluation(
 ) -> Evaluation:
     """Two runs without hits, and their evaluation with the real overlap of every query, most moved first."""
     versions = [get_version(connection, key) for key in (primary, candidate)]
-    retriever = Retriever(connection, EncoderCache())
-    results = [_result(retriever, query, versions, k) for query in query_set.queries]
+    searcher = VersionSearcher(connection, EncoderCache())
+    results = [_result(searcher, query, versions, k) for query in query_set.queries]
     results.sort(key=lambda row: row.rbo)
     runs = [_run(connection, query_set, version, k) for version in versions]
     segments = [WHOLE_SET, *(name for name in query_set.segments if name != WHOLE_SET)]
@@ -61,8 +61,8 @@ def stored_evaluation(
     )  # fmt: skip
 
 
-def _result(retriever: Retriever, query: Query, versions: Sequence[Version], k: int) -> QueryResult:
-    keys = [[hit.semantic_key for hit in retriever.search_version(query.text, v, k).hits] for v in versions]
+def _result(searcher: VersionSearcher, query: Query, versions: Sequence[Version], k: int) -> QueryResult:
+    keys = [[hit.semantic_key for hit in searcher.search_version(query.text, v, k).hits] for v in versions]
     found = compare(keys[0], keys[1], k)
     return QueryResult(
         query.id, query.text, query.segment, 0, {}, {}, k, k, found.overlap, found.jaccard, found.rbo,

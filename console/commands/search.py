@@ -44,14 +44,14 @@ def search(
 ) -> None:
     """Search by the active version, as users get it."""
     from core.registry import get_version
-    from core.retrieval import EncoderCache, Retriever
+    from core.retrieval import EncoderCache, VersionSearcher
 
     with context_of(context).session() as connection:
-        retriever = Retriever(connection, EncoderCache(open_aloud))
+        searcher = VersionSearcher(connection, EncoderCache(open_aloud))
         if version is None:
-            result = retriever.search(text, k)
+            result = searcher.search(text, k)
         else:
-            result = retriever.search_version(text, get_version(connection, version), k)
+            result = searcher.search_version(text, get_version(connection, version), k)
 
     def show(console: Console) -> None:
         from rich.cells import cell_len
@@ -90,15 +90,15 @@ def compare(
     query set has its judgements beside the hits (★2 relevant, ✗ not) and nDCG of both versions.
     """
     from core.evaluation.judged import judge_comparison
-    from core.retrieval import EncoderCache, Retriever
+    from core.retrieval import EncoderCache, VersionSearcher
     from screens.export import judged_document
     from screens.stars import ndcg_words
 
     with context_of(context).session() as connection:
         first, second = chosen_versions(connection, primary, candidate)
-        retriever = Retriever(connection, EncoderCache(open_aloud))
-        found = retriever.compare(text, first, second, k)
-        judged = judge_comparison(connection, retriever, found, first, second)
+        searcher = VersionSearcher(connection, EncoderCache(open_aloud))
+        found = searcher.compare(text, first, second, k)
+        judged = judge_comparison(connection, searcher, found, first, second)
 
     def show(console: Console) -> None:
         from rich.table import Column

@@ -35,7 +35,7 @@ from core.registry import (
     version_statuses,
     versions,
 )
-from core.retrieval import Retriever
+from core.retrieval import VersionSearcher
 
 if TYPE_CHECKING:
     from core.database import Progress
@@ -120,15 +120,15 @@ def tell(own: Context, as_json: bool) -> None:
             say(f"{MARKS[guard.verdict]} {guard.name}: {guard.detail}")
         say(f"Cut over: {flip.previous} → {flip.version_key} in {flip.seconds * 1000:.1f} ms.")
 
-        retriever = Retriever(connection)
+        searcher = VersionSearcher(connection)
         with clock.step("search"):
-            after_cutover = retriever.search(QUERY)
+            after_cutover = searcher.search(QUERY)
         say(f"“{QUERY}” by {after_cutover.version_key}: {', '.join(h.source_id for h in after_cutover.hits[:3])}")
 
         with clock.step("rollback"):
             back = cutover.rollback(connection, confirm=FIRST, key=FIRST, reason="the demo shows the way back")
         with clock.step("search again"):
-            after_rollback = retriever.search(QUERY)
+            after_rollback = searcher.search(QUERY)
         missing = counted(back.missing, "chunk")
         say(f"Rolled back to {back.version_key} in {back.seconds * 1000:.1f} ms, {missing} missing.")
         say(

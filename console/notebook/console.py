@@ -178,14 +178,14 @@ class Console:
     def search(self, text: str, k: int = 10, *, version: str | None = None) -> Answer[SearchResult]:
         """The top-k by the active version, as users get it, or by the one that is named."""
         from core.registry import get_version
-        from core.retrieval import Retriever
+        from core.retrieval import VersionSearcher
 
         with self._session() as connection:
-            retriever = Retriever(connection, self._encoders)
+            searcher = VersionSearcher(connection, self._encoders)
             if version is None:
-                found = retriever.search(text, k)
+                found = searcher.search(text, k)
             else:
-                found = retriever.search_version(text, get_version(connection, version), k)
+                found = searcher.search_version(text, get_version(connection, version), k)
         return _answer(found, *views.search_page(found))
 
     @errors_for_people()
@@ -199,13 +199,13 @@ class Console:
         from console.commands.search import chosen_versions
         from core.evaluation.judged import judge_comparison
         from core.evaluation.reports.charts import depth_chart
-        from core.retrieval import Retriever
+        from core.retrieval import VersionSearcher
 
         with self._session() as connection:
             pair = chosen_versions(connection, primary, candidate)
-            retriever = Retriever(connection, self._encoders)
-            found = retriever.compare(text, *pair, k)
-            judged = judge_comparison(connection, retriever, found, *pair)
+            searcher = VersionSearcher(connection, self._encoders)
+            found = searcher.compare(text, *pair, k)
+            judged = judge_comparison(connection, searcher, found, *pair)
         return _answer(found, *views.comparison_page(found, judged, depth_chart(found.overlap_by_depth)))
 
     # -- evaluation ---------------------------------------------------------------------------------------

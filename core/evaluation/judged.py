@@ -13,7 +13,7 @@ from core.errors import UsageError
 from core.evaluation.judgements import Qrels, TargetKind, document_id_of, load_qrels
 from core.evaluation.queries import Query, get_query_set
 from core.registry import Version
-from core.retrieval import MAX_K, Comparison, Retriever, SearchResult, check_query
+from core.retrieval import MAX_K, Comparison, SearchResult, VersionSearcher, check_query
 
 DEPTH = 100
 """How many chunks of each version are ranked by document for nDCG, as an evaluation does."""
@@ -98,7 +98,7 @@ def find_query(connection: Connection, text: str, prefer: str | None = None) -> 
 
 def judge_comparison(
     connection: Connection,
-    retriever: Retriever,
+    searcher: VersionSearcher,
     found: Comparison,
     primary: Version,
     candidate: Version,
@@ -123,7 +123,7 @@ def judge_comparison(
     sides: Sequence[SearchResult] = (found.primary, found.candidate)
     if relevant:
         depth = min(MAX_K, max(found.k, DEPTH))
-        sides = [retriever.search_version(found.query, version, depth) for version in (primary, candidate)]
+        sides = [searcher.search_version(found.query, version, depth) for version in (primary, candidate)]
     shown = (found.primary, found.candidate)
     targets = _targets(connection, judged.level, (hit.chunk_id for side in (*shown, *sides) for hit in side.hits))
     by_target = {_key(judged.level, target): grade for target, grade in grades.items()}

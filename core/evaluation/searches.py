@@ -14,7 +14,7 @@ from psycopg import sql
 
 from core.database import Connection
 from core.errors import UsageError
-from core.index import DEFAULTS, candidates_query, index_name, inspect, kind_of, operator, use
+from core.index import DEFAULTS, candidates_query, distance_expression, index_name, inspect, kind_of, use
 from core.registry import Version
 from core.retrieval import MAX_EF_SEARCH, MAX_K, ef_search_for
 
@@ -42,15 +42,8 @@ class Searches:
             return candidates_query(self.version, self.k)
         # By the vectors as they are stored, whatever an index would hold of them.
         return sql.SQL(
-            "SELECT chunk_id, embedding {operator} %(vector)s::{storage}({dimensions}) AS distance "
-            "FROM {table} ORDER BY distance, chunk_id LIMIT {k}"
-        ).format(
-            operator=operator(self.version),
-            storage=sql.Identifier(self.version.storage),
-            dimensions=sql.Literal(self.version.dimensions),
-            table=self.version.table,
-            k=sql.Literal(self.k),
-        )
+            "SELECT chunk_id, {distance} AS distance FROM {table} ORDER BY distance, chunk_id LIMIT {k}"
+        ).format(distance=distance_expression(self.version), table=self.version.table, k=sql.Literal(self.k))
 
     def prepare(self, connection: Connection, connections: int) -> Search:
         """Set a session up for these searches, of which so many run at once; returns what makes one."""

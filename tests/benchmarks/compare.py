@@ -24,7 +24,7 @@ from core.backfill.settings import JobSettings
 from core.backfill.worker import Worker
 from core.database import Database
 from core.registry import create_table, drop_version, get_version, retire_version
-from core.retrieval import EncoderCache, Retriever
+from core.retrieval import EncoderCache, VersionSearcher
 from tests.benchmarks.corpus import BATCH, LONG_TEXT, FreeEncoder, fill, random_vectors
 from tests.benchmarks.measure import own_database, show_table, tell
 from tests.versions import ready_version
@@ -43,14 +43,14 @@ def run(rounds: int) -> None:
     with own_database("bench") as database, database.session("bench") as connection:
         fill(connection, CHUNKS, words=LONG_TEXT)
         versions = [ready_version(database, connection, f"v{n}", spec) for n, spec in enumerate(ENCODERS)]
-        retriever = Retriever(connection, EncoderCache())
+        searcher = VersionSearcher(connection, EncoderCache())
 
         topics = _TOPICS.split()
 
         def once(number: int) -> float:
             query = " ".join(topics[(number * step) % len(topics)] for step in (1, 3, 7))
             start = time.perf_counter()
-            found = retriever.compare(f"{query} {number}", versions[0], versions[1], K)
+            found = searcher.compare(f"{query} {number}", versions[0], versions[1], K)
             seconds = time.perf_counter() - start
             if len(found.primary.hits) != K or len(found.candidate.hits) != K:
                 raise RuntimeError("a search found fewer than k chunks")

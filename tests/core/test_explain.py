@@ -11,7 +11,7 @@ from core.encoders import open_encoder
 from core.explain import chunk_facts, explain
 from core.index import build
 from core.registry import create_table, get_version
-from core.retrieval import EncoderCache, Retriever
+from core.retrieval import EncoderCache, VersionSearcher
 from core.settings import Settings
 from tests.versions import SPEC, add, add_chunks, ready_version
 
@@ -47,7 +47,7 @@ def test_the_rank_without_an_index_is_the_true_one_and_shows_what_the_index_lost
     connection: Connection, lossy: dict[int, int]
 ) -> None:
     version, encoders = get_version(connection, "lossy"), EncoderCache()
-    hits = Retriever(connection, encoders).search_version(QUERY, version, 5).hits
+    hits = VersionSearcher(connection, encoders).search_version(QUERY, version, 5).hits
     found = {hit.chunk_id: hit.rank for hit in hits}
     lost = [chunk for chunk, rank in lossy.items() if rank <= 5 and chunk not in found]
     assert lost, "the index loses nothing: the test shows nothing"

@@ -13,7 +13,7 @@ from core.evaluation.judged import QrelsCache, find_query, judge_comparison
 from core.evaluation.judgements import Judgement, ensure_judge, save_judgements
 from core.evaluation.queries import Query, get_query_set, save_queries
 from core.registry import Version
-from core.retrieval import Comparison, EncoderCache, Retriever
+from core.retrieval import Comparison, EncoderCache, VersionSearcher
 from tests.evaluations import judged_set
 from tests.versions import ready_version
 
@@ -45,17 +45,19 @@ def pair(database: Database, connection: Connection) -> tuple[Version, Version]:
     )
 
 
-def compare(connection: Connection, pair: tuple[Version, Version], k: int = 3) -> tuple[Retriever, Comparison]:
-    retriever = Retriever(connection, EncoderCache())
-    return retriever, retriever.compare(QUERY.text, *pair, k)
+def compare(
+    connection: Connection, pair: tuple[Version, Version], k: int = 3
+) -> tuple[VersionSearcher, Comparison]:
+    searcher = VersionSearcher(connection, EncoderCache())
+    return searcher, searcher.compare(QUERY.text, *pair, k)
 
 
 def test_a_documents_judgement_meets_every_chunk_of_it(
     connection: Connection, pair: tuple[Version, Version]
 ) -> None:
     judged_set(connection, "set", [QUERY], {"q1": {"keys.md": 2, "backup.md": 0, "not-there.md": 1}})
-    retriever, found = compare(connection, pair, 8)
-    judged = judge_comparison(connection, retriever, found, *pair)
+    searcher, found = compare(connection, pair, 8)
+    judged = judge_comparison(connection, searcher, found, *pair)
     assert judged is not None
     expected = {
         hit.chunk_id: {"keys.md": 2, "backup.md": 0}[hit.source_id]
@@ -74,11 +76,11 @@ def test_ndcg_is_that_of_documents_by_their_best_chunk(
 ) -> None:
     qrels = {"keys.md": 1, "password.md": 2, "invoices.md": 0}
     judged_set(connection, "set", [QUERY], {"q1": qrels})
-    retriever, found = compare(connection, pair, 3)
-    judged = judge_comparison(connection, retriever, found, *pair)
+    searcher, found = compare(connection, pair, 3)
+    judged = judge_comparison(connection, searcher, found, *pair)
     assert judged is not None
     for version, value in zip(pair, (judged.primary_ndcg, judged.candidate_ndcg), strict=True):
-        hits = retriever.search_version(QUERY.text, version, 100).hits
+        hits = searcher.search_version(QUERY.text, version, 100).hits
         documents = list(dict.fromkeys(hit.source_id for hit in hits))
         run = {"q1": {document: 100.0 - rank for rank, document in enumerate(documents)}}
         evaluator = pytrec_eval.RelevanceEvaluator({"q1": qrels}, {"ndcg_cut.3"})
@@ -86,10 +88,10 @@ def test_ndcg_is_that_of_documents_by_their_best_chunk(
 
 
 def test_chunks_are_judged_by_their_semantic_key(connection: Connection, pair: tuple[Version, Version]) -> None:
-    retriever, found = compare(connection, pair)
+    searcher, found = compare(connection, pair)
     first, second = found.primary.hits[:2]
     judged_set(connection, "set", [QUERY], {"q1": {first.semantic_key: 3, second.semantic_key: 0}}, kind="chunk")
-    judged = judge_comparison(connection, retriever, found, *pair)
+    judged = judge_comparison(connection, searcher, found, *pair)
     assert judged is not None
     assert judged.level == "chunk"
     assert judged.grades == {first.chunk_id: 3, second.chunk_id: 0}
@@ -99,20 +101,20 @@ def test_chunks_are_judged_by_their_semantic_key(connection: Connection, pair: t
 def test_nothing_is_said_of_a_query_of_no_set_or_without_judgements(
     connection: Connection, pair: tuple[Version, Version]
 ) -> None:
-    retriever, found = compare(connection, pair)
-    assert judge_comparison(connection, retriever, found, *pair) is None
+    searcher, found = compare(connection, pair)
+    assert judge_comparison(connection, searcher, found, *pair) is None
     save_queries(connection, "set", [Query("q1", QUERY.text.upper()), Query("q2", QUERY.text + " ")])
-    assert judge_comparison(connection, retriever, found, *pair) is None, "the exact text"
+    assert judge_comparison(connection, searcher, found, *pair) is None, "the exact text"
     save_queries(connection, "set", [QUERY])
-    judged = judge_comparison(connection, retriever, found, *pair)
+    judged = judge_comparison(connection, searcher, found, *pair)
     assert judged is not None
     assert (judged.grades, judged.primary_ndcg, judged.candidate_ndcg) == ({}, None, None)
 
 
 def test_only_irrelevant_ones_give_no_ndcg(connection: Connection, pair: tuple[Version, Version]) -> None:
     judged_set(connection, "set", [QUERY], {"q1": {"keys.md": 0}})
-    retriever, found = compare(connection, pair)
-    judged = judge_comparison(connection, retriever, found, *pair)
+    searcher, found = compare(connection, pair)
+    judged = judge_comparison(connection, searcher, found, *pair)
     assert judged is not None
     assert set(judged.grades.values()) == {0}
     assert judged.primary_ndcg is None

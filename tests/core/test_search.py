@@ -11,7 +11,7 @@ from core.encoders import open_encoder
 from core.errors import RefusedError, UsageError
 from core.index import check_settings
 from core.registry import Version, get_version
-from core.retrieval import ROLLBACK_VARIABLE, EncoderCache, Retriever, search_vector
+from core.retrieval import ROLLBACK_VARIABLE, EncoderCache, VersionSearcher, check_options, search_vector
 from core.settings import Settings
 from tests.protocol_server import ProtocolServer
 from tests.versions import NUMBERS, add, add_chunks, backfill, ready_version
@@ -49,7 +49,7 @@ def test_a_search_finds_the_nearest_by_its_index(
     assert index.build(connection, version, Settings()).valid
     connection.execute("SET enable_seqscan = off")
     assert index.use(connection, version).used
-    found = Retriever(connection).search_version("seven and three", version, 10)
+    found = VersionSearcher(connection).search_version("seven and three", version, 10)
     expected = nearest_by_hand(version, connection, "seven and three", 10)
     assert len(set(expected) & {hit.chunk_id for hit in found.hits}) >= 9
     assert found.hits[0].content in ("seven and three", "three and seven")
@@ -64,7 +64,7 @@ def test_the_upgrade_from_small_to_large_by_the_provider(database: Database, con
         for key, model in (("small", "text-embedding-3-small"), ("large", "text-embedding-3-large")):
             version = ready_version(database, connection, key, f"openai:{model}?base_url={provider.base_url}")
             cutover.run(connection, key, confirm=key)
-            result = Retriever(connection).search("seven and three", 5)
+            result = VersionSearcher(connection).search("seven and three", 5)
             assert result.version_key == key
             assert result.hits[0].content in ("seven and three", "three and seven")
             assert cutover.check(connection, key).ready
@@ -80,7 +80,7 @@ def test_the_upgrade_from_small_to_large_by_the_provider(database: Database, con
         assert found.used
         assert found.node == f"Index Scan using {index.index_name(version)}"
         cutover.rollback(connection, confirm="small")
-        assert Retriever(connection).search("seven and three", 5).version_key == "small"
+        assert VersionSearcher(connection).search("seven and three", 5).version_key == "small"
 
 
 def test_above_4000_dimensions_the_binary_index_is_ranked_again(
@@ -92,7 +92,7 @@ def test_above_4000_dimensions_the_binary_index_is_ranked_again(
         assert index.kind_of(version) == "bit"
         connection.execute("SET enable_seqscan = off")
         assert index.use(connection, version).used
-        hits = Retriever(connection).search_version(TEXTS[42], version, 5).hits
+        hits = VersionSearcher(connection).search_version(TEXTS[42], version, 5).hits
         assert hits[0].content == TEXTS[42]
 
 
@@ -148,7 +148,7 @@ def test_a_flip_between_encoding_and_searching_searches_again(database: Database
                     cutover.run(operator, "v2", confirm="v2")
             return encoder
 
-    result = Retriever(connection, Flipping()).search("seven", 3)
+    result = VersionSearcher(connection, Flipping()).search("seven", 3)
     assert encoded == [64, 128]
     assert result.version_key == "v2"
     assert result.hits[0].content == "seven"
@@ -162,33 +162,33 @@ def test_the_environment_pins_a_version(
     ready_version(database, connection, "v2")
     cutover.run(connection, "v2", confirm="v2")
     monkeypatch.setenv(ROLLBACK_VARIABLE, "v1")
-    assert Retriever(connection).search("seven").version_key == "v1"
+    assert VersionSearcher(connection).search("seven").version_key == "v1"
     monkeypatch.setenv(ROLLBACK_VARIABLE, "v11")
     with pytest.raises(UsageError, match="v1"):
-        Retriever(connection).search("seven")
+        VersionSearcher(connection).search("seven")
 
 
 def test_what_cannot_be_searched_is_refused(database: Database, connection: Connection) -> None:
-    retriever = Retriever(connection)
+    searcher = VersionSearcher(connection)
     with pytest.raises(RefusedError, match="No embedding version is active"):
-        retriever.search("seven")
+        searcher.search("seven")
     version = add(connection, "v1")
     for text in ("", " \n", "\0", "\ud800"):
         with pytest.raises(UsageError, match="empty"):
-            retriever.search_version(text, version)
+            searcher.search_version(text, version)
     for k in (0, 1001):
         with pytest.raises(UsageError, match="expected 1 to 1000"):
-            retriever.search_version("seven", version, k)
+            searcher.search_version("seven", version, k)
     with pytest.raises(RefusedError, match="64"):
-        search_vector(connection, version, np.ones(63, np.float32), 3)
-    assert retriever.search_version("seven", version).hits == ()
+        search_vector(connection, version, np.ones(63, np.float32), check_options(3))
+    assert searcher.search_version("seven", version).hits == ()
 
 
 def test_a_comparison_shows_moves_and_overlap(database: Database, connection: Connection) -> None:
     add_chunks(connection, TEXTS)
     first = ready_version(database, connection, "v1")
     second = ready_version(database, connection, "v2", "static:wordllama-256")
-    found = Retriever(connection).compare("seven and three", first, get_version(connection, "v2"), 10)
+    found = VersionSearcher(connection).compare("seven and three", first, get_version(connection, "v2"), 10)
     assert (found.primary.version_key, found.candidate.version_key) == ("v1", "v2")
     keys = [[hit.semantic_key for hit in result.hits] for result in (found.primary, found.candidate)]
     assert found.overlap.overlap == len(set(keys[0]) & set(keys[1])) / 10 == found.overlap_by_depth[-1]

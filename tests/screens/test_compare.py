@@ -13,7 +13,7 @@ from textual.pilot import Pilot
 from console.app import RevectorApp
 from core.database import Database
 from core.registry import get_version
-from core.retrieval import EncoderCache, Retriever
+from core.retrieval import EncoderCache, VersionSearcher
 from screens.compare import ComparePane
 from screens.export import as_csv, write_comparison
 from screens.hits import HitList
@@ -58,7 +58,7 @@ async def test_both_versions_side_by_side(library: Database, size: tuple[int, in
         assert found is not None
         with library.session("test") as connection:
             versions = [get_version(connection, key) for key in ("demo-64", "demo-256")]
-            expected = Retriever(connection, EncoderCache()).compare(QUERY, *versions, 10)
+            expected = VersionSearcher(connection, EncoderCache()).compare(QUERY, *versions, 10)
         assert [hit.chunk_id for hit in found.candidate.hits] == [hit.chunk_id for hit in expected.candidate.hits]
         await until_shown(
             pilot, "active demo-64 · ", "candidate demo-256 · ", "overlap@10", "Jaccard", "RBO", "tau"
@@ -248,7 +248,7 @@ async def test_an_error_is_shown_in_its_place(library: Database, monkeypatch: py
     app = console(library)
     async with app.run_test(size=SMALL) as pilot:
         await search(pilot)
-        monkeypatch.setattr(Retriever, "compare", fail)
+        monkeypatch.setattr(VersionSearcher, "compare", fail)
         await pilot.press("plus")
         await until_shown(pilot, "✗ RuntimeError: the model [b]is␛[31m gone")
         monkeypatch.undo()

@@ -10,7 +10,7 @@ from textual.pilot import Pilot
 from console.app import RevectorApp
 from core.database import Database
 from core.registry import get_version
-from core.retrieval import Comparison, EncoderCache, Retriever
+from core.retrieval import Comparison, EncoderCache, VersionSearcher
 from screens.compare import ComparePane
 from screens.hits import HitList
 from screens.latest import disagree
@@ -44,7 +44,7 @@ async def test_what_is_typed_is_found_without_enter(library: Database) -> None:
         assert pane.comparison is not None
         with library.session("test") as connection:
             versions = [get_version(connection, key) for key in ("demo-64", "demo-256")]
-            expected = Retriever(connection, EncoderCache()).compare("refunds today", *versions, 10)
+            expected = VersionSearcher(connection, EncoderCache()).compare("refunds today", *versions, 10)
         assert pane.comparison.candidate.hits == expected.candidate.hits
         box = app.query_one(QueryBox)
         await pilot.press("up")
@@ -58,9 +58,9 @@ async def test_a_newer_query_replaces_the_older_and_nothing_queues(
 ) -> None:
     """A search that hangs, as with a busy server: whatever is typed meanwhile is searched for once, the last of it."""
     go_on, searched = threading.Event(), []
-    real = Retriever.compare
+    real = VersionSearcher.compare
 
-    def hanging(self: Retriever, text: str, *rest: object) -> Comparison:
+    def hanging(self: VersionSearcher, text: str, *rest: object) -> Comparison:
         searched.append(text)
         assert go_on.wait(60)
         return real(self, text, *rest)  # type: ignore[arg-type]
@@ -68,7 +68,7 @@ async def test_a_newer_query_replaces_the_older_and_nothing_queues(
     app = console(library)
     async with app.run_test(size=SMALL) as pilot:
         pane = await at_compare(pilot)
-        monkeypatch.setattr(Retriever, "compare", hanging)
+        monkeypatch.setattr(VersionSearcher, "compare", hanging)
         box = app.query_one(QueryBox)
         await pilot.press("slash")
         await type_text(pilot, "first")
@@ -146,7 +146,7 @@ async def test_without_candidate_or_database_typing_asks_for_nothing(own_library
 def test_disagreement_is_any_move(library: Database, own_library: Database) -> None:
     with own_library.session("test") as connection:
         add_chunks(connection, ["one more, so that it is another collection"])
-        retriever = Retriever(connection, EncoderCache())
+        searcher = VersionSearcher(connection, EncoderCache())
         versions = [get_version(connection, key) for key in ("demo-64", "demo-256")]
-        assert disagree(retriever.compare("api key", *versions, 10))
-        assert not disagree(retriever.compare("api key", versions[0], versions[0], 10))
+        assert disagree(searcher.compare("api key", *versions, 10))
+        assert not disagree(searcher.compare("api key", versions[0], versions[0], 10))

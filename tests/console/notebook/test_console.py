@@ -15,7 +15,7 @@ from core.evaluation.judgements import ensure_judge
 from core.evaluation.queries import Query, save_queries
 from core.index import inspect
 from core.registry import get_version
-from core.retrieval import Retriever
+from core.retrieval import VersionSearcher
 from tests.console.notebook.conftest import GATES, HOSTILE
 from tests.screens.support import TEXTS, active_of, add_candidate
 from tests.versions import NUMBERS, add, add_chunks, ready_version
@@ -108,7 +108,7 @@ def test_search(console: Console, library: Database) -> None:
     answer = console.search("rotate a key", 3)
     with library.session("test") as connection:
         assert [hit.chunk_id for hit in answer.data.hits] == [
-            hit.chunk_id for hit in Retriever(connection).search("rotate a key", 3).hits
+            hit.chunk_id for hit in VersionSearcher(connection).search("rotate a key", 3).hits
         ]
     assert "“rotate a key” by demo-64" in shown(answer)
     assert console.search("rotate a key", version="demo-256").data.version_key == "demo-256"

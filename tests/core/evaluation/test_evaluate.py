@@ -22,7 +22,7 @@ from core.evaluation.judgements import Judgement, ensure_judge, save_judgements
 from core.evaluation.queries import Query, QuerySet, get_query_set, save_queries
 from core.ingest import ingest
 from core.registry import get_version
-from core.retrieval import Retriever
+from core.retrieval import VersionSearcher
 from tests.versions import NUMBERS, ready_version
 
 TEXTS = [f"{a} and {b}" for a in NUMBERS for b in NUMBERS]
@@ -67,9 +67,9 @@ def test_figures_equal_an_independent_computation(
 ) -> None:
     versions = [get_version(connection, key) for key in ("v1", "v2")]
     found = evaluate(database, numbers, *versions, Asked(measures=("nDCG@10",)))
-    retriever = Retriever(connection)
+    searcher = VersionSearcher(connection)
     rankings = [
-        {q.id: [hit.source_id for hit in retriever.search_version(q.text, version, 10).hits] for q in QUERIES}
+        {q.id: [hit.source_id for hit in searcher.search_version(q.text, version, 10).hits] for q in QUERIES}
         for version in versions
     ]
     assert [(row.measure, row.segment, row.queries) for row in found.measures] == [

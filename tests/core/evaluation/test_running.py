@@ -19,7 +19,7 @@ from core.evaluation.queries import Query, QuerySet, drop_query_set, get_query_s
 from core.evaluation.running import make_run
 from core.evaluation.searches import plan_searches
 from core.registry import Version, drop_version, get_version, retire_version
-from core.retrieval import EncoderCache, Retriever
+from core.retrieval import EncoderCache, VersionSearcher
 from core.settings import Settings
 from tests.protocol_server import ProtocolServer
 from tests.versions import NUMBERS, SPEC, add, add_chunks, backfill, ready_version
@@ -97,7 +97,7 @@ def test_a_run_holds_what_users_would_find(
     documents = dict(connection.execute("SELECT id, document_id FROM document_chunks").fetchall())
     for query in QUERIES:
         hits = results.hits[query.id]
-        by_hand = Retriever(connection).search_version(query.text, version, 20).hits
+        by_hand = VersionSearcher(connection).search_version(query.text, version, 20).hits
         assert hits.chunk_ids.tolist() == [hit.chunk_id for hit in by_hand]
         assert hits.distances == pytest.approx([hit.distance for hit in by_hand], abs=1e-6)
         assert list(hits.document_ids) == [documents[chunk] for chunk in hits.chunk_ids.tolist()]

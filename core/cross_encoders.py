@@ -1,0 +1,162 @@
+"""Cross-encoders: models that read a query and a text together and say how relevant the text is.
+
+`cross-encoder:PATH-OR-NAME?batch_size=32&device=cpu&max_tokens=256&revision=COMMIT`, run by SentenceTransformers on
+this machine. They judge pools (core.evaluation.cross_encoder) and order anew what a search found
+(core.retrieval.rerank).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.encoders.kinds import TEXT, Setting, whole_number
+from core.encoders.local_models import find_folder, folder_revision
+from core.encoders.providers import check_known
+from core.encoders.spec import EncoderSpec, read_spec
+from core.errors import EncoderError, UnreachableError, unknown_name
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from sentence_transformers import CrossEncoder
+
+PROVIDER = "cross-encoder"
+
+_HEADS = ("ForSequenceClassification", "ForCausalLM")
+"""What a model that judges pairs ends in. Others would be given a head of random weights, and judge at random."""
+
+SETTINGS: Mapping[str, Setting] = {
+    "batch_size": whole_number(),
+    "device": TEXT,
+    "max_tokens": whole_number(),
+    "revision": TEXT,
+}
+
+_NO_PART_OF_THE_MODEL = ("batch_size", "device")
+"""Settings that change how fast a model answers, and not what."""
+
+
+class PairModel:
+    """A cross-encoder that was opened.
+
+    Raises UnreachableError for a missing package, and for a model that is not here, cannot be loaded or is no
+    cross-encoder.
+    """
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        if find_spec("sentence_transformers") is None:
+            raise UnreachableError(
+                f"{spec.name} needs the package sentence-transformers, which is not installed.",
+                "Install it: pip install 'revector[sentence-transformers]'.",
+            )
+        folder = find_folder(spec, PROVIDER)
+        self.batch_size = int(spec.settings.get("batch_size", 32))
+        self.revision = folder_revision(folder)
+        # One model, wherever a relative path is given from.
+        model = str(folder.resolve()) if Path(spec.model).expanduser().is_dir() else spec.model
+        self.name = Path(model).name
+        self.spec = str(_own_part(spec, model))
+        self._model = _load(folder, spec)
+        self.labels = int(self._model.num_labels)
+
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
+        """How relevant each text is to its query (n,): higher is more, and two models' scores have nothing in common.
+
+        With one output the sigmoid of it; with several, which are grades from 0, their mean weighted by their
+        probabilities (softmax). Raises EncoderError for answers of a wrong shape or not finite.
+        """
+        return self.read(self.answers(pairs))
+
+    def read(self, answers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The scores (n,) of answers."""
+        import numpy as np
+
+        if self.labels == 1:
+            scores: NDArray[np.float64] = 0.5 * (1 + np.tanh(answers / 2))  # the sigmoid, without an overflow
+            return scores
+        likely = np.exp(answers - answers.max(axis=1, keepdims=True, initial=-np.inf))
+        likely /= likely.sum(axis=1, keepdims=True)
+        return np.asarray(likely @ np.arange(self.labels))
+
+    def answers(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
+        """What the model's outputs say of pairs of a query and a text: (n,), or (n, labels) where it has several."""
+        import numpy as np
+        from torch import nn
+
+        expected = (len(pairs),) if self.labels == 1 else (len(pairs), self.labels)
+        if not pairs:
+            return np.empty(expected)
+        answers = np.asarray(
+            self._model.predict(
+                list(pairs), batch_size=self.batch_size, show_progress_bar=False, activation_fn=nn.Identity()
+            ),
+            dtype=np.float64,
+        )
+        if answers.shape != expected:
+            raise EncoderError(
+                f"{self.spec} answered {len(pairs)} pairs with numbers of the shape {answers.shape}, not {expected}."
+            )
+        if bad := int(np.count_nonzero(~np.isfinite(answers))):
+            raise EncoderError(
+                f"{self.spec} answered with {bad:,} numbers that are not finite: nothing of it was used.",
+                "Its weights are broken, or its half precision overflows on this device.",
+            )
+        return answers
+
+    def close(self) -> None:
+        """Let go of the model."""
+        del self._model
+
+
+def parse_pair_spec(text: str, kind: str, settings: Mapping[str, Setting] = SETTINGS) -> EncoderSpec:
+    """Read a spec and check its settings; nothing is opened. `kind` is what it is for, in errors."""
+    spec = read_spec(text)
+    if spec.provider != PROVIDER:
+        raise unknown_name(f"kind of {kind}", spec.provider, [PROVIDER])
+    check_known(spec, settings)
+    return spec
+
+
+def _own_part(spec: EncoderSpec, model: str) -> EncoderSpec:
+    kept = {name: text for name, text in spec.settings.items() if name not in _NO_PART_OF_THE_MODEL}
+    return dataclasses.replace(spec, model=model, settings=kept)
+
+
+def _load(folder: Path, spec: EncoderSpec) -> CrossEncoder:
+    from sentence_transformers import CrossEncoder
+    from transformers.utils import logging
+
+    _require_head(folder, spec)
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would be drawn across the console
+    try:
+        model: CrossEncoder = CrossEncoder(str(folder), device=spec.settings.get("device"), local_files_only=True)
+        if spec.max_tokens is not None:
+            model.max_seq_length = min(spec.max_tokens, model.max_seq_length or spec.max_tokens)
+    except Exception as error:
+        raise UnreachableError(
+            f"The model {spec.model!r} cannot be loaded from {folder}: {error}",
+            "The folder must hold a CrossEncoder, and the settings must suit it.",
+        ) from error
+    return model
+
+
+def _require_head(folder: Path, spec: EncoderSpec) -> None:
+    try:
+        found = json.loads((folder / "config.json").read_bytes())
+        architectures = [str(name) for name in found.get("architectures") or []]
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise UnreachableError(
+            f"The model {spec.model!r} cannot be loaded from {folder}: its config.json cannot be read ({error}).",
+            "The folder must hold a CrossEncoder.",
+        ) from None
+    if not any(name.endswith(_HEADS) for name in architectures):
+        raise UnreachableError(
+            f"The model {spec.model!r} is no cross-encoder, but {', '.join(architectures) or 'of an unknown kind'}: "
+            "it has no output that judges a pair.",
+            "Name a model that was trained on pairs, such as cross-encoder/ms-marco-MiniLM-L6-v2.",
+        )

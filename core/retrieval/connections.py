@@ -1,0 +1,109 @@
+"""Connections of a retriever: they end what lasts too long by themselves, and know what their session is set to.
+
+A server that does not answer any more (a frozen machine, a network that swallows) says nothing, so the time limit is
+kept here as well, and not only by the server's statement_timeout.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from core.database import Database, unreachable
+from core.errors import UnreachableError
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from psycopg.abc import PQGen
+
+T = TypeVar("T")
+
+_LEAST_S = 0.001
+_INTERVAL_S = 0.1
+"""How often a wait looks whether it was interrupted."""
+
+
+LOOK_S = 0.1
+"""How often a search that waits for a connection looks whether connecting failed meanwhile."""
+
+
+def timeout_setting(limit_s: float) -> dict[str, str]:
+    """The server's own time limit: it must not go on for somebody who has given up."""
+    return {"statement_timeout": f"{max(1, round(limit_s * 1000))}ms"}
+
+
+def late(what: str, limit_s: float) -> UnreachableError:
+    """The error for somebody who did not answer in time."""
+    return UnreachableError(
+        f"{what} did not answer within {limit_s:g} s.", "Try again, or allow more time.", temporary=True
+    )
+
+
+class Failures:
+    """The last failure to connect, and when it was, on the clock of time.monotonic."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._last: tuple[float, UnreachableError] | None = None
+
+    def note(self, error: Exception) -> None:
+        """Remember a failure."""
+        known = error if isinstance(error, UnreachableError) else None
+        if known is None and isinstance(error, psycopg.Error):
+            known = unreachable(error, self._database)
+        self._last = time.monotonic(), known or UnreachableError(f"Cannot connect: {error}")
+
+    def since(self, moment: float) -> UnreachableError | None:
+        """The last failure, if it was after that moment."""
+        last = self._last
+        return last[1] if last is not None and last[0] >= moment else None
+
+
+class SearchConnection(psycopg.Connection[TupleRow]):
+    """A connection with a deadline: what is not answered by then raises psycopg's wait time-out."""
+
+    deadline: float | None = None
+    """On the clock of time.monotonic; None waits for ever."""
+    settings: dict[str, str]
+    """What the session was set to for searches."""
+
+    @classmethod
+    def connect(  # type: ignore[override]
+        cls,
+        conninfo: str = "",
+        *,
+        database: Database,
+        failed: Callable[[Exception], None],
+        limit_s: float,
+        **kwargs: Any,
+    ) -> Self:
+        """Connect and set the session up; `failed` is told why when that does not work."""
+        connection = None
+        try:
+            connection = super().connect(conninfo, **kwargs)
+            connection.settings = timeout_setting(limit_s)
+            connection.deadline = time.monotonic() + limit_s
+            connection.execute(*database.session_statement(limit_s))
+            connection.deadline = None
+        except Exception as error:
+            if connection is not None:
+                connection.close()
+            failed(error)
+            raise
+        return connection
+
+    def missing(self, wanted: dict[str, str]) -> dict[str, str]:
+        """What of these settings the session does not have yet."""
+        return {name: value for name, value in wanted.items() if self.settings.get(name) != value}
+
+    def wait(self, gen: PQGen[T], interval: float = _INTERVAL_S, timeout: float | None = None) -> T:
+        """Run one of psycopg's steps until the deadline."""
+        if self.deadline is not None:
+            left = max(_LEAST_S, self.deadline - time.monotonic())
+            timeout = left if timeout is None else min(timeout, left)
+        return super().wait(gen, interval, timeout)

@@ -1,0 +1,103 @@
+"""Queries become vectors: the encoder of each version, opened once, and the vectors of queries that came before."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from core.errors import RefusedError, UsageError
+from core.registry import Version
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from core.encoders import Encoder
+
+
+class EncoderCache:
+    """Opens the encoder of a version once and keeps it; safe to share between threads."""
+
+    def __init__(self, open_encoder: Callable[[str], Encoder] | None = None) -> None:
+        self._open = open_encoder
+        self._lock = threading.Lock()
+        self._encoders: dict[int, Encoder] = {}
+        self._opening: dict[int, threading.Lock] = {}
+
+    def encoder(self, version: Version) -> Encoder:
+        """The encoder that made the version's vectors.
+
+        Raises RefusedError for a version that names none, UnreachableError when it cannot be opened.
+        """
+        found = self._encoders.get(version.id)
+        if found is not None:
+            return found
+        with self._lock:
+            opening = self._opening.setdefault(version.id, threading.Lock())
+        # Each on its own: a model that takes seconds to open must not hold up the version that answers users.
+        with opening:
+            if version.id not in self._encoders:
+                self._encoders[version.id] = open_version_encoder(version, self._open)
+            return self._encoders[version.id]
+
+    def opened(self, version: Version) -> Encoder | None:
+        """The encoder if it has been opened already."""
+        return self._encoders.get(version.id)
+
+
+def open_version_encoder(version: Version, opener: Callable[[str], Encoder] | None = None) -> Encoder:
+    """Open the encoder that a version was registered with. Raises RefusedError when it names none."""
+    if not version.encoder_spec:
+        raise RefusedError(
+            f"Version {version.version_key} names no encoder that revector can open.",
+            f"Give it one: revector versions adopt {version.version_key} --encoder SPEC",
+        )
+    if opener is not None:
+        return opener(version.encoder_spec)
+    from core.encoders import open_encoder
+
+    return open_encoder(version.encoder_spec)
+
+
+class QueryCache:
+    """Vectors of queries by version and text; of more than `size`, the one not asked for longest is let go.
+
+    A version never changes its encoder, and its id is never given again, so that no vector gets out of date.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._lock = threading.Lock()
+        self._vectors: OrderedDict[tuple[int, str], NDArray[np.float32]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    def get(self, version_id: int, text: str) -> NDArray[np.float32] | None:
+        """The vector (d,), None when it is not kept. It is shared: nobody may write to it."""
+        key = (version_id, text)
+        with self._lock:
+            found = self._vectors.get(key)
+            if found is not None:
+                self._vectors.move_to_end(key)
+            return found
+
+    def put(self, version_id: int, text: str, vector: NDArray[np.float32]) -> None:
+        """Keep a vector (d,)."""
+        if self._size < 1:
+            return
+        with self._lock:
+            self._vectors[version_id, text] = vector
+            self._vectors.move_to_end((version_id, text))
+            if len(self._vectors) > self._size:
+                self._vectors.popitem(last=False)
+
+
+def check_query(text: str) -> str:
+    """A query without NUL bytes and lone surrogates, which Postgres cannot take; raises UsageError when empty."""
+    clean = text.replace("\0", "").encode("utf-8", "ignore").decode("utf-8").strip()
+    if not clean:
+        raise UsageError("The query is empty.", "Type some text to search for.")
+    return clean

@@ -1,0 +1,67 @@
+"""How a search is asked for, checked: how many, hybrid or not, filtered by what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from core.errors import UsageError
+from core.index import DEFAULTS
+from core.registry import Version
+
+MAX_K = 1_000
+MAX_EF_SEARCH = 1_000
+FUSION_DEPTH = 100
+"""How deep the two lists of a hybrid search are, at least; Cormack fused whole runs, of which the ends weigh little."""
+_MOST_FILTER_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What is asked for beside the query. `filter` is a JSON object that a chunk's metadata must contain."""
+
+    k: int
+    hybrid: bool = False
+    filter: str | None = None
+    ef_search: int | None = None
+
+    @property
+    def depth(self) -> int:
+        """How many chunks are looked for by their vectors: k, or the depth of the lists that are fused."""
+        return min(MAX_K, max(FUSION_DEPTH, 2 * self.k)) if self.hybrid else self.k
+
+
+def check_options(
+    k: int,
+    *,
+    hybrid: bool = False,
+    where: Mapping[str, object] | None = None,
+    ef_search: int | None = None,
+) -> SearchOptions:
+    """Raises UsageError for k or ef_search outside 1 to 1,000, and for a filter that is no JSON object."""
+    if not 1 <= k <= MAX_K:
+        raise UsageError(f"k is {k}; expected 1 to {MAX_K}.")
+    if ef_search is not None and not 1 <= ef_search <= MAX_EF_SEARCH:
+        raise UsageError(f"ef_search is {ef_search}; pgvector takes 1 to {MAX_EF_SEARCH:,}.")
+    return SearchOptions(k, hybrid, _filter(where) if where else None, ef_search)
+
+
+def _filter(where: Mapping[str, object]) -> str:
+    if not all(isinstance(name, str) for name in where):
+        raise UsageError("A filter's names must be text.", 'Expected such as {"language": "en"}.')
+    try:
+        text = json.dumps(dict(where), allow_nan=False, ensure_ascii=False)
+        size = len(text.encode("utf-8"))
+    except (TypeError, ValueError, RecursionError) as error:  # a lone surrogate too
+        raise UsageError(f"The filter is no JSON: {error}", 'Expected such as {"language": "en"}.') from None
+    if "\\u0000" in text:
+        raise UsageError("The filter holds a NUL character, which no metadata can.")
+    if size > _MOST_FILTER_BYTES:
+        raise UsageError(f"The filter has {size:,} bytes; {_MOST_FILTER_BYTES:,} are the most.")
+    return text
+
+
+def ef_search_for(version: Version, k: int, wanted: int | None = None) -> int:
+    """The ef_search of a top-k search: the wanted one or the version's, and never below k: no more would be found."""
+    return min(MAX_EF_SEARCH, max(int(wanted or {**DEFAULTS, **version.index_settings}["ef_search"]), k))

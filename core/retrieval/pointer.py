@@ -1,0 +1,155 @@
+"""Which version this process serves: one thread with a connection of its own follows the flips.
+
+It listens on the channel `revector`, and looks every `poll_s` seconds as well, for where a pooler swallows what is
+notified. Its application_name says what is served (core.serving). Losing its connection changes nothing that users
+see: the version known stays, searches check it by themselves, and the thread connects again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import psycopg
+from psycopg import sql
+
+from core.database import Database
+from core.errors import RevectorError
+from core.registry import VERSION_COLUMNS, Version
+from core.retrieval.connections import SearchConnection
+from core.retrieval.counts import Counter
+from core.serving import served_name
+
+ROLLBACK_VARIABLE = "RETRIEVAL_ROLLBACK_VERSION"
+"""Pins a process to a version, whatever the registry says and the program asks for."""
+FLUSH_S = 10.0
+_LIMIT_S = 5.0
+"""For each statement of the thread's: a frozen server must not keep it from connecting to another."""
+
+ACTIVE_VERSION = sql.SQL("SELECT {} FROM embedding_versions WHERE active").format(VERSION_COLUMNS).as_bytes(None)
+NAMED_VERSION = (
+    sql.SQL("SELECT {} FROM embedding_versions WHERE version_key = %(key)s").format(VERSION_COLUMNS).as_bytes(None)
+)
+
+
+class Pointer:
+    """Follows the active version, or stands on the pinned one."""
+
+    def __init__(
+        self, database: Database, counter: Counter, *, program: str, pinned: str | None, poll_s: float,
+        on_version: Callable[[Version], None] = lambda version: None,
+    ) -> None:  # fmt: skip
+        self.pinned = os.environ.get(ROLLBACK_VARIABLE) or pinned
+        self._database, self._counter, self._program = database, counter, program
+        self._poll_s = poll_s
+        self._on_version = on_version
+        self._version: Version | None = None
+        self._shown: str | None = None
+        self._ended = False
+        self._wake, self._waker = socket.socketpair()
+        self._thread = threading.Thread(target=self._follow_on, name="revector-pointer", daemon=True)
+        self._thread.start()
+
+    @property
+    def version(self) -> Version | None:
+        """The version served as far as this process knows; None before it has learnt of one."""
+        return self._version
+
+    def follow(self, version: Version) -> None:
+        """Serve this version, of which a search has learnt before the thread did."""
+        if self._version is None or self._version.id != version.id:
+            self._version = version
+            self.look()
+
+    def look(self) -> None:
+        """Have the thread look now."""
+        with contextlib.suppress(OSError):
+            self._waker.send(b"1")
+
+    def close(self) -> None:
+        """End the thread; what was counted is written first, if the database is there."""
+        if self._ended:
+            return
+        self._ended = True
+        self.look()
+        self._thread.join(2 * _LIMIT_S)
+        self._wake.close()
+        self._waker.close()
+
+    # -- the thread ----------------------------------------------------------------------------------------
+
+    def _follow_on(self) -> None:
+        while not self._ended:
+            with contextlib.suppress(psycopg.Error, RevectorError, OSError), self._connected() as connection:
+                self._follow_by(connection)
+            self._shown = None
+            self._wait(None)
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[SearchConnection]:
+        connection = SearchConnection.connect(
+            **self._database.connect_options(self._program),
+            database=self._database,
+            failed=lambda error: None,
+            limit_s=_LIMIT_S,
+        )
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def _follow_by(self, connection: SearchConnection) -> None:
+        connection.deadline = time.monotonic() + _LIMIT_S
+        row = connection.execute(
+            "SELECT oid::bigint FROM pg_namespace WHERE nspname = %s", [self._database.schema]
+        ).fetchone()
+        schema = int(row[0]) if row else 0
+        # A standby cannot listen: there it is polled only.
+        with contextlib.suppress(psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.FeatureNotSupported):
+            connection.execute("LISTEN revector")
+        flushed = time.monotonic()
+        while True:
+            connection.deadline = time.monotonic() + _LIMIT_S
+            self._refresh(connection, schema)
+            if self._ended or time.monotonic() - flushed >= FLUSH_S:
+                self._flush(connection)
+                flushed = time.monotonic()
+            if self._ended:
+                return
+            # Whatever was notified, the registry is read: a notice says that it is time, and nothing more. One that
+            # came in with an answer is found here, and would not wake the wait.
+            if not list(connection.notifies(timeout=0)):
+                self._wait(connection)
+
+    def _wait(self, connection: SearchConnection | None) -> None:
+        ends: list[socket.socket | SearchConnection] = [
+            self._wake,
+            *([connection] if connection is not None else []),
+        ]
+        ready, _, _ = select.select(ends, [], [], self._poll_s)
+        if self._wake in ready:
+            self._wake.recv(4096)
+
+    def _refresh(self, connection: SearchConnection, schema: int) -> None:
+        if self.pinned:
+            row = connection.execute(NAMED_VERSION, {"key": self.pinned}).fetchone()
+        else:
+            row = connection.execute(ACTIVE_VERSION).fetchone()
+        version = Version(*row) if row else None
+        self._version = version
+        name = served_name(self._program, version.id if version else 0, schema, pinned=bool(self.pinned))
+        if name != self._shown:
+            connection.execute("SELECT set_config('application_name', %s, false)", [name])
+            self._shown = name
+            if version is not None:
+                self._on_version(version)
+
+    def _flush(self, connection: SearchConnection) -> None:
+        # Without the right to write, or on a standby, searches are served all the same and not counted.
+        with contextlib.suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction):
+            self._counter.flush(connection)

@@ -1,0 +1,46 @@
+"""Reranking: a cross-encoder reads the query with each of the texts found, and orders them anew."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+
+from core.cross_encoders import PairModel, parse_pair_spec
+from core.retrieval.options import MAX_K
+from core.retrieval.result import Hit
+
+RERANK_DEPTH = 50
+"""So many texts are read, at least: what the first search ranked lower cannot come up again."""
+
+
+def reranked_depth(k: int) -> int:
+    """How many hits a search looks for when they are to be reranked."""
+    return min(MAX_K, max(k, RERANK_DEPTH))
+
+
+def reranked(model: PairModel, text: str, hits: Sequence[Hit], k: int) -> tuple[Hit, ...]:
+    """The k hits that the model finds most relevant, best first; of equal ones, the search's order stays."""
+    scores = model.scores([(text, hit.content) for hit in hits])
+    order = sorted(range(len(hits)), key=lambda place: -scores[place])[:k]
+    return tuple(replace(hits[place], rank=rank) for rank, place in enumerate(order, 1))
+
+
+class Rerankers:
+    """Cross-encoders, each opened once and kept; safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._models: dict[str, PairModel] = {}
+
+    def check(self, spec: str) -> None:
+        """Raise UsageError for a spec that cannot be read."""
+        if spec not in self._models:
+            parse_pair_spec(spec, "reranker")
+
+    def opened(self, spec: str) -> PairModel:
+        """The model of a spec. Raises UnreachableError when it cannot be opened."""
+        with self._lock:
+            if spec not in self._models:
+                self._models[spec] = PairModel(parse_pair_spec(spec, "reranker"))
+            return self._models[spec]

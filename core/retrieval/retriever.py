@@ -1,0 +1,216 @@
+"""Search for applications: by the version that is active at that moment, from any number of threads.
+
+    with Retriever(database) as retriever:
+        for hit in retriever.search("how do I rotate an api key", 5).hits: ...
+
+A search is one round trip: its own statement says whether the version it was encoded for is still the active one
+(core.retrieval.steps). Make one for each process, and after a fork: it has a thread and connections.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import psycopg
+
+from core.database import Database, readable_errors
+from core.errors import UsageError
+from core.registry import Version
+from core.retrieval.connections import LOOK_S, Failures, SearchConnection, late, timeout_setting
+from core.retrieval.counts import Counter
+from core.retrieval.encoding import EncoderCache, QueryCache
+from core.retrieval.pointer import Pointer
+from core.retrieval.result import SearchResult
+from core.retrieval.statements import SET_SESSION
+from core.retrieval.steps import Run, Search, Searches, Work
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+Mirror: TypeAlias = Callable[[SearchResult, str], None]
+"""Called with a result and its segment when the answer is ready; returns at once and never raises."""
+
+
+class Retriever:
+    """Searches a collection by its active version, or by the one that is pinned. Safe to share between threads.
+
+    `pool_size` connections at most; `timeout_s` is for a whole search, opening a model aside; `cache_size` queries'
+    vectors are kept. `pinned`, or RETRIEVAL_ROLLBACK_VERSION, which goes before it, names a version to stay with.
+    `program` is what others see in application_name. Nothing is connected to before the first search is.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        encoders: EncoderCache | None = None,
+        pool_size: int = 8,
+        timeout_s: float = 5.0,
+        cache_size: int = 10_000,
+        pinned: str | None = None,
+        poll_s: float = 1.0,
+        program: str = "retriever",
+        mirror: Mirror | None = None,
+    ) -> None:
+        from psycopg_pool import ConnectionPool
+
+        self._database, self._timeout_s, self._mirror = database, timeout_s, mirror
+        self._failures = Failures(database)
+        options = database.connect_options(program)
+        self._pool: ConnectionPool[SearchConnection] = ConnectionPool(
+            options.pop("conninfo"),
+            connection_class=SearchConnection,
+            kwargs=options | {"database": database, "failed": self._failures.note, "limit_s": timeout_s},
+            min_size=1,
+            max_size=max(1, pool_size),
+            # One try, and the next when a search asks again: one that backs off would still wait after an outage.
+            reconnect_timeout=0,
+            open=True,
+            name=f"revector {program}",
+        )
+        counter = Counter()
+        self._pointer = Pointer(database, counter, program=program, pinned=pinned, poll_s=poll_s)
+        self._searches = Searches(self._pointer, encoders or EncoderCache(), QueryCache(cache_size), counter)
+        self._workers = concurrent.futures.ThreadPoolExecutor(max(1, pool_size), "revector-encoder")
+
+    @property
+    def version(self) -> Version | None:
+        """The version served now, as far as this process knows; None before it has learnt of one."""
+        return self._pointer.version
+
+    def search(
+        self,
+        text: str,
+        k: int = 10,
+        *,
+        hybrid: bool = False,
+        rerank: str | None = None,
+        where: Mapping[str, object] | None = None,
+        ef_search: int | None = None,
+        timeout_s: float | None = None,
+        segment: str = "",
+    ) -> SearchResult:
+        """The top-k for a query.
+
+        `hybrid` fuses it with full text; `rerank` is the spec of a cross-encoder that orders what was found anew;
+        `where` is what a chunk's metadata must contain; `ef_search` is the version's unless given. `segment` goes
+        to the mirror.
+
+        Raises UsageError for an empty query, k or ef_search outside 1 to 1,000 and a filter that is no JSON;
+        RefusedError when no version is active; UnreachableError when database or encoder do not answer in time.
+        """
+        steps = self._searches.search(text, k, hybrid, rerank, where, ef_search)
+        result = self._carry_out(steps, timeout_s)
+        if self._mirror is not None:
+            self._mirror(result, segment)
+        return result
+
+    def search_vector(
+        self,
+        vector: NDArray[np.float32],
+        version_key: str,
+        k: int = 10,
+        *,
+        where: Mapping[str, object] | None = None,
+        ef_search: int | None = None,
+        timeout_s: float | None = None,
+    ) -> SearchResult:
+        """The top-k by a vector (d,) that was encoded for that version; `active` says whether it is still the one.
+
+        Raises what `search` does, UsageError for a key nobody has, and RefusedError for a vector of other dimensions.
+        """
+        return self._carry_out(self._searches.search_vector(vector, version_key, k, where, ef_search), timeout_s)
+
+    def close(self) -> None:
+        """End the thread and the connections; what was counted is written."""
+        self._pointer.close()
+        self._pool.close()
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- the steps of a search -------------------------------------------------------------------------------
+
+    def _carry_out(self, steps: Search, timeout_s: float | None) -> SearchResult:
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
+        if limit_s <= 0:
+            raise UsageError(f"The timeout is {limit_s} s; expected more than 0.")
+        deadline = time.monotonic() + limit_s
+        with readable_errors(self._database):
+            try:
+                step = next(steps)
+                while True:
+                    try:
+                        if isinstance(step, Run):
+                            answer: Any = self._run(step, deadline, limit_s)
+                        elif step.unlimited:
+                            started = time.monotonic()
+                            answer = step.do()
+                            deadline += time.monotonic() - started
+                        else:
+                            answer = step.do() if step.quick else self._work(step, deadline, limit_s)
+                    except Exception as error:  # noqa: BLE001  (the search decides what to make of it)
+                        step = steps.throw(error)
+                    else:
+                        step = steps.send(answer)
+            except StopIteration as done:
+                result: SearchResult = done.value
+                return result
+
+    def _run(self, step: Run, deadline: float, limit_s: float) -> Sequence[Sequence[Any]]:
+        while True:
+            connection = self._taken(deadline, limit_s)
+            try:
+                connection.deadline = deadline
+                missing = connection.missing(step.settings | timeout_setting(limit_s))
+                if missing:
+                    connection.execute(SET_SESSION, [list(missing), list(missing.values())])
+                    connection.settings |= missing
+                cursor = connection.cursor(binary=True)
+                return cursor.execute(step.query, step.params, prepare=step.prepare).fetchall()
+            except psycopg.OperationalError:
+                if time.monotonic() >= deadline:
+                    connection.close()
+                    raise late(f"The database {self._database.name}", limit_s) from None
+                if not connection.closed:
+                    raise
+                # It was lost while nobody used it, when the server was started anew say. A search changes nothing:
+                # it is made again on another, and where there is none, that says why.
+            finally:
+                connection.deadline = None
+                self._pool.putconn(connection)
+
+    def _taken(self, deadline: float, limit_s: float) -> SearchConnection:
+        from psycopg_pool import PoolTimeout
+
+        asked = time.monotonic()
+        while True:
+            try:
+                return self._pool.getconn(timeout=min(LOOK_S, max(0.0, deadline - time.monotonic())))
+            except PoolTimeout:
+                if (failure := self._failures.since(asked)) is not None:
+                    raise failure from None
+                if time.monotonic() >= deadline:
+                    raise late(f"The database {self._database.name}", limit_s) from None
+
+    def _work(self, step: Work, deadline: float, limit_s: float) -> Any:
+        future = self._workers.submit(step.do)
+        try:
+            return future.result(max(0.0, deadline - time.monotonic()))
+        except concurrent.futures.TimeoutError:
+            if future.done():  # its own
+                raise
+            raise late(step.about, limit_s) from None

@@ -1,0 +1,227 @@
+"""The SQL of searches: always one statement, whose snapshot also says which version is active.
+
+**Filters lose nothing.** An HNSW index yields its candidates first and the filter takes of them what matches, so that
+a rare value may leave nothing of them. Hence three ways in one statement, of which one runs: up to EXACT_ROWS matching
+chunks are all compared with the query; more are looked for by the index, which goes on (`hnsw.iterative_scan`) until k
+are found or `hnsw.max_scan_tuples` were looked at; and when that gave fewer than k, all that match are compared.
+
+**Hybrid** is reciprocal rank fusion: a chunk's score is the sum of 1 / (60 + rank) over the lists by vector and by
+words (Cormack, Clarke and Büttcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning
+Methods", SIGIR 2009). Ranks are fused, never distances with text scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+from core.database import Connection
+from core.errors import RefusedError
+from core.index import candidates_query, distance_expression
+from core.registry import Version
+from core.retrieval.options import SearchOptions, ef_search_for
+from core.retrieval.result import Hit
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+EXACT_ROWS = 1_000
+"""So many matching chunks are compared one by one in a few milliseconds, and found exactly."""
+RRF_K = 60
+MAX_MATCHES = 20_000
+"""Of more chunks with one of the query's words, these many are ranked: words that common say little."""
+ITERATIVE_SCAN = {"hnsw.iterative_scan": "relaxed_order", "hnsw.max_scan_tuples": "20000"}
+"""Relaxed finds more at the same price; what it found is sorted afterwards. Since pgvector 0.8."""
+
+_FILTER = sql.SQL("c.metadata @> %(filter)s::jsonb")
+_RESULT = sql.SQL(
+    """
+    SELECT (SELECT id FROM embedding_versions WHERE active),
+           n.chunk_id, c.semantic_key, c.source_id, c.chunk_no, n.distance, c.content
+    FROM (SELECT) one LEFT JOIN ({found} n JOIN document_chunks c ON c.id = n.chunk_id) ON true
+    ORDER BY {order}, n.chunk_id
+    """
+)
+
+
+def search_statement(version: Version, options: SearchOptions) -> sql.Composed:
+    """SQL of a search: the active version's id (or NULL), then what a Hit has after its rank, best first.
+
+    Parameters: `vector`, `filter` (JSON) with a filter, `text` for a hybrid search. One row of NULLs, the active
+    version's id aside, says that nothing was found.
+    """
+    parts: list[sql.Composable] = []
+    if options.filter is None:
+        parts.append(sql.SQL("nearest AS MATERIALIZED ({})").format(candidates_query(version, options.depth)))
+    else:
+        parts.append(_filtered(version, options.depth))
+    if options.hybrid:
+        parts.append(_fused(version, options))
+        result = _RESULT.format(found=sql.SQL("fused"), order=sql.SQL("n.score DESC"))
+    else:
+        result = _RESULT.format(found=sql.SQL("nearest"), order=sql.SQL("n.distance"))
+    return sql.SQL("WITH {} {}").format(sql.SQL(", ").join(parts), result)
+
+
+def _filtered(version: Version, k: int) -> sql.Composed:
+    # OFFSET 0 keeps the planner from merging what it stands in with the rest: the filter stays one of the index scan,
+    # which is what lets that go on, and an order by distance is never answered by the index where all is compared.
+    by_index = candidates_query(
+        version,
+        k,
+        sql.SQL(
+            "NOT (SELECT few FROM rare) AND EXISTS "
+            "(SELECT FROM document_chunks c WHERE c.id = chunk_id AND {} OFFSET 0)"
+        ).format(_FILTER),
+    )
+    return sql.SQL(
+        """
+        matching AS MATERIALIZED (SELECT c.id FROM document_chunks c WHERE {filter} LIMIT {most} + 1),
+        rare AS MATERIALIZED (SELECT count(*) <= {most} AS few FROM matching),
+        by_index AS MATERIALIZED ({by_index}),
+        enough AS MATERIALIZED (SELECT count(*) >= {k} AS so FROM by_index),
+        nearest AS MATERIALIZED (
+            ({few}) UNION ALL (SELECT chunk_id, distance FROM by_index WHERE (SELECT so FROM enough))
+            UNION ALL ({all}))
+        """
+    ).format(
+        filter=_FILTER,
+        most=sql.Literal(EXACT_ROWS),
+        by_index=by_index,
+        k=sql.Literal(k),
+        few=_compared(version, k, sql.SQL("matching c"), sql.SQL("(SELECT few FROM rare)")),
+        all=_compared(
+            version,
+            k,
+            sql.SQL("document_chunks c"),
+            sql.SQL("{} AND NOT (SELECT few FROM rare) AND NOT (SELECT so FROM enough)").format(_FILTER),
+        ),
+    )
+
+
+def _compared(version: Version, k: int, source: sql.Composable, when: sql.Composable) -> sql.Composed:
+    """The k nearest of some chunks, each of which is compared with the query."""
+    return sql.SQL(
+        "SELECT chunk_id, distance FROM (SELECT e.chunk_id, {distance} AS distance FROM {source} "
+        "JOIN {table} e ON e.chunk_id = c.id WHERE {when} OFFSET 0) AS compared "
+        "ORDER BY distance, chunk_id LIMIT {k}"
+    ).format(
+        distance=distance_expression(version), source=source, table=version.table, when=when, k=sql.Literal(k)
+    )
+
+
+def _fused(version: Version, options: SearchOptions) -> sql.Composed:
+    # Any of the words, not all: a question in whole sentences has words that no answer repeats.
+    words = sql.SQL("replace(plainto_tsquery('english', %(text)s)::text, ' & ', ' | ')::tsquery")
+    return sql.SQL(
+        """
+        by_vector AS (SELECT chunk_id, row_number() OVER (ORDER BY distance, chunk_id) AS place FROM nearest),
+        matches AS MATERIALIZED (
+            SELECT c.id AS chunk_id, ts_rank_cd(c.content_tsv, {words}, 1) AS weight FROM document_chunks c
+            WHERE c.content_tsv @@ {words}{filter} AND EXISTS (SELECT FROM {table} e WHERE e.chunk_id = c.id)
+            LIMIT {most}),
+        by_words AS (
+            SELECT chunk_id, row_number() OVER (ORDER BY weight DESC, chunk_id) AS place FROM matches
+            ORDER BY place LIMIT {depth}),
+        scores AS (
+            SELECT chunk_id, coalesce(1.0 / ({rrf} + v.place), 0) + coalesce(1.0 / ({rrf} + w.place), 0) AS score
+            FROM by_vector v FULL JOIN by_words w USING (chunk_id)
+            ORDER BY score DESC, chunk_id LIMIT {k}),
+        fused AS MATERIALIZED (
+            SELECT chunk_id, s.score, {distance} AS distance FROM scores s JOIN {table} e USING (chunk_id))
+        """
+    ).format(
+        words=words,
+        filter=sql.SQL(" AND {}").format(_FILTER) if options.filter is not None else sql.SQL(""),
+        table=version.table,
+        most=sql.Literal(MAX_MATCHES),
+        depth=sql.Literal(options.depth),
+        rrf=sql.Literal(RRF_K),
+        k=sql.Literal(options.k),
+        distance=distance_expression(version),
+    )
+
+
+# -- how a statement is run ----------------------------------------------------------------------------------
+
+
+def session_settings(version: Version, options: SearchOptions) -> dict[str, str]:
+    """What a session has to be set to for this search."""
+    settings = {"hnsw.ef_search": str(ef_search_for(version, options.depth, options.ef_search))}
+    return settings | ITERATIVE_SCAN if options.filter is not None else settings
+
+
+SET_SESSION = """
+SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS given (name, value)
+WHERE name NOT IN ('hnsw.iterative_scan', 'hnsw.max_scan_tuples')
+   OR (SELECT string_to_array(extversion, '.')::int[] >= '{0,8}' FROM pg_extension WHERE extname = 'vector')
+"""
+"""Sets settings of a session, those that this server's pgvector has."""
+
+
+def check_vector(version: Version, vector: NDArray[np.float32]) -> None:
+    """Raise RefusedError unless the vector is one of the version's dimensions (d,), of finite numbers."""
+    import numpy as np
+
+    if vector.shape != (version.dimensions,):
+        raise RefusedError(
+            f"The query has {vector.shape} dimensions; version {version.version_key} has {version.dimensions}.",
+            "Encode a query with the version's own encoder.",
+        )
+    if not np.isfinite(vector).all():
+        raise RefusedError("The query's vector holds numbers that are not finite.", "Look at its encoder.")
+
+
+def parameters(vector: NDArray[np.float32], options: SearchOptions, text: str) -> dict[str, Any]:
+    """The parameters of a search's statement."""
+    from pgvector import Vector
+
+    given: dict[str, Any] = {"vector": Vector(vector).to_text()}
+    if options.filter is not None:
+        given["filter"] = options.filter
+    if options.hybrid:
+        given["text"] = text
+    return given
+
+
+def read_rows(rows: Sequence[Sequence[Any]]) -> tuple[tuple[Hit, ...], int | None]:
+    """The hits, and the id of the version that was active when they were found."""
+    hits = tuple(Hit(rank, *row[1:]) for rank, row in enumerate(rows, 1) if row[1] is not None)
+    return hits, rows[0][0] if rows else None
+
+
+def no_vectors(version: Version) -> RefusedError:
+    """The error for a version whose table is not there."""
+    return RefusedError(
+        f"Version {version.version_key} has no vectors yet.",
+        f"Backfill it: revector backfill run {version.version_key}",
+    )
+
+
+def search_vector(
+    connection: Connection, version: Version, vector: NDArray[np.float32], options: SearchOptions, text: str = ""
+) -> tuple[tuple[Hit, ...], int | None]:
+    """The k nearest chunks of a query vector (d,), and the id of the version active at that moment.
+
+    Raises RefusedError when the version has no table or the vector another number of dimensions.
+    """
+    check_vector(version, vector)
+    set_session(connection, version, options)
+    query = search_statement(version, options)
+    try:
+        # A filter and words are of very different frequency: planned for what they are, not once for all.
+        prepare = False if options.hybrid or options.filter is not None else None
+        rows = connection.execute(query, parameters(vector, options, text), prepare=prepare).fetchall()
+    except psycopg.errors.UndefinedTable:
+        raise no_vectors(version) from None
+    return read_rows(rows)
+
+
+def set_session(connection: Connection, version: Version, options: SearchOptions) -> None:
+    """Set the caller's session up for a search of this version."""
+    settings = session_settings(version, options)
+    connection.execute(SET_SESSION, [list(settings), list(settings.values())])

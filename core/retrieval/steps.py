@@ -1,0 +1,236 @@
+"""A search as steps: what it asks of the database and of encoders, for whoever carries them out, blocking or not.
+
+Each search is a generator. It yields Run and Work, is sent what came of them, and returns its result; so the rules of
+a search are written once, and Retriever and AsyncRetriever differ in how they wait.
+
+**One version.** The search's statement says which version is active in its own snapshot. When that is not the one that
+the query was encoded for, the answer is thrown away and the query encoded for the new one: what the pointer believes
+saves a round trip and never decides.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import psycopg
+
+from core.errors import RevectorError, UnreachableError, UsageError
+from core.registry import Version, no_active_version
+from core.retrieval.counts import Counter
+from core.retrieval.encoding import EncoderCache, QueryCache, check_query
+from core.retrieval.options import SearchOptions, check_options
+from core.retrieval.pointer import ACTIVE_VERSION, NAMED_VERSION, Pointer
+from core.retrieval.rerank import Rerankers, reranked, reranked_depth
+from core.retrieval.result import Hit, SearchResult
+from core.retrieval.statements import (
+    check_vector,
+    no_vectors,
+    parameters,
+    read_rows,
+    search_statement,
+    session_settings,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_MOST_STATEMENTS = 1_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """A statement to run; sent back are its rows. `settings` are those of the session."""
+
+    query: bytes
+    params: Mapping[str, Any] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
+    prepare: bool | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something that takes its time, and no connection. `quick` when it only computes for a moment, here."""
+
+    do: Callable[[], Any]
+    about: str
+    quick: bool = False
+    unlimited: bool = False
+    """Opening a model may take longer than any search: it is waited for, and not counted."""
+
+
+Step: TypeAlias = Run | Work
+Search: TypeAlias = Generator[Step, Any, SearchResult]
+
+
+class Searches:
+    """Makes the steps of searches; shared by all threads or tasks of a retriever."""
+
+    def __init__(self, pointer: Pointer, encoders: EncoderCache, cache: QueryCache, counter: Counter) -> None:
+        self.pointer = pointer
+        self._encoders = encoders
+        self._cache = cache
+        self._counter = counter
+        self._rerankers = Rerankers()
+        self._named: dict[str, Version] = {}
+        self._statements: dict[tuple[int, int, bool, bool], bytes] = {}
+
+    def search(
+        self,
+        text: str,
+        k: int,
+        hybrid: bool,
+        rerank: str | None,
+        where: Mapping[str, object] | None,
+        ef_search: int | None,
+    ) -> Search:
+        """The steps of a search by the version that is served. What is wrong with the call is raised at once."""
+        text = check_query(text)
+        options = check_options(k, hybrid=hybrid, where=where, ef_search=ef_search)
+        if rerank is not None:
+            self._rerankers.check(rerank)
+        return self._search(text, options, where, rerank)
+
+    def search_vector(
+        self,
+        vector: NDArray[np.float32],
+        key: str,
+        k: int,
+        where: Mapping[str, object] | None,
+        ef_search: int | None,
+    ) -> Search:
+        """The steps of a search by a vector that was encoded for the version of that key."""
+        return self._search_vector(vector, key, check_options(k, where=where, ef_search=ef_search), where)
+
+    def _search(
+        self, text: str, options: SearchOptions, where: Mapping[str, object] | None, rerank: str | None
+    ) -> Search:
+        version = self.pointer.version
+        started = time.perf_counter()
+        try:
+            if version is None:
+                version = yield from self._load()
+            deep = options if rerank is None else replace(options, k=reranked_depth(options.k))
+            while True:
+                begun = time.perf_counter()
+                vector = yield from self._encode(version, text)
+                encoded = time.perf_counter()
+                try:
+                    hits, active = yield from self._run(version, vector, deep, text)
+                except psycopg.errors.UndefinedTable:
+                    # Dropped since; what is served now may be another.
+                    before, version = version, (yield from self._load())
+                    if version.id == before.id:
+                        raise no_vectors(version) from None
+                    continue
+                searched = time.perf_counter()
+                if self.pointer.pinned or active == version.id:
+                    break
+                version = yield from self._load()
+            rerank_s = 0.0
+            if rerank is not None:
+                reranker = yield Work(lambda: self._rerankers.opened(rerank), "The reranker", unlimited=True)
+                hits = yield Work(lambda: reranked(reranker, text, hits, options.k), "The reranker")
+                rerank_s = time.perf_counter() - searched
+        except (RevectorError, psycopg.Error) as error:
+            if version is not None and not isinstance(error, UsageError):
+                self._counter.count(version.id, 0.0, error=True)
+            raise
+        self._counter.count(version.id, time.perf_counter() - started, empty=not hits)
+        return SearchResult(
+            text, version.version_key, hits, encoded - begun, searched - encoded, active == version.id,
+            options.k, options.hybrid, where or None, rerank, rerank_s,
+        )  # fmt: skip
+
+    def _search_vector(
+        self, vector: NDArray[np.float32], key: str, options: SearchOptions, where: Mapping[str, object] | None
+    ) -> Search:
+        started = time.perf_counter()
+        version = self._named.get(key)
+        fresh = version is None
+        while True:
+            if version is None:
+                version = yield from self._load(key)
+                self._named[key] = version
+            check_vector(version, vector)
+            begun = time.perf_counter()
+            try:
+                hits, active = yield from self._run(version, vector, options, "")
+                break
+            except psycopg.errors.UndefinedTable:
+                # The key may have been given to another version since it was read.
+                self._named.pop(key, None)
+                if fresh:
+                    raise no_vectors(version) from None
+                version, fresh = None, True
+            except (RevectorError, psycopg.Error):
+                self._counter.count(version.id, 0.0, error=True)
+                raise
+        ended = time.perf_counter()
+        self._counter.count(version.id, ended - started, empty=not hits)
+        return SearchResult(
+            "",
+            version.version_key,
+            hits,
+            0.0,
+            ended - begun,
+            active == version.id,
+            options.k,
+            False,
+            where or None,
+        )
+
+    def _load(self, key: str | None = None) -> Generator[Step, Any, Version]:
+        """The version of a key, or the one to serve."""
+        wanted = key or self.pointer.pinned
+        try:
+            rows = yield Run(NAMED_VERSION if wanted else ACTIVE_VERSION, {"key": wanted} if wanted else {})
+        except psycopg.errors.UndefinedTable:
+            raise UnreachableError("The schema has not been set up.", "Set it up: revector db upgrade") from None
+        if not rows and wanted:
+            raise UsageError(f"There is no embedding version {wanted!r}.", "Look: revector versions list")
+        if not rows:
+            raise no_active_version()
+        version = Version(*rows[0])
+        if key is None:
+            self.pointer.follow(version)
+        return version
+
+    def _encode(self, version: Version, text: str) -> Generator[Step, Any, NDArray[np.float32]]:
+        kept = self._cache.get(version.id, text)
+        if kept is not None:
+            return kept
+        about = f"The encoder of {version.version_key}"
+        encoder = self._encoders.opened(version)
+        if encoder is None:
+            encoder = yield Work(lambda: self._encoders.encoder(version), about, unlimited=True)
+        quick = bool(getattr(encoder, "runs_here", False))
+        vector: NDArray[np.float32] = yield Work(lambda: encoder.encode_query(text), about, quick)
+        check_vector(version, vector)
+        self._cache.put(version.id, text, vector)
+        return vector
+
+    def _run(
+        self, version: Version, vector: NDArray[np.float32], options: SearchOptions, text: str
+    ) -> Generator[Step, Any, tuple[tuple[Hit, ...], int | None]]:
+        # A filter and words are of very different frequency: planned for what they are, not once for all.
+        planned = options.hybrid or options.filter is not None
+        rows = yield Run(
+            self._statement(version, options),
+            parameters(vector, options, text),
+            session_settings(version, options),
+            False if planned else None,
+        )
+        return read_rows(rows)
+
+    def _statement(self, version: Version, options: SearchOptions) -> bytes:
+        key = (version.id, options.k, options.hybrid, options.filter is not None)
+        found = self._statements.get(key)
+        if found is None:
+            if len(self._statements) >= _MOST_STATEMENTS:
+                self._statements.clear()
+            found = self._statements[key] = search_statement(version, options).as_bytes(None)
+        return found
