@@ -67,7 +67,8 @@ class GuardRule:
 
     One that is `in_flip` is quick and liable to change, and runs once more inside the flip's transaction. One
     that is not `waivable` guards against a state in which searches would be wrong or nobody would have agreed.
-    `settings` are those of the policy that it goes by.
+    `settings` are those of the policy that it goes by. `after` are guards without which it would look in vain, or at
+    a price: while one of them fails it is not run, and is inconclusive.
     """
 
     name: str
@@ -76,3 +77,4 @@ class GuardRule:
     in_flip: bool = False
     waivable: bool = True
     settings: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import psycopg
 
-from core.cutover.checks import indexes, vectors
+from core.cutover.checks import encoding, evidence, indexes, servers, vectors
 from core.cutover.guard import Check, Guard, GuardRule, Subject
 from core.cutover.policy import read_policy
 from core.cutover.requests import approvals_guard
@@ -15,6 +15,8 @@ from core.database import Connection
 from core.errors import UsageError, unknown_name
 from core.registry import get_version
 from core.retrieval import EncoderCache
+
+_WHOLE = ("complete", "dimensions", "index valid")
 
 GUARDS: tuple[GuardRule, ...] = (
     GuardRule(
@@ -31,16 +33,51 @@ GUARDS: tuple[GuardRule, ...] = (
         "index valid", "The index is there, and its build was not cut off.",
         indexes.valid, in_flip=True, waivable=False,
     ),
-    GuardRule("index used", "The planner answers a top-10 search from the index.", indexes.used),
     GuardRule(
-        "pgvector", "The server's pgvector has no known fault in vacuuming HNSW indexes; warns.",
-        vectors.pgvector,
+        "index used", "The planner answers a top-10 search from the index, or the table is small enough to be scanned.",
+        indexes.used, after=("dimensions",),
+    ),
+    GuardRule(
+        "pgvector", "The server's pgvector, with a warning where vacuuming can damage HNSW indexes.", vectors.pgvector,
+    ),
+    GuardRule(
+        "evaluation",
+        "The newest evaluation of the active version against this one passed or had no gates, is of the encoders and "
+        "index settings of now, and not too many chunks are newer than it.",
+        evidence.evaluation, settings=("evaluation", "evaluation_new_share"),
+    ),
+    GuardRule(
+        "shadow",
+        "In the shadow of the active version it answered enough of users' queries, and few of them failed.",
+        evidence.shadow, settings=("shadow_queries", "shadow_error_share"),
+    ),
+    GuardRule(
+        "replicas", "Every connected standby replays in time what the primary has written when the guard looks.",
+        servers.replicas, settings=("replica_lag_s",),
+    ),
+    GuardRule("pinned", "No process that searches is pinned to another version.", servers.pinned),
+    GuardRule(
+        "warm", "A few searches for stored vectors find their pages in the server's buffers.",
+        indexes.warm, settings=("warm_share",), after=_WHOLE,
+    ),
+    GuardRule(
+        "encoder",
+        "A few stored chunks that are encoded again get the vectors that are stored: the model did not change under "
+        "its name.",
+        encoding.same, settings=("encoder_chunks", "encoder_cosine"), after=("complete", "dimensions"),
+    ),
+    GuardRule(
+        "recall",
+        "Searches for stored vectors drawn at random find what a scan of all vectors finds, as many as the time "
+        "allows for.",
+        indexes.recall, settings=("recall_queries", "min_recall", "recall_timeout_s"), after=_WHOLE,
     ),
     GuardRule(
         "approvals", "As many others as the policy asks for have approved the cutover as it stands.",
         approvals_guard, in_flip=True, waivable=False, settings=("approvals", "request_hours"),
     ),
 )  # fmt: skip
+"""In the order in which they are run and shown: the quick ones first, and `warm` before `recall` has read it all."""
 
 
 def check(
@@ -59,9 +96,10 @@ def check(
     version = get_version(connection, key)
     waived = checked_waivers(waivers or {})
     subject = Subject(connection, version, read_policy(connection), encoders or EncoderCache())
-    found = []
+    found: list[Guard] = []
     for rule in GUARDS:
-        guard = _waived(_bounded(rule, subject), waived)
+        failed = [guard.name for guard in found if guard.name in rule.after and guard.verdict != "pass"]
+        guard = _waived(_not_run(rule, failed) if failed else _bounded(rule, subject), waived)
         found.append(guard)
         if on_guard is not None:
             on_guard(guard)
@@ -97,6 +135,10 @@ def checked_waivers(waivers: Mapping[str, str]) -> dict[str, str]:
 def _waived(guard: Guard, waivers: Mapping[str, str]) -> Guard:
     """A guard that passes needs no waiver, and carries none."""
     return guard if guard.verdict == "pass" else replace(guard, waived=waivers.get(guard.name, ""))
+
+
+def _not_run(rule: GuardRule, failed: list[str]) -> Guard:
+    return Guard(rule.name, "inconclusive", f"not looked at while {' and '.join(failed)} does not pass")
 
 
 def _bounded(rule: GuardRule, subject: Subject) -> Guard:

@@ -1,13 +1,28 @@
-"""Guards on a version's index: there, valid, and chosen by the planner."""
+"""Guards on a version's index: there, valid, chosen by the planner, true to the exact search, and warm."""
 
 from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import psycopg
 
 from core import index
 from core.cutover.guard import Guard, Subject
 from core.registry import embedded_count
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Hits = tuple[NDArray[np.int64], NDArray[np.float64]]
+
 _SMALL_TABLE_ROWS = 10_000
 """Below this a scan of the table takes milliseconds and is exact, so that the planner may rightly prefer it."""
+_WARM_SEARCHES = 5
+_K = 10
+_LEAST_QUERIES = 5
+"""Fewer searches than these say too little of an index."""
 
 
 def valid(subject: Subject) -> Guard:
@@ -39,3 +54,94 @@ def used(subject: Subject) -> Guard:
         "index used", "fail", f"the planner takes a {found.node} over {rows:,} rows",
         f"ANALYZE {version.table_name}, and look at random_page_cost and effective_cache_size.",
     )  # fmt: skip
+
+
+def warm(subject: Subject) -> Guard:
+    """Searches find their pages in the server's buffers: the first users after the flip do not wait for the disk."""
+    connection, version = subject.connection, subject.version
+    vectors = [vector for _, vector in index.stored_vectors(connection, version, _WARM_SEARCHES)]
+    found = index.pages_of_searches(connection, version, vectors)
+    least = subject.policy.warm_share
+    detail = (
+        f"{found.hit:,} of {found.hit + found.read:,} pages of {found.searches} searches were in the server's buffers "
+        f"({found.share:.0%}, at least {least:.0%} wanted), {found.median_s * 1000:.1f} ms each"
+    )
+    if found.share >= least:
+        return Guard("warm", "pass", detail)
+    return Guard("warm", "fail", detail, f"revector index prewarm {version.version_key}")
+
+
+def recall(subject: Subject) -> Guard:
+    """Searches find what an exact search finds.
+
+    For vectors stored in the version, drawn at random: each one's top 10 as users search, itself left out, against
+    those of a scan of all vectors. As many as the policy's time allows for; a chunk that is as near as the last of
+    the exact ones counts as found.
+    """
+    from pgvector import Vector
+
+    connection, version, policy = subject.connection, subject.version, subject.policy
+    drawn = [
+        (chunk_id, Vector.from_text(text).to_numpy())
+        for chunk_id, text in index.stored_vectors(connection, version, policy.recall_queries)
+    ]
+    began = time.monotonic()
+    ours = _searched(subject, drawn, exact=False, until=began + policy.recall_timeout_s)
+    exactly = _searched(subject, drawn[: len(ours)], exact=True, until=began + policy.recall_timeout_s)
+    seconds = time.monotonic() - began
+    shares = []
+    for (chunk_id, _), found, truth in zip(drawn, ours, exactly, strict=False):
+        others, near = _besides(truth, chunk_id), _besides(found, chunk_id)
+        n = min(len(others), _K - 1)
+        if n:
+            shares.append(min(1.0, int((near[:n] <= others[n - 1]).sum()) / n))
+    if len(drawn) < 2:
+        return Guard("recall", "pass", "with fewer than two vectors there is nothing to find")
+    if len(exactly) < min(_LEAST_QUERIES, len(drawn)):
+        return Guard(
+            "recall", "inconclusive",
+            f"only {len(exactly)} of {len(drawn)} searches could be compared with a scan of all "
+            f"{embedded_count(connection, version):,} vectors in {policy.recall_timeout_s:g} s",
+            "Give it more time: revector cutover policy recall_timeout_s=60",
+        )  # fmt: skip
+    mean = sum(shares) / len(shares)
+    of = f"{len(shares)}" if len(exactly) == len(drawn) else f"{len(shares)} (of {len(drawn)}: time was up)"
+    detail = (
+        f"{mean:.3f} of what a scan of all vectors finds (at least {policy.min_recall:g} wanted, the worst search "
+        f"{min(shares):.2f}), over {of} stored vectors drawn at random, in {seconds:.1f} s"
+    )
+    if mean >= policy.min_recall:
+        return Guard("recall", "pass", detail)
+    return Guard(
+        "recall", "fail", detail,
+        "Raise the version's ef_search, or build its index again with a larger m and ef_construction.",
+    )  # fmt: skip
+
+
+def _searched(
+    subject: Subject, drawn: list[tuple[int, NDArray[np.float32]]], *, exact: bool, until: float
+) -> list[Hits]:
+    """The hits of as many searches as are made before that moment."""
+    from core.evaluation.searches import plan_searches
+
+    connection = subject.connection
+    found: list[Hits] = []
+    try:
+        with connection.transaction(force_rollback=True):  # which takes the settings of the searches back too
+            search = plan_searches(subject.version, k=_K, exact=exact, ef_search=None).prepare(connection, 1)
+            for _, vector in drawn:
+                left = round((until - time.monotonic()) * 1000)
+                if left <= 0:
+                    break
+                connection.execute("SELECT set_config('statement_timeout', %s, true)", [f"{left}ms"])
+                found.append(search(vector))
+    except psycopg.errors.QueryCanceled:
+        pass  # the time is up: those that were made count
+    return found
+
+
+def _besides(hits: Hits, chunk_id: int) -> NDArray[np.float64]:
+    """The distances of the hits, that of the query's own chunk left out."""
+    ids, distances = hits
+    others: NDArray[np.float64] = distances[ids != chunk_id]
+    return others

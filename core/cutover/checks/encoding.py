@@ -1,0 +1,76 @@
+"""The guard on a version's encoder: it still makes the vectors that are stored."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import TYPE_CHECKING
+
+from core import index
+from core.cutover.guard import Guard, Subject
+from core.errors import EncoderError, RefusedError, RevectorError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_PATIENCE_S = 30.0
+"""A provider that throttles may ask us to wait for minutes: whoever looks at the guards does not."""
+
+
+def same(subject: Subject) -> Guard:
+    """Stored chunks that are encoded again get the vectors that they have: the model did not change under its name."""
+    import numpy as np
+    from pgvector import Vector
+
+    connection, version, least = subject.connection, subject.version, subject.policy.encoder_cosine
+    stored = dict(index.stored_vectors(connection, version, subject.policy.encoder_chunks))
+    texts: dict[int, str] = dict(
+        connection.execute("SELECT id, content FROM document_chunks WHERE id = ANY(%s)", [list(stored)]).fetchall()
+    )
+    if not texts:
+        return Guard("encoder", "inconclusive", "there is no stored chunk to encode again")
+    remedy = f"The provider may have changed the model: backfill a new version with {version.encoder_spec}."
+    try:
+        now = _encode(subject, list(texts.values()))
+    except (EncoderError, RefusedError) as error:
+        return Guard("encoder", "fail", f"it no longer makes such vectors: {error.problem}", remedy)
+    except RevectorError as error:
+        return Guard("encoder", "inconclusive", f"it cannot be asked: {error.problem}", error.remedy)
+    if now is None:
+        return Guard("encoder", "inconclusive", f"it gave no answer within {_PATIENCE_S:g} s", "Try again later.")
+    if now.shape[1] != version.dimensions:
+        return Guard(
+            "encoder", "fail", f"it gives {now.shape[1]} dimensions, the version has {version.dimensions}", remedy
+        )
+    then = np.stack([Vector.from_text(stored[chunk_id]).to_numpy() for chunk_id in texts]).astype(np.float64)
+    lengths = np.linalg.norm(then, axis=1) * np.linalg.norm(now, axis=1)
+    cosines = np.einsum("ij,ij->i", then, now.astype(np.float64)) / np.where(lengths > 0, lengths, 1)
+    worst = int(cosines.argmin())
+    detail = (
+        f"{len(texts)} stored chunks encoded again: least cosine {cosines[worst]:.5f} with the stored vector "
+        f"(chunk {list(texts)[worst]}, at least {least:g} wanted)"
+    )
+    return (
+        Guard("encoder", "pass", detail) if cosines[worst] >= least else Guard("encoder", "fail", detail, remedy)
+    )
+
+
+def _encode(subject: Subject, texts: list[str]) -> NDArray[np.float32] | None:
+    """The texts as documents (n, d); None when that takes longer than anybody waits for a guard."""
+    answer: queue.SimpleQueue[NDArray[np.float32] | Exception] = queue.SimpleQueue()
+
+    def encode() -> None:
+        try:
+            answer.put(subject.encoders.encoder(subject.version).encode_documents(texts))
+        except Exception as error:  # noqa: BLE001  (whatever it is, it is raised where the answer is waited for)
+            answer.put(error)
+
+    threading.Thread(target=encode, name="encoder guard", daemon=True).start()
+    try:
+        found = answer.get(timeout=_PATIENCE_S)
+    except queue.Empty:
+        return None
+    if isinstance(found, Exception):
+        raise found
+    return found

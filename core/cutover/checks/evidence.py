@@ -1,0 +1,159 @@
+"""Guards on what is known of a version before users see it: its evaluation, and its shadow."""
+
+from __future__ import annotations
+
+import datetime
+import random
+from typing import TYPE_CHECKING
+
+from core.cutover.guard import Guard, Subject
+from core.database import Connection, fetch_one
+from core.registry import Version, active_version, chunk_count
+
+if TYPE_CHECKING:
+    from core.evaluation.evaluation import Run
+
+_COUNTED_CHUNKS = 50_000
+"""Up to here all chunks are looked at, which takes some 20 ms."""
+_SAMPLED_CHUNKS = 2_000
+_NEWEST_QUERIES = 10_000
+
+
+def evaluation(subject: Subject) -> Guard:
+    """The newest evaluation against the active version passed, and is of the data and the settings of now."""
+    connection, version, policy = subject.connection, subject.version, subject.policy
+    if policy.evaluation == "off":
+        return Guard("evaluation", "pass", "the policy asks for none")
+    active = active_version(connection)
+    if active is None or active.id == version.id:
+        return Guard("evaluation", "pass", "no other version is active with which to compare")
+    pair = f"{active.version_key} → {version.version_key}"
+    found = _newest(connection, active, version)
+    again = f"revector evaluate NAME --primary {active.version_key} --candidate {version.version_key}"
+    if found is None:
+        if policy.evaluation == "required":
+            return Guard("evaluation", "fail", f"none was made of {pair}, and the policy requires one", again)
+        return Guard("evaluation", "pass", f"none was made of {pair}, and none is required")
+    number, verdict, query_set, runs = found
+    name = f"evaluation {number} of {pair} on {query_set}"
+    if verdict not in ("pass", None):
+        remedy = f"revector evaluations show {number}"
+        return Guard("evaluation", "fail" if verdict == "fail" else "inconclusive", f"{name}: {verdict}", remedy)
+    if differing := _differing(connection, runs, (active, version)):
+        return Guard("evaluation", "fail", f"{name} is not of the settings of now: {'; '.join(differing)}", again)
+    share, how = _new_share(connection, min(run.started_at for run in runs))
+    detail = f"{name}: {verdict or 'without gates'}; {share:.1%} of the chunks are newer{how}"
+    if share > policy.evaluation_new_share:
+        return Guard("evaluation", "fail", f"{detail}, at most {policy.evaluation_new_share:.0%} may be", again)
+    return Guard("evaluation", "pass", detail)
+
+
+def shadow(subject: Subject) -> Guard:
+    """The version answered enough of users' queries in the shadow of the active one, and few of them failed."""
+    connection, version, policy = subject.connection, subject.version, subject.policy
+    active = active_version(connection)
+    if active is None or active.id == version.id:
+        return Guard("shadow", "pass", "no other version is active whose queries it could have seen")
+    row = fetch_one(
+        connection,
+        """
+        SELECT count(*) FILTER (WHERE error = ''), count(*) FILTER (WHERE error <> ''), avg(overlap)::float8
+        FROM (SELECT q.error, q.overlap
+              FROM shadows s CROSS JOIN LATERAL (
+                  SELECT error, overlap, at FROM shadow_queries
+                  WHERE shadow_id = s.id AND primary_version = %(active)s ORDER BY at DESC LIMIT %(limit)s) q
+              WHERE s.embedding_version_id = %(id)s
+              ORDER BY q.at DESC LIMIT %(limit)s) newest
+        """,
+        {
+            "active": active.version_key,
+            "id": version.id,
+            "limit": max(_NEWEST_QUERIES, 2 * policy.shadow_queries),
+        },
+    )
+    answered, failed, overlap = row
+    wanted = policy.shadow_queries
+    required = f"{wanted:,} required" if wanted else "none required"
+    start = f"revector shadow start {version.version_key}"
+    if answered + failed == 0:
+        if wanted:
+            return Guard(
+                "shadow", "fail", f"it answered none of {active.version_key}'s queries, {required}", start
+            )
+        return Guard("shadow", "pass", "none was made, and none is required")
+    share = failed / (answered + failed)
+    detail = f"{answered:,} queries of {active.version_key} answered ({required}), {failed:,} failed ({share:.1%})"
+    if overlap is not None:
+        detail += f", mean overlap {overlap:.2f}"
+    if share > policy.shadow_error_share:
+        return Guard(
+            "shadow", "fail", f"{detail}; at most {policy.shadow_error_share:.1%} may fail",
+            "revector shadow report",
+        )  # fmt: skip
+    if answered < wanted:
+        return Guard("shadow", "inconclusive", detail, f"Let it see more; where it has stopped: {start}")
+    return Guard("shadow", "pass", detail)
+
+
+def _newest(
+    connection: Connection, active: Version, version: Version
+) -> tuple[int, str | None, str, tuple[Run, Run]] | None:
+    """Number, verdict, query set and both runs of the newest evaluation of the pair; a pilot's is none of them."""
+    from core.evaluation.runs import get_run
+
+    row = connection.execute(
+        """
+        SELECT e.id, e.verdict, s.name, p.id, c.id
+        FROM evaluations e JOIN query_sets s ON s.id = e.query_set_id
+        JOIN evaluation_runs p ON p.id = e.primary_run_id
+        JOIN evaluation_runs c ON c.id = e.candidate_run_id
+        WHERE p.embedding_version_id = %s AND c.embedding_version_id = %s AND p.sample IS NULL AND c.sample IS NULL
+        ORDER BY e.id DESC LIMIT 1
+        """,
+        [active.id, version.id],
+    ).fetchone()
+    if row is None:
+        return None
+    number, verdict, query_set, *runs = row
+    return number, verdict, query_set, (get_run(connection, runs[0]), get_run(connection, runs[1]))
+
+
+def _differing(connection: Connection, runs: tuple[Run, Run], versions: tuple[Version, Version]) -> list[str]:
+    """In words, what users' searches by these versions differ in from those of the runs."""
+    from core.evaluation.searches import plan_searches
+
+    found = []
+    for run, version in zip(runs, versions, strict=True):
+        now: dict[str, object] = {"encoder": version.encoder_spec, "revision": version.encoder_revision}
+        then: dict[str, object] = {"encoder": run.encoder, "revision": run.encoder_revision}
+        if not run.exact:  # an exact search is of the model alone: the index has a guard of its own
+            searches = plan_searches(version, k=run.k, exact=False, ef_search=None)
+            now |= {**searches.index_settings(connection), "ef_search": searches.ef_search}
+            then |= {**run.index_settings, "ef_search": run.ef_search}
+        found += [
+            f"{version.version_key} {name.replace('_', ' ')} {then.get(name, 'none')} then, {now.get(name, 'none')} now"
+            for name in sorted(now.keys() | then.keys())
+            if name != "used" and now.get(name) != then.get(name)
+        ]
+    return found
+
+
+def _new_share(connection: Connection, since: datetime.datetime) -> tuple[float, str]:
+    """The share of chunks that are newer, and how that is known where they are too many to look at each."""
+    if chunk_count(connection) <= _COUNTED_CHUNKS:
+        newer, chunks = fetch_one(
+            connection, "SELECT count(*) FILTER (WHERE created_at > %s), count(*) FROM document_chunks", [since]
+        )
+        return newer / max(1, chunks), ""
+    first, last = fetch_one(connection, "SELECT min(id), max(id) FROM document_chunks")
+    numbers = [random.randint(first, last) for _ in range(_SAMPLED_CHUNKS)]  # noqa: S311
+    newer, chunks = fetch_one(
+        connection,
+        """
+        SELECT count(*) FILTER (WHERE c.created_at > %s), count(*)
+        FROM unnest(%s::bigint[]) AS drawn(id) CROSS JOIN LATERAL (
+            SELECT created_at FROM document_chunks WHERE id >= drawn.id ORDER BY id LIMIT 1) AS c
+        """,
+        [since, numbers],
+    )
+    return newer / max(1, chunks), f" (of {chunks:,} drawn at random)"

@@ -1,0 +1,108 @@
+"""Guards on who takes part in a flip: the standbys, and the processes that search."""
+
+from __future__ import annotations
+
+import time
+
+from core.cutover.guard import Guard, Subject
+from core.database import Connection, fetch_one
+
+_LOOK_EVERY_S = 0.05
+
+
+def replicas(subject: Subject) -> Guard:
+    """Every standby replays within the policy's seconds what the primary has written when it is asked.
+
+    replay_lag of pg_stat_replication stands still while a standby replays nothing, so the guard waits until the
+    position of now is replayed, at most for that long. Subscribers of logical replication are left out.
+    """
+    connection, limit = subject.connection, subject.policy.replica_lag_s
+    if fetch_one(connection, "SELECT pg_is_in_recovery()")[0]:
+        return Guard(
+            "replicas",
+            "inconclusive",
+            "this server is a standby itself",
+            "Check on the primary, where the flip is.",
+        )
+    (here,) = fetch_one(connection, "SELECT pg_current_wal_lsn()::text")
+    began = time.monotonic()
+    while True:
+        late = _standbys(connection, here)
+        seconds = time.monotonic() - began
+        if not any(behind is not None and behind > 0 for _, behind in late) or seconds >= limit:
+            break
+        time.sleep(_LOOK_EVERY_S)
+    if unseen := sum(behind is None for _, behind in late):
+        return Guard(
+            "replicas", "inconclusive",
+            f"this role does not see how far {unseen} of {len(late)} standbys have replayed",
+            "Grant it: GRANT pg_monitor TO role, or check as a role that has it.",
+        )  # fmt: skip
+    if behind := [f"{name} by {missing / 1e6:,.1f} MB" for name, missing in late if missing]:
+        return Guard(
+            "replicas", "fail", f"behind after {limit:g} s: {', '.join(behind)}",
+            "Wait until they have caught up: searches there would meet a version that is not yet whole.",
+        )  # fmt: skip
+    absent = [
+        row[0]
+        for row in connection.execute(
+            "SELECT slot_name FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT active ORDER BY 1"
+        ).fetchall()
+    ]
+    if absent:
+        return Guard(
+            "replicas", "inconclusive", f"no standby is connected to the replication slot {', '.join(absent)}",
+            "Bring the standby back, or drop its slot: SELECT pg_drop_replication_slot('…')",
+        )  # fmt: skip
+    if not late:
+        return Guard("replicas", "pass", "no standby is connected")
+    names = ", ".join(name for name, _ in late)
+    return Guard(
+        "replicas", "pass", f"{names} replayed all of it within {seconds:.1f} s (at most {limit:g} s wanted)"
+    )
+
+
+def _standbys(connection: Connection, here: str) -> list[tuple[str, int | None]]:
+    """By name, the bytes up to that position which each standby has still to replay; None where it is not seen."""
+    rows = connection.execute(
+        """
+        SELECT coalesce(nullif(r.application_name, ''), r.client_addr::text, r.pid::text),
+               r.state IS NOT NULL, greatest(0, pg_wal_lsn_diff(%s::pg_lsn, r.replay_lsn))::bigint
+        FROM pg_stat_replication r
+        WHERE r.state IS DISTINCT FROM 'backup'
+          AND NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical')
+        ORDER BY 1
+        """,
+        [here],
+    ).fetchall()
+    # One that has only just connected has no position yet: it lacks something, whatever it may be.
+    return [(name, (1 if missing is None else missing) if seen else None) for name, seen, missing in rows]
+
+
+def pinned(subject: Subject) -> Guard:
+    """No process is pinned to another version: after the flip it would go on answering with that one."""
+    key = subject.version.version_key
+    processes = _processes(subject.connection)
+    held = [one for one in processes if one[2] and one[1] != key]
+    if held:
+        shown = ", ".join(f"{process} ({of or 'a version that is gone'})" for process, of, _ in held[:5])
+        return Guard(
+            "pinned", "fail", f"{len(held)} of {len(processes)} processes would not follow: {shown}",
+            "Unset RETRIEVAL_ROLLBACK_VERSION (or `pinned`) there and start them again.",
+        )  # fmt: skip
+    if not processes:
+        return Guard("pinned", "pass", "no process that searches is connected")
+    return Guard("pinned", "pass", f"{len(processes)} processes search, none of them pinned to another version")
+
+
+def _processes(connection: Connection) -> list[tuple[str, str | None, bool]]:
+    """(program and host, version key, pinned) of what searches; a name is `revector retriever v7 host:1 pinned`."""
+    return connection.execute(
+        r"""
+        SELECT concat_ws(' ', said[1], said[3]), version_key, said[4] IS NOT NULL
+        FROM (SELECT regexp_match(application_name, '^revector (\S+) v(\d{1,18}) (\S+)( pinned)?$') AS said
+              FROM pg_stat_activity WHERE datname = current_database()) AS sessions
+        LEFT JOIN embedding_versions v ON v.id = said[2]::bigint
+        WHERE said IS NOT NULL ORDER BY 1
+        """
+    ).fetchall()
