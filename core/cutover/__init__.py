@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.cutover.flip import FLIP, Flip, missing_chunks, rollback, rollback_target, run
+from core.cutover.flip import FLIP, DryRun, Flip, missing_chunks, plan, rollback, rollback_target, run
 from core.cutover.guard import Check, Guard, GuardRule, Subject, Verdict
 from core.cutover.guards import GUARDS, check, checked_waivers
 from core.cutover.policy import Policy, change_policy, read_policy
@@ -22,6 +22,7 @@ __all__ = [
     "GUARDS",
     "Approval",
     "Check",
+    "DryRun",
     "Flip",
     "Guard",
     "GuardRule",
@@ -36,6 +37,7 @@ __all__ = [
     "checked_waivers",
     "missing_chunks",
     "open_request",
+    "plan",
     "read_policy",
     "request",
     "requests",

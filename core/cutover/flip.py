@@ -1,64 +1,164 @@
 """The flip and the way back: one short transaction each.
 
-The flip itself is the one UPDATE that anybody could type; the database's own triggers refuse a mistyped key and
-a version that was never complete, log the change and notify every process (core/migrations/versions).
+The flip itself is the one UPDATE that anybody could type; the database's own triggers refuse a mistyped key and a
+version that was never complete or is not approved, log the change and notify every process (core/migrations/versions).
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import psycopg
 from psycopg import sql
 
 from core import audit
-from core.cutover.guard import Check, Subject
-from core.cutover.guards import check, check_in_flip
-from core.cutover.policy import read_policy
+from core.cutover.guard import Check, Guard, Subject
+from core.cutover.guards import GUARDS, check, check_in_flip, checked_waivers
+from core.cutover.lost import Address, how_it_ended
+from core.cutover.policy import Policy, read_policy
+from core.cutover.requests import figures, open_request
 from core.database import Connection, fetch_one
-from core.errors import RefusedError
+from core.errors import RefusedError, RevectorError, UnreachableError
 from core.registry import Version, active_version, get_version
 from core.retrieval import EncoderCache
 
-_FLIP_LOCK = sql.SQL("SELECT pg_advisory_xact_lock(hashtext('flip ' || current_schema()), 0)")
+Action = Literal["cutover", "rollback"]
+_Statement = sql.SQL | sql.Composed
 
 FLIP = """UPDATE embedding_versions
 SET active = CASE WHEN version_key = %(key)s THEN true ELSE false END"""
 
+_BUSY = (
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.SerializationFailure,
+)
+_GONE = (
+    psycopg.errors.AdminShutdown,
+    psycopg.errors.CrashShutdown,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+)
+
 
 @dataclass(frozen=True)
 class Flip:
-    """A flip that happened: from which version, to which, and how long its transaction took."""
+    """A flip that happened: from which version, to which.
+
+    `seconds` is what its transaction took once it had its locks, for which it `waited` so many seconds. `missing`
+    are the chunks that the version lacks.
+    """
 
     action: str
     version_key: str
     previous: str | None
     seconds: float
     missing: int
+    waited: float = 0.0
 
 
-def run(connection: Connection, key: str, *, confirm: str, reason: str = "") -> Flip:
-    """Make the version active when all its guards pass and `confirm` repeats its key.
+@dataclass(frozen=True)
+class DryRun:
+    """What a cutover would do: its guards as they are now, and every statement of the flip, fit for psql."""
 
-    Completeness and the index are checked once more inside the flip's own transaction. Raises UsageError for an
-    unknown key, RefusedError when the key typed differs, the version is active already, or a guard does not
-    pass; nothing is changed then, and the refusal is in the log.
+    version_key: str
+    previous: str | None
+    statements: tuple[str, ...]
+    check: Check
+
+
+def run(
+    connection: Connection,
+    key: str,
+    *,
+    confirm: str,
+    reason: str = "",
+    waivers: Mapping[str, str] | None = None,
+    encoders: EncoderCache | None = None,
+    on_guard: Callable[[Guard], None] | None = None,
+) -> Flip:
+    """Make the version active when all its guards pass or are waived, and `confirm` repeats its key.
+
+    `waivers` name guards that need not pass, each with a reason that stays in the log; where the policy asks for
+    approvals, only those of the approved request count. The guards that may have changed are checked once more inside
+    the flip's own transaction, under the lock for which operators queue.
+
+    Raises UsageError for an unknown key or guard, RefusedError when the key typed differs, the version is active
+    already, a guard stands in the way, or another one became active meanwhile: nothing is changed then, and the
+    refusal is in the log. Raises UnreachableError when the connection is lost, which says whether that is known to
+    have been before the commit; a flip that is found to be committed is returned all the same.
     """
     version = get_version(connection, key)
     _require_typed(connection, "cutover", version, confirm)
-    result = check(connection, key)
+    before = active_version(connection)
+    waived = _waivers(connection, version, waivers)
+    result = check(connection, key, waivers=waived, encoders=encoders, on_guard=on_guard)
     if not result.ready:
-        raise _refused(connection, "cutover", result)
-    with _flip_transaction(connection):
-        again = check_in_flip(Subject(connection, version, read_policy(connection), EncoderCache()), {})
+        raise _not_ready(connection, result)
+    policy = read_policy(connection)
+
+    def once_more() -> None:
+        active = active_version(connection)
+        if (active and active.id) != (before and before.id):
+            raise _RefusedInFlipError(
+                f"{active.version_key if active else 'No version'} has become active while the guards of {key} were "
+                "checked: nothing was changed.",
+                "Look at it, and then decide again.",
+            )
+        if _approved_waivers(connection, version) not in (None, waived):
+            raise _RefusedInFlipError(f"The request for {key} has changed: nothing was changed.", "Run it again.")
+        subject = Subject(connection, get_version(connection, key), read_policy(connection), EncoderCache())
+        again = check_in_flip(subject, waived)
         if not again.ready:
-            raise _GuardFailedError(again)
-        detail = {"guards": {guard.name: guard.detail for guard in result.guards}}
-        return _flip(connection, "cutover", version, reason, detail)
+            raise _NotReadyInFlipError(again)
+
+    detail: dict[str, object] = {"guards": figures(result)}
+    if waived_now := {guard.name: guard.waived for guard in result.guards if guard.waived}:
+        detail["waived"] = waived_now
+    return _Transaction(connection, "cutover", version, reason, detail, policy.lock_timeout_s).run(once_more)
+
+
+def plan(
+    connection: Connection,
+    key: str,
+    *,
+    reason: str = "",
+    waivers: Mapping[str, str] | None = None,
+    encoders: EncoderCache | None = None,
+    on_guard: Callable[[Guard], None] | None = None,
+) -> DryRun:
+    """What `run` would do, without doing it. Raises as `run` does for what can be seen before the guards."""
+    version = get_version(connection, key)
+    if version.active:
+        raise RefusedError(f"Version {key} is active already.")
+    before = active_version(connection)
+    waived = _waivers(connection, version, waivers)
+    result = check(connection, key, waivers=waived, encoders=encoders, on_guard=on_guard)
+    (path,) = fetch_one(connection, "SELECT current_setting('search_path')")
+    again = ", ".join(rule.name for rule in GUARDS if rule.in_flip)
+    flip = _Transaction(connection, "cutover", version, reason, {}, read_policy(connection).lock_timeout_s)
+    isolation, *locks = flip.locks()
+    statements = [
+        sql.SQL("BEGIN"),
+        isolation,
+        sql.SQL("SELECT set_config('search_path', {}, true)").format(path),
+        *locks,
+        # Names of guards are the program's own.
+        sql.SQL("-- Here revector looks once more, and rolls back in doubt: the active version, " + again + "\n")
+        + flip.says(),
+        flip.flips(),
+        sql.SQL("COMMIT"),
+    ]
+    return DryRun(
+        key,
+        before.version_key if before else None,
+        tuple(statement.as_string(connection) + ";" for statement in statements),
+        result,
+    )
 
 
 def rollback_target(connection: Connection) -> Version | None:
@@ -87,71 +187,183 @@ def missing_chunks(connection: Connection, version: Version) -> int:
 
 
 def rollback(connection: Connection, *, confirm: str, reason: str = "", key: str | None = None) -> Flip:
-    """Make the version that was active before active again; never refused for a guard.
+    """Make the version that was active before active again; never refused for a guard or an approval.
 
-    `key` names another version that was complete once. The chunks that it lacks are counted in `Flip.missing`.
-    Raises RefusedError when there is none to go back to or the key typed differs.
+    `key` names another version that was active once. The chunks that it lacks are counted in `Flip.missing`.
+    Raises RefusedError when there is none to go back to, the key typed differs, or `key` was never active;
+    UnreachableError as `run` does.
     """
     version = get_version(connection, key) if key else rollback_target(connection)
     if version is None:
         raise RefusedError("There is no version to roll back to.", "A rollback needs an earlier cutover.")
     _require_typed(connection, "rollback", version, confirm)
+    if (
+        connection.execute("SELECT 1 FROM cutovers WHERE embedding_version_id = %s", [version.id]).fetchone()
+        is None
+    ):
+        raise _refused(
+            connection, "rollback", version.version_key,
+            f"Version {version.version_key} was never active: to make it so is no rollback.",
+            f"Cut over to it: revector cutover run {version.version_key}",
+        )  # fmt: skip
     missing = missing_chunks(connection, version)
-    with _flip_transaction(connection):
-        return _flip(connection, "rollback", version, reason, {"missing": missing}, missing)
+    # Not by the policy's timeout: what is stored there must not stand in the way.
+    timeout = Policy().lock_timeout_s
+    return _Transaction(connection, "rollback", version, reason, {"missing": missing}, timeout).run(
+        missing=missing
+    )
 
 
-# -- the flip ----------------------------------------------------------------------------------------------
+# -- the transaction ---------------------------------------------------------------------------------------
 
 
-class _GuardFailedError(Exception):
-    """A guard failed inside the flip's transaction, which this rolls back."""
+class _RefusedInFlipError(RevectorError):
+    """The flip's transaction is rolled back, for this reason."""
+
+
+class _NotReadyInFlipError(Exception):
+    """A guard stands in the way inside the flip's transaction, which this rolls back."""
 
     def __init__(self, result: Check) -> None:
         super().__init__(result.version_key)
         self.result = result
 
 
-@contextmanager
-def _flip_transaction(connection: Connection) -> Iterator[None]:
-    """One short transaction, for which two operators queue; what it refuses is in the log afterwards."""
-    try:
-        with connection.transaction():
-            connection.execute("SET LOCAL lock_timeout = '5s'")
-            connection.execute(_FLIP_LOCK)
-            yield
-    except _GuardFailedError as refusal:
-        raise _refused(connection, "cutover", refusal.result) from None
-    except psycopg.errors.LockNotAvailable:
-        raise RefusedError(
-            "Another operator is flipping at this moment: nothing was changed.",
-            "Look which version is active now.",
-        ) from None
+class _Transaction:
+    """The one transaction of a flip: locks, a last look, the UPDATE. Whatever goes wrong in it, nothing is changed."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        action: Action,
+        version: Version,
+        reason: str,
+        detail: Mapping[str, object],
+        lock_timeout_s: float,
+    ) -> None:
+        self._connection, self._action, self._version = connection, action, version
+        # By its token the flip is found again when the answer to the commit was lost.
+        self._token = uuid.uuid4().hex
+        self._reason, self._detail = reason, {**detail, "flip": self._token}
+        self._timeout_s = lock_timeout_s
+        self._committing = False
+
+    def locks(self) -> list[_Statement]:
+        """What others must not change from here on, and for how long it is waited for."""
+        return [
+            # What another one committed while this one queued has to be seen.
+            sql.SQL("SET TRANSACTION ISOLATION LEVEL READ COMMITTED"),
+            sql.SQL("SET LOCAL lock_timeout = {}").format(f"{round(self._timeout_s * 1000)}ms"),
+            # Others queue behind this transaction: one whose process stands still must not stop them for long.
+            sql.SQL("SET LOCAL idle_in_transaction_session_timeout = '30s'"),
+            sql.SQL("SELECT lock_flip()"),
+            sql.SQL("SELECT version_key FROM embedding_versions ORDER BY id FOR NO KEY UPDATE"),
+            sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(self._version.table),
+        ]
+
+    def says(self) -> _Statement:
+        """What the triggers write into the log beside who and when."""
+        return sql.SQL(
+            "SELECT set_config('revector.action', {}, true), set_config('revector.reason', {}, true), "
+            "set_config('revector.detail', {}, true)"
+        ).format(self._action, self._reason, json.dumps(self._detail))
+
+    def flips(self) -> _Statement:
+        """The flip itself, as anybody may type it."""
+        return sql.SQL(FLIP.replace("%(key)s", "{key}")).format(key=self._version.version_key)
+
+    def run(self, once_more: Callable[[], None] = lambda: None, *, missing: int = 0) -> Flip:
+        """Flip. `once_more` looks once more, under the locks, and raises when there is a doubt."""
+        address = Address.of(self._connection)
+        try:
+            return self._run(once_more, missing)
+        except _NotReadyInFlipError as refusal:
+            raise _not_ready(self._connection, refusal.result) from None
+        except _RefusedInFlipError as refusal:
+            raise self._refused(refusal.problem, refusal.remedy) from None
+        except _BUSY:
+            raise self._refused(
+                f"The {self._action} waited {self._timeout_s:g} s for a lock in vain: nothing was changed.",
+                "Another operator may be flipping at this moment: look which version is active now.",
+            ) from None
+        except psycopg.errors.RaiseException as error:
+            raise self._refused(error.diag.message_primary or str(error), error.diag.message_hint or "") from None
+        except psycopg.OperationalError as error:
+            if not (self._connection.closed or isinstance(error, _GONE)):
+                raise
+            return self._after_loss(address, missing)
+
+    def _run(self, once_more: Callable[[], None], missing: int) -> Flip:
+        began = time.perf_counter()
+        with self._connection.transaction():
+            for statement in self.locks():
+                self._connection.execute(statement)
+            locked = time.perf_counter()
+            before = active_version(self._connection)
+            self._before = before.version_key if before else None
+            if before is not None and before.id == self._version.id:
+                raise _RefusedInFlipError(f"Version {self._version.version_key} is active already.")
+            once_more()
+            self._connection.execute(self.says())
+            self._connection.execute(self.flips())
+            self._committing = True
+        return self._flip(missing, time.perf_counter() - locked, locked - began)
+
+    def _flip(self, missing: int, seconds: float, waited: float) -> Flip:
+        return Flip(self._action, self._version.version_key, self._before, seconds, missing, waited)
+
+    def _after_loss(self, address: Address, missing: int) -> Flip:
+        """The connection is gone. What was not yet to be committed never will be; else the database has to say."""
+        key = self._version.version_key
+        began = time.perf_counter()
+        done = how_it_ended(
+            address, self._action, key, self._token, sent=self._committing, patience_s=self._timeout_s
+        )
+        if done:
+            return self._flip(missing, time.perf_counter() - began, 0.0)
+        if done is None:
+            raise UnreachableError(
+                f"The connection was lost while the {self._action} to {key} was being committed, and the database "
+                "cannot be asked: it is not known whether it happened.",
+                "Look which version is active before anything else: revector versions list",
+            )
+        raise UnreachableError(
+            f"The connection was lost before the {self._action} to {key} was committed: nothing was changed.",
+            "Look at the server, and run it again.",
+        )
+
+    def _refused(self, problem: str, remedy: str) -> RefusedError:
+        return _refused(self._connection, self._action, self._version.version_key, problem, remedy)
 
 
-def _flip(
-    connection: Connection,
-    action: str,
-    version: Version,
-    reason: str,
-    detail: Mapping[str, object],
-    missing: int = 0,
-) -> Flip:
-    before = active_version(connection)
-    started = time.perf_counter()
-    connection.execute(
-        """
-        SELECT set_config('revector.action', %s, true), set_config('revector.reason', %s, true),
-               set_config('revector.detail', %s, true)
-        """,
-        [action, reason, json.dumps(dict(detail))],
-    )
-    connection.execute(FLIP, {"key": version.version_key})
-    seconds = time.perf_counter() - started
-    return Flip(action, version.version_key, before.version_key if before else None, seconds, missing)
+# -- refusals ----------------------------------------------------------------------------------------------
 
 
-def _require_typed(connection: Connection, action: str, version: Version, confirm: str) -> None:
+def _waivers(connection: Connection, version: Version, given: Mapping[str, str] | None) -> dict[str, str]:
+    """The waivers that count: where approvals are required, those that were approved."""
+    waivers = checked_waivers(given or {})
+    approved = _approved_waivers(connection, version)
+    if approved is None:
+        return waivers
+    if alone := sorted(waivers.keys() - approved.keys()):
+        raise _refused(
+            connection, "cutover", version.version_key,
+            f"The request for {version.version_key} does not waive {', '.join(alone)}: where approvals are required, "
+            "so is that of a waiver.",
+            f"Request it with the waiver: revector cutover request {version.version_key} --waive '{alone[0]}'",
+        )  # fmt: skip
+    return approved
+
+
+def _approved_waivers(connection: Connection, version: Version) -> dict[str, str] | None:
+    """The waivers of the open request; None where the policy asks for no approval, so that they are anybody's."""
+    if read_policy(connection).approvals == 0:
+        return None
+    found = open_request(connection, version)
+    return dict(found.waivers) if found is not None else {}
+
+
+def _require_typed(connection: Connection, action: Action, version: Version, confirm: str) -> None:
     key = version.version_key
     if confirm != key:
         audit.record(connection, action, key, "refused", detail={"typed": confirm[:100]})
@@ -162,14 +374,13 @@ def _require_typed(connection: Connection, action: str, version: Version, confir
         raise RefusedError(f"Version {key} is active already.")
 
 
-def _refused(connection: Connection, action: str, result: Check) -> RefusedError:
-    failed = [guard for guard in result.guards if not guard.clear]
-    audit.record(
-        connection,
-        action,
-        result.version_key,
-        "refused",
-        detail={"guards": {guard.name: f"{guard.verdict}: {guard.detail}" for guard in failed}},
-    )
-    lines = [f"{guard.name}: {guard.detail}. {guard.remedy}".strip() for guard in failed]
+def _not_ready(connection: Connection, result: Check) -> RefusedError:
+    failed = Check(result.version_key, tuple(guard for guard in result.guards if not guard.clear))
+    audit.record(connection, "cutover", result.version_key, "refused", detail={"guards": figures(failed)})
+    lines = [f"{guard.name}: {guard.detail}. {guard.remedy}".strip() for guard in failed.guards]
     return RefusedError(f"Version {result.version_key} is not ready; nothing was changed.", "\n".join(lines))
+
+
+def _refused(connection: Connection, action: Action, key: str, problem: str, remedy: str) -> RefusedError:
+    audit.record(connection, action, key, "refused", detail={"problem": problem})
+    return RefusedError(problem, remedy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from psycopg import sql
@@ -122,8 +123,8 @@ def test_a_guard_is_checked_again_inside_the_flip(
 ) -> None:
     real, calls = cutover.check, []
 
-    def check_then_somebody_writes(found: Connection, key: str) -> cutover.Check:
-        result = real(found, key)
+    def check_then_somebody_writes(found: Connection, key: str, **options: Any) -> cutover.Check:
+        result = real(found, key, **options)
         calls.append(add_chunks(found, ["written between check and flip"]))
         return result
 

@@ -1,0 +1,75 @@
+"""Whether a flip whose connection was lost has happened: the database is asked again, on another connection."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from core import audit
+from core.database import Connection
+
+_PAUSE_S = 0.05
+
+
+@dataclass(frozen=True)
+class Address:
+    """How to reach the database of a connection that may be lost."""
+
+    parameters: dict[str, Any] = field(repr=False)
+    """libpq's, with the password: never shown."""
+    search_path: str
+
+    @staticmethod
+    def of(connection: Connection) -> Address:
+        """That of a connection which is still there."""
+        info = connection.info
+        path = connection.execute("SELECT current_setting('search_path')").fetchone()
+        parameters: dict[str, Any] = dict(info.get_parameters())
+        if info.password:
+            parameters["password"] = info.password
+        return Address(parameters, path[0] if path else "")
+
+    def connect(self) -> Connection:
+        """A new connection. Raises psycopg.OperationalError."""
+        parameters = {**self.parameters, "connect_timeout": 2}
+        connection = psycopg.connect(**parameters, autocommit=True)
+        connection.execute("SELECT set_config('search_path', %s, false)", [self.search_path])
+        return connection
+
+
+def how_it_ended(
+    address: Address, action: str, key: str, token: str, *, sent: bool, patience_s: float
+) -> bool | None:
+    """Whether the flip of this token was committed; None when that is not known.
+
+    `sent` says whether the COMMIT may have left: if not, nothing can have happened. What did not happen is written
+    into the log, when the database can be reached within `patience_s` seconds.
+    """
+    end = time.monotonic() + (patience_s if sent else 0)
+    while True:
+        try:
+            with address.connect() as connection:
+                if sent and _committed(connection, token, patience_s):
+                    return True
+                audit.record(connection, action, key, "failed", detail={"problem": "the connection was lost"})
+                return False
+        except psycopg.Error:
+            if time.monotonic() > end:
+                return None if sent else False
+            time.sleep(_PAUSE_S)
+
+
+def _committed(connection: Connection, token: str, patience_s: float) -> bool:
+    """Look once the flip's lock is free: the transaction that had it is over then, one way or the other."""
+    with connection.transaction():
+        (standby,) = connection.execute("SELECT pg_is_in_recovery()").fetchone() or (True,)
+        if standby:  # it may not have heard of it yet
+            raise psycopg.OperationalError("This is a standby.")
+        connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(f"{round(patience_s * 1000)}ms"))
+        connection.execute("SELECT lock_flip()")
+        found = connection.execute("SELECT 1 FROM cutovers WHERE detail ->> 'flip' = %s", [token]).fetchone()
+        return found is not None
