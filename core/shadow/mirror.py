@@ -17,8 +17,7 @@ import secrets
 import socket
 import threading
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
 
 import psycopg
 from psycopg import sql
@@ -27,14 +26,12 @@ from core import overlap as ranks
 from core.database import Connection, Database, readable_errors
 from core.errors import RevectorError
 from core.registry import Version, get_version
-from core.retrieval import EncoderCache
-from core.retrieval import Retriever as VersionSearcher
+from core.retrieval import EncoderCache, SearchResult, VersionSearcher
+from core.retrieval.rerank import Rerankers, reranked, reranked_depth
+from core.retrieval.result import keys_of
 from core.shadow import store
 from core.shadow.breaker import Breaker
 from core.shadow.runs import ShadowRun, running
-
-if TYPE_CHECKING:
-    from core.retrieval import SearchResult
 
 CHANNEL = "revector_shadow"
 """NOTIFY tells on it that a shadow began, ended, or was turned round."""
@@ -91,8 +88,11 @@ class Mirror:
     """Call it with every answer given to a user: `mirror(result, segment)`. It returns at once and never raises.
 
     `timeout_s` is what the candidate has for a search. `breaker_failures` in a row, timeouts among them, open the
-    breaker for `breaker_pause_s`. `encoders` must not be the cache that users' searches take theirs from: opening one
-    there would hold them up. Close it at the end, or what the last second brought is not written.
+    breaker for `breaker_pause_s`. With the `encoders` of the Retriever the candidate's is open already when users come
+    to need it. Close it at the end, or what the last second brought is not written.
+
+    The candidate is asked as the user's search was: the same k, filter, hybrid or not, reranked by the same model. A
+    search by a vector of the caller's has no text that the candidate could encode, and is not mirrored.
     """
 
     def __init__(
@@ -109,6 +109,7 @@ class Mirror:
     ) -> None:
         self._database = database
         self._encoders = encoders or EncoderCache()
+        self._rerankers = Rerankers()
         self._timeout_s, self._poll_s = timeout_s, poll_s
         self._breaker_failures, self._breaker_pause_s = breaker_failures, breaker_pause_s
         self._process = f"{socket.gethostname()}:{os.getpid()}"
@@ -143,8 +144,10 @@ class Mirror:
     def __call__(self, result: SearchResult, segment: str = "") -> None:
         """Take notice of an answer given to a user. Microseconds, whatever the candidate does."""
         followed = self._followed
-        if followed is None or self._closing.is_set() or result.version_key == followed.version.version_key:
+        if followed is None or self._closing.is_set() or not result.query:
             return
+        if result.version_key == followed.version.version_key:
+            return  # the flip came, and the shadow is turned round in a moment
         drawn = random.random() < followed.run.sample  # noqa: S311  (a sample, not a secret)
         with self._lock:
             followed.seen += 1
@@ -196,16 +199,26 @@ class Mirror:
         why = ""
         try:
             self._encoders.encoder(version)  # once it may take long, and is no fault of the search
+            if result.rerank is not None:
+                self._rerankers.opened(result.rerank)
             with readable_errors(self._database):
                 if connection is None or connection.closed:
                     connection = self._database.connect("shadow", statement_timeout_s=self._timeout_s)
                 self._begin(item)
-                searcher = VersionSearcher(connection, self._encoders)
-                candidate = searcher.search_version(result.query, version, _depth(result))
+                candidate = self._asked_alike(VersionSearcher(connection, self._encoders), version, result)
         except Exception as error:  # noqa: BLE001  (whatever a candidate does, it ends here)
             why = store.error_of(error, result.query)
         self._outcome(item, candidate, why)
         return connection
+
+    def _asked_alike(self, searcher: VersionSearcher, version: Version, result: SearchResult) -> SearchResult:
+        k = result.k if result.rerank is None else reranked_depth(result.k)
+        found = searcher.search_version(result.query, version, k, hybrid=result.hybrid, where=result.where)
+        if result.rerank is None:
+            return found
+        began = time.perf_counter()
+        hits = reranked(self._rerankers.opened(result.rerank), result.query, found.hits, result.k)
+        return replace(found, hits=hits, k=result.k, rerank_s=time.perf_counter() - began)
 
     def _begin(self, item: _Drawn) -> None:
         with self._lock:
@@ -362,16 +375,10 @@ class Mirror:
                 self._queue.task_done()
 
 
-def _depth(result: SearchResult) -> int:
-    """How many results the candidate is asked for."""
-    return max(1, len(result.hits))
-
-
 def _row_of(item: _Drawn, candidate: SearchResult | None, why: str) -> store.MirroredQuery:
     run, result = item.followed.run, item.result
     text, digest = store.kept_of(result.query, run.query_text)
-    primary = [hit.semantic_key for hit in result.hits]
-    found = [hit.semantic_key for hit in candidate.hits] if candidate else []
+    primary, found = keys_of(result), keys_of(candidate) if candidate else []
     return store.MirroredQuery(
         run.id,
         item.at,
@@ -379,10 +386,10 @@ def _row_of(item: _Drawn, candidate: SearchResult | None, why: str) -> store.Mir
         text,
         digest,
         store.segment_of(item.segment),
-        _depth(result),
+        result.k,
         primary,
         found,
-        ranks.compare(primary, found, _depth(result)) if candidate else None,
+        ranks.compare(primary, found, result.k) if candidate else None,
         _milliseconds(result),
         _milliseconds(candidate) if candidate else None,
         why,
@@ -390,4 +397,4 @@ def _row_of(item: _Drawn, candidate: SearchResult | None, why: str) -> store.Mir
 
 
 def _milliseconds(result: SearchResult) -> float:
-    return (result.encode_s + result.search_s) * 1000
+    return (result.encode_s + result.search_s + result.rerank_s) * 1000

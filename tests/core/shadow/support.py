@@ -9,8 +9,7 @@ from typing import Any
 from core import cutover
 from core.database import Connection, Database
 from core.registry import Version
-from core.retrieval import Retriever as VersionSearcher
-from core.retrieval import SearchResult
+from core.retrieval import SearchResult, VersionSearcher
 from core.shadow import Mirror
 from tests.faults.watch import wait_until
 from tests.versions import NUMBERS, add_chunks, ready_version

@@ -8,8 +8,7 @@ import pytest
 
 from core import cutover, registry, shadow
 from core.database import Connection, Database
-from core.retrieval import Retriever as VersionSearcher
-from core.retrieval import SearchResult
+from core.retrieval import SearchResult, VersionSearcher
 from tests.core.shadow.support import TEXTS, answers, mirror_of, rows, two_versions
 from tests.faults.watch import wait_until
 from tests.protocol_server import Gate, ProtocolServer
