@@ -33,8 +33,8 @@ from console.commands import (
 from console.context import Context, context_of, pipe
 
 _ORDER = (
-    "demo", "db", "ingest", "versions", "load", "backfill", "index", "search", "compare", "queries", "judge",
-    "evaluate", "evaluations", "thresholds", "shadow", "cutover", "rollback", "log", "doctor",
+    "demo", "db", "ingest", "versions", "load", "backfill", "index", "search", "compare", "serve", "serving",
+    "queries", "judge", "evaluate", "evaluations", "thresholds", "shadow", "cutover", "rollback", "log", "doctor",
 )  # fmt: skip
 
 

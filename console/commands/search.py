@@ -1,7 +1,8 @@
-"""`revector search` and `revector compare`."""
+"""`revector search`, `revector compare` and `revector serving`."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,6 +34,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command()(search)
     app.command()(compare)
+    app.command()(serving)
 
 
 def search(
@@ -40,18 +42,35 @@ def search(
     text: Query,
     k: K = 10,
     version: Annotated[str | None, typer.Option("--version", metavar="KEY", help="Not the active one.")] = None,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="By full text as well, fused by rank.")] = False,
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            "--rerank", metavar="SPEC", help="Order anew by a cross-encoder: cross-encoder:PATH-OR-NAME."
+        ),
+    ] = None,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            metavar="NAME=VALUE",
+            help="Only chunks with this in their metadata; VALUE is JSON, or else text. May be repeated.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Search by the active version, as users get it."""
     from core.registry import get_version
     from core.retrieval import EncoderCache, VersionSearcher
 
+    where = _read_filters(filters or [])
     with context_of(context).session() as connection:
         searcher = VersionSearcher(connection, EncoderCache(open_aloud))
         if version is None:
-            result = searcher.search(text, k)
+            result = searcher.search(text, k, hybrid=hybrid, rerank=rerank, where=where)
         else:
-            result = searcher.search_version(text, get_version(connection, version), k)
+            named = get_version(connection, version)
+            result = searcher.search_version(text, named, k, hybrid=hybrid, rerank=rerank, where=where)
 
     def show(console: Console) -> None:
         from rich.cells import cell_len
@@ -71,7 +90,60 @@ def search(
         if not rows:
             console.print("Nothing was found.")
 
-    answer(result_document(result), as_json, show)
+    document = result_document(result) | {"active": result.active, "hybrid": hybrid, "where": where or {}}
+    if rerank is not None:
+        document |= {"rerank": rerank, "rerank_ms": round(result.rerank_s * 1000, 3)}
+    answer(document, as_json, show)
+
+
+def _read_filters(filters: Sequence[str]) -> dict[str, object]:
+    from core.errors import UsageError
+
+    found: dict[str, object] = {}
+    for text in filters:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise UsageError(f"{text!r} is no filter.", "Expected NAME=VALUE, such as language=en.")
+        if name in found:
+            raise UsageError(
+                f"The filter {name!r} is given twice.", f"A list asks for all of its values: {name}='[1, 2]'."
+            )
+        try:
+            found[name] = json.loads(value)
+        except (ValueError, RecursionError):
+            found[name] = value
+    return found
+
+
+def serving(context: typer.Context, as_json: Json = False) -> None:
+    """Show which processes search this collection, and by which version.
+
+    The exit status is 1 when one of them has not followed the last flip within 5 seconds.
+    """
+    from core import serving as processes
+
+    with context_of(context).session() as connection:
+        found = processes.serving(connection)
+
+    def show(console: Console) -> None:
+        rows = [
+            (
+                one.program,
+                f"{one.host}:{one.pid}",
+                one.version_key or "none",
+                f"behind for {one.behind_s:.1f} s" if one.behind_s is not None else "pinned" * one.pinned,
+                f"since {one.since:%Y-%m-%d %H:%M}" if one.since else "",
+            )
+            for one in found
+        ]
+        print_rows(console, rows, "program", "process", "version", "", "", header=bool(rows))
+        if not rows:
+            console.print("No process searches this collection.")
+
+    document = {"processes": [asdict(one) | {"late": one.late} for one in found]}
+    answer(document, as_json, show)
+    if any(one.late for one in found):
+        raise typer.Exit(1)
 
 
 def compare(

@@ -30,6 +30,7 @@ class DocumentChunk(Base):
         Index(None, "document_id"),
         Index(None, "content_sha256", postgresql_using="hash"),
         Index(None, "content_tsv", postgresql_using="gin"),
+        Index(None, "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -6,11 +6,13 @@ when that moved since the query was encoded, the search is made again with the n
 
 from __future__ import annotations
 
+from core.retrieval.async_retriever import AsyncRetriever
+from core.retrieval.base import Mirror
 from core.retrieval.encoding import EncoderCache, check_query, open_version_encoder
 from core.retrieval.options import MAX_EF_SEARCH, MAX_K, SearchOptions, check_options, ef_search_for
 from core.retrieval.pointer import ROLLBACK_VARIABLE
 from core.retrieval.result import Comparison, Hit, SearchResult
-from core.retrieval.retriever import Mirror, Retriever
+from core.retrieval.retriever import Retriever
 from core.retrieval.searcher import VersionSearcher
 from core.retrieval.statements import search_statement, search_vector
 
@@ -18,6 +20,7 @@ __all__ = [
     "MAX_EF_SEARCH",
     "MAX_K",
     "ROLLBACK_VARIABLE",
+    "AsyncRetriever",
     "Comparison",
     "EncoderCache",
     "Hit",

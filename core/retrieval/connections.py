@@ -64,6 +64,17 @@ class Failures:
         return last[1] if last is not None and last[0] >= moment else None
 
 
+def _missing(settings: dict[str, str], wanted: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in wanted.items() if settings.get(name) != value}
+
+
+def _until(deadline: float | None, timeout: float | None) -> float | None:
+    if deadline is None:
+        return timeout
+    left = max(_LEAST_S, deadline - time.monotonic())
+    return left if timeout is None else min(timeout, left)
+
+
 class SearchConnection(psycopg.Connection[TupleRow]):
     """A connection with a deadline: what is not answered by then raises psycopg's wait time-out."""
 
@@ -99,11 +110,48 @@ class SearchConnection(psycopg.Connection[TupleRow]):
 
     def missing(self, wanted: dict[str, str]) -> dict[str, str]:
         """What of these settings the session does not have yet."""
-        return {name: value for name, value in wanted.items() if self.settings.get(name) != value}
+        return _missing(self.settings, wanted)
 
     def wait(self, gen: PQGen[T], interval: float = _INTERVAL_S, timeout: float | None = None) -> T:
         """Run one of psycopg's steps until the deadline."""
-        if self.deadline is not None:
-            left = max(_LEAST_S, self.deadline - time.monotonic())
-            timeout = left if timeout is None else min(timeout, left)
-        return super().wait(gen, interval, timeout)
+        return super().wait(gen, interval, _until(self.deadline, timeout))
+
+
+class AsyncSearchConnection(psycopg.AsyncConnection[TupleRow]):
+    """SearchConnection for asyncio."""
+
+    deadline: float | None = None
+    settings: dict[str, str]
+
+    @classmethod
+    async def connect(  # type: ignore[override]
+        cls,
+        conninfo: str = "",
+        *,
+        database: Database,
+        failed: Callable[[Exception], None],
+        limit_s: float,
+        **kwargs: Any,
+    ) -> Self:
+        """Connect and set the session up; `failed` is told why when that does not work."""
+        connection = None
+        try:
+            connection = await super().connect(conninfo, **kwargs)
+            connection.settings = timeout_setting(limit_s)
+            connection.deadline = time.monotonic() + limit_s
+            await connection.execute(*database.session_statement(limit_s))
+            connection.deadline = None
+        except Exception as error:
+            if connection is not None:
+                await connection.close()
+            failed(error)
+            raise
+        return connection
+
+    def missing(self, wanted: dict[str, str]) -> dict[str, str]:
+        """What of these settings the session does not have yet."""
+        return _missing(self.settings, wanted)
+
+    async def wait(self, gen: PQGen[T], interval: float = _INTERVAL_S, timeout: float | None = None) -> T:
+        """Run one of psycopg's steps until the deadline."""
+        return await super().wait(gen, interval, _until(self.deadline, timeout))

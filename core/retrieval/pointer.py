@@ -13,7 +13,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import psycopg
 from psycopg import sql
@@ -23,6 +23,7 @@ from core.errors import RevectorError
 from core.registry import VERSION_COLUMNS, Version
 from core.retrieval.connections import SearchConnection
 from core.retrieval.counts import Counter
+from core.retrieval.encoding import EncoderCache
 from core.serving import served_name
 
 ROLLBACK_VARIABLE = "RETRIEVAL_ROLLBACK_VERSION"
@@ -36,19 +37,35 @@ NAMED_VERSION = (
     sql.SQL("SELECT {} FROM embedding_versions WHERE version_key = %(key)s").format(VERSION_COLUMNS).as_bytes(None)
 )
 
+NEXT_VERSIONS = (
+    sql.SQL(
+        """
+        SELECT {} FROM embedding_versions
+        WHERE encoder_spec <> '' AND (id = %(served)s
+           OR id = (SELECT id FROM embedding_versions WHERE state = 'ready' ORDER BY id DESC LIMIT 1)
+           OR id = (SELECT id FROM embedding_versions WHERE state = 'previous' ORDER BY deactivated_at DESC LIMIT 1))
+        ORDER BY id <> %(served)s
+        """
+    )
+    .format(VERSION_COLUMNS)
+    .as_bytes(None)
+)
+"""The version served, the newest that could be flipped to, and the one that a rollback would go back to."""
+
 
 class Pointer:
     """Follows the active version, or stands on the pinned one."""
 
     def __init__(
-        self, database: Database, counter: Counter, *, program: str, pinned: str | None, poll_s: float,
-        on_version: Callable[[Version], None] = lambda version: None,
+        self, database: Database, counter: Counter, encoders: EncoderCache, *,
+        program: str, pinned: str | None, poll_s: float,
     ) -> None:  # fmt: skip
         self.pinned = os.environ.get(ROLLBACK_VARIABLE) or pinned
         self._database, self._counter, self._program = database, counter, program
         self._poll_s = poll_s
-        self._on_version = on_version
+        self._encoders = encoders
         self._version: Version | None = None
+        self._warmer: threading.Thread | None = None
         self._shown: str | None = None
         self._ended = False
         self._wake, self._waker = socket.socketpair()
@@ -118,6 +135,7 @@ class Pointer:
             self._refresh(connection, schema)
             if self._ended or time.monotonic() - flushed >= FLUSH_S:
                 self._flush(connection)
+                self._warm(connection)
                 flushed = time.monotonic()
             if self._ended:
                 return
@@ -146,8 +164,24 @@ class Pointer:
         if name != self._shown:
             connection.execute("SELECT set_config('application_name', %s, false)", [name])
             self._shown = name
-            if version is not None:
-                self._on_version(version)
+            self._warm(connection)
+
+    def _warm(self, connection: SearchConnection) -> None:
+        """Open the encoders that are needed now or after the next flip, which no search should have to wait for."""
+        rows = connection.execute(NEXT_VERSIONS, {"served": self._version.id if self._version else 0}).fetchall()
+        closed = [version for version in (Version(*row) for row in rows) if not self._encoders.opened(version)]
+        if closed and not self._ended and not (self._warmer and self._warmer.is_alive()):
+            self._warmer = threading.Thread(
+                target=self._open_all, args=[closed], name="revector-warm", daemon=True
+            )
+            self._warmer.start()
+
+    def _open_all(self, versions: list[Version]) -> None:
+        for version in versions:
+            if not self._ended:
+                # What goes wrong is said by the search that needs the encoder.
+                with contextlib.suppress(Exception):
+                    self._encoders.encoder(version)
 
     def _flush(self, connection: SearchConnection) -> None:
         # Without the right to write, or on a standby, searches are served all the same and not counted.

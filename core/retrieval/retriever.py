@@ -11,22 +11,18 @@ from __future__ import annotations
 
 import concurrent.futures
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from core.database import Database, readable_errors
-from core.errors import UsageError
-from core.registry import Version
-from core.retrieval.connections import LOOK_S, Failures, SearchConnection, late, timeout_setting
-from core.retrieval.counts import Counter
-from core.retrieval.encoding import EncoderCache, QueryCache
-from core.retrieval.pointer import Pointer
+from core.database import readable_errors
+from core.retrieval.base import RetrieverBase
+from core.retrieval.connections import LOOK_S, SearchConnection, late, timeout_setting
 from core.retrieval.result import SearchResult
 from core.retrieval.statements import SET_SESSION
-from core.retrieval.steps import Run, Search, Searches, Work
+from core.retrieval.steps import Run, Search, Work
 
 if TYPE_CHECKING:
     from typing import Self
@@ -34,56 +30,19 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Mirror: TypeAlias = Callable[[SearchResult, str], None]
-"""Called with a result and its segment when the answer is ready; returns at once and never raises."""
 
+class Retriever(RetrieverBase):
+    """Safe to share between threads. Closed by `close`, or as a context manager.
 
-class Retriever:
-    """Searches a collection by its active version, or by the one that is pinned. Safe to share between threads.
-
-    `pool_size` connections at most; `timeout_s` is for a whole search, opening a model aside; `cache_size` queries'
-    vectors are kept. `pinned`, or RETRIEVAL_ROLLBACK_VERSION, which goes before it, names a version to stay with.
-    `program` is what others see in application_name. Nothing is connected to before the first search is.
+    Made and described as RetrieverBase is.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        *,
-        encoders: EncoderCache | None = None,
-        pool_size: int = 8,
-        timeout_s: float = 5.0,
-        cache_size: int = 10_000,
-        pinned: str | None = None,
-        poll_s: float = 1.0,
-        program: str = "retriever",
-        mirror: Mirror | None = None,
-    ) -> None:
+    def _open_pool(self, options: dict[str, Any]) -> None:
         from psycopg_pool import ConnectionPool
 
-        self._database, self._timeout_s, self._mirror = database, timeout_s, mirror
-        self._failures = Failures(database)
-        options = database.connect_options(program)
         self._pool: ConnectionPool[SearchConnection] = ConnectionPool(
-            options.pop("conninfo"),
-            connection_class=SearchConnection,
-            kwargs=options | {"database": database, "failed": self._failures.note, "limit_s": timeout_s},
-            min_size=1,
-            max_size=max(1, pool_size),
-            # One try, and the next when a search asks again: one that backs off would still wait after an outage.
-            reconnect_timeout=0,
-            open=True,
-            name=f"revector {program}",
+            connection_class=SearchConnection, open=True, **options
         )
-        counter = Counter()
-        self._pointer = Pointer(database, counter, program=program, pinned=pinned, poll_s=poll_s)
-        self._searches = Searches(self._pointer, encoders or EncoderCache(), QueryCache(cache_size), counter)
-        self._workers = concurrent.futures.ThreadPoolExecutor(max(1, pool_size), "revector-encoder")
-
-    @property
-    def version(self) -> Version | None:
-        """The version served now, as far as this process knows; None before it has learnt of one."""
-        return self._pointer.version
 
     def search(
         self,
@@ -107,10 +66,7 @@ class Retriever:
         RefusedError when no version is active; UnreachableError when database or encoder do not answer in time.
         """
         steps = self._searches.search(text, k, hybrid, rerank, where, ef_search)
-        result = self._carry_out(steps, timeout_s)
-        if self._mirror is not None:
-            self._mirror(result, segment)
-        return result
+        return self._mirrored(self._carry_out(steps, timeout_s), segment)
 
     def search_vector(
         self,
@@ -145,10 +101,7 @@ class Retriever:
     # -- the steps of a search -------------------------------------------------------------------------------
 
     def _carry_out(self, steps: Search, timeout_s: float | None) -> SearchResult:
-        limit_s = self._timeout_s if timeout_s is None else timeout_s
-        if limit_s <= 0:
-            raise UsageError(f"The timeout is {limit_s} s; expected more than 0.")
-        deadline = time.monotonic() + limit_s
+        limit_s, deadline = self._limit(timeout_s)
         with readable_errors(self._database):
             try:
                 step = next(steps)
@@ -184,7 +137,7 @@ class Retriever:
             except psycopg.OperationalError:
                 if time.monotonic() >= deadline:
                     connection.close()
-                    raise late(f"The database {self._database.name}", limit_s) from None
+                    raise late(self._late_database(), limit_s) from None
                 if not connection.closed:
                     raise
                 # It was lost while nobody used it, when the server was started anew say. A search changes nothing:
@@ -204,7 +157,7 @@ class Retriever:
                 if (failure := self._failures.since(asked)) is not None:
                     raise failure from None
                 if time.monotonic() >= deadline:
-                    raise late(f"The database {self._database.name}", limit_s) from None
+                    raise late(self._late_database(), limit_s) from None
 
     def _work(self, step: Work, deadline: float, limit_s: float) -> Any:
         future = self._workers.submit(step.do)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from core import overlap as ranks
 from core.database import Connection
@@ -12,6 +13,7 @@ from core.registry import Version, get_version, require_active
 from core.retrieval.encoding import EncoderCache, check_query
 from core.retrieval.options import SearchOptions, check_options
 from core.retrieval.pointer import ROLLBACK_VARIABLE
+from core.retrieval.rerank import Rerankers, reranked, reranked_depth
 from core.retrieval.result import Comparison, SearchResult, keys_of
 from core.retrieval.statements import search_vector
 
@@ -22,6 +24,7 @@ class VersionSearcher:
     def __init__(self, connection: Connection, encoders: EncoderCache | None = None) -> None:
         self._connection = connection
         self._encoders = encoders or EncoderCache()
+        self._rerankers = Rerankers()
 
     def search(
         self,
@@ -29,6 +32,7 @@ class VersionSearcher:
         k: int = 10,
         *,
         hybrid: bool = False,
+        rerank: str | None = None,
         where: Mapping[str, object] | None = None,
         ef_search: int | None = None,
     ) -> SearchResult:
@@ -36,13 +40,15 @@ class VersionSearcher:
 
         Raises RefusedError when no version is active, and what `search_version` does.
         """
-        text, options = check_query(text), check_options(k, hybrid=hybrid, where=where, ef_search=ef_search)
+        asked = _Asked(
+            check_query(text), check_options(k, hybrid=hybrid, where=where, ef_search=ef_search), where, rerank
+        )
         pinned = os.environ.get(ROLLBACK_VARIABLE)
         if pinned:
-            return self._search(text, get_version(self._connection, pinned), options, where)
+            return self._search(asked, get_version(self._connection, pinned))
         while True:
             # Once more when a flip came between: the query was encoded for the version before.
-            result = self._search(text, require_active(self._connection), options, where)
+            result = self._search(asked, require_active(self._connection))
             if result.active:
                 return result
 
@@ -53,16 +59,17 @@ class VersionSearcher:
         k: int = 10,
         *,
         hybrid: bool = False,
+        rerank: str | None = None,
         where: Mapping[str, object] | None = None,
         ef_search: int | None = None,
     ) -> SearchResult:
         """The top-k by one version, active or not.
 
-        `hybrid` joins full text to it; `where` is what a chunk's metadata must contain. Raises UsageError for an empty
-        query, k or ef_search outside 1 to 1,000 and a filter that is no JSON; RefusedError when it has no vectors.
+        `hybrid` fuses it with full text; `rerank` is the spec of a cross-encoder that orders what was found anew;
+        `where` is what a chunk's metadata must contain. Raises UsageError for an empty query, k or ef_search outside 1 to 1,000 and a filter that is no JSON; RefusedError when it has no vectors.
         """
         options = check_options(k, hybrid=hybrid, where=where, ef_search=ef_search)
-        return self._search(check_query(text), version, options, where)
+        return self._search(_Asked(check_query(text), options, where, rerank), version)
 
     def compare(self, text: str, primary: Version, candidate: Version, k: int = 10) -> Comparison:
         """The top-k of two versions for one query."""
@@ -70,15 +77,27 @@ class VersionSearcher:
         second = self.search_version(text, candidate, k)
         return Comparison(text, k, first, second, ranks.compare(keys_of(first), keys_of(second), k))
 
-    def _search(
-        self, text: str, version: Version, options: SearchOptions, where: Mapping[str, object] | None
-    ) -> SearchResult:
+    def _search(self, asked: _Asked, version: Version) -> SearchResult:
+        options = asked.options
+        model = self._rerankers.opened(asked.rerank) if asked.rerank is not None else None
+        encoder = self._encoders.encoder(version)
+        deep = options if model is None else replace(options, k=reranked_depth(options.k))
         started = time.perf_counter()
-        vector = self._encoders.encoder(version).encode_query(text)
+        vector = encoder.encode_query(asked.text)
         encoded = time.perf_counter()
-        hits, active = search_vector(self._connection, version, vector, options, text)
+        hits, active = search_vector(self._connection, version, vector, deep, asked.text)
         searched = time.perf_counter()
+        if model is not None:
+            hits = reranked(model, asked.text, hits, options.k)
         return SearchResult(
-            text, version.version_key, hits, encoded - started, searched - encoded, active == version.id,
-            options.k, options.hybrid, where or None,
+            asked.text, version.version_key, hits, encoded - started, searched - encoded, active == version.id,
+            options.k, options.hybrid, asked.where or None, asked.rerank, time.perf_counter() - searched,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Asked:
+    text: str
+    options: SearchOptions
+    where: Mapping[str, object] | None
+    rerank: str | None

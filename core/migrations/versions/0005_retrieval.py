@@ -1,4 +1,4 @@
-"""What is counted of searches, and the way in for services that encode by themselves."""
+"""What is counted of searches, filters on metadata, and the way in for services that encode by themselves."""
 
 from __future__ import annotations
 
@@ -34,4 +34,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("embedding_version_id", "minute", "process", name=op.f("search_counts_pkey")),
     )
     op.create_index(op.f("search_counts_minute_idx"), "search_counts", ["minute"], unique=False)
+    # Filters of searches: what a rare value matches is found without looking at every chunk.
+    op.create_index(
+        op.f("document_chunks_metadata_idx"),
+        "document_chunks",
+        ["metadata"],
+        unique=False,
+        postgresql_using="gin",
+        postgresql_ops={"metadata": "jsonb_path_ops"},
+    )
     run_script_of(__file__)

@@ -1,0 +1,180 @@
+"""The Retriever for asyncio: the same searches, and the event loop never waits for encoders or for the database.
+
+async with AsyncRetriever(database) as retriever:
+    result = await retriever.search("how do I rotate an api key", 5)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from core.database import readable_errors
+from core.retrieval.base import RetrieverBase
+from core.retrieval.connections import LOOK_S, AsyncSearchConnection, late, timeout_setting
+from core.retrieval.result import SearchResult
+from core.retrieval.statements import SET_SESSION
+from core.retrieval.steps import Run, Search, Work
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class AsyncRetriever(RetrieverBase):
+    """Used by the tasks of one event loop. Closed by `close`, or as an asynchronous context manager.
+
+    Made and described as RetrieverBase is.
+    """
+
+    def _open_pool(self, options: dict[str, Any]) -> None:
+        from psycopg_pool import AsyncConnectionPool
+
+        self._pool: AsyncConnectionPool[AsyncSearchConnection] = AsyncConnectionPool(
+            connection_class=AsyncSearchConnection, open=False, **options
+        )
+        self._opened = False
+
+    async def search(
+        self,
+        text: str,
+        k: int = 10,
+        *,
+        hybrid: bool = False,
+        rerank: str | None = None,
+        where: Mapping[str, object] | None = None,
+        ef_search: int | None = None,
+        timeout_s: float | None = None,
+        segment: str = "",
+    ) -> SearchResult:
+        """The top-k for a query.
+
+        `hybrid` fuses it with full text; `rerank` is the spec of a cross-encoder that orders what was found anew;
+        `where` is what a chunk's metadata must contain; `ef_search` is the version's unless given. `segment` goes
+        to the mirror.
+
+        Raises UsageError for an empty query, k or ef_search outside 1 to 1,000 and a filter that is no JSON;
+        RefusedError when no version is active; UnreachableError when database or encoder do not answer in time.
+        """
+        steps = self._searches.search(text, k, hybrid, rerank, where, ef_search)
+        return self._mirrored(await self._carry_out(steps, timeout_s), segment)
+
+    async def search_vector(
+        self,
+        vector: NDArray[np.float32],
+        version_key: str,
+        k: int = 10,
+        *,
+        where: Mapping[str, object] | None = None,
+        ef_search: int | None = None,
+        timeout_s: float | None = None,
+    ) -> SearchResult:
+        """The top-k by a vector (d,) that was encoded for that version; `active` says whether it is still the one.
+
+        Raises what `search` does, UsageError for a key nobody has, and RefusedError for a vector of other dimensions.
+        """
+        return await self._carry_out(
+            self._searches.search_vector(vector, version_key, k, where, ef_search), timeout_s
+        )
+
+    async def open(self) -> None:
+        """Begin to connect. The first search does so as well."""
+        if not self._opened:
+            self._opened = True
+            await self._pool.open()
+
+    async def close(self) -> None:
+        """End the thread and the connections; what was counted is written."""
+        await asyncio.to_thread(self._pointer.close)
+        await self._pool.close()
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # -- the steps of a search -------------------------------------------------------------------------------
+
+    async def _carry_out(self, steps: Search, timeout_s: float | None) -> SearchResult:
+        limit_s, deadline = self._limit(timeout_s)
+        with readable_errors(self._database):
+            try:
+                step = next(steps)
+                while True:
+                    try:
+                        if isinstance(step, Run):
+                            answer: Any = await self._run(step, deadline, limit_s)
+                        elif step.unlimited:
+                            started = time.monotonic()
+                            answer = await self._off_loop(step)
+                            deadline += time.monotonic() - started
+                        else:
+                            answer = await self._work(step, deadline, limit_s)
+                    except Exception as error:  # noqa: BLE001  (the search decides what to make of it)
+                        step = steps.throw(error)
+                    else:
+                        step = steps.send(answer)
+            except StopIteration as done:
+                result: SearchResult = done.value
+                return result
+
+    async def _run(self, step: Run, deadline: float, limit_s: float) -> Sequence[Sequence[Any]]:
+        while True:
+            connection = await self._taken(deadline, limit_s)
+            try:
+                connection.deadline = deadline
+                missing = connection.missing(step.settings | timeout_setting(limit_s))
+                if missing:
+                    await connection.execute(SET_SESSION, [list(missing), list(missing.values())])
+                    connection.settings |= missing
+                cursor = connection.cursor(binary=True)
+                await cursor.execute(step.query, step.params, prepare=step.prepare)
+                return await cursor.fetchall()
+            except psycopg.OperationalError:
+                if time.monotonic() >= deadline:
+                    await connection.close()
+                    raise late(self._late_database(), limit_s) from None
+                if not connection.closed:
+                    raise
+                # It was lost while nobody used it, when the server was started anew say. A search changes nothing:
+                # it is made again on another, and where there is none, that says why.
+            finally:
+                connection.deadline = None
+                await self._pool.putconn(connection)
+
+    async def _taken(self, deadline: float, limit_s: float) -> AsyncSearchConnection:
+        from psycopg_pool import PoolTimeout
+
+        await self.open()
+        asked = time.monotonic()
+        while True:
+            try:
+                return await self._pool.getconn(timeout=min(LOOK_S, max(0.0, deadline - time.monotonic())))
+            except PoolTimeout:
+                if (failure := self._failures.since(asked)) is not None:
+                    raise failure from None
+                if time.monotonic() >= deadline:
+                    raise late(self._late_database(), limit_s) from None
+
+    async def _work(self, step: Work, deadline: float, limit_s: float) -> Any:
+        future = self._off_loop(step)
+        done, _ = await asyncio.wait([future], timeout=max(0.0, deadline - time.monotonic()))
+        if not done:  # the thread goes on, and keeps what comes of it
+            future.add_done_callback(lambda late_one: late_one.cancelled() or late_one.exception())
+            raise late(step.about, limit_s)
+        return future.result()
+
+    def _off_loop(self, step: Work) -> asyncio.Future[Any]:
+        return asyncio.get_running_loop().run_in_executor(self._workers, step.do)
