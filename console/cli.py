@@ -21,6 +21,7 @@ from console.commands import (
     documents,
     evaluate,
     evaluations,
+    guards,
     index,
     judge,
     load,
@@ -60,7 +61,7 @@ app = typer.Typer(
 
 for group in (db, versions, backfill, index, queries, evaluations, shadow, cutover):
     app.add_typer(group.app)
-for module in (demo, documents, load, search, judge, evaluate, cutover, log, doctor):
+for module in (demo, documents, load, search, judge, evaluate, guards, cutover, log, doctor):
     module.register(app)
 
 

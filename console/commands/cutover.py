@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from core.cutover import Check, Flip, Guard
+    from core.cutover import Flip, Guard
     from core.doctor import Finding
 
 app = typer.Typer(
@@ -33,21 +33,6 @@ MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 def register(root: typer.Typer) -> None:
     """Add the command that stands beside the group."""
     root.command()(rollback)
-
-
-@app.command()
-def check(context: typer.Context, key: Key, as_json: Json = False) -> None:
-    """Run every guard.
-
-    Exit status 0 when all pass, 1 when one fails, 3 when none fails and one cannot tell.
-    """
-    from core import cutover
-
-    with context_of(context).session() as connection:
-        result = cutover.check(connection, key)
-    answer(check_document(result), as_json, lambda console: _show_check(console, result))
-    if not result.ready:
-        raise typer.Exit(1 if any(guard.verdict == "fail" for guard in result.guards) else 3)
 
 
 @app.command()
@@ -100,15 +85,6 @@ def rollback(
     _answer_flip(flip, as_json)
 
 
-def check_document(result: Check) -> dict[str, Any]:
-    """The guards in JSON, with the keys of the command line's contract."""
-    return {
-        "version_key": result.version_key,
-        "ready": result.ready,
-        "guards": [asdict(guard) for guard in result.guards],
-    }
-
-
 def print_verdicts(console: Console, found: Sequence[Guard | Finding]) -> None:
     """Each guard or finding with its mark, the figure behind it and, on the next line, what to do about it."""
     from rich.table import Column
@@ -119,11 +95,6 @@ def print_verdicts(console: Console, found: Sequence[Guard | Finding]) -> None:
         if one.remedy:
             rows.append(("", "", one.remedy))
     print_rows(console, rows, "", "", Column(overflow="fold"), header=False)
-
-
-def _show_check(console: Console, result: Check) -> None:
-    print_verdicts(console, result.guards)
-    console.print(plain(f"{result.version_key} is {'ready' if result.ready else 'not ready'}."))
 
 
 def _answer_flip(flip: Flip, as_json: bool) -> None:

@@ -10,6 +10,7 @@ import typer
 from console.commands.options import Json
 from console.commands.versions import Key
 from console.context import answer, context_of, counted, plain
+from console.progress import progress_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,6 +68,31 @@ def check(context: typer.Context, key: Key, as_json: Json = False) -> None:
     )
     if not (state.valid and use.used):
         raise typer.Exit(1)
+
+
+@app.command()
+def prewarm(context: typer.Context, key: Key, as_json: Json = False) -> None:
+    """Bring table and index into the server's buffers, so that the first searches do not wait for the disk.
+
+    By pg_prewarm where the database has that extension and this role may use it, else by reading and searching.
+    """
+    from core.index import warming
+    from core.registry import get_version
+
+    with context_of(context).session() as connection, progress_bar() as progress:
+        done = warming.prewarm(connection, get_version(connection, key), progress)
+
+    def show(console: Console) -> None:
+        console.print(
+            plain(
+                f"{key}: {counted(done.pages, 'page')} by {done.how} in {done.seconds:.1f} s; searches find "
+                f"{done.share:.0%} of their pages in the server's buffers."
+            )
+        )
+        if done.left_out:
+            console.print(plain(f"Larger than what shared_buffers has room for: {', '.join(done.left_out)}"))
+
+    answer(asdict(done), as_json, show)
 
 
 @app.command()

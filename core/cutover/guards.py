@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import psycopg
@@ -11,11 +12,12 @@ from core.cutover.checks import encoding, evidence, indexes, servers, vectors
 from core.cutover.guard import Check, Guard, GuardRule, Subject
 from core.cutover.policy import read_policy
 from core.cutover.requests import approvals_guard
-from core.database import Connection
+from core.database import Connection, fetch_one
 from core.errors import UsageError, unknown_name
 from core.registry import get_version
 from core.retrieval import EncoderCache
 
+_STATEMENT_TIMEOUT_MS = 15_000
 _WHOLE = ("complete", "dimensions", "index valid")
 
 GUARDS: tuple[GuardRule, ...] = (
@@ -57,6 +59,10 @@ GUARDS: tuple[GuardRule, ...] = (
     ),
     GuardRule("pinned", "No process that searches is pinned to another version.", servers.pinned),
     GuardRule(
+        "approvals", "As many others as the policy asks for have approved the cutover as it stands.",
+        approvals_guard, in_flip=True, waivable=False, settings=("approvals", "request_hours"),
+    ),
+    GuardRule(
         "warm", "A few searches for stored vectors find their pages in the server's buffers.",
         indexes.warm, settings=("warm_share",), after=_WHOLE,
     ),
@@ -71,10 +77,6 @@ GUARDS: tuple[GuardRule, ...] = (
         "Searches for stored vectors drawn at random find what a scan of all vectors finds, as many as the time "
         "allows for.",
         indexes.recall, settings=("recall_queries", "min_recall", "recall_timeout_s"), after=_WHOLE,
-    ),
-    GuardRule(
-        "approvals", "As many others as the policy asks for have approved the cutover as it stands.",
-        approvals_guard, in_flip=True, waivable=False, settings=("approvals", "request_hours"),
     ),
 )  # fmt: skip
 """In the order in which they are run and shown: the quick ones first, and `warm` before `recall` has read it all."""
@@ -97,12 +99,13 @@ def check(
     waived = checked_waivers(waivers or {})
     subject = Subject(connection, version, read_policy(connection), encoders or EncoderCache())
     found: list[Guard] = []
-    for rule in GUARDS:
-        failed = [guard.name for guard in found if guard.name in rule.after and guard.verdict != "pass"]
-        guard = _waived(_not_run(rule, failed) if failed else _bounded(rule, subject), waived)
-        found.append(guard)
-        if on_guard is not None:
-            on_guard(guard)
+    with _statement_timeout(connection):
+        for rule in GUARDS:
+            failed = [guard.name for guard in found if guard.name in rule.after and guard.verdict != "pass"]
+            guard = _waived(_not_run(rule, failed) if failed else _bounded(rule, subject), waived)
+            found.append(guard)
+            if on_guard is not None:
+                on_guard(guard)
     return Check(key, tuple(found))
 
 
@@ -135,6 +138,22 @@ def checked_waivers(waivers: Mapping[str, str]) -> dict[str, str]:
 def _waived(guard: Guard, waivers: Mapping[str, str]) -> Guard:
     """A guard that passes needs no waiver, and carries none."""
     return guard if guard.verdict == "pass" else replace(guard, waived=waivers.get(guard.name, ""))
+
+
+@contextlib.contextmanager
+def _statement_timeout(connection: Connection) -> Iterator[None]:
+    """No statement of a guard takes longer than some seconds, whatever else the session allows."""
+    (before,) = fetch_one(connection, "SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout'")
+    if 0 < before <= _STATEMENT_TIMEOUT_MS:
+        yield
+        return
+    set_it = "SELECT set_config('statement_timeout', %s, false)"
+    connection.execute(set_it, [f"{_STATEMENT_TIMEOUT_MS}ms"])
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.execute(set_it, [f"{before}ms"])
 
 
 def _not_run(rule: GuardRule, failed: list[str]) -> Guard:

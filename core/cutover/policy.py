@@ -38,8 +38,8 @@ class Policy:
     shadow_error_share: _Share = 0.01
     encoder_chunks: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
     encoder_cosine: _Share = 0.999
-    warm_share: _Share = 0.8
-    replica_lag_s: _Seconds = 10.0
+    warm_share: _Share = 0.5
+    replica_lag_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 5.0
 
     watch_hours: Annotated[float, msgspec.Meta(ge=0, le=8_760)] = 24.0
     auto_rollback: bool = False
@@ -61,8 +61,8 @@ HELP: Mapping[str, str] = {
     "shadow_error_share": "Share of the shadow's queries that may have failed.",
     "encoder_chunks": "Stored chunks that are encoded again, to see whether the encoder is still the same.",
     "encoder_cosine": "Cosine that each of them has to reach with its stored vector.",
-    "warm_share": "Share of a search's pages that have to be in the server's buffers.",
-    "replica_lag_s": "Seconds that a standby may be behind.",
+    "warm_share": "Share of page accesses that have to meet the server's buffers; 0 asks for none.",
+    "replica_lag_s": "Seconds within which each standby has to replay what is written when the guard looks.",
     "watch_hours": "Hours after a cutover for which the version before is kept up to date and watched.",
     "auto_rollback": "Whether the watch rolls back by itself when one of the limits below is broken.",
     "max_empty_rate_rise": "Limit of the watch: how much the share of searches without a result may rise.",

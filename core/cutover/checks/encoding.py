@@ -6,9 +6,9 @@ import queue
 import threading
 from typing import TYPE_CHECKING
 
-from core import index
 from core.cutover.guard import Guard, Subject
 from core.errors import EncoderError, RefusedError, RevectorError
+from core.index.warming import stored_vectors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +24,7 @@ def same(subject: Subject) -> Guard:
     from pgvector import Vector
 
     connection, version, least = subject.connection, subject.version, subject.policy.encoder_cosine
-    stored = dict(index.stored_vectors(connection, version, subject.policy.encoder_chunks))
+    stored = dict(stored_vectors(connection, version, subject.policy.encoder_chunks))
     texts: dict[int, str] = dict(
         connection.execute("SELECT id, content FROM document_chunks WHERE id = ANY(%s)", [list(stored)]).fetchall()
     )

@@ -9,6 +9,7 @@ import psycopg
 
 from core import index
 from core.cutover.guard import Guard, Subject
+from core.index.warming import pages_of_searches, stored_vectors
 from core.registry import embedded_count
 
 if TYPE_CHECKING:
@@ -59,12 +60,12 @@ def used(subject: Subject) -> Guard:
 def warm(subject: Subject) -> Guard:
     """Searches find their pages in the server's buffers: the first users after the flip do not wait for the disk."""
     connection, version = subject.connection, subject.version
-    vectors = [vector for _, vector in index.stored_vectors(connection, version, _WARM_SEARCHES)]
-    found = index.pages_of_searches(connection, version, vectors)
+    vectors = [vector for _, vector in stored_vectors(connection, version, _WARM_SEARCHES)]
+    found = pages_of_searches(connection, version, vectors)
     least = subject.policy.warm_share
     detail = (
-        f"{found.hit:,} of {found.hit + found.read:,} pages of {found.searches} searches were in the server's buffers "
-        f"({found.share:.0%}, at least {least:.0%} wanted), {found.median_s * 1000:.1f} ms each"
+        f"{found.hit:,} of {found.hit + found.read:,} page accesses of {found.searches} searches met the server's "
+        f"buffers ({found.share:.0%}, at least {least:.0%} wanted), {found.median_s * 1000:.1f} ms each"
     )
     if found.share >= least:
         return Guard("warm", "pass", detail)
@@ -83,7 +84,7 @@ def recall(subject: Subject) -> Guard:
     connection, version, policy = subject.connection, subject.version, subject.policy
     drawn = [
         (chunk_id, Vector.from_text(text).to_numpy())
-        for chunk_id, text in index.stored_vectors(connection, version, policy.recall_queries)
+        for chunk_id, text in stored_vectors(connection, version, policy.recall_queries)
     ]
     began = time.monotonic()
     ours = _searched(subject, drawn, exact=False, until=began + policy.recall_timeout_s)

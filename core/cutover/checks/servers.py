@@ -14,7 +14,8 @@ def replicas(subject: Subject) -> Guard:
     """Every standby replays within the policy's seconds what the primary has written when it is asked.
 
     replay_lag of pg_stat_replication stands still while a standby replays nothing, so the guard waits until the
-    position of now is replayed, at most for that long. Subscribers of logical replication are left out.
+    position of now is replayed, at most for that long. Subscribers of logical replication and what only receives the
+    WAL (pg_receivewal) are left out.
     """
     connection, limit = subject.connection, subject.policy.replica_lag_s
     if fetch_one(connection, "SELECT pg_is_in_recovery()")[0]:
@@ -69,7 +70,7 @@ def _standbys(connection: Connection, here: str) -> list[tuple[str, int | None]]
         SELECT coalesce(nullif(r.application_name, ''), r.client_addr::text, r.pid::text),
                r.state IS NOT NULL, greatest(0, pg_wal_lsn_diff(%s::pg_lsn, r.replay_lsn))::bigint
         FROM pg_stat_replication r
-        WHERE r.state IS DISTINCT FROM 'backup'
+        WHERE r.state IS DISTINCT FROM 'backup' AND (r.write_lsn IS NULL OR r.replay_lsn IS NOT NULL)
           AND NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical')
         ORDER BY 1
         """,

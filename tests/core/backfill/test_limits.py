@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import datetime
 import itertools
-import os
 import re
 import shutil
-import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from psycopg import sql
 
@@ -29,6 +25,7 @@ from core.database import Connection, Database
 from core.errors import RefusedError, UsageError
 from core.registry import Version
 from tests.core.backfill.steps import Steps, eventually, job_status
+from tests.standby import streaming_standby
 from tests.versions import NUMBERS, add, add_chunks
 
 
@@ -157,47 +154,9 @@ def test_the_wal_rate_is_an_average_over_seconds(connection: Connection, monkeyp
 
 @pytest.fixture
 def standby(server: embedded.EmbeddedServer) -> Iterator[Callable[[str], None]]:
-    """A real streaming standby of the tests' server; what it yields runs SQL on it."""
-    user = embedded._service_user()
-    with tempfile.TemporaryDirectory(prefix="revector-standby-") as folder:
-        data, sockets = Path(folder) / "data", Path(folder) / "s"
-        sockets.mkdir()
-        for path in (Path(folder), sockets):
-            path.chmod(0o755)
-            if user is not None:
-                os.chown(path, user.pw_uid, user.pw_gid)
-        host = psycopg.conninfo.conninfo_to_dict(server.dsn)["host"]
-        as_user: dict[str, Any] = {"user": user.pw_uid, "group": user.pw_gid} if user is not None else {}
-        subprocess.run(
-            [embedded.binary("pg_basebackup"), "-D", data, "-R", "-c", "fast", "-h", host, "-U", "postgres",
-             "-d", "application_name=b"],
-            check=True, capture_output=True, **as_user,
-        )  # fmt: skip
-        process = subprocess.Popen(
-            [embedded.binary("postgres"), "-D", data, "-p", "5433", "-k", sockets, "-c", "listen_addresses="],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **as_user,
-        )  # fmt: skip
-
-        def run(statement: str) -> None:
-            with psycopg.connect(
-                f"host={sockets} port=5433 user=postgres dbname=postgres", autocommit=True
-            ) as own:
-                own.execute(statement)  # type: ignore[call-overload]
-
-        def answers() -> bool:
-            assert process.poll() is None
-            try:
-                run("SELECT 1")
-            except psycopg.OperationalError:
-                return False
-            return True
-
-        try:
-            eventually(answers)
-            yield run
-        finally:
-            process.terminate()
-            process.wait()
+    """A standby of the tests' server; what it yields runs SQL on it."""
+    with streaming_standby(server) as run:
+        yield run
 
 
 def test_a_standby_that_replays_nothing_holds_the_job(

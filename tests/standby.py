@@ -1,0 +1,61 @@
+"""A real streaming standby of a server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from core import embedded
+from tests.core.backfill.steps import eventually
+
+
+@contextlib.contextmanager
+def streaming_standby(server: embedded.EmbeddedServer) -> Iterator[Callable[[str], None]]:
+    """A standby of that server, by the name `b`; what it yields runs SQL on it."""
+    user = embedded._service_user()
+    with tempfile.TemporaryDirectory(prefix="revector-standby-") as folder:
+        data, sockets = Path(folder) / "data", Path(folder) / "s"
+        sockets.mkdir()
+        for path in (Path(folder), sockets):
+            path.chmod(0o755)
+            if user is not None:
+                os.chown(path, user.pw_uid, user.pw_gid)
+        host = psycopg.conninfo.conninfo_to_dict(server.dsn)["host"]
+        as_user: dict[str, Any] = {"user": user.pw_uid, "group": user.pw_gid} if user is not None else {}
+        subprocess.run(
+            [embedded.binary("pg_basebackup"), "-D", data, "-R", "-c", "fast", "-h", host, "-U", "postgres",
+             "-d", "application_name=b"],
+            check=True, capture_output=True, **as_user,
+        )  # fmt: skip
+        process = subprocess.Popen(
+            [embedded.binary("postgres"), "-D", data, "-p", "5433", "-k", sockets, "-c", "listen_addresses="],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **as_user,
+        )  # fmt: skip
+
+        def run(statement: str) -> None:
+            with psycopg.connect(
+                f"host={sockets} port=5433 user=postgres dbname=postgres", autocommit=True
+            ) as own:
+                own.execute(statement)  # type: ignore[call-overload]
+
+        def answers() -> bool:
+            assert process.poll() is None
+            try:
+                run("SELECT 1")
+            except psycopg.OperationalError:
+                return False
+            return True
+
+        try:
+            eventually(answers)
+            yield run
+        finally:
+            process.terminate()
+            process.wait()
