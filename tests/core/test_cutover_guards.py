@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import psycopg
 import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
@@ -26,7 +25,7 @@ from core.evaluation.queries import Query
 from core.index import warming
 from core.migrations import upgrade
 from core.registry import Version, get_version
-from core.retrieval import EncoderCache
+from core.retrieval import EncoderCache, Retriever
 from core.settings import Settings
 from tests.benchmarks import corpus
 from tests.core.backfill.steps import eventually
@@ -521,14 +520,19 @@ def test_a_process_pinned_to_another_version_fails(
     database: Database, connection: Connection, two: tuple[Version, Version]
 ) -> None:
     verdict(connection, "pinned", "pass", "no process that searches is connected")
-    with psycopg.connect(database.dsn, autocommit=True) as process:
-
-        def named(name: str) -> None:
-            process.execute("SELECT set_config('application_name', %s, false)", [name])
-
-        named(f"revector retriever v{two[0].id} web-1:77")
-        verdict(connection, "pinned", "pass", "1 processes search")
-        named(f"revector retriever v{two[0].id} web-1:77 pinned")
-        verdict(connection, "pinned", "fail", "1 of 1 processes would not follow: retriever web-1:77 (v1)")
-        named(f"revector retriever v{two[1].id} web-1:77 pinned")
-        verdict(connection, "pinned", "pass", "none of them pinned to another version")
+    with Retriever(database) as follower:
+        assert follower.search("one").version_key == "v1"
+        eventually(
+            lambda: guards(connection)["pinned"].detail == "of 1 that search, none is pinned to another version"
+        )
+        with Retriever(database, pinned="v1", program="old api") as pinned:
+            assert pinned.search("one").version_key == "v1"
+            eventually(lambda: guards(connection)["pinned"].verdict == "fail")
+            verdict(connection, "pinned", "fail", "1 of 2 that search would not follow: old-api")
+            assert cutover.check(connection, "v2", waivers={"pinned": "it is retired tonight"}).ready
+        eventually(lambda: guards(connection)["pinned"].verdict == "pass")
+    with Retriever(database, pinned="v2") as ahead:
+        assert ahead.search("one").version_key == "v2"
+        eventually(
+            lambda: guards(connection)["pinned"].detail == "of 1 that search, none is pinned to another version"
+        )

@@ -6,8 +6,10 @@ import time
 
 from core.cutover.guard import Guard, Subject
 from core.database import Connection, fetch_one
+from core.serving import serving
 
 _LOOK_EVERY_S = 0.05
+_SHOWN = 5
 
 
 def replicas(subject: Subject) -> Guard:
@@ -83,27 +85,18 @@ def _standbys(connection: Connection, here: str) -> list[tuple[str, int | None]]
 def pinned(subject: Subject) -> Guard:
     """No process is pinned to another version: after the flip it would go on answering with that one."""
     key = subject.version.version_key
-    processes = _processes(subject.connection)
-    held = [one for one in processes if one[2] and one[1] != key]
+    processes = serving(subject.connection)
+    held = [one for one in processes if one.pinned and one.version_key != key]
     if held:
-        shown = ", ".join(f"{process} ({of or 'a version that is gone'})" for process, of, _ in held[:5])
+        shown = ", ".join(
+            f"{one.program} {one.host}:{one.pid} ({one.version_key or 'a version that is gone'})"
+            for one in held[:_SHOWN]
+        )
+        more = f" and {len(held) - _SHOWN} more" if len(held) > _SHOWN else ""
         return Guard(
-            "pinned", "fail", f"{len(held)} of {len(processes)} processes would not follow: {shown}",
-            "Unset RETRIEVAL_ROLLBACK_VERSION (or `pinned`) there and start them again.",
+            "pinned", "fail", f"{len(held)} of {len(processes)} that search would not follow: {shown}{more}",
+            "Start them again without RETRIEVAL_ROLLBACK_VERSION or `pinned`.",
         )  # fmt: skip
     if not processes:
         return Guard("pinned", "pass", "no process that searches is connected")
-    return Guard("pinned", "pass", f"{len(processes)} processes search, none of them pinned to another version")
-
-
-def _processes(connection: Connection) -> list[tuple[str, str | None, bool]]:
-    """(program and host, version key, pinned) of what searches; a name is `revector retriever v7 host:1 pinned`."""
-    return connection.execute(
-        r"""
-        SELECT concat_ws(' ', said[1], said[3]), version_key, said[4] IS NOT NULL
-        FROM (SELECT regexp_match(application_name, '^revector (\S+) v(\d{1,18}) (\S+)( pinned)?$') AS said
-              FROM pg_stat_activity WHERE datname = current_database()) AS sessions
-        LEFT JOIN embedding_versions v ON v.id = said[2]::bigint
-        WHERE said IS NOT NULL ORDER BY 1
-        """
-    ).fetchall()
+    return Guard("pinned", "pass", f"of {len(processes)} that search, none is pinned to another version")
