@@ -28,6 +28,7 @@ from console.commands import (
     log,
     queries,
     search,
+    serve,
     shadow,
     versions,
 )
@@ -61,7 +62,7 @@ app = typer.Typer(
 
 for group in (db, versions, backfill, index, queries, evaluations, shadow, cutover):
     app.add_typer(group.app)
-for module in (demo, documents, load, search, judge, evaluate, guards, cutover, log, doctor):
+for module in (demo, documents, load, search, serve, judge, evaluate, guards, cutover, log, doctor):
     module.register(app)
 
 

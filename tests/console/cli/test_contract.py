@@ -215,7 +215,7 @@ def test_the_version() -> None:
     assert result.stdout.split()[1][0].isdigit()
 
 
-@pytest.mark.parametrize("command", ["", "db", "versions add", "load", "backfill run", "search", "demo"])
+@pytest.mark.parametrize("command", ["", "db", "versions add", "load", "backfill run", "search", "serve", "demo"])
 def test_help_imports_nothing_heavy(command: str, tmp_path: Path) -> None:
     code = """if True:
         import sys
@@ -230,7 +230,7 @@ def test_help_imports_nothing_heavy(command: str, tmp_path: Path) -> None:
         [sys.executable, "-c", code, *command.split(), "--help"],
         capture_output=True, text=True, check=True, cwd=tmp_path, env=plain_environment(tmp_path),
     )  # fmt: skip
-    heavy = {"numpy", "sqlalchemy", "textual", "psycopg", "rich", "openai", "alembic", "tokenizers"}
+    heavy = {"numpy", "sqlalchemy", "textual", "psycopg", "rich", "openai", "alembic", "tokenizers", "fastapi"}
     if not command:  # a group's name is enough for Typer to load it
         heavy |= {"pydantic"}
     assert heavy & set(result.stderr.split()) == set()
@@ -241,8 +241,8 @@ def test_help_names_every_command(library: Revector) -> None:
     text = library.call("--help").out
     listed = [line.split()[0] for line in text.partition("Commands:")[2].splitlines() if line.startswith("  ")]
     assert listed == [
-        "demo", "db", "ingest", "versions", "load", "backfill", "index", "search", "compare", "queries", "judge",
-        "evaluate", "evaluations", "thresholds", "shadow", "cutover", "rollback", "log", "doctor",
+        "demo", "db", "ingest", "versions", "load", "backfill", "index", "search", "compare", "serve", "queries",
+        "judge", "evaluate", "evaluations", "thresholds", "shadow", "cutover", "rollback", "log", "doctor",
     ]  # fmt: skip
     assert max(map(len, text.splitlines())) <= 80
 

@@ -1,0 +1,84 @@
+"""`revector serve`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from console.context import context_of, note, open_aloud
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command()(serve)
+
+
+def serve(
+    context: typer.Context,
+    host: Annotated[str, typer.Option("--host", metavar="HOST", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", metavar="PORT", help="0 takes a free one.", min=0, max=65535)
+    ] = 8765,
+    token_env: Annotated[
+        str, typer.Option("--token-env", metavar="NAME", help="The environment variable with the token.")
+    ] = "REVECTOR_SERVE_TOKEN",  # noqa: S107
+    no_token: Annotated[
+        bool, typer.Option("--no-token", help="Answer every program of this machine; on a loopback address only.")
+    ] = False,
+    max_body_bytes: Annotated[
+        int, typer.Option("--max-body-bytes", metavar="N", help="More is answered 413.", min=1024)
+    ] = 1024 * 1024,
+    max_concurrency: Annotated[
+        int, typer.Option("--max-concurrency", metavar="N", help="More at once are answered 503.", min=1, max=1024)
+    ] = 32,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout-s", metavar="SECONDS", help="For one search.", min=0.1, max=600)
+    ] = 5.0,
+    pool_size: Annotated[
+        int, typer.Option("--pool-size", metavar="N", help="Connections to the database.", min=1, max=256)
+    ] = 8,
+    rerank: Annotated[
+        str | None,
+        typer.Option("--rerank", metavar="SPEC", help="The cross-encoder for requests that ask for it."),
+    ] = None,
+) -> None:
+    """Search over HTTP, with OpenAPI: for services in any language.
+
+    POST /search, POST /search/vector, GET /versions, /metrics, /openapi.json and /healthz. A bearer token from the
+    environment is asked for everywhere but at /healthz. SIGTERM ends it in order.
+    """
+    from core.errors import UnreachableError
+
+    try:
+        import fastapi  # noqa: F401  (the extra is asked for before anything is opened)
+        import prometheus_client  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise UnreachableError(
+            f"revector serve needs the package {error.name}, which is not installed.",
+            "Install it: pip install 'revector[serve]'",
+        ) from None
+
+    from console.serve.access import SHORT_TOKEN, is_loopback, read_access
+    from console.serve.limits import Limits
+    from console.serve.server import Address, listen, url_of
+    from console.serve.server import serve as run
+    from console.serve.service import Service
+    from core.retrieval import EncoderCache
+
+    own = context_of(context)
+    access = read_access(token_env, host, no_token=no_token)
+    limits = Limits(max_body_bytes, max_concurrency, timeout_s)
+    listener = listen(Address(host, port))
+    service = Service(own.database, limits, encoders=EncoderCache(open_aloud), rerank=rerank, pool_size=pool_size)
+    if access.token is not None and len(access.token) < SHORT_TOKEN:
+        note(f"The token in {token_env} is short enough to be guessed: openssl rand -hex 32 makes a better one.")
+    if not is_loopback(host):
+        note("This is HTTP without encryption: let a proxy with TLS stand before it.")
+    note(f"serving {own.database.name}, schema {own.database.schema}, on {url_of(listener)}")
+    try:
+        run(service, access, limits, listener, note)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    note("ended")

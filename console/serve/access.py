@@ -1,0 +1,92 @@
+"""Who may ask: a bearer token from the environment, or nobody but this machine.
+
+The token is compared in constant time and appears in no answer, log or error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import os
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from core.errors import UsageError
+
+SHORT_TOKEN = 16
+"""Characters below which a token is worth a warning: it can be guessed."""
+
+_LOCAL_NAMES = {"localhost", "127.0.0.1", "::1"}
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a request has to show. Without a token only names of this machine are answered to.
+
+    (A page in a browser here could otherwise reach the server by a name of its own that leads to 127.0.0.1.)
+    """
+
+    token: str | None = field(repr=False)
+
+    def allows(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Whether a request with these headers is let in."""
+        found = list(headers)
+        if self.token is None:
+            hosts = [value.decode("latin-1") for name, value in found if name == b"host"]
+            return len(hosts) == 1 and _host_name(hosts[0]) in _LOCAL_NAMES
+        given = [value for name, value in found if name == b"authorization"]
+        if len(given) != 1:
+            return False
+        scheme, _, secret = given[0].partition(b" ")
+        # Digests, since compare_digest tells how long the longer one is.
+        same = hmac.compare_digest(_digest(secret.strip()), _digest(self.token.encode()))
+        return same and scheme.lower() == b"bearer"
+
+
+def read_access(variable: str, host: str, *, no_token: bool) -> Access:
+    """The access that the environment sets.
+
+    Raises UsageError without a token unless `no_token` says so and the host is this machine's own, and for a
+    token that no header can carry.
+    """
+    token = os.environ.get(variable, "")
+    if no_token:
+        if not is_loopback(host):
+            raise UsageError(
+                f"{host} can be reached from other machines: revector serves there with a token only.",
+                f"Leave out --no-token and set {variable}, or serve on 127.0.0.1.",
+            )
+        return Access(None)
+    if not token:
+        raise UsageError(
+            f"No token is set: the environment variable {variable} is empty.",
+            f"Set it: export {variable}=$(openssl rand -hex 32). On this machine alone, --no-token does without.",
+        )
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise UsageError(
+            f"The token in {variable} has a blank or a character that no HTTP header can carry.",
+            f"Take another: export {variable}=$(openssl rand -hex 32)",
+        )
+    return Access(token)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine's own, by each of its addresses."""
+    try:
+        found = socket.getaddrinfo(host or "0.0.0.0", None, type=socket.SOCK_STREAM)  # noqa: S104  ('' is every one)
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
+
+
+def _host_name(host: str) -> str:
+    name = host.strip().lower()
+    if name.startswith("["):
+        return name[1:].partition("]")[0]
+    return name.partition(":")[0]
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.sha256(text).digest()

@@ -1,0 +1,206 @@
+"""What every request passes first: token, slots, body, deadline. An ASGI application around the real one.
+
+`/healthz` alone is answered without a token. It and `/metrics` need no slot: they are asked most urgently when all
+slots are taken, and cost next to nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Callable, Set
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from console.serve import problems
+from console.serve.access import Access
+from console.serve.limits import Limits, Slots
+from console.serve.metrics import Metrics
+from console.serve.problems import Problem, Refused
+
+HEALTH = "/healthz"
+METRICS = "/metrics"
+
+_LINGER_S = 1.0
+_LINGER_BYTES = 16 * 1024 * 1024
+"""A client that is refused while it still sends reads the answer only if its bytes are taken for a while."""
+
+
+class Door:
+    """The application with everything around it that must hold whatever a route does."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        access: Access,
+        limits: Limits,
+        metrics: Metrics,
+        routes: Set[str],
+        note: Callable[[str], None],
+    ) -> None:
+        self._app = app
+        self._access = access
+        self._limits = limits
+        self._metrics = metrics
+        self._routes = routes
+        self._note = note
+        self.slots = Slots(limits.max_concurrency)
+        self.stopping = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or pass the server's own messages on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answer = _Answer(send)
+        started = time.perf_counter()
+        self._metrics.in_flight.inc()
+        try:
+            await self._answer(scope, receive, answer)
+        finally:
+            self._metrics.in_flight.dec()
+            route = scope["path"] if scope["path"] in self._routes else "other"
+            method = scope["method"] if scope["method"] in ("GET", "POST") else "other"
+            self._metrics.requests.labels(route, method, answer.status).inc()
+            self._metrics.request_seconds.labels(route).observe(time.perf_counter() - started)
+
+    async def _answer(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        try:
+            await self._let_in(scope, receive, answer)
+        except Refused as refused:
+            await self._refuse(refused.problem, scope, receive, answer)
+        except Exception as error:  # noqa: BLE001  (whatever it is, no caller may see it)
+            self._note(f"internal error: {_whereabouts(error)}")
+            await self._refuse(problems.INTERNAL, scope, receive, answer)
+
+    async def _let_in(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        path = scope["path"]
+        if path != HEALTH and not self._access.allows(scope["headers"]):
+            raise Refused(problems.UNAUTHORIZED if self._access.token is not None else problems.FOREIGN_HOST)
+        if self.stopping:
+            raise Refused(problems.STOPPING)
+        if path in (HEALTH, METRICS):
+            await self._within(scope, _only(b""), answer)
+            return
+        slot = self.slots.take()
+        if slot is None:
+            raise Refused(problems.busy(self.slots.limit))
+        try:
+            scope["slot"] = slot
+            body = await self._read_body(scope, receive)
+            await self._within(scope, _only(body), answer)
+        finally:
+            slot.release()
+
+    async def _within(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        # Room for the search to notice by itself: its own error says more.
+        seconds = self._limits.timeout_s
+        try:
+            async with asyncio.timeout(seconds * 1.1):
+                await self._app(scope, receive, answer)
+        except TimeoutError:
+            raise Refused(problems.too_slow(seconds)) from None
+
+    async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
+        """The whole body: what a header says of its length is believed only when it is too much."""
+        limit = self._limits.max_body_bytes
+        if (_announced(scope) or 0) > limit:
+            raise Refused(problems.too_large(limit))
+        parts: list[bytes] = []
+        length = 0
+        try:
+            async with asyncio.timeout(self._limits.timeout_s):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        break
+                    parts.append(message.get("body", b""))
+                    length += len(parts[-1])
+                    if length > limit:
+                        raise Refused(problems.too_large(limit))
+                    if not message.get("more_body", False):
+                        break
+        except TimeoutError:
+            raise Refused(problems.slow_body(self._limits.timeout_s)) from None
+        return b"".join(parts)
+
+    async def _refuse(self, problem: Problem, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        self._metrics.errors.labels(problem.kind).inc()
+        if answer.status:  # the answer was on its way: uvicorn ends the connection
+            return
+        unread = problem.status not in (408, 504) and _has_body(scope)
+        headers = {**problem.headers, "content-type": "application/json", "content-length": str(len(problem.body))}
+        if unread or problem.status == 408:
+            headers["connection"] = "close"
+        await answer(
+            {
+                "type": "http.response.start",
+                "status": problem.status,
+                "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+            }
+        )
+        await answer({"type": "http.response.body", "body": problem.body, "more_body": unread})
+        if unread:
+            await _linger(receive)
+            await answer({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class _Answer:
+    """Sends an answer and remembers its status, 0 until there is one."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        await self._send(message)
+
+
+def _only(body: bytes) -> Receive:
+    """A request whose body has been read."""
+    sent = False
+
+    async def receive() -> Message:
+        nonlocal sent
+        if sent:
+            await asyncio.Event().wait()  # nobody here waits for a caller to hang up
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
+async def _linger(receive: Receive) -> None:
+    taken = 0
+    try:
+        async with asyncio.timeout(_LINGER_S):
+            while taken < _LINGER_BYTES:
+                message = await receive()
+                taken += len(message.get("body", b""))
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return
+
+
+def _announced(scope: Scope) -> int | None:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value)  # digits: the HTTP parser has refused anything else
+    return None
+
+
+def _has_body(scope: Scope) -> bool:
+    return bool(_announced(scope)) or any(name == b"transfer-encoding" for name, _ in scope["headers"])
+
+
+def _whereabouts(error: Exception) -> str:
+    """The kind and place of an error, without its message, which may quote what must not be in a log."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else "nowhere"
+    ours = [frame for frame in frames if "site-packages" not in frame.filename]
+    via = f", from {ours[-1].filename}:{ours[-1].lineno}" if ours and ours[-1] is not frames[-1] else ""
+    return f"{type(error).__name__} at {place}{via}"

@@ -1,0 +1,93 @@
+"""What Prometheus reads. Labels are routes, versions and kinds of errors: never anything that a caller chose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside each that says when it began
+
+
+class Metrics:
+    """The figures of one server, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        self.requests = Counter(
+            "revector_requests",
+            "Requests answered, by route and status.",
+            ["route", "method", "status"],
+            registry=self._registry,
+        )
+        self.request_seconds = Histogram(
+            "revector_request_seconds",
+            "From a request's headers to its answer, by route.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self.in_flight = Gauge("revector_requests_in_flight", "Requests worked on now.", registry=self._registry)
+        self.errors = Counter(
+            "revector_errors", "Requests not answered as asked, by type.", ["type"], registry=self._registry
+        )
+        self.search_seconds = Histogram(
+            "revector_search_seconds",
+            "Searches by the version that answered: the query's encoding, and the database's part.",
+            ["version", "step"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self.empty = Counter(
+            "revector_empty_results",
+            "Searches that found nothing, by version.",
+            ["version"],
+            registry=self._registry,
+        )
+
+    def watch(self, figures: Callable[[], Mapping[str, float]], served: Callable[[], Mapping[str, str]]) -> None:
+        """Add what is read at each scrape: connections of the pool, and the version that answers."""
+        self._registry.register(_Live(figures, served))
+
+    def searched(self, version: str, encode_s: float, search_s: float, hits: int) -> None:
+        """Count a search that was answered."""
+        self.search_seconds.labels(version, "encode").observe(encode_s)
+        self.search_seconds.labels(version, "database").observe(search_s)
+        if not hits:
+            self.empty.labels(version).inc()
+
+    def text(self) -> bytes:
+        """The figures in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class _Live(Collector):
+    def __init__(
+        self, figures: Callable[[], Mapping[str, float]], served: Callable[[], Mapping[str, str]]
+    ) -> None:
+        self._figures = figures
+        self._served = served
+
+    def collect(self) -> Iterator[Metric]:
+        for name, value in self._figures().items():
+            yield GaugeMetricFamily(f"revector_{name}", f"The server's {name.replace('_', ' ')}.", value)
+        info = InfoMetricFamily("revector_served_version", "The version that answers, as labels.")
+        if served := self._served():
+            info.add_metric([], dict(served))
+        yield info

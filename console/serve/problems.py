@@ -1,0 +1,119 @@
+"""Everything that is not an answer, in one shape: type, detail and remedy. No stack, and nothing secret."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+from starlette.responses import Response
+
+from core.errors import EncoderError, RefusedError, RevectorError, UnreachableError, UsageError
+
+RETRY_AFTER = {"retry-after": "1"}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An answer that is an error. `kind` is for programs, `detail` and `remedy` are for people."""
+
+    status: int
+    kind: str
+    detail: str
+    remedy: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def response(self) -> Response:
+        """The problem as an answer."""
+        return Response(self.body, self.status, dict(self.headers), "application/json")
+
+    @property
+    def body(self) -> bytes:
+        """The JSON document. What is no UTF-8 (half a surrogate pair in what was asked for) becomes `?`."""
+        texts = {"type": self.kind, "detail": self.detail, "remedy": self.remedy}
+        return msgspec.json.encode(
+            {name: text.encode("utf-8", "replace").decode() for name, text in texts.items()}
+        )
+
+
+class Refused(Exception):  # noqa: N818  (it says what is done)
+    """Ends the work on a request; the problem is its answer."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
+UNAUTHORIZED = Problem(
+    401,
+    "unauthorized",
+    "This needs the server's token.",
+    "Send it as a header: Authorization: Bearer TOKEN",
+    {"www-authenticate": 'Bearer realm="revector"'},
+)
+FOREIGN_HOST = Problem(
+    401,
+    "unauthorized",
+    "A server without a token answers to names of its own machine only.",
+    "Ask for 127.0.0.1 or localhost, or start it with a token.",
+    {"www-authenticate": 'Bearer realm="revector"'},
+)
+STOPPING = Problem(
+    503, "stopping", "This server is about to end.", "Ask another one, or again in a moment.", RETRY_AFTER
+)
+INTERNAL = Problem(
+    500,
+    "internal",
+    "Something went wrong in the server.",
+    "Its standard error says where; please report it with that line.",
+)
+
+
+def too_large(limit: int) -> Problem:
+    """A body above the limit."""
+    return Problem(
+        413,
+        "too_large",
+        f"The request's body has more than {limit:,} bytes.",
+        "Send less, or raise --max-body-bytes.",
+    )
+
+
+def busy(limit: int) -> Problem:
+    """As many requests as the server takes on are being worked on."""
+    return Problem(
+        503,
+        "busy",
+        f"The server works on {limit:,} requests already.",
+        "Ask again in a moment; --max-concurrency raises the limit.",
+        RETRY_AFTER,
+    )
+
+
+def too_slow(seconds: float) -> Problem:
+    """A search that was not over in time."""
+    return Problem(
+        504,
+        "timeout",
+        f"The search was not over within {seconds:g} s.",
+        "Ask again when the server is less busy; --timeout-s raises the limit.",
+    )
+
+
+def slow_body(seconds: float) -> Problem:
+    """A body that did not arrive in time."""
+    return Problem(408, "timeout", f"The request's body did not arrive within {seconds:g} s.", "Send it at once.")
+
+
+def of_error(error: RevectorError) -> Problem:
+    """The problem that one of our own errors is."""
+    match error:
+        case UsageError():
+            return Problem(422, "invalid", error.problem, error.remedy)
+        case RefusedError():
+            return Problem(409, "refused", error.problem, error.remedy)
+        case UnreachableError():
+            return Problem(503, "unreachable", error.problem, error.remedy, RETRY_AFTER)
+        case EncoderError():
+            return Problem(502, "encoder", error.problem, error.remedy)
+    return Problem(500, "internal", error.problem, error.remedy)

@@ -1,0 +1,61 @@
+"""One connection for everything that is no search: the list of versions, and whether the database answers at all."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import psycopg
+
+from core.database import Connection, Database, readable_errors, require_schema
+from core.errors import RevectorError
+from core.registry import Version, versions
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Every version, oldest first."""
+
+    versions: tuple[Version, ...]
+
+    @property
+    def active(self) -> Version | None:
+        """The one that answers users."""
+        return next((version for version in self.versions if version.active), None)
+
+
+class Reader:
+    """Reads the versions, one caller at a time, on a connection that is opened again when it was lost."""
+
+    def __init__(self, database: Database, timeout_s: float) -> None:
+        self._database = database
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+
+    def read(self) -> Registered:
+        """The versions now. Raises UnreachableError when the database cannot be reached or is not set up."""
+        with self._lock:
+            if self._connection is not None:
+                try:
+                    return Registered(tuple(versions(self._connection)))
+                except psycopg.OperationalError:  # lost since it was last used
+                    self._drop()
+            try:
+                with readable_errors(self._database):
+                    self._connection = self._database.connect("serve", statement_timeout_s=self._timeout_s)
+                    require_schema(self._connection, self._database.schema)
+                    return Registered(tuple(versions(self._connection)))
+            except (psycopg.Error, RevectorError):
+                self._drop()
+                raise
+
+    def close(self) -> None:
+        """Close the connection, once nobody reads."""
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

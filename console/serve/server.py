@@ -1,0 +1,181 @@
+"""The process: a socket, uvicorn on it, and an end in order.
+
+At SIGTERM or SIGINT the server takes no more connections, answers what it has begun, and ends. uvicorn itself would
+then die of the signal; a service manager wants to see exit status 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from console.serve.access import Access
+from console.serve.api import make_api, paths_of
+from console.serve.door import Door
+from console.serve.limits import Limits
+from console.serve.metrics import Metrics
+from console.serve.problems import Problem, busy
+from core.errors import UsageError
+
+if TYPE_CHECKING:
+    from console.serve.service import Service
+
+_HEADERS_S = 10
+"""For a request's headers to arrive, and between two requests of one connection."""
+
+_BAD_REQUEST = Problem(400, "invalid", "This is no HTTP request that can be read.")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens. Port 0 takes a free one."""
+
+    host: str
+    port: int
+
+
+def listen(address: Address) -> socket.socket:
+    """A listening socket. Raises UsageError when the address cannot be had."""
+    try:
+        *_, found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+        family = socket.AF_INET6 if len(found) == 4 else socket.AF_INET
+        return socket.create_server(found[:2], family=family, backlog=512)
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(
+            f"Cannot serve on {address.host}, port {address.port}: {reason}.", "Name another --host or --port."
+        ) from None
+
+
+def url_of(listener: socket.socket) -> str:
+    """`http://127.0.0.1:8765`."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def serve(
+    service: Service, access: Access, limits: Limits, listener: socket.socket, note: Callable[[str], None]
+) -> None:
+    """Serve until SIGTERM or SIGINT. Raises KeyboardInterrupt at its end when a person pressed Ctrl-C.
+
+    Closes the service, also when a search hangs; then the process is ended here, since Python would wait for it.
+    """
+    metrics = Metrics()
+    metrics.watch(service.pool, service.served)
+    api = make_api(service, metrics)
+    door = Door(api, access, limits, metrics, set(paths_of(api)), note)
+    server = _Server(door, limits)
+    try:
+        server.run([listener])
+    finally:
+        service.close()
+    if door.slots.taken:
+        note(f"{door.slots.taken} searches did not end within {limits.drain_s:g} s and were left.")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+    if server.interrupted:
+        raise KeyboardInterrupt
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, quiet, with an end that is no signal."""
+
+    def __init__(self, door: Door, limits: Limits) -> None:
+        super().__init__(
+            uvicorn.Config(
+                door,
+                http=_protocol(limits),
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="critical",
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=_HEADERS_S,
+                timeout_graceful_shutdown=round(limits.drain_s),
+            )
+        )
+        self._door = door
+        self.interrupted = False
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's, without raising the signals again at the end."""
+        taken = (signal.SIGINT, signal.SIGTERM)
+        before = {one: signal.signal(one, self.handle_exit) for one in taken}
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin the end; a second Ctrl-C does not wait for requests in flight."""
+        self.interrupted = sig == signal.SIGINT
+        self._door.stopping = True
+        super().handle_exit(sig, frame)
+
+
+def _protocol(limits: Limits) -> type[H11Protocol]:
+    """uvicorn's HTTP/1.1 with bounds on what comes before a request: connections, and the time its headers take."""
+
+    class Protocol(H11Protocol):
+        _headers_due: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            if len(self.connections) > limits.max_connections:
+                self._end(busy(limits.max_concurrency))
+            else:
+                self._wait_for_headers()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._wait_for_headers()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self._headers_due is not None:
+                self._headers_due.cancel()
+            super().connection_lost(exc)
+
+        def send_400_response(self, msg: str) -> None:
+            self._end(_BAD_REQUEST)
+
+        def _wait_for_headers(self) -> None:
+            """The clock starts when the last request is answered, and bytes that trickle in do not stop it."""
+            waiting = self.cycle is None or self.cycle.response_complete
+            if not waiting and self._headers_due is not None:
+                self._headers_due.cancel()
+                self._headers_due = None
+            elif waiting and self._headers_due is None:
+                self._headers_due = self.loop.call_later(_HEADERS_S, self._too_late)
+
+        def _too_late(self) -> None:
+            self._headers_due = None
+            if self.cycle is None or self.cycle.response_complete:
+                self.transport.close()
+
+        def _end(self, problem: Problem) -> None:
+            head = {**problem.headers, "content-type": "application/json", "connection": "close"}
+            head["content-length"] = str(len(problem.body))
+            lines = [
+                f"HTTP/1.1 {problem.status} {problem.kind}",
+                *(f"{name}: {value}" for name, value in head.items()),
+            ]
+            self.transport.write("\r\n".join([*lines, "", ""]).encode() + problem.body)
+            self.transport.close()
+
+    return Protocol

@@ -1,0 +1,191 @@
+"""What the routes call: searches in threads, the list of versions, and whether the database answers.
+
+Searches run in threads because encoders do (they hold a processor, or wait for a provider), and psycopg's own
+connections are quicker than its asynchronous ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from console.serve.limits import Limits, Slot
+from console.serve.problems import Refused, too_slow
+from console.serve.reader import Reader, Registered
+from core.errors import RefusedError, RevectorError, UnreachableError
+from core.retrieval import EncoderCache, Retriever
+from core.shadow import Mirror
+
+if TYPE_CHECKING:
+    from console.serve.documents import SearchRequest, VectorRequest
+    from core.database import Database
+    from core.retrieval import SearchResult
+
+T = TypeVar("T")
+
+PROBE_S = 1.0
+"""How long an answer to /healthz may be old, and how long one waits for the database."""
+
+
+class Service:
+    """The retriever of one server, its shadow mirror, and its threads."""
+
+    def __init__(
+        self,
+        database: Database,
+        limits: Limits,
+        *,
+        encoders: EncoderCache,
+        rerank: str | None = None,
+        pool_size: int = 8,
+    ) -> None:
+        self._limits = limits
+        self._rerank = rerank
+        self._encoders = encoders
+        # What it finds out it writes down, which a read-only session does not let it.
+        self._mirror = None if database.read_only else Mirror(database, encoders=encoders)
+        self._retriever = Retriever(
+            database,
+            encoders=encoders,
+            pool_size=pool_size,
+            timeout_s=limits.timeout_s,
+            program="serve",
+            mirror=self._mirror,
+        )
+        self._reader = Reader(database, limits.timeout_s)
+        # As many as there are slots, so that nothing ever waits for a thread.
+        self._threads = ThreadPoolExecutor(limits.max_concurrency, "revector-search")
+        self._prober = ThreadPoolExecutor(1, "revector-probe")
+        self._probe: asyncio.Future[bool] | None = None
+        self._probed_at = 0.0
+        self._prober.submit(self._answers)  # opens the encoder before somebody waits for it
+
+    # -- searches -----------------------------------------------------------------------------------------------
+
+    async def search(self, asked: SearchRequest, slot: Slot) -> SearchResult:
+        """Search by the version that is served.
+
+        Raises RefusedError when no version is active, and for `rerank` when the server has no cross-encoder.
+        """
+        if asked.rerank and self._rerank is None:
+            raise RefusedError(
+                "This server has no cross-encoder to rerank with.",
+                "Start it with one: revector serve --rerank cross-encoder:PATH-OR-NAME",
+            )
+        return await self._in_time(
+            slot,
+            lambda: self._retriever.search(
+                asked.query,
+                asked.k,
+                hybrid=asked.hybrid,
+                rerank=self._rerank if asked.rerank else None,
+                where=asked.filters or None,
+                ef_search=asked.ef_search,
+                segment=asked.segment,
+            ),
+        )
+
+    async def search_vector(self, asked: VectorRequest, slot: Slot) -> SearchResult:
+        """Search the version that the caller's vector was encoded for, active or not."""
+        import numpy as np
+
+        vector = np.asarray(asked.vector, dtype=np.float32)
+        return await self._in_time(
+            slot,
+            lambda: self._retriever.search_vector(
+                vector,
+                asked.version,
+                asked.k,
+                where=asked.filters or None,
+                ef_search=asked.ef_search,
+            ),
+        )
+
+    # -- about the versions -------------------------------------------------------------------------------------
+
+    async def registered(self, slot: Slot) -> Registered:
+        """Every version, as the database has it now."""
+        return await self._in_thread(slot, self._reader.read)
+
+    @property
+    def serving(self) -> str | None:
+        """The key of the version that searches by text are answered by."""
+        version = self._retriever.version
+        return version.version_key if version else None
+
+    def served(self) -> Mapping[str, str]:
+        """The served version as labels; none when there is no version yet."""
+        version = self._retriever.version
+        if version is None:
+            return {}
+        return {
+            "version": version.version_key,
+            "encoder": version.encoder_name,
+            "active": str(version.active).lower(),
+        }
+
+    def pool(self) -> Mapping[str, float]:
+        """The pool's connections: how many there are, how many of them are free, and how many searches wait."""
+        stats = self._retriever._pool.get_stats()
+        names = {"connections": "pool_size", "free": "pool_available", "waiting": "requests_waiting"}
+        return {f"pool_{name}": float(stats.get(known, 0)) for name, known in names.items()}
+
+    # -- health -------------------------------------------------------------------------------------------------
+
+    async def ready(self) -> bool:
+        """Whether a search would be answered now, as known a second ago at most: anybody may ask."""
+        running = self._probe is not None and not self._probe.done()
+        if not running and (self._probe is None or time.monotonic() - self._probed_at > PROBE_S):
+            self._probed_at = time.monotonic()
+            self._probe = asyncio.wrap_future(self._prober.submit(self._answers))
+        assert self._probe is not None  # noqa: S101  (made above)
+        done, _ = await asyncio.wait({self._probe}, timeout=PROBE_S)
+        return bool(done) and self._probe.result()
+
+    def _answers(self) -> bool:
+        try:
+            self._reader.read()
+            version = self._retriever.version
+            if version is not None:
+                self._encoders.encoder(version)
+        except RevectorError:
+            return False
+        return version is not None
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Let go of connections and threads; a thread that hangs is left behind."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._prober.shutdown(wait=False, cancel_futures=True)
+        self._retriever.close()
+        if self._mirror is not None:
+            self._mirror.close()
+        self._reader.close()
+
+    async def _in_time(self, slot: Slot, work: Callable[[], T]) -> T:
+        begun = time.monotonic()
+        try:
+            return await self._in_thread(slot, work)
+        except UnreachableError as error:
+            # The retriever ends what lasts too long by itself; the error says by whom it was kept waiting.
+            if error.temporary and time.monotonic() - begun >= self._limits.timeout_s:
+                raise Refused(replace(too_slow(self._limits.timeout_s), detail=error.problem)) from None
+            raise
+
+    async def _in_thread(self, slot: Slot, work: Callable[[], T]) -> T:
+        loop = asyncio.get_running_loop()
+        slot.hold()
+
+        def over(_future: Future[T]) -> None:
+            with contextlib.suppress(RuntimeError):  # the server has ended meanwhile
+                loop.call_soon_threadsafe(slot.release)
+
+        future = self._threads.submit(work)
+        future.add_done_callback(over)
+        return await asyncio.wrap_future(future)
