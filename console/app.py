@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from screens.compare import ComparePane
     from screens.cutover import CutoverPane
     from screens.evaluate import EvaluatePane
+    from screens.shadow import ShadowPane
 
 _CLOCK_S = 1.0
 _LAST_S = 3.0
@@ -137,6 +138,7 @@ class RevectorApp(App[None], inherit_bindings=False):
         cutover: CutoverPane | None = self.panes.get("6")  # type: ignore[assignment]
         backfill: BackfillPane | None = self.panes.get("2")  # type: ignore[assignment]
         evaluate: EvaluatePane | None = self.panes.get("4")  # type: ignore[assignment]
+        shadow: ShadowPane | None = self.panes.get("5")  # type: ignore[assignment]
         front = self.panes.get(self.tab)
         state = State(
             tab=self.tab,
@@ -152,6 +154,9 @@ class RevectorApp(App[None], inherit_bindings=False):
             evaluated=evaluate is not None and evaluate.shown is not None,
             evaluating=evaluate is not None and evaluate.evaluating,
             listing_runs=evaluate is not None and evaluate.listing_runs,
+            shadowing=shadow.running if shadow is not None else None,
+            disagreeing=shadow is not None and shadow.disagreeing,
+            judgeable=shadow is not None and shadow.judgeable,
             rows=backfill is not None and backfill.is_mounted and backfill.has_row,
             tight=front is not None and front.is_mounted and front.tight,
         )
@@ -233,6 +238,14 @@ class RevectorApp(App[None], inherit_bindings=False):
         compare: ComparePane = self.panes["3"]  # type: ignore[assignment]
         compare.show(self.situation)
         compare.open_query(event.query_set, event.query_id, primary=event.primary)
+
+    async def on_pane_open_text(self, event: Pane.OpenText) -> None:
+        """A query of shadow traffic, on the Compare tab."""
+        self.selection = event.candidate
+        await self.go_to("3")
+        compare: ComparePane = self.panes["3"]  # type: ignore[assignment]
+        compare.show(self.situation)
+        compare.open_text(event.text, primary=event.primary)
 
     def on_pane_changed(self, event: Pane.Changed) -> None:
         """What actions depend on has changed."""
@@ -390,6 +403,10 @@ def make_pane(tab: str, services: Services) -> Pane:
         from screens.evaluate import EvaluatePane
 
         return EvaluatePane(services)
+    if tab == "5":
+        from screens.shadow import ShadowPane
+
+        return ShadowPane(services)
     if tab == "6":
         from screens.cutover import CutoverPane
 

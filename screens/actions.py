@@ -202,6 +202,29 @@ def _has_log(situation: Situation) -> bool:
     return bool(situation.overview and situation.overview.log)
 
 
+def _shadowing(situation: Situation) -> bool:
+    return situation.state.shadowing is True
+
+
+def _can_shadow(situation: Situation) -> bool:
+    candidate = situation.candidate
+    if situation.active is None or candidate is None or situation.state.shadowing is not False:
+        return False
+    return candidate.embedded > 0 and bool(candidate.version.encoder_spec)
+
+
+def _can_choose_shadow(situation: Situation) -> bool:
+    return _has_several(situation) and situation.state.shadowing is False
+
+
+def _disagreeing(situation: Situation) -> bool:
+    return situation.state.disagreeing
+
+
+def _judgeable(situation: Situation) -> bool:
+    return situation.state.judgeable
+
+
 def _lost(situation: Situation) -> bool:
     return not situation.state.live
 
@@ -211,8 +234,9 @@ def _lost(situation: Situation) -> bool:
 _NEXT = ("right_square_bracket", "v")
 _BEFORE = ("left_square_bracket",)
 
-TABS = (("1", "Versions"), ("2", "Backfill"), ("3", "Compare"), ("4", "Evaluate"), ("6", "Cutover"), ("8", "Log"))
-"""5 Shadow and 7 Health keep their numbers."""
+TABS = (("1", "Versions"), ("2", "Backfill"), ("3", "Compare"), ("4", "Evaluate"), ("5", "Shadow"),
+        ("6", "Cutover"), ("8", "Log"))  # fmt: skip
+"""7 Health keeps its number."""
 
 ACTIONS: tuple[Action, ...] = (
     *(
@@ -353,6 +377,21 @@ ACTIONS: tuple[Action, ...] = (
     # Log
     Action("log-entry", ("enter",), "open", "All of the entry, with its figures.", "open_entry", "8", _has_log,
            offline=True),
+    # Shadow
+    Action("shadow-open", ("enter",), "open", "The disagreement under the cursor: on the Compare tab where its text is "
+           "stored, else both rankings.", "open_row", "5", _disagreeing),
+    Action("shadow-start", ("s",), "start", "Send a sample of users' queries to the candidate too; asks how many, "
+           "what is kept of them, and for the version key.", "start", "5", _can_shadow, dangerous=True, button=True),
+    Action("shadow-stop", ("x",), "stop", "End the shadow; what it found stays for as long as its retention says.",
+           "stop", "5", _shadowing, dangerous=True, button=True),
+    Action("shadow-judge", ("t",), "to judging", "Send the worst disagreements to the judging queue, as queries of a "
+           "query set.", "send_to_judging", "5", _judgeable, dangerous=True, button=True),
+    Action("shadow-part", ("m",), "next part", "Overlap, latency by segment and disagreements in turn, where they "
+           "have no room beside each other.", "next_part", "5", _is_tight, offline=True),
+    Action("next-shadow", _NEXT, "candidate", "The next version as candidate.", "next_candidate", "5",
+           _can_choose_shadow, footer=False),
+    Action("previous-shadow", _BEFORE, "candidate", "The version before as candidate.", "previous_candidate", "5",
+           _can_choose_shadow, footer=False),
     # Everywhere
     Action("judge", ("J",), "judge", "Judge what both versions find, blind to which of them did.", "open_judging",
            None, _can_compare, dangerous=True, footer=False),

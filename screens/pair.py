@@ -317,6 +317,17 @@ class PairPane(Pane):
 
         in_background(self, "open-query", read, done, self.fail)
 
+    def open_text(self, text: str, *, primary: str | None = None) -> None:
+        """Search for a text that is of no query set: the way here from shadow traffic. Line ends become blanks."""
+        self._primary, self._opened = primary, self.situation.selection
+        self.browsing = None
+        self.draw()
+        box = self.query_one(QueryBox)
+        box.value = " ".join(text.split())
+        box.cursor_position = 0  # its beginning is to be seen
+        self.search()
+        self.post_message(self.Changed())
+
     def next_query(self) -> None:
         """The next query of the set."""
         self._step_query(1)

@@ -66,6 +66,13 @@ class Pane(Vertical):
             self.query_set, self.query_id = query_set, query_id
             self.primary, self.candidate = primary, candidate
 
+    class OpenText(Message):
+        """Search for a text on the Compare tab, with these two versions."""
+
+        def __init__(self, text: str, primary: str, candidate: str) -> None:
+            super().__init__()
+            self.text, self.primary, self.candidate = text, primary, candidate
+
     def __init__(self, services: Services) -> None:
         super().__init__()
         self.services = services

@@ -39,6 +39,12 @@ class State:
     """Whether an evaluation runs here."""
     listing_runs: bool = False
     """Whether the Evaluate tab lists stored runs in place of evaluations."""
+    shadowing: bool | None = None
+    """Whether a shadow runs; None until the Shadow tab has looked."""
+    disagreeing: bool = False
+    """Whether the Shadow tab has a disagreement to open."""
+    judgeable: bool = False
+    """Whether the text of one of them is stored."""
     rows: bool = False
     """Whether the Backfill tab has a row to open."""
     tight: bool = False

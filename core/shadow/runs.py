@@ -90,7 +90,7 @@ def start(
     Raises UsageError for a key nobody has or a setting out of bounds, RefusedError when a shadow runs already, no
     version is active, or the candidate is the active one, names no encoder or has no vectors.
     """
-    _check(sample, query_text, retention_days)
+    check_settings(sample, query_text, retention_days)
     version = get_version(connection, candidate_key)
     active = require_active(connection)
     key = version.version_key
@@ -143,7 +143,8 @@ def stop(connection: Connection, *, reason: str = "") -> ShadowRun:
     return found
 
 
-def _check(sample: float, query_text: str, retention_days: float) -> None:
+def check_settings(sample: float, query_text: str, retention_days: float) -> None:
+    """Raise UsageError for a setting out of bounds."""
     if not (math.isfinite(sample) and 0 < sample <= 1):
         raise UsageError(f"The sample is {sample:g}; expected a share above 0 and up to 1, such as 0.1.")
     if query_text not in QUERY_TEXTS:
