@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from console.commands.options import Json
+from console.commands.verdicts import Waive, check_document, exit_unless_ready, show_check, waivers_of
 from console.commands.versions import Key
 from console.confirmation import confirmed_key
-from console.context import answer, context_of, counted, plain, print_rows
+from console.context import answer, context_of, counted, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.console import Console
 
-    from core.cutover import Flip, Guard
-    from core.doctor import Finding
+    from core.cutover import DryRun, Flip
 
 app = typer.Typer(
     name="cutover", help="Make a version active, behind guards.", no_args_is_help=True, rich_markup_mode=None
@@ -27,23 +25,41 @@ app = typer.Typer(
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; stays in the log.")]
 Confirm = Annotated[str | None, typer.Option("--confirm", metavar="KEY", help="The version key again.")]
 
-MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
-
 
 def register(root: typer.Typer) -> None:
-    """Add the command that stands beside the group."""
+    """Add the command that stands beside the group, and the group's other commands."""
+    from console.commands import requests, watch
+
     root.command()(rollback)
+    requests.register(app)
+    watch.register(app)
 
 
 @app.command()
 def run(
-    context: typer.Context, key: Key, confirm: Confirm = None, reason: Reason = "", as_json: Json = False
+    context: typer.Context,
+    key: Key,
+    confirm: Confirm = None,
+    reason: Reason = "",
+    waive: Waive = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Run the guards, print the SQL, and change nothing.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
-    """Check the guards and flip, in one transaction. On any doubt nothing changes."""
+    """Check the guards and flip, in one transaction. On any doubt nothing changes.
+
+    With --dry-run, exit status as of `cutover check`.
+    """
     from core import cutover
     from core.registry import active_version, get_version
 
     own = context_of(context)
+    waivers = waivers_of(waive)
+    if dry_run:
+        with own.session() as connection:
+            _answer_plan(cutover.plan(connection, key, reason=reason, waivers=waivers), as_json)
+        return
     with own.session(changes=True) as connection:
         get_version(connection, key)
         active = active_version(connection)
@@ -51,7 +67,7 @@ def run(
         typed = confirmed_key(
             key, confirm, f"Cutover on {own.database.name}, schema {own.database.schema}: active {before} → {key}."
         )
-        flip = cutover.run(connection, key, confirm=typed, reason=reason)
+        flip = cutover.run(connection, key, confirm=typed, reason=reason, waivers=waivers)
     _answer_flip(flip, as_json)
 
 
@@ -85,16 +101,24 @@ def rollback(
     _answer_flip(flip, as_json)
 
 
-def print_verdicts(console: Console, found: Sequence[Guard | Finding]) -> None:
-    """Each guard or finding with its mark, the figure behind it and, on the next line, what to do about it."""
-    from rich.table import Column
+def _answer_plan(found: DryRun, as_json: bool) -> None:
+    def show(console: Console) -> None:
+        show_check(console, found.check)
+        console.print(
+            f"Active {plain(found.previous or 'none')} → {plain(found.version_key)} would be this, in psql too:"
+        )
+        for statement in found.statements:
+            for line in statement.splitlines():
+                console.print(plain(line))
 
-    rows = []
-    for one in found:
-        rows.append((MARKS[one.verdict], one.name, one.detail))
-        if one.remedy:
-            rows.append(("", "", one.remedy))
-    print_rows(console, rows, "", "", Column(overflow="fold"), header=False)
+    document = {
+        **check_document(found.check),
+        "previous": found.previous,
+        "dry_run": True,
+        "statements": list(found.statements),
+    }
+    answer(document, as_json, show)
+    exit_unless_ready(found.check)
 
 
 def _answer_flip(flip: Flip, as_json: bool) -> None:

@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 import typer
 
-from console.commands.cutover import print_verdicts
 from console.commands.options import Json
+from console.commands.verdicts import print_verdicts
 from console.context import answer, context_of
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.commands.cutover import MARKS
 from console.commands.options import Json
 from console.commands.search import chosen_versions
+from console.commands.verdicts import MARKS
 from console.confirmation import require_yes
 from console.context import Context, answer, context_of, counted, note, open_aloud, plain, print_rows
 from console.progress import progress_bar

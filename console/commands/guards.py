@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from console.commands import cutover as group
 from console.commands.options import Json
+from console.commands.verdicts import Waive, check_document, exit_unless_ready, pairs, show_check, waivers_of
 from console.commands.versions import Key
-from console.context import answer, context_of, plain, print_rows
+from console.context import answer, context_of, print_rows
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from core.cutover import Check
-
-Waive = Annotated[
-    list[str] | None,
-    typer.Option("--waive", metavar="GUARD=REASON", help="A guard that need not pass, and why; may be repeated."),
-]
 
 
 def register(_root: typer.Typer) -> None:
@@ -37,12 +30,10 @@ def check(context: typer.Context, key: Key, waive: Waive = None, as_json: Json =
     """
     from core import cutover
 
-    waivers = pairs(waive or [], "--waive")
     with context_of(context).session() as connection:
-        result = cutover.check(connection, key, waivers=waivers)
-    answer(check_document(result), as_json, lambda console: _show_check(console, result))
-    if not result.ready:
-        raise typer.Exit(1 if any(one.verdict == "fail" and not one.waived for one in result.guards) else 3)
+        result = cutover.check(connection, key, waivers=waivers_of(waive))
+    answer(check_document(result), as_json, lambda console: show_check(console, result))
+    exit_unless_ready(result)
 
 
 def guards(context: typer.Context, as_json: Json = False) -> None:
@@ -101,37 +92,3 @@ def policy(
         print_rows(console, rows, "setting", "value", Column("", overflow="fold"))
 
     answer({"settings": asdict(now)}, as_json, show)
-
-
-def pairs(given: Sequence[str], what: str) -> dict[str, str]:
-    """`["a=b"]` as `{"a": "b"}`. Raises UsageError for one without a name or given twice."""
-    from core.errors import UsageError
-
-    found: dict[str, str] = {}
-    for text in given:
-        name, separator, value = text.partition("=")
-        name = name.strip()
-        if not separator or not name:
-            raise UsageError(f"{text!r} cannot be read as {what}.", "Expected NAME=VALUE.")
-        if name in found:
-            raise UsageError(f"{name!r} is given twice.", f"{what}: once for each name.")
-        found[name] = value.strip()
-    return found
-
-
-def check_document(result: Check) -> dict[str, Any]:
-    """The guards in JSON, with the keys of the command line's contract."""
-    return {
-        "version_key": result.version_key,
-        "ready": result.ready,
-        "guards": [asdict(guard) for guard in result.guards],
-    }
-
-
-def _show_check(console: Console, result: Check) -> None:
-    shown = [
-        replace(one, detail=f"{one.detail}; waived: {one.waived}", remedy="") if one.waived else one
-        for one in result.guards
-    ]
-    group.print_verdicts(console, shown)
-    console.print(plain(f"{result.version_key} is {'ready' if result.ready else 'not ready'}."))

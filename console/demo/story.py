@@ -11,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from console.commands.cutover import MARKS
 from console.commands.running import run_backfill
 from console.commands.search import result_document
+from console.commands.verdicts import MARKS
 from console.commands.versions import status_document
 from console.context import Context, answer, counted, pipe, plain
 from console.progress import progress_bar

@@ -5,6 +5,7 @@ from __future__ import annotations
 from core.cutover.flip import FLIP, DryRun, Flip, missing_chunks, plan, rollback, rollback_target, run
 from core.cutover.guard import Check, Guard, GuardRule, Subject, Verdict
 from core.cutover.guards import GUARDS, check, checked_waivers
+from core.cutover.history import CutoverEntry, history
 from core.cutover.policy import Policy, change_policy, read_policy
 from core.cutover.requests import (
     Approval,
@@ -16,12 +17,15 @@ from core.cutover.requests import (
     requests,
     withdraw,
 )
+from core.cutover.watch import Breach, Watch, observe, roll_back_broken
 
 __all__ = [
     "FLIP",
     "GUARDS",
     "Approval",
+    "Breach",
     "Check",
+    "CutoverEntry",
     "DryRun",
     "Flip",
     "Guard",
@@ -30,17 +34,21 @@ __all__ = [
     "Request",
     "Subject",
     "Verdict",
+    "Watch",
     "approvals_guard",
     "approve",
     "change_policy",
     "check",
     "checked_waivers",
+    "history",
     "missing_chunks",
+    "observe",
     "open_request",
     "plan",
     "read_policy",
     "request",
     "requests",
+    "roll_back_broken",
     "rollback",
     "rollback_target",
     "run",

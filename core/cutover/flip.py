@@ -186,12 +186,15 @@ def missing_chunks(connection: Connection, version: Version) -> int:
     return max(0, int(missing))
 
 
-def rollback(connection: Connection, *, confirm: str, reason: str = "", key: str | None = None) -> Flip:
+def rollback(
+    connection: Connection, *, confirm: str, reason: str = "", key: str | None = None, only_from: str | None = None
+) -> Flip:
     """Make the version that was active before active again; never refused for a guard or an approval.
 
-    `key` names another version that was active once. The chunks that it lacks are counted in `Flip.missing`.
-    Raises RefusedError when there is none to go back to, the key typed differs, or `key` was never active;
-    UnreachableError as `run` does.
+    `key` names another version that was active once, `only_from` the one that has to be active still, if it is one
+    that has to be left. The chunks that the version lacks are counted in `Flip.missing`.
+    Raises RefusedError when there is none to go back to, the key typed differs, `key` was never active, or
+    `only_from` is not active any more; UnreachableError as `run` does.
     """
     version = get_version(connection, key) if key else rollback_target(connection)
     if version is None:
@@ -207,10 +210,18 @@ def rollback(connection: Connection, *, confirm: str, reason: str = "", key: str
             f"Cut over to it: revector cutover run {version.version_key}",
         )  # fmt: skip
     missing = missing_chunks(connection, version)
+
+    def once_more() -> None:
+        active = active_version(connection)
+        if only_from is not None and (active is None or active.version_key != only_from):
+            raise _RefusedInFlipError(
+                f"{only_from} is not active any more: nothing was changed.", "Look which version is."
+            )
+
     # Not by the policy's timeout: what is stored there must not stand in the way.
     timeout = Policy().lock_timeout_s
     return _Transaction(connection, "rollback", version, reason, {"missing": missing}, timeout).run(
-        missing=missing
+        once_more, missing=missing
     )
 
 
@@ -272,7 +283,7 @@ class _Transaction:
         """The flip itself, as anybody may type it."""
         return sql.SQL(FLIP.replace("%(key)s", "{key}")).format(key=self._version.version_key)
 
-    def run(self, once_more: Callable[[], None] = lambda: None, *, missing: int = 0) -> Flip:
+    def run(self, once_more: Callable[[], None], *, missing: int = 0) -> Flip:
         """Flip. `once_more` looks once more, under the locks, and raises when there is a doubt."""
         address = Address.of(self._connection)
         try:
@@ -350,7 +361,7 @@ def _waivers(connection: Connection, version: Version, given: Mapping[str, str] 
             connection, "cutover", version.version_key,
             f"The request for {version.version_key} does not waive {', '.join(alone)}: where approvals are required, "
             "so is that of a waiver.",
-            f"Request it with the waiver: revector cutover request {version.version_key} --waive '{alone[0]}'",
+            f"Request it with the waiver: revector cutover request {version.version_key} --waive '{alone[0]}=REASON'",
         )  # fmt: skip
     return approved
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psycopg
 import pytest
+from alembic import command
 from psycopg import sql
 
-from core import audit, cutover, index
+from core import audit, cutover, index, shadow
 from core.database import Connection, Database, readable_errors
 from core.errors import RefusedError, UsageError
+from core.migrations import alembic_config, upgrade
+from core.migrations._run import alchemy_connection
 from core.registry import Version, active_version, get_version
 from tests.versions import NUMBERS, add, add_chunks, backfill, ready_version
 
@@ -191,3 +195,168 @@ def test_read_only_changes_nothing(
     with reader.connect("test") as own, pytest.raises(RefusedError, match="read-only"), readable_errors(reader):
         cutover.run(own, "v2", confirm="v2")
     assert active_key(connection) == "v1"
+
+
+def test_a_dry_run_changes_nothing_and_its_sql_is_the_flip(
+    database: Database, connection: Connection, two: tuple[Version, Version]
+) -> None:
+    before = connection.execute("SELECT * FROM embedding_versions ORDER BY id").fetchall()
+    found = cutover.plan(connection, "v2", reason="it's better")
+    assert found.check.ready
+    assert connection.execute("SELECT * FROM embedding_versions ORDER BY id").fetchall() == before
+    # As psql would: on a connection that knows nothing of the collection.
+    with psycopg.connect(database.dsn, autocommit=True) as bare:
+        bare.execute("\n".join(found.statements))
+    assert active_key(connection) == "v2"
+    newest = cutover.history(connection)[0]
+    assert (newest.action, newest.from_version, newest.to_version) == ("cutover", "v1", "v2")
+    assert newest.reason == "it's better"
+
+
+def test_a_waived_guard_is_named_with_its_reason_for_good(
+    connection: Connection, two: tuple[Version, Version]
+) -> None:
+    cutover.change_policy(connection, {"evaluation": "required"})
+    refused(connection, "v2", "evaluation")
+    with pytest.raises(UsageError, match="reason"):
+        cutover.run(connection, "v2", confirm="v2", waivers={"evaluation": " "})
+    with pytest.raises(UsageError, match="cannot be waived"):
+        cutover.run(connection, "v2", confirm="v2", waivers={"complete": "nearly"})
+    with pytest.raises(UsageError, match="guard"):
+        cutover.run(connection, "v2", confirm="v2", waivers={"all": "in a hurry"})
+    assert active_key(connection) == "v1"
+    cutover.run(connection, "v2", confirm="v2", waivers={"evaluation": "the judges are on holiday"})
+    assert audit.entries(connection, limit=1)[0].detail["waived"] == {"evaluation": "the judges are on holiday"}
+    assert cutover.history(connection)[0].waived == {"evaluation": "the judges are on holiday"}
+
+
+def test_whoever_holds_the_flip_makes_others_wait_and_then_give_up(
+    database: Database, connection: Connection, two: tuple[Version, Version]
+) -> None:
+    cutover.change_policy(connection, {"lock_timeout_s": 0.1})
+    with database.session("test") as other, other.transaction():
+        other.execute("SELECT lock_flip()")
+        with pytest.raises(RefusedError, match=r"waited 0.1 s for a lock in vain: nothing was changed"):
+            cutover.run(connection, "v2", confirm="v2")
+    assert active_key(connection) == "v1"
+    entry = audit.entries(connection, limit=1)[0]
+    assert (entry.action, entry.outcome) == ("cutover", "refused")
+    assert "0.1 s" in entry.detail["problem"]
+    with database.session("test") as other, other.transaction():
+        other.execute("UPDATE embedding_versions SET notes = 'long' WHERE version_key = 'v1'")
+        with pytest.raises(RefusedError, match="nothing was changed"):
+            cutover.run(connection, "v2", confirm="v2")
+    assert cutover.run(connection, "v2", confirm="v2").previous == "v1"
+
+
+def test_a_flip_from_psql_queues_behind_another(
+    database: Database, connection: Connection, two: tuple[Version, Version]
+) -> None:
+    with database.session("test") as other, other.transaction():
+        other.execute("SELECT lock_flip()")
+        connection.execute("SET lock_timeout = '100ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            connection.execute(cutover.FLIP, {"key": "v2"})
+    assert active_key(connection) == "v1"
+
+
+def test_what_became_active_during_the_check_stops_the_flip(
+    database: Database, connection: Connection, two: tuple[Version, Version]
+) -> None:
+    ready_version(database, connection, "v3")
+
+    def somebody_flips(guard: cutover.Guard) -> None:
+        if guard.name == "pgvector":
+            with database.session("test") as other:
+                cutover.run(other, "v3", confirm="v3")
+
+    with pytest.raises(RefusedError, match="v3 has become active"):
+        cutover.run(connection, "v2", confirm="v2", on_guard=somebody_flips)
+    assert active_key(connection) == "v3"
+
+
+def test_a_policy_out_of_its_range_stops_no_rollback(connection: Connection, two: tuple[Version, Version]) -> None:
+    cutover.run(connection, "v2", confirm="v2")
+    connection.execute(
+        """INSERT INTO cutover_policy (settings) VALUES ('{"lock_timeout_s": "soon", "approvals": 3}')"""
+    )
+    assert cutover.rollback(connection, confirm="v1").previous == "v2"
+
+
+def test_to_make_a_version_active_that_never_was_is_no_rollback(
+    connection: Connection, two: tuple[Version, Version]
+) -> None:
+    with pytest.raises(RefusedError, match="never active"):
+        cutover.rollback(connection, confirm="v2", key="v2")
+    assert active_key(connection) == "v1"
+    assert audit.entries(connection, limit=1)[0].outcome == "refused"
+
+
+def test_history_and_log_tell_the_same_from_whoever_flips(
+    connection: Connection, two: tuple[Version, Version]
+) -> None:
+    cutover.run(connection, "v2", confirm="v2", reason="better")
+    cutover.rollback(connection, confirm="v1", reason="worse")
+    connection.execute(cutover.FLIP, {"key": "v2"})
+    found = cutover.history(connection)
+    assert [(one.action, one.from_version, one.to_version, one.reason) for one in found] == [
+        ("flip", "v1", "v2", ""),
+        ("rollback", "v2", "v1", "worse"),
+        ("cutover", "v1", "v2", "better"),
+        ("cutover", None, "v1", ""),
+    ]
+    logged = [entry for entry in audit.entries(connection) if "to" in entry.detail]
+    assert [(e.action, e.detail["from"], e.detail["to"], e.reason) for e in logged] == [
+        (one.action, one.from_version, one.to_version, one.reason) for one in found
+    ]
+    assert [one.watch_until is not None for one in found] == [True, False, True, False]
+    assert found[2].watch_ended_why == "rollback: v1 became active"
+
+
+def test_flips_of_before_this_history_are_in_it(empty_database: Database) -> None:
+    """A collection that was set up by an earlier release, with a version active: it may be rolled back to."""
+    with alchemy_connection(empty_database) as alchemy:
+        raw = alchemy.connection.driver_connection
+        assert raw is not None
+        raw.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(empty_database.schema)))
+        config = alembic_config()
+        config.attributes["connection"] = alchemy
+        command.upgrade(config, "0004")
+        alchemy.commit()
+    with empty_database.connect("test") as connection:
+        for key in ("old", "new"):
+            (number,) = connection.execute(
+                """
+                INSERT INTO embedding_versions (version_key, encoder_name, encoder_revision, dimensions,
+                                                distance_metric) VALUES (%s, 'e', '1', 3, 'cosine') RETURNING id
+                """,
+                [key],
+            ).fetchone()  # type: ignore[misc]
+            connection.execute(
+                sql.SQL("CREATE TABLE {} (chunk_id bigint PRIMARY KEY, embedding vector(3))").format(
+                    sql.Identifier(f"chunk_embeddings_{number}")
+                )
+            )
+            connection.execute("UPDATE embedding_versions SET completed_at = now() WHERE version_key = %s", [key])
+            connection.execute(cutover.FLIP, {"key": key})
+    upgrade(empty_database)
+    with empty_database.session("test") as connection:
+        found = cutover.history(connection)
+        assert [(one.from_version, one.to_version) for one in found] == [("old", "new"), (None, "old")]
+        cutover.change_policy(connection, {"approvals": 1})
+        assert cutover.rollback(connection, confirm="old").previous == "new"
+
+
+def test_a_running_shadow_is_turned_round_by_the_flip(
+    connection: Connection, two: tuple[Version, Version]
+) -> None:
+    started = shadow.start(connection, "v2", sample=0.5, query_text="stored", retention_days=3)
+    cutover.run(connection, "v2", confirm="v2")
+    turned = shadow.running(connection)
+    assert turned is not None
+    assert (turned.candidate, turned.sample, turned.query_text, turned.retention_days) == ("v1", 0.5, "stored", 3)
+    assert turned.id != started.id
+    cutover.rollback(connection, confirm="v1")
+    again = shadow.running(connection)
+    assert again is not None
+    assert again.candidate == "v2"

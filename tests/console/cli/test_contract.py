@@ -82,7 +82,7 @@ def test_what_is_in_the_documents(library: Revector) -> None:
         assert (hit["primary_rank"], hit["candidate_rank"]) == (ranks.get(hit["chunk_id"]), hit["rank"])
 
     guards = document("cutover", "check", "v2")["guards"]
-    assert all(guard.keys() == {"name", "verdict", "detail", "remedy", "waived"} for guard in guards)
+    assert all(guard.keys() == {"name", "verdict", "detail", "remedy"} for guard in guards)
     assert {guard["verdict"] for guard in guards} == {"pass"}
     assert document("log", "-n", "1", "--version", "v1")["entries"][0]["action"] == "cutover"
     assert document("log", "-n", "2")["entries"][0]["at"] > document("log", "-n", "2")["entries"][1]["at"]

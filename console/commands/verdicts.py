@@ -1,0 +1,81 @@
+"""Guards and findings as the command line shows them, and the option that waives one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from console.context import plain, print_rows
+from core.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from core.cutover import Check, Guard
+    from core.doctor import Finding
+
+MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
+
+Waive = Annotated[
+    list[str] | None,
+    typer.Option("--waive", metavar="GUARD=REASON", help="A guard that need not pass, and why; may be repeated."),
+]
+
+
+def waivers_of(given: Sequence[str] | None) -> dict[str, str]:
+    """What --waive was given, by the guard's name."""
+    return pairs(given or [], "--waive")
+
+
+def pairs(given: Sequence[str], what: str) -> dict[str, str]:
+    """`["a=b"]` as `{"a": "b"}`. Raises UsageError for one without a name or given twice."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        name = name.strip()
+        if not separator or not name:
+            raise UsageError(f"{text!r} cannot be read as {what}.", "Expected NAME=VALUE.")
+        if name in found:
+            raise UsageError(f"{name!r} is given twice.", f"{what}: once for each name.")
+        found[name] = value.strip()
+    return found
+
+
+def check_document(result: Check) -> dict[str, Any]:
+    """The guards in JSON, with the keys of the command line's contract, and `waived` where one is."""
+    guards = [asdict(guard) for guard in result.guards]
+    for guard in guards:
+        if not guard["waived"]:
+            del guard["waived"]
+    return {"version_key": result.version_key, "ready": result.ready, "guards": guards}
+
+
+def show_check(console: Console, result: Check) -> None:
+    """The guards, a line or two each, and whether the version is ready."""
+    shown = [
+        replace(one, detail=f"{one.detail}; waived: {one.waived}", remedy="") if one.waived else one
+        for one in result.guards
+    ]
+    print_verdicts(console, shown)
+    console.print(plain(f"{result.version_key} is {'ready' if result.ready else 'not ready'}."))
+
+
+def exit_unless_ready(result: Check) -> None:
+    """Exit with 1 when a guard fails that is not waived, with 3 when none fails and one cannot tell."""
+    if not result.ready:
+        raise typer.Exit(1 if any(one.verdict == "fail" and not one.waived for one in result.guards) else 3)
+
+
+def print_verdicts(console: Console, found: Sequence[Guard | Finding]) -> None:
+    """Each guard or finding with its mark, the figure behind it and, on the next line, what to do about it."""
+    from rich.table import Column
+
+    rows = []
+    for one in found:
+        rows.append((MARKS[one.verdict], one.name, one.detail))
+        if one.remedy:
+            rows.append(("", "", one.remedy))
+    print_rows(console, rows, "", "", Column(overflow="fold"), header=False)

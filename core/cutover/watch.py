@@ -1,0 +1,187 @@
+"""The watch after a cutover: is the version before still a way back, and do users fare worse than with it?
+
+For the policy's `watch_hours` the version before is compared with the active one: chunks missing in it, searches
+before and since (core.retrieval.counts), and the overlap of both in the shadow, which the flip has turned round. A
+limit of the policy is broken by figures only: where there are too few of them, the watch says so and judges nothing.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from core.cutover.flip import Flip, missing_chunks, rollback
+from core.cutover.policy import Policy, read_policy
+from core.database import Connection, fetch_one
+from core.registry import Version, get_version
+from core.retrieval.counts import SearchFigures, read_counts
+
+FEWEST_SEARCHES = 100
+"""Of each version, before rates and times of them are compared."""
+FEWEST_COMPARED = 20
+"""Queries that both versions have answered, before their overlap is judged."""
+_BEFORE = datetime.timedelta(hours=24)
+"""One day, so that each hour of it is in the comparison."""
+_NEWEST = 10_000
+
+
+@dataclass(frozen=True)
+class Breach:
+    """A limit of the policy that is broken, and the figures in a sentence."""
+
+    limit: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A cutover under watch.
+
+    `missing` chunks are not in the version before, None when that version is gone; `before` are its searches of up to
+    a day before the flip, `since` those of the active version since then. `overlap` is the mean share of results that
+    both have in common, over `compared` queries since the flip; `overlap_before` that of the shadow before. `breaches`
+    are limits that are broken, `unjudged` those that are set and cannot be judged yet, each with the reason.
+    """
+
+    cutover_id: int
+    version_key: str
+    previous: str
+    began: datetime.datetime
+    until: datetime.datetime
+    missing: int | None
+    before: SearchFigures
+    since: SearchFigures
+    overlap_before: float | None
+    overlap: float | None
+    compared: int
+    breaches: tuple[Breach, ...]
+    unjudged: tuple[Breach, ...]
+
+    @property
+    def way_back(self) -> bool:
+        """Whether the version before is there to roll back to."""
+        return self.missing is not None
+
+
+def observe(connection: Connection) -> Watch | None:
+    """The watch of the newest change of the active version; None when that is not watched, or no longer."""
+    row = connection.execute(
+        """
+        SELECT id, embedding_version_id, to_version, from_version, at, watch_until
+        FROM (SELECT * FROM cutovers ORDER BY id DESC LIMIT 1) AS newest
+        WHERE watch_until > clock_timestamp() AND watch_ended_at IS NULL AND embedding_version_id IS NOT NULL
+        """
+    ).fetchone()
+    if row is None:
+        return None
+    number, version_id, key, previous_key, began, until = row
+    previous = _version(connection, previous_key)
+    nothing = SearchFigures(0, None, None, None, None, None)
+    before, overlap_before, overlap, compared = nothing, None, None, 0
+    since = read_counts(connection, version_id, began)
+    if previous is not None:
+        start = max(began - _BEFORE, previous.activated_at or began)
+        before = read_counts(connection, previous.id, start, began)
+        overlap_before, _ = _overlap(connection, version_id, previous_key, began - _BEFORE, began)
+        overlap, compared = _overlap(connection, previous.id, key, began, until)
+    way_back = previous is not None and previous.completed_at is not None
+    breaches, unjudged = _judge(read_policy(connection), before, since, overlap, compared)
+    return Watch(
+        number, key, previous_key, began, until,
+        missing_chunks(connection, previous) if previous is not None and way_back else None,
+        before, since, overlap_before, overlap, compared, breaches, unjudged,
+    )  # fmt: skip
+
+
+def roll_back_broken(connection: Connection, watch: Watch) -> Flip | None:
+    """Roll back when a limit is broken, with the figures as the reason; None when none is, or there is no way back.
+
+    Raises RefusedError when another version has become active since the watch was read, as `rollback` does.
+    """
+    if not watch.breaches or not watch.way_back:
+        return None
+    reason = "automatic: " + "; ".join(f"{breach.limit}: {breach.detail}" for breach in watch.breaches)
+    return rollback(
+        connection, confirm=watch.previous, key=watch.previous, reason=reason, only_from=watch.version_key
+    )
+
+
+def _version(connection: Connection, key: str) -> Version | None:
+    """The version before, unless it was dropped since."""
+    row = connection.execute("SELECT 1 FROM embedding_versions WHERE version_key = %s", [key]).fetchone()
+    return get_version(connection, key) if row else None
+
+
+def _overlap(
+    connection: Connection, candidate_id: int, primary: str, since: datetime.datetime, until: datetime.datetime
+) -> tuple[float | None, int]:
+    """Mean overlap of the newest queries that the primary answered and the candidate did too, and how many they are."""
+    mean, queries = fetch_one(
+        connection,
+        """
+        SELECT avg(overlap)::float8, count(*)
+        FROM (SELECT q.overlap FROM shadow_queries q JOIN shadows s ON s.id = q.shadow_id
+              WHERE s.embedding_version_id = %s AND q.primary_version = %s AND q.at BETWEEN %s AND %s
+                AND q.overlap IS NOT NULL
+              ORDER BY q.at DESC LIMIT %s) AS newest
+        """,
+        [candidate_id, primary, since, until, _NEWEST],
+    )
+    return mean, queries
+
+
+def _judge(
+    policy: Policy, before: SearchFigures, since: SearchFigures, overlap: float | None, compared: int
+) -> tuple[tuple[Breach, ...], tuple[Breach, ...]]:
+    """The limits that are broken, and those that cannot be judged."""
+    judges: list[tuple[str, Callable[[], tuple[str, bool] | str]]] = []
+    if (rise := policy.max_empty_rate_rise) is not None:
+        judges.append(("max_empty_rate_rise", lambda: _empty_rate(rise, before, since)))
+    if (ratio := policy.max_latency_ratio) is not None:
+        judges.append(("max_latency_ratio", lambda: _latency(ratio, before, since)))
+    if (least := policy.min_overlap) is not None:
+        judges.append(("min_overlap", lambda: _least_overlap(least, overlap, compared)))
+    breaches, unjudged = [], []
+    for limit, judge in judges:
+        match judge():
+            case str(why):
+                unjudged.append(Breach(limit, why))
+            case (detail, True):
+                breaches.append(Breach(limit, detail))
+    return tuple(breaches), tuple(unjudged)
+
+
+def _too_few(before: SearchFigures, since: SearchFigures) -> str:
+    for figures, when in ((before, "before the cutover"), (since, "since the cutover")):
+        if figures.searches < FEWEST_SEARCHES:
+            return f"{figures.searches:,} searches {when} were counted, {FEWEST_SEARCHES} are needed"
+    return ""
+
+
+def _empty_rate(rise: float, before: SearchFigures, since: SearchFigures) -> tuple[str, bool] | str:
+    if few := _too_few(before, since):
+        return few
+    if before.empty_rate is None or since.empty_rate is None:
+        return "no search was answered"
+    detail = (
+        f"{since.empty_rate:.1%} of searches find nothing, {before.empty_rate:.1%} before; {rise:.1%} more may"
+    )
+    return detail, since.empty_rate - before.empty_rate > rise
+
+
+def _latency(ratio: float, before: SearchFigures, since: SearchFigures) -> tuple[str, bool] | str:
+    if few := _too_few(before, since):
+        return few
+    if before.p95_ms is None or since.p95_ms is None:
+        return "no search was answered"
+    detail = f"p95 is {since.p95_ms:.1f} ms, {before.p95_ms:.1f} ms before; {ratio:g} times that is the limit"
+    return detail, since.p95_ms > ratio * before.p95_ms
+
+
+def _least_overlap(least: float, overlap: float | None, compared: int) -> tuple[str, bool] | str:
+    if overlap is None or compared < FEWEST_COMPARED:
+        return (
+            f"{compared:,} queries were answered by both versions since the cutover, {FEWEST_COMPARED} are needed"
+        )
+    return f"mean overlap is {overlap:.2f} over {compared:,} queries; {least:.2f} is the limit", overlap < least
