@@ -46,7 +46,7 @@ class Process:
 
 def served_name(program: str, version_id: int, schema_oid: int, *, pinned: bool) -> str:
     """The application_name of this process. A host's name that is too long loses its end."""
-    start = f"revector {plain_word(program)[:16]} v{version_id}@{schema_oid} "
+    start = f"revector {plain_word(program)[:12]} v{version_id}@{schema_oid} "
     end = f":{os.getpid()}" + (" pinned" if pinned else "")
     room = _MOST_BYTES - len(start) - len(end)
     return f"{start}{plain_word(socket.gethostname())[: max(0, room)]}{end}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from core.retrieval.async_retriever import AsyncRetriever
 from core.retrieval.base import Mirror
+from core.retrieval.counts import SearchFigures, read_counts
 from core.retrieval.encoding import EncoderCache, check_query, open_version_encoder
 from core.retrieval.options import MAX_EF_SEARCH, MAX_K, SearchOptions, check_options, ef_search_for
 from core.retrieval.pointer import ROLLBACK_VARIABLE
@@ -26,6 +27,7 @@ __all__ = [
     "Hit",
     "Mirror",
     "Retriever",
+    "SearchFigures",
     "SearchOptions",
     "SearchResult",
     "VersionSearcher",
@@ -33,6 +35,7 @@ __all__ = [
     "check_query",
     "ef_search_for",
     "open_version_encoder",
+    "read_counts",
     "search_statement",
     "search_vector",
 ]

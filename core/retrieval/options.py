@@ -49,7 +49,7 @@ def check_options(
 
 def _filter(where: Mapping[str, object]) -> str:
     if not all(isinstance(name, str) for name in where):
-        raise UsageError("A filter's names must be text.", 'Expected such as {"language": "en"}.')
+        raise UsageError("The names of a filter must be text.", 'Expected such as {"language": "en"}.')
     try:
         text = json.dumps(dict(where), allow_nan=False, ensure_ascii=False)
         size = len(text.encode("utf-8"))

@@ -29,6 +29,7 @@ from core.serving import served_name
 ROLLBACK_VARIABLE = "RETRIEVAL_ROLLBACK_VERSION"
 """Pins a process to a version, whatever the registry says and the program asks for."""
 FLUSH_S = 10.0
+_CONNECT_AGAIN_S = 1.0
 _LIMIT_S = 5.0
 """For each statement of the thread's: a frozen server must not keep it from connecting to another."""
 
@@ -105,7 +106,8 @@ class Pointer:
             with contextlib.suppress(psycopg.Error, RevectorError, OSError), self._connected() as connection:
                 self._follow_by(connection)
             self._shown = None
-            self._wait(None)
+            if not self._ended:
+                self._wait(None)
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[SearchConnection]:
@@ -149,7 +151,8 @@ class Pointer:
             self._wake,
             *([connection] if connection is not None else []),
         ]
-        ready, _, _ = select.select(ends, [], [], self._poll_s)
+        seconds = self._poll_s if connection is not None else min(self._poll_s, _CONNECT_AGAIN_S)
+        ready, _, _ = select.select(ends, [], [], seconds)
         if self._wake in ready:
             self._wake.recv(4096)
 

@@ -66,8 +66,8 @@ class VersionSearcher:
         """The top-k by one version, active or not.
 
         `hybrid` fuses it with full text; `rerank` is the spec of a cross-encoder that orders what was found anew;
-        `where` is what a chunk's metadata must contain. Raises UsageError for an empty query,
-        k or ef_search outside 1 to 1,000 and a filter that is no JSON; RefusedError when it has no vectors.
+        `where` is what a chunk's metadata must contain. Raises UsageError for an empty query, k or ef_search outside
+        1 to 1,000 and a filter that is no JSON; RefusedError when the version has no vectors.
         """
         options = check_options(k, hybrid=hybrid, where=where, ef_search=ef_search)
         return self._search(_Asked(check_query(text), options, where, rerank), version)

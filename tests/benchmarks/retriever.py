@@ -1,0 +1,109 @@
+"""What the Retriever adds to a search: its median against the same search made bare with psycopg.
+
+Bare is what an application would write by hand: one connection that stays open, the vector in binary, one prepared
+statement for the version that it was told of, the texts of the hits, no question whether that version is still active.
+Both search the same vectors, one after the other; the Retriever finds its queries' vectors in its cache, so that the
+encoder is in neither. The aim is at most LIMIT_MS more at the median.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+from pgvector import Vector
+from pgvector.psycopg import register_vector
+from psycopg import sql
+
+from core import cutover
+from core.database import Connection
+from core.encoders import open_encoder
+from core.index import candidates_query
+from core.registry import Version
+from core.retrieval import Retriever
+from tests.benchmarks.corpus import LONG_TEXT, fill
+from tests.benchmarks.measure import own_database, show_table, tell
+from tests.versions import ready_version
+
+CHUNKS = 50_000
+SPEC = "static:wordllama-256"
+K = 10
+LIMIT_MS = 0.3
+QUERIES_A_ROUND = 200
+_TOPICS = "rotate key token server client index vector search version table query model retry limit backup cache"
+
+
+def run(rounds: int) -> None:
+    """Measure, and print median and p99 of each way and what the Retriever adds."""
+    topics = _TOPICS.split()
+    queries = [f"{a} {b}" for a in topics for b in topics if a != b][:QUERIES_A_ROUND]
+    with own_database("bench") as database, database.session("bench") as connection:
+        fill(connection, CHUNKS, words=LONG_TEXT)
+        version = ready_version(database, connection, "v1", SPEC)
+        cutover.run(connection, "v1", confirm="v1")
+        encoder = open_encoder(SPEC)
+        vectors = {query: encoder.encode_query(query) for query in queries}
+        with Retriever(database) as retriever:
+            bare = _bare(connection, version)
+            ways: dict[str, Callable[[str], int]] = {
+                "bare psycopg": lambda query: bare(vectors[query]),
+                "Retriever.search": lambda query: len(retriever.search(query, K).hits),
+                "Retriever.search_vector": lambda query: len(
+                    retriever.search_vector(vectors[query], "v1", K).hits
+                ),
+            }
+            seconds = _alternate(ways, queries, rounds)
+        first = statistics.median(seconds["bare psycopg"])
+        show_table(
+            f"one search of {CHUNKS:,} chunks, {SPEC}, k {K}, queries encoded already",
+            ("searches", "median ms", "p99 ms", "more at the median"),
+            [_row(name, taken, first) for name, taken in seconds.items()],
+        )
+        more = (statistics.median(seconds["Retriever.search"]) - first) * 1000
+        tell(f"{'within' if more <= LIMIT_MS else 'ABOVE'} the limit of {LIMIT_MS} ms: {more:.3f} ms more")
+
+
+def _alternate(ways: dict[str, Callable[[str], int]], queries: list[str], rounds: int) -> dict[str, list[float]]:
+    """The seconds of each search, by way: each query by all of them in turn. The first round is warm-up."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for place, query in enumerate(queries):
+            names = list(ways)
+            for name in names if (place + number) % 2 else reversed(names):
+                start = time.perf_counter()
+                hits = ways[name](query)
+                took = time.perf_counter() - start
+                if hits != K:
+                    raise RuntimeError(f"{name} found {hits} chunks, not {K}")
+                if number:
+                    seconds[name].append(took)
+    return seconds
+
+
+def _bare(connection: Connection, version: Version) -> Callable[[np.ndarray], int]:
+    register_vector(connection)
+    connection.execute("SELECT set_config('hnsw.ef_search', '100', false)")
+    statement = (
+        sql.SQL(
+            "WITH nearest AS MATERIALIZED ({}) SELECT n.chunk_id, c.semantic_key, c.source_id, c.chunk_no, n.distance, "
+            "c.content FROM nearest n JOIN document_chunks c ON c.id = n.chunk_id ORDER BY n.distance, n.chunk_id"
+        )
+        .format(candidates_query(version, K))
+        .as_bytes(connection)
+    )
+    cursor = connection.cursor(binary=True)
+
+    def search(vector: np.ndarray) -> int:
+        return len(cursor.execute(statement, {"vector": Vector(vector)}).fetchall())
+
+    return search
+
+
+def _row(name: str, seconds: list[float], first: float) -> list[str]:
+    median = statistics.median(seconds)
+    return [
+        name, f"{len(seconds):,}", f"{median * 1000:.3f}", f"{float(np.quantile(seconds, 0.99)) * 1000:.3f}",
+        f"{(median - first) * 1000:+.3f} ms, × {median / first:.2f}",
+    ]  # fmt: skip
