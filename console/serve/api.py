@@ -22,6 +22,7 @@ from console.serve.documents import (
     VectorRequest,
     VersionsAnswer,
     explain,
+    version_answer,
 )
 from console.serve.problems import Problem, Refused
 from core.errors import RevectorError, UsageError
@@ -105,20 +106,7 @@ def make_api(service: Service, metrics: Metrics) -> FastAPI:
             {
                 "active": active.version_key if active else None,
                 "serving": service.serving,
-                "versions": [
-                    {
-                        "version_key": version.version_key,
-                        "active": version.active,
-                        "state": version.state,
-                        "encoder_name": version.encoder_name,
-                        "encoder_revision": version.encoder_revision,
-                        "encoder_spec": version.encoder_spec,
-                        "dimensions": version.dimensions,
-                        "metric": version.distance_metric,
-                        "storage": version.storage,
-                    }
-                    for version in registered.versions
-                ],
+                "versions": [version_answer(version) for version in registered.versions],
             }
         )
 

@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from typing_extensions import TypeAliasType
 
-from core.registry import MAX_DIMENSIONS
+from core.encoders.spec import read_spec
+from core.errors import UsageError
+from core.registry import MAX_DIMENSIONS, Version
 from core.retrieval import MAX_EF_SEARCH, MAX_K
 
 MAX_QUERY = 100_000
@@ -142,17 +144,22 @@ class SearchAnswer(BaseModel):
 
 
 class VersionAnswer(BaseModel):
-    """A version, and what it takes to encode a query for it."""
+    """A version, and what it takes to encode a query for it: in the words of SQL's active_version()."""
 
     version_key: str
     active: bool
     state: str
     encoder_name: str
     encoder_revision: str
-    encoder_spec: Annotated[str, Field(description="Empty for a version that revector cannot encode for.")]
     dimensions: int
-    metric: Literal["cosine", "l2", "ip"]
+    distance_metric: Literal["cosine", "l2", "ip"]
     storage: Literal["vector", "halfvec"]
+    provider: Annotated[str | None, Field(description="Null for a version that revector cannot encode for.")]
+    model: str | None
+    base_url: Annotated[str | None, Field(description="Null for the provider's own address.")]
+    query_prefix: Annotated[str, Field(description="To be put before a query.")]
+    normalise: Annotated[bool, Field(description="Whether vectors are scaled to length one.")]
+    max_tokens: int | None
 
 
 class VersionsAnswer(BaseModel):
@@ -175,6 +182,30 @@ class ProblemAnswer(BaseModel):
     type: str
     detail: str
     remedy: str
+
+
+def version_answer(version: Version) -> dict[str, Any]:
+    """The VersionAnswer of a version. Of its encoder's settings, those that another machine has use for."""
+    try:
+        spec = read_spec(version.encoder_spec) if version.encoder_spec else None
+    except UsageError:  # written by hand, and nothing that revector could open
+        spec = None
+    return {
+        "version_key": version.version_key,
+        "active": version.active,
+        "state": version.state,
+        "encoder_name": version.encoder_name,
+        "encoder_revision": version.encoder_revision,
+        "dimensions": version.dimensions,
+        "distance_metric": version.distance_metric,
+        "storage": version.storage,
+        "provider": spec.provider if spec else None,
+        "model": spec.model if spec else None,
+        "base_url": spec.settings.get("base_url") if spec else None,
+        "query_prefix": spec.query_prefix if spec else "",
+        "normalise": spec.normalise if spec else True,
+        "max_tokens": spec.max_tokens if spec else None,
+    }
 
 
 def explain(errors: list[dict[str, Any]]) -> str:

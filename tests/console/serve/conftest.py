@@ -30,8 +30,12 @@ DEADLINE_S = 60.0
 class Server:
     """`revector serve` as a process; `client` has its token."""
 
-    def __init__(self, database: Database, folder: Path, *options: str, token: str | None = TOKEN) -> None:
-        program = on(database, folder).with_options(**({"REVECTOR_SERVE_TOKEN": token} if token else {}))
+    def __init__(
+        self, database: Database, folder: Path, *options: str, token: str | None = TOKEN, **environment: str
+    ) -> None:
+        program = on(database, folder).with_options(**environment)
+        if token:
+            program = program.with_options(REVECTOR_SERVE_TOKEN=token)
         self.process: subprocess.Popen[str] = program.start("serve", "--port", "0", *options)
         self.said = ""
         self._heard = threading.Event()
@@ -80,11 +84,11 @@ StartServer = Callable[..., Server]
 
 @pytest.fixture
 def start_server(database: Database, tmp_path: Path) -> Iterator[StartServer]:
-    """`start_server(*options)`: on the test's own collection, unless another `on` is given; ended after the test."""
+    """`start_server(*options, **environment)`: on the test's own collection, unless `on` another; ended at its end."""
     with contextlib.ExitStack() as started:
 
-        def start(*options: str, on: Database = database, token: str | None = TOKEN) -> Server:
-            server = Server(on, tmp_path, *options, token=token)
+        def start(*options: str, on: Database = database, token: str | None = TOKEN, **environment: str) -> Server:
+            server = Server(on, tmp_path, *options, token=token, **environment)
             started.callback(server.close)
             return server
 

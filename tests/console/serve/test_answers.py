@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from core import shadow
 from core.database import Connection, Database
 from core.encoders import open_encoder
+from core.serving import serving as processes_of
 from tests.console.cli.conftest import TEXTS, on
 from tests.console.cli.program import SECRET
-from tests.console.serve.conftest import Server, StartServer
+from tests.console.serve.conftest import DEADLINE_S, Server, StartServer
 from tests.versions import ready_version
 
 DEEP = b'{"query": "x", "filters": ' + b'{"a":' * 500 + b"1" + b"}" * 501
@@ -88,7 +91,10 @@ def test_versions(serving: Server) -> None:
     assert [(one["version_key"], one["active"], one["dimensions"]) for one in found["versions"]] == [
         ("v1", True, 64), ("v2", False, 256),
     ]  # fmt: skip
-    assert found["versions"][0].items() >= {"encoder_spec": "static:wordllama-64", "metric": "cosine"}.items()
+    assert found["versions"][0].items() >= {
+        "encoder_name": "static:wordllama-64", "distance_metric": "cosine", "provider": "static",
+        "model": "wordllama-64", "base_url": None, "query_prefix": "", "normalise": True, "max_tokens": None,
+    }.items()  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -176,3 +182,28 @@ def test_metrics(library: Database, start_server: StartServer) -> None:
     assert "/no/such/path" not in text
     assert SECRET not in text
     assert server.end() == 0
+
+
+def test_others_see_it_and_the_shadow_gets_its_queries(
+    two_versions: Database, connection: Connection, start_server: StartServer
+) -> None:
+    shadow.start(connection, "v2", sample=1.0, reason="test")
+    server = start_server()
+    until = time.monotonic() + DEADLINE_S
+    while shadow.report(connection).done == 0:  # a mirror learns of its shadow by and by
+        assert server.search(k=3, segment="how-to").status_code == 200
+        assert time.monotonic() < until
+    assert [one.segment for one in shadow.report(connection).segments] == ["how-to"]
+    assert [(one.program, one.version_key, one.pinned) for one in processes_of(connection)] == [
+        ("serve", "v1", False)
+    ]
+    assert server.end() == 0
+
+
+def test_a_pinned_server(two_versions: Database, start_server: StartServer) -> None:
+    server = start_server(RETRIEVAL_ROLLBACK_VERSION="v2")
+    found = server.search().json()
+    assert (found["version_key"], found["active"]) == ("v2", False)
+    versions = server.client.get("/versions").json()
+    assert (versions["active"], versions["serving"]) == ("v1", "v2")
+    assert 'pinned="true",version="v2"' in server.client.get("/metrics").text

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from console.serve.server import Address, listen
 from core.database import Database
 from tests.console.serve.conftest import TOKEN, Server, StartServer, searches_held
 
@@ -96,6 +97,12 @@ def test_a_search_that_takes_too_long(two_versions: Database, start_server: Star
             assert (found.status_code, found.json()["type"]) == (504, "timeout"), found.text
     assert server.search().status_code == 200
     assert server.end() == 0
+
+
+def test_answers_are_sent_at_once() -> None:
+    """asyncio turns Nagle's algorithm off, which held every answer back for 40 ms, on sockets that say they are TCP."""
+    with listen(Address("127.0.0.1", 0)) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
 
 
 def raw(server: Server, *headers: str) -> socket.socket:
