@@ -28,6 +28,7 @@ class Numbers:
     cuts: int = 5
     blown_fuses: int = 12
     trapped: int = 1
+    pairs: int = 20
     provider_chunks: int = 160
     run_chunks: int = 24_000
     chunks: int = 4_000
@@ -49,6 +50,7 @@ NUMBERS = (
         cuts=100,
         blown_fuses=200,
         trapped=25,
+        pairs=100,
         provider_chunks=3_000,
         run_chunks=60_000,
         chunks=20_000,
