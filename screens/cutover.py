@@ -25,6 +25,7 @@ from screens.theme import BAD, CAUTION, FAINT, GOOD
 
 if TYPE_CHECKING:
     from core.cutover import Check, Flip, Guard
+    from core.retrieval import EncoderCache
     from screens.confirm import Answer, Question
 
 _SIGNS = {"pass": ("✓", GOOD), "fail": ("✗", BAD), "inconclusive": ("?", CAUTION)}
@@ -46,6 +47,7 @@ class CutoverPane(Pane):
         self.flipping = False
         self._guards: tuple[Guard, ...] = ()
         self._checked: object = None
+        self._encoders: EncoderCache | None = None
         self._checking = False
         self._check: Check | None = None
         self._checked_at = ""
@@ -145,7 +147,9 @@ class CutoverPane(Pane):
 
         def run(tell: Tell) -> Check:
             from core import cutover
+            from core.retrieval import EncoderCache
 
+            self._encoders = encoders = self._encoders or EncoderCache()
             found: list[Guard] = []
 
             def on_guard(guard: Guard) -> None:
@@ -153,7 +157,7 @@ class CutoverPane(Pane):
                 tell(lambda guards=tuple(found): self._fill_in(guards))  # type: ignore[misc]
 
             with self.services.connections.reading() as connection:
-                return cutover.check(connection, version.version_key, on_guard=on_guard)
+                return cutover.check(connection, version.version_key, encoders=encoders, on_guard=on_guard)
 
         in_background(self, "guards", run, self.show_check, self._check_failed)
 

@@ -309,7 +309,7 @@ class Console:
         from core import cutover
 
         with self._session() as connection:
-            found = cutover.check(connection, key)
+            found = cutover.check(connection, key, encoders=self._encoders)
         return _answer(found, *views.check_page(found))
 
     @errors_for_people()

@@ -34,7 +34,7 @@ from tests.evaluations import judged_set
 from tests.faults.servers import faulty_server
 from tests.protocol_server import Gate, ProtocolServer, embed
 from tests.standby import streaming_standby
-from tests.versions import NUMBERS, add_chunks, backfill, ready_version
+from tests.versions import NUMBERS, add, add_chunks, backfill, ready_version
 
 COSTLY = ("warm", "encoder", "recall")
 
@@ -234,6 +234,21 @@ def test_an_index_that_finds_too_little_fails(database: Database, connection: Co
     connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(index.index_name(version))))
     index.build(connection, get_version(connection, key), Settings())
     verdict(connection, "recall", "pass", "over 50 stored vectors", key, encoders=cache)
+
+
+@pytest.mark.parametrize(("dimensions", "storage"), [(32, "halfvec"), (2_100, "vector"), (4_100, "vector")])
+def test_every_kind_of_index_is_checked_and_warmed(
+    database: Database, connection: Connection, monkeypatch: pytest.MonkeyPatch, dimensions: int, storage: str
+) -> None:
+    monkeypatch.setenv("TEST_KEY", "sesame")
+    add_chunks(connection, NUMBERS)
+    with ProtocolServer(models={"m": dimensions}) as provider:
+        version = add(connection, "v2", served(provider), storage=storage)
+        backfill(database, version)
+        index.build(connection, version, Settings())
+        for name in COSTLY:
+            verdict(connection, name, "pass", "")
+        assert warming.prewarm(connection, version).share > 0.9
 
 
 def test_repeated_texts_are_no_loss(database: Database, connection: Connection) -> None:

@@ -26,6 +26,7 @@ from screens.backfill import BackfillPane
 from tests.versions import add, add_chunks, ready_version
 
 LARGE, SMALL = (120, 40), (80, 24)
+ALL_PASS = f"{len(cutover.GUARDS)} of {len(cutover.GUARDS)} pass"
 
 TEXTS = [
     "Rotating credentials\nHow to rotate an API key without downtime: create the new key, deploy it, revoke the old.",

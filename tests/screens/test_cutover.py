@@ -17,6 +17,7 @@ from screens.cutover import CutoverPane
 from screens.reader import Reading
 from tests.screens.frozen import NOWHERE, OVERVIEW, FrozenReader, check
 from tests.screens.support import (
+    ALL_PASS,
     LARGE,
     SMALL,
     active_of,
@@ -35,7 +36,7 @@ async def to_cutover(pilot: Pilot[None]) -> None:
     """The tab, with the guards checked."""
     await until_shown(pilot, "demo-256")
     await pilot.press("6")
-    await until_shown(pilot, "guards of demo-256 ─ 5 of 5 pass", "u cut over")
+    await until_shown(pilot, f"guards of demo-256 ─ {ALL_PASS}", "u cut over")
 
 
 async def confirm(pilot: Pilot[None], key: str, typed: str | None = None) -> None:
@@ -232,4 +233,4 @@ async def test_the_candidate_is_changed_by_keys(own_library: Database) -> None:
         await pilot.press("right_square_bracket")
         await until_shown(pilot, "guards of demo-new ─ ", "no backfill has finished yet")
         await pilot.press("left_square_bracket")
-        await until_shown(pilot, "guards of demo-256 ─ 5 of 5 pass")
+        await until_shown(pilot, f"guards of demo-256 ─ {ALL_PASS}")

@@ -11,7 +11,7 @@ from core import embedded
 from core.database import Database
 from core.migrations import upgrade
 from screens import reader
-from tests.screens.support import LARGE, SMALL, console, fill, shown, until, until_gone, until_shown
+from tests.screens.support import ALL_PASS, LARGE, SMALL, console, fill, shown, until, until_gone, until_shown
 
 
 @pytest.fixture
@@ -30,12 +30,12 @@ async def test_banner_greyed_data_no_action_and_recovery(home: Path, monkeypatch
     async with app.run_test(size=LARGE) as pilot:
         await until_shown(pilot, "demo-256", "↵ details")
         await pilot.press("down", "6")
-        await until_shown(pilot, "5 of 5 pass", "u cut over")
+        await until_shown(pilot, ALL_PASS, "u cut over")
 
         embedded.stop(home)
         await until_shown(pilot, "✗ Cannot reach the database", "s old; no action is possible", "r try again now")
         assert "○" in shown(app).split("\n")[0]
-        assert "5 of 5 pass" in shown(app), "the last data stays"
+        assert ALL_PASS in shown(app), "the last data stays"
         assert app.body.has_class("-old")
         assert app.body.styles.opacity < 1
         await until_gone(pilot, "u cut over")
@@ -52,7 +52,7 @@ async def test_banner_greyed_data_no_action_and_recovery(home: Path, monkeypatch
         await until_shown(pilot, "●", "b backfill")
         assert not app.body.has_class("-old")
         await pilot.press("6")
-        await until_shown(pilot, "5 of 5 pass", "u cut over")
+        await until_shown(pilot, ALL_PASS, "u cut over")
 
 
 async def test_a_search_goes_on_after_its_connection_was_killed(library: Database) -> None:
