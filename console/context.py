@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from core.database import Connection, Database
     from core.encoders import Encoder
+    from core.roles import Need
     from core.settings import Settings
 
 _UNWRAPPED = 10_000
@@ -35,6 +36,8 @@ class Context:
     flags: Mapping[str, Any] = field(default_factory=dict)
     on_wait: Callable[[str], None] | None = None
     """Told what the embedded server is waited for; stderr when it is None."""
+    command: str = ""
+    """What was called (`versions add`), for the log."""
 
     @cached_property
     def settings(self) -> Settings:
@@ -63,21 +66,32 @@ class Context:
             )
 
     @contextlib.contextmanager
-    def session(self, *, changes: bool = False) -> Iterator[Connection]:
+    def session(self, *, changes: bool = False, needs: Need | None = None) -> Iterator[Connection]:
         """A connection to a schema that is set up, with errors for people.
 
-        `changes` says that the command is one that changes something, which a read-only session refuses.
+        `changes` says that the command is one that changes something, which a read-only session refuses, and a role
+        that may only read. `needs` is the right that it takes, where not every one that may change will do.
         """
-        if changes:
+        if changes or needs:
             self.require_writable()
         with self.database.session("cli") as connection:
+            if changes or needs:
+                from core.roles import require
+
+                require(connection, needs, self.command)
             yield connection
 
 
 def context_of(typer_context: typer.Context) -> Context:
     """The Context that the root command made."""
-    found = typer_context.find_object(Context)
-    return found if found is not None else Context()
+    found = typer_context.find_object(Context) or Context()
+    names: list[str] = []
+    step: Any = typer_context
+    while step is not None and step.parent is not None:
+        names.insert(0, step.info_name or "")
+        step = step.parent
+    found.command = " ".join(names)
+    return found
 
 
 def open_aloud(spec: str) -> Encoder:

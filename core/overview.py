@@ -16,6 +16,7 @@ from core.backfill.status import JobStatus
 from core.database import Connection, ServerInfo, server_info
 from core.index import IndexState
 from core.registry import VersionStatus, version_statuses
+from core.roles import EVERYTHING, Rights, read_rights
 
 _LOG_ENTRIES = 200
 
@@ -33,6 +34,8 @@ class Overview:
     builds: Mapping[str, tuple[str, int, int]]
     rollback_to: str | None
     log: tuple[AuditEntry, ...]
+    rights: Rights = EVERYTHING
+    """What the role that reads may do."""
 
     @property
     def active(self) -> str | None:
@@ -75,4 +78,5 @@ def read_overview(connection: Connection, schema: str) -> Overview:
             builds,
             target.version_key if target else None,
             tuple(audit.entries(connection, limit=_LOG_ENTRIES)),
+            read_rights(connection),
         )

@@ -11,7 +11,7 @@ from psycopg import sql
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from core import audit
+from core import audit, roles
 from core.database import Connection, fetch_one
 from core.errors import RefusedError, UsageError, unknown_name
 
@@ -284,6 +284,7 @@ def create_table(connection: Connection, version: Version) -> None:
         if fetch_one(connection, "SELECT to_regclass(%s)", [version.table_name])[0] is not None:
             return
         _create_table(connection, version)
+        roles.share_version_table(connection, version.table_name)
         connection.execute("SELECT rebuild_chunk_embeddings()")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from core.roles import Need
 from screens.situation import AT_WORK, Situation, key_of
 
 When = Callable[[Situation], bool]
@@ -43,6 +44,8 @@ class Action:
     when: When = lambda _situation: True
     dangerous: bool = False
     """It changes the database: not there at all in read-only mode."""
+    needs: Need | None = None
+    """The right that it takes; one that is dangerous takes that of an operator unless it says so here."""
     offline: bool = False
     """It needs no database."""
     typing: bool = False
@@ -59,6 +62,7 @@ def offered(action: Action, situation: Situation) -> bool:
         action.tab in (None, state.tab)
         and (state.live or action.offline)
         and not (action.dangerous and state.read_only)
+        and situation.rights.allow(action.needs or ("operate" if action.dangerous else None))
         and (not action.typing or state.typing)
         and bool(shown_keys(action, situation))
         and action.when(situation)

@@ -33,14 +33,17 @@ class Header(Widget):
         super().__init__(classes="-production" if settings.production else "")
         self._place = printable(f"{settings.label or database.name}/{database.schema}")
         self._production = settings.production
+        self._read_only = database.read_only
         self._rights = "READ ONLY" if database.read_only else "READ/WRITE"
         self._active: str | None = None
+        self._role = ""
         self._reading = Reading()
         self._fresh_s = max(3 * settings.refresh_s, settings.refresh_s + 2)
 
     def show(self, situation: Situation, reading: Reading) -> None:
         """Draw the header of this moment."""
         self._active = key_of(situation.active)
+        self._role = situation.rights.word
         self._reading = reading
         self.refresh()
 
@@ -48,7 +51,8 @@ class Header(Widget):
         """One line; where it is too long, the program's name goes first, then the middle of the place."""
         word = "PRODUCTION" if self._production else ""
         active = f"active {printable(self._active)}" if self._active else "no active version"
-        ends = [self._rights, self._time()]
+        # A role that may not do everything says so, where it does not look only anyway.
+        ends = [self._role if self._role and not self._read_only else self._rights, self._time()]
         if self._reading.overview is not None:
             ends.insert(0, active)
         for name in ("revector", ""):

@@ -8,6 +8,7 @@ from core.backfill.status import JobStatus
 from core.index import IndexState
 from core.overview import Overview
 from core.registry import VersionStatus
+from core.roles import EVERYTHING, Rights
 
 AT_WORK = ("running", "pausing", "proving")
 """States of a backfill in which somebody works on it."""
@@ -58,6 +59,11 @@ class Situation:
     overview: Overview | None = None
     selection: str | None = None
     state: State = field(default_factory=State)
+
+    @property
+    def rights(self) -> Rights:
+        """What our role may do; before the first snapshot nothing can be done anyway."""
+        return self.overview.rights if self.overview else EVERYTHING
 
     @property
     def versions(self) -> tuple[VersionStatus, ...]:

@@ -1,18 +1,22 @@
-"""`revector db`: the server and the schema."""
+"""`revector db`: the server, the schema, and who may do what to it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from console.commands.options import Json
-from console.context import Context, answer, context_of, note, print_rows
+from console.context import Context, answer, context_of, note, plain, print_rows
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from core.database import Database
 
-app = typer.Typer(name="db", help="The server and the schema.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    name="db", help="The server, the schema, and who may do what.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @app.command()
@@ -68,6 +72,61 @@ def upgrade(context: typer.Context, as_json: Json = False) -> None:
     if before not in ("", HEAD):
         note(f"The schema was at revision {before}.")
     _print_status(own.database, as_json)
+
+
+@app.command()
+def grant(
+    context: typer.Context,
+    role: Annotated[str, typer.Argument(metavar="ROLE", help="A role of the server, e.g. a person's.")],
+    right: Annotated[
+        str, typer.Argument(metavar="viewer|operator|approver|application", help="What it may do; see `db roles`.")
+    ],
+    take: Annotated[bool, typer.Option("--revoke", help="Take the right away.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Give a role of Postgres a right in this collection, as grants that Postgres itself enforces.
+
+    viewer reads and searches; operator does all but approve; approver approves what others request; application is
+    for services that search. A role can have several.
+    """
+    from core import roles
+
+    own = context_of(context)
+    own.require_writable()
+    with own.session() as connection:
+        (roles.revoke if take else roles.grant)(connection, role, right)  # type: ignore[arg-type]
+    text = f"{role} is no {right} any more." if take else f"{role} is {right} now: {roles.KINDS[right]}."  # type: ignore[index]
+    answer(
+        {"role": role, "right": right, "granted": not take}, as_json, lambda console: console.print(plain(text))
+    )
+
+
+@app.command("roles")
+def list_roles(context: typer.Context, as_json: Json = False) -> None:
+    """Who was given which right, and what the role of this session may do."""
+    from core import roles
+
+    with context_of(context).session() as connection:
+        found, rights = roles.granted(connection), roles.read_rights(connection)
+    document: dict[str, Any] = {
+        "role": rights.role,
+        "rights": {name: getattr(rights, name) for name in ("view", "operate", "approve", "administer")},
+        "granted": [{"role": one.role, "right": one.kind, "login": one.login} for one in found],
+    }
+
+    def show(console: Console) -> None:
+        about: dict[str, str] = {
+            **roles.KINDS,
+            "owner": "everything; the schema, the policy of cutovers and these rights",
+        }
+        rows = [(one.role, one.kind, "yes" if one.login else "no", about[one.kind]) for one in found]
+        print_rows(console, rows, "role", "right", "login", Column("may", overflow="fold"))
+        can = [name for name, has in document["rights"].items() if has]
+        console.print(plain(f"This session is {rights.role}, which may {', '.join(can) or 'do nothing'}."))
+
+    from rich.table import Column
+
+    answer(document, as_json, show)
 
 
 def _upgrade(database: Database) -> str:

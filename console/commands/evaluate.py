@@ -101,7 +101,7 @@ def evaluate(
     own = context_of(context)
     own.require_writable()
     gate_file = read_gate_file(gates)
-    with own.session() as connection:
+    with own.session(changes=True) as connection:
         query_set = get_query_set(connection, name)
         first, second = _versions(own, primary, candidate, pilot=pilot)
     cache = EncoderCache(open_aloud)

@@ -304,17 +304,19 @@ def _rights(connection: Connection, version: Version) -> Iterable[Finding]:
             """
             SELECT t.name, t.privilege
             FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS t(name, privilege, place)
-            WHERE NOT has_table_privilege(to_regclass(t.name), t.privilege) ORDER BY t.place
+            WHERE NOT CASE t.privilege WHEN 'DELETE' THEN has_table_privilege(to_regclass(t.name), 'DELETE')
+                                       ELSE has_any_column_privilege(to_regclass(t.name), t.privilege) END
+            ORDER BY t.place
             """,
             [[table for table, _ in pairs], [right for _, right in pairs]],
         ).fetchall()
     ]
-    create, owns_table, owns_view = fetch_one(
+    create, owns_table, rebuilds = fetch_one(
         connection,
         """
         SELECT has_schema_privilege(current_schema(), 'CREATE'),
                (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%s)),
-               (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('chunk_embeddings'))
+               has_function_privilege('rebuild_chunk_embeddings(bigint)', 'EXECUTE')
         """,
         [version.table_name],
     )
@@ -322,12 +324,15 @@ def _rights(connection: Connection, version: Version) -> Iterable[Finding]:
         lacking.append("CREATE on the schema")
     if owns_table is False:
         lacking.append(f"ownership of {version.table_name}")
-    if owns_table is None and owns_view is False:
-        lacking.append("ownership of the view chunk_embeddings")
+    if owns_table is None and not rebuilds:
+        lacking.append("EXECUTE on rebuild_chunk_embeddings")
     if lacking:
         shown = ", ".join(lacking[:4]) + (f" and {len(lacking) - 4} more" if len(lacking) > 4 else "")
         yield Finding(
-            "rights", "fail", f"the role lacks {shown}", "Connect as the role that owns the collection's schema."
+            "rights",
+            "fail",
+            f"the role lacks {shown}",
+            "Connect as an operator: its owner makes one by revector db grant ROLE operator.",
         )
     else:
         yield Finding("rights", "pass", "to write the job and the version's table, and to build its index")

@@ -66,6 +66,7 @@ def _end_frozen_workers(connection: Connection, job: Job, settings: JobSettings)
         SELECT pg_terminate_backend(a.pid)
         FROM silent JOIN pg_stat_activity a ON a.pid = ANY(silent.sessions)
         WHERE a.datname = current_database() AND a.application_name LIKE 'revector backfill%%'
+          AND pg_has_role(a.usesysid, 'USAGE')  -- else the server would refuse it: another operator's run ends them
           AND a.backend_start < now() - %(lease)s * interval '1 second'  -- not another one with the same pid since
         """,
         {"job": job.id, "lease": settings.lease_s},

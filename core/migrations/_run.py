@@ -10,6 +10,7 @@ from alembic import command
 from psycopg import errors as pg
 from psycopg import sql
 
+from core import roles
 from core.database import (
     Connection,
     Database,
@@ -46,6 +47,7 @@ def run_upgrade(database: Database) -> str:
             config = alembic_config()
             config.attributes["connection"] = alchemy
             command.upgrade(config, "head")
+            roles.renew_grants(raw)
         alchemy.commit()
         return info.schema_revision or ""
 

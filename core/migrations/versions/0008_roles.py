@@ -1,4 +1,4 @@
-"""What viewers, operators and approvers may do, enforced by Postgres itself."""
+"""What holds whichever role writes: the log's own columns, and functions that lend no right of the owner."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the tables, and the rules that hold whoever writes."""
+    """Add the triggers and functions."""
     run_script_of(__file__)

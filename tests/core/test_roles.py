@@ -1,0 +1,625 @@
+"""What each role may do: tried by SQL and by the command line, as real roles of the server."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+from psycopg import errors as pg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from core import cutover, roles
+from core.audit import entries
+from core.database import Connection, Database
+from core.embedded import EmbeddedServer
+from core.errors import RefusedError, UsageError
+from core.migrations import upgrade
+from core.models import Base
+from core.registry import active_version, drop_version, get_version, retire_version
+from tests.console.cli.conftest import write_corpus
+from tests.console.cli.program import Revector
+from tests.versions import NUMBERS, add, add_chunks, backfill, ready_version
+
+_numbers = itertools.count(1)
+KINDS = tuple(roles.KINDS)
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A collection, and roles of the server that log in: one a kind, and one that was given nothing."""
+
+    database: Database
+    names: dict[str, str]
+
+    def of(self, kind: str) -> Database:
+        """The collection as that role sees it."""
+        return Database(make_conninfo(self.database.dsn, user=self.names[kind]), self.database.schema)
+
+    @contextmanager
+    def as_role(self, kind: str) -> Iterator[Connection]:
+        """A session of that role."""
+        with self.of(kind).session("test") as connection:
+            yield connection
+
+
+@contextmanager
+def login_roles(database: Database, *kinds: str, options: LiteralString = "") -> Iterator[dict[str, str]]:
+    """Roles that log in, with names of their own; gone afterwards, with the collection's own roles."""
+    names = {kind: f"{kind}_{next(_numbers)}" for kind in kinds}
+    with database.connect("test") as connection:
+        for name in names.values():
+            connection.execute(sql.SQL("CREATE ROLE {} LOGIN {}").format(sql.Identifier(name), sql.SQL(options)))
+        yield names
+        groups = [
+            row[0]
+            for row in connection.execute(
+                "SELECT rolname::text FROM pg_roles WHERE strpos(rolname, %s) = 1",
+                [f"revector:{connection.info.dbname}/{database.schema}:"],
+            ).fetchall()
+        ]
+        for name in (*names.values(), *groups):
+            connection.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(sql.Identifier(name)))
+        for name in (*names.values(), *groups):
+            connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+
+
+@contextmanager
+def filled(database: Database) -> Iterator[Collection]:
+    """`v1` is active, `v2` ready, some chunks; each kind of role was given its right."""
+    with database.session("test") as connection, login_roles(database, *KINDS, "nobody") as names:
+        add_chunks(connection, NUMBERS)
+        ready_version(database, connection, "v1")
+        ready_version(database, connection, "v2", "static:wordllama-256")
+        cutover.run(connection, "v1", confirm="v1")
+        for kind in KINDS:
+            roles.grant(connection, names[kind], kind)
+        yield Collection(database, names)
+
+
+@pytest.fixture
+def collection(database: Database) -> Iterator[Collection]:
+    """A collection for one test alone."""
+    with filled(database) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def shared(server: EmbeddedServer) -> Iterator[Collection]:
+    """One for the tests that are refused everything, or only look."""
+    database = Database(server.dsn, "Roles")
+    upgrade(database)
+    with filled(database) as found:
+        yield found
+    with database.connect("test") as connection:
+        connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(database.schema)))
+
+
+@pytest.fixture
+def owner(shared: Collection) -> Iterator[Connection]:
+    """Its owner's connection."""
+    with shared.database.session("test") as connection:
+        yield connection
+
+
+def refused(connection: Connection, statement: LiteralString | sql.Composed, params: Any = None) -> None:
+    """Postgres itself says no."""
+    with pytest.raises(pg.InsufficientPrivilege):
+        connection.execute(statement, params)
+
+
+# -- the table of rights -------------------------------------------------------------------------------------
+
+
+def test_every_table_has_its_rights() -> None:
+    """A table of a later revision is in the table of rights too: nobody but the owner could write it otherwise."""
+    named = {*roles.OPERATOR_WRITES, *roles.APPROVER_WRITES, *roles.ONLY_THE_OWNER_WRITES}
+    assert named == {*Base.metadata.tables, "alembic_version"}
+    assert {*roles.APPLICATION_WRITES} < {*roles.APPLICATION_READS}
+    assert {*roles.APPLICATION_READS} - {"chunk_embeddings"} < named
+
+
+def test_nothing_more_was_granted(shared: Collection, owner: Connection) -> None:
+    """As the catalogue has it, for every table there is: nobody may truncate, nor make triggers."""
+    rows = owner.execute(
+        """
+        SELECT relname::text, r.kind, has_table_privilege(r.name, c.oid, p) AS has, p
+        FROM pg_class c, unnest(%s::text[], %s::text[]) AS r(kind, name),
+             unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER']) AS p
+        WHERE c.relnamespace = to_regnamespace(quote_ident(%s)) AND c.relkind IN ('r', 'v')
+        """,
+        [list(shared.names), list(shared.names.values()), shared.database.schema],
+    ).fetchall()
+    has = {(table, kind, right) for table, kind, yes, right in rows if yes}
+    versions = {f"chunk_embeddings_{get_version(owner, key).id}" for key in ("v1", "v2")}
+    fixed = {table for table, *_ in rows} - versions
+    assert not {one for one in has if one[1] == "nobody"}
+    assert {table for table, kind, right in has if (kind, right) == ("viewer", "SELECT")} == fixed | versions
+    assert {right for _, kind, right in has if kind in ("viewer", "approver")} == {"SELECT"}
+    assert not {one for one in has if one[2] in ("TRUNCATE", "TRIGGER") and one[0] not in versions}
+    assert {(table, kind) for table, kind, right in has if table in versions and right == "INSERT"} == {
+        (table, "operator") for table in versions
+    }
+
+
+def test_no_function_takes_code_of_others_for_its_own(shared: Collection, owner: Connection) -> None:
+    """Whatever runs by itself looks into pg_catalog alone; nobody calls what has the owner's rights."""
+    rows = owner.execute(
+        """
+        SELECT proname::text, coalesce(proconfig, '{}'), prosecdef, prosrc, has_function_privilege(%s, p.oid, 'EXECUTE')
+        FROM pg_proc p WHERE pronamespace = to_regnamespace(quote_ident(%s))
+        """,
+        [shared.names["nobody"], shared.database.schema],
+    ).fetchall()
+    assert {name for name, _, definer, *_ in rows if definer} >= {"active_changed", "rebuild_chunk_embeddings"}
+    tables = "|".join(Base.metadata.tables)
+    unqualified = re.compile(rf"(?i)\b(?:FROM|JOIN|INTO|UPDATE)\s+(?:{tables})\b|\n\s+\w+\s+(?:{tables});")
+    for name, settings, definer, source, public in rows:
+        assert name in ("active_version", "search_chunks") or settings == ["search_path=pg_catalog, pg_temp"], name
+        assert not (definer and (public or name == "search_chunks")), name
+        assert not unqualified.search(source) or name in ("active_version", "search_chunks"), name
+
+
+def test_code_of_an_operator_never_runs_with_the_rights_of_the_owner(collection: Collection) -> None:
+    """Arguments that fit better than those of the built-in function would make it the one that is called."""
+    with collection.as_role("operator") as connection:
+        connection.execute("CREATE TABLE caught (who text)")
+        for name, arguments, result in (
+            ("make_interval", "secs numeric", "interval"),
+            ("jsonb_build_object", "text, text, text, text", "jsonb"),
+            ("format", "text, text, text", "text"),
+            ("format", "text, bigint, bigint", "text"),
+            ("json_build_object", "text, name, text, text", "json"),
+            ("to_regclass", "varchar", "regclass"),
+            ("count", "bigint", "bigint"),
+        ):
+            connection.execute(
+                sql.SQL(
+                    "CREATE FUNCTION {}({}) RETURNS {} LANGUAGE plpgsql AS "
+                    "'BEGIN INSERT INTO caught VALUES (current_user); RETURN NULL; END'"
+                ).format(sql.Identifier(name), sql.SQL(arguments), sql.SQL(result))  # type: ignore[arg-type]
+            )
+        connection.execute(cutover.FLIP, {"key": "v2"})
+        connection.execute(
+            "INSERT INTO document_chunks (semantic_key, document_id, chunk_no, content, content_sha256) "
+            "VALUES ('k', gen_random_uuid(), 0, 'x', '\\x00')"
+        )
+        connection.execute("SELECT rebuild_chunk_embeddings(), record_refusal('x', 'y')")
+        assert connection.execute("SELECT who FROM caught").fetchall() == []
+        # Nor is what has the owner's rights made a trigger of somebody else's table.
+        refused(
+            connection,
+            "CREATE TRIGGER mine AFTER UPDATE ON caught REFERENCING OLD TABLE AS old_versions "
+            "FOR EACH STATEMENT EXECUTE FUNCTION active_changed()",
+        )
+
+
+# -- viewer --------------------------------------------------------------------------------------------------
+
+
+def test_a_viewer_reads_and_searches(shared: Collection) -> None:
+    with shared.as_role("viewer") as connection:
+        version = get_version(connection, "v1")
+        for table in (*Base.metadata.tables, "chunk_embeddings", version.table_name):
+            connection.execute(sql.SQL("SELECT * FROM {} LIMIT 1").format(sql.Identifier(table)))
+        assert connection.execute("SELECT count(*) FROM chunk_embeddings").fetchone() == (2 * len(NUMBERS),)
+        rights = roles.read_rights(connection)
+        assert rights == roles.Rights(shared.names["viewer"], True, False, False, False)
+        assert rights.word == "viewer"
+
+
+def test_a_viewer_changes_nothing(shared: Collection) -> None:
+    with shared.as_role("viewer") as connection:
+        table = get_version(connection, "v1").table
+        for name in Base.metadata.tables:
+            refused(connection, sql.SQL("DELETE FROM {}").format(sql.Identifier(name)))
+            refused(connection, sql.SQL("INSERT INTO {} DEFAULT VALUES").format(sql.Identifier(name)))
+            refused(connection, sql.SQL("TRUNCATE {}").format(sql.Identifier(name)))
+            refused(connection, sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
+        refused(connection, cutover.FLIP, {"key": "v2"})
+        refused(connection, sql.SQL("DELETE FROM {}").format(table))
+        refused(connection, sql.SQL("CREATE INDEX ON {} (chunk_id)").format(table))
+        refused(connection, "CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+        refused(connection, "SELECT rebuild_chunk_embeddings()")
+        refused(connection, "SELECT setval(pg_get_serial_sequence('audit_log', 'id'), 1)")
+
+
+def test_what_a_viewer_was_refused_is_in_the_log(collection: Collection, tmp_path: Path) -> None:
+    viewer = revector_of(collection, "viewer", tmp_path)
+    result = viewer.call("versions", "add", "v9", "--encoder", "static:wordllama-64", status=1)
+    assert f"The role {collection.names['viewer']} may not do this: nothing was changed." in result.err
+    assert f"revector db grant {collection.names['viewer']} operator" in result.err
+    with collection.as_role("viewer") as connection:
+        (entry,) = entries(connection, limit=1)
+        assert (entry.actor, entry.action, entry.outcome) == (
+            collection.names["viewer"],
+            "versions add",
+            "refused",
+        )
+        for _ in range(30):  # nobody fills a log that nobody can empty
+            connection.execute("SELECT record_refusal(repeat('x', 1000), 'operator')")
+        mine = [one for one in entries(connection, limit=100) if one.actor == collection.names["viewer"]]
+        assert len(mine) == 10
+        assert {len(one.action) for one in mine} == {100, len("versions add")}
+
+
+@pytest.mark.parametrize("kind", ["viewer", "nobody", "approver"])
+def test_who_may_not_flip_by_commands(shared: Collection, tmp_path: Path, kind: str) -> None:
+    result = revector_of(shared, kind, tmp_path).call("cutover", "run", "v2", "--confirm", "v2", status=1)
+    assert "may not do this" in result.err or "permission denied" in result.err
+    with shared.database.session("test") as connection:
+        assert active_version(connection) == get_version(connection, "v1")
+
+
+def test_a_viewer_by_commands(shared: Collection, tmp_path: Path) -> None:
+    viewer = revector_of(shared, "viewer", tmp_path)
+    assert viewer.call("search", "two", "--json").document["version_key"] == "v1"
+    assert viewer.call("compare", "two", "--json").document["candidate"]["version_key"] == "v2"
+    assert "v1" in viewer.call("versions", "list").out
+    assert "cutover" in viewer.call("log").out
+    assert viewer.call("cutover", "check", "v2", "--json").document["ready"]
+    assert viewer.call("db", "roles", "--json").document["rights"] == {
+        "view": True, "operate": False, "approve": False, "administer": False,
+    }  # fmt: skip
+    for command in ("db grant {} operator", "backfill run v2", "ingest .", "versions retire v2", "index drop v2"):
+        viewer.call(*command.format(shared.names["viewer"]).split(), status=1)
+
+
+# -- operator ------------------------------------------------------------------------------------------------
+
+
+def test_an_operator_does_the_whole_job_by_commands(collection: Collection, tmp_path: Path) -> None:
+    operator = revector_of(collection, "operator", tmp_path)
+    corpus = write_corpus(tmp_path / "corpus.jsonl")
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text('{"_id": "q1", "text": "rotate an api key"}\n{"_id": "q2", "text": "bread"}\n')
+    qrels = tmp_path / "qrels.tsv"
+    qrels.write_text("query-id\tcorpus-id\tscore\nq1\tdoc-0\t1\nq2\tdoc-10\t1\n")
+    assert operator.call("ingest", str(corpus), "--json").document["inserted"] == 12
+    operator.call("versions", "add", "v3", "--encoder", "static:wordllama-256")
+    for key in ("v1", "v2", "v3"):
+        assert operator.call("backfill", "run", key, "--json").document["state"] == "done"
+    assert operator.call("index", "check", "v3", "--json", status=1).document[
+        "valid"
+    ]  # a scan of 28 rows is faster
+    operator.call("index", "drop", "v3")
+    operator.call("index", "build", "v3")
+    operator.call("queries", "import", "support", "--queries", str(queries), "--qrels", str(qrels))
+    operator.call("evaluate", "support", "--candidate", "v3", "--json")
+    assert "v3 is active (was v1)" in operator.call("cutover", "run", "v3", "--confirm", "v3").out
+    assert "v1 is active (was v3)" in operator.call("rollback", "--confirm", "v1").out
+    operator.call("versions", "retire", "v3")
+    operator.call("versions", "drop", "v3", "--confirm", "v3")
+    write_corpus(tmp_path / "corpus.jsonl", ["A text that was edited."])
+    assert operator.call("ingest", str(corpus), "--json").document["deleted"] > 0
+    with collection.as_role("viewer") as connection:
+        mine = [one.action for one in entries(connection) if one.actor == collection.names["operator"]]
+        assert mine[0] == "ingest"
+        assert {"cutover", "rollback", "versions drop", "index build", "versions add"} <= set(mine)
+
+
+def test_operators_share_the_tables_of_versions(collection: Collection, connection: Connection) -> None:
+    """What one of them registers another one loads, indexes and drops; viewers and applications read it."""
+    with login_roles(collection.database, "second") as names:
+        roles.grant(connection, names["second"], "operator")
+        second = Collection(collection.database, collection.names | names)
+        with collection.as_role("operator") as first:
+            version = add(first, "v3")
+        backfill(second.of("second"), version)
+        with second.as_role("second") as other:
+            assert get_version(other, "v3").state == "loaded"
+            other.execute(sql.SQL("CREATE INDEX CONCURRENTLY ON {} (chunk_id)").format(version.table))
+        for kind in ("viewer", "application"):
+            with collection.as_role(kind) as reader:
+                count = sql.SQL("SELECT count(*) FROM {}").format(version.table)
+                assert reader.execute(count).fetchone() == (len(NUMBERS),)
+                in_view = "SELECT count(*) FROM chunk_embeddings WHERE embedding_version_id = %s"
+                assert reader.execute(in_view, [version.id]).fetchone() == (len(NUMBERS),)
+        connection.execute("DELETE FROM document_chunks WHERE content = 'zero'")  # the owner's, in all versions
+        with second.as_role("second") as other:
+            retire_version(other, "v3")
+            drop_version(other, "v3")
+        with collection.as_role("viewer") as reader:
+            count = "SELECT count(*) FROM chunk_embeddings"
+            assert reader.execute(count).fetchone() == (2 * (len(NUMBERS) - 1),)
+
+
+def test_what_an_operator_may_not(shared: Collection) -> None:
+    with shared.as_role("operator") as connection:
+        fixed = {*Base.metadata.tables, "alembic_version"}
+        for name in fixed:
+            table = sql.Identifier(name)
+            refused(connection, sql.SQL("TRUNCATE {}").format(table))
+            refused(connection, sql.SQL("DROP TABLE {} CASCADE").format(table))
+            refused(connection, sql.SQL("ALTER TABLE {} DISABLE TRIGGER ALL").format(table))
+            refused(connection, sql.SQL("ALTER TABLE {} DISABLE RULE x").format(table))
+            refused(
+                connection,
+                sql.SQL("CREATE TRIGGER t BEFORE INSERT ON {} EXECUTE FUNCTION refuse_audit_change()").format(
+                    table
+                ),
+            )
+        refused(connection, "DROP TRIGGER check_version ON embedding_versions")
+        refused(connection, "SET session_replication_role = replica")
+        refused(connection, "DROP FUNCTION audit_written() CASCADE")
+        refused(connection, "CREATE OR REPLACE VIEW chunk_embeddings AS SELECT 1::bigint AS chunk_id")
+        refused(connection, "UPDATE embedding_versions SET activated_at = now()")
+        refused(connection, "UPDATE embedding_versions SET created_by = 'ada'")
+        refused(connection, "UPDATE cutover_policy SET settings = '{}'")
+        refused(connection, "INSERT INTO cutover_policy DEFAULT VALUES")
+        refused(connection, "INSERT INTO cutover_approvals (request_id) VALUES (1)")
+        refused(connection, "UPDATE cutovers SET made_by = 'ada'")
+        refused(connection, "DELETE FROM cutovers")
+        refused(connection, "UPDATE alembic_version SET version_num = '0001'")
+        with pytest.raises(RefusedError, match="Only the owner"):
+            roles.grant(connection, shared.names["operator"], "approver")
+        refused(
+            connection,
+            sql.SQL("GRANT {} TO {}").format(
+                sql.Identifier(group_of(connection, "approver")), sql.Identifier(shared.names["operator"])
+            ),
+        )
+
+
+def test_the_flip_of_psql(collection: Collection) -> None:
+    """An operator's UPDATE is a cutover like any other; a mistyped key is refused by the trigger."""
+    with collection.as_role("operator") as connection:
+        connection.execute(cutover.FLIP, {"key": "v2"})
+        with pytest.raises(pg.RaiseException, match="No embedding version would be active"):
+            connection.execute(cutover.FLIP, {"key": "v22"})
+        (entry,) = entries(connection, limit=1)
+        assert (entry.actor, entry.action, entry.version_key) == (collection.names["operator"], "flip", "v2")
+
+
+# -- approver and application --------------------------------------------------------------------------------
+
+
+def requested(connection: Connection) -> int:
+    row = connection.execute(
+        """
+        INSERT INTO cutover_requests (embedding_version_id, reason, expires_at, basis)
+        SELECT id, 'better', now(), '{}' FROM embedding_versions WHERE version_key = 'v2'
+        RETURNING id
+        """
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+APPROVE: LiteralString = (
+    "INSERT INTO cutover_approvals (request_id, comment) VALUES (%s, 'good') RETURNING approved_by"
+)
+
+
+def test_an_approver_approves_and_does_not_flip(collection: Collection) -> None:
+    with collection.as_role("operator") as operator:
+        request = requested(operator)
+    with collection.as_role("approver") as connection:
+        assert roles.read_rights(connection).word == "approver"
+        assert connection.execute(APPROVE, [request]).fetchone() == (collection.names["approver"],)
+        refused(connection, cutover.FLIP, {"key": "v2"})
+        refused(
+            connection, "INSERT INTO cutover_approvals (request_id, approved_by) VALUES (%s, 'ada')", [request]
+        )
+        refused(connection, "DELETE FROM cutover_approvals")
+        refused(connection, "UPDATE cutover_requests SET reason = 'x'")
+        connection.execute("UPDATE cutover_requests SET ended = 'withdrawn'")
+        refused(connection, "DELETE FROM document_chunks")
+        refused(connection, "CREATE TABLE mine (id int)")
+
+
+def test_nothing_is_approved_through_code_of_an_operator(collection: Collection, connection: Connection) -> None:
+    """Who may make an index may make a function too; one that an approver's session would call approves nothing."""
+    with collection.as_role("operator") as operator:
+        request = requested(operator)
+        operator.execute("CREATE FUNCTION version() RETURNS text LANGUAGE sql AS 'SELECT 1::text'")
+    made = f"function version of {collection.names['operator']}"
+    with collection.as_role("approver") as approver, pytest.raises(pg.RaiseException, match=made):
+        approver.execute(APPROVE, [request])
+    connection.execute(sql.SQL("DROP FUNCTION {}.version()").format(sql.Identifier(collection.database.schema)))
+    with collection.as_role("approver") as approver:
+        approver.execute(APPROVE, [request])
+
+
+def test_an_application_searches_and_counts(collection: Collection, tmp_path: Path) -> None:
+    assert revector_of(collection, "application", tmp_path).call("search", "two", "--json").document["hits"]
+    with collection.as_role("application") as connection:
+        version = get_version(connection, "v1")
+        connection.execute(
+            """
+            INSERT INTO search_counts (embedding_version_id, minute, process, searches, empty, errors, latencies)
+            VALUES (%s, now(), 'me', 1, 0, 0, '{1}')
+            ON CONFLICT (embedding_version_id, minute, process) DO UPDATE SET searches = search_counts.searches + 1
+            """,
+            [version.id],
+        )
+        connection.execute("DELETE FROM search_counts")
+        for table in ("audit_log", "judgements", "queries", "cutover_requests", "backfill_jobs"):
+            refused(connection, sql.SQL("SELECT FROM {}").format(sql.Identifier(table)))
+        for table in ("document_chunks", "embedding_versions", "shadows", version.table_name, "search_counts"):
+            refused(connection, sql.SQL("TRUNCATE {}").format(sql.Identifier(table)))
+        for table in ("document_chunks", "embedding_versions", "shadows", version.table_name):
+            refused(connection, sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
+
+
+# -- the log -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["viewer", "operator", "approver", "application", "nobody"])
+def test_nobody_changes_the_log(shared: Collection, kind: str) -> None:
+    dsn = shared.of(kind).dsn
+    table = sql.Identifier(shared.database.schema, "audit_log")
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for statement in (
+            "UPDATE {} SET actor = 'ada'",
+            "UPDATE {} SET reason = ''",
+            "DELETE FROM {}",
+            "TRUNCATE {}",
+            "ALTER TABLE {} DISABLE TRIGGER audit_log_append_only",
+            "ALTER TABLE {} OWNER TO CURRENT_USER",
+            "DROP TABLE {}",
+            "CREATE RULE mine AS ON INSERT TO {} DO INSTEAD NOTHING",
+            "INSERT INTO {} (action, outcome, actor) VALUES ('x', 'done', 'ada')",
+            "INSERT INTO {} (action, outcome, at) VALUES ('x', 'done', '2020-01-01')",
+            "INSERT INTO {} (action, outcome, id) VALUES ('x', 'done', 999999)",
+            "SELECT * FROM {} FOR UPDATE",
+            "MERGE INTO {} l USING (SELECT 1) o ON true WHEN MATCHED THEN DELETE",
+        ):
+            refused(connection, sql.SQL(statement).format(table))
+
+
+def test_the_log_cannot_be_changed_by_the_owner_in_passing(collection: Collection, connection: Connection) -> None:
+    for statement in ("UPDATE audit_log SET actor = 'ada'", "DELETE FROM audit_log", "TRUNCATE audit_log"):
+        with pytest.raises(pg.RaiseException, match="append only"):
+            connection.execute(statement)
+    connection.execute(
+        "INSERT INTO audit_log (action, outcome, actor, at, client) VALUES ('x', 'done', 'ada', '2020-01-01', 'me')"
+    )
+    (entry,) = entries(connection, limit=1)
+    assert (entry.actor, entry.at.year > 2020, entry.client != "me") == ("postgres", True, True)
+
+
+def test_an_entry_says_who_wrote_it(collection: Collection) -> None:
+    """Also through SET ROLE: what counts is who logged in."""
+    with collection.as_role("operator") as connection:
+        connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(group_of(connection, "operator"))))
+        connection.execute("INSERT INTO audit_log (action, outcome) VALUES ('ingest', 'done')")
+        assert entries(connection, limit=1)[0].actor == collection.names["operator"]
+        refused(connection, "INSERT INTO cutovers (action, to_version) VALUES ('cutover', 'v1')")
+        for action in ("cutover", "rollback", "flip"):
+            with pytest.raises(pg.RaiseException, match="did not become active in this transaction"):
+                connection.execute(
+                    "INSERT INTO audit_log (action, version_key, outcome) VALUES (%s, 'v1', 'done')", [action]
+                )
+
+
+# -- granting ------------------------------------------------------------------------------------------------
+
+
+def test_granting_and_taking_by_commands(database: Database, tmp_path: Path) -> None:
+    owner = Revector(tmp_path, ("--dsn", database.dsn, "--schema", database.schema))
+    with login_roles(database, "ada") as names:
+        ada = names["ada"]
+        its = Database(make_conninfo(database.dsn, user=ada), database.schema)
+        assert owner.call("db", "grant", ada, "operator", "--json").document == {
+            "role": ada, "right": "operator", "granted": True,
+        }  # fmt: skip
+        owner.call("db", "grant", ada, "operator")  # once more changes nothing
+        assert f"{ada} is approver now" in owner.call("db", "grant", ada, "approver").out
+        with its.session("test") as connection:
+            assert roles.read_rights(connection).word == ""
+            owner.call("db", "grant", ada, "operator", "--revoke")
+            assert roles.read_rights(connection).word == "approver"
+            refused(connection, cutover.FLIP, {"key": "v1"})
+        shown = owner.call("db", "roles")
+        assert re.search(rf"{ada} +approver +yes", shown.out)
+        assert "postgres" in shown.out
+        document = owner.call("db", "roles", "--json").document
+        assert {"role": ada, "right": "approver", "login": True} in document["granted"]
+        assert document["rights"] == dict.fromkeys(("view", "operate", "approve", "administer"), True)
+        owner.call("db", "grant", ada, "approver", "--revoke")
+        again = owner.call("db", "grant", ada, "approver", "--revoke", status=1)
+        assert f"The role {ada} was not given approver." in again.err
+        with psycopg.connect(its.dsn, autocommit=True) as connection:
+            refused(connection, sql.SQL("SELECT FROM {}").format(sql.Identifier(database.schema, "audit_log")))
+        log = [one["detail"] for one in owner.call("log", "--json").document["entries"]]
+        assert log[0] == {"role": ada, "right": "approver"}
+
+
+def test_what_cannot_be_granted(database: Database, connection: Connection) -> None:
+    with login_roles(database, "ada") as names:
+        with pytest.raises(UsageError, match="There is no role 'adda'"):
+            roles.grant(connection, "adda", "viewer")
+        with pytest.raises(UsageError, match="There is no right 'admin'"):
+            roles.grant(connection, names["ada"], "admin")  # type: ignore[arg-type]
+        roles.grant(connection, names["ada"], "viewer")
+        with pytest.raises(UsageError, match="stands for a right itself"):
+            roles.grant(connection, group_of(connection, "viewer"), "operator")
+
+
+def test_an_owner_who_is_no_superuser(database: Database, connection: Connection) -> None:
+    """It needs CREATEROLE, is told so, and goes on with its own versions afterwards."""
+    with login_roles(database, "owner", "ada") as names:
+        owner = sql.Identifier(names["owner"])
+        schema = Database(make_conninfo(database.dsn, user=names["owner"]), f"{database.schema}_own")
+        connection.execute(
+            sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(sql.Identifier(connection.info.dbname), owner)
+        )
+        upgrade(schema)
+        with schema.session("test") as own, login_roles(Database(database.dsn, schema.schema), "bob") as others:
+            add_chunks(own, NUMBERS[:4])
+            before = ready_version(schema, own, "v1")
+            with pytest.raises(RefusedError, match=r"CREATEROLE"):
+                roles.grant(own, names["ada"], "operator")
+            connection.execute(sql.SQL("ALTER ROLE {} CREATEROLE").format(owner))
+            roles.grant(own, others["bob"], "operator")
+            assert [(one.role, one.kind) for one in roles.granted(own)] == [
+                (names["owner"], "owner"), (others["bob"], "operator"),
+            ]  # fmt: skip
+            bobs = Database(make_conninfo(database.dsn, user=others["bob"]), schema.schema)
+            with bobs.session("test") as bob:
+                assert bob.execute("SELECT count(*) FROM chunk_embeddings").fetchone() == (4,)
+                after = ready_version(bobs, bob, "v2")
+            own.execute("DELETE FROM document_chunks WHERE content = 'one'")
+            for version in (before, after):
+                count = sql.SQL("SELECT count(*) FROM {}").format(version.table)
+                assert own.execute(count).fetchone() == (3,)
+            retire_version(own, "v2")
+            drop_version(own, "v2")
+            roles.revoke(own, others["bob"], "operator")
+            own.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema.schema)))
+
+
+def test_roles_left_over_from_another_schema_of_the_name(database: Database, connection: Connection) -> None:
+    with login_roles(database, "ada", "bob") as names:
+        roles.grant(connection, names["ada"], "operator")
+        connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(database.schema)))
+        upgrade(database)
+        with psycopg.connect(make_conninfo(database.dsn, user=names["ada"]), autocommit=True) as ada:
+            refused(ada, sql.SQL("SELECT FROM {}").format(sql.Identifier(database.schema, "audit_log")))
+        with database.session("test") as own, pytest.raises(RefusedError, match=f"left over.*{names['ada']}"):
+            roles.grant(own, names["bob"], "viewer")
+
+
+def test_an_upgrade_renews_the_grants(collection: Collection, connection: Connection) -> None:
+    """As for a table of a later revision, on which nobody had a right."""
+    group = sql.Identifier(group_of(connection, "viewer"))
+    connection.execute(sql.SQL("REVOKE ALL ON search_counts FROM {}").format(group))
+    with collection.as_role("viewer") as viewer:
+        refused(viewer, "SELECT FROM search_counts")
+        with connection.transaction():
+            roles.renew_grants(connection)
+        viewer.execute("SELECT FROM search_counts")
+
+
+def test_the_names_of_groups_are_of_one_collection_only() -> None:
+    names = {
+        roles._group_name(database, schema, kind)
+        for database, schema in (
+            ("a", "b"),
+            ("a/b", "c"),
+            ("a", "b_c"),
+            ("x" * 63, "y" * 63),
+            ("x" * 63, "y" * 62),
+        )
+        for kind in KINDS
+    }
+    assert len(names) == 5 * len(KINDS)
+    assert max(len(name.encode()) for name in names) <= 63
+
+
+def group_of(connection: Connection, kind: str) -> str:
+    return roles._groups(connection)[kind]  # type: ignore[index]
+
+
+def revector_of(collection: Collection, kind: str, folder: Path) -> Revector:
+    """The command line as that role."""
+    database = collection.of(kind)
+    return Revector(folder, ("--dsn", database.dsn, "--schema", database.schema))
