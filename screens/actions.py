@@ -61,12 +61,18 @@ def offered(action: Action, situation: Situation) -> bool:
     return (
         action.tab in (None, state.tab)
         and (state.live or action.offline)
-        and not (action.dangerous and state.read_only)
-        and situation.rights.allow(action.needs or ("operate" if action.dangerous else None))
+        and permitted(action, situation)
         and (not action.typing or state.typing)
         and bool(shown_keys(action, situation))
         and action.when(situation)
     )
+
+
+def permitted(action: Action, situation: Situation) -> bool:
+    """Whether this session may do it at all: not in read-only mode, and only with the right that it takes."""
+    if action.dangerous and situation.state.read_only:
+        return False
+    return situation.rights.allow(action.needs or ("operate" if action.dangerous else None))
 
 
 def shown_keys(action: Action, situation: Situation) -> tuple[str, ...]:

@@ -14,8 +14,8 @@ def next_step(situation: Situation, status: VersionStatus) -> str:
     job = situation.job(status)
     there = situation.state.tab == "2"
     run = "press r" if there else "press 2, then r"
-    if situation.state.read_only:
-        run = "not in this console, which is read-only"
+    if situation.looks_only:
+        run = "not in this console, which is read-only" if situation.state.read_only else "it takes an operator"
     key = printable(version.version_key)
     if not version.encoder_spec:
         return f"It names no encoder: revector versions adopt {key} --encoder SPEC"
@@ -25,7 +25,7 @@ def next_step(situation: Situation, status: VersionStatus) -> str:
         return _meanwhile(situation, job) if there else f"Its backfill is {job.state}: press 2 to watch."
     if status.failed:
         read = "f shows why" if there else "press 2, then f"
-        further = "" if situation.state.read_only or not there else "; t tries again, w gives one up"
+        further = "" if situation.looks_only or not there else "; t tries again, w gives one up"
         return f"{chunks(status.failed)} could not be embedded: {read}{further}."
     if version.state == "retired":
         return f"It is retired. To use it again, backfill it: {run}."
@@ -47,7 +47,7 @@ def next_step(situation: Situation, status: VersionStatus) -> str:
 
 def _meanwhile(situation: Situation, job: JobStatus) -> str:
     """What there is to do while somebody works on it."""
-    if situation.state.read_only:
+    if situation.looks_only:
         return "None: it goes on by itself."
     if job.state == "pausing":
         return "Wait until the batches in hand are stored."

@@ -96,8 +96,9 @@ class Evaluating(Pane):
             return "Two versions with vectors are needed: backfill another one (2)."
         if not self.lists.sets:
             return "No query set yet: revector queries import NAME --queries FILE --qrels FILE"
-        if self.services.database.read_only:
-            return f"No evaluation yet: revector evaluate {printable(self.lists.sets[0].name)} (not in read-only mode)."
+        if self.situation.looks_only:
+            why = "not in read-only mode" if self.situation.state.read_only else "it takes an operator"
+            return f"No evaluation yet: revector evaluate {printable(self.lists.sets[0].name)} ({why})."
         return "No evaluation yet: press r."
 
     # -- reading ------------------------------------------------------------------------------------------

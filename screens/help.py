@@ -6,13 +6,13 @@ from rich.console import RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from screens.actions import ACTIONS, TABS, Action, label_of, offered
+from screens.actions import ACTIONS, TABS, Action, label_of, offered, permitted
 from screens.situation import Situation
 from screens.theme import FAINT, TITLE
 
 
 def help_text(situation: Situation) -> RenderableType:
-    """The whole table of actions. In read-only mode what would change anything is not in it."""
+    """The table of actions: in read-only mode, or without the right, what would change anything is not in it."""
     grid = Grid.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True, justify="right")
     grid.add_column(overflow="fold")
@@ -30,7 +30,7 @@ def help_text(situation: Situation) -> RenderableType:
 
 def listed(situation: Situation) -> list[Action]:
     """The actions that this console has at all."""
-    return [action for action in ACTIONS if not (action.dangerous and situation.state.read_only)]
+    return [action for action in ACTIONS if permitted(action, situation)]
 
 
 def keys_of(action: Action) -> str:

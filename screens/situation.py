@@ -66,6 +66,11 @@ class Situation:
         return self.overview.rights if self.overview else EVERYTHING
 
     @property
+    def looks_only(self) -> bool:
+        """Whether nothing of a collection's work can be done here: a read-only session, or a role without the right."""
+        return self.state.read_only or not self.rights.operate
+
+    @property
     def versions(self) -> tuple[VersionStatus, ...]:
         """All versions, oldest first; none before the first snapshot."""
         return self.overview.versions if self.overview else ()

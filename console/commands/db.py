@@ -115,16 +115,21 @@ def list_roles(context: typer.Context, as_json: Json = False) -> None:
     }
 
     def show(console: Console) -> None:
-        about: dict[str, str] = {
-            **roles.KINDS,
-            "owner": "everything; the schema, the policy of cutovers and these rights",
-        }
-        rows = [(one.role, one.kind, "yes" if one.login else "no", about[one.kind]) for one in found]
+        from rich.table import Column
+
+        owner = "everything; the schema, the policy of cutovers and these rights"
+        rows = [
+            (
+                one.role,
+                one.kind,
+                "yes" if one.login else "no",
+                owner if one.kind == "owner" else roles.KINDS[one.kind],
+            )
+            for one in found
+        ]
         print_rows(console, rows, "role", "right", "login", Column("may", overflow="fold"))
         can = [name for name, has in document["rights"].items() if has]
         console.print(plain(f"This session is {rights.role}, which may {', '.join(can) or 'do nothing'}."))
-
-    from rich.table import Column
 
     answer(document, as_json, show)
 

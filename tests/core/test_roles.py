@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,9 +25,9 @@ from core.models import Base
 from core.registry import active_version, drop_version, get_version, retire_version
 from tests.console.cli.conftest import write_corpus
 from tests.console.cli.program import Revector
+from tests.roles import login_roles
 from tests.versions import NUMBERS, add, add_chunks, backfill, ready_version
 
-_numbers = itertools.count(1)
 KINDS = tuple(roles.KINDS)
 
 
@@ -48,27 +47,6 @@ class Collection:
         """A session of that role."""
         with self.of(kind).session("test") as connection:
             yield connection
-
-
-@contextmanager
-def login_roles(database: Database, *kinds: str, options: LiteralString = "") -> Iterator[dict[str, str]]:
-    """Roles that log in, with names of their own; gone afterwards, with the collection's own roles."""
-    names = {kind: f"{kind}_{next(_numbers)}" for kind in kinds}
-    with database.connect("test") as connection:
-        for name in names.values():
-            connection.execute(sql.SQL("CREATE ROLE {} LOGIN {}").format(sql.Identifier(name), sql.SQL(options)))
-        yield names
-        groups = [
-            row[0]
-            for row in connection.execute(
-                "SELECT rolname::text FROM pg_roles WHERE strpos(rolname, %s) = 1",
-                [f"revector:{connection.info.dbname}/{database.schema}:"],
-            ).fetchall()
-        ]
-        for name in (*names.values(), *groups):
-            connection.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(sql.Identifier(name)))
-        for name in (*names.values(), *groups):
-            connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
 
 @contextmanager
