@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -102,7 +101,7 @@ def pages_of_searches(
             hit += found["Plan"]["Shared Hit Blocks"]
             read += found["Plan"]["Shared Read Blocks"]
             times.append(found["Execution Time"] / 1000)
-    return PagesRead(len(times), hit, read, statistics.median(times) if times else 0.0)
+    return PagesRead(len(times), hit, read, sorted(times)[len(times) // 2] if times else 0.0)
 
 
 def prewarm(connection: Connection, version: Version, on_progress: Progress | None = None) -> Prewarmed:

@@ -135,7 +135,7 @@ def test_a_waiver_that_is_none_is_refused(
 def test_a_guard_that_is_held_up_is_cut_off_and_the_rest_goes_on(
     database: Database, connection: Connection, two: tuple[Version, Version]
 ) -> None:
-    connection.execute("SET statement_timeout = '100ms'")
+    connection.execute("SET statement_timeout = '1s'")
     with database.connect("test") as other, other.transaction():
         other.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(two[1].table))
         found = guards(connection)
@@ -145,8 +145,9 @@ def test_a_guard_that_is_held_up_is_cut_off_and_the_rest_goes_on(
             assert found[name].remedy
         assert found["complete"].verdict == "pass"
         other.execute("ROLLBACK")
+    assert connection.execute("SHOW statement_timeout").fetchone() == ("1s",)
+    connection.execute("RESET statement_timeout")
     assert cutover.check(connection, "v2").ready
-    assert connection.execute("SHOW statement_timeout").fetchone() == ("100ms",)
 
 
 def test_a_check_leaves_the_session_as_it_was(connection: Connection, two: tuple[Version, Version]) -> None:
@@ -202,7 +203,7 @@ def test_an_index_that_finds_too_little_fails(database: Database, connection: Co
     corpus.backfill(database, version, encoder)
     index.build(connection, get_version(connection, key), Settings())
     cache = EncoderCache(lambda _spec: encoder)
-    change_policy(connection, {"recall_queries": 50})
+    change_policy(connection, {"recall_queries": 50, "recall_timeout_s": 300})
     bad = guards(connection, key, encoders=cache)["recall"]
     assert bad.verdict == "fail", bad
     assert "over 50 stored vectors drawn at random" in bad.detail
@@ -217,7 +218,7 @@ def test_an_index_that_finds_too_little_fails(database: Database, connection: Co
         key,
         encoders=cache,
     )
-    change_policy(connection, {"recall_timeout_s": "default"})
+    change_policy(connection, {"recall_timeout_s": 300})
 
     connection.execute("SET enable_indexscan = off")
     verdict(connection, "index used", "fail", "the planner takes a", key, encoders=cache)

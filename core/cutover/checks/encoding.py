@@ -48,8 +48,8 @@ def same(subject: Subject) -> Guard:
     cosines = np.einsum("ij,ij->i", then, now.astype(np.float64)) / np.where(lengths > 0, lengths, 1)
     worst = int(cosines.argmin())
     detail = (
-        f"{len(texts)} stored chunks encoded again: least cosine {cosines[worst]:.5f} with the stored vector "
-        f"(chunk {list(texts)[worst]}, at least {least:g} wanted)"
+        f"{len(texts)} stored chunks encoded again: least cosine {cosines[worst]:.5f}, chunk {list(texts)[worst]} "
+        f"(at least {least:g} wanted)"
     )
     return (
         Guard("encoder", "pass", detail) if cosines[worst] >= least else Guard("encoder", "fail", detail, remedy)

@@ -64,8 +64,8 @@ def warm(subject: Subject) -> Guard:
     found = pages_of_searches(connection, version, vectors)
     least = subject.policy.warm_share
     detail = (
-        f"{found.hit:,} of {found.hit + found.read:,} page accesses of {found.searches} searches met the server's "
-        f"buffers ({found.share:.0%}, at least {least:.0%} wanted), {found.median_s * 1000:.1f} ms each"
+        f"{found.hit:,} of {found.hit + found.read:,} page accesses of {found.searches} searches met the buffers "
+        f"({found.share:.0%}, at least {least:.0%} wanted), {found.median_s * 1000:.1f} ms each"
     )
     if found.share >= least:
         return Guard("warm", "pass", detail)
@@ -108,8 +108,8 @@ def recall(subject: Subject) -> Guard:
     mean = sum(shares) / len(shares)
     of = f"{len(shares)}" if len(exactly) == len(drawn) else f"{len(shares)} (of {len(drawn)}: time was up)"
     detail = (
-        f"{mean:.3f} of what a scan of all vectors finds (at least {policy.min_recall:g} wanted, the worst search "
-        f"{min(shares):.2f}), over {of} stored vectors drawn at random, in {seconds:.1f} s"
+        f"{mean:.3f} of what a scan finds (at least {policy.min_recall:g} wanted, worst {min(shares):.2f}), "
+        f"over {of} stored vectors drawn at random, {seconds:.1f} s"
     )
     if mean >= policy.min_recall:
         return Guard("recall", "pass", detail)
