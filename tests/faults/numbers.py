@@ -29,6 +29,9 @@ class Numbers:
     blown_fuses: int = 12
     trapped: int = 1
     pairs: int = 20
+    flips: int = 100
+    away_s: float = 0.0
+    """For how long the database stays away once it has been missed."""
     provider_chunks: int = 160
     run_chunks: int = 24_000
     chunks: int = 4_000
@@ -51,6 +54,8 @@ NUMBERS = (
         blown_fuses=200,
         trapped=25,
         pairs=100,
+        flips=1_000,
+        away_s=30.0,
         provider_chunks=3_000,
         run_chunks=60_000,
         chunks=20_000,
