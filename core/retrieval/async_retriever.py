@@ -37,6 +37,8 @@ class AsyncRetriever(RetrieverBase):
     def _open_pool(self, options: dict[str, Any]) -> None:
         from psycopg_pool import AsyncConnectionPool
 
+        # Whoever waits for a free connection waits here, in turn; in the pool only for one that is being made.
+        self._places = asyncio.Semaphore(self._pool_size)
         self._pool: AsyncConnectionPool[AsyncSearchConnection] = AsyncConnectionPool(
             connection_class=AsyncSearchConnection, open=False, **options
         )
@@ -131,6 +133,19 @@ class AsyncRetriever(RetrieverBase):
                 return result
 
     async def _run(self, step: Run, deadline: float, limit_s: float) -> Sequence[Sequence[Any]]:
+        if self._places.locked():
+            try:
+                await asyncio.wait_for(self._places.acquire(), max(0.0, deadline - time.monotonic()))
+            except TimeoutError:
+                raise self._busy(limit_s) from None
+        else:
+            await self._places.acquire()
+        try:
+            return await self._run_on_one(step, deadline, limit_s)
+        finally:
+            self._places.release()
+
+    async def _run_on_one(self, step: Run, deadline: float, limit_s: float) -> Sequence[Sequence[Any]]:
         while True:
             connection = await self._taken(deadline, limit_s)
             try:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from core.database import Database
-from core.errors import UsageError
+from core.errors import UnreachableError, UsageError
 from core.registry import Version
 from core.retrieval.connections import Failures
 from core.retrieval.counts import Counter
@@ -51,6 +51,7 @@ class RetrieverBase:
         self._limit(None)
         program = plain_word(program)
         self._failures = Failures(database)
+        self._pool_size = pool_size
         options = self._options_of_pool(pool_size, program)
         encoders, counter = encoders or EncoderCache(), Counter()
         self._workers = concurrent.futures.ThreadPoolExecutor(pool_size, "revector-encoder")
@@ -90,6 +91,13 @@ class RetrieverBase:
         if self._mirror is not None:
             self._mirror(result, segment)
         return result
+
+    def _busy(self, limit_s: float) -> UnreachableError:
+        return UnreachableError(
+            f"No connection was free within {limit_s:g} s: {self._pool_size} searches were under way all the time.",
+            "Try again, or raise pool_size.",
+            temporary=True,
+        )
 
     def _late_database(self) -> str:
         return f"The database {self._database.name}"

@@ -94,12 +94,15 @@ class SearchConnection(psycopg.Connection[TupleRow]):
         **kwargs: Any,
     ) -> Self:
         """Connect and set the session up; `failed` is told why when that does not work."""
+        from pgvector.psycopg import register_vector
+
         connection = None
         try:
             connection = super().connect(conninfo, **kwargs)
             connection.settings = timeout_setting(limit_s)
             connection.deadline = time.monotonic() + limit_s
             connection.execute(*database.session_statement(limit_s))
+            register_vector(connection)  # in binary, a vector is neither written nor read as text
             connection.deadline = None
         except Exception as error:
             if connection is not None:
@@ -134,12 +137,15 @@ class AsyncSearchConnection(psycopg.AsyncConnection[TupleRow]):
         **kwargs: Any,
     ) -> Self:
         """Connect and set the session up; `failed` is told why when that does not work."""
+        from pgvector.psycopg import register_vector_async
+
         connection = None
         try:
             connection = await super().connect(conninfo, **kwargs)
             connection.settings = timeout_setting(limit_s)
             connection.deadline = time.monotonic() + limit_s
             await connection.execute(*database.session_statement(limit_s))
+            await register_vector_async(connection)
             connection.deadline = None
         except Exception as error:
             if connection is not None:

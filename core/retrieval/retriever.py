@@ -10,6 +10,7 @@ A search is one round trip: its own statement says whether the version it was en
 from __future__ import annotations
 
 import concurrent.futures
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -40,6 +41,8 @@ class Retriever(RetrieverBase):
     def _open_pool(self, options: dict[str, Any]) -> None:
         from psycopg_pool import ConnectionPool
 
+        # Whoever waits for a free connection waits here, in turn; in the pool only for one that is being made.
+        self._places = threading.Semaphore(self._pool_size)
         self._pool: ConnectionPool[SearchConnection] = ConnectionPool(
             connection_class=SearchConnection, open=True, **options
         )
@@ -124,6 +127,14 @@ class Retriever(RetrieverBase):
                 return result
 
     def _run(self, step: Run, deadline: float, limit_s: float) -> Sequence[Sequence[Any]]:
+        if not self._places.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise self._busy(limit_s)
+        try:
+            return self._run_on_one(step, deadline, limit_s)
+        finally:
+            self._places.release()
+
+    def _run_on_one(self, step: Run, deadline: float, limit_s: float) -> Sequence[Sequence[Any]]:
         while True:
             connection = self._taken(deadline, limit_s)
             try:

@@ -177,10 +177,10 @@ def check_vector(version: Version, vector: NDArray[np.float32]) -> None:
 
 
 def parameters(vector: NDArray[np.float32], options: SearchOptions, text: str) -> dict[str, Any]:
-    """The parameters of a search's statement."""
+    """The parameters of a search's statement, for a connection that knows pgvector's types."""
     from pgvector import Vector
 
-    given: dict[str, Any] = {"vector": Vector(vector).to_text()}
+    given: dict[str, Any] = {"vector": Vector(vector)}
     if options.filter is not None:
         given["filter"] = options.filter
     if options.hybrid:
@@ -215,7 +215,9 @@ def search_vector(
     try:
         # A filter and words are of very different frequency: planned for what they are, not once for all.
         prepare = False if options.hybrid or options.filter is not None else None
-        rows = connection.execute(query, parameters(vector, options, text), prepare=prepare).fetchall()
+        given = parameters(vector, options, text)
+        given["vector"] = given["vector"].to_text()  # the caller's connection need not know the type
+        rows = connection.execute(query, given, prepare=prepare).fetchall()
     except psycopg.errors.UndefinedTable:
         raise no_vectors(version) from None
     return read_rows(rows)

@@ -16,7 +16,8 @@ from tests.faults.servers import FaultyServer
 from tests.faults.watch import wait_until
 from tests.versions import NUMBERS
 
-TIMEOUT_S = 1.0
+PATIENCE_S = 30.0
+"""Of searches that are to succeed: a guard, on a machine that is busy."""
 
 
 @pytest.fixture
@@ -28,13 +29,13 @@ def collection(target: Database) -> Database:
 
 @pytest.fixture
 def retriever(collection: Database, through_proxy: Database) -> Iterator[Retriever]:
-    with Retriever(through_proxy, timeout_s=TIMEOUT_S, poll_s=0.2, pool_size=4) as retriever:
+    with Retriever(through_proxy, poll_s=0.2, pool_size=4) as retriever:
         assert found(retriever) == "v1"
         yield retriever
 
 
 def found(retriever: Retriever) -> str:
-    result = retriever.search("seven")
+    result = retriever.search("seven", timeout_s=PATIENCE_S)
     assert result.hits[0].content == "seven"
     assert result.hits[0].distance == pytest.approx(0, abs=1e-5)
     return result.version_key
@@ -60,7 +61,9 @@ def test_a_database_that_is_away_is_an_error_at_once_and_back_when_it_is(
     proxy.cut_all()
     for _ in range(5):
         with pytest.raises(UnreachableError, match="Cannot reach the database"):
-            retriever.search("seven", timeout_s=60)  # not after a minute: whoever asks is told why it is no use
+            retriever.search(
+                "seven", timeout_s=600
+            )  # not after ten minutes: whoever asks is told why it is no use
     assert retriever.version is not None
     with collection.session("test") as connection:
         flip(connection, "v2")
@@ -73,13 +76,13 @@ def test_a_database_that_is_away_is_an_error_at_once_and_back_when_it_is(
 def test_a_network_that_swallows_everything_is_given_up_on(retriever: Retriever, proxy: Proxy) -> None:
     proxy.freeze()
     with pytest.raises(UnreachableError, match="did not answer within 1 s"):
-        retriever.search("seven")
+        retriever.search("seven", timeout_s=1)
     proxy.thaw()
     wait_until("it answers", lambda: answers(retriever))
 
 
 def test_a_server_that_is_killed_and_started_again(collection: Database, faulty: FaultyServer) -> None:
-    with Retriever(collection, timeout_s=TIMEOUT_S, poll_s=0.2) as retriever:
+    with Retriever(collection, poll_s=0.2) as retriever:
         assert found(retriever) == "v1"
         faulty.stop_immediately()
         with pytest.raises(UnreachableError):
@@ -92,18 +95,18 @@ def test_a_retriever_that_was_made_while_the_database_was_away(
     collection: Database, through_proxy: Database, proxy: Proxy
 ) -> None:
     proxy.refuse()
-    with Retriever(through_proxy, timeout_s=TIMEOUT_S) as retriever:
+    with Retriever(through_proxy) as retriever:
         assert answers(retriever) is None
         proxy.accept()
         wait_until("it answers", lambda: answers(retriever))
 
 
 async def test_the_asynchronous_one(collection: Database, through_proxy: Database, proxy: Proxy) -> None:
-    async with AsyncRetriever(through_proxy, timeout_s=TIMEOUT_S, poll_s=0.2, pool_size=4) as retriever:
+    async with AsyncRetriever(through_proxy, poll_s=0.2, pool_size=4) as retriever:
 
         async def answered() -> bool:
             try:
-                return (await retriever.search("seven")).hits[0].content == "seven"
+                return (await retriever.search("seven", timeout_s=PATIENCE_S)).hits[0].content == "seven"
             except UnreachableError:
                 return False
 
@@ -113,13 +116,13 @@ async def test_the_asynchronous_one(collection: Database, through_proxy: Databas
         proxy.refuse()
         proxy.cut_all()
         with pytest.raises(UnreachableError, match="Cannot reach the database"):
-            await retriever.search("seven", timeout_s=60)
+            await retriever.search("seven", timeout_s=600)
         proxy.accept()
         while not await answered():
             await asyncio.sleep(0.01)
         proxy.freeze()
         with pytest.raises(UnreachableError, match="did not answer within 1 s"):
-            await retriever.search("seven")
+            await retriever.search("seven", timeout_s=1)
         proxy.thaw()
         while not await answered():
             await asyncio.sleep(0.01)

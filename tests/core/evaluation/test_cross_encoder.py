@@ -26,6 +26,7 @@ from core.evaluation.queries import Query, QuerySet
 from core.evaluation.running import stored_or_made_run
 from core.evaluation.runs import load_results, runs
 from core.registry import Version, get_version
+from core.retrieval import Retriever, VersionSearcher
 from tests.core.evaluation.support import judge, new_set
 from tests.cross_encoders import WORDS, overlap, train
 from tests.versions import add_chunks, backfill, ready_version
@@ -166,6 +167,35 @@ def test_a_model_that_is_not_here_or_is_no_cross_encoder(tmp_path: Path, monkeyp
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(UnreachableError, match=r"pip install 'revector\[sentence-transformers\]'"):
         CrossEncoderJudge("cross-encoder:any")
+
+
+# -- reranking -----------------------------------------------------------------------------------------------
+
+
+def test_a_search_is_reranked_by_what_the_model_reads(
+    database: Database, connection: Connection, model: CrossEncoderJudge, model_folder: Path
+) -> None:
+    add_chunks(connection, [f"{a} {b}" for a in WORDS for b in WORDS if a != b])
+    version = ready_version(database, connection, "v1")
+    connection.execute("UPDATE embedding_versions SET active = true")
+    spec = f"cross-encoder:{model_folder}?device=cpu"
+    plain = VersionSearcher(connection).search_version(WORDS[3], version, 50)
+    scores = model.scores([(WORDS[3], hit.content) for hit in plain.hits])
+    expected = [plain.hits[place].chunk_id for place in np.argsort(-scores, kind="stable")[:5]]
+    found = VersionSearcher(connection).search_version(WORDS[3], version, 5, rerank=spec)
+    with Retriever(database) as retriever:
+        assert retriever.search(WORDS[3], 5, rerank=spec, timeout_s=60).hits == found.hits
+        with pytest.raises(UsageError, match="no cross-encoder setting 'thresholds'"):
+            retriever.search(WORDS[3], rerank=f"{spec}&thresholds=0.5")
+        with pytest.raises(UsageError, match="no kind of reranker 'static'"):
+            retriever.search(WORDS[3], rerank="static:wordllama-64")
+        assert retriever.search(WORDS[3], 5, where={"no": "such"}, rerank=spec).hits == ()
+    np.testing.assert_allclose(
+        model.scores([(WORDS[3], hit.content) for hit in found.hits]), np.sort(scores)[::-1][:5], atol=1e-5
+    )
+    assert [hit.chunk_id for hit in found.hits] == expected
+    assert [hit.rank for hit in found.hits] == [1, 2, 3, 4, 5]
+    assert found.rerank == spec
 
 
 # -- labelling a pool ----------------------------------------------------------------------------------------

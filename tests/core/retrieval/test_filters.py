@@ -90,7 +90,7 @@ def test_the_index_answers_where_many_match_and_goes_on_until_k_are_found(
     vector = np.ones(DIMENSIONS, np.float32)
     plan = connection.execute(
         sql.SQL("EXPLAIN (ANALYZE, COSTS OFF) {}").format(statements.search_statement(version, options)),
-        statements.parameters(vector, options, ""),
+        {"vector": Vector(vector).to_text(), "filter": options.filter},
         prepare=False,
     ).fetchall()
     text = "\n".join(row[0] for row in plan)

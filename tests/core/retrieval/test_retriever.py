@@ -6,6 +6,7 @@ import datetime
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -354,6 +355,26 @@ def test_a_statement_that_takes_too_long_is_given_up(database: Database, connect
             with pytest.raises(UnreachableError):
                 retriever.search("seven", timeout_s=0.3)
         assert retriever.search("seven", timeout_s=60).hits
+
+
+def test_more_searches_than_connections_take_turns(database: Database, connection: Connection) -> None:
+    two_versions(database, connection, NUMBERS)
+    with Retriever(database, pool_size=2) as retriever, ThreadPoolExecutor(12) as clients:
+        found = list(clients.map(lambda number: retriever.search(NUMBERS[number % 16]), range(120)))
+        assert [result.hits[0].content for result in found] == [NUMBERS[number % 16] for number in range(120)]
+        sessions = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'revector retriever'"
+        ).fetchone()
+        assert sessions is not None
+        assert 1 <= sessions[0] <= 2
+        with database.connect("test") as other, other.transaction():
+            other.execute("LOCK TABLE document_chunks")
+            held = [clients.submit(retriever.search, "one", timeout_s=120) for _ in range(2)]
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'document_chunks'::regclass"
+            wait_until("both are held", lambda: connection.execute(waiting).fetchone() == (2,))
+            with pytest.raises(UnreachableError, match=r"No connection was free within 0\.2 s: 2 searches"):
+                retriever.search("two", timeout_s=0.2)
+        assert [one.result().hits[0].content for one in held] == ["one", "one"]
 
 
 def test_the_encoder_of_the_next_version_is_opened_before_the_flip(
