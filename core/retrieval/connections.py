@@ -45,21 +45,21 @@ def late(what: str, limit_s: float) -> UnreachableError:
 
 
 class Failures:
-    """The last failure to connect, and when it was, on the clock of time.monotonic."""
+    """The last attempt to connect that failed, and when it began, on the clock of time.monotonic."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._last: tuple[float, UnreachableError] | None = None
 
-    def note(self, error: Exception) -> None:
+    def note(self, error: Exception, began: float) -> None:
         """Remember a failure."""
         known = error if isinstance(error, UnreachableError) else None
         if known is None and isinstance(error, psycopg.Error):
             known = unreachable(error, self._database)
-        self._last = time.monotonic(), known or UnreachableError(f"Cannot connect: {error}")
+        self._last = began, known or UnreachableError(f"Cannot connect: {error}")
 
     def since(self, moment: float) -> UnreachableError | None:
-        """The last failure, if it was after that moment."""
+        """Why connecting failed, if it was tried after that moment: what was cut off before says nothing of now."""
         last = self._last
         return last[1] if last is not None and last[0] >= moment else None
 
@@ -89,14 +89,14 @@ class SearchConnection(psycopg.Connection[TupleRow]):
         conninfo: str = "",
         *,
         database: Database,
-        failed: Callable[[Exception], None],
+        failed: Callable[[Exception, float], None],
         limit_s: float,
         **kwargs: Any,
     ) -> Self:
         """Connect and set the session up; `failed` is told why when that does not work."""
         from pgvector.psycopg import register_vector
 
-        connection = None
+        connection, began = None, time.monotonic()
         try:
             connection = super().connect(conninfo, **kwargs)
             connection.settings = timeout_setting(limit_s)
@@ -107,7 +107,7 @@ class SearchConnection(psycopg.Connection[TupleRow]):
         except Exception as error:
             if connection is not None:
                 connection.close()
-            failed(error)
+            failed(error, began)
             raise
         return connection
 
@@ -132,14 +132,14 @@ class AsyncSearchConnection(psycopg.AsyncConnection[TupleRow]):
         conninfo: str = "",
         *,
         database: Database,
-        failed: Callable[[Exception], None],
+        failed: Callable[[Exception, float], None],
         limit_s: float,
         **kwargs: Any,
     ) -> Self:
         """Connect and set the session up; `failed` is told why when that does not work."""
         from pgvector.psycopg import register_vector_async
 
-        connection = None
+        connection, began = None, time.monotonic()
         try:
             connection = await super().connect(conninfo, **kwargs)
             connection.settings = timeout_setting(limit_s)
@@ -150,7 +150,7 @@ class AsyncSearchConnection(psycopg.AsyncConnection[TupleRow]):
         except Exception as error:
             if connection is not None:
                 await connection.close()
-            failed(error)
+            failed(error, began)
             raise
         return connection
 

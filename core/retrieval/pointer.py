@@ -114,7 +114,7 @@ class Pointer:
         connection = SearchConnection.connect(
             **self._database.connect_options(self._program),
             database=self._database,
-            failed=lambda error: None,
+            failed=lambda error, began: None,
             limit_s=_LIMIT_S,
         )
         try:
