@@ -46,6 +46,7 @@ class Client(threading.Thread):
 
 
 def first_of(result: SearchResult) -> tuple[str, str, float]:
+    assert result.active  # when it was searched
     return result.version_key, result.hits[0].content, result.hits[0].distance
 
 
