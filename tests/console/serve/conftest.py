@@ -55,6 +55,13 @@ class Server:
         lines = self.client.get("/metrics").text.splitlines()
         return next((float(one.rpartition(" ")[2]) for one in lines if one.rpartition(" ")[0] == line), 0.0)
 
+    def wait_for_health(self, status: int) -> None:
+        """Until /healthz says 200 (ready) or 503 (not)."""
+        until = time.monotonic() + DEADLINE_S
+        while (found := self.client.get("/healthz")).status_code != status:
+            assert time.monotonic() < until
+        assert found.json() == {"ready": status == 200}
+
     def end(self, how: signal.Signals = signal.SIGTERM) -> int:
         """The exit status after a signal."""
         self.process.send_signal(how)
@@ -117,6 +124,7 @@ def library(server: embedded.EmbeddedServer) -> Iterator[Database]:
 def serving(library: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of that collection, for all tests that only ask."""
     server = Server(library, tmp_path_factory.mktemp("serving"))
+    server.wait_for_health(200)
     yield server
     server.close()
 

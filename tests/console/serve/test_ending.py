@@ -78,22 +78,15 @@ def test_a_database_that_is_gone_and_comes_back(
         assert found.headers["retry-after"]
         assert server.client.get("/versions").status_code == 503
     assert time.monotonic() - began < 30  # ten requests in the time limit of one: they do not wait for it
-    wait_for_health(server, 503)
+    server.wait_for_health(503)
     assert server.figure('revector_errors_total{type="unreachable"}') == 10
     proxy.accept()
-    wait_for_health(server, 200)
+    server.wait_for_health(200)
     until = time.monotonic() + DEADLINE_S
     while server.search().status_code != 200:
         assert time.monotonic() < until
     assert server.client.get("/versions").json()["active"] == "v1"
     assert server.end() == 0
-
-
-def wait_for_health(server: Server, status: int) -> None:
-    until = time.monotonic() + DEADLINE_S
-    while (found := server.client.get("/healthz")).status_code != status:
-        assert time.monotonic() < until
-    assert found.json() == {"ready": status == 200}
 
 
 def test_a_server_that_starts_without_its_database(
@@ -104,6 +97,6 @@ def test_a_server_that_starts_without_its_database(
     assert server.client.get("/healthz").json() == {"ready": False}
     assert server.search().status_code == 503
     proxy.accept()
-    wait_for_health(server, 200)
+    server.wait_for_health(200)
     assert server.search().json()["version_key"] == "v1"
     assert server.end() == 0
