@@ -65,10 +65,13 @@ def serve(
     from console.serve.server import Address, listen, url_of
     from console.serve.server import serve as run
     from console.serve.service import Service
+    from core.cross_encoders import parse_pair_spec
     from core.retrieval import EncoderCache
 
     own = context_of(context)
     access = read_access(token_env, host, no_token=no_token)
+    if rerank is not None:
+        parse_pair_spec(rerank, "reranker")
     limits = Limits(max_body_bytes, max_concurrency, timeout_s)
     listener = listen(Address(host, port))
     service = Service(own.database, limits, encoders=EncoderCache(open_aloud), rerank=rerank, pool_size=pool_size)

@@ -193,6 +193,7 @@ def _answer(result: SearchResult, metrics: Metrics) -> Response:
             "hits": result.hits,
             "encode_ms": round(result.encode_s * 1000, 3),
             "search_ms": round(result.search_s * 1000, 3),
+            "rerank_ms": round(result.rerank_s * 1000, 3),
         }
     )
 

@@ -141,6 +141,7 @@ class SearchAnswer(BaseModel):
     hits: list[HitAnswer]
     encode_ms: float
     search_ms: float
+    rerank_ms: float
 
 
 class VersionAnswer(BaseModel):
