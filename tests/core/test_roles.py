@@ -15,7 +15,7 @@ from psycopg import errors as pg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from core import cutover, roles
+from core import cutover, roles, shadow
 from core.audit import entries
 from core.database import Connection, Database
 from core.embedded import EmbeddedServer
@@ -23,8 +23,10 @@ from core.errors import RefusedError, UsageError
 from core.migrations import upgrade
 from core.models import Base
 from core.registry import active_version, drop_version, get_version, retire_version
+from core.retrieval import Retriever
 from tests.console.cli.conftest import write_corpus
 from tests.console.cli.program import Revector
+from tests.core.shadow.support import mirror_of
 from tests.roles import login_roles
 from tests.versions import NUMBERS, add, add_chunks, backfill, ready_version
 
@@ -425,6 +427,65 @@ def test_an_application_searches_and_counts(collection: Collection, tmp_path: Pa
             refused(connection, sql.SQL("TRUNCATE {}").format(sql.Identifier(table)))
         for table in ("document_chunks", "embedding_versions", "shadows", version.table_name):
             refused(connection, sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
+
+
+def test_an_application_with_a_retriever_and_a_mirror(collection: Collection) -> None:
+    """All that a service does, by a role that may do nothing else; an operator flips, and the shadow turns round."""
+    its = collection.of("application")
+    with collection.as_role("operator") as operator:
+        shadow.start(operator, "v2", sample=1)
+    with mirror_of(its) as mirror, Retriever(its, mirror=mirror) as retriever:
+        assert retriever.search("two", 3).version_key == "v1"
+        assert mirror.flush()
+        with collection.as_role("operator") as operator:
+            cutover.run(operator, "v2", confirm="v2")
+            assert retriever.search("two", 3).version_key == "v2"
+            found = shadow.running(operator)
+            assert found is not None
+            assert (found.candidate, found.started_by) == ("v1", collection.names["operator"])
+    with collection.as_role("viewer") as viewer:
+        assert viewer.execute("SELECT count(*) FROM shadow_queries WHERE primary_version = 'v1'").fetchone() == (
+            1,
+        )
+        assert viewer.execute("SELECT sum(searches) FROM search_counts").fetchone() == (2,)
+        assert viewer.execute("SELECT made_by FROM cutovers ORDER BY id DESC LIMIT 1").fetchone() == (
+            collection.names["operator"],
+        )
+
+
+@pytest.mark.parametrize("kind", ["viewer", "application"])
+def test_the_way_in_by_sql(shared: Collection, kind: str) -> None:
+    with shared.as_role(kind) as connection:
+        (key, dimensions) = (
+            connection.execute("SELECT version_key, dimensions FROM active_version()").fetchone() or ()
+        )
+        vector = str([1.0] * dimensions)
+        rows = connection.execute(
+            "SELECT version_key, active FROM search_chunks(%s::vector, 3, %s)", [vector, key]
+        ).fetchall()
+        assert rows == [("v1", True)] * 3
+
+
+def test_a_cutover_with_approval_by_commands(
+    collection: Collection, connection: Connection, tmp_path: Path
+) -> None:
+    connection.execute("""INSERT INTO cutover_policy (settings) VALUES ('{"approvals": 1}')""")
+    operator, approver, viewer = (
+        revector_of(collection, kind, tmp_path) for kind in ("operator", "approver", "viewer")
+    )
+    viewer.call("cutover", "request", "v2", "--reason", "better", status=1)
+    operator.call("cutover", "request", "v2", "--reason", "better")
+    run = ("cutover", "run", "v2", "--confirm", "v2")
+    operator.call(*run, status=1)
+    with collection.as_role("operator") as session, pytest.raises(pg.RaiseException, match="not approved"):
+        session.execute(cutover.FLIP, {"key": "v2"})
+    for nobody in (viewer, operator):
+        nobody.call("cutover", "approve", "v2", status=1)
+    approver.call("cutover", "approve", "v2")
+    approver.call(*run, status=1)
+    assert "v2 is active (was v1)" in operator.call(*run).out
+    operator.call("cutover", "watch", "--once")
+    operator.call("rollback", "--confirm", "v1")
 
 
 # -- the log -------------------------------------------------------------------------------------------------
