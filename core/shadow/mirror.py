@@ -18,6 +18,8 @@ import socket
 import threading
 import time
 from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
@@ -33,12 +35,17 @@ from core.shadow import store
 from core.shadow.breaker import Breaker
 from core.shadow.runs import ShadowRun, running
 
+if TYPE_CHECKING:
+    from typing import Self
+
 CHANNEL = "revector_shadow"
 """NOTIFY tells on it that a shadow began, ended, or was turned round."""
 
 _TICK_S = 0.2
 _FLUSH_S = 1.0
 _FORGET_S = 600.0
+_MOST_STUCK = 8
+"""Threads that wait for a candidate that does not answer, and have been replaced by others."""
 _MOST_WAITING = 5_000
 """Rows kept while the database cannot be written; the oldest go first."""
 
@@ -81,6 +88,7 @@ class _Drawn:
     segment: str
     at: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
     started: float | None = None
+    worker: threading.Thread | None = None
     late: bool = False
 
 
@@ -120,24 +128,29 @@ class Mirror:
         self._queue: queue.Queue[_Drawn | None] = queue.Queue(queue_size)
         self._under_way: set[_Drawn] = set()
         self._rows: list[store.MirroredQuery] = []
+        self._following = threading.Event()
         self._closing = threading.Event()
         self._wake = threading.Event()
         self._flushes = threading.Condition()
         self._flushed = self._flush_wanted = 0
         self.trouble = ""
         """Why the row cannot be followed, or nothing can be written, at the moment."""
-        self._threads = [
-            threading.Thread(target=self._work, name=f"shadow-{number}", daemon=True) for number in range(workers)
-        ]
+        self._workers: set[threading.Thread] = set()
+        self._stuck: set[threading.Thread] = set()
         self._follower = threading.Thread(target=self._follow, name="shadow-follower", daemon=True)
-        for thread in (*self._threads, self._follower):
-            thread.start()
+        for _ in range(workers):
+            self._add_worker()
+        self._follower.start()
 
     @property
     def run(self) -> ShadowRun | None:
         """The shadow that this process follows, None when none runs or it is not known yet."""
         followed = self._followed
         return followed.run if followed else None
+
+    def wait(self, timeout_s: float = 10.0) -> bool:
+        """Wait until it follows a shadow; False when none ran in that time."""
+        return self._following.wait(timeout_s)
 
     # -- on the user's path -------------------------------------------------------------------------------
 
@@ -169,8 +182,13 @@ class Mirror:
 
     # -- the candidate ------------------------------------------------------------------------------------
 
+    def _add_worker(self) -> None:
+        worker = threading.Thread(target=self._work, name="shadow", daemon=True)
+        self._workers.add(worker)
+        worker.start()
+
     def _work(self) -> None:
-        """Search by the candidate what comes through the queue, until None does."""
+        """Search by the candidate what comes through the queue, until None does or another thread has taken over."""
         connection: Connection | None = None
         while (item := self._queue.get()) is not None:
             try:
@@ -178,7 +196,12 @@ class Mirror:
                     connection = self._search(item, connection)
             finally:
                 self._queue.task_done()
-        self._queue.task_done()
+            with self._lock:
+                if threading.current_thread() in self._stuck:
+                    self._stuck.discard(threading.current_thread())
+                    break
+        else:
+            self._queue.task_done()
         if connection is not None:
             connection.close()
 
@@ -222,15 +245,16 @@ class Mirror:
 
     def _begin(self, item: _Drawn) -> None:
         with self._lock:
-            item.started = time.monotonic()
+            item.started, item.worker = time.monotonic(), threading.current_thread()
             self._under_way.add(item)
 
-    def _outcome(self, item: _Drawn, candidate: SearchResult | None, why: str) -> None:
+    def _outcome(self, item: _Drawn, candidate: SearchResult | None, why: str) -> bool:
+        """Take down what came of a search, the first time that it is told; False for a later one."""
         followed = item.followed
         with self._lock:
             self._under_way.discard(item)
             if item.late:
-                return
+                return False
             if candidate is None:
                 followed.failed += 1
             else:
@@ -244,16 +268,25 @@ class Mirror:
         with self._lock:
             self._rows.append(row)
             del self._rows[:-_MOST_WAITING]
+        return True
 
     def _give_up(self) -> None:
-        """Count searches that do not end as failed; their threads may wait for ever, users do not notice."""
+        """Count searches that do not end as failed. Their threads wait on, as long as they must; others take over."""
         now = time.monotonic()
         with self._lock:
             late = [
                 one for one in self._under_way if one.started is not None and now - one.started > self._timeout_s
             ]
         for item in late:
-            self._outcome(item, None, f"no answer in {self._timeout_s:g} s")
+            if self._outcome(item, None, f"no answer in {self._timeout_s:g} s"):
+                self._replace(item.worker)
+
+    def _replace(self, worker: threading.Thread | None) -> None:
+        with self._lock:
+            if worker in self._workers and len(self._stuck) < _MOST_STUCK and not self._closing.is_set():
+                self._workers.discard(worker)
+                self._stuck.add(worker)
+                self._add_worker()
 
     # -- following and writing ----------------------------------------------------------------------------
 
@@ -309,9 +342,11 @@ class Mirror:
             self._leave(before)
         breaker = Breaker(self._breaker_failures, self._breaker_pause_s)
         self._followed = _Followed(run, version, breaker, f"{self._process}/{secrets.token_hex(3)}")
+        self._following.set()
 
     def _leave(self, followed: _Followed) -> None:
         self._followed = None
+        self._following.clear()
         self._left.append(followed)
 
     def _write(self, connection: Connection) -> None:
@@ -352,6 +387,14 @@ class Mirror:
             self._wake.set()
             return self._flushes.wait_for(lambda: self._flushed >= wanted, end - time.monotonic())
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
     def close(self, timeout_s: float = 2.0) -> None:
         """Write what was found and end; what is still queued is dropped. A candidate that hangs is not waited for."""
         if self._closing.is_set():
@@ -359,10 +402,12 @@ class Mirror:
         end = time.monotonic() + timeout_s
         self._closing.set()
         self._empty_queue()
-        for _ in self._threads:
+        with self._lock:
+            workers = list(self._workers)
+        for _ in workers:
             with contextlib.suppress(queue.Full):
                 self._queue.put_nowait(None)
-        for thread in self._threads:
+        for thread in workers:
             thread.join(max(0.0, end - time.monotonic()))
         self._wake.set()
         self._follower.join(max(0.5, end - time.monotonic()))

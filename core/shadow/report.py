@@ -11,7 +11,6 @@ import datetime
 from dataclasses import dataclass
 
 from psycopg import sql
-from psycopg.rows import class_row
 
 from core.database import Connection, fetch_one
 from core.errors import RefusedError
@@ -112,7 +111,9 @@ class ShadowReport:
 _WINDOW = sql.SQL(
     """
     WITH newest AS MATERIALIZED (
-        SELECT q.* FROM shadow_queries q
+        SELECT q.id, q.at, q.query_sha256, q.segment, q.overlap, q.jaccard, q.rbo, q.kendall_tau, q.primary_ms,
+               q.candidate_ms, q.error
+        FROM shadow_queries q
         WHERE q.shadow_id = %(shadow)s AND q.primary_version <> %(candidate)s
           AND q.at >= clock_timestamp() - make_interval(secs => %(retention_s)s)
           AND (%(since)s::timestamptz IS NULL OR q.at >= %(since)s)
@@ -147,22 +148,22 @@ def report(
         "bins": BINS,
     }
     with connection.transaction():
-        seen, drawn, done, dropped, failed = fetch_one(
-            connection,
+        counts = connection.execute(
             """
-            SELECT coalesce(sum(seen), 0)::bigint, coalesce(sum(drawn), 0)::bigint, coalesce(sum(done), 0)::bigint,
-                   coalesce(sum(dropped), 0)::bigint, coalesce(sum(failed), 0)::bigint
-            FROM shadow_counts WHERE shadow_id = %s
+            SELECT seen, drawn, done, dropped, failed, process, open_since, error
+            FROM shadow_counts WHERE shadow_id = %s ORDER BY open_since
             """,
             [run.id],
-        )
+        ).fetchall()
+        seen, drawn, done, dropped, failed = (sum(row[place] for row in counts) for place in range(5))
+        breakers = tuple(OpenBreaker(*row[5:]) for row in counts if row[6] is not None)
         figures = fetch_one(connection, _WINDOW + _FIGURES, parameters)
         queries, first_at, last_at, overlap, jaccard, rbo, kendall_tau, places, primary, candidate = figures
         segments = connection.execute(_WINDOW + _SEGMENTS, parameters).fetchall()
         worst = connection.execute(_WINDOW + _WORST, parameters).fetchall()
         errors = connection.execute(_WINDOW + _ERRORS, parameters).fetchall()
         return ShadowReport(
-            run, seen, drawn, done, dropped, failed, _open_breakers(connection, run), queries, first_at, last_at,
+            run, seen, drawn, done, dropped, failed, breakers, queries, first_at, last_at,
             overlap, jaccard, rbo, kendall_tau, _histogram(places), _latency(primary), _latency(candidate),
             tuple(SegmentFigures(*row[:4], _latency(row[4]), _latency(row[5])) for row in segments),  # type: ignore[call-arg]
             tuple(Disagreement(*row[:9], tuple(row[9]), tuple(row[10])) for row in worst),  # type: ignore[call-arg]
@@ -182,7 +183,7 @@ _FIGURES = sql.SQL(
     """
     SELECT count(*), min(at), max(at), avg(overlap)::float, avg(jaccard)::float, avg(rbo)::float,
            avg(kendall_tau)::float,
-           array_agg(round(overlap::numeric * (%(bins)s - 1))::int),
+           array_agg(round(overlap::float * (%(bins)s - 1))::int),
            {}
     FROM answered
     """
@@ -199,15 +200,17 @@ _ERRORS = sql.SQL(
     "SELECT error, count(*) FROM newest WHERE error <> '' GROUP BY error ORDER BY max(at) DESC, error"
 )
 
-# A query that came often stands there once.
+# A query that came often stands there once. Only what is shown is read whole: rankings are wide.
 _WORST = sql.SQL(
     """
-    SELECT id, at, query, encode(query_sha256, 'hex') AS sha256, segment, k, primary_version, overlap, rbo,
-           primary_keys, candidate_keys
-    FROM (SELECT DISTINCT ON (coalesce(query_sha256, int8send(id))) * FROM answered
-          ORDER BY coalesce(query_sha256, int8send(id)), overlap, rbo, at DESC) AS once
-    WHERE rbo < 1 OR overlap < 1
-    ORDER BY overlap, rbo, at DESC, id LIMIT %(limit)s
+    , once AS (
+        SELECT DISTINCT ON (coalesce(query_sha256, int8send(id))) id, overlap, rbo, at FROM answered
+        WHERE rbo < 1 OR overlap < 1
+        ORDER BY coalesce(query_sha256, int8send(id)), overlap, rbo, at DESC),
+    worst AS (SELECT id FROM once ORDER BY overlap, rbo, at DESC, id LIMIT %(limit)s)
+    SELECT id, at, query, encode(query_sha256, 'hex'), segment, k, primary_version, overlap, rbo, primary_keys,
+           candidate_keys
+    FROM shadow_queries WHERE id IN (SELECT id FROM worst) ORDER BY overlap, rbo, at DESC, id
     """
 )
 
@@ -221,15 +224,3 @@ def _histogram(places: list[int] | None) -> tuple[int, ...]:
 
 def _latency(percentiles: list[float] | None) -> Latency:
     return Latency(*percentiles) if percentiles else Latency(None, None, None)
-
-
-def _open_breakers(connection: Connection, run: ShadowRun) -> tuple[OpenBreaker, ...]:
-    with connection.cursor(row_factory=class_row(OpenBreaker)) as cursor:
-        rows = cursor.execute(
-            """
-            SELECT process, open_since AS since, error AS why FROM shadow_counts
-            WHERE shadow_id = %s AND open_since IS NOT NULL ORDER BY open_since LIMIT 20
-            """,
-            [run.id],
-        )
-        return tuple(rows.fetchall())

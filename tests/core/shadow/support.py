@@ -11,7 +11,6 @@ from core.database import Connection, Database
 from core.registry import Version
 from core.retrieval import SearchResult, VersionSearcher
 from core.shadow import Mirror
-from tests.faults.watch import wait_until
 from tests.versions import NUMBERS, add_chunks, ready_version
 
 TEXTS = [f"{a} and {b}" for a in NUMBERS for b in NUMBERS]
@@ -35,7 +34,7 @@ def mirror_of(database: Database, *, follows: bool = True, **options: Any) -> It
     mirror = Mirror(database, **options)
     try:
         if follows:
-            wait_until("the mirror follows the shadow", lambda: mirror.run)
+            assert mirror.wait(60)
         yield mirror
     finally:
         mirror.close()

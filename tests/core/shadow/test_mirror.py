@@ -12,6 +12,7 @@ from core.retrieval import SearchResult, VersionSearcher
 from tests.core.shadow.support import TEXTS, answers, mirror_of, rows, two_versions
 from tests.faults.watch import wait_until
 from tests.protocol_server import Gate, ProtocolServer
+from tests.versions import ready_version
 
 QUERIES = ["seven and three", "nine", "eleven and zero"]
 
@@ -110,6 +111,31 @@ def test_a_candidate_that_hangs_is_left_alone_and_tried_again(database: Database
             found = shadow.report(connection)
         assert found.done >= 1
         assert found.drawn == found.done + found.dropped + found.failed
+
+
+def test_a_candidate_that_hangs_holds_up_neither_its_breaker_nor_the_next_candidate(
+    database: Database, connection: Connection
+) -> None:
+    with ProtocolServer() as server:
+        primary, _ = two_versions(
+            database, connection, f"openai:house-model?base_url={server.base_url}&max_retries=0", TEXTS[:20]
+        )
+        ready_version(database, connection, "v3")
+        results = answers(connection, primary, TEXTS[:20])
+        gate = Gate(server, lambda _text: True)
+        with mirror_of(database, follows=False, timeout_s=0.3, breaker_failures=3, breaker_pause_s=60) as mirror:
+            shadow.start(connection, "v2", sample=1)
+            assert mirror.wait(60)
+            for result in results:
+                mirror(result)
+            found = wait_until("three searches in a row got no answer", lambda: _open(connection))
+            assert (found.done, found.failed) == (0, 3)
+            shadow.stop(connection)
+            wait_until("it knows the end", lambda: mirror.run is None)
+            shadow.start(connection, "v3", sample=1)
+            assert mirror.wait(60)
+            wait_until("the next candidate answers", lambda: mirror(results[0]) or shadow.report(connection).done)
+        gate.open()
 
 
 def _open(connection: Connection) -> shadow.ShadowReport | None:
