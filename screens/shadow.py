@@ -26,6 +26,7 @@ from screens.shadowtext import (
     counts_line,
     head_line,
     histogram,
+    overlap_title,
     segment_rows,
     trouble_lines,
     what_to_do,
@@ -39,7 +40,7 @@ from screens.theme import FAINT, GOOD
 if TYPE_CHECKING:
     from screens.shadowdialog import ShadowWish
 
-_LOOK_EVERY_S = 1.0
+_LOOK_EVERY_S = 2.0
 _WORST = 50
 _TALL, _WIDE = 32, 110
 """The terminal below which the parts have no room beside each other."""
@@ -227,7 +228,7 @@ class ShadowPane(Pane):
 
     def _draw_figures(self, found: ShadowReport) -> None:
         overlaps = self.query_one("#overlaps", VerticalScroll)
-        overlaps.border_title = Content(" overlap of both top-k ")
+        overlaps.border_title = Content(overlap_title(found))
         width = self.app.size.width if self.tight else int(self.app.size.width * 0.32)
         overlaps.query_one(Static).update(histogram(found, width - 6))
         segments = self.query_one("#segments", Table)

@@ -49,7 +49,7 @@ def head_line(run: ShadowRun) -> Text:
 
 
 def counts_line(found: ShadowReport) -> Text:
-    """How far the queries came, and how alike the answers are."""
+    """How far the queries came."""
     text = Text(no_wrap=True, overflow="ellipsis")
     for number, name, style in (
         (found.seen, "seen", ""),
@@ -59,9 +59,6 @@ def counts_line(found: ShadowReport) -> Text:
         (found.failed, "failed", BAD if found.failed else ""),
     ):
         text.append(f"{number:,}", f"bold {style}".strip()).append(f" {name}  ", FAINT)
-    if found.overlap is not None and found.rbo is not None:
-        text.append("│ ", FAINT).append("overlap ", FAINT).append(f"{found.overlap:.2f}", "bold")
-        text.append("  RBO ", FAINT).append(f"{found.rbo:.2f}", "bold")
     return text
 
 
@@ -78,6 +75,11 @@ def trouble_lines(found: ShadowReport) -> Text:
             text.append(f"! failed ×{queries:,}: {printable(error)}", CAUTION)
     text.rstrip()
     return text
+
+
+def overlap_title(found: ShadowReport) -> str:
+    """How alike the answers are, on average."""
+    return f" overlap {_figure(found.overlap)} ─ RBO {_figure(found.rbo)} "
 
 
 def histogram(found: ShadowReport, width: int) -> Text:

@@ -81,7 +81,7 @@ async def test_from_the_empty_tab_to_live_figures_and_back(own_library: Database
         assert (run.candidate, run.sample, run.query_text, run.retention_days) == ("demo-256", 1, "stored", 14)
 
         mirror(own_library, [HOSTILE, "invoices", "rotate a key"], "how-to")
-        await until_shown(pilot, "3 seen  3 drawn  3 done  0 dropped  0 failed", "overlap of both top-k", "x stop")
+        await until_shown(pilot, "3 seen  3 drawn  3 done  0 dropped  0 failed", "RBO 0.", "x stop")
         mirror(own_library, ["refund"], "billing")
         await until_shown(pilot, "4 done", "billing")  # live, without a key
         await pilot.press("x")
@@ -167,7 +167,7 @@ async def test_eighty_columns_show_the_parts_in_turn(own_library: Database) -> N
     async with app.run_test(size=SMALL) as pilot:
         await until_shown(pilot, "demo-256")
         await pilot.press("5")
-        await until_shown(pilot, "[overlap]", "overlap of both top-k", "m next part")
+        await until_shown(pilot, "[overlap]", "overlap 0.50 ─ RBO ", "m next part")
         await pilot.press("m")
         await until_shown(pilot, "[latency, segments]", "active p50/p95/p99", "1.5/1.5/1.5", "2.5/2.5/2.5")
         await pilot.press("m")
