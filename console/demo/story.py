@@ -1,4 +1,4 @@
-"""The demo's story, step by step: ingest, backfill, compare, cut over, search, roll back, search."""
+"""The demo's story, step by step: ingest, backfill, shadow, compare, cut over, search, roll back, search."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from console.commands.verdicts import MARKS
 from console.commands.versions import status_document
 from console.context import Context, answer, counted, pipe, plain
 from console.progress import progress_bar
-from core import cutover, index
+from core import cutover, index, shadow
 from core.database import Connection, Database
 from core.encoders import open_encoder
 from core.errors import RefusedError
@@ -81,6 +81,9 @@ def prepare(own: Context, shown: Shown = progress_bar) -> dict[str, float]:
                 _embed(own, connection, FIRST, shown)
         if not any(version.active for version in versions(connection)):
             cutover.run(connection, FIRST, confirm=FIRST, reason="the demo's first version")
+        if get_version(connection, SECOND).completed_at is not None:
+            with clock.step("shadow"):
+                _mirror_queries(database, connection)
     return clock.seconds
 
 
@@ -103,6 +106,14 @@ def tell(own: Context, as_json: bool) -> None:
         with clock.step(f"backfill {SECOND}"):
             _embed(own, connection, SECOND)
         say(f"{SECOND} is backfilled, proven and indexed.")
+
+        with clock.step("shadow"):
+            _mirror_queries(database, connection)
+            mirrored = shadow.report(connection)
+        say(
+            f"Shadow: {mirrored.queries} queries answered by both, mean overlap {mirrored.overlap or 0:.2f}, "
+            f"RBO {mirrored.rbo or 0:.2f}."
+        )
 
         with clock.step("compare"), progress_bar() as progress:
             found = evaluate(
@@ -138,6 +149,7 @@ def tell(own: Context, as_json: bool) -> None:
         document = {
             "chunks": chunks,
             "versions": [status_document(status) for status in version_statuses(connection)],
+            "shadow": {"queries": mirrored.queries, "overlap": mirrored.overlap, "rbo": mirrored.rbo},
             "evaluation": _segments(found),
             "cutover": asdict(flip)
             | {"guards": [asdict(guard) for guard in guards], "search": result_document(after_cutover)},
@@ -207,6 +219,21 @@ def _embed(own: Context, connection: Connection, key: str, shown: Shown = progre
     if version.completed_at is None or cutover.missing_chunks(connection, version):
         run_backfill(own, version, shown=shown)
     index.build(connection, get_version(connection, key), own.settings)
+
+
+def _mirror_queries(database: Database, connection: Connection) -> None:
+    """The demo's queries as if users had asked them, searched by the second version too; once."""
+    if shadow.latest(connection) is not None or get_version(connection, SECOND).active:
+        return
+    queries = get_query_set(connection, QUERY_SET).queries
+    shadow.start(connection, SECOND, sample=1, query_text="stored", reason="the demo's queries")
+    searcher = VersionSearcher(connection)
+    with shadow.Mirror(database, queue_size=len(queries)) as mirror:
+        if mirror.wait():
+            for query in queries:
+                mirror(searcher.search(query.text), query.segment)
+            mirror.flush()
+    shadow.stop(connection, reason="the demo's queries are through")
 
 
 def _judge(connection: Connection) -> None:

@@ -13,7 +13,7 @@ from core.registry import chunk_count
 from tests.console.cli.program import Revector
 from tests.versions import add, add_chunks
 
-SECTIONS = {"chunks", "versions", "evaluation", "cutover", "rollback", "seconds"}
+SECTIONS = {"chunks", "versions", "shadow", "evaluation", "cutover", "rollback", "seconds"}
 
 
 @pytest.fixture(scope="module")
