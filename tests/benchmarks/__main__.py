@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
-from tests.benchmarks import backfill, compare, evaluation, first_frame, flips, loader, retriever
+from tests.benchmarks import backfill, compare, evaluation, first_frame, flips, loader, retriever, shadow
 from tests.benchmarks.measure import tell
 
 BENCHMARKS: dict[str, Callable[..., None]] = {
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[..., None]] = {
     "evaluation": evaluation.run,
     "retriever": retriever.run,
     "flips": flips.run,
+    "shadow": shadow.run,
 }
 PARTS: dict[str, Sequence[str]] = {"backfill": tuple(backfill.PARTS), "evaluation": evaluation.PARTS}
 """Of benchmarks that have some: their names may follow the benchmark's."""
