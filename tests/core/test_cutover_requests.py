@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import psycopg
 import pytest
-from psycopg import sql
-from psycopg.conninfo import make_conninfo
 from psycopg.types.json import Jsonb
 
 from core import audit, cutover, index
@@ -17,6 +15,7 @@ from core.cutover import Guard, Policy, Request
 from core.database import Connection, Database
 from core.errors import RefusedError, UsageError
 from core.registry import Version, active_version, get_version
+from tests.login_roles import login_role
 from tests.versions import NUMBERS, add_chunks, backfill, ready_version
 
 As = Callable[[str], Connection]
@@ -36,32 +35,17 @@ def two(database: Database, connection: Connection) -> tuple[Version, Version]:
 @pytest.fixture
 def as_role(database: Database, connection: Connection) -> Iterator[As]:
     """`as_role("alice")`: a session that has logged in as that role, which has every right on rows."""
+    roles: dict[str, Database] = {}
     with ExitStack() as held:
 
         def connect(name: str) -> Connection:
-            role = f"{name} of {database.schema}"
-            if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone() is None:
-                held.enter_context(login_role(connection, database.schema, role))
-            own = Database(make_conninfo(database.dsn, user=role), database.schema).connect("test")
+            if name not in roles:
+                roles[name] = held.enter_context(login_role(connection, database, name))
+            own = roles[name].connect("test")
             held.callback(own.close)
             return own
 
         yield connect
-
-
-@contextmanager
-def login_role(connection: Connection, schema: str, role: str) -> Iterator[None]:
-    name, where = sql.Identifier(role), sql.Identifier(schema)
-    connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(name))
-    try:
-        connection.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(where, name))
-        rights = "GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA {} TO {}"
-        connection.execute(sql.SQL(rights).format(where, name))
-        connection.execute(sql.SQL("GRANT USAGE ON ALL SEQUENCES IN SCHEMA {} TO {}").format(where, name))
-        yield
-    finally:
-        connection.execute(sql.SQL("DROP OWNED BY {}").format(name))
-        connection.execute(sql.SQL("DROP ROLE {}").format(name))
 
 
 def active_key(connection: Connection) -> str | None:
