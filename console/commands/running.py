@@ -82,7 +82,7 @@ def run_backfill(
                 note(f"held: {found.throttle}")
             throttle = found.throttle
 
-        with _stopped_by_signal():
+        with stopped_by_signal():
             if ray is not None:
                 from core.backfill.ray_engine import serve_on_ray
 
@@ -100,7 +100,7 @@ def run_backfill(
 
 
 @contextlib.contextmanager
-def _stopped_by_signal() -> Iterator[None]:
+def stopped_by_signal() -> Iterator[None]:
     """A service manager's SIGTERM ends a run in order, as Ctrl-C does."""
     try:
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)

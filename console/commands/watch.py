@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from console.commands.options import Json
+from console.commands.running import stopped_by_signal
 from console.context import Context, answer, context_of, counted, note, plain, print_rows
 from core.errors import RefusedError, UnreachableError
 
@@ -53,15 +55,15 @@ def watch(
         own.require_writable()
     watching = _Watching(own, auto_rollback)
     keeper = _keeper(own) if keep else None
-    try:
+    with contextlib.ExitStack() as held:
+        held.enter_context(stopped_by_signal())
+        if keeper is not None:
+            held.callback(keeper.close)
         while not watching.look(keeper) and not once:
             time.sleep(every)
         if keeper is not None and once:
             keeper.finish()
             watching.look(None)
-    finally:
-        if keeper is not None:
-            keeper.close()
     last, flip = watching.last, watching.flip
     document = {
         "watch": watch_document(last) if last else None,
@@ -116,7 +118,7 @@ class _Watching:
 
         try:
             with self._own.session() as connection:
-                found = cutover.observe(connection)
+                found = cutover.observe(connection, self.last)
                 if found is None or (self.last is not None and found.cutover_id != self.last.cutover_id):
                     return True
                 self.last = found

@@ -23,6 +23,8 @@ FEWEST_COMPARED = 20
 """Queries that both versions have answered, before their overlap is judged."""
 _BEFORE = datetime.timedelta(hours=24)
 """One day, so that each hour of it is in the comparison."""
+_SETTLED = datetime.timedelta(minutes=2)
+"""Since the flip: until then processes may still write what they counted before it."""
 _NEWEST = 10_000
 
 
@@ -36,7 +38,7 @@ class Breach:
 
 @dataclass(frozen=True)
 class Watch:
-    """A cutover under watch.
+    """A cutover under watch, as it was at `read_at`.
 
     `missing` chunks are not in the version before, None when that version is gone; `before` are its searches of up to
     a day before the flip, `since` those of the active version since then. `overlap` is the mean share of results that
@@ -49,6 +51,7 @@ class Watch:
     previous: str
     began: datetime.datetime
     until: datetime.datetime
+    read_at: datetime.datetime
     missing: int | None
     before: SearchFigures
     since: SearchFigures
@@ -64,31 +67,37 @@ class Watch:
         return self.missing is not None
 
 
-def observe(connection: Connection) -> Watch | None:
-    """The watch of the newest change of the active version; None when that is not watched, or no longer."""
+def observe(connection: Connection, last: Watch | None = None) -> Watch | None:
+    """The watch of the newest change of the active version; None when that is not watched, or no longer.
+
+    `last` is what was read before: of it, figures of the time before the flip are taken over once they are settled.
+    """
     row = connection.execute(
         """
-        SELECT id, embedding_version_id, to_version, from_version, at, watch_until
+        SELECT id, embedding_version_id, to_version, from_version, at, watch_until, clock_timestamp()
         FROM (SELECT * FROM cutovers ORDER BY id DESC LIMIT 1) AS newest
         WHERE watch_until > clock_timestamp() AND watch_ended_at IS NULL AND embedding_version_id IS NOT NULL
         """
     ).fetchone()
     if row is None:
         return None
-    number, version_id, key, previous_key, began, until = row
+    number, version_id, key, previous_key, began, until, read_at = row
     previous = _version(connection, previous_key)
     nothing = SearchFigures(0, None, None, None, None, None)
     before, overlap_before, overlap, compared = nothing, None, None, 0
     since = read_counts(connection, version_id, began)
-    if previous is not None:
+    if last is not None and last.cutover_id == number and last.read_at > began + _SETTLED:
+        before, overlap_before = last.before, last.overlap_before
+    elif previous is not None:
         start = max(began - _BEFORE, previous.activated_at or began)
         before = read_counts(connection, previous.id, start, began)
         overlap_before, _ = _overlap(connection, version_id, previous_key, began - _BEFORE, began)
+    if previous is not None:
         overlap, compared = _overlap(connection, previous.id, key, began, until)
     way_back = previous is not None and previous.completed_at is not None
     breaches, unjudged = _judge(read_policy(connection), before, since, overlap, compared)
     return Watch(
-        number, key, previous_key, began, until,
+        number, key, previous_key, began, until, read_at,
         missing_chunks(connection, previous) if previous is not None and way_back else None,
         before, since, overlap_before, overlap, compared, breaches, unjudged,
     )  # fmt: skip
