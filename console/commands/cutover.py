@@ -55,12 +55,12 @@ def run(
     from core.registry import active_version, get_version
 
     own = context_of(context)
-    waivers = waivers_of(waive)
+    waivers = waivers_of(waive, reason)
     if dry_run:
         with own.session() as connection:
             _answer_plan(cutover.plan(connection, key, reason=reason, waivers=waivers), as_json)
         return
-    with own.session(changes=True) as connection:
+    with own.session(changes=True, needs="operate") as connection:
         get_version(connection, key)
         active = active_version(connection)
         before = active.version_key if active else "none"
@@ -84,7 +84,7 @@ def rollback(
     from core.registry import active_version, get_version
 
     own = context_of(context)
-    with own.session(changes=True) as connection:
+    with own.session(changes=True, needs="operate") as connection:
         target = get_version(connection, to) if to else cutover.rollback_target(connection)
         if target is None:
             raise RefusedError("There is no version to roll back to.", "A rollback needs an earlier cutover.")

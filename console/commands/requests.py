@@ -33,8 +33,8 @@ def request(
     """Ask for a cutover: others read the reason and the figures of the guards, and approve it."""
     from core import cutover
 
-    with context_of(context).session(changes=True) as connection:
-        made = cutover.request(connection, key, reason=reason, waivers=waivers_of(waive))
+    with context_of(context).session(changes=True, needs="operate") as connection:
+        made = cutover.request(connection, key, reason=reason, waivers=waivers_of(waive, reason))
     _answer(made, as_json)
 
 
@@ -50,7 +50,7 @@ def approve(
     """Approve the open request for a version, as the database role of this session. Nobody approves their own."""
     from core import cutover
 
-    with context_of(context).session(changes=True) as connection:
+    with context_of(context).session(changes=True, needs="approve") as connection:
         given = cutover.approve(connection, key, comment=comment, request_id=number)
     _answer(given, as_json)
 

@@ -55,7 +55,7 @@ def start(
     from core import shadow
 
     own = context_of(context)
-    with own.session(changes=True) as connection:
+    with own.session(changes=True, needs="operate") as connection:
         confirmed_key(
             key, confirm, f"Shadow on {own.database.name}, schema {own.database.schema}: {sample:.3g} of users' "
             f"queries go to the encoder of {key} too; query text is {query_text}.",
@@ -71,7 +71,7 @@ def stop(context: typer.Context, reason: Reason = "", as_json: Json = False) -> 
     """End the shadow that runs. What it found stays for as long as its retention says."""
     from core import shadow
 
-    with context_of(context).session(changes=True) as connection:
+    with context_of(context).session(changes=True, needs="operate") as connection:
         run = shadow.stop(connection, reason=reason)
     answer(_run_document(run), as_json, lambda console: console.print(plain(f"Stopped: {_run_words(run)}.")))
 
@@ -128,7 +128,7 @@ def judge(
     """
     from core import shadow
 
-    with context_of(context).session(changes=True) as connection:
+    with context_of(context).session(changes=True, needs="operate") as connection:
         found = shadow.report(connection, shadow_id=number, limit=limit)
         sent = shadow.send_to_judging(connection, [one.id for one in found.worst], name)
     text = f"{sent.added} {'query' if sent.added == 1 else 'queries'} added to {name}"

@@ -21,13 +21,17 @@ MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 
 Waive = Annotated[
     list[str] | None,
-    typer.Option("--waive", metavar="GUARD=REASON", help="A guard that need not pass, and why; may be repeated."),
+    typer.Option(
+        "--waive",
+        metavar="GUARD[=REASON]",
+        help="A guard that need not pass, and why (or else --reason says it); may be repeated.",
+    ),
 ]
 
 
-def waivers_of(given: Sequence[str] | None) -> dict[str, str]:
-    """What --waive was given, by the guard's name."""
-    return pairs(given or [], "--waive")
+def waivers_of(given: Sequence[str] | None, reason: str = "") -> dict[str, str]:
+    """What --waive was given, by the guard's name; `reason` is that of the command, for those without their own."""
+    return pairs([text if "=" in text or not reason else f"{text}={reason}" for text in given or []], "--waive")
 
 
 def pairs(given: Sequence[str], what: str) -> dict[str, str]:
