@@ -5,6 +5,7 @@ One row for a collection, so that every operator is held to the same; each chang
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated, Any, Literal, get_type_hints
@@ -12,7 +13,6 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 from psycopg.types.json import Jsonb
 
-from core import audit
 from core.database import Connection, fetch_one
 from core.errors import UsageError, unknown_name
 
@@ -98,11 +98,12 @@ def change_policy(connection: Connection, changes: Mapping[str, object], reason:
             if was != asdict(after)[name]
         }
         if differing:
+            # A trigger writes the log's entry, as it does when somebody changes the row by SQL.
             connection.execute(
-                "UPDATE cutover_policy SET settings = %s, updated_at = now(), updated_by = session_user",
-                [Jsonb(_stored(after))],
+                "SELECT set_config('revector.reason', %s, true), set_config('revector.detail', %s, true)",
+                [reason, json.dumps({"changes": differing})],
             )
-            audit.record(connection, "cutover policy", None, reason=reason, detail={"changes": differing})
+            connection.execute("UPDATE cutover_policy SET settings = %s", [Jsonb(_stored(after))])
     return after
 
 

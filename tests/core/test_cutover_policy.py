@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields
 
+import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
@@ -38,6 +39,19 @@ def test_a_change_is_for_everybody_and_in_the_log(database: Database, connection
     )
     stored = connection.execute("SELECT settings, updated_by = session_user FROM cutover_policy").fetchall()
     assert stored == [({"evaluation": "off"}, True)]
+
+
+def test_a_change_by_sql_is_logged_too_and_the_row_stays(connection: Connection) -> None:
+    connection.execute("""INSERT INTO cutover_policy (settings) VALUES ('{"approvals": 2}')""")
+    connection.execute("UPDATE cutover_policy SET settings = '{}'")
+    entries = audit.entries(connection)
+    assert [(entry.action, entry.detail) for entry in entries] == [
+        ("cutover policy", {"settings": {}}),
+        ("cutover policy", {"settings": {"approvals": 2}}),
+    ]
+    for statement in ("DELETE FROM cutover_policy", "TRUNCATE cutover_policy"):
+        with pytest.raises(psycopg.errors.RaiseException, match="cannot be removed"):
+            connection.execute(statement)
 
 
 def test_what_changes_nothing_is_not_logged(connection: Connection) -> None:

@@ -17,6 +17,30 @@ END $$;
 CREATE TRIGGER policy_changed BEFORE INSERT OR UPDATE ON cutover_policy
     FOR EACH ROW EXECUTE FUNCTION policy_changed();
 
+-- By psql too: a policy that could be changed in silence would bind nobody.
+CREATE FUNCTION policy_logged() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.settings IS DISTINCT FROM (CASE WHEN TG_OP = 'UPDATE' THEN OLD.settings ELSE '{}' END) THEN
+        INSERT INTO audit_log (action, outcome, reason, detail)
+        VALUES ('cutover policy', 'done', coalesce(current_setting('revector.reason', true), ''),
+                coalesce(nullif(current_setting('revector.detail', true), '')::jsonb,
+                         jsonb_build_object('settings', NEW.settings)));
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER policy_logged AFTER INSERT OR UPDATE ON cutover_policy
+    FOR EACH ROW EXECUTE FUNCTION policy_logged();
+
+CREATE FUNCTION refuse_policy_removal() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'The policy of cutovers cannot be removed: % is refused.', TG_OP
+        USING HINT = 'Change it: revector cutover policy NAME=VALUE --reason TEXT';
+END $$;
+
+CREATE TRIGGER policy_stays BEFORE DELETE OR TRUNCATE ON cutover_policy
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_policy_removal();
+
 -- Whatever is in here voids a request when it changes. New chunks do not. The newest gates of each query set count.
 CREATE FUNCTION cutover_basis(version bigint) RETURNS jsonb LANGUAGE sql STABLE AS $$
     SELECT jsonb_build_object(
