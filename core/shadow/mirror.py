@@ -345,9 +345,16 @@ class Mirror:
         self._following.set()
 
     def _leave(self, followed: _Followed) -> None:
+        """Follow it no more: what is queued for it is dropped, and nobody waits for what it still searches."""
         self._followed = None
         self._following.clear()
         self._left.append(followed)
+        if not self._closing.is_set():
+            self._empty_queue()
+        with self._lock:
+            under_way = list(self._under_way)
+        for item in under_way:
+            self._replace(item.worker)
 
     def _write(self, connection: Connection) -> None:
         """Write the rows that wait, and the counts that changed. What cannot be written waits for the next time."""
