@@ -89,9 +89,12 @@ def check(
     waivers: Mapping[str, str] | None = None,
     encoders: EncoderCache | None = None,
     on_guard: Callable[[Guard], None] | None = None,
+    known: Mapping[str, Guard] | None = None,
 ) -> Check:
     """Run every guard for a version; `on_guard` is told of each as soon as it is known.
 
+    `known` are guards by name that the caller has from an earlier check, and that are taken over as they are: a
+    screen looks often, and some of them are dear. A cutover takes over none.
     `waivers` are guards that need not pass, each with the reason. What a guard may not look at, or not within its
     time, makes it inconclusive. Raises UsageError for a key nobody has and as `checked_waivers` does.
     """
@@ -102,7 +105,8 @@ def check(
     with _statement_timeout(connection):
         for rule in GUARDS:
             failed = [guard.name for guard in found if guard.name in rule.after and guard.verdict != "pass"]
-            guard = _waived(_not_run(rule, failed) if failed else _bounded(rule, subject), waived)
+            guard = (known or {}).get(rule.name) or (_not_run(rule, failed) if failed else _bounded(rule, subject))
+            guard = _waived(guard, waived)
             found.append(guard)
             if on_guard is not None:
                 on_guard(guard)
