@@ -55,6 +55,7 @@ class Evaluating(Pane):
         self._message = Text()
         self._wish: Wish | None = None
         self._finished: int | None = None
+        self._asked_to_load: int | None = None
         self._evaluator = Evaluator(services.database, self._tell_progress, self._ask_in_thread)
 
     # -- to be drawn --------------------------------------------------------------------------------------
@@ -132,7 +133,7 @@ class Evaluating(Pane):
     def _show_lists(self, lists: Lists) -> None:
         self._looked_at, self._looking_since, self._sets_known = time.monotonic(), None, True
         changed, self.lists = lists != self.lists or self.opening, lists
-        if self.shown is None and lists.evaluations:
+        if self.shown is None and self._asked_to_load is None and lists.evaluations:
             self.load(lists.evaluations[0].id)
         else:
             self.opening = False
@@ -147,6 +148,7 @@ class Evaluating(Pane):
 
     def load(self, number: int) -> None:
         """Show an evaluation."""
+        self._asked_to_load = number
 
         def read(_tell: object) -> Evaluation:
             with self.services.connections.reading() as connection:
