@@ -151,6 +151,9 @@ class RevectorApp(App[None], inherit_bindings=False):
             compared=compare is not None and compare.comparison is not None,
             browsing=compare is not None and compare.browsing is not None,
             flipping=cutover is not None and cutover.flipping,
+            request=cutover.request if cutover is not None else None,
+            waivable=cutover is not None and bool(cutover.waivable),
+            evidence=cutover is not None and cutover.evaluated,
             evaluated=evaluate is not None and evaluate.shown is not None,
             evaluating=evaluate is not None and evaluate.evaluating,
             listing_runs=evaluate is not None and evaluate.listing_runs,
@@ -246,6 +249,12 @@ class RevectorApp(App[None], inherit_bindings=False):
         compare: ComparePane = self.panes["3"]  # type: ignore[assignment]
         compare.show(self.situation)
         compare.open_text(event.text, primary=event.primary)
+
+    async def on_pane_open_evaluation(self, event: Pane.OpenEvaluation) -> None:
+        """The evaluation that a cutover goes by, on the Evaluate tab."""
+        await self.go_to("4")
+        evaluate: EvaluatePane = self.panes["4"]  # type: ignore[assignment]
+        evaluate.load(event.number)
 
     def on_pane_changed(self, event: Pane.Changed) -> None:
         """What actions depend on has changed."""

@@ -204,6 +204,36 @@ def _can_cut_over(situation: Situation) -> bool:
     )
 
 
+def _has_request(situation: Situation) -> bool:
+    return situation.state.request is not None
+
+
+def _can_request(situation: Situation) -> bool:
+    request = situation.state.request
+    over = request is None or request.state in ("void", "expired")
+    return situation.candidate is not None and over and not situation.state.flipping
+
+
+def _can_approve(situation: Situation) -> bool:
+    """Nobody approves their own, and nobody twice: the database refuses it, so it is not offered."""
+    request, role = situation.state.request, situation.rights.role
+    if request is None or request.state != "open":
+        return False
+    return role not in (request.requested_by, *(one.approved_by for one in request.approvals))
+
+
+def _can_refuse(situation: Situation) -> bool:
+    return _has_request(situation) and not situation.rights.operate
+
+
+def _can_waive_guard(situation: Situation) -> bool:
+    return situation.state.waivable and not situation.state.flipping
+
+
+def _has_evidence(situation: Situation) -> bool:
+    return situation.state.evidence
+
+
 def _can_roll_back(situation: Situation) -> bool:
     return situation.rollback is not None and not situation.state.flipping
 
@@ -378,8 +408,28 @@ ACTIONS: tuple[Action, ...] = (
            _can_cut_over, dangerous=True, button=True),
     Action("roll-back", ("R",), "roll back", "Make the version that was active before active again.",
            "roll_back", "6", _can_roll_back, dangerous=True, button=True),
-    Action("check-guards", ("g",), "check again", "Run the guards again.", "check_guards", "6", _has_candidate,
+    Action("request-cutover", ("r",), "request", "Request the cutover, with a reason: others approve it.",
+           "ask_for_approval", "6", _can_request, dangerous=True, button=True),
+    Action("approve", ("a",), "approve", "Approve the request of somebody else; asks for the version key.", "approve",
+           "6", _can_approve, dangerous=True, needs="approve", button=True),
+    Action("withdraw", ("x",), "withdraw", "End the request for the cutover.", "withdraw", "6", _has_request,
+           dangerous=True),
+    Action("refuse", ("x",), "refuse", "End the request of somebody else, as one who approves.", "withdraw", "6",
+           _can_refuse, dangerous=True, needs="approve"),
+    Action("waive-guard", ("w",), "waive", "Let the cutover go on without one guard, by its name and with a reason "
+           "that stays in the log.", "waive", "6", _can_waive_guard, dangerous=True),
+    Action("check-guards", ("g",), "check again", "Look at all the guards again.", "check_guards", "6", _has_candidate,
            button=True),
+    Action("cutover-part", ("m",), "next part", "Guards, evidence, approvals, watch, processes and history in turn, "
+           "where they have no room beside each other.", "next_part", "6", _is_tight, offline=True),
+    Action("dry-run", ("d",), "dry run", "The SQL of the flip on a page; nothing is changed.", "plan", "6",
+           _has_candidate),
+    Action("to-evaluation", ("e",), "evaluation", "The evaluation of the two versions, on the Evaluate tab.",
+           "open_evaluation", "6", _has_evidence),
+    Action("to-shadow", ("s",), "shadow", "The shadow of users' queries, on the Shadow tab.", "open_shadow", "6",
+           _has_candidate),
+    Action("open-cutover", ("enter",), "open", "What has the focus, in full: a flip of the history, the evaluation, "
+           "the guards.", "open_row", "6", offline=True, footer=False),
     Action("next-cutover", _NEXT, "candidate", "The next version as candidate.", "next_candidate", "6",
            _has_several),
     Action("previous-cutover", _BEFORE, "candidate", "The version before as candidate.", "previous_candidate",

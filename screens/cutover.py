@@ -1,291 +1,266 @@
-"""Tab 6: the guards of the candidate, the flip, and the way back."""
+"""Tab 6: the guards of the candidate, evidence and approvals, the flip, the watch after it, and the way back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 from rich.console import RenderableType
-from rich.table import Table as Grid
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.containers import VerticalScroll
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from core.errors import RevectorError
-from screens.background import Tell, in_background
 from screens.buttons import Buttons
+from screens.cutoverfacts import Facts
+from screens.cutoverguards import guard_lines, guards_page
+from screens.cutoversteps import Stepping
+from screens.cutovertext import (
+    approval_lines,
+    approvals_word,
+    change_lines,
+    evidence_lines,
+    serving_table,
+)
+from screens.cutoverwatch import HISTORY, entry_page, history_row, watch_lines, watch_title
 from screens.errors import error_text
-from screens.facts import facts
-from screens.pane import Pane, Services, step_through
+from screens.pane import Services, step_through
+from screens.parts import Parts
+from screens.reading import Page
 from screens.situation import Situation, key_of
-from screens.text import chunks, milliseconds, printable, time_now
-from screens.theme import BAD, CAUTION, FAINT, GOOD
+from screens.table import Table
+from screens.text import printable
+from screens.theme import FAINT
 
-if TYPE_CHECKING:
-    from core.cutover import Check, Flip, Guard
-    from core.retrieval import EncoderCache
-    from screens.confirm import Answer, Question
-
-_SIGNS = {"pass": ("✓", GOOD), "fail": ("✗", BAD), "inconclusive": ("?", CAUTION)}
+_TALL, _WIDE = 32, 100
+"""The terminal below which the parts have no room beside each other."""
 
 
-class CutoverPane(Pane):
-    """Active before and after, guards as they fill in, rollback target, and the outcome of the last flip."""
+class CutoverPane(Stepping):
+    """The change and who serves it; the watch, guards, evidence, approvals, processes and history; the outcome."""
 
     DEFAULT_CSS = """
-    CutoverPane #change { height: auto; padding: 0 1; }
-    CutoverPane #guards { height: 1fr; border: round $border-blurred; border-title-color: $secondary;
-                          padding: 0 1; scrollbar-size-vertical: 1; }
-    CutoverPane #guards:focus { border: heavy $border; }
+    CutoverPane #change { height: auto; max-height: 6; padding: 0 1; }
+    CutoverPane .box { border: round $border-blurred; border-title-color: $secondary; padding: 0 1;
+                       scrollbar-size-vertical: 1; }
+    CutoverPane .box:focus { border: round $border; }
+    CutoverPane #watch.-broken { border: heavy $error; border-title-color: $error; border-title-style: bold; }
+    CutoverPane #watch { height: auto; max-height: 14; }
+    CutoverPane #guards { width: 58%; height: 1fr; }
+    CutoverPane #middle, CutoverPane #side { height: 1fr; }
+    CutoverPane #side { width: 1fr; }
+    CutoverPane #evidence { height: auto; max-height: 10; }
+    CutoverPane #approvals { height: 1fr; }
+    CutoverPane #serving { height: auto; max-height: 7; }
+    CutoverPane #history { height: auto; max-height: 8; border: round $border-blurred;
+                           border-title-color: $secondary; }
+    CutoverPane #history:focus { border: round $border; }
     CutoverPane #outcome { height: auto; max-height: 6; padding: 0 1; }
+    CutoverPane.-tight #watch, CutoverPane.-tight #guards, CutoverPane.-tight #evidence,
+    CutoverPane.-tight #approvals, CutoverPane.-tight #serving, CutoverPane.-tight #history {
+        width: 100%; height: 1fr; max-height: 100%;
+    }
     """
+
+    PARTS: ClassVar[tuple[str, ...]] = ("guards", "evidence", "approvals", "watch", "serving", "history")
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
-        self.flipping = False
-        self._guards: tuple[Guard, ...] = ()
-        self._checked: object = None
-        self._encoders: EncoderCache | None = None
-        self._checking = False
-        self._check: Check | None = None
-        self._checked_at = ""
-        self._check_error: RevectorError | None = None
-        self._outcome = Text("")
+        self.part: str | None = None
+        """The part in front where one is shown at a time; None for the one that matters now."""
 
     def compose(self) -> ComposeResult:
-        """The change, its guards, the outcome, the buttons."""
+        """From what is about to change to what has happened."""
         yield Static(id="change", markup=False)
-        with VerticalScroll(id="guards"):
-            yield Static(markup=False)
+        yield Parts("m", id="parts")
+        yield _box("watch")
+        with Horizontal(id="middle"):
+            yield _box("guards")
+            with Vertical(id="side"):
+                yield _box("evidence")
+                yield _box("approvals")
+                yield _box("serving")
+        yield Table(HISTORY, id="history")
         yield Static(id="outcome", markup=False)
         yield Buttons("6")
 
-    def cleared(self, situation: Situation) -> str | None:
-        """The version whose guards all pass, by a check of what this snapshot shows."""
-        check = self._check
-        fresh = check is not None and self._checked == _facts_of(situation)
-        return check.version_key if check is not None and check.ready and fresh else None
+    # -- what is shown ------------------------------------------------------------------------------------
 
-    def show(self, situation: Situation) -> None:
-        """Draw; where what the guards are about has changed, check them again."""
-        self.situation = situation
-        if not situation.state.live:
-            self._checked = None  # when the database is back, what was known before does not count
-        elif situation.candidate is not None and not self.flipping and self._checked != _facts_of(situation):
-            self.check_guards()
-        self.draw()
+    @property
+    def tight(self) -> bool:
+        """Whether one part is shown at a time."""
+        return self.app.size.height < _TALL or self.app.size.width < _WIDE
 
-    def draw(self) -> None:
-        """Draw the candidate and its guards."""
-        self.query_one("#change", Static).update(self._change())
-        guards = self.query_one("#guards", VerticalScroll)
-        guards.border_title = Content(self._guards_title())
-        guards.query_one(Static).update(self._guard_lines())
-        self.query_one("#outcome", Static).update(self._outcome)
+    @property
+    def front(self) -> str:
+        """The part in front: while a cutover is watched that is the watch, unless another one was chosen."""
+        watched = self.facts is not None and self.facts.watch is not None
+        if self.part is None or (self.part == "watch" and not watched):
+            return "watch" if watched else "guards"
+        return self.part
 
     def show_actions(self, situation: Situation) -> None:
         """The buttons of this moment."""
         self.query_one(Buttons).show(situation)
 
     def focus_main(self) -> None:
-        """The guards, which may be longer than the screen."""
-        self.query_one("#guards").focus()
+        """The part in front, which may be longer than its place."""
+        self.query_one(f"#{self.front if self.tight else 'guards'}").focus()
 
-    def _change(self) -> RenderableType:
-        active, candidate, target = self.situation.active, self.situation.candidate, self.situation.rollback
-        before = printable(key_of(active) or "no version")
-        change = Text(f"{before} is active", "bold")
-        if candidate is not None:
-            change = Text(f"{before}  →  {printable(candidate.version.version_key)}", "bold")
-        if target is None:
-            back = Text("no version was active before: there is nothing to go back to", FAINT)
-        else:
-            lacks = f"lacks {chunks(target.missing)}" if target.missing else "lacks no chunk"
-            back = Text(
-                f"{printable(target.version.version_key)}, which {lacks}", CAUTION if target.missing else ""
-            )
-        return facts([("cut over", change), ("roll back to", back)])
+    def on_resize(self) -> None:
+        """What has room beside each other may be more or less now."""
+        self.draw()
+        self.post_message(self.Changed())
+
+    def step_done(self) -> None:
+        """After a flip the watch matters."""
+        self.part = None
+
+    # -- drawing ------------------------------------------------------------------------------------------
+
+    def draw(self) -> None:
+        """Draw all that is known."""
+        if not self.app.is_running or not self.query(Buttons):
+            return  # what was read in the background may come while the console ends
+        facts = self.facts
+        self._arrange(facts)
+        self.query_one("#change", Static).update(
+            change_lines(self.situation, facts, broken=self.tight and self.front != "watch")
+        )
+        self._fill("guards", self._guards_title(), self._guard_lines())
+        waiting: RenderableType = error_text(self.facts_error) if self.facts_error else Text("Reading …", FAINT)
+        known = facts if facts and facts.candidate == key_of(self.situation.candidate) else None
+        self._fill("evidence", " evidence ", evidence_lines(known) if known else waiting)
+        title = f" approvals{approvals_word(known)} "
+        self._fill(
+            "approvals", title, approval_lines(known, asks=not self.situation.looks_only) if known else waiting
+        )
+        self._fill("serving", " who serves what ", serving_table(facts) if facts else waiting)
+        self._draw_watch(facts)
+        history = self.query_one("#history", Table)
+        history.show([history_row(one) for one in facts.history] if facts else [])
+        history.border_title = Content(" history, the newest first ")
+        history.border_subtitle = Content(" ↵ all of it ")
+        outcome = self.query_one("#outcome", Static)
+        outcome.update(self.outcome)
+        outcome.display = bool(self.outcome)
+
+    def _arrange(self, facts: Facts | None) -> None:
+        tight = self.tight
+        self.set_class(tight, "-tight")
+        watched = facts is not None and facts.watch is not None
+        there = {part for part in self.PARTS if part != "watch" or watched}
+        if self.situation.candidate is None:
+            there -= {"evidence", "approvals"}
+        front = self.front if self.front in there else "guards"
+        shown = {front} if tight else there
+        for part in self.PARTS:
+            self.query_one(f"#{part}").display = part in shown
+        self.query_one("#side").display = bool(shown & {"evidence", "approvals", "serving"})
+        self.query_one("#middle").display = bool(shown & {"guards", "evidence", "approvals", "serving"})
+        parts = self.query_one("#parts", Parts)
+        parts.display = tight
+        parts.show([(part, self._word(part)) for part in self.PARTS if part in there], front)
+
+    def _word(self, part: str) -> str:
+        facts = self.facts
+        if part == "guards" and self.board.guards:
+            clear = sum(guard.clear for guard in self.board.in_order)
+            return f"guards {clear}/{clear + sum(not guard.clear for guard in self.board.in_order)}"
+        if part == "approvals":
+            return f"approvals{approvals_word(facts)}"
+        if part == "watch" and facts is not None and facts.watch is not None and facts.watch.breaches:
+            return "watch ✗"
+        return part
+
+    def _fill(self, part: str, title: str, body: RenderableType) -> None:
+        box = self.query_one(f"#{part}", VerticalScroll)
+        box.border_title = Content(title)
+        box.query_one(Static).update(body)
+
+    def _draw_watch(self, facts: Facts | None) -> None:
+        overview = self.situation.overview
+        if facts is None or facts.watch is None or overview is None:
+            return
+        target = key_of(self.situation.rollback)
+        can = target == facts.watch.previous and not self.situation.looks_only
+        body = watch_lines(facts.watch, facts.policy, overview.taken_at, can_roll_back=can)
+        self._fill("watch", watch_title(facts.watch, overview.taken_at), body)
+        self.query_one("#watch").set_class(bool(facts.watch.breaches), "-broken")
 
     def _guards_title(self) -> str:
         candidate = printable(key_of(self.situation.candidate) or "no candidate")
-        if self._checking:
-            return f" guards of {candidate} ─ checking … "
-        if self._check is None:
+        board = self.board
+        if board.candidate != key_of(self.situation.candidate) or not (board.guards or board.pending):
             return f" guards of {candidate} "
-        passed = sum(guard.verdict == "pass" for guard in self._guards)
-        return f" guards of {candidate} ─ {passed} of {len(self._guards)} pass ─ checked {self._checked_at} "
+        when = f"checked {board.checked_at}" if not board.pending else "checking …"
+        return f" guards of {candidate} ─ {board.count} ─ {when} "
 
     def _guard_lines(self) -> RenderableType:
-        if self.situation.candidate is None:
+        candidate = key_of(self.situation.candidate)
+        if candidate is None:
             return Text("There is no version to cut over to: register and backfill one (1 Versions).", FAINT)
-        if self._check_error is not None:
-            return error_text(self._check_error)
-        grid = Grid.grid(padding=(0, 2, 0, 0))
-        for _ in range(3):
-            grid.add_column(no_wrap=True)
-        grid.add_column(overflow="fold")
-        for guard in self._guards:
-            sign, colour = _SIGNS[guard.verdict]
-            detail = Text(printable(guard.detail))
-            if guard.remedy:
-                detail.append(f"\n→ {printable(guard.remedy)}", CAUTION)
-            grid.add_row(Text(sign, colour), Text(guard.verdict, colour), Text(printable(guard.name)), detail)
-        return grid
+        if self.check_error is not None:
+            return error_text(self.check_error)
+        if self.left_alone:
+            return Text(
+                f"{printable(candidate)} is the way back: a rollback asks no guard. g looks at them all the same.",
+                FAINT,
+            )
+        return guard_lines(self.board)
 
-    # -- the guards ---------------------------------------------------------------------------------------
+    # -- choosing -----------------------------------------------------------------------------------------
 
-    def check_guards(self) -> None:
-        """Run the guards of the candidate, each shown as soon as it is known."""
-        candidate = self.situation.candidate
-        if candidate is None:
-            return
-        version = candidate.version
-        self._checked = _facts_of(self.situation)
-        self._checking, self._check, self._check_error, self._guards = True, None, None, ()
+    def next_part(self) -> None:
+        """The next part, where one is shown at a time."""
+        there = [part for part in self.PARTS if part != "watch" or (self.facts and self.facts.watch)]
+        if self.situation.candidate is None:
+            there = [part for part in there if part not in ("evidence", "approvals")]
+        self._show_part(step_through(there, self.front, 1) or "guards")
 
-        def run(tell: Tell) -> Check:
-            from core import cutover
-            from core.retrieval import EncoderCache
+    def _show_part(self, part: str) -> None:
+        self.part = part
+        self.changed()
+        self.query_one(f"#{part}").focus()
 
-            self._encoders = encoders = self._encoders or EncoderCache()
-            found: list[Guard] = []
+    def on_parts_chosen(self, event: Parts.Chosen) -> None:
+        """A click on a part."""
+        event.stop()
+        self._show_part(event.name)
 
-            def on_guard(guard: Guard) -> None:
-                found.append(guard)
-                tell(lambda guards=tuple(found): self._fill_in(guards))  # type: ignore[misc]
+    def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
+        """A click on the flip under the cursor."""
+        event.stop()
+        event.data_table.focus()
+        self.post_message(self.Act("open-cutover"))
 
-            with self.services.connections.reading() as connection:
-                return cutover.check(connection, version.version_key, encoders=encoders, on_guard=on_guard)
+    def open_row(self) -> None:
+        """What has the focus, in full: a flip of the history, the evaluation, or the guards."""
+        focused = self.screen.focused
+        history = self.query_one("#history", Table)
+        if focused is history and self.facts is not None:
+            entry = next((one for one in self.facts.history if str(one.id) == history.row_key), None)
+            if entry is not None:
+                self.app.push_screen(Page(f"flip {entry.id}", entry_page(entry)))
+        elif focused is not None and focused.id == "evidence" and self.evaluated:
+            self.open_evaluation()
+        else:
+            self.app.push_screen(Page("guards", guards_page(self.board)))
 
-        in_background(self, "guards", run, self.show_check, self._check_failed)
+    @property
+    def evaluated(self) -> bool:
+        """Whether there is an evaluation to open."""
+        return self.facts is not None and self.facts.evaluation is not None
 
-    def _fill_in(self, guards: tuple[Guard, ...]) -> None:
-        self._guards = guards
-        self.draw()
+    def open_evaluation(self) -> None:
+        """The evaluation of the pair on the Evaluate tab."""
+        if self.facts is not None and self.facts.evaluation is not None:
+            self.post_message(self.OpenEvaluation(self.facts.evaluation.id))
 
-    def show_check(self, check: Check) -> None:
-        """Draw a finished check."""
-        self._checking, self._check, self._check_error, self._guards = False, check, None, check.guards
-        self._checked_at = time_now()
-        self.draw()
-        self.post_message(self.Changed())
-
-    def _check_failed(self, error: RevectorError) -> None:
-        self._checking, self._check_error = False, error
-        self.draw()
-        self.post_message(self.Changed())
-
-    # -- the flip -----------------------------------------------------------------------------------------
-
-    def cut_over(self) -> None:
-        """Ask, then make the candidate active."""
-        candidate = self.situation.candidate
-        if candidate is None:
-            return
-        before, after = key_of(self.situation.active), candidate.version.version_key
-        back = f"{before} stays, and R rolls back to it" if before else "none: it is the first active version"
-        question = self._question("Cut over", before, after, ("way back", back))
-
-        def flip(answer: Answer) -> Flip:
-            from core import cutover
-
-            with self.services.connections.writing() as connection:
-                return cutover.run(connection, after, confirm=answer.typed, reason=answer.reason)
-
-        self._ask(question, before, flip)
-
-    def roll_back(self) -> None:
-        """Ask, then make the version active that was so before."""
-        target = self.situation.rollback
-        if target is None:
-            return
-        before, after = key_of(self.situation.active), target.version.version_key
-        loss = f"{chunks(target.missing)}: not found until its backfill has run" if target.missing else "no chunk"
-        question = self._question("Roll back", before, after, ("lacks", loss))
-
-        def flip(answer: Answer) -> Flip:
-            from core import cutover
-
-            with self.services.connections.writing() as connection:
-                return cutover.rollback(connection, confirm=answer.typed, reason=answer.reason)
-
-        self._ask(question, before, flip)
-
-    def _question(self, title: str, before: str | None, after: str, line: tuple[str, str]) -> Question:
-        from screens.confirm import Question
-
-        change = ("change", f"{before or 'no version'} → {after}")
-        effect = ("effect", f"every search is answered by {after} from the next moment on")
-        database, settings = self.services.database, self.services.settings
-        return Question(title, database, settings, (change, effect, line), after, f"{title} now", ask_reason=True)
-
-    def _ask(self, question: Question, before: str | None, flip: Callable[[Answer], Flip]) -> None:
-        from screens.confirm import Confirm
-
-        def still_so(situation: Situation) -> str:
-            now = key_of(situation.active)
-            if now != before:
-                return f"The active version changed meanwhile to {now}: cancel, and look again."
-            return ""
-
-        def answered(answer: Answer | None) -> None:
-            if answer is None:
-                return
-            self.flipping = True
-            self._outcome = Text("Flipping …", FAINT)
-            self.draw()
-            self.post_message(self.Changed())
-            in_background(self, "flip", lambda _tell: flip(answer), self._flipped, self._refused)
-
-        self.app.push_screen(Confirm(question, still_so), answered)
-
-    def _flipped(self, flip: Flip) -> None:
-        word = "Rolled back" if flip.action == "rollback" else "Cut over"
-        text = f"✓ {word}: {printable(flip.previous or 'no version')} → {printable(flip.version_key)}"
-        text += f" in {milliseconds(flip.seconds)}, at {time_now()}."
-        if flip.missing:
-            text += f" Searches do not find {chunks(flip.missing)}: run its backfill (2, r)."
-        self._end(Text(text, f"bold {GOOD}"))
-
-    def _refused(self, error: RevectorError) -> None:
-        self._end(error_text(error))
-
-    def _end(self, outcome: Text) -> None:
-        self.flipping = False
-        self._outcome = outcome
-        self.draw()
-        self.post_message(self.Changed(database=True))
-
-    # -- the candidate ------------------------------------------------------------------------------------
-
-    def next_candidate(self) -> None:
-        """The next version as candidate."""
-        self._step(1)
-
-    def previous_candidate(self) -> None:
-        """The version before as candidate."""
-        self._step(-1)
-
-    def _step(self, step: int) -> None:
-        keys = [s.version.version_key for s in self.situation.versions if not s.version.active]
-        key = step_through(keys, key_of(self.situation.candidate), step)
-        if key is not None:
-            self._outcome = Text("")
-            self.post_message(self.Select(key))
+    def open_shadow(self) -> None:
+        """The shadow on its own tab."""
+        self.post_message(self.Act("tab-5"))
 
 
-def _facts_of(situation: Situation) -> tuple[object, ...]:
-    """What the guards are about, as far as a snapshot shows it: when it changes, they are checked again."""
-    candidate = situation.candidate
-    if candidate is None:
-        return ()
-    return (
-        key_of(situation.active),
-        candidate.version,
-        candidate.embedded,
-        candidate.missing,
-        candidate.failed,
-        situation.index(candidate),
-    )
+def _box(name: str) -> VerticalScroll:
+    return VerticalScroll(Static(markup=False), id=name, classes="box")

@@ -66,6 +66,13 @@ class Pane(Vertical):
             self.query_set, self.query_id = query_set, query_id
             self.primary, self.candidate = primary, candidate
 
+    class OpenEvaluation(Message):
+        """Show an evaluation on the Evaluate tab."""
+
+        def __init__(self, number: int) -> None:
+            super().__init__()
+            self.number = number
+
     class OpenText(Message):
         """Search for a text on the Compare tab, with these two versions."""
 

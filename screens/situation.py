@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from core.backfill.status import JobStatus
+from core.cutover import Request
 from core.index import IndexState
 from core.overview import Overview
 from core.registry import VersionStatus
@@ -34,6 +35,12 @@ class State:
     cleared: str | None = None
     """The version whose guards all passed, as the Cutover tab shows them."""
     flipping: bool = False
+    request: Request | None = None
+    """The request for a cutover to the candidate, as the Cutover tab shows it."""
+    waivable: bool = False
+    """Whether a guard there can be waived, or is."""
+    evidence: bool = False
+    """Whether there is an evaluation of the pair to open from there."""
     evaluated: bool = False
     """Whether the Evaluate tab shows an evaluation."""
     evaluating: bool = False

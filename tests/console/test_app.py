@@ -64,7 +64,7 @@ async def test_the_whole_way_by_keys(library: Database) -> None:
         await until_shown(pilot, "[1 Versions]")
         assert app.selection == "demo-256"
         await pilot.press("u")
-        await until_shown(pilot, "5 of 5 pass", "u cut over")
+        await until_shown(pilot, "13 of 13 pass", "u cut over")
         await pilot.press("u")
         await until_shown(pilot, "type the version key demo-256")
         await pilot.press("tab")

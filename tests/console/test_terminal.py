@@ -118,7 +118,7 @@ def test_live_data_tabs_a_search_and_a_sane_terminal(folder: Path, command: str,
         screen = terminal.wait("active demo-64", "demo-256", "READ/WRITE", "●", "? help")
         assert screen.startswith(" revector ─ tmux/terminal_library ─ active demo-64 ─ READ/WRITE ─ ")
         assert len(screen.rstrip("\n").split("\n")) == size[1]
-        for tab, text in (("2", "100.0 %"), ("6", "5 of 5 pass"), ("8", "cutover"),
+        for tab, text in (("2", "100.0 %"), ("6", "13 of 13 pass"), ("8", "cutover"),
                           ("3", "overlap by depth")):  # fmt: skip
             terminal.keys(tab)
             terminal.wait(f"[{tab} ", text)

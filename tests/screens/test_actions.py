@@ -133,7 +133,8 @@ async def test_dangerous_actions_are_not_there_in_read_only_mode(read_only: bool
     assert dangerous == {
         "run", "pause", "cancel", "set", "more-workers", "fewer-workers", "retry-failures", "waive", "cut-over",
         "roll-back", "judge", "run-with", "let-go", "load", "evaluate", "cancel-evaluation", "compare-runs",
-        "shadow-start", "shadow-stop", "shadow-judge",
+        "shadow-start", "shadow-stop", "shadow-judge", "request-cutover", "approve", "withdraw", "refuse",
+        "waive-guard",
     }  # fmt: skip
 
 

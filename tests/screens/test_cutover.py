@@ -231,6 +231,6 @@ async def test_the_candidate_is_changed_by_keys(own_library: Database) -> None:
     async with app.run_test(size=SMALL) as pilot:
         await to_cutover(pilot)
         await pilot.press("right_square_bracket")
-        await until_shown(pilot, "guards of demo-new ─ ", "no backfill has finished yet")
+        await until_shown(pilot, "guards of demo-new ─ 7 of 13 pass", "0 of 16 chunks embedded")
         await pilot.press("left_square_bracket")
         await until_shown(pilot, f"guards of demo-256 ─ {ALL_PASS}")

@@ -27,7 +27,6 @@ from tests.screens.frozen import (
     OVERVIEW,
     FrozenReader,
     browsing,
-    check,
     comparison,
     detail,
     explanation,
@@ -45,7 +44,7 @@ pytestmark = pytest.mark.parametrize("size", [LARGE, SMALL], ids=["large", "smal
 def fixed_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
-    monkeypatch.setattr("screens.cutover.time_now", lambda: "14:02:11")
+    monkeypatch.setattr("screens.cutoverchecking.time_now", lambda: "14:02:11")
     monkeypatch.setattr("screens.reader.Reading.age", lambda _reading: 0.0)
     yield
     monkeypatch.undo()
@@ -129,17 +128,6 @@ async def at_picker(pilot: Pilot[None]) -> None:
     await pilot.app.push_screen(QueryPicker(lambda _name: Choices(sets, browsing()), "support"))
     await pilot.app.workers.wait_for_complete()
     await pilot.press("down")
-    await pilot.pause()
-
-
-async def at_cutover(pilot: Pilot[None]) -> None:
-    app: RevectorApp = pilot.app  # type: ignore[assignment]
-    await pilot.press("down", "6")
-    await until(pilot, lambda: "6" in app.panes and app.selection == "embed-v2026-03", "the tab")
-    await app.workers.wait_for_complete()
-    await pilot.pause()
-    pane: Any = app.panes["6"]
-    pane.show_check(check(ready=False))
     await pilot.pause()
 
 
@@ -235,7 +223,3 @@ def test_compare(snap_compare: Callable[..., bool], size: tuple[int, int]) -> No
 @pytest.mark.parametrize("before", [at_judged, at_segments, at_hit, at_diff, at_explain, at_picker])
 def test_compare_judged(snap_compare: Callable[..., bool], size: tuple[int, int], before: Before) -> None:
     assert snap_compare(frozen(), terminal_size=size, run_before=before)
-
-
-def test_cutover(snap_compare: Callable[..., bool], size: tuple[int, int]) -> None:
-    assert snap_compare(frozen(), terminal_size=size, run_before=at_cutover)

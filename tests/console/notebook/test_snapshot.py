@@ -27,7 +27,7 @@ def texts(svg: str) -> str:
         ("Versions", "static:wordllama-256"),
         ("backfill", "s settings"),
         ("compare", "candidate demo-256"),
-        ("CUTOVER", "5 of 5 pass"),
+        ("CUTOVER", "13 of 13 pass"),
         ("log", "versions add"),
     ],
 )
