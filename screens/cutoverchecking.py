@@ -131,14 +131,12 @@ class Checking(Pane):
         if report is None:
             self._reported_at = now
 
+        versions = (active.version if active else None, candidate.version if candidate else None)
+        watch = self.facts.watch if self.facts else None
+
         def read(_tell: Tell) -> Facts:
             with self.services.connections.reading() as connection:
-                return read_facts(
-                    connection,
-                    active.version if active else None,
-                    candidate.version if candidate else None,
-                    report,
-                )
+                return read_facts(connection, *versions, shadow=report, watch=watch)
 
         in_background(self, "facts", read, self.show_facts, self._no_facts)
 

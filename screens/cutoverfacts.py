@@ -39,9 +39,14 @@ class Facts:
 
 
 def read_facts(
-    connection: Connection, active: Version | None, candidate: Version | None, shadow: ShadowReport | None
+    connection: Connection,
+    active: Version | None,
+    candidate: Version | None,
+    *,
+    shadow: ShadowReport | None = None,
+    watch: Watch | None = None,
 ) -> Facts:
-    """Read them; `shadow` is a report that is fresh enough, if there is one."""
+    """Read them. `shadow` is a report that is fresh enough, if there is one, `watch` the watch as it was read last."""
     request = evaluation = None
     if candidate is not None:
         request = open_request(connection, candidate)
@@ -54,7 +59,7 @@ def read_facts(
         request,
         evaluation,
         shadow,
-        observe(connection),
+        observe(connection, watch),
         tuple(serving(connection)),
         tuple(history(connection, limit=_ENTRIES)),
     )

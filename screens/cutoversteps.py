@@ -306,7 +306,7 @@ class Stepping(Checking):
             with self.services.connections.reading() as connection:
                 found = cutover.plan(connection, key, waivers=waivers, encoders=self.encoders)
             self.app.call_later(self.show_check, found.check)
-            return sql_page(found.statements, found.check.ready)
+            return sql_page(key, found.statements, ready=found.check.ready)
 
         self.app.push_screen(
             LivePage(f"dry run of the cutover to {key}", Text("Looking at the guards …", FAINT), work)

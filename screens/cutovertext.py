@@ -234,9 +234,10 @@ def request_figures(request: Request) -> list[tuple[str, str]]:
     ]
 
 
-def sql_page(statements: Sequence[str], ready: bool) -> RenderableType:
+def sql_page(key: str, statements: Sequence[str], *, ready: bool) -> RenderableType:
     """The statements of a flip, as they would be run."""
     note = Text("Every guard is clear." if ready else "Not every guard is clear: a cutover would be refused.")
     note.stylize(GOOD if ready else CAUTION)
-    about = Text("Nothing was changed. y copies the page; psql takes it, in one transaction.\n", FAINT)
+    cli = f"revector cutover run {printable(key)} --dry-run"
+    about = Text(f"Nothing was changed. In a form for psql: {cli}\n", FAINT)
     return Group(note, about, *(Text(printable(one, lines=True)) for one in statements))

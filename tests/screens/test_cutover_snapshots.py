@@ -52,7 +52,7 @@ FACTS = Facts(
     ENTRIES[1:],
 )  # fmt: skip
 WATCH = Watch(
-    2, NEW, OLD, FLIPPED, NOW + 20 * HOUR, 0, SearchFigures(120_300, 0.004, 0.0, 4.1, 9.8, 21.5),
+    2, NEW, OLD, FLIPPED, NOW + 20 * HOUR, NOW, 0, SearchFigures(120_300, 0.004, 0.0, 4.1, 9.8, 21.5),
     SearchFigures(2_110, 0.09, 0.001, 4.4, 11.2, 30.1), 0.81, 0.74, 210,
     (Breach("max_empty_rate_rise", "9.0% of searches find nothing, 0.4% before; 1.0% more may"),), (),
 )  # fmt: skip
