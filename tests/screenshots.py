@@ -13,7 +13,7 @@ from unittest import mock
 
 from console.app import RevectorApp
 from console.context import Context
-from console.demo.story import FIRST, GATES, QUERY_SET, SECOND, prepare
+from console.demo.story import FIRST, GATES, QUERY_SET, SECOND, mirror_queries, prepare
 from core import cutover, embedded
 from core.backfill.job import change_settings
 from core.backfill.status import JobDetail, JobStatus, job_detail
@@ -77,6 +77,12 @@ def judged(own: Context) -> None:
         )
 
 
+def mirrored(own: Context) -> None:
+    """The demo's queries as shadow traffic."""
+    with own.session() as connection:
+        mirror_queries(own.database, connection)
+
+
 async def take(own: Context) -> None:
     """The demo's story, with a picture at each stop."""
     app = RevectorApp(own.database, own.settings)
@@ -116,6 +122,10 @@ async def take(own: Context) -> None:
         await pilot.press("escape", "4")
         await until(lambda: app.situation.state.evaluated)
         picture("evaluate")
+        await asyncio.to_thread(mirrored, own)
+        await pilot.press("escape", "5")
+        await until(lambda: app.tab == "5" and app.situation.state.shadowing is not None)
+        picture("shadow")
         await pilot.press("escape", "6")
         await until(lambda: app.situation.state.cleared)
         picture("cutover")

@@ -83,7 +83,7 @@ def prepare(own: Context, shown: Shown = progress_bar) -> dict[str, float]:
             cutover.run(connection, FIRST, confirm=FIRST, reason="the demo's first version")
         if get_version(connection, SECOND).completed_at is not None:
             with clock.step("shadow"):
-                _mirror_queries(database, connection)
+                mirror_queries(database, connection)
     return clock.seconds
 
 
@@ -108,7 +108,7 @@ def tell(own: Context, as_json: bool) -> None:
         say(f"{SECOND} is backfilled, proven and indexed.")
 
         with clock.step("shadow"):
-            _mirror_queries(database, connection)
+            mirror_queries(database, connection)
             mirrored = shadow.report(connection)
         say(
             f"Shadow: {mirrored.queries} queries answered by both, mean overlap {mirrored.overlap or 0:.2f}, "
@@ -221,7 +221,7 @@ def _embed(own: Context, connection: Connection, key: str, shown: Shown = progre
     index.build(connection, get_version(connection, key), own.settings)
 
 
-def _mirror_queries(database: Database, connection: Connection) -> None:
+def mirror_queries(database: Database, connection: Connection) -> None:
     """The demo's queries as if users had asked them, searched by the second version too; once."""
     if shadow.latest(connection) is not None or get_version(connection, SECOND).active:
         return
