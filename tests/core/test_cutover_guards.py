@@ -191,6 +191,19 @@ def test_the_costly_ones_wait_until_the_version_is_whole(
 # -- recall, and whether the index is used -----------------------------------------------------------------
 
 
+def test_what_is_as_near_as_the_last_of_the_exact_ones_is_found(
+    database: Database, connection: Connection
+) -> None:
+    """Many texts of two words are equally far from one of them, but for the last bit of a float."""
+    add_chunks(connection, [f"{first} and {second}" for first in NUMBERS for second in NUMBERS])
+    with ProtocolServer() as provider:
+        ready_version(database, connection, "v1", f"openai:text-embedding-3-small?base_url={provider.base_url}")
+        change_policy(connection, {"recall_queries": 256})
+        detail = guards(connection, "v1")["recall"].detail
+    assert detail.startswith("1.000 of what a scan finds")
+    assert "worst 1.00" in detail
+
+
 def test_an_index_that_finds_too_little_fails(database: Database, connection: Connection) -> None:
     corpus.fill(connection, 11_000, words=1)
     encoder = corpus.FreeEncoder(corpus.random_vectors(11_000, 24))

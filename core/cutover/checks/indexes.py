@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _SMALL_TABLE_ROWS = 10_000
 """Below this a scan of the table takes milliseconds and is exact, so that the planner may rightly prefer it."""
+_ROUNDING = 1e-6
+"""pgvector adds up in single precision: the same distance by other numbers comes out a little larger or smaller."""
 _WARM_SEARCHES = 5
 _K = 10
 _LEAST_QUERIES = 5
@@ -95,7 +97,8 @@ def recall(subject: Subject) -> Guard:
         others, near = _besides(truth, chunk_id), _besides(found, chunk_id)
         n = min(len(others), _K - 1)
         if n:
-            shares.append(min(1.0, int((near[:n] <= others[n - 1]).sum()) / n))
+            limit = others[n - 1] + _ROUNDING * max(1.0, abs(others[n - 1]))
+            shares.append(int((near[:n] <= limit).sum()) / n)
     if len(drawn) < 2:
         return Guard("recall", "pass", "with fewer than two vectors there is nothing to find")
     if len(exactly) < min(_LEAST_QUERIES, len(drawn)):

@@ -108,7 +108,7 @@ def two_versions(database: Database, connection: Connection) -> Database:
     return fill(database, connection)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def library(server: embedded.EmbeddedServer) -> Iterator[Database]:
     """A collection with v1 active and v2 ready that nothing may change."""
     database = Database(server.dsn, "serve_library")
@@ -120,9 +120,9 @@ def library(server: embedded.EmbeddedServer) -> Iterator[Database]:
         connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(database.schema)))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def serving(library: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of that collection, for all tests of a file that only ask: other files count this process's children."""
+    """A server of that collection, for all tests that only ask."""
     server = Server(library, tmp_path_factory.mktemp("serving"))
     server.wait_for_health(200)
     yield server
