@@ -57,6 +57,7 @@ class Live:
 
     def __init__(self) -> None:
         self._handle: Any = None
+        self._sent = False
         self._next = 0.0
 
     @property
@@ -73,12 +74,16 @@ class Live:
         """Draw the page in the place of the one before; unless `now`, only a few times a second."""
         if _shell() is None or (not now and time.monotonic() < self._next):
             return
-        from IPython.display import display
+        from IPython.display import DisplayHandle
 
         self._next = time.monotonic() + _EVERY_S
         bundle = {"text/html": page.html(), "text/plain": page.text()}
+        # Its id is there before anything is sent: an interrupt in the middle of that makes no second output.
         if self._handle is None:
-            self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+            self._handle = DisplayHandle()  # type: ignore[no-untyped-call]
+        if not self._sent:
+            self._handle.display(bundle, raw=True)
+            self._sent = True
         else:
             self._handle.update(bundle, raw=True)
 
