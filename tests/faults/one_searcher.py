@@ -5,7 +5,8 @@
 KIND is `retriever` (the class), `http` (`revector serve` at URL, its token in SERVE_TOKEN) or `sql` (a service that
 encodes by itself and calls the SQL functions). It says `ready` when it has begun, `failing` when a search fails after
 one that did not, `searching` when it is the other way round, and when its input ends, one line of JSON: how many
-searches by which version, how long each took, which errors there were, and what was wrong with any answer.
+searches by which version, how long each took, which errors there were, and what was wrong with any answer. It pauses
+for SEARCH_PAUSE_S seconds after each search, without which it is as busy as it can be.
 
 An answer is right when it is, hit by hit, what the version that it names gives for the query encoded by that version's
 own encoder. The versions have equal dimensions, so that nothing else would tell a vector in the wrong table.
@@ -55,8 +56,9 @@ def main() -> None:
     wrong: list[str] = []
     errors: list[str] = []
     failing = False
+    pause_s = float(os.environ.get("SEARCH_PAUSE_S", "0"))
     for query in itertools.cycle(QUERIES):
-        if over.is_set():
+        if over.wait(pause_s):
             break
         started = time.perf_counter()
         try:

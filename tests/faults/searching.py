@@ -70,7 +70,12 @@ def flip(connection: Connection, number: int) -> None:
 class Services:
     """Processes that search; `end` tells what they found."""
 
-    def __init__(self, database: Database, kinds: Sequence[str], url: str, token: str, folder: Path) -> None:
+    def __init__(
+        self, database: Database, kinds: Sequence[str], url: str, token: str, folder: Path, pause_s: float
+    ) -> None:
+        environment = plain_environment(folder) | {
+            "PYTHONPATH": str(ROOT), "SERVE_TOKEN": token, "SEARCH_PAUSE_S": str(pause_s),
+        }  # fmt: skip
         self._started = [
             (
                 kind,
@@ -79,7 +84,7 @@ class Services:
                         sys.executable, "-m", "tests.faults.one_searcher", kind, database.dsn, database.schema,
                         *([url] if kind == "http" else []),
                     ],
-                    env=plain_environment(folder) | {"PYTHONPATH": str(ROOT), "SERVE_TOKEN": token},
+                    env=environment,
                     cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                 ),
             )
@@ -117,14 +122,17 @@ def _answer(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def searching(database: Database, kinds: Sequence[str] = KINDS) -> Iterator[Services]:
-    """Services of these kinds, at work; those of kind `http` share one `revector serve`."""
+def searching(database: Database, kinds: Sequence[str] = KINDS, *, pause_s: float = 0.0) -> Iterator[Services]:
+    """Services of these kinds, at work; those of kind `http` share one `revector serve`.
+
+    Each pauses for so long after a search; with 0 they are as busy as they can be.
+    """
     with contextlib.ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="revector-searchers-")))
         url, token = "", secrets.token_hex(16)
         if "http" in kinds:
             url = held.enter_context(_served(database, token, folder))
-        services = Services(database, kinds, url, token, folder)
+        services = Services(database, kinds, url, token, folder, pause_s)
         held.callback(services.kill)
         yield services
 
