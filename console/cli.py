@@ -21,7 +21,6 @@ from console.commands import (
     documents,
     evaluate,
     evaluations,
-    guards,
     index,
     judge,
     load,
@@ -62,7 +61,7 @@ app = typer.Typer(
 
 for group in (db, versions, backfill, index, queries, evaluations, shadow, cutover):
     app.add_typer(group.app)
-for module in (demo, documents, load, search, serve, judge, evaluate, guards, cutover, log, doctor):
+for module in (demo, documents, load, search, serve, judge, evaluate, cutover, log, doctor):
     module.register(app)
 
 

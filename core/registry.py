@@ -104,11 +104,16 @@ def versions(connection: Connection) -> list[Version]:
         ).fetchall()
 
 
-def get_version(connection: Connection, key: str) -> Version:
-    """The version of that key. Raises UsageError naming the near keys when there is none."""
+def find_version(connection: Connection, key: str) -> Version | None:
+    """The version of that key; None when there is none."""
     with connection.cursor(row_factory=class_row(Version)) as cursor:
         query = sql.SQL("SELECT {} FROM embedding_versions WHERE version_key = %s").format(VERSION_COLUMNS)
-        found = cursor.execute(query, [key]).fetchone()
+        return cursor.execute(query, [key]).fetchone()
+
+
+def get_version(connection: Connection, key: str) -> Version:
+    """The version of that key. Raises UsageError naming the near keys when there is none."""
+    found = find_version(connection, key)
     if found is None:
         raise unknown_name("embedding version", key, (v.version_key for v in versions(connection)))
     return found

@@ -18,9 +18,8 @@ from screens.cutoverfacts import Facts
 from screens.facts import facts as fact_lines
 from screens.situation import Situation
 from screens.text import printable
-from screens.theme import BAD, CAUTION, FAINT, GOOD, TITLE
+from screens.theme import CAUTION, FAINT, SIGNS, TITLE
 
-SIGNS = {"pass": ("✓", GOOD), "fail": ("✗", BAD), "inconclusive": ("?", CAUTION)}
 _RULES = {rule.name: rule for rule in GUARDS}
 _EACH_MINUTE = ("shadow", "replicas", "pinned")
 
@@ -174,7 +173,7 @@ def guards_page(board: Board) -> RenderableType:
     parts: list[RenderableType] = []
     for name, rule in _RULES.items():
         guard = board.guards.get(name)
-        sign, colour = SIGNS[guard.verdict] if guard else ("·", FAINT)
+        sign, colour = SIGNS[guard.verdict if guard else None]
         lines: list[tuple[str, str | Text]] = [("looks at", rule.about)]
         if guard is not None:
             lines.append(("found", Text(f"{guard.verdict}: {printable(guard.detail)}")))

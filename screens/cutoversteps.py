@@ -314,15 +314,8 @@ class Stepping(Checking):
 
     # -- the candidate ------------------------------------------------------------------------------------
 
-    def next_candidate(self) -> None:
-        """The next version as candidate."""
-        self._step(1)
-
-    def previous_candidate(self) -> None:
-        """The version before as candidate."""
-        self._step(-1)
-
-    def _step(self, step: int) -> None:
+    def step_candidate(self, step: int) -> None:
+        """Another version as candidate: the next one, or the one before."""
         keys = [s.version.version_key for s in self.situation.versions if not s.version.active]
         key = step_through(keys, key_of(self.situation.candidate), step)
         if key is not None:

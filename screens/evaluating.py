@@ -361,15 +361,8 @@ class Evaluating(Pane):
         self.only = None if self.only else key_of(self.situation.candidate)
         self.look_again()
 
-    def next_candidate(self) -> None:
-        """The next version as candidate."""
-        self._step_candidate(1)
-
-    def previous_candidate(self) -> None:
-        """The version before as candidate."""
-        self._step_candidate(-1)
-
-    def _step_candidate(self, step: int) -> None:
+    def step_candidate(self, step: int) -> None:
+        """Another version as candidate: the next one, or the one before."""
         keys = [status.version.version_key for status in self.situation.versions if not status.version.active]
         key = step_through(keys, key_of(self.situation.candidate), step)
         if key is not None:

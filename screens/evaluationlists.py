@@ -9,20 +9,16 @@ from typing import Literal
 from rich.text import Text
 
 from core.database import Connection
-from core.evaluation.evaluation import Evaluation, EvaluationSummary, Run, Verdict, evaluations
+from core.evaluation.evaluation import Evaluation, EvaluationSummary, Run, evaluations
 from core.evaluation.queries import QuerySetSummary, query_sets
 from core.evaluation.runs import runs
 from screens.export import write_file
 from screens.table import Column, Row
 from screens.text import date_and_time, printable
-from screens.theme import BAD, CAUTION, FAINT, GOOD
+from screens.theme import SIGNS
 
 MOST = 200
 """Evaluations and runs that are listed: the newest."""
-
-SIGNS: dict[Verdict | None, tuple[str, str]] = {
-    "pass": ("✓", GOOD), "fail": ("✗", BAD), "inconclusive": ("?", CAUTION), None: ("·", FAINT)
-}  # fmt: skip
 
 EVALUATIONS = (
     Column("verdict", 14),

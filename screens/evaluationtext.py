@@ -22,11 +22,10 @@ from core.evaluation.evaluation import (
 from core.evaluation.queries import WHOLE_SET
 from core.evaluation.reports.wording import caveats, number, p_value, percent, run_settings, signed
 from screens.chart import Range
-from screens.evaluationlists import SIGNS
 from screens.facts import facts
 from screens.table import Column, Row
 from screens.text import date_and_time, printable, shorten
-from screens.theme import CAUTION, FAINT, TITLE
+from screens.theme import CAUTION, FAINT, SIGNS, TITLE
 
 OVERLAPS = ("overlap", "rbo", "jaccard", "kendall_tau")
 """Measures of how far rankings moved: they need no judgement."""

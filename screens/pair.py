@@ -105,15 +105,8 @@ class PairPane(Pane):
         if self.comparison is not None:
             self.search()
 
-    def next_candidate(self) -> None:
-        """The next version as candidate."""
-        self._step_candidate(1)
-
-    def previous_candidate(self) -> None:
-        """The version before as candidate."""
-        self._step_candidate(-1)
-
-    def _step_candidate(self, step: int) -> None:
+    def step_candidate(self, step: int) -> None:
+        """Another version as candidate: the next one, or the one before."""
         primary, candidate = map(key_of, self.pair)
         active = key_of(self.situation.active)
         key = step_through([key for key in self._comparable() if key not in (primary, active)], candidate, step)

@@ -104,6 +104,17 @@ class Pane(Vertical):
     def focus_main(self) -> None:
         """Put the focus where the tab's work is."""
 
+    def next_candidate(self) -> None:
+        """The next version as candidate."""
+        self.step_candidate(1)
+
+    def previous_candidate(self) -> None:
+        """The version before as candidate."""
+        self.step_candidate(-1)
+
+    def step_candidate(self, step: int) -> None:
+        """Another version as candidate, where the tab has one: the next one, or the one before."""
+
     def entered(self) -> None:
         """Called each time that the tab comes to the front."""
 

@@ -44,3 +44,8 @@ CAUTION = "#e0b35a"
 FAINT = "#9aa5b1"
 TITLE = "bold #7aa2d6"
 """The theme's colours for text that is composed span by span."""
+
+SIGNS: dict[str | None, tuple[str, str]] = {
+    "pass": ("✓", GOOD), "fail": ("✗", BAD), "inconclusive": ("?", CAUTION), None: ("·", FAINT)
+}  # fmt: skip
+"""A verdict's sign and colour; None for what has none, or none yet."""

@@ -28,11 +28,11 @@ Confirm = Annotated[str | None, typer.Option("--confirm", metavar="KEY", help="T
 
 def register(root: typer.Typer) -> None:
     """Add the command that stands beside the group, and the group's other commands."""
-    from console.commands import requests, watch
+    from console.commands import guards, requests, watch
 
     root.command()(rollback)
-    requests.register(app)
-    watch.register(app)
+    for module in (guards, requests, watch):
+        module.register(app)
 
 
 @app.command()

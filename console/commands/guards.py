@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console.commands import cutover as group
+from console.commands.cutover import Reason
 from console.commands.options import Json
 from console.commands.verdicts import Waive, check_document, exit_unless_ready, pairs, show_check, waivers_of
 from console.commands.versions import Key
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def register(_root: typer.Typer) -> None:
-    """Add the commands to the group of cutovers."""
+def register(app: typer.Typer) -> None:
+    """Add the commands to the group."""
     for command in (check, guards, policy):
-        group.app.command()(command)
+        app.command()(command)
 
 
 def check(context: typer.Context, key: Key, waive: Waive = None, as_json: Json = False) -> None:
@@ -74,7 +74,7 @@ def policy(
         list[str] | None,
         typer.Argument(metavar="[NAME=VALUE]…", help="`default` goes back to the default, `none` lifts a limit."),
     ] = None,
-    reason: group.Reason = "",
+    reason: Reason = "",
     as_json: Json = False,
 ) -> None:
     """Show what a cutover requires, or change it for everybody."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from core.cutover import CutoverEntry, Flip, Watch
     from core.cutover.keeping import Keeper
+    from core.database import Connection
     from core.retrieval.counts import SearchFigures
 
 
@@ -135,7 +136,7 @@ class _Watching:
                 raise
         return False
 
-    def _roll_back(self, connection: Any, found: Watch) -> None:
+    def _roll_back(self, connection: Connection, found: Watch) -> None:
         from core import cutover
 
         try:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from core.cutover.flip import Flip, missing_chunks, rollback
 from core.cutover.policy import Policy, read_policy
 from core.database import Connection, fetch_one
-from core.registry import Version, get_version
+from core.registry import find_version
 from core.retrieval.counts import SearchFigures, read_counts
 
 FEWEST_SEARCHES = 100
@@ -82,7 +82,7 @@ def observe(connection: Connection, last: Watch | None = None) -> Watch | None:
     if row is None:
         return None
     number, version_id, key, previous_key, began, until, read_at = row
-    previous = _version(connection, previous_key)
+    previous = find_version(connection, previous_key)
     nothing = SearchFigures(0, None, None, None, None, None)
     before, overlap_before, overlap, compared = nothing, None, None, 0
     since = read_counts(connection, version_id, began)
@@ -114,12 +114,6 @@ def roll_back_broken(connection: Connection, watch: Watch) -> Flip | None:
     return rollback(
         connection, confirm=watch.previous, key=watch.previous, reason=reason, only_from=watch.version_key
     )
-
-
-def _version(connection: Connection, key: str) -> Version | None:
-    """The version before, unless it was dropped since."""
-    row = connection.execute("SELECT 1 FROM embedding_versions WHERE version_key = %s", [key]).fetchone()
-    return get_version(connection, key) if row else None
 
 
 def _overlap(
