@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +23,7 @@ from core.retrieval.connections import SearchConnection
 from core.retrieval.counts import Counter
 from core.retrieval.encoding import EncoderCache
 from core.serving import served_name
+from core.wakeup import WakeUp
 
 ROLLBACK_VARIABLE = "RETRIEVAL_ROLLBACK_VERSION"
 """Pins a process to a version, whatever the registry says and the program asks for."""
@@ -69,7 +68,7 @@ class Pointer:
         self._warmer: threading.Thread | None = None
         self._shown: str | None = None
         self._ended = False
-        self._wake, self._waker = socket.socketpair()
+        self._wake = WakeUp()
         self._thread = threading.Thread(target=self._follow_on, name="revector-pointer", daemon=True)
         self._thread.start()
 
@@ -86,8 +85,7 @@ class Pointer:
 
     def look(self) -> None:
         """Have the thread look now."""
-        with contextlib.suppress(OSError):
-            self._waker.send(b"1")
+        self._wake.ring()
 
     def close(self) -> None:
         """End the thread; what was counted is written first, if the database is there."""
@@ -96,8 +94,6 @@ class Pointer:
         self._ended = True
         self.look()
         self._thread.join(2 * _LIMIT_S)
-        self._wake.close()
-        self._waker.close()
 
     # -- the thread ----------------------------------------------------------------------------------------
 
@@ -107,7 +103,8 @@ class Pointer:
                 self._follow_by(connection)
             self._shown = None
             if not self._ended:
-                self._wait(None)
+                self._wake.wait(min(self._poll_s, _CONNECT_AGAIN_S))
+        self._wake.close()
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[SearchConnection]:
@@ -144,17 +141,7 @@ class Pointer:
             # Whatever was notified, the registry is read: a notice says that it is time, and nothing more. One that
             # came in with an answer is found here, and would not wake the wait.
             if not list(connection.notifies(timeout=0)):
-                self._wait(connection)
-
-    def _wait(self, connection: SearchConnection | None) -> None:
-        ends: list[socket.socket | SearchConnection] = [
-            self._wake,
-            *([connection] if connection is not None else []),
-        ]
-        seconds = self._poll_s if connection is not None else min(self._poll_s, _CONNECT_AGAIN_S)
-        ready, _, _ = select.select(ends, [], [], seconds)
-        if self._wake in ready:
-            self._wake.recv(4096)
+                self._wake.wait(self._poll_s, connection)
 
     def _refresh(self, connection: SearchConnection, schema: int) -> None:
         if self.pinned:
@@ -167,7 +154,9 @@ class Pointer:
         if name != self._shown:
             connection.execute("SELECT set_config('application_name', %s, false)", [name])
             self._shown = name
-            self._warm(connection)
+            # What was served before is what a rollback goes back to, and open already.
+            if version is None or not self._encoders.opened(version):
+                self._warm(connection)
 
     def _warm(self, connection: SearchConnection) -> None:
         """Open the encoders that are needed now or after the next flip, which no search should have to wait for."""

@@ -34,6 +34,7 @@ from core.retrieval.result import keys_of
 from core.shadow import store
 from core.shadow.breaker import Breaker
 from core.shadow.runs import ShadowRun, running
+from core.wakeup import WakeUp
 
 if TYPE_CHECKING:
     from typing import Self
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 CHANNEL = "revector_shadow"
 """NOTIFY tells on it that a shadow began, ended, or was turned round."""
 
-_TICK_S = 0.2
 _FLUSH_S = 1.0
 _FORGET_S = 600.0
 _MOST_STUCK = 8
@@ -130,7 +130,7 @@ class Mirror:
         self._rows: list[store.MirroredQuery] = []
         self._following = threading.Event()
         self._closing = threading.Event()
-        self._wake = threading.Event()
+        self._wake = WakeUp()
         self._flushes = threading.Condition()
         self._flushed = self._flush_wanted = 0
         self.trouble = ""
@@ -314,6 +314,8 @@ class Mirror:
                 if now - forgot_at >= _FORGET_S:
                     forgot_at = now
                     store.forget_expired(connection)
+                if list(connection.notifies(timeout=0)):  # came with an answer, and would not wake the wait
+                    read_at = -_FORGET_S
                 self.trouble = ""
             except (psycopg.Error, RevectorError, OSError) as error:
                 self.trouble = store.error_of(error, "\0")
@@ -321,10 +323,19 @@ class Mirror:
                     connection = None
             if closing:
                 break
-            self._wake.wait(_TICK_S if not self.trouble else self._poll_s)
-            self._wake.clear()
+            due = self._poll_s if self.trouble else self._due(read_at, written_at) - time.monotonic()
+            self._wake.wait(due, connection)
+        self._wake.close()
         if connection is not None:
             connection.close()
+
+    def _due(self, read_at: float, written_at: float) -> float:
+        """When there is something to do again, on the clock of time.monotonic. Every wake takes from users."""
+        with self._lock:
+            began = [one.started for one in self._under_way if one.started is not None]
+        # A search that begins meanwhile may be late after its time limit at the soonest.
+        oldest = min(began, default=time.monotonic())
+        return min(read_at + self._poll_s, written_at + _FLUSH_S, oldest + self._timeout_s)
 
     def _read(self, connection: Connection) -> None:
         """Take notice of the shadow that runs now. One that was turned round or begun anew starts with counts of 0."""
@@ -391,7 +402,7 @@ class Mirror:
         with self._flushes:
             self._flush_wanted += 1
             wanted = self._flush_wanted
-            self._wake.set()
+            self._wake.ring()
             return self._flushes.wait_for(lambda: self._flushed >= wanted, end - time.monotonic())
 
     def __enter__(self) -> Self:
@@ -416,7 +427,7 @@ class Mirror:
                 self._queue.put_nowait(None)
         for thread in workers:
             thread.join(max(0.0, end - time.monotonic()))
-        self._wake.set()
+        self._wake.ring()
         self._follower.join(max(0.5, end - time.monotonic()))
 
     def _empty_queue(self) -> None:
