@@ -24,6 +24,7 @@ from core.migrations import upgrade
 from core.models import Base
 from core.registry import active_version, drop_version, get_version, retire_version
 from core.retrieval import Retriever
+from core.roles.groups import group_name, groups_of
 from tests.console.cli.conftest import write_corpus
 from tests.console.cli.program import Revector
 from tests.core.shadow.support import mirror_of
@@ -640,7 +641,7 @@ def test_an_upgrade_renews_the_grants(collection: Collection, connection: Connec
 
 def test_the_names_of_groups_are_of_one_collection_only() -> None:
     names = {
-        roles._group_name(database, schema, kind)
+        group_name(database, schema, kind)
         for database, schema in (
             ("a", "b"),
             ("a/b", "c"),
@@ -655,7 +656,7 @@ def test_the_names_of_groups_are_of_one_collection_only() -> None:
 
 
 def group_of(connection: Connection, kind: str) -> str:
-    return roles._groups(connection)[kind]  # type: ignore[index]
+    return groups_of(connection)[kind]  # type: ignore[index]
 
 
 def revector_of(collection: Collection, kind: str, folder: Path) -> Revector:

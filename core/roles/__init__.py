@@ -1,0 +1,40 @@
+"""Roles: what a viewer, an operator, an approver and an application may do, as grants of Postgres.
+
+A collection has one NOLOGIN role for each kind, made by the first `grant`; a role is given a right by membership in
+it. Postgres enforces everything: what is read here is for offering only what would be allowed. The schema, the policy
+of cutovers and these grants stay with the owner of the schema.
+"""
+
+from core.roles.granting import Granted, grant, granted, renew_grants, revoke, share_version_table
+from core.roles.kinds import (
+    APPLICATION_READS,
+    APPLICATION_WRITES,
+    APPROVER_WRITES,
+    KINDS,
+    ONLY_THE_OWNER_WRITES,
+    OPERATOR_WRITES,
+    Kind,
+    Need,
+)
+from core.roles.rights import EVERYTHING, Rights, read_rights, require
+
+__all__ = [
+    "APPLICATION_READS",
+    "APPLICATION_WRITES",
+    "APPROVER_WRITES",
+    "EVERYTHING",
+    "KINDS",
+    "ONLY_THE_OWNER_WRITES",
+    "OPERATOR_WRITES",
+    "Granted",
+    "Kind",
+    "Need",
+    "Rights",
+    "grant",
+    "granted",
+    "read_rights",
+    "renew_grants",
+    "require",
+    "revoke",
+    "share_version_table",
+]

@@ -1,0 +1,146 @@
+"""Giving and taking rights, and who has which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from psycopg import errors as pg
+from psycopg import sql
+
+from core import audit
+from core.database import Connection, fetch_one
+from core.errors import RefusedError, UsageError, unknown_name
+from core.roles.groups import give, grantors, groups_of, make_groups, set_up_groups
+from core.roles.kinds import KINDS, Kind
+from core.roles.privileges import apply, share
+from core.roles.rights import read_rights
+
+_LOCK = 0x7265766772616E74
+"""Advisory lock of grants: two at once would change the same rows of the catalogue."""
+
+
+@dataclass(frozen=True)
+class Granted:
+    """A role and a right that it was given; `login` is false for a role that stands for others."""
+
+    role: str
+    kind: Kind | Literal["owner"]
+    login: bool
+
+
+def granted(connection: Connection) -> list[Granted]:
+    """Who was given what, and the owner of the schema. Members of a role that was given a right have it as well."""
+    groups = groups_of(connection)
+    owner, login = fetch_one(
+        connection,
+        """
+        SELECT rolname::text, rolcanlogin FROM pg_roles
+        WHERE oid = (SELECT nspowner FROM pg_namespace WHERE nspname = current_schema())
+        """,
+    )
+    rows = connection.execute(
+        """
+        SELECT DISTINCT r.rolname::text, g.rolname::text, r.rolcanlogin
+        FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member JOIN pg_roles g ON g.oid = m.roleid
+        WHERE g.rolname = ANY(%(groups)s) AND r.rolname <> ALL(%(groups)s) AND r.rolname <> %(owner)s
+          -- not the one who made the group, who may give it and does not have it (from Postgres 16 on)
+          AND coalesce((to_jsonb(m) ->> 'inherit_option')::boolean OR (to_jsonb(m) ->> 'set_option')::boolean, true)
+        """,
+        {"groups": list(groups.values()), "owner": owner},
+    ).fetchall()
+    kinds = {name: kind for kind, name in groups.items()}
+    order = list(KINDS)
+    members = [Granted(role, kinds[group], can_login) for role, group, can_login in rows]
+    return [
+        Granted(owner, "owner", login),
+        *sorted(members, key=lambda one: (one.role, order.index(one.kind))),  # type: ignore[arg-type]
+    ]
+
+
+def grant(connection: Connection, role: str, kind: Kind) -> None:
+    """Give a role a right in this collection. The first time makes the collection's own roles, and gives them theirs.
+
+    That takes a short exclusive lock on each version's table, which they own from then on, so that what one operator
+    made another one can index, load and drop. Raises UsageError for an unknown role or kind, RefusedError when the
+    caller may not grant.
+    """
+    _check(connection, role, kind)
+    with _granting(connection):
+        make_groups(connection)
+        groups = groups_of(connection)
+        apply(connection, groups)
+        give(connection, groups[kind], role)
+        audit.record(connection, "db grant", None, detail={"role": role, "right": kind})
+
+
+def revoke(connection: Connection, role: str, kind: Kind) -> None:
+    """Take a right from a role; its open sessions lose it with their next statement.
+
+    Raises UsageError for an unknown role or kind, RefusedError when the role was not given it, or the caller may not.
+    """
+    _check(connection, role, kind)
+    with _granting(connection):
+        group = groups_of(connection).get(kind, "")
+        if not any(one.role == role and one.kind == kind for one in granted(connection)):
+            raise RefusedError(
+                f"The role {role} was not given {kind}.", "See who was given what: revector db roles"
+            )
+        for grantor in grantors(connection, group, role):
+            statement = sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(group), sql.Identifier(role))
+            if grantor:
+                statement += sql.SQL(" GRANTED BY {}").format(sql.Identifier(grantor))
+            connection.execute(statement)
+        audit.record(connection, "db revoke", None, detail={"role": role, "right": kind})
+
+
+def renew_grants(connection: Connection) -> None:
+    """After an upgrade of the schema: give the collection's own roles their rights on what is there now."""
+    groups = set_up_groups(connection)
+    if groups:
+        apply(connection, groups)
+
+
+def share_version_table(connection: Connection, table: str) -> None:
+    """Hand a version's table, just made, to all operators; without a `grant` so far it stays with who made it."""
+    groups = set_up_groups(connection)
+    if groups:
+        share(connection, table, groups)
+
+
+def _check(connection: Connection, role: str, kind: str) -> None:
+    if kind not in get_args(Kind):
+        raise unknown_name("right", kind, get_args(Kind))
+    roles = {
+        row[0]
+        for row in connection.execute("SELECT rolname::text FROM pg_roles WHERE rolname !~ '^pg_'").fetchall()
+    }
+    if role not in roles:
+        raise unknown_name("role", role, (name for name in roles if not name.startswith("revector:")))
+    if role in groups_of(connection).values():
+        raise UsageError(f"The role {role} stands for a right itself.", "Name the role that is to have it.")
+
+
+@contextmanager
+def _granting(connection: Connection) -> Iterator[None]:
+    if not read_rights(connection).administer:
+        raise RefusedError(
+            "Only the owner of the schema gives and takes rights.", "Connect as that role, or as a superuser."
+        )
+    try:
+        with connection.transaction():
+            connection.execute("SET LOCAL lock_timeout = '5s'")
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+            yield
+    except pg.LockNotAvailable:
+        raise RefusedError(
+            "Another session holds a lock on a version's table: nothing was changed.", "Try again in a moment."
+        ) from None
+    except pg.InsufficientPrivilege as error:
+        raise RefusedError(
+            f"Postgres refuses this to the current role: {error.diag.message_primary}.",
+            "Rights are roles of the server: the owner of the schema needs CREATEROLE (ALTER ROLE … CREATEROLE), or "
+            "have a superuser do it.",
+        ) from None

@@ -1,0 +1,130 @@
+"""The collection's own roles: one NOLOGIN role for each kind, of which those that were given the right are members."""
+
+from __future__ import annotations
+
+import hashlib
+
+from psycopg import sql
+
+from core.database import Connection, fetch_one
+from core.errors import RefusedError
+from core.roles.kinds import KINDS, Kind
+
+_LONGEST_NAME = 63
+
+
+def groups_of(connection: Connection) -> dict[Kind, str]:
+    """The roles of the collection that are there, by kind.
+
+    Roles belong to the whole server, so that their names hold the database and the schema. No schema has a slash or
+    a colon in its name, so that no two collections share one.
+    """
+    database, schema = fetch_one(connection, "SELECT current_database()::text, current_schema()::text")
+    names = {kind: group_name(database, schema, kind) for kind in KINDS}
+    there = {
+        row[0]
+        for row in connection.execute(
+            "SELECT rolname::text FROM pg_roles WHERE rolname = ANY(%s)", [list(names.values())]
+        ).fetchall()
+    }
+    return {kind: name for kind, name in names.items() if name in there}
+
+
+def set_up_groups(connection: Connection) -> dict[Kind, str]:
+    """The same when they have their rights on this schema, else none."""
+    groups = groups_of(connection)
+    return groups if len(groups) == len(KINDS) and _is_set_up(connection, groups["viewer"]) else {}
+
+
+def group_name(database: str, schema: str, kind: Kind) -> str:
+    """`revector:prod/search:operator`, with a hash for a database and a schema that are too long."""
+    place = f"{database}/{schema}"
+    name = f"revector:{place}:{kind}"
+    if len(name.encode()) > _LONGEST_NAME:
+        name = f"revector:{hashlib.sha256(place.encode()).hexdigest()[:32]}:{kind}"
+    return name
+
+
+def make_groups(connection: Connection) -> None:
+    """Make those that are not there. Raises RefusedError when one is left over, with members, from a schema gone."""
+    database, schema, owner, superuser = fetch_one(
+        connection,
+        """
+        SELECT current_database()::text, current_schema()::text, rolname::text, rolsuper FROM pg_roles
+        WHERE oid = (SELECT nspowner FROM pg_namespace WHERE nspname = current_schema())
+        """,
+    )
+    there = groups_of(connection)
+    set_up = "viewer" in there and _is_set_up(connection, there["viewer"])
+    for kind in KINDS:
+        name = group_name(database, schema, kind)
+        if kind in there:
+            if not set_up:
+                _refuse_members(connection, name)
+            continue
+        connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(name)))
+        text = f"revector, database {database}, schema {schema}: {KINDS[kind]}"
+        connection.execute(sql.SQL("COMMENT ON ROLE {} IS {}").format(sql.Identifier(name), sql.Literal(text)))
+    groups = groups_of(connection)
+    for kind in ("operator", "approver"):
+        give(connection, groups["viewer"], groups[kind])
+    if not superuser:
+        give(connection, groups["operator"], owner)
+
+
+def _is_set_up(connection: Connection, viewer: str) -> bool:
+    """Whether the roles have their rights on this schema; they may be left over from one of that name."""
+    (found,) = fetch_one(
+        connection,
+        """
+        SELECT EXISTS (SELECT FROM pg_namespace n, aclexplode(n.nspacl) a JOIN pg_roles r ON r.oid = a.grantee
+                       WHERE n.nspname = current_schema() AND r.rolname = %s)
+        """,
+        [viewer],
+    )
+    return bool(found)
+
+
+def _refuse_members(connection: Connection, group: str) -> None:
+    members = [
+        row[0]
+        for row in connection.execute(
+            """
+            SELECT m.member::regrole::text FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid
+            JOIN pg_roles member ON member.oid = m.member
+            WHERE r.rolname = %s AND member.rolname NOT LIKE 'revector:%%' AND member.rolname <> current_user
+              AND m.member <> (SELECT nspowner FROM pg_namespace WHERE nspname = current_schema())
+            """,
+            [group],
+        ).fetchall()
+    ]
+    if members:
+        raise RefusedError(
+            f"The role {group} is left over from a schema of this name, with members: {', '.join(members)}.",
+            f'They would get rights that nobody gave them. Drop it first: DROP ROLE "{group}"',
+        )
+
+
+def give(connection: Connection, group: str, role: str) -> None:
+    """Make a role a member, with all that the group may do at once, whatever the role's own habit is."""
+    statement = sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), sql.Identifier(role))
+    if connection.info.server_version >= 160_000:
+        statement += sql.SQL(" WITH INHERIT TRUE, SET TRUE")
+    connection.execute(statement)
+
+
+def grantors(connection: Connection, group: str, role: str) -> list[str]:
+    """Who gave it: from Postgres 16 on each of them has to be named. [''] before."""
+    if connection.info.server_version < 160_000:
+        return [""]
+    return [
+        row[0]
+        for row in connection.execute(
+            """
+            SELECT g.rolname::text FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.grantor
+            WHERE m.roleid = (SELECT oid FROM pg_roles WHERE rolname = %s)
+              AND m.member = (SELECT oid FROM pg_roles WHERE rolname = %s)
+            """,
+            [group, role],
+        ).fetchall()
+    ]

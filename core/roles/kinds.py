@@ -1,0 +1,79 @@
+"""The kinds of rights there are, and what each may read and write, table by table."""
+
+from __future__ import annotations
+
+from typing import Literal, LiteralString
+
+Kind = Literal["viewer", "operator", "approver", "application"]
+Need = Literal["operate", "approve"]
+
+KINDS: dict[Kind, str] = {
+    "viewer": "reads everything and searches",
+    "operator": "registers, ingests, backfills, evaluates, judges, shadows, requests cutovers, flips and rolls back",
+    "approver": "reads everything, and approves what others request",
+    "application": "searches, counts its searches and mirrors them to a shadow",
+}
+"""What each kind may do, in a line."""
+
+_ALL = "INSERT, UPDATE, DELETE"
+# The other columns of the log and of requests are the database's own: see revisions 0007 and 0008.
+_LOG = "INSERT (action, version_key, outcome, reason, detail)"
+
+# What a role may write, by table. A version's completed_at and proven_at are what its backfill says; active is the
+# flip. activated_at and deactivated_at are written by triggers alone, and so is who made what when.
+OPERATOR_WRITES: dict[str, LiteralString] = {
+    "audit_log": _LOG,
+    "document_chunks": "INSERT, UPDATE, DELETE, REFERENCES",
+    "repeated_texts": _ALL,
+    "embedding_versions": (
+        "INSERT (version_key, encoder_name, encoder_revision, dimensions, distance_metric, encoder_spec, storage, "
+        "index_settings, notes), "
+        "UPDATE (version_key, active, state, encoder_spec, index_settings, notes, completed_at, proven_at), DELETE"
+    ),
+    "row_counts": _ALL,
+    "chunk_outbox": _ALL,
+    "dead_letters": _ALL,
+    "backfill_jobs": _ALL,
+    "backfill_ranges": _ALL,
+    "backfill_workers": _ALL,
+    "backfill_samples": _ALL,
+    "backfill_proofs": _ALL,
+    "backfill_transitions": "INSERT",
+    "vector_loads": _ALL,
+    "query_sets": _ALL,
+    "queries": _ALL,
+    "judges": _ALL,
+    "judgements": _ALL,
+    "evaluation_runs": _ALL,
+    "evaluation_results": _ALL,
+    "evaluations": _ALL,
+    "search_counts": _ALL,
+    "shadows": _ALL,
+    "shadow_queries": _ALL,
+    "shadow_counts": _ALL,
+    "cutover_requests": (
+        "INSERT (embedding_version_id, reason, expires_at, basis, waivers, guards), UPDATE (ended, ended_at, ended_why)"
+    ),
+    "cutovers": "UPDATE (watch_ended_at, watch_ended_why)",
+}
+APPROVER_WRITES: dict[str, LiteralString] = {
+    "audit_log": _LOG,
+    "cutover_approvals": "INSERT (request_id, comment)",
+    "cutover_requests": "UPDATE (ended, ended_at, ended_why)",  # whoever does not agree ends it
+}
+APPLICATION_READS = (
+    "alembic_version",
+    "embedding_versions",
+    "document_chunks",
+    "chunk_embeddings",
+    "shadows",
+    "search_counts",
+    "shadow_queries",
+    "shadow_counts",
+)
+APPLICATION_WRITES: dict[str, LiteralString] = {
+    "search_counts": _ALL,
+    "shadow_queries": "INSERT, DELETE",
+    "shadow_counts": _ALL,
+}
+ONLY_THE_OWNER_WRITES = ("alembic_version", "cutover_policy")

@@ -1,0 +1,69 @@
+"""What the role of a connection may do, as Postgres says: so that only what would be allowed is offered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.database import Connection, fetch_one
+from core.errors import RefusedError
+from core.roles.kinds import Need
+
+
+@dataclass(frozen=True)
+class Rights:
+    """What the role of a connection may do to the collection, as Postgres says."""
+
+    role: str
+    view: bool
+    operate: bool
+    approve: bool
+    administer: bool
+
+    @property
+    def word(self) -> str:
+        """`viewer`, `operator` or `approver` for a role that may not do everything, else ''."""
+        if self.operate:
+            return "" if self.approve else "operator"
+        return "approver" if self.approve else "viewer"
+
+    def allow(self, need: Need | None) -> bool:
+        """Whether they are enough."""
+        return need is None or (self.operate if need == "operate" else self.approve)
+
+
+EVERYTHING = Rights("", view=True, operate=True, approve=True, administer=True)
+
+
+def read_rights(connection: Connection) -> Rights:
+    """The rights of the connection's role. One look into the catalogue, whatever the size of the collection."""
+    return Rights(
+        *fetch_one(
+            connection,
+            """
+            SELECT session_user::text,
+                   coalesce(has_table_privilege(to_regclass('audit_log'), 'SELECT'), false),
+                   coalesce(has_column_privilege(to_regclass('embedding_versions'), 'active', 'UPDATE'), false),
+                   coalesce(has_column_privilege(to_regclass('cutover_approvals'), 'request_id', 'INSERT'), false),
+                   coalesce((SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace
+                             WHERE oid = to_regnamespace(quote_ident(current_schema()))), false)
+            """,
+        )
+    )
+
+
+def require(connection: Connection, need: Need | None, action: str) -> None:
+    """Raise RefusedError, and leave it in the log, when the role may not do `action`.
+
+    Early, with a clear word; Postgres would refuse it all the same. Without `need` any right to change will do.
+    """
+    rights = read_rights(connection)
+    if rights.allow(need) if need else rights.operate or rights.approve:
+        return
+    kind = "approver" if need == "approve" else "operator"
+    if rights.view:  # whoever may read may leave that in the log
+        connection.execute("SELECT record_refusal(%s, %s)", [action, kind])
+    has = f"It is {'an' if rights.word[0] in 'ao' else 'a'} {rights.word}. " if rights.view and rights.word else ""
+    raise RefusedError(
+        f"The role {rights.role} may not do this: nothing was changed.",
+        f"{has}The owner of the schema can give it the right: revector db grant {rights.role} {kind}",
+    )
