@@ -8,6 +8,9 @@ from __future__ import annotations
 import datetime
 import unicodedata
 
+MARKS = {"pass": "✓", "warn": "!", "fail": "✗", "inconclusive": "?"}
+"""What stands before a verdict."""
+
 _MOST_MARKS = 3
 """Combining marks on one character that are drawn; more (no script needs them) would pile up over other lines."""
 

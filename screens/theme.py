@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from textual.theme import Theme
 
+from screens.text import MARKS
+
 THEME = Theme(
     name="revector",
     primary="#7aa2d6",
@@ -46,6 +48,7 @@ TITLE = "bold #7aa2d6"
 """The theme's colours for text that is composed span by span."""
 
 SIGNS: dict[str | None, tuple[str, str]] = {
-    "pass": ("✓", GOOD), "fail": ("✗", BAD), "inconclusive": ("?", CAUTION), None: ("·", FAINT)
+    "pass": (MARKS["pass"], GOOD), "fail": (MARKS["fail"], BAD), "inconclusive": (MARKS["inconclusive"], CAUTION),
+    None: ("·", FAINT),
 }  # fmt: skip
 """A verdict's sign and colour; None for what has none, or none yet."""

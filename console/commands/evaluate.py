@@ -10,10 +10,10 @@ import typer
 
 from console.commands.options import Json
 from console.commands.search import chosen_versions
-from console.commands.verdicts import MARKS
 from console.confirmation import require_yes
 from console.context import Context, answer, context_of, counted, note, open_aloud, plain, print_rows
 from console.progress import progress_bar
+from screens.text import MARKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,6 +10,7 @@ from console.commands.options import Json
 from console.commands.versions import Key
 from console.context import answer, context_of, counted, note, open_aloud, plain, print_rows
 from console.progress import progress_bar
+from screens.text import MARKS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from core.encoders import Encoder
     from core.errors import RevectorError
     from core.registry import Version
-
-MARKS = {"pass": "✓", "warn": "!", "fail": "✗"}
 
 
 def plan(

@@ -10,14 +10,13 @@ import typer
 
 from console.context import plain, print_rows
 from core.errors import UsageError
+from screens.text import MARKS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from core.cutover import Check, Guard
     from core.doctor import Finding
-
-MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 
 Waive = Annotated[
     list[str] | None,

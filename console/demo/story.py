@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from console.commands.running import run_backfill
 from console.commands.search import result_document
-from console.commands.verdicts import MARKS
 from console.commands.versions import status_document
 from console.context import Context, answer, counted, pipe, plain
 from console.progress import progress_bar
@@ -36,6 +35,7 @@ from core.registry import (
     versions,
 )
 from core.retrieval import VersionSearcher
+from screens.text import MARKS
 
 if TYPE_CHECKING:
     from core.database import Progress

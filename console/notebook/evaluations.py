@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from console.notebook.page import Cell, Figures, Kind, Note, Page, Part, Table
-from console.notebook.views import MARKS, Record, cells, columns, verdict_cell
+from console.notebook.views import Record, cells, columns, verdict_cell
 from core.evaluation.reports import charts
 from core.evaluation.reports.wording import (
     WORDS,
@@ -20,7 +20,7 @@ from core.evaluation.reports.wording import (
     shortened,
     signed,
 )
-from screens.text import date_and_time
+from screens.text import MARKS, date_and_time
 
 if TYPE_CHECKING:
     from core.evaluation.evaluation import Evaluation, EvaluationSummary, MeasureResult, QueryResult

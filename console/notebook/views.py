@@ -8,7 +8,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal
 
 from console.notebook.page import Bar, Cell, Column, Figures, Kind, Note, Page, Part, Table
-from screens.text import date_and_time, duration, milliseconds, shorten
+from screens.text import MARKS, date_and_time, duration, milliseconds, shorten
 
 if TYPE_CHECKING:
     from core.audit import AuditEntry
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from core.retrieval import Comparison, Hit, SearchResult
 
 Record = Mapping[str, Any]
-MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 _SNIPPET = 120
 _STATES: Mapping[str, Kind] = {"done": "pass", "failed": "fail", "interrupted": "inconclusive"}
 
