@@ -99,7 +99,6 @@ def run(
     result = check(connection, key, waivers=waived, encoders=encoders, on_guard=on_guard)
     if not result.ready:
         raise _not_ready(connection, result)
-    policy = read_policy(connection)
 
     def once_more() -> None:
         active = active_version(connection)
@@ -109,17 +108,18 @@ def run(
                 "checked: nothing was changed.",
                 "Look at it, and then decide again.",
             )
-        if _approved_waivers(connection, version) not in (None, waived):
+        policy = read_policy(connection)
+        if _approved_waivers(connection, version, policy) not in (None, waived):
             raise _RefusedInFlipError(f"The request for {key} has changed: nothing was changed.", "Run it again.")
-        subject = Subject(connection, get_version(connection, key), read_policy(connection), EncoderCache())
-        again = check_in_flip(subject, waived)
+        again = check_in_flip(Subject(connection, get_version(connection, key), policy, EncoderCache()), waived)
         if not again.ready:
             raise _NotReadyInFlipError(again)
 
     detail: dict[str, object] = {"guards": figures(result)}
     if waived_now := {guard.name: guard.waived for guard in result.guards if guard.waived}:
         detail["waived"] = waived_now
-    return _Transaction(connection, "cutover", version, reason, detail, policy.lock_timeout_s).run(once_more)
+    timeout = read_policy(connection).lock_timeout_s
+    return _Transaction(connection, "cutover", version, reason, detail, timeout).run(once_more)
 
 
 def plan(
@@ -353,7 +353,7 @@ class _Transaction:
 def _waivers(connection: Connection, version: Version, given: Mapping[str, str] | None) -> dict[str, str]:
     """The waivers that count: where approvals are required, those that were approved."""
     waivers = checked_waivers(given or {})
-    approved = _approved_waivers(connection, version)
+    approved = _approved_waivers(connection, version, read_policy(connection))
     if approved is None:
         return waivers
     if alone := sorted(waivers.keys() - approved.keys()):
@@ -366,9 +366,9 @@ def _waivers(connection: Connection, version: Version, given: Mapping[str, str] 
     return approved
 
 
-def _approved_waivers(connection: Connection, version: Version) -> dict[str, str] | None:
+def _approved_waivers(connection: Connection, version: Version, policy: Policy) -> dict[str, str] | None:
     """The waivers of the open request; None where the policy asks for no approval, so that they are anybody's."""
-    if read_policy(connection).approvals == 0:
+    if policy.approvals == 0:
         return None
     found = open_request(connection, version)
     return dict(found.waivers) if found is not None else {}
