@@ -9,7 +9,6 @@ left alone by a circuit breaker.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
 import queue
 import random
@@ -17,22 +16,21 @@ import secrets
 import socket
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
 
-from core import overlap as ranks
 from core.database import Connection, Database, readable_errors
 from core.errors import RevectorError
 from core.registry import Version, get_version
 from core.retrieval import EncoderCache, SearchResult, VersionSearcher
 from core.retrieval.rerank import Rerankers, reranked, reranked_depth
-from core.retrieval.result import keys_of
 from core.shadow import store
 from core.shadow.breaker import Breaker
+from core.shadow.drawn import Drawn, Followed, row_of
 from core.shadow.runs import ShadowRun, running
 from core.wakeup import WakeUp
 
@@ -43,53 +41,15 @@ CHANNEL = "revector_shadow"
 """NOTIFY tells on it that a shadow began, ended, or was turned round."""
 
 _FLUSH_S = 1.0
+"""How often the thread looks up from its sleep, and writes rows if there are any."""
+_COUNTS_S = 5.0
+"""How often counts are written where there are no rows: of a candidate that is left alone, say."""
+_CONNECT_AGAIN_S = 1.0
 _FORGET_S = 600.0
 _MOST_STUCK = 8
 """Threads that wait for a candidate that does not answer, and have been replaced by others."""
 _MOST_WAITING = 5_000
 """Rows kept while the database cannot be written; the oldest go first."""
-
-
-@dataclass
-class _Followed:
-    """The shadow as this process follows it, with what it made of the queries since."""
-
-    run: ShadowRun
-    version: Version
-    breaker: Breaker
-    process: str
-    seen: int = 0
-    drawn: int = 0
-    done: int = 0
-    dropped: int = 0
-    failed: int = 0
-    written: store.Counts | None = None
-
-    def counts(self) -> store.Counts:
-        """The counts as they are stored."""
-        return store.Counts(
-            self.run.id,
-            self.process,
-            self.seen,
-            self.drawn,
-            self.done,
-            self.dropped,
-            self.failed,
-            self.breaker.open,
-        )
-
-
-@dataclass(eq=False)
-class _Drawn:
-    """A query on its way. `late` says that its candidate was given up on: what still comes does not count."""
-
-    followed: _Followed
-    result: SearchResult
-    segment: str
-    at: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
-    started: float | None = None
-    worker: threading.Thread | None = None
-    late: bool = False
 
 
 class Mirror:
@@ -113,7 +73,7 @@ class Mirror:
         timeout_s: float = 2.0,
         breaker_failures: int = 5,
         breaker_pause_s: float = 5.0,
-        poll_s: float = 1.0,
+        poll_s: float = 5.0,
     ) -> None:
         self._database = database
         self._encoders = encoders or EncoderCache()
@@ -122,11 +82,11 @@ class Mirror:
         self._breaker_failures, self._breaker_pause_s = breaker_failures, breaker_pause_s
         self._process = f"{socket.gethostname()}:{os.getpid()}"
         self._lock = threading.Lock()
-        self._followed: _Followed | None = None
-        self._left: list[_Followed] = []
+        self._followed: Followed | None = None
+        self._left: list[Followed] = []
         """Those followed before, whose last counts are not written yet."""
-        self._queue: queue.Queue[_Drawn | None] = queue.Queue(queue_size)
-        self._under_way: set[_Drawn] = set()
+        self._queue: queue.Queue[Drawn | None] = queue.Queue(queue_size)
+        self._under_way: set[Drawn] = set()
         self._rows: list[store.MirroredQuery] = []
         self._following = threading.Event()
         self._closing = threading.Event()
@@ -162,23 +122,21 @@ class Mirror:
         if result.version_key == followed.version.version_key:
             return  # the flip came, and the shadow is turned round in a moment
         drawn = random.random() < followed.run.sample  # noqa: S311  (a sample, not a secret)
+        admitted = drawn and followed.breaker.admits()
         with self._lock:
             followed.seen += 1
             followed.drawn += drawn
-        if drawn and not self._put(_Drawn(followed, result, segment)):
-            with self._lock:
-                followed.dropped += 1
+            followed.dropped += drawn and not admitted
+        if admitted:
+            self._put(Drawn(followed, result, segment))
 
-    def _put(self, item: _Drawn) -> bool:
-        breaker = item.followed.breaker
-        if not breaker.admits():
-            return False
+    def _put(self, item: Drawn) -> None:
         try:
             self._queue.put_nowait(item)
         except queue.Full:
-            breaker.withdraw()
-            return False
-        return True
+            item.followed.breaker.withdraw()
+            with self._lock:
+                item.followed.dropped += 1
 
     # -- the candidate ------------------------------------------------------------------------------------
 
@@ -205,7 +163,7 @@ class Mirror:
         if connection is not None:
             connection.close()
 
-    def _is_stale(self, item: _Drawn) -> bool:
+    def _is_stale(self, item: Drawn) -> bool:
         """Whether it was drawn before the breaker opened, or for a shadow that is not followed any more."""
         stale = (
             item.followed is not self._followed or item.followed.breaker.state == "open" or self._closing.is_set()
@@ -215,7 +173,7 @@ class Mirror:
                 item.followed.dropped += 1
         return stale
 
-    def _search(self, item: _Drawn, connection: Connection | None) -> Connection | None:
+    def _search(self, item: Drawn, connection: Connection | None) -> Connection | None:
         """Search by the candidate and take down the outcome; returns the connection while it is good."""
         version, result = item.followed.version, item.result
         candidate: SearchResult | None = None
@@ -243,12 +201,12 @@ class Mirror:
         hits = reranked(self._rerankers.opened(result.rerank), result.query, found.hits, result.k)
         return replace(found, hits=hits, k=result.k, rerank_s=time.perf_counter() - began)
 
-    def _begin(self, item: _Drawn) -> None:
+    def _begin(self, item: Drawn) -> None:
         with self._lock:
             item.started, item.worker = time.monotonic(), threading.current_thread()
             self._under_way.add(item)
 
-    def _outcome(self, item: _Drawn, candidate: SearchResult | None, why: str) -> bool:
+    def _outcome(self, item: Drawn, candidate: SearchResult | None, why: str) -> bool:
         """Take down what came of a search, the first time that it is told; False for a later one."""
         followed = item.followed
         with self._lock:
@@ -264,7 +222,7 @@ class Mirror:
             followed.breaker.failed(why)
         else:
             followed.breaker.succeeded()
-        row = _row_of(item, candidate, why)
+        row = row_of(item, candidate, why)
         with self._lock:
             self._rows.append(row)
             del self._rows[:-_MOST_WAITING]
@@ -307,7 +265,8 @@ class Mirror:
                     self._read(connection)
                     read_at = now
                 wanted = self._flush_wanted
-                if closing or wanted > self._flushed or now - written_at >= _FLUSH_S:
+                every = _FLUSH_S if self._rows or self._left else _COUNTS_S
+                if closing or wanted > self._flushed or now - written_at >= every:
                     self._write(connection)
                     written_at = now
                     self._tell_flushed(wanted)
@@ -323,19 +282,19 @@ class Mirror:
                     connection = None
             if closing:
                 break
-            due = self._poll_s if self.trouble else self._due(read_at, written_at) - time.monotonic()
+            due = _CONNECT_AGAIN_S if self.trouble else self._due(read_at) - time.monotonic()
             self._wake.wait(due, connection)
         self._wake.close()
         if connection is not None:
             connection.close()
 
-    def _due(self, read_at: float, written_at: float) -> float:
-        """When there is something to do again, on the clock of time.monotonic. Every wake takes from users."""
+    def _due(self, read_at: float) -> float:
+        """When to look again, on the clock of time.monotonic: whatever this thread does, some search waits for."""
+        now = time.monotonic()
         with self._lock:
             began = [one.started for one in self._under_way if one.started is not None]
         # A search that begins meanwhile may be late after its time limit at the soonest.
-        oldest = min(began, default=time.monotonic())
-        return min(read_at + self._poll_s, written_at + _FLUSH_S, oldest + self._timeout_s)
+        return min(read_at + self._poll_s, now + _FLUSH_S, min(began, default=now) + self._timeout_s)
 
     def _read(self, connection: Connection) -> None:
         """Take notice of the shadow that runs now. One that was turned round or begun anew starts with counts of 0."""
@@ -352,10 +311,10 @@ class Mirror:
         if before is not None:
             self._leave(before)
         breaker = Breaker(self._breaker_failures, self._breaker_pause_s)
-        self._followed = _Followed(run, version, breaker, f"{self._process}/{secrets.token_hex(3)}")
+        self._followed = Followed(run, version, breaker, f"{self._process}/{secrets.token_hex(3)}")
         self._following.set()
 
-    def _leave(self, followed: _Followed) -> None:
+    def _leave(self, followed: Followed) -> None:
         """Follow it no more: what is queued for it is dropped, and nobody waits for what it still searches."""
         self._followed = None
         self._following.clear()
@@ -436,28 +395,3 @@ class Mirror:
                 with self._lock:
                     item.followed.dropped += 1
                 self._queue.task_done()
-
-
-def _row_of(item: _Drawn, candidate: SearchResult | None, why: str) -> store.MirroredQuery:
-    run, result = item.followed.run, item.result
-    text, digest = store.kept_of(result.query, run.query_text)
-    primary, found = keys_of(result), keys_of(candidate) if candidate else []
-    return store.MirroredQuery(
-        run.id,
-        item.at,
-        result.version_key,
-        text,
-        digest,
-        store.segment_of(item.segment),
-        result.k,
-        primary,
-        found,
-        ranks.compare(primary, found, result.k) if candidate else None,
-        _milliseconds(result),
-        _milliseconds(candidate) if candidate else None,
-        why,
-    )
-
-
-def _milliseconds(result: SearchResult) -> float:
-    return (result.encode_s + result.search_s + result.rerank_s) * 1000

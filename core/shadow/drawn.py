@@ -1,0 +1,83 @@
+"""A query on its way to the candidate, and the shadow that it was drawn for, as one process follows it."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+from dataclasses import dataclass, field
+
+from core import overlap as ranks
+from core.registry import Version
+from core.retrieval import SearchResult
+from core.retrieval.result import keys_of
+from core.shadow import store
+from core.shadow.breaker import Breaker
+from core.shadow.runs import ShadowRun
+
+
+@dataclass
+class Followed:
+    """The shadow as this process follows it, with what it made of the queries since."""
+
+    run: ShadowRun
+    version: Version
+    breaker: Breaker
+    process: str
+    seen: int = 0
+    drawn: int = 0
+    done: int = 0
+    dropped: int = 0
+    failed: int = 0
+    written: store.Counts | None = None
+
+    def counts(self) -> store.Counts:
+        """The counts as they are stored."""
+        return store.Counts(
+            self.run.id,
+            self.process,
+            self.seen,
+            self.drawn,
+            self.done,
+            self.dropped,
+            self.failed,
+            self.breaker.open,
+        )
+
+
+@dataclass(eq=False)
+class Drawn:
+    """A query on its way. `late` says that its candidate was given up on: what still comes does not count."""
+
+    followed: Followed
+    result: SearchResult
+    segment: str
+    at: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
+    started: float | None = None
+    worker: threading.Thread | None = None
+    late: bool = False
+
+
+def row_of(item: Drawn, candidate: SearchResult | None, why: str) -> store.MirroredQuery:
+    """What is written down of it; `candidate` is None where that did not answer, and `why` says the reason."""
+    run, result = item.followed.run, item.result
+    text, digest = store.kept_of(result.query, run.query_text)
+    primary, found = keys_of(result), keys_of(candidate) if candidate else []
+    return store.MirroredQuery(
+        run.id,
+        item.at,
+        result.version_key,
+        text,
+        digest,
+        store.segment_of(item.segment),
+        result.k,
+        primary,
+        found,
+        ranks.compare(primary, found, result.k) if candidate else None,
+        _milliseconds(result),
+        _milliseconds(candidate) if candidate else None,
+        why,
+    )
+
+
+def _milliseconds(result: SearchResult) -> float:
+    return (result.encode_s + result.search_s + result.rerank_s) * 1000
