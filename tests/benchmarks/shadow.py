@@ -1,21 +1,22 @@
 """What users notice of shadow traffic: their p99 with a candidate that hangs, errors or is dropped; within 5 %.
 
-A service in a process and a collection of its own for each case, which searches by a Retriever, one query every other
-millisecond, each another one; every query is drawn (sample 1). They take turns of a second, so that a slow minute of
-the machine meets all. The cases are: no shadowing, twice, to see what the measurement adds by itself; a candidate that
-answers, for comparison (it takes part of the machine's cores and of Python's one lock, which is what the sample is
-for); one whose encoder never answers; one whose encoder answers with errors; and one that is retired and dropped in the
-middle of the turn, beside a service that is not mirrored and whose collection loses a version likewise, since that
-alone costs something. Each round begins with new shadows: what a candidate costs until its breaker opens is part of it.
+Services in processes of their own search by a Retriever, one query every other millisecond, each another one. For each
+kind of candidate there are two on one collection, one that mirrors every query (sample 1) and one that does not. They
+take turns of a second in an order drawn anew each time, so that a slow minute of the machine meets all; and each round
+has new processes and new shadows, since one process is quicker than another by itself, and since what a candidate costs
+until its breaker opens is part of it. A candidate that is dropped is so in the middle of a turn, that of the service
+that does not mirror as well: a drop alone costs something. One more service that does not mirror shows what the
+measurement adds by itself.
 
-A ratio comes with the interval that holds 95 of 100 ratios of turns drawn anew with replacement (a bootstrap of turns,
-Efron 1979), which says how much of it is the machine's noise.
+A ratio comes with the interval that holds 95 of 100 ratios of rounds drawn anew with replacement (a bootstrap, Efron
+1979), which says how much of it is the machine's noise.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -36,11 +37,10 @@ from tests.versions import ready_version
 CHUNKS = 5_000
 QUERIES_A_TURN = 400
 TURNS_A_ROUND = 6
-"""Of every case; those in which a version is dropped have one turn a round, as long as all of these."""
+"""Of every service; those in whose turn a version is dropped have one, as long as all of these."""
 LIMIT = 1.05
 _LOCAL = "static:wordllama-64"
 _CANDIDATE = "candidate"
-TROUBLE = ("hangs", "errors", "is dropped")
 _COUNTED = ("drawn", "done", "failed", "dropped")
 _DRAWS = 1_000
 
@@ -91,57 +91,70 @@ class Service:
             raise RuntimeError(f"a service said {found[:100]!r}, not {word!r}")
 
 
-class Case:
-    """A collection with its service, and what its searches took, turn by turn.
+class Collection:
+    """A collection with an active version, and what makes and drops the candidate beside it."""
 
-    `candidate` is the encoder of the version beside the active one, None for no such version; `drops` says that this is
-    dropped in the middle of every turn.
-    """
+    def __init__(self, held: contextlib.ExitStack, server: Database, candidate: str, spec: str) -> None:
+        self.candidate, self._spec = candidate, spec
+        self.database = Database(server.dsn, candidate, embedded=True)
+        upgrade(self.database)
+        self.connection = held.enter_context(self.database.session("bench"))
+        fill(self.connection, CHUNKS, words=LONG_TEXT)
+        ready_version(self.database, self.connection, "active", _LOCAL)
+        cutover.run(self.connection, "active", confirm="active")
+        self.renew()
+
+    def renew(self) -> None:
+        """Make the candidate."""
+        ready_version(self.database, self.connection, _CANDIDATE, self._spec)
+
+    def drop(self) -> None:
+        """Retire the candidate and drop it."""
+        registry.retire_version(self.connection, _CANDIDATE)
+        registry.drop_version(self.connection, _CANDIDATE)
+
+
+class Case:
+    """A service of a collection, and what its searches took: arrays of seconds, turn by turn and round by round."""
 
     def __init__(
-        self, held: contextlib.ExitStack, server: Database, name: str, candidate: str | None = None, *,
-        mirrored: bool = True, drops: bool = False, base: Sequence[Case] = (),
-    ) -> None:  # fmt: skip
-        self.name, self.base, self._mirrored, self._drops = name, base, mirrored, drops
-        self.database = Database(server.dsn, "".join(filter(str.isalpha, name)), embedded=True)
-        upgrade(self.database)
-        self._connection = held.enter_context(self.database.session("bench"))
-        fill(self._connection, CHUNKS, words=LONG_TEXT)
-        ready_version(self.database, self._connection, "active", _LOCAL)
-        cutover.run(self._connection, "active", confirm="active")
-        if candidate and not drops:
-            ready_version(self.database, self._connection, _CANDIDATE, candidate)
-        self.service = Service(self.database, mirrored=mirrored)
-        held.callback(self.service.close)
-        self.turns: list[NDArray[np.float64]] = []
+        self, name: str, collection: Collection, *, mirrored: bool = True, base: Sequence[Case] = ()
+    ) -> None:
+        self.name, self._collection, self._mirrored, self.base = name, collection, mirrored, base
+        self.rounds: list[list[NDArray[np.float64]]] = []
         self.made: Counter[str] = Counter()
 
     def begin(self) -> None:
-        """A new shadow, if it is mirrored."""
-        if self._drops:
-            ready_version(self.database, self._connection, _CANDIDATE, _LOCAL)
+        """A new service, with a new shadow if it mirrors."""
+        self._service = Service(self._collection.database, mirrored=self._mirrored)
         if self._mirrored:
-            self.service.follow(shadow.start(self._connection, _CANDIDATE, sample=1).id)
+            self._service.follow(shadow.start(self._collection.connection, _CANDIDATE, sample=1).id)
+        self.rounds.append([])
 
-    def take_turn(self, queries: int) -> None:
-        """Search so many times."""
-        self.turns.append(self.service.search(queries, self._drop if self._drops else lambda: None))
+    def take_turn(self) -> None:
+        """Search as often as a turn has it."""
+        self.rounds[-1].append(self._service.search(QUERIES_A_TURN, lambda: None))
+
+    def take_turn_with_drop(self) -> None:
+        """Search as often as all turns of a round have it, and drop the candidate in the middle."""
+
+        def halfway() -> None:
+            self._count()  # it goes with the candidate
+            self._collection.drop()
+
+        self.rounds[-1].append(self._service.search(QUERIES_A_TURN * TURNS_A_ROUND, halfway))
 
     def end(self) -> None:
-        """End the shadow, if it has not ended with its candidate."""
-        if shadow.running(self._connection) is not None:
+        """End the shadow, if it has not ended with its candidate, and the service."""
+        if self._mirrored and shadow.running(self._collection.connection) is not None:
             self._count()
-            shadow.stop(self._connection)
-
-    def _drop(self) -> None:
-        if self._mirrored:
-            self._count()  # it goes with its candidate
-        registry.retire_version(self._connection, _CANDIDATE)
-        registry.drop_version(self._connection, _CANDIDATE)
+            shadow.stop(self._collection.connection)
+        self._service.close()
 
     def _count(self) -> None:
-        found = shadow.report(self._connection, limit=1)
-        self.made += Counter({name: getattr(found, name) for name in _COUNTED})
+        if self._mirrored:
+            found = shadow.report(self._collection.connection, limit=1)
+            self.made += Counter({name: getattr(found, name) for name in _COUNTED})
 
 
 def run(rounds: int) -> None:
@@ -150,80 +163,91 @@ def run(rounds: int) -> None:
         hanging, failing = held.enter_context(ProtocolServer()), held.enter_context(ProtocolServer())
         server = held.enter_context(own_database("bench"))
         spec = "openai:house-model?max_retries=0&base_url="
-        none = Case(held, server, "no shadow", mirrored=False)
-        again = Case(held, server, "no shadow, again", mirrored=False, base=[none])
-        steady = [
-            none,
-            again,
-            Case(held, server, "answers", _LOCAL, base=[none, again]),
-            Case(held, server, "hangs", spec + hanging.base_url, base=[none, again]),
-            Case(held, server, "errors", spec + failing.base_url, base=[none, again]),
-        ]
-        bare = Case(held, server, "no shadow, a drop", mirrored=False, drops=True)
-        dropped = [bare, Case(held, server, "is dropped", drops=True, base=[bare])]
+        hangs = Collection(held, server, "hangs", spec + hanging.base_url)
+        errors = Collection(held, server, "errors", spec + failing.base_url)
+        dropped = Collection(held, server, "dropped", _LOCAL)
         gate = Gate(hanging, lambda _text: True)
         held.callback(gate.open)
         failing.fail(400, 1_000_000, message="no such model any more")
+        bare = [Case("no shadow", each, mirrored=False) for each in (hangs, errors, dropped)]
+        again = Case("the same again", hangs, mirrored=False, base=[bare[0]])
+        steady = [
+            bare[0],
+            again,
+            Case("hangs", hangs, base=[bare[0], again]),
+            bare[1],
+            Case("errors", errors, base=[bare[1]]),
+        ]
+        gone = [bare[2], Case("is dropped", dropped, base=[bare[2]])]
         for number in range(rounds + 1):  # the first one warms up
-            _play_round(steady, TURNS_A_ROUND, QUERIES_A_TURN)
-            _play_round(dropped, 1, QUERIES_A_TURN * TURNS_A_ROUND)
+            _play_round(steady)
+            _play_round_of_drops(gone, dropped)
             if number == 0:
-                for case in (*steady, *dropped):
-                    case.turns.clear()
+                for case in (*steady, *gone):
+                    case.rounds.clear()
                     case.made.clear()
-        _show(steady + dropped)
+        _show(steady + gone)
 
 
-def _play_round(cases: Sequence[Case], turns: int, queries: int) -> None:
+def _play_round(cases: Sequence[Case]) -> None:
     for case in cases:
         case.begin()
-    for number in range(turns):
-        for case in cases if number % 2 else reversed(cases):
-            case.take_turn(queries)
+    for _ in range(TURNS_A_ROUND):
+        for case in random.sample(cases, len(cases)):
+            case.take_turn()
     for case in cases:
         case.end()
 
 
-def _ratio(case: Case, places: NDArray[np.int64]) -> float:
-    """Of the p99 of these turns to that of the base's turns of the same times."""
-    above, below = (
-        np.quantile(np.concatenate([one.turns[place] for one in cases for place in places]), 0.99)
-        for cases in ([case], case.base)
-    )
-    return float(above / below)
+def _play_round_of_drops(cases: Sequence[Case], collection: Collection) -> None:
+    for case in random.sample(cases, len(cases)):
+        case.begin()
+        case.take_turn_with_drop()
+        case.end()
+        collection.renew()
 
 
-def _ratios(case: Case) -> tuple[float, float, float]:
-    """The ratio of the p99, and between which two 95 of 100 lie when turns are drawn anew."""
-    turns = len(case.turns)
-    random = np.random.default_rng(0)
-    drawn = [_ratio(case, random.integers(turns, size=turns)) for _ in range(_DRAWS)]
+def _seconds(cases: Sequence[Case], rounds: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.concatenate([turn for case in cases for number in rounds for turn in case.rounds[number]])
+
+
+def _ratio(case: Case, rounds: NDArray[np.int64]) -> float:
+    """Of the p99 of these rounds to that of the base's."""
+    return float(np.quantile(_seconds([case], rounds), 0.99) / np.quantile(_seconds(case.base, rounds), 0.99))
+
+
+def _interval(case: Case) -> tuple[float, float]:
+    """Between which two 95 of 100 ratios lie when rounds are drawn anew."""
+    rounds = len(case.rounds)
+    generator = np.random.default_rng(0)
+    drawn = [_ratio(case, generator.integers(rounds, size=rounds)) for _ in range(_DRAWS)]
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return _ratio(case, np.arange(turns)), float(low), float(high)
+    return float(low), float(high)
 
 
 def _show(cases: Sequence[Case]) -> None:
-    rows, bad = [], []
+    rows, lines = [], []
     for case in cases:
-        took = np.concatenate(case.turns) * 1000
-        against = ["", ""]
+        every = np.arange(len(case.rounds))
+        took = _seconds([case], every) * 1000
+        row = [case.name, f"{len(took):,}", f"{np.median(took):.2f}", f"{np.quantile(took, 0.99):.2f}", "", "", ""]
         if case.base:
-            ratio, low, high = _ratios(case)
-            against = [f"{ratio:.3f}", f"{low:.2f} to {high:.2f}"]
-            if case.name in TROUBLE:
-                bad.append((case.name, ratio, high))
-        rows.append(
-            [
-                case.name, f"{len(took):,}", f"{np.median(took):.2f}", f"{np.quantile(took, 0.99):.2f}", *against,
-                "/".join(str(case.made[name]) for name in _COUNTED),
-            ]
-        )  # fmt: skip
+            ratio, (low, high) = _ratio(case, every), _interval(case)
+            row[4:6] = f"{ratio:.3f}", f"{low:.2f}–{high:.2f}"
+            if case.made:
+                row[6] = "/".join(str(case.made[name]) for name in _COUNTED)
+                lines.append(_verdict(case.name, ratio, high))
+        rows.append(row)
     show_table(
         f"users' searches of {CHUNKS:,} chunks, k {K}",
-        ("queries", "median ms", "p99", "× none", "95 % of it", "/".join(_COUNTED)),
+        ("queries", "median", "p99 ms", "× none", "95 % of it", "/".join(_COUNTED)),
         rows,
     )
-    for name, ratio, high in bad:
-        verdict = "within" if ratio <= LIMIT else "ABOVE"
-        sure = ", and surely" if high <= LIMIT else ", as far as the noise lets one see" if ratio <= LIMIT else ""
-        tell(f"A candidate that {name}: {ratio - 1:+.1%} at p99, {verdict} {LIMIT - 1:.0%}{sure}.")
+    for line in lines:
+        tell(line)
+
+
+def _verdict(name: str, ratio: float, high: float) -> str:
+    verdict = "within" if ratio <= LIMIT else "ABOVE"
+    sure = ", and surely" if high <= LIMIT else ", as far as the noise lets one see" if ratio <= LIMIT else ""
+    return f"A candidate that {name}: {ratio - 1:+.1%} at p99, {verdict} {LIMIT - 1:.0%}{sure}."
