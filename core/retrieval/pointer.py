@@ -152,10 +152,10 @@ class Pointer:
         self._version = version
         name = served_name(self._program, version.id if version else 0, schema, pinned=bool(self.pinned))
         if name != self._shown:
+            first, self._shown = self._shown is None, name
             connection.execute("SELECT set_config('application_name', %s, false)", [name])
-            self._shown = name
-            # What was served before is what a rollback goes back to, and open already.
-            if version is None or not self._encoders.opened(version):
+            # After a flip, what was served before is what a rollback goes back to, and open already.
+            if first or version is None or not self._encoders.opened(version):
                 self._warm(connection)
 
     def _warm(self, connection: SearchConnection) -> None:

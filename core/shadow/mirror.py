@@ -282,19 +282,18 @@ class Mirror:
                     connection = None
             if closing:
                 break
-            due = _CONNECT_AGAIN_S if self.trouble else self._due(read_at) - time.monotonic()
-            self._wake.wait(due, connection)
+            self._wake.wait(_CONNECT_AGAIN_S if self.trouble else self._pause(read_at), connection)
         self._wake.close()
         if connection is not None:
             connection.close()
 
-    def _due(self, read_at: float) -> float:
-        """When to look again, on the clock of time.monotonic: whatever this thread does, some search waits for."""
+    def _pause(self, read_at: float) -> float:
+        """For how many seconds nothing has to be done: whatever this thread does, some search waits for."""
         now = time.monotonic()
         with self._lock:
             began = [one.started for one in self._under_way if one.started is not None]
         # A search that begins meanwhile may be late after its time limit at the soonest.
-        return min(read_at + self._poll_s, now + _FLUSH_S, min(began, default=now) + self._timeout_s)
+        return min(read_at + self._poll_s - now, _FLUSH_S, min(began, default=now) + self._timeout_s - now)
 
     def _read(self, connection: Connection) -> None:
         """Take notice of the shadow that runs now. One that was turned round or begun anew starts with counts of 0."""

@@ -94,9 +94,9 @@ class Service:
 class Collection:
     """A collection with an active version, and what makes and drops the candidate beside it."""
 
-    def __init__(self, held: contextlib.ExitStack, server: Database, candidate: str, spec: str) -> None:
-        self.candidate, self._spec = candidate, spec
-        self.database = Database(server.dsn, candidate, embedded=True)
+    def __init__(self, held: contextlib.ExitStack, server: Database, schema: str, spec: str) -> None:
+        self._spec = spec
+        self.database = Database(server.dsn, schema, embedded=True)
         upgrade(self.database)
         self.connection = held.enter_context(self.database.session("bench"))
         fill(self.connection, CHUNKS, words=LONG_TEXT)

@@ -16,6 +16,7 @@ import time
 from core.database import Database
 from core.retrieval import Retriever
 from core.shadow import Mirror
+from tests.faults.one_searcher import say
 
 K = 10
 _TOPICS = ("rotate", "key", "token", "server", "client", "index", "vector", "search", "version", "table", "query")
@@ -36,13 +37,13 @@ def main() -> None:
             word, number = line.split()
             if word == "follow":
                 _follow(mirror, int(number))
-                _say("follows")
+                say("follows")
             else:
-                _say(json.dumps(_search(retriever, done, int(number))))
+                say(json.dumps(_search(retriever, done, int(number))))
                 done += int(number)
                 if mirror is not None:
                     mirror.flush(_DRAIN_S)
-                _say("over")
+                say("over")
     if mirror is not None:
         mirror.close()
 
@@ -60,7 +61,7 @@ def _search(retriever: Retriever, first: int, many: int) -> list[float]:
     seconds = []
     for place in range(first, first + many):
         if place == first + many // 2:
-            _say("half")
+            say("half")
         query = " ".join(_TOPICS[(place * step) % len(_TOPICS)] for step in (1, 3, 7))
         began = time.perf_counter()
         found = retriever.search(f"{query} {place}", K)
@@ -69,11 +70,6 @@ def _search(retriever: Retriever, first: int, many: int) -> list[float]:
             raise RuntimeError("a user did not get the active version's answer")
         time.sleep(_PAUSE_S)
     return seconds
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -21,18 +21,27 @@ def bell() -> Iterator[WakeUp]:
     wakeup.close()
 
 
+def waiting(bell: WakeUp) -> threading.Thread:
+    thread = threading.Thread(target=bell.wait, args=[FOR_EVER], daemon=True)
+    thread.start()
+    return thread
+
+
+def ends(thread: threading.Thread) -> bool:
+    thread.join(60)
+    return not thread.is_alive()
+
+
 def test_a_ring_ends_the_wait_that_is_under_way(bell: WakeUp) -> None:
-    waits = threading.Thread(target=bell.wait, args=[FOR_EVER])
-    waits.start()
+    thread = waiting(bell)
     bell.ring()
-    waits.join()
-    assert not waits.is_alive()
+    assert ends(thread)
 
 
 def test_more_rings_than_anybody_hears_hold_nobody_up(bell: WakeUp) -> None:
     for _ in range(100_000):  # a buffer's worth, and more
         bell.ring()
-    bell.wait(FOR_EVER)
+    assert ends(waiting(bell))
 
 
 def test_what_a_connection_receives_ends_the_wait_also_past_the_1024th_file(bell: WakeUp) -> None:
