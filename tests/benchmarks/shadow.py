@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import random
 import subprocess
 import sys
@@ -43,6 +44,8 @@ _LOCAL = "static:wordllama-64"
 _CANDIDATE = "candidate"
 _COUNTED = ("drawn", "done", "failed", "dropped")
 _DRAWS = 1_000
+_FEWEST_ROUNDS = 5
+"""Fewer do not say how far rounds differ."""
 
 
 class Service:
@@ -232,8 +235,11 @@ def _show(cases: Sequence[Case]) -> None:
         took = _seconds([case], every) * 1000
         row = [case.name, f"{len(took):,}", f"{np.median(took):.2f}", f"{np.quantile(took, 0.99):.2f}", "", "", ""]
         if case.base:
-            ratio, (low, high) = _ratio(case, every), _interval(case)
-            row[4:6] = f"{ratio:.3f}", f"{low:.2f}–{high:.2f}"
+            ratio, high = _ratio(case, every), math.inf
+            row[4] = f"{ratio:.3f}"
+            if len(every) >= _FEWEST_ROUNDS:
+                low, high = _interval(case)
+                row[5] = f"{low:.2f}–{high:.2f}"
             if case.made:
                 row[6] = "/".join(str(case.made[name]) for name in _COUNTED)
                 lines.append(_verdict(case.name, ratio, high))
