@@ -30,8 +30,8 @@ screens: $(TEST_STAMP)
 	$(BIN)/python -m tests.screenshots
 
 lint: $(TEST_STAMP)
-	$(BIN)/ruff check core screens console tests
-	$(BIN)/ruff format --check core screens console tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -20,25 +20,25 @@ from textual.containers import Container
 from textual.message import Message
 from textual.widgets import Input
 
-from core.database import Database
-from core.settings import Settings
-from screens.actions import ACTIONS, BY_ID, Action, offered
-from screens.backfills import Backfills
-from screens.connections import Connections
-from screens.footer import Footer
-from screens.header import Banner, Header, TabBar, Trouble
-from screens.pane import Following, Pane, Services
-from screens.reader import Reader, SnapshotReader
-from screens.situation import Situation, State
-from screens.small import TooSmall, too_small
-from screens.theme import THEME
+from revector.core.database import Database
+from revector.core.settings import Settings
+from revector.screens.actions import ACTIONS, BY_ID, Action, offered
+from revector.screens.backfills import Backfills
+from revector.screens.connections import Connections
+from revector.screens.footer import Footer
+from revector.screens.header import Banner, Header, TabBar, Trouble
+from revector.screens.pane import Following, Pane, Services
+from revector.screens.reader import Reader, SnapshotReader
+from revector.screens.situation import Situation, State
+from revector.screens.small import TooSmall, too_small
+from revector.screens.theme import THEME
 
 if TYPE_CHECKING:
-    from screens.backfill import BackfillPane
-    from screens.compare import ComparePane
-    from screens.cutover import CutoverPane
-    from screens.evaluate import EvaluatePane
-    from screens.shadow import ShadowPane
+    from revector.screens.backfill import BackfillPane
+    from revector.screens.compare import ComparePane
+    from revector.screens.cutover import CutoverPane
+    from revector.screens.evaluate import EvaluatePane
+    from revector.screens.shadow import ShadowPane
 
 _CLOCK_S = 1.0
 _LAST_S = 3.0
@@ -294,15 +294,15 @@ class RevectorApp(App[None], inherit_bindings=False):
 
     def show_help(self) -> None:
         """All keys."""
-        from screens.help import help_text
-        from screens.reading import Page
+        from revector.screens.help import help_text
+        from revector.screens.reading import Page
 
         self.push_screen(Page("keys", help_text(self.situation)))
 
     def open_judging(self) -> None:
         """Judge pairs of queries and chunks, for the pair of versions of the Compare tab."""
-        from screens.compare import ComparePane
-        from screens.judging import JudgingScreen
+        from revector.screens.compare import ComparePane
+        from revector.screens.judging import JudgingScreen
 
         compare = self.panes.get("3")
         if not isinstance(compare, ComparePane):
@@ -316,7 +316,7 @@ class RevectorApp(App[None], inherit_bindings=False):
         """Find an action by typing."""
         from textual.command import CommandPalette
 
-        from screens.palette import provider_of
+        from revector.screens.palette import provider_of
 
         situation = self.situation
         self.push_screen(CommandPalette(providers=[provider_of(self.offers(situation), situation)]))
@@ -336,7 +336,7 @@ class RevectorApp(App[None], inherit_bindings=False):
 
     def leave(self) -> None:
         """End the console; asks first when a backfill runs in it."""
-        from screens.confirm import Ask
+        from revector.screens.confirm import Ask
 
         working = ", ".join(sorted(self.services.backfills.working))
         if not working:
@@ -397,30 +397,30 @@ class RevectorApp(App[None], inherit_bindings=False):
 def make_pane(tab: str, services: Services) -> Pane:
     """The pane of a tab; each is imported when it is first shown, so that the first frame comes soon."""
     if tab == "1":
-        from screens.versions import VersionsPane
+        from revector.screens.versions import VersionsPane
 
         return VersionsPane(services)
     if tab == "2":
-        from screens.backfill import BackfillPane
+        from revector.screens.backfill import BackfillPane
 
         return BackfillPane(services)
     if tab == "3":
-        from screens.compare import ComparePane
+        from revector.screens.compare import ComparePane
 
         return ComparePane(services)
     if tab == "4":
-        from screens.evaluate import EvaluatePane
+        from revector.screens.evaluate import EvaluatePane
 
         return EvaluatePane(services)
     if tab == "5":
-        from screens.shadow import ShadowPane
+        from revector.screens.shadow import ShadowPane
 
         return ShadowPane(services)
     if tab == "6":
-        from screens.cutover import CutoverPane
+        from revector.screens.cutover import CutoverPane
 
         return CutoverPane(services)
-    from screens.log import LogPane
+    from revector.screens.log import LogPane
 
     return LogPane(services)
 

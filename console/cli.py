@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from console.commands import (
+from revector.console.commands import (
     backfill,
     cutover,
     db,
@@ -31,7 +31,7 @@ from console.commands import (
     shadow,
     versions,
 )
-from console.context import Context, context_of, pipe
+from revector.console.context import Context, context_of, pipe
 
 _ORDER = (
     "demo", "db", "ingest", "versions", "load", "backfill", "index", "search", "compare", "serve", "serving",
@@ -87,6 +87,6 @@ def root(
         raise typer.Exit
     context.obj = Context(dsn, schema, read_only or None)
     if context.invoked_subcommand is None:
-        from console.terminal import open_console
+        from revector.console.terminal import open_console
 
         open_console(context_of(context))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from console.context import note, plain
-from core.errors import RefusedError
+from revector.console.context import note, plain
+from revector.core.errors import RefusedError
 
 
 def require_yes(refusal: str, remedy: str = "") -> None:

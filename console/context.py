@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Column
 
-    from core.database import Connection, Database
-    from core.encoders import Encoder
-    from core.roles import Need
-    from core.settings import Settings
+    from revector.core.database import Connection, Database
+    from revector.core.encoders import Encoder
+    from revector.core.roles import Need
+    from revector.core.settings import Settings
 
 _UNWRAPPED = 10_000
 """Columns of output that is not read on a terminal: whoever reads it wants it whole."""
@@ -42,7 +42,7 @@ class Context:
     @cached_property
     def settings(self) -> Settings:
         """The settings in force."""
-        from core.settings import load_settings
+        from revector.core.settings import load_settings
 
         return load_settings(
             dsn=self.dsn, schema=self.schema, read_only=True if self.read_only else None, **self.flags
@@ -51,13 +51,13 @@ class Context:
     @cached_property
     def database(self) -> Database:
         """The database; the embedded server is started for it when no other is named."""
-        from core.opening import open_database
+        from revector.core.opening import open_database
 
         return open_database(self.settings, on_wait=self.on_wait or note)
 
     def require_writable(self) -> None:
         """Raise RefusedError in a read-only session, before anything else is done or paid for."""
-        from core.errors import RefusedError
+        from revector.core.errors import RefusedError
 
         if self.settings.read_only:
             raise RefusedError(
@@ -76,7 +76,7 @@ class Context:
             self.require_writable()
         with self.database.session("cli") as connection:
             if changes or needs:
-                from core.roles import require
+                from revector.core.roles import require
 
                 require(connection, needs, self.command)
             yield connection
@@ -96,7 +96,7 @@ def context_of(typer_context: typer.Context) -> Context:
 
 def open_aloud(spec: str) -> Encoder:
     """Open an encoder that says on stderr when its provider makes it wait."""
-    from core.encoders import open_encoder
+    from revector.core.encoders import open_encoder
 
     return open_encoder(spec, on_throttle=say_throttled)
 
@@ -182,7 +182,7 @@ def pipe(stream: TextIO) -> Iterator[None]:
 
 def note(text: str) -> None:
     """A line or two about what is going on, on stderr."""
-    from screens.text import printable
+    from revector.screens.text import printable
 
     with pipe(sys.stderr):
         sys.stderr.write(printable(text, lines=True) + "\n")
@@ -191,7 +191,7 @@ def note(text: str) -> None:
 
 def plain(text: object) -> str:
     """Text from documents and users, fit for one line of a terminal: control characters are shown, not obeyed."""
-    from screens.text import printable
+    from revector.screens.text import printable
 
     return printable(str(text))
 

@@ -10,8 +10,8 @@ import io
 import os
 import sys
 
-from console.context import Context, note, pipe
-from core.errors import RevectorError, UsageError
+from revector.console.context import Context, note, pipe
+from revector.core.errors import RevectorError, UsageError
 
 
 def main() -> None:
@@ -34,11 +34,11 @@ def main() -> None:
 
 def _run() -> None:
     if len(sys.argv) > 1:
-        from console.cli import app
+        from revector.console.cli import app
 
         app()
         return
-    from console.terminal import open_console
+    from revector.console.terminal import open_console
 
     try:
         open_console(Context())

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from console.context import plain
+from revector.console.context import plain
 
 if TYPE_CHECKING:
-    from core.database import Progress
+    from revector.core.database import Progress
 
 
 @contextlib.contextmanager

@@ -5,20 +5,20 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from core.errors import UsageError
+from revector.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from console.context import Context
+    from revector.console.context import Context
 
 
 def open_console(context: Context) -> None:
     """The Textual console. Raises UsageError where there is no terminal."""
     require_terminal()
-    from screens.reader import SnapshotReader
+    from revector.screens.reader import SnapshotReader
 
     reader = SnapshotReader(context.database, context.settings)
     reader.start()
-    from console.app import run_console
+    from revector.console.app import run_console
 
     run_console(context.database, context.settings, reader=reader)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from core.database import Connection
+from revector.core.database import Connection
 
 Outcome = Literal["done", "refused", "failed"]
 

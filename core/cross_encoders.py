@@ -14,11 +14,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.encoders.kinds import TEXT, Setting, whole_number
-from core.encoders.local_models import find_folder, folder_revision
-from core.encoders.providers import check_known
-from core.encoders.spec import EncoderSpec, read_spec
-from core.errors import EncoderError, UnreachableError, unknown_name
+from revector.core.encoders.kinds import TEXT, Setting, whole_number
+from revector.core.encoders.local_models import find_folder, folder_revision
+from revector.core.encoders.providers import check_known
+from revector.core.encoders.spec import EncoderSpec, read_spec
+from revector.core.errors import EncoderError, UnreachableError, unknown_name
 
 if TYPE_CHECKING:
     import numpy as np

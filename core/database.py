@@ -16,8 +16,8 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
-from core.errors import RefusedError, RevectorError, UnreachableError
-from core.revisions import HEAD, revision_order
+from revector.core.errors import RefusedError, RevectorError, UnreachableError
+from revector.core.revisions import HEAD, revision_order
 
 Connection = psycopg.Connection[TupleRow]
 

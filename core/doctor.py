@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core import index
-from core.cutover import Verdict
-from core.database import (
+from revector.core import index
+from revector.core.cutover import Verdict
+from revector.core.database import (
     MINIMUM_PGVECTOR,
     SOUND_PGVECTOR,
     Connection,
@@ -15,9 +15,9 @@ from core.database import (
     server_info,
     version_tuple,
 )
-from core.registry import VersionStatus, version_statuses
-from core.revisions import HEAD, revision_order
-from core.settings import Settings
+from revector.core.registry import VersionStatus, version_statuses
+from revector.core.revisions import HEAD, revision_order
+from revector.core.settings import Settings
 
 
 @dataclass(frozen=True)

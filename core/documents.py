@@ -20,7 +20,7 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from core.errors import UsageError
+from revector.core.errors import UsageError
 
 MAX_ID_CHARACTERS = 4_096
 MAX_METADATA_BYTES = 64 * 1024

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 from urllib.parse import quote
 
-from core.errors import UnreachableError, unknown_name
+from revector.core.errors import UnreachableError, unknown_name
 
 if TYPE_CHECKING:
     from pwd import struct_passwd

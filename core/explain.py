@@ -16,11 +16,11 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from core import index
-from core.database import Connection, fetch_one
-from core.index import DEFAULTS, IndexState
-from core.registry import Version
-from core.retrieval import (
+from revector.core import index
+from revector.core.database import Connection, fetch_one
+from revector.core.index import DEFAULTS, IndexState
+from revector.core.registry import Version
+from revector.core.retrieval import (
     EncoderCache,
     SearchResult,
     check_options,

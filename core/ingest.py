@@ -17,12 +17,12 @@ from psycopg import errors as pg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
-from core import audit
-from core.chunks import content_sha256, document_uuid, semantic_key, split
-from core.database import Connection, Progress, fetch_one
-from core.documents import Document, DocumentReader, Rejection
-from core.errors import RefusedError
-from core.registry import fold_counts
+from revector.core import audit
+from revector.core.chunks import content_sha256, document_uuid, semantic_key, split
+from revector.core.database import Connection, Progress, fetch_one
+from revector.core.documents import Document, DocumentReader, Rejection
+from revector.core.errors import RefusedError
+from revector.core.registry import fold_counts
 
 _BATCH_DOCUMENTS = 500
 _BATCH_CHARACTERS = 8 * 1024 * 1024

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psycopg import sql
 
-from core.database import Connection
-from core.errors import EncoderError
+from revector.core.database import Connection
+from revector.core.errors import EncoderError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from core.registry import Storage, Version
+    from revector.core.registry import Storage, Version
 
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"

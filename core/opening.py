@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from core import embedded
-from core.database import Database, server_info
-from core.migrations import upgrade
-from core.revisions import revision_order
-from core.settings import Settings, configured_dsn
+from revector.core import embedded
+from revector.core.database import Database, server_info
+from revector.core.migrations import upgrade
+from revector.core.revisions import revision_order
+from revector.core.settings import Settings, configured_dsn
 
 
 def open_database(settings: Settings, *, on_wait: Callable[[str], None] | None = None) -> Database:

@@ -9,14 +9,14 @@ from typing import cast
 
 from psycopg import sql
 
-from core import audit, cutover, index
-from core.audit import AuditEntry
-from core.backfill import status as backfill
-from core.backfill.status import JobStatus
-from core.database import Connection, ServerInfo, server_info
-from core.index import IndexState
-from core.registry import VersionStatus, version_statuses
-from core.roles import EVERYTHING, Rights, read_rights
+from revector.core import audit, cutover, index
+from revector.core.audit import AuditEntry
+from revector.core.backfill import status as backfill
+from revector.core.backfill.status import JobStatus
+from revector.core.database import Connection, ServerInfo, server_info
+from revector.core.index import IndexState
+from revector.core.registry import VersionStatus, version_statuses
+from revector.core.roles import EVERYTHING, Rights, read_rights
 
 _LOG_ENTRIES = 200
 

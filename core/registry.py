@@ -11,12 +11,12 @@ from psycopg import sql
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from core import audit, roles
-from core.database import Connection, fetch_one
-from core.errors import RefusedError, UsageError, unknown_name
+from revector.core import audit, roles
+from revector.core.database import Connection, fetch_one
+from revector.core.errors import RefusedError, UsageError, unknown_name
 
 if TYPE_CHECKING:
-    from core.encoders import Encoder
+    from revector.core.encoders import Encoder
 
 Metric = Literal["cosine", "l2", "ip"]
 Storage = Literal["vector", "halfvec"]
@@ -215,7 +215,7 @@ def add_version(
     Nothing is embedded yet. Raises UsageError for a malformed or taken key and for what pgvector cannot
     store, EncoderError when the probe answers with other dimensions than the encoder states.
     """
-    from core.encoders import probe
+    from revector.core.encoders import probe
 
     _check_key(key)
     _check_choice("metric", metric, Metric)
@@ -261,7 +261,7 @@ def adopt_version(connection: Connection, key: str, encoder: Encoder, spec: str)
 
     Raises RefusedError when the version has an encoder already, EncoderError when the dimensions differ.
     """
-    from core.encoders import probe
+    from revector.core.encoders import probe
 
     version = get_version(connection, key)
     if version.encoder_spec:

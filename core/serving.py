@@ -12,7 +12,7 @@ import re
 import socket
 from dataclasses import dataclass
 
-from core.database import Connection, fetch_one
+from revector.core.database import Connection, fetch_one
 
 BEHIND_S = 5.0
 """A process that has not followed a flip for longer than this is shown, and is a failure of `revector serving`."""

@@ -2,7 +2,7 @@
 
 The file is looked for in the working directory, or where REVECTOR_CONFIG points. Environment variables carry
 the prefix REVECTOR_. The database is `dsn`, else DATABASE_URL, else libpq's own PG* variables, else the
-embedded server (see core.embedded).
+embedded server (see revector.core.embedded).
 
 Checked by msgspec, since every start of the console reads them: pydantic-settings takes 70 ms longer to import,
 a sixth of the time to the first frame.
@@ -19,7 +19,7 @@ from typing import Annotated, Any, get_type_hints
 import msgspec
 from platformdirs import user_data_path
 
-from core.errors import UsageError, unknown_name
+from revector.core.errors import UsageError, unknown_name
 
 # One schema is one collection. Postgres cuts names at 63 bytes without an error, so a longer one is refused.
 SchemaName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]

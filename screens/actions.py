@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from core.roles import Need
-from screens.situation import AT_WORK, Situation, key_of
+from revector.core.roles import Need
+from revector.screens.situation import AT_WORK, Situation, key_of
 
 When = Callable[[Situation], bool]
 

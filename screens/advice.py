@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from core.backfill.status import JobStatus
-from core.registry import VersionStatus
-from screens.situation import AT_WORK, Situation
-from screens.text import chunks, printable
+from revector.core.backfill.status import JobStatus
+from revector.core.registry import VersionStatus
+from revector.screens.situation import AT_WORK, Situation
+from revector.screens.text import chunks, printable
 
 
 def next_step(situation: Situation, status: VersionStatus) -> str:

@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from core.evaluation.grading import Graded
-from core.evaluation.queries import WHOLE_SET
-from core.evaluation.queue import Count, ItemKind, JudgingItem
+from revector.core.evaluation.grading import Graded
+from revector.core.evaluation.queries import WHOLE_SET
+from revector.core.evaluation.queue import Count, ItemKind, JudgingItem
 
 _PACES = 20
 """Answers whose times make the pace; the median, so that a break does not count."""

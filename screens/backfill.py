@@ -11,23 +11,23 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from core.backfill.failures import Failure
-from core.backfill.status import JobDetail
-from core.errors import RevectorError
-from core.registry import VersionStatus
-from screens import joblists, progress
-from screens.background import in_background
-from screens.buttons import Buttons
-from screens.chart import Chart, Series
-from screens.errors import error_text
-from screens.jobreader import MOST_FAILURES, Found, JobReader
-from screens.pane import Services, step_through
-from screens.parts import Parts
-from screens.rangemap import RangeMap
-from screens.situation import AT_WORK, Situation, key_of
-from screens.steering import Steering
-from screens.table import Table
-from screens.text import printable, shorten
+from revector.core.backfill.failures import Failure
+from revector.core.backfill.status import JobDetail
+from revector.core.errors import RevectorError
+from revector.core.registry import VersionStatus
+from revector.screens import joblists, progress
+from revector.screens.background import in_background
+from revector.screens.buttons import Buttons
+from revector.screens.chart import Chart, Series
+from revector.screens.errors import error_text
+from revector.screens.jobreader import MOST_FAILURES, Found, JobReader
+from revector.screens.pane import Services, step_through
+from revector.screens.parts import Parts
+from revector.screens.rangemap import RangeMap
+from revector.screens.situation import AT_WORK, Situation, key_of
+from revector.screens.steering import Steering
+from revector.screens.table import Table
+from revector.screens.text import printable, shorten
 
 _TALL, _WIDE = 32, 100
 """The terminal below which map, rate, workers and dead letters have no room beside each other."""
@@ -304,7 +304,7 @@ class BackfillPane(Steering):
 
     def open_row(self) -> None:
         """The dead letter or the worker under the cursor, in full."""
-        from screens.reading import Page
+        from revector.screens.reading import Page
 
         table = self._table
         if table is None:
@@ -318,7 +318,7 @@ class BackfillPane(Steering):
 
     def open_failures(self) -> None:
         """All dead letters, each with its whole error."""
-        from screens.reading import Page
+        from revector.screens.reading import Page
 
         title = "chunks that could not be embedded"
         if self.situation.selected is not None and self.situation.selected.failed > len(self._failures):
@@ -327,7 +327,7 @@ class BackfillPane(Steering):
 
     def open_log(self) -> None:
         """What happened to the job: its changes of state, its proofs."""
-        from screens.reading import Page
+        from revector.screens.reading import Page
 
         job = self.situation.job(self.situation.selected)
         if job is not None and self.detail is not None:

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from core.backfill.job import request_pause
-from core.database import Connection, Database
-from core.errors import RefusedError, RevectorError
-from core.registry import Version, get_version
-from core.settings import Settings
-from screens.background import readable
+from revector.core.backfill.job import request_pause
+from revector.core.database import Connection, Database
+from revector.core.errors import RefusedError, RevectorError
+from revector.core.registry import Version, get_version
+from revector.core.settings import Settings
+from revector.screens.background import readable
 
 if TYPE_CHECKING:
-    from core.backfill.engine import LocalEngine
-    from core.backfill.ray_engine import RaySettings
-    from core.backfill.settings import JobSettings
-    from core.backfill.status import JobStatus
+    from revector.core.backfill.engine import LocalEngine
+    from revector.core.backfill.ray_engine import RaySettings
+    from revector.core.backfill.settings import JobSettings
+    from revector.core.backfill.status import JobStatus
 
 _POLL_S = 0.2
 
@@ -109,13 +109,13 @@ class Backfills:
 
     def prepared(self, key: str) -> JobSettings:
         """The settings that a backfill of a version begins with when it is run here."""
-        from core.backfill.settings import changed, default_settings
+        from revector.core.backfill.settings import changed, default_settings
 
         return changed(default_settings(self._settings), self._prepared.get(key, {}))
 
     def prepare(self, key: str, changes: Mapping[str, str]) -> JobSettings:
         """Change them. Raises UsageError for a value out of its range."""
-        from core.backfill.settings import changed
+        from revector.core.backfill.settings import changed
 
         found = changed(self.prepared(key), changes)
         self._prepared[key] = {**self._prepared.get(key, {}), **changes}
@@ -187,7 +187,7 @@ class Backfills:
             self.on_change()
 
     def _embed(self, run: _Run) -> JobStatus | None:
-        from core.backfill.settings import changed
+        from revector.core.backfill.settings import changed
 
         if run.leaving:
             return None
@@ -199,7 +199,7 @@ class Backfills:
         key, options = run.version.version_key, run.options
         settings = changed(self.prepared(key), options.changes)
         if options.ray is not None:
-            from core.backfill.ray_engine import serve_on_ray
+            from revector.core.backfill.ray_engine import serve_on_ray
 
             status = serve_on_ray(
                 self._database, run.version, options.ray, settings, options.changes, on_note=keep, stop=run.stop
@@ -210,7 +210,7 @@ class Backfills:
         return status
 
     def _serve(self, run: _Run, settings: JobSettings, keep: Callable[[str], None]) -> JobStatus:
-        from core.backfill.engine import LocalEngine
+        from revector.core.backfill.engine import LocalEngine
 
         run.engine = LocalEngine(
             self._database,
@@ -226,7 +226,7 @@ class Backfills:
         return run.engine.run()
 
     def _index(self, run: _Run) -> None:
-        from core import index
+        from revector.core import index
 
         with self._database.session("backfill") as connection:
             run.indexing = connection

@@ -9,7 +9,7 @@ import psycopg
 from textual.widget import Widget
 from textual.worker import get_current_worker
 
-from core.errors import RevectorError, UnreachableError
+from revector.core.errors import RevectorError, UnreachableError
 
 T = TypeVar("T")
 Tell = Callable[[Callable[[], None]], None]

@@ -6,9 +6,9 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.widgets import Button
 
-from screens.actions import ACTIONS, BY_ID, Action, label_of, offered
-from screens.pane import Pane
-from screens.situation import Situation
+from revector.screens.actions import ACTIONS, BY_ID, Action, label_of, offered
+from revector.screens.pane import Pane
+from revector.screens.situation import Situation
 
 
 class Buttons(Horizontal):

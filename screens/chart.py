@@ -16,9 +16,9 @@ from rich.text import Text
 from textual.content import Content
 from textual.widget import Widget
 
-from screens.background import in_background
-from screens.text import printable, shorten
-from screens.theme import BAD, FAINT
+from revector.screens.background import in_background
+from revector.screens.text import printable, shorten
+from revector.screens.theme import BAD, FAINT
 
 _SMALLEST = (12, 4)
 _TALL = 12

@@ -13,23 +13,23 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widgets import Static
 
-from core.errors import RevectorError
-from core.evaluation.judged import JudgedHits
-from core.retrieval import Comparison, Hit
-from screens.chart import Chart, Series
-from screens.hits import HitList
-from screens.marking import marked
-from screens.pair import PairPane
-from screens.pane import Services
-from screens.query import QueryBox
-from screens.situation import key_of
-from screens.stars import ndcg_words
-from screens.table import Table
-from screens.text import milliseconds, printable, shorten
-from screens.theme import BAD, FAINT, GOOD, TITLE
+from revector.core.errors import RevectorError
+from revector.core.evaluation.judged import JudgedHits
+from revector.core.retrieval import Comparison, Hit
+from revector.screens.chart import Chart, Series
+from revector.screens.hits import HitList
+from revector.screens.marking import marked
+from revector.screens.pair import PairPane
+from revector.screens.pane import Services
+from revector.screens.query import QueryBox
+from revector.screens.situation import key_of
+from revector.screens.stars import ndcg_words
+from revector.screens.table import Table
+from revector.screens.text import milliseconds, printable, shorten
+from revector.screens.theme import BAD, FAINT, GOOD, TITLE
 
 if TYPE_CHECKING:
-    from core.explain import Explanation
+    from revector.core.explain import Explanation
 
 _PREVIEW = 2_000
 _WIDE = 100
@@ -217,7 +217,7 @@ class ComparePane(PairPane):
 
     def open_hit(self) -> None:
         """The hit under the cursor in full."""
-        from screens.hit import hit_page
+        from revector.screens.hit import hit_page
 
         hit = self._lists[0].hit
         if hit is not None and self.comparison is not None:
@@ -227,14 +227,14 @@ class ComparePane(PairPane):
 
     def open_diff(self) -> None:
         """Both lists as one."""
-        from screens.diff import diff_page
+        from revector.screens.diff import diff_page
 
         if self.comparison is not None:
             self.app.push_screen(diff_page(self.comparison, self.judged))
 
     def explain_hit(self) -> None:
         """Why the hit under the cursor stands where it does."""
-        from screens.explain import explain_page
+        from revector.screens.explain import explain_page
 
         hit, found = self._lists[0].hit, self.comparison
         primary, candidate = self.pair
@@ -276,7 +276,7 @@ class ComparePane(PairPane):
         self._export("svg")
 
     def _export(self, kind: str) -> None:
-        from screens.export import write_comparison, write_file
+        from revector.screens.export import write_comparison, write_file
 
         if self.comparison is None:
             return

@@ -15,14 +15,14 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
 
-from core.database import Database
-from core.settings import Settings
-from screens.facts import facts
-from screens.pane import Following
-from screens.query import LineBox
-from screens.situation import Situation
-from screens.text import printable
-from screens.theme import CAUTION
+from revector.core.database import Database
+from revector.core.settings import Settings
+from revector.screens.facts import facts
+from revector.screens.pane import Following
+from revector.screens.query import LineBox
+from revector.screens.situation import Situation
+from revector.screens.text import printable
+from revector.screens.theme import CAUTION
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import psycopg
 
-from core.database import Connection, Database, readable_errors
-from core.settings import Settings
+from revector.core.database import Connection, Database, readable_errors
+from revector.core.settings import Settings
 
 
 def shut_down(connection: Connection) -> None:

@@ -11,26 +11,26 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from screens.buttons import Buttons
-from screens.cutoverfacts import Facts
-from screens.cutoverguards import guard_lines, guards_page
-from screens.cutoversteps import Stepping
-from screens.cutovertext import (
+from revector.screens.buttons import Buttons
+from revector.screens.cutoverfacts import Facts
+from revector.screens.cutoverguards import guard_lines, guards_page
+from revector.screens.cutoversteps import Stepping
+from revector.screens.cutovertext import (
     approval_lines,
     approvals_word,
     change_lines,
     evidence_lines,
     serving_table,
 )
-from screens.cutoverwatch import HISTORY, entry_page, history_row, watch_lines, watch_title
-from screens.errors import error_text
-from screens.pane import Services, step_through
-from screens.parts import Parts
-from screens.reading import Page
-from screens.situation import Situation, key_of
-from screens.table import Table
-from screens.text import printable
-from screens.theme import FAINT
+from revector.screens.cutoverwatch import HISTORY, entry_page, history_row, watch_lines, watch_title
+from revector.screens.errors import error_text
+from revector.screens.pane import Services, step_through
+from revector.screens.parts import Parts
+from revector.screens.reading import Page
+from revector.screens.situation import Situation, key_of
+from revector.screens.table import Table
+from revector.screens.text import printable
+from revector.screens.theme import FAINT
 
 _TALL, _WIDE = 32, 100
 """The terminal below which the parts have no room beside each other."""

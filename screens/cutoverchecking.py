@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 from textual.worker import get_current_worker
 
-from core.errors import RefusedError, RevectorError
-from screens.background import Tell, in_background
-from screens.cutoverfacts import Facts, read_facts
-from screens.cutoverguards import Board, minute_of, stamps_of
-from screens.pane import Pane, Services
-from screens.situation import Situation, key_of
-from screens.text import time_now
+from revector.core.errors import RefusedError, RevectorError
+from revector.screens.background import Tell, in_background
+from revector.screens.cutoverfacts import Facts, read_facts
+from revector.screens.cutoverguards import Board, minute_of, stamps_of
+from revector.screens.pane import Pane, Services
+from revector.screens.situation import Situation, key_of
+from revector.screens.text import time_now
 
 if TYPE_CHECKING:
-    from core.cutover import Check, Guard, Request
-    from core.retrieval import EncoderCache
+    from revector.core.cutover import Check, Guard, Request
+    from revector.core.retrieval import EncoderCache
 
 _REPORT_EVERY_S = 5.0
 """A shadow's report reads thousands of rows: not at every snapshot."""
@@ -93,7 +93,7 @@ class Checking(Pane):
     def encoders(self) -> EncoderCache:
         """Opened once: a model may take seconds."""
         if self._encoders is None:
-            from core.retrieval import EncoderCache
+            from revector.core.retrieval import EncoderCache
 
             self._encoders = EncoderCache()
         return self._encoders
@@ -205,7 +205,7 @@ class Checking(Pane):
         self._checking, self._asked_for, self.check_error = True, False, None
 
         def run(tell: Tell) -> Check:
-            from core import cutover
+            from revector.core import cutover
 
             worker = get_current_worker()
 

@@ -11,11 +11,11 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
-from core.cutover import Guard
-from screens.facts import facts
-from screens.form import Form, wrong
-from screens.text import printable
-from screens.theme import CAUTION, FAINT
+from revector.core.cutover import Guard
+from revector.screens.facts import facts
+from revector.screens.form import Form, wrong
+from revector.screens.text import printable
+from revector.screens.theme import CAUTION, FAINT
 
 
 class ReasonDialog(Form[str | None]):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core.cutover import CutoverEntry, Policy, Request, Watch, history, observe, open_request, read_policy
-from core.database import Connection
-from core.registry import Version
-from core.serving import Process, serving
+from revector.core.cutover import CutoverEntry, Policy, Request, Watch, history, observe, open_request, read_policy
+from revector.core.database import Connection
+from revector.core.registry import Version
+from revector.core.serving import Process, serving
 
 if TYPE_CHECKING:
-    from core.evaluation.evaluation import EvaluationSummary
-    from core.shadow import ShadowReport
+    from revector.core.evaluation.evaluation import EvaluationSummary
+    from revector.core.shadow import ShadowReport
 
 _ENTRIES = 100
 _EVALUATIONS = 50
@@ -67,7 +67,7 @@ def read_facts(
 
 def _evaluation(connection: Connection, active: Version | None, candidate: Version) -> EvaluationSummary | None:
     """The newest evaluation of the pair."""
-    from core.evaluation.evaluation import evaluations
+    from revector.core.evaluation.evaluation import evaluations
 
     found = evaluations(connection, candidate=candidate.version_key, limit=_EVALUATIONS)
     return next((one for one in found if active is not None and one.primary == active.version_key), None)
@@ -75,7 +75,7 @@ def _evaluation(connection: Connection, active: Version | None, candidate: Versi
 
 def _shadow(connection: Connection, candidate: Version) -> ShadowReport | None:
     """Of the newest shadow, if it is this candidate's."""
-    from core import shadow
+    from revector.core import shadow
 
     run = shadow.latest(connection)
     if run is None or run.version_id != candidate.id:

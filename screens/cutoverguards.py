@@ -13,12 +13,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from core.cutover import GUARDS, Check, Guard
-from screens.cutoverfacts import Facts
-from screens.facts import facts as fact_lines
-from screens.situation import Situation
-from screens.text import printable
-from screens.theme import CAUTION, FAINT, SIGNS, TITLE
+from revector.core.cutover import GUARDS, Check, Guard
+from revector.screens.cutoverfacts import Facts
+from revector.screens.facts import facts as fact_lines
+from revector.screens.situation import Situation
+from revector.screens.text import printable
+from revector.screens.theme import CAUTION, FAINT, SIGNS, TITLE
 
 _RULES = {rule.name: rule for rule in GUARDS}
 _EACH_MINUTE = ("shadow", "replicas", "pinned")

@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from core.errors import RevectorError
-from screens.background import Tell, in_background
-from screens.cutoverchecking import Checking
-from screens.cutovertext import request_figures, sql_page
-from screens.errors import error_text
-from screens.pane import Services, step_through
-from screens.situation import Situation, key_of
-from screens.text import chunks, milliseconds, printable, time_now
-from screens.theme import CAUTION, FAINT, GOOD
+from revector.core.errors import RevectorError
+from revector.screens.background import Tell, in_background
+from revector.screens.cutoverchecking import Checking
+from revector.screens.cutovertext import request_figures, sql_page
+from revector.screens.errors import error_text
+from revector.screens.pane import Services, step_through
+from revector.screens.situation import Situation, key_of
+from revector.screens.text import chunks, milliseconds, printable, time_now
+from revector.screens.theme import CAUTION, FAINT, GOOD
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from core.cutover import Flip, Guard, Request
-    from core.database import Connection
-    from screens.confirm import Answer, Question
-    from screens.cutoverdialogs import ReasonDialog, Waiver
+    from revector.core.cutover import Flip, Guard, Request
+    from revector.core.database import Connection
+    from revector.screens.confirm import Answer, Question
+    from revector.screens.cutoverdialogs import ReasonDialog, Waiver
 
 
 class Stepping(Checking):
@@ -53,7 +53,7 @@ class Stepping(Checking):
         waivers = None if self.approvals_needed else dict(self.waivers)
 
         def flip(answer: Answer, tell: Tell) -> Flip:
-            from core import cutover
+            from revector.core import cutover
 
             with self.services.connections.writing() as connection:
                 return cutover.run(
@@ -73,7 +73,7 @@ class Stepping(Checking):
         question = self._question("Roll back", before, after, ("lacks", loss))
 
         def flip(answer: Answer, _tell: Tell) -> Flip:
-            from core import cutover
+            from revector.core import cutover
 
             with self.services.connections.writing() as connection:
                 return cutover.rollback(connection, confirm=answer.typed, reason=answer.reason, key=after)
@@ -84,7 +84,7 @@ class Stepping(Checking):
         return {guard.name: guard.waived for guard in self.board.in_order if guard.waived}
 
     def _question(self, title: str, before: str | None, after: str, *lines: tuple[str, str]) -> Question:
-        from screens.confirm import Question
+        from revector.screens.confirm import Question
 
         change = ("change", f"{before or 'no version'} → {after}")
         effect = ("effect", f"every search is answered by {after} from the next moment on")
@@ -96,7 +96,7 @@ class Stepping(Checking):
     def _ask(
         self, question: Question, before: str | None, doing: str, flip: Callable[[Answer, Tell], Flip]
     ) -> None:
-        from screens.confirm import Confirm
+        from revector.screens.confirm import Confirm
 
         def still_so(situation: Situation) -> str:
             now = key_of(situation.active)
@@ -154,7 +154,7 @@ class Stepping(Checking):
 
     def ask_for_approval(self) -> None:
         """Ask for the reason, then request the cutover."""
-        from screens.cutoverdialogs import ReasonDialog
+        from revector.screens.cutoverdialogs import ReasonDialog
 
         candidate = self.situation.candidate
         if candidate is None:
@@ -173,7 +173,7 @@ class Stepping(Checking):
         )
 
         def make(reason: str, connection: Connection) -> Request:
-            from core import cutover
+            from revector.core import cutover
 
             return cutover.request(connection, key, reason=reason, waivers=waivers)
 
@@ -190,7 +190,7 @@ class Stepping(Checking):
 
     def approve(self) -> None:
         """Ask, then approve the request that is shown."""
-        from screens.confirm import Confirm, Question
+        from revector.screens.confirm import Confirm, Question
 
         request = self.request
         if request is None:
@@ -213,7 +213,7 @@ class Stepping(Checking):
                 return
 
             def give(connection: Connection) -> Request:
-                from core import cutover
+                from revector.core import cutover
 
                 return cutover.approve(connection, key, comment=answer.reason, request_id=request.id)
 
@@ -227,7 +227,7 @@ class Stepping(Checking):
 
     def withdraw(self) -> None:
         """Ask for a reason, then end the request that is shown."""
-        from screens.cutoverdialogs import ReasonDialog
+        from revector.screens.cutoverdialogs import ReasonDialog
 
         request = self.request
         if request is None:
@@ -235,7 +235,7 @@ class Stepping(Checking):
         key = request.version_key
 
         def end(reason: str, connection: Connection) -> Request:
-            from core import cutover
+            from revector.core import cutover
 
             return cutover.withdraw(connection, key, reason=reason)
 
@@ -273,7 +273,7 @@ class Stepping(Checking):
 
     def waive(self) -> None:
         """Ask which guard need not pass, and why."""
-        from screens.cutoverdialogs import WaiveDialog
+        from revector.screens.cutoverdialogs import WaiveDialog
 
         key = key_of(self.situation.candidate)
         if key is None:
@@ -293,7 +293,7 @@ class Stepping(Checking):
 
     def plan(self) -> None:
         """The SQL of the flip on a page; nothing is changed."""
-        from screens.livepage import LivePage
+        from revector.screens.livepage import LivePage
 
         key = key_of(self.situation.candidate)
         if key is None:
@@ -301,7 +301,7 @@ class Stepping(Checking):
         waivers = dict(self.waivers)
 
         def work() -> RenderableType:
-            from core import cutover
+            from revector.core import cutover
 
             with self.services.connections.reading() as connection:
                 found = cutover.plan(connection, key, waivers=waivers, encoders=self.encoders)

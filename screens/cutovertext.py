@@ -8,13 +8,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from core.cutover import Request
-from core.serving import BEHIND_S, Process
-from screens.cutoverfacts import Facts
-from screens.facts import facts as fact_lines
-from screens.situation import Situation, key_of
-from screens.text import chunks, date_and_time, duration, milliseconds, printable
-from screens.theme import BAD, CAUTION, FAINT, GOOD
+from revector.core.cutover import Request
+from revector.core.serving import BEHIND_S, Process
+from revector.screens.cutoverfacts import Facts
+from revector.screens.facts import facts as fact_lines
+from revector.screens.situation import Situation, key_of
+from revector.screens.text import chunks, date_and_time, duration, milliseconds, printable
+from revector.screens.theme import BAD, CAUTION, FAINT, GOOD
 
 _VERDICTS = {"pass": ("✓ pass", GOOD), "fail": ("✗ fail", BAD), "inconclusive": ("? inconclusive", CAUTION)}
 _NAMED = 2

@@ -9,12 +9,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from core.cutover import CutoverEntry, Policy, Watch
-from core.retrieval.counts import SearchFigures
-from screens.facts import facts as fact_lines
-from screens.table import Column, Row
-from screens.text import chunks, date_and_time, duration, milliseconds, printable
-from screens.theme import BAD, CAUTION, FAINT, GOOD
+from revector.core.cutover import CutoverEntry, Policy, Watch
+from revector.core.retrieval.counts import SearchFigures
+from revector.screens.facts import facts as fact_lines
+from revector.screens.table import Column, Row
+from revector.screens.text import chunks, date_and_time, duration, milliseconds, printable
+from revector.screens.theme import BAD, CAUTION, FAINT, GOOD
 
 HISTORY = (
     Column("at", 16),

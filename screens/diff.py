@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from rich.console import Group
 from rich.text import Text
 
-from core.evaluation.judged import JudgedHits
-from core.overlap import Move
-from core.retrieval import Comparison, Hit
-from screens.livepage import LivePage
-from screens.stars import star
-from screens.text import first_line, printable
-from screens.theme import BAD, FAINT, GOOD, TITLE
+from revector.core.evaluation.judged import JudgedHits
+from revector.core.overlap import Move
+from revector.core.retrieval import Comparison, Hit
+from revector.screens.livepage import LivePage
+from revector.screens.stars import star
+from revector.screens.text import first_line, printable
+from revector.screens.theme import BAD, FAINT, GOOD, TITLE
 
 
 @dataclass(frozen=True)

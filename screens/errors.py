@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from core.errors import RevectorError
-from screens.text import printable
-from screens.theme import BAD, CAUTION
+from revector.core.errors import RevectorError
+from revector.screens.text import printable
+from revector.screens.theme import BAD, CAUTION
 
 
 def error_text(error: RevectorError) -> Text:

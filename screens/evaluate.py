@@ -10,13 +10,13 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from core.evaluation.evaluation import Evaluation
-from core.evaluation.queries import WHOLE_SET
-from screens.buttons import Buttons
-from screens.chart import Chart
-from screens.evaluating import Evaluating
-from screens.evaluationlists import EVALUATIONS, RUNS, evaluation_row, run_row
-from screens.evaluationtext import (
+from revector.core.evaluation.evaluation import Evaluation
+from revector.core.evaluation.queries import WHOLE_SET
+from revector.screens.buttons import Buttons
+from revector.screens.chart import Chart
+from revector.screens.evaluating import Evaluating
+from revector.screens.evaluationlists import EVALUATIONS, RUNS, evaluation_row, run_row
+from revector.screens.evaluationtext import (
     OVERLAPS,
     QUERIES,
     SEGMENTS,
@@ -34,12 +34,12 @@ from screens.evaluationtext import (
     verdict_line,
     worst_queries,
 )
-from screens.pane import Services, step_through
-from screens.parts import Parts
-from screens.situation import Situation
-from screens.table import Table
-from screens.text import printable
-from screens.theme import FAINT
+from revector.screens.pane import Services, step_through
+from revector.screens.parts import Parts
+from revector.screens.situation import Situation
+from revector.screens.table import Table
+from revector.screens.text import printable
+from revector.screens.theme import FAINT
 
 _CAVEATS = 4
 """The lines for what qualifies the figures."""

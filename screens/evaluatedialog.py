@@ -15,15 +15,15 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
-from core.errors import RevectorError, UsageError
-from screens.background import in_background
-from screens.evaluator import Wish, asked_of
-from screens.pane import Following, step_through
-from screens.query import LineBox
-from screens.situation import Situation
-from screens.table import Column, Row, Table
-from screens.text import printable, shorten
-from screens.theme import BAD, CAUTION, FAINT
+from revector.core.errors import RevectorError, UsageError
+from revector.screens.background import in_background
+from revector.screens.evaluator import Wish, asked_of
+from revector.screens.pane import Following, step_through
+from revector.screens.query import LineBox
+from revector.screens.situation import Situation
+from revector.screens.table import Column, Row, Table
+from revector.screens.text import printable, shorten
+from revector.screens.theme import BAD, CAUTION, FAINT
 
 _COLUMNS = (Column("", 13), Column("value", 26), Column("", from_width=90))
 _HOW = {"index": "by the index", "exact": "exact, no index", "pilot": "a pilot"}

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 from textual.message import Message
 
-from core.errors import RevectorError
-from core.evaluation.evaluation import Evaluation, get_evaluation
-from screens.background import in_background
-from screens.errors import error_text
-from screens.evaluationlists import Lists, ReportKind, read_lists, write_report
-from screens.evaluator import CancelledError, Evaluator, Wish
-from screens.pane import Pane, Services, step_through
-from screens.situation import key_of
-from screens.text import printable
-from screens.theme import CAUTION, FAINT, GOOD
+from revector.core.errors import RevectorError
+from revector.core.evaluation.evaluation import Evaluation, get_evaluation
+from revector.screens.background import in_background
+from revector.screens.errors import error_text
+from revector.screens.evaluationlists import Lists, ReportKind, read_lists, write_report
+from revector.screens.evaluator import CancelledError, Evaluator, Wish
+from revector.screens.pane import Pane, Services, step_through
+from revector.screens.situation import key_of
+from revector.screens.text import printable
+from revector.screens.theme import CAUTION, FAINT, GOOD
 
 if TYPE_CHECKING:
-    from core.evaluation.runs import Results
-    from core.evaluation.thresholds import Thresholds
+    from revector.core.evaluation.runs import Results
+    from revector.core.evaluation.thresholds import Thresholds
 
 _LOOK_EVERY_S = 5.0
 """Others evaluate too: how often the lists are read while the tab is in front."""
@@ -190,7 +190,7 @@ class Evaluating(Pane):
         return replace(last, query_set=query_set, primary=primary, candidate=candidate, runs=None)
 
     def _open_dialog(self, wish: Wish) -> None:
-        from screens.evaluatedialog import EvaluateDialog
+        from revector.screens.evaluatedialog import EvaluateDialog
 
         versions = self.situation.versions
         choices = {
@@ -231,7 +231,7 @@ class Evaluating(Pane):
 
     def _ask_in_thread(self, text: str) -> bool:
         """Ask whether to spend, from the evaluation's thread; ends with a no when that is cancelled."""
-        from screens.confirm import Ask
+        from revector.screens.confirm import Ask
 
         answered, answers = threading.Event(), []
 
@@ -253,8 +253,8 @@ class Evaluating(Pane):
 
     def open_run(self, key: str | None) -> None:
         """All that is known about a run."""
-        from screens.evaluationtext import run_page
-        from screens.reading import Page
+        from revector.screens.evaluationtext import run_page
+        from revector.screens.reading import Page
 
         run = next((run for run in self.lists.runs if str(run.id) == key), None)
         if run is not None:
@@ -305,15 +305,15 @@ class Evaluating(Pane):
 
     def open_details(self) -> None:
         """All of the evaluation."""
-        from screens.evaluationtext import details_page
-        from screens.livepage import LivePage
+        from revector.screens.evaluationtext import details_page
+        from revector.screens.livepage import LivePage
 
         if self.shown is not None:
             self.app.push_screen(LivePage(f"evaluation {self.shown.id}", details_page(self.shown)))
 
     def open_thresholds(self) -> None:
         """What becomes of an absolute score threshold."""
-        from screens.thresholds import ThresholdsPage
+        from revector.screens.thresholds import ThresholdsPage
 
         found = self.shown
         if found is None:
@@ -321,9 +321,9 @@ class Evaluating(Pane):
         kept: list[Results] = []
 
         def read(cut: float | None, depth: int) -> Thresholds:
-            from core.evaluation.runs import load_results
-            from core.evaluation.thresholds import thresholds
-            from core.registry import get_version
+            from revector.core.evaluation.runs import load_results
+            from revector.core.evaluation.thresholds import thresholds
+            from revector.core.registry import get_version
 
             with self.services.connections.reading() as connection:
                 metrics = [
@@ -338,7 +338,7 @@ class Evaluating(Pane):
 
     def export(self) -> None:
         """Choose a kind of report, then write it."""
-        from screens.exportdialog import ExportDialog
+        from revector.screens.exportdialog import ExportDialog
 
         found = self.shown
         if found is not None:

@@ -8,14 +8,14 @@ from typing import Literal
 
 from rich.text import Text
 
-from core.database import Connection
-from core.evaluation.evaluation import Evaluation, EvaluationSummary, Run, evaluations
-from core.evaluation.queries import QuerySetSummary, query_sets
-from core.evaluation.runs import runs
-from screens.export import write_file
-from screens.table import Column, Row
-from screens.text import date_and_time, printable
-from screens.theme import SIGNS
+from revector.core.database import Connection
+from revector.core.evaluation.evaluation import Evaluation, EvaluationSummary, Run, evaluations
+from revector.core.evaluation.queries import QuerySetSummary, query_sets
+from revector.core.evaluation.runs import runs
+from revector.screens.export import write_file
+from revector.screens.table import Column, Row
+from revector.screens.text import date_and_time, printable
+from revector.screens.theme import SIGNS
 
 MOST = 200
 """Evaluations and runs that are listed: the newest."""
@@ -110,7 +110,7 @@ def write_report(found: Evaluation, kind: ReportKind, folder: Path) -> Path:
 
 def _report(found: Evaluation, kind: ReportKind) -> str:
     if kind != "json":
-        from core.evaluation.reports import report
+        from revector.core.evaluation.reports import report
 
         return report(found, kind)
     import msgspec

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from core.evaluation.evaluation import (
+from revector.core.evaluation.evaluation import (
     Evaluation,
     GateResult,
     MeasureResult,
@@ -19,13 +19,13 @@ from core.evaluation.evaluation import (
     Run,
     Verdict,
 )
-from core.evaluation.queries import WHOLE_SET
-from core.evaluation.reports.wording import caveats, number, p_value, percent, run_settings, signed
-from screens.chart import Range
-from screens.facts import facts
-from screens.table import Column, Row
-from screens.text import date_and_time, printable, shorten
-from screens.theme import CAUTION, FAINT, SIGNS, TITLE
+from revector.core.evaluation.queries import WHOLE_SET
+from revector.core.evaluation.reports.wording import caveats, number, p_value, percent, run_settings, signed
+from revector.screens.chart import Range
+from revector.screens.facts import facts
+from revector.screens.table import Column, Row
+from revector.screens.text import date_and_time, printable, shorten
+from revector.screens.theme import CAUTION, FAINT, SIGNS, TITLE
 
 OVERLAPS = ("overlap", "rbo", "jaccard", "kendall_tau")
 """Measures of how far rankings moved: they need no judgement."""

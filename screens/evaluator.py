@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from core.database import Connection, Database
-from core.errors import RefusedError, RevectorError
-from screens.background import readable
+from revector.core.database import Connection, Database
+from revector.core.errors import RefusedError, RevectorError
+from revector.screens.background import readable
 
 if TYPE_CHECKING:
-    from core.evaluation.evaluate import Asked
-    from core.evaluation.evaluation import Evaluation, Run
-    from core.evaluation.pilot import Pilot
-    from core.evaluation.queries import QuerySet
-    from core.registry import Version
-    from core.retrieval import EncoderCache
+    from revector.core.evaluation.evaluate import Asked
+    from revector.core.evaluation.evaluation import Evaluation, Run
+    from revector.core.evaluation.pilot import Pilot
+    from revector.core.evaluation.queries import QuerySet
+    from revector.core.registry import Version
+    from revector.core.retrieval import EncoderCache
 
 How = Literal["index", "exact", "pilot"]
 
@@ -127,10 +127,10 @@ class Evaluator:
             )
 
     def _evaluate(self, wish: Wish) -> Evaluation:
-        from core.evaluation.evaluate import evaluate, evaluate_runs
-        from core.evaluation.queries import get_query_set
-        from core.evaluation.runs import get_run
-        from core.registry import get_version
+        from revector.core.evaluation.evaluate import evaluate, evaluate_runs
+        from revector.core.evaluation.queries import get_query_set
+        from revector.core.evaluation.runs import get_run
+        from revector.core.registry import get_version
 
         asked = asked_of(wish)
         with self._database.session("console") as connection:
@@ -154,9 +154,9 @@ class Evaluator:
     def _pilot(
         self, connection: Connection, wish: Wish, query_set: QuerySet, pair: tuple[Version, Version]
     ) -> tuple[Run, Run]:
-        from core.evaluation.judgements import load_qrels
-        from core.evaluation.pilot import embed_pilot, plan_pilot, run_pilot
-        from core.retrieval import EncoderCache
+        from revector.core.evaluation.judgements import load_qrels
+        from revector.core.evaluation.pilot import embed_pilot, plan_pilot, run_pilot
+        from revector.core.retrieval import EncoderCache
 
         cache: EncoderCache = EncoderCache()
         encoder = cache.encoder(pair[1])
@@ -171,9 +171,9 @@ class Evaluator:
 
 def asked_of(wish: Wish) -> Asked:
     """What the wish asks of the runs. Raises UsageError for a gate file or a measure that is not as it should be."""
-    from core.evaluation.evaluate import Asked
-    from core.evaluation.gates import read_gates
-    from core.evaluation.measures import check_measures
+    from revector.core.evaluation.evaluate import Asked
+    from revector.core.evaluation.gates import read_gates
+    from revector.core.evaluation.measures import check_measures
 
     check_measures(wish.measures)
     gates = read_gates(Path(wish.gates).expanduser()) if wish.gates else None

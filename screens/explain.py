@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from core.explain import Explanation
-from core.retrieval import Hit
-from screens.facts import facts
-from screens.livepage import LivePage
-from screens.text import first_line, milliseconds, printable, size
-from screens.theme import FAINT, TITLE
+from revector.core.explain import Explanation
+from revector.core.retrieval import Hit
+from revector.screens.facts import facts
+from revector.screens.livepage import LivePage
+from revector.screens.text import first_line, milliseconds, printable, size
+from revector.screens.theme import FAINT, TITLE
 
 
 def explain_page(hit: Hit, work: Callable[[], Sequence[tuple[str, Explanation]]], k: int) -> LivePage:

@@ -12,10 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from core.errors import RefusedError
-from core.evaluation.judged import JudgedHits
-from core.overlap import Move
-from core.retrieval import Comparison, SearchResult
+from revector.core.errors import RefusedError
+from revector.core.evaluation.judged import JudgedHits
+from revector.core.overlap import Move
+from revector.core.retrieval import Comparison, SearchResult
 
 
 def write_comparison(comparison: Comparison, folder: Path, kind: str, judged: JudgedHits | None = None) -> Path:

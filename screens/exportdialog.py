@@ -10,8 +10,8 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
 
-from screens.evaluationlists import REPORTS, ReportKind
-from screens.table import Column, Row, Table
+from revector.screens.evaluationlists import REPORTS, ReportKind
+from revector.screens.table import Column, Row, Table
 
 
 class ExportDialog(ModalScreen[ReportKind | None]):

@@ -8,8 +8,8 @@ from rich.console import RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from screens.text import printable
-from screens.theme import FAINT
+from revector.screens.text import printable
+from revector.screens.theme import FAINT
 
 
 def facts(lines: Iterable[tuple[str, str | Text]]) -> RenderableType:

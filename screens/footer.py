@@ -10,9 +10,9 @@ from textual import events
 from textual.message import Message
 from textual.widget import Widget
 
-from screens.actions import Action, label_of, shown_keys
-from screens.situation import Situation
-from screens.theme import TITLE
+from revector.screens.actions import Action, label_of, shown_keys
+from revector.screens.situation import Situation
+from revector.screens.theme import TITLE
 
 _LAST = ("help", "quit")
 """Always to be seen, however narrow the screen is."""

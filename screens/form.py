@@ -14,11 +14,11 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Button, Checkbox, Input, Label, Static
 
-from screens.pane import Following
-from screens.query import LineBox
-from screens.situation import Situation
-from screens.text import printable
-from screens.theme import CAUTION
+from revector.screens.pane import Following
+from revector.screens.query import LineBox
+from revector.screens.situation import Situation
+from revector.screens.text import printable
+from revector.screens.theme import CAUTION
 
 R = TypeVar("R")
 

@@ -10,13 +10,13 @@ from textual import events
 from textual.message import Message
 from textual.widget import Widget
 
-from core.database import Database
-from core.settings import Settings
-from screens.actions import TABS
-from screens.reader import Reading
-from screens.situation import Situation, key_of
-from screens.text import clock, duration, printable
-from screens.theme import BAD, CAUTION, FAINT
+from revector.core.database import Database
+from revector.core.settings import Settings
+from revector.screens.actions import TABS
+from revector.screens.reader import Reading
+from revector.screens.situation import Situation, key_of
+from revector.screens.text import clock, duration, printable
+from revector.screens.theme import BAD, CAUTION, FAINT
 
 _BETWEEN = " ─ "
 

@@ -6,9 +6,9 @@ from rich.console import RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from screens.actions import ACTIONS, TABS, Action, label_of, offered, permitted
-from screens.situation import Situation
-from screens.theme import FAINT, TITLE
+from revector.screens.actions import ACTIONS, TABS, Action, label_of, offered, permitted
+from revector.screens.situation import Situation
+from revector.screens.theme import FAINT, TITLE
 
 
 def help_text(situation: Situation) -> RenderableType:

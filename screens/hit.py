@@ -8,14 +8,14 @@ from collections.abc import Callable
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from core.evaluation.judged import JudgedHits
-from core.explain import ChunkFacts
-from core.retrieval import Comparison, Hit
-from screens.facts import facts
-from screens.livepage import LivePage
-from screens.marking import marked
-from screens.stars import star
-from screens.text import date_and_time, first_line, printable
+from revector.core.evaluation.judged import JudgedHits
+from revector.core.explain import ChunkFacts
+from revector.core.retrieval import Comparison, Hit
+from revector.screens.facts import facts
+from revector.screens.livepage import LivePage
+from revector.screens.marking import marked
+from revector.screens.stars import star
+from revector.screens.text import date_and_time, first_line, printable
 
 
 def hit_page(

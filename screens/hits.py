@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from rich.text import Text
 from textual.content import Content
 
-from core.evaluation.judged import JudgedHits
-from core.overlap import Move
-from core.retrieval import Hit, SearchResult
-from screens.stars import star_cell
-from screens.table import Column, Row, Table
-from screens.text import first_line, milliseconds, printable
-from screens.theme import BAD, FAINT, GOOD, TITLE
+from revector.core.evaluation.judged import JudgedHits
+from revector.core.overlap import Move
+from revector.core.retrieval import Hit, SearchResult
+from revector.screens.stars import star_cell
+from revector.screens.table import Column, Row, Table
+from revector.screens.text import first_line, milliseconds, printable
+from revector.screens.theme import BAD, FAINT, GOOD, TITLE
 
 _COLUMNS = (
     Column("", 3, right=True),

@@ -9,13 +9,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from core.backfill.failures import Failure
-from core.backfill.status import JobDetail, JobStatus, WorkerState
-from screens.facts import facts
-from screens.progress import proof_line, settings_line
-from screens.table import Column, Row
-from screens.text import clock, date_and_time, duration, first_line, printable
-from screens.theme import BAD, CAUTION, FAINT, TITLE
+from revector.core.backfill.failures import Failure
+from revector.core.backfill.status import JobDetail, JobStatus, WorkerState
+from revector.screens.facts import facts
+from revector.screens.progress import proof_line, settings_line
+from revector.screens.table import Column, Row
+from revector.screens.text import clock, date_and_time, duration, first_line, printable
+from revector.screens.theme import BAD, CAUTION, FAINT, TITLE
 
 WORKERS = (
     Column("worker", 6, right=True),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 
-from core.backfill.failures import Failure, failures
-from core.backfill.status import JobDetail, job_detail
-from core.database import Connection
-from core.errors import UnreachableError
-from core.registry import Version
-from screens.connections import Connections, shut_down
+from revector.core.backfill.failures import Failure, failures
+from revector.core.backfill.status import JobDetail, job_detail
+from revector.core.database import Connection
+from revector.core.errors import UnreachableError
+from revector.core.registry import Version
+from revector.screens.connections import Connections, shut_down
 
 MOST_FAILURES = 100
 """Dead letters that are listed: the newest."""

@@ -13,14 +13,14 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
-from core.backfill.settings import HELP, JobSettings, shown
-from core.errors import RevectorError
-from screens.pane import Following
-from screens.query import LineBox
-from screens.situation import Situation
-from screens.table import Column, Row, Table
-from screens.text import printable
-from screens.theme import BAD, CAUTION, FAINT, GOOD
+from revector.core.backfill.settings import HELP, JobSettings, shown
+from revector.core.errors import RevectorError
+from revector.screens.pane import Following
+from revector.screens.query import LineBox
+from revector.screens.situation import Situation
+from revector.screens.table import Column, Row, Table
+from revector.screens.text import printable
+from revector.screens.theme import BAD, CAUTION, FAINT, GOOD
 
 _COLUMNS = (
     Column("setting", 21),

@@ -18,21 +18,29 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from core.errors import RefusedError, RevectorError
-from core.evaluation.agreement import Agreement
-from core.evaluation.grading import GRADES
-from core.evaluation.queue import JudgingItem
-from core.registry import Version
-from screens.answers import Answers
-from screens.background import Tell, in_background, readable
-from screens.judgingdesk import Batch, Choice, JudgingDesk, Opened
-from screens.judgingwords import help_page, left_line, passages, problem, progress_line, source_line, why_line
-from screens.keyline import Key, KeyLine
-from screens.pane import Following, Services
-from screens.reading import Page
-from screens.situation import Situation
-from screens.text import printable, shorten
-from screens.theme import BAD, CAUTION, FAINT
+from revector.core.errors import RefusedError, RevectorError
+from revector.core.evaluation.agreement import Agreement
+from revector.core.evaluation.grading import GRADES
+from revector.core.evaluation.queue import JudgingItem
+from revector.core.registry import Version
+from revector.screens.answers import Answers
+from revector.screens.background import Tell, in_background, readable
+from revector.screens.judgingdesk import Batch, Choice, JudgingDesk, Opened
+from revector.screens.judgingwords import (
+    help_page,
+    left_line,
+    passages,
+    problem,
+    progress_line,
+    source_line,
+    why_line,
+)
+from revector.screens.keyline import Key, KeyLine
+from revector.screens.pane import Following, Services
+from revector.screens.reading import Page
+from revector.screens.situation import Situation
+from revector.screens.text import printable, shorten
+from revector.screens.theme import BAD, CAUTION, FAINT
 
 _REFILL = 10
 """With fewer pairs than this in hand, the next are read."""
@@ -294,7 +302,7 @@ class JudgingScreen(Following, ModalScreen[None]):
 
     def action_choose(self) -> None:
         """Kind, segment or query set."""
-        from screens.judgingchoice import ChoiceDialog
+        from revector.screens.judgingchoice import ChoiceDialog
 
         query_set = self._opened.query_set
         if query_set is not None and self._can_change():
@@ -307,7 +315,7 @@ class JudgingScreen(Following, ModalScreen[None]):
 
     def action_name(self) -> None:
         """As whom to judge."""
-        from screens.judgingchoice import NameDialog
+        from revector.screens.judgingchoice import NameDialog
 
         if self._opened.judge is not None and self._can_change():
             self.app.push_screen(NameDialog(self._opened.judge.name), self._named)

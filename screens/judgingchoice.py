@@ -14,13 +14,13 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
-from core.evaluation.queries import WHOLE_SET
-from core.evaluation.queue import KINDS, ItemKind
-from screens.judgingdesk import Choice
-from screens.query import LineBox
-from screens.table import Column, Row, Table
-from screens.text import printable
-from screens.theme import FAINT
+from revector.core.evaluation.queries import WHOLE_SET
+from revector.core.evaluation.queue import KINDS, ItemKind
+from revector.screens.judgingdesk import Choice
+from revector.screens.query import LineBox
+from revector.screens.table import Column, Row, Table
+from revector.screens.text import printable
+from revector.screens.theme import FAINT
 
 _COLUMNS = (Column("", 2), Column("what", 10), Column("which"), Column("left", 9, right=True))
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 
 import psycopg
 
-from core.database import Connection, Progress
-from core.errors import UnreachableError
-from core.evaluation.agreement import Agreement, agreement
-from core.evaluation.grading import grade, undo
-from core.evaluation.judgements import Judge, judges
-from core.evaluation.queries import WHOLE_SET, QuerySet, get_query_set, query_sets
-from core.evaluation.queue import (
+from revector.core.database import Connection, Progress
+from revector.core.errors import UnreachableError
+from revector.core.evaluation.agreement import Agreement, agreement
+from revector.core.evaluation.grading import grade, undo
+from revector.core.evaluation.judgements import Judge, judges
+from revector.core.evaluation.queries import WHOLE_SET, QuerySet, get_query_set, query_sets
+from revector.core.evaluation.queue import (
     KINDS,
     Count,
     ItemKind,
@@ -27,9 +27,9 @@ from core.evaluation.queue import (
     queue,
     stored_pair,
 )
-from core.registry import Version
-from screens.answers import Step
-from screens.pane import Services
+from revector.core.registry import Version
+from revector.screens.answers import Step
+from revector.screens.pane import Services
 
 _ITEMS = 50
 _MOST_PEOPLE = 5

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from core.errors import RevectorError
-from core.evaluation.agreement import Agreement
-from core.evaluation.grading import GRADES
-from core.evaluation.queue import KINDS, JudgingItem
-from screens.answers import Answers
-from screens.facts import facts
-from screens.judgingdesk import Choice
-from screens.marking import marked
-from screens.progress import bar
-from screens.text import duration, printable
-from screens.theme import BAD, CAUTION, FAINT, TITLE
+from revector.core.errors import RevectorError
+from revector.core.evaluation.agreement import Agreement
+from revector.core.evaluation.grading import GRADES
+from revector.core.evaluation.queue import KINDS, JudgingItem
+from revector.screens.answers import Answers
+from revector.screens.facts import facts
+from revector.screens.judgingdesk import Choice
+from revector.screens.marking import marked
+from revector.screens.progress import bar
+from revector.screens.text import duration, printable
+from revector.screens.theme import BAD, CAUTION, FAINT, TITLE
 
 _MOST_CHARACTERS = 50_000
 _WIDE = 100

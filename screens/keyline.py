@@ -10,7 +10,7 @@ from rich.text import Text
 from textual import events
 from textual.widget import Widget
 
-from screens.theme import TITLE
+from revector.screens.theme import TITLE
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from typing import Protocol
 
 from textual.widget import Widget
 
-from core.errors import RevectorError
-from core.evaluation.judged import JudgedHits
-from core.registry import Version
-from core.retrieval import Comparison
-from screens.background import Tell, in_background
-from screens.searcher import Searcher
+from revector.core.errors import RevectorError
+from revector.core.evaluation.judged import JudgedHits
+from revector.core.registry import Version
+from revector.core.retrieval import Comparison
+from revector.screens.background import Tell, in_background
+from revector.screens.searcher import Searcher
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from core.errors import RevectorError
-from screens.background import in_background
-from screens.reading import Page
-from screens.text import printable
-from screens.theme import BAD
+from revector.core.errors import RevectorError
+from revector.screens.background import in_background
+from revector.screens.reading import Page
+from revector.screens.text import printable
+from revector.screens.theme import BAD
 
 _COPY_WIDTH = 120
 

@@ -12,16 +12,16 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Button, Static
 
-from core.database import Database
-from core.errors import RevectorError, UsageError
-from core.registry import Version
-from core.vectors.load import LoadReport, load
-from screens.background import Tell, in_background
-from screens.form import Form
-from screens.loadtext import next_words, report_lines
-from screens.progress import bar
-from screens.text import printable, shorten
-from screens.theme import BAD, CAUTION, FAINT, GOOD
+from revector.core.database import Database
+from revector.core.errors import RevectorError, UsageError
+from revector.core.registry import Version
+from revector.core.vectors.load import LoadReport, load
+from revector.screens.background import Tell, in_background
+from revector.screens.form import Form
+from revector.screens.loadtext import next_words, report_lines
+from revector.screens.progress import bar
+from revector.screens.text import printable, shorten
+from revector.screens.theme import BAD, CAUTION, FAINT, GOOD
 
 _BAR_COLUMNS = 60
 _LONGEST_NAME = 60
@@ -86,7 +86,7 @@ class LoadDialog(Form[bool]):
         self.say(Text("Opening the file …", FAINT))
 
         def run(tell: Tell) -> LoadReport:
-            from core.vectors.files import open_vectors
+            from revector.core.vectors.files import open_vectors
 
             def heed(step: str, done: int, total: int) -> None:
                 if stop.is_set():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from screens.text import chunks
+from revector.screens.text import chunks
 
 if TYPE_CHECKING:
-    from core.vectors.load import LoadReport
+    from revector.core.vectors.load import LoadReport
 
 
 def report_lines(report: LoadReport) -> tuple[str, str]:

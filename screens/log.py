@@ -9,12 +9,12 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.widgets import Static
 
-from core.audit import AuditEntry
-from screens.facts import facts
-from screens.pane import Pane
-from screens.table import Column, Row, Table
-from screens.text import date_and_time, printable, shorten
-from screens.theme import BAD, CAUTION
+from revector.core.audit import AuditEntry
+from revector.screens.facts import facts
+from revector.screens.pane import Pane
+from revector.screens.table import Column, Row, Table
+from revector.screens.text import date_and_time, printable, shorten
+from revector.screens.theme import BAD, CAUTION
 
 _COLUMNS = (
     Column("time", 16),
@@ -60,7 +60,7 @@ class LogPane(Pane):
 
     def open_entry(self) -> None:
         """The entry under the cursor with its figures as JSON."""
-        from screens.reading import Page
+        from revector.screens.reading import Page
 
         key = self.query_one(Table).row_key
         entry = next((entry for entry in self._entries() if str(entry.id) == key), None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from screens.theme import CAUTION
+from revector.screens.theme import CAUTION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,20 +9,20 @@ from rich.text import Text
 from textual.timer import Timer
 from textual.widgets import Input
 
-from core.errors import RevectorError, UnreachableError
-from core.evaluation.judged import JudgedHits
-from core.evaluation.queries import QuerySet, get_query_set
-from core.registry import VersionStatus
-from core.retrieval import Comparison
-from screens.background import in_background
-from screens.latest import Latest, Request
-from screens.pane import Pane, Services, step_through
-from screens.query import QueryBox
-from screens.querysets import Browsing, Choices, PairFacts, browse, read_choices, read_pair
-from screens.searcher import Searcher
-from screens.situation import key_of
-from screens.text import printable
-from screens.theme import FAINT
+from revector.core.errors import RevectorError, UnreachableError
+from revector.core.evaluation.judged import JudgedHits
+from revector.core.evaluation.queries import QuerySet, get_query_set
+from revector.core.registry import VersionStatus
+from revector.core.retrieval import Comparison
+from revector.screens.background import in_background
+from revector.screens.latest import Latest, Request
+from revector.screens.pane import Pane, Services, step_through
+from revector.screens.query import QueryBox
+from revector.screens.querysets import Browsing, Choices, PairFacts, browse, read_choices, read_pair
+from revector.screens.searcher import Searcher
+from revector.screens.situation import key_of
+from revector.screens.text import printable
+from revector.screens.theme import FAINT
 
 _STEP = 5
 _MOST = 100
@@ -272,7 +272,7 @@ class PairPane(Pane):
 
     def choose_query(self) -> None:
         """Choose a query of a query set."""
-        from screens.querypicker import QueryPicker
+        from revector.screens.querypicker import QueryPicker
 
         primary, candidate = self.pair
         if primary is None or candidate is None:

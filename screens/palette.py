@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
-from screens.actions import Action, label_of, shown_keys
-from screens.pane import Pane
-from screens.situation import Situation
+from revector.screens.actions import Action, label_of, shown_keys
+from revector.screens.pane import Pane
+from revector.screens.situation import Situation
 
 
 def provider_of(actions: Iterable[Action], situation: Situation) -> type[Provider]:

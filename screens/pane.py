@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from textual.containers import Vertical
 from textual.message import Message
 
-from core.database import Database
-from core.settings import Settings
-from screens.backfills import Backfills
-from screens.connections import Connections
-from screens.situation import Situation
+from revector.core.database import Database
+from revector.core.settings import Settings
+from revector.screens.backfills import Backfills
+from revector.screens.connections import Connections
+from revector.screens.situation import Situation
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from textual import events
 from textual.message import Message
 from textual.widget import Widget
 
-from screens.theme import FAINT
+from revector.screens.theme import FAINT
 
 
 class Parts(Widget):

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from core.errors import RevectorError
-from core.registry import Version
-from screens.facts import facts
-from screens.pane import Services
-from screens.text import printable
-from screens.theme import BAD, CAUTION, GOOD
+from revector.core.errors import RevectorError
+from revector.core.registry import Version
+from revector.screens.facts import facts
+from revector.screens.pane import Services
+from revector.screens.text import printable
+from revector.screens.theme import BAD, CAUTION, GOOD
 
 if TYPE_CHECKING:
-    from core.backfill.plan import Plan
-    from core.backfill.probe import Offer
-    from core.encoders import Encoder
+    from revector.core.backfill.plan import Plan
+    from revector.core.backfill.probe import Offer
+    from revector.core.encoders import Encoder
 
     Agreed = Offer | Literal[False] | None
 
@@ -29,8 +29,8 @@ def read_plan(services: Services, version: Version, agreed: Agreed = None) -> Pl
 
     `agreed` is the answer then: that offer, or False for a plan without a probe.
     """
-    from core.backfill.plan import make_plan
-    from core.backfill.probe import PROBE_TEXTS
+    from revector.core.backfill.plan import make_plan
+    from revector.core.backfill.probe import PROBE_TEXTS
 
     encoder = _open(version)
     free = isinstance(encoder, RevectorError) or encoder.price == 0
@@ -66,14 +66,14 @@ class _AskFirst(Exception):  # noqa: N818  (no error: it ends the plan before an
 
 def read_cost(services: Services, version: Version) -> str | None:
     """What a backfill that begins will cost, in words; None when it costs nothing, or goes on with one begun."""
-    from core.backfill.plan import cost_to_begin
+    from revector.core.backfill.plan import cost_to_begin
 
     with services.connections.reading() as connection:
         return cost_to_begin(connection, version)
 
 
 def _open(version: Version) -> Encoder | RevectorError:
-    from core.retrieval import open_version_encoder
+    from revector.core.retrieval import open_version_encoder
 
     try:
         return open_version_encoder(version)
@@ -83,7 +83,7 @@ def _open(version: Version) -> Encoder | RevectorError:
 
 def plan_page(plan: Plan) -> RenderableType:
     """The figures, and below them what was found."""
-    from screens.plantext import plan_figures
+    from revector.screens.plantext import plan_figures
 
     found = Text()
     for finding in plan.findings:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from core.backfill.plan import dollars, short_number
-from screens.text import duration, size
+from revector.core.backfill.plan import dollars, short_number
+from revector.screens.text import duration, size
 
 if TYPE_CHECKING:
-    from core.backfill.plan import Plan
-    from core.backfill.probe import Offer
-    from core.backfill.sample import Estimate
+    from revector.core.backfill.plan import Plan
+    from revector.core.backfill.probe import Offer
+    from revector.core.backfill.sample import Estimate
 
 
 def plan_figures(plan: Plan) -> Iterator[tuple[str, str]]:

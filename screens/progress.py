@@ -7,15 +7,15 @@ import datetime
 from rich.console import RenderableType
 from rich.text import Text
 
-from core.backfill.settings import HELP, JobSettings, shown
-from core.backfill.status import JobDetail, JobStatus, Proof
-from core.database import client_name
-from core.registry import VersionStatus
-from screens.advice import next_step
-from screens.facts import facts
-from screens.situation import AT_WORK, Situation
-from screens.text import chunks, date_and_time, duration, printable, shorten
-from screens.theme import BAD, CAUTION, FAINT, GOOD, TITLE
+from revector.core.backfill.settings import HELP, JobSettings, shown
+from revector.core.backfill.status import JobDetail, JobStatus, Proof
+from revector.core.database import client_name
+from revector.core.registry import VersionStatus
+from revector.screens.advice import next_step
+from revector.screens.facts import facts
+from revector.screens.situation import AT_WORK, Situation
+from revector.screens.text import chunks, date_and_time, duration, printable, shorten
+from revector.screens.theme import BAD, CAUTION, FAINT, GOOD, TITLE
 
 _MOST_CLIENTS = 3
 

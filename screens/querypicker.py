@@ -13,15 +13,15 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
-from core.errors import RevectorError
-from core.evaluation.queries import WHOLE_SET
-from screens.background import in_background
-from screens.pane import step_through
-from screens.parts import Parts
-from screens.query import LineBox
-from screens.querysets import Browsing, Choices
-from screens.table import Column, Row, Table
-from screens.text import printable, shorten
+from revector.core.errors import RevectorError
+from revector.core.evaluation.queries import WHOLE_SET
+from revector.screens.background import in_background
+from revector.screens.pane import step_through
+from revector.screens.parts import Parts
+from revector.screens.query import LineBox
+from revector.screens.querysets import Browsing, Choices
+from revector.screens.table import Column, Row, Table
+from revector.screens.text import printable, shorten
 
 _MOST_ROWS = 500
 _NAMES_SHOWN = 5

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from core.database import Connection
-from core.encoders import runs_here
-from core.errors import RevectorError
-from core.evaluation.evaluation import Evaluation, QueryResult, evaluations, get_evaluation
-from core.evaluation.queries import WHOLE_SET, Query, QuerySet, QuerySetSummary, get_query_set, query_sets
-from core.registry import Version
-from screens.chart import Range
-from screens.text import date_and_time
+from revector.core.database import Connection
+from revector.core.encoders import runs_here
+from revector.core.errors import RevectorError
+from revector.core.evaluation.evaluation import Evaluation, QueryResult, evaluations, get_evaluation
+from revector.core.evaluation.queries import WHOLE_SET, Query, QuerySet, QuerySetSummary, get_query_set, query_sets
+from revector.core.registry import Version
+from revector.screens.chart import Range
+from revector.screens.text import date_and_time
 
 _MOST_EVALUATIONS = 1_000
 _QUARTILES = (2, 4)

@@ -8,8 +8,8 @@ from rich.text import Text
 from textual.content import Content
 from textual.widget import Widget
 
-from core.backfill.status import Cell
-from screens.theme import BAD, CAUTION, FAINT, GOOD, TITLE
+from revector.core.backfill.status import Cell
+from revector.screens.theme import BAD, CAUTION, FAINT, GOOD, TITLE
 
 DONE, RUNNING, PARTLY, WAITING, FAILED = "█", "»", "▒", "·", "✗"
 _STYLES = {DONE: GOOD, RUNNING: TITLE, PARTLY: CAUTION, WAITING: FAINT, FAILED: f"bold {BAD}"}

@@ -16,12 +16,12 @@ from typing import Protocol
 
 import psycopg
 
-from core.database import Connection, Database, readable_errors, require_schema
-from core.errors import RevectorError, UnreachableError
-from core.overview import Overview, read_overview
-from core.revisions import HEAD
-from core.settings import Settings
-from screens.connections import shut_down
+from revector.core.database import Connection, Database, readable_errors, require_schema
+from revector.core.errors import RevectorError, UnreachableError
+from revector.core.overview import Overview, read_overview
+from revector.core.revisions import HEAD
+from revector.core.settings import Settings
+from revector.screens.connections import shut_down
 
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 5.0

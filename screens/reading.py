@@ -12,7 +12,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from screens.text import printable
+from revector.screens.text import printable
 
 
 class Page(ModalScreen[None]):

@@ -8,11 +8,11 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
-from core.backfill.settings import JobSettings, changed
-from core.errors import RevectorError, UsageError
-from screens.backfills import RunOptions
-from screens.form import Form, wrong
-from screens.text import printable
+from revector.core.backfill.settings import JobSettings, changed
+from revector.core.errors import RevectorError, UsageError
+from revector.screens.backfills import RunOptions
+from revector.screens.form import Form, wrong
+from revector.screens.text import printable
 
 
 class RunDialog(Form[RunOptions | None]):
@@ -70,7 +70,7 @@ class RunDialog(Form[RunOptions | None]):
             if not self._no_ray and self.text("address"):
                 raise UsageError("The address is Ray's.", "Choose Ray as the engine, or empty the box.")
             return RunOptions(stay=stay, index=index, changes=changes)
-        from core.backfill.ray_engine import RaySettings
+        from revector.core.backfill.ray_engine import RaySettings
 
         if stay:
             raise UsageError("An engine on Ray does not stay.", "Leave out one of the two.")
@@ -91,7 +91,7 @@ def _amount(text: str, what: str) -> float:
 
 def _why_no_ray() -> str:
     """Why there is no choice of Ray; empty when it is installed. Looked for, and not imported."""
-    from core.backfill.ray_engine import require_ray
+    from revector.core.backfill.ray_engine import require_ray
 
     try:
         require_ray()

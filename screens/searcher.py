@@ -10,13 +10,13 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from core.database import Connection
-from core.errors import UnreachableError
-from core.evaluation.judged import JudgedHits, QrelsCache, judge_comparison
-from core.explain import ChunkFacts, Explanation, chunk_facts, explain
-from core.registry import Version
-from core.retrieval import Comparison, EncoderCache, VersionSearcher
-from screens.connections import Connections
+from revector.core.database import Connection
+from revector.core.errors import UnreachableError
+from revector.core.evaluation.judged import JudgedHits, QrelsCache, judge_comparison
+from revector.core.explain import ChunkFacts, Explanation, chunk_facts, explain
+from revector.core.registry import Version
+from revector.core.retrieval import Comparison, EncoderCache, VersionSearcher
+from revector.screens.connections import Connections
 
 T = TypeVar("T")
 

@@ -11,15 +11,15 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from core import shadow
-from core.errors import RevectorError
-from core.shadow import ShadowReport
-from screens.background import in_background
-from screens.buttons import Buttons
-from screens.errors import error_text
-from screens.pane import Pane, Services, step_through
-from screens.parts import Parts
-from screens.shadowtext import (
+from revector.core import shadow
+from revector.core.errors import RevectorError
+from revector.core.shadow import ShadowReport
+from revector.screens.background import in_background
+from revector.screens.buttons import Buttons
+from revector.screens.errors import error_text
+from revector.screens.pane import Pane, Services, step_through
+from revector.screens.parts import Parts
+from revector.screens.shadowtext import (
     SEGMENTS,
     WORST,
     both_rankings,
@@ -32,13 +32,13 @@ from screens.shadowtext import (
     what_to_do,
     worst_rows,
 )
-from screens.situation import Situation, key_of
-from screens.table import Table
-from screens.text import printable
-from screens.theme import FAINT, GOOD
+from revector.screens.situation import Situation, key_of
+from revector.screens.table import Table
+from revector.screens.text import printable
+from revector.screens.theme import FAINT, GOOD
 
 if TYPE_CHECKING:
-    from screens.shadowdialog import ShadowWish
+    from revector.screens.shadowdialog import ShadowWish
 
 _LOOK_EVERY_S = 2.0
 _WORST = 50
@@ -275,7 +275,7 @@ class ShadowPane(Pane):
         elif one.query is not None:
             self.post_message(self.OpenText(one.query, one.primary_version, found.run.candidate))
         else:
-            from screens.reading import Page
+            from revector.screens.reading import Page
 
             self.app.push_screen(Page(one.name, both_rankings(one, found.run.candidate)))
 
@@ -283,7 +283,7 @@ class ShadowPane(Pane):
 
     def start(self) -> None:
         """Ask, then start a shadow of the candidate."""
-        from screens.shadowdialog import StartShadow
+        from revector.screens.shadowdialog import StartShadow
 
         candidate = self.situation.candidate
         if candidate is None:
@@ -307,7 +307,7 @@ class ShadowPane(Pane):
 
     def stop(self) -> None:
         """Ask, then end the shadow."""
-        from screens.confirm import Ask
+        from revector.screens.confirm import Ask
 
         run = self.report.run if self.report else None
         if run is None:
@@ -327,7 +327,7 @@ class ShadowPane(Pane):
 
     def send_to_judging(self) -> None:
         """Ask for the query set, then send the worst disagreements to it."""
-        from screens.shadowdialog import SendToJudging
+        from revector.screens.shadowdialog import SendToJudging
 
         ids = [one.id for one in self.report.worst if one.query] if self.report else []
 

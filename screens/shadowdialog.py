@@ -10,17 +10,17 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
-from core.database import Database
-from core.encoders import runs_here
-from core.errors import UsageError
-from core.registry import Version
-from core.settings import Settings
-from core.shadow.judging import DEFAULT_SET
-from core.shadow.runs import check_settings
-from screens.facts import facts
-from screens.form import Form, wrong
-from screens.text import printable
-from screens.theme import CAUTION
+from revector.core.database import Database
+from revector.core.encoders import runs_here
+from revector.core.errors import UsageError
+from revector.core.registry import Version
+from revector.core.settings import Settings
+from revector.core.shadow.judging import DEFAULT_SET
+from revector.core.shadow.runs import check_settings
+from revector.screens.facts import facts
+from revector.screens.form import Form, wrong
+from revector.screens.text import printable
+from revector.screens.theme import CAUTION
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from rich.console import RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from core.shadow.report import Disagreement, Latency, ShadowReport
-from core.shadow.runs import ShadowRun
-from screens.facts import facts
-from screens.situation import Situation
-from screens.table import Column, Row
-from screens.text import clock, date_and_time, printable
-from screens.theme import BAD, CAUTION, FAINT, GOOD, TITLE
+from revector.core.shadow.report import Disagreement, Latency, ShadowReport
+from revector.core.shadow.runs import ShadowRun
+from revector.screens.facts import facts
+from revector.screens.situation import Situation
+from revector.screens.table import Column, Row
+from revector.screens.text import clock, date_and_time, printable
+from revector.screens.theme import BAD, CAUTION, FAINT, GOOD, TITLE
 
 ALL = "all"
 SEGMENTS = (

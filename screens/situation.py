@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from core.backfill.status import JobStatus
-from core.cutover import Request
-from core.index import IndexState
-from core.overview import Overview
-from core.registry import VersionStatus
-from core.roles import EVERYTHING, Rights
+from revector.core.backfill.status import JobStatus
+from revector.core.cutover import Request
+from revector.core.index import IndexState
+from revector.core.overview import Overview
+from revector.core.registry import VersionStatus
+from revector.core.roles import EVERYTHING, Rights
 
 AT_WORK = ("running", "pausing", "proving")
 """States of a backfill in which somebody works on it."""

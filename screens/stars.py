@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from core.evaluation.judged import JudgedHits
-from screens.theme import CAUTION, FAINT
+from revector.core.evaluation.judged import JudgedHits
+from revector.screens.theme import CAUTION, FAINT
 
 
 def star(grade: int | None) -> str:

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rich.text import Text
 
-from core.backfill.status import JobDetail
-from core.errors import RevectorError
-from core.registry import Version
-from screens.backfills import RunOptions
-from screens.background import in_background
-from screens.errors import error_text
-from screens.pane import Pane, Services
-from screens.text import printable
-from screens.theme import CAUTION, FAINT, GOOD
+from revector.core.backfill.status import JobDetail
+from revector.core.errors import RevectorError
+from revector.core.registry import Version
+from revector.screens.backfills import RunOptions
+from revector.screens.background import in_background
+from revector.screens.errors import error_text
+from revector.screens.pane import Pane, Services
+from revector.screens.text import printable
+from revector.screens.theme import CAUTION, FAINT, GOOD
 
 if TYPE_CHECKING:
-    from core.backfill.plan import Plan
-    from core.backfill.probe import Offer
-    from core.database import Connection
-    from screens.planning import Agreed
+    from revector.core.backfill.plan import Plan
+    from revector.core.backfill.probe import Offer
+    from revector.core.database import Connection
+    from revector.screens.planning import Agreed
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class Starting(Pane):
             return
 
         def resume(connection: Connection) -> bool:
-            from core.backfill import job
+            from revector.core.backfill import job
 
             return job.find_job(connection, version) is not None and job.request_resume(connection, version)
 
@@ -69,7 +69,7 @@ class Starting(Pane):
 
     def run_with_options(self) -> None:
         """Choose where the workers run, how many, and whether the run stays; then work on it in this process."""
-        from screens.rundialog import RunDialog
+        from revector.screens.rundialog import RunDialog
 
         version = self.version
         if version is None or (self.has_job and self.detail is None):
@@ -102,8 +102,8 @@ class Starting(Pane):
         in_background(self, "let-go", lambda _tell: self.services.backfills.let_go(key), ended, self.refuse)
 
     def _ask_for_money(self, version: Version, options: RunOptions) -> None:
-        from screens.confirm import Confirm, Question
-        from screens.planning import read_cost
+        from revector.screens.confirm import Confirm, Question
+        from revector.screens.planning import read_cost
 
         key = version.version_key
 
@@ -137,11 +137,11 @@ class Starting(Pane):
             self._plan(self.version, None)
 
     def _plan(self, version: Version, agreed: Agreed) -> None:
-        from core.backfill.plan import Plan
-        from screens.confirm import Ask
-        from screens.planning import plan_page, read_plan
-        from screens.plantext import offer_words
-        from screens.reading import Page
+        from revector.core.backfill.plan import Plan
+        from revector.screens.confirm import Ask
+        from revector.screens.planning import plan_page, read_plan
+        from revector.screens.plantext import offer_words
+        from revector.screens.reading import Page
 
         key = version.version_key
         self.say(Text(f"planning the backfill of {printable(key)} …"))
@@ -164,7 +164,7 @@ class Starting(Pane):
 
     def load_vectors(self) -> None:
         """Load a file of vectors made elsewhere, in a dialog."""
-        from screens.loaddialog import LoadDialog
+        from revector.screens.loaddialog import LoadDialog
 
         def closed(loaded: bool | None) -> None:
             if loaded:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core.backfill.settings import JobSettings, shown
-from core.errors import RevectorError, UsageError
-from screens.background import in_background
-from screens.pane import Services
-from screens.situation import AT_WORK
-from screens.starting import Starting
-from screens.text import chunks, printable
+from revector.core.backfill.settings import JobSettings, shown
+from revector.core.errors import RevectorError, UsageError
+from revector.screens.background import in_background
+from revector.screens.pane import Services
+from revector.screens.situation import AT_WORK
+from revector.screens.starting import Starting
+from revector.screens.text import chunks, printable
 
 if TYPE_CHECKING:
-    from core.database import Connection
-    from screens.jobsettings import SettingsDialog
+    from revector.core.database import Connection
+    from revector.screens.jobsettings import SettingsDialog
 
 
 class Steering(Starting):
@@ -32,7 +32,7 @@ class Steering(Starting):
 
     def cancel(self) -> None:
         """End the backfill, after the version key was typed."""
-        from screens.confirm import Confirm, Question
+        from revector.screens.confirm import Confirm, Question
 
         version = self.version
         if version is None:
@@ -58,7 +58,7 @@ class Steering(Starting):
             return
 
         def ask(connection: Connection) -> None:
-            from core.backfill import job
+            from revector.core.backfill import job
 
             {"pause": job.request_pause, "cancel": job.request_cancel}[what](connection, version)
 
@@ -80,7 +80,7 @@ class Steering(Starting):
             return
 
         def change(connection: Connection) -> tuple[int, int]:
-            from core.backfill import job
+            from revector.core.backfill import job
 
             with connection.transaction():  # two keys, one after the other, are two steps
                 before = job.job_settings(connection, job.require_job(connection, version, lock=True)).workers
@@ -93,7 +93,7 @@ class Steering(Starting):
 
     def open_settings(self) -> None:
         """All settings in a dialog, to be changed there."""
-        from screens.jobsettings import SettingsDialog
+        from revector.screens.jobsettings import SettingsDialog
 
         version = self.version
         if version is None:
@@ -135,7 +135,7 @@ class Steering(Starting):
             return
 
         def change(_tell: object) -> JobSettings:
-            from core.backfill.job import change_settings
+            from revector.core.backfill.job import change_settings
 
             with self.services.connections.writing() as connection:
                 return change_settings(connection, version, {name: value})
@@ -163,7 +163,7 @@ class Steering(Starting):
             return
 
         def queue(connection: Connection) -> int:
-            from core.backfill.failures import retry_failures
+            from revector.core.backfill.failures import retry_failures
 
             return retry_failures(connection, version)
 
@@ -177,7 +177,7 @@ class Steering(Starting):
 
     def waive(self, chunk_id: int | None) -> None:
         """Ask for the reason, then accept that a chunk has no vector."""
-        from screens.waive import Waive, Waiver
+        from revector.screens.waive import Waive, Waiver
 
         version = self.version
         if version is None:
@@ -188,7 +188,7 @@ class Steering(Starting):
                 return
 
             def accept(connection: Connection) -> None:
-                from core.backfill.failures import waive_failure
+                from revector.core.backfill.failures import waive_failure
 
                 waive_failure(connection, version, waiver.chunk_id, waiver.reason)
 

@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.widgets import DataTable
 from textual.widgets.data_table import RowDoesNotExist
 
-from screens.text import printable
+from revector.screens.text import printable
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.theme import Theme
 
-from screens.text import MARKS
+from revector.screens.text import MARKS
 
 THEME = Theme(
     name="revector",

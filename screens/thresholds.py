@@ -13,15 +13,15 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
-from core.errors import RevectorError, UsageError
-from screens.background import in_background
-from screens.query import LineBox
-from screens.table import Column, Row, Table
-from screens.text import printable
-from screens.theme import BAD, FAINT
+from revector.core.errors import RevectorError, UsageError
+from revector.screens.background import in_background
+from revector.screens.query import LineBox
+from revector.screens.table import Column, Row, Table
+from revector.screens.text import printable
+from revector.screens.theme import BAD, FAINT
 
 if TYPE_CHECKING:
-    from core.evaluation.thresholds import Thresholds
+    from revector.core.evaluation.thresholds import Thresholds
 
 _COLUMNS = (
     Column("kept", 8, right=True),

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from core import embedded
-from core.database import Connection, Database
-from core.migrations import upgrade
+from revector.core import embedded
+from revector.core.database import Connection, Database
+from revector.core.migrations import upgrade
 
 _numbers = itertools.count(1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from core.cutover.documentation import guards_page
+from revector.core.cutover.documentation import guards_page
 
 GUARDS_PAGE = Path(__file__).parent.parent / "docs" / "guards.md"
 

@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from psycopg.types.json import Jsonb
 
-from core.database import Connection, fetch_one
-from core.evaluation.evaluation import Evaluation, OverlapResult, QueryResult, save_evaluation
-from core.evaluation.judgements import Judgement, ensure_judge, save_judgements
-from core.evaluation.queries import WHOLE_SET, Query, QuerySet, get_query_set, save_queries
-from core.evaluation.runs import get_run
-from core.overlap import compare
-from core.registry import Version, get_version
-from core.retrieval import EncoderCache, VersionSearcher
+from revector.core.database import Connection, fetch_one
+from revector.core.evaluation.evaluation import Evaluation, OverlapResult, QueryResult, save_evaluation
+from revector.core.evaluation.judgements import Judgement, ensure_judge, save_judgements
+from revector.core.evaluation.queries import WHOLE_SET, Query, QuerySet, get_query_set, save_queries
+from revector.core.evaluation.runs import get_run
+from revector.core.overlap import compare
+from revector.core.registry import Version, get_version
+from revector.core.retrieval import EncoderCache, VersionSearcher
 
 
 def judged_set(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from core.database import Connection, Database
+from revector.core.database import Connection, Database
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from psycopg import sql
 
-from core.database import Database
+from revector.core.database import Database
 
 _numbers = itertools.count(1)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 
-from core import embedded
+from revector.core import embedded
 from tests.core.backfill.steps import eventually
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import sql
 
-from core.database import Connection
-from core.registry import Version, create_table, get_version
+from revector.core.database import Connection
+from revector.core.registry import Version, create_table, get_version
 
 DIMENSIONS = 8
 

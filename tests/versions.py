@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Iterable
 from uuid import uuid4
 
-from core.backfill.settings import JobSettings
-from core.backfill.worker import Worker
-from core.database import Connection, Database
-from core.encoders import open_encoder
-from core.index import build
-from core.registry import Version, add_version, get_version
-from core.settings import Settings
+from revector.core.backfill.settings import JobSettings
+from revector.core.backfill.worker import Worker
+from revector.core.database import Connection, Database
+from revector.core.encoders import open_encoder
+from revector.core.index import build
+from revector.core.registry import Version, add_version, get_version
+from revector.core.settings import Settings
 
 SPEC = "static:wordllama-64"
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.commands.options import Json
-from console.context import answer, context_of, counted, plain, print_rows
+from revector.console.commands.options import Json
+from revector.console.context import answer, context_of, counted, plain, print_rows
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from core.evaluation.agreement import Agreement
+    from revector.core.evaluation.agreement import Agreement
 
 
 def agreement(
@@ -28,10 +28,10 @@ def agreement(
     """How far judges agree: quadratic weighted kappa on what both judged, and the segment that disagrees most."""
     from itertools import combinations
 
-    from core.errors import UsageError
-    from core.evaluation.agreement import agreement as agreement_of
-    from core.evaluation.judgements import get_judge, given_judgements
-    from core.evaluation.queries import get_query_set
+    from revector.core.errors import UsageError
+    from revector.core.evaluation.agreement import agreement as agreement_of
+    from revector.core.evaluation.judgements import get_judge, given_judgements
+    from revector.core.evaluation.queries import get_query_set
 
     with context_of(context).session() as connection:
         query_set = get_query_set(connection, name)

@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.commands.options import Json, job_settings_options
-from console.commands.plan import plan
-from console.commands.running import confirm_cost, ray_settings, run_backfill
-from console.commands.statustext import print_detail, print_status
-from console.commands.versions import Key
-from console.context import Context, answer, context_of, counted, note, plain, print_rows
-from core.errors import UsageError
+from revector.console.commands.options import Json, job_settings_options
+from revector.console.commands.plan import plan
+from revector.console.commands.running import confirm_cost, ray_settings, run_backfill
+from revector.console.commands.statustext import print_detail, print_status
+from revector.console.commands.versions import Key
+from revector.console.context import Context, answer, context_of, counted, note, plain, print_rows
+from revector.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rich.console import Console
 
-    from core.backfill.ray_engine import RaySettings
-    from core.backfill.settings import JobSettings
-    from core.backfill.status import JobStatus
-    from core.database import Connection
-    from core.registry import Version
+    from revector.core.backfill.ray_engine import RaySettings
+    from revector.core.backfill.settings import JobSettings
+    from revector.core.backfill.status import JobStatus
+    from revector.core.database import Connection
+    from revector.core.registry import Version
 
 app = typer.Typer(
     name="backfill",
@@ -87,8 +87,8 @@ def resume(
     context: typer.Context, key: Key, no_index: NoIndex = False, stay: Stay = False, as_json: Json = False
 ) -> None:
     """Go on with a paused or interrupted backfill: where `run --stay` waits for it, or else in this process."""
-    from core.backfill import job
-    from core.registry import get_version
+    from revector.core.backfill import job
+    from revector.core.registry import get_version
 
     own = context_of(context)
     with own.session(changes=True) as connection:
@@ -111,8 +111,8 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Where the backfill stands. Costs the same at any size."""
-    from core.backfill.status import job_detail
-    from core.registry import get_version
+    from revector.core.backfill.status import job_detail
+    from revector.core.registry import get_version
 
     own = context_of(context)
     if not detail:
@@ -133,7 +133,7 @@ def status(
 @app.command()
 def pause(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Let the workers finish the batch in hand and stop."""
-    from core.backfill.job import request_pause
+    from revector.core.backfill.job import request_pause
 
     _request(context_of(context), key, request_pause, as_json)
 
@@ -141,7 +141,7 @@ def pause(context: typer.Context, key: Key, as_json: Json = False) -> None:
 @app.command()
 def cancel(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Stop the backfill. What was embedded stays; `run` goes on with it."""
-    from core.backfill.job import request_cancel
+    from revector.core.backfill.job import request_cancel
 
     _request(context_of(context), key, request_cancel, as_json)
 
@@ -153,8 +153,8 @@ def set_(context: typer.Context, key: Key, changes: dict[str, str], as_json: Jso
 
     Without an option it shows the settings in force, and what the limits measure.
     """
-    from core.backfill import job
-    from core.registry import get_version
+    from revector.core.backfill import job
+    from revector.core.registry import get_version
 
     with context_of(context).session(changes=bool(changes)) as connection:
         version = get_version(connection, key)
@@ -179,8 +179,8 @@ def failures(
     as_json: Json = False,
 ) -> None:
     """The chunks that could not be embedded, with their errors."""
-    from core.backfill import failures as dead_letters
-    from core.registry import get_version
+    from revector.core.backfill import failures as dead_letters
+    from revector.core.registry import get_version
 
     with context_of(context).session(changes=retry or waive is not None) as connection:
         version = get_version(connection, key)
@@ -213,7 +213,7 @@ def _run_here(
     as_json: bool,
     ray: RaySettings | None = None,
 ) -> None:
-    from core.registry import get_version
+    from revector.core.registry import get_version
 
     with own.session(changes=True) as connection:
         version = get_version(connection, key)
@@ -241,7 +241,7 @@ def _run_here(
 
 
 def _build_index(own: Context, version: Version) -> None:
-    from core import index
+    from revector.core import index
 
     with own.session() as connection:
         if not index.inspect(connection, version).valid:
@@ -250,7 +250,7 @@ def _build_index(own: Context, version: Version) -> None:
 
 
 def _request(own: Context, key: str, action: Callable[[Any, Version], None], as_json: bool) -> None:
-    from core.registry import get_version
+    from revector.core.registry import get_version
 
     with own.session(changes=True) as connection:
         action(connection, get_version(connection, key))
@@ -264,8 +264,8 @@ def _show_status(own: Context, key: str, as_json: bool) -> None:
 
 
 def _require_status(connection: Connection, key: str) -> JobStatus:
-    from core.backfill.status import status as job_status
-    from core.registry import get_version
+    from revector.core.backfill.status import status as job_status
+    from revector.core.registry import get_version
 
     found = job_status(connection, get_version(connection, key))
     if found is None:
@@ -278,7 +278,7 @@ def _answer_status(found: JobStatus, as_json: bool) -> None:
 
 
 def _answer_settings(key: str, settings: JobSettings, measured: dict[str, Any], as_json: bool) -> None:
-    from core.backfill.settings import HELP, shown
+    from revector.core.backfill.settings import HELP, shown
 
     def show(console: Console) -> None:
         rows = []

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console.commands.options import Json
-from console.commands.verdicts import Waive, check_document, exit_unless_ready, show_check, waivers_of
-from console.commands.versions import Key
-from console.confirmation import confirmed_key
-from console.context import answer, context_of, counted, plain
+from revector.console.commands.options import Json
+from revector.console.commands.verdicts import Waive, check_document, exit_unless_ready, show_check, waivers_of
+from revector.console.commands.versions import Key
+from revector.console.confirmation import confirmed_key
+from revector.console.context import answer, context_of, counted, plain
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from core.cutover import DryRun, Flip
+    from revector.core.cutover import DryRun, Flip
 
 app = typer.Typer(
     name="cutover", help="Make a version active, behind guards.", no_args_is_help=True, rich_markup_mode=None
@@ -28,7 +28,7 @@ Confirm = Annotated[str | None, typer.Option("--confirm", metavar="KEY", help="T
 
 def register(root: typer.Typer) -> None:
     """Add the command that stands beside the group, and the group's other commands."""
-    from console.commands import guards, requests, watch
+    from revector.console.commands import guards, requests, watch
 
     root.command()(rollback)
     for module in (guards, requests, watch):
@@ -51,8 +51,8 @@ def run(
 
     With --dry-run, exit status as of `cutover check`.
     """
-    from core import cutover
-    from core.registry import active_version, get_version
+    from revector.core import cutover
+    from revector.core.registry import active_version, get_version
 
     own = context_of(context)
     waivers = waivers_of(waive, reason)
@@ -79,9 +79,9 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Make the version that was active before active again. Never refused; says what it would lose."""
-    from core import cutover
-    from core.errors import RefusedError
-    from core.registry import active_version, get_version
+    from revector.core import cutover
+    from revector.core.errors import RefusedError
+    from revector.core.registry import active_version, get_version
 
     own = context_of(context)
     with own.session(changes=True, needs="operate") as connection:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.commands.options import Json
-from console.context import Context, answer, context_of, note, plain, print_rows
+from revector.console.commands.options import Json
+from revector.console.context import Context, answer, context_of, note, plain, print_rows
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from core.database import Database
+    from revector.core.database import Database
 
 app = typer.Typer(
     name="db", help="The server, the schema, and who may do what.", no_args_is_help=True, rich_markup_mode=None
@@ -32,7 +32,7 @@ def up(context: typer.Context, as_json: Json = False) -> None:
 @app.command()
 def down(context: typer.Context, as_json: Json = False) -> None:
     """Stop the embedded server. Its data stays."""
-    from core import embedded
+    from revector.core import embedded
 
     own = context_of(context)
     own.require_writable()
@@ -45,10 +45,10 @@ def down(context: typer.Context, as_json: Json = False) -> None:
 @app.command()
 def status(context: typer.Context, as_json: Json = False) -> None:
     """Where the database is, and what is there."""
-    from core import embedded
-    from core.errors import UnreachableError
-    from core.opening import named_database
-    from core.settings import configured_dsn
+    from revector.core import embedded
+    from revector.core.errors import UnreachableError
+    from revector.core.opening import named_database
+    from revector.core.settings import configured_dsn
 
     own = context_of(context)
     dsn = configured_dsn(own.settings)
@@ -64,7 +64,7 @@ def status(context: typer.Context, as_json: Json = False) -> None:
 @app.command()
 def upgrade(context: typer.Context, as_json: Json = False) -> None:
     """Bring the schema to this program's revision, in one transaction."""
-    from core.revisions import HEAD
+    from revector.core.revisions import HEAD
 
     own = context_of(context)
     own.require_writable()
@@ -89,7 +89,7 @@ def grant(
     viewer reads and searches; operator does all but approve; approver approves what others request; application is
     for services that search. A role can have several.
     """
-    from core import roles
+    from revector.core import roles
 
     own = context_of(context)
     own.require_writable()
@@ -104,7 +104,7 @@ def grant(
 @app.command("roles")
 def list_roles(context: typer.Context, as_json: Json = False) -> None:
     """Who was given which right, and what the role of this session may do."""
-    from core import roles
+    from revector.core import roles
 
     with context_of(context).session() as connection:
         found, rights = roles.granted(connection), roles.read_rights(connection)
@@ -135,14 +135,14 @@ def list_roles(context: typer.Context, as_json: Json = False) -> None:
 
 
 def _upgrade(database: Database) -> str:
-    from core.migrations import upgrade as upgrade_schema
+    from revector.core.migrations import upgrade as upgrade_schema
 
     return upgrade_schema(database)
 
 
 def _require_embedded(own: Context, what: str) -> None:
-    from core.errors import UsageError
-    from core.settings import configured_dsn
+    from revector.core.errors import UsageError
+    from revector.core.settings import configured_dsn
 
     if configured_dsn(own.settings) is not None:
         raise UsageError(
@@ -152,7 +152,7 @@ def _require_embedded(own: Context, what: str) -> None:
 
 
 def _print_status(database: Database, as_json: bool) -> None:
-    from core.database import readable_errors, server_info, without_secrets
+    from revector.core.database import readable_errors, server_info, without_secrets
 
     with readable_errors(database), database.connect("cli") as connection:
         info = server_info(connection, database.schema)

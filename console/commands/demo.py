@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from console.commands.options import Json
-from console.context import context_of
+from revector.console.commands.options import Json
+from revector.console.context import context_of
 
 
 def register(app: typer.Typer) -> None:
@@ -30,14 +30,14 @@ def demo(
     own = context_of(context)
     own.require_writable()
     if headless:
-        from console.demo.story import tell
+        from revector.console.demo.story import tell
 
         tell(own, as_json)
         return
-    from console.terminal import open_console, require_terminal
+    from revector.console.terminal import open_console, require_terminal
 
     require_terminal()
-    from console.demo.story import prepare
+    from revector.console.demo.story import prepare
 
     prepare(own)
     open_console(own)

@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 import typer
 
-from console.commands.options import Json
-from console.commands.verdicts import print_verdicts
-from console.context import answer, context_of
+from revector.console.commands.options import Json
+from revector.console.commands.verdicts import print_verdicts
+from revector.console.context import answer, context_of
 
 
 def register(app: typer.Typer) -> None:
@@ -21,8 +21,8 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
 
     Exit status 1 when something needs mending.
     """
-    from core.database import readable_errors
-    from core.doctor import examine
+    from revector.core.database import readable_errors
+    from revector.core.doctor import examine
 
     own = context_of(context)
     with readable_errors(own.database):

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console.commands.options import Json
-from console.context import answer, context_of, counted, note, plain
-from console.progress import progress_bar
+from revector.console.commands.options import Json
+from revector.console.context import answer, context_of, counted, note, plain
+from revector.console.progress import progress_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from core.database import Connection
-    from core.documents import Rejection
+    from revector.core.database import Connection
+    from revector.core.documents import Rejection
 
 _SHOWN_REJECTIONS = 20
 
@@ -41,8 +41,8 @@ def ingest(
     """
     from dataclasses import asdict
 
-    from core.documents import read_documents
-    from core.ingest import ingest as ingest_documents
+    from revector.core.documents import read_documents
+    from revector.core.ingest import ingest as ingest_documents
 
     own = context_of(context)
     own.require_writable()

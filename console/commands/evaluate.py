@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.commands.options import Json
-from console.commands.search import chosen_versions
-from console.confirmation import require_yes
-from console.context import Context, answer, context_of, counted, note, open_aloud, plain, print_rows
-from console.progress import progress_bar
-from screens.text import MARKS
+from revector.console.commands.options import Json
+from revector.console.commands.search import chosen_versions
+from revector.console.confirmation import require_yes
+from revector.console.context import Context, answer, context_of, counted, note, open_aloud, plain, print_rows
+from revector.console.progress import progress_bar
+from revector.screens.text import MARKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from core.database import Progress
-    from core.encoders import Encoder
-    from core.evaluation.evaluation import Evaluation, GateResult, MeasureResult, Verdict
-    from core.evaluation.gates import GateFile
-    from core.evaluation.pilot import Pilot
-    from core.evaluation.queries import QuerySet
-    from core.evaluation.thresholds import ThresholdRow, Thresholds
-    from core.registry import Version
-    from core.retrieval import EncoderCache
+    from revector.core.database import Progress
+    from revector.core.encoders import Encoder
+    from revector.core.evaluation.evaluation import Evaluation, GateResult, MeasureResult, Verdict
+    from revector.core.evaluation.gates import GateFile
+    from revector.core.evaluation.pilot import Pilot
+    from revector.core.evaluation.queries import QuerySet
+    from revector.core.evaluation.thresholds import ThresholdRow, Thresholds
+    from revector.core.registry import Version
+    from revector.core.retrieval import EncoderCache
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The query set.")]
 Candidate = Annotated[str | None, typer.Option("--candidate", metavar="KEY", help="Else the newest other one.")]
@@ -93,10 +93,10 @@ def evaluate(
     Exit status 0 when every gate passes (or none was asked for), 1 when one fails, 3 when none fails and one cannot
     tell: the data is not enough.
     """
-    from core.evaluation.evaluate import Asked, evaluate_runs
-    from core.evaluation.evaluate import evaluate as run_evaluation
-    from core.evaluation.queries import get_query_set
-    from core.retrieval import EncoderCache
+    from revector.core.evaluation.evaluate import Asked, evaluate_runs
+    from revector.core.evaluation.evaluate import evaluate as run_evaluation
+    from revector.core.evaluation.queries import get_query_set
+    from revector.core.retrieval import EncoderCache
 
     own = context_of(context)
     own.require_writable()
@@ -140,7 +140,7 @@ def thresholds(
     """
     from dataclasses import asdict
 
-    from core.retrieval import EncoderCache
+    from revector.core.retrieval import EncoderCache
 
     own = context_of(context)
     found, pair = threshold_table(own, name, primary, candidate, EncoderCache(open_aloud), cut=cut, depth=depth)
@@ -168,10 +168,10 @@ def threshold_table(
     shown: Callable[[], AbstractContextManager[Progress]] = progress_bar,
 ) -> tuple[Thresholds, tuple[Version, Version]]:
     """The table of the query set's newest runs, which are made where there are none, and the versions it is about."""
-    from core.evaluation.queries import get_query_set
-    from core.evaluation.running import stored_or_made_run
-    from core.evaluation.runs import load_results
-    from core.evaluation.thresholds import thresholds as table_of
+    from revector.core.evaluation.queries import get_query_set
+    from revector.core.evaluation.running import stored_or_made_run
+    from revector.core.evaluation.runs import load_results
+    from revector.core.evaluation.thresholds import thresholds as table_of
 
     with own.session() as connection:
         query_set = get_query_set(connection, name)
@@ -191,15 +191,15 @@ def read_gate_file(path: Path | None) -> GateFile | None:
     """The gates of a file, None for none."""
     if path is None:
         return None
-    from core.evaluation.gates import read_gates
+    from revector.core.evaluation.gates import read_gates
 
     return read_gates(path)
 
 
 def write_reports(found: Evaluation, *, junit: Path | None, markdown: Path | None, html: Path | None) -> None:
     """Write the reports that were asked for. Raises UsageError for a file that cannot be written."""
-    from core.errors import UsageError
-    from core.evaluation.reports import Kind, report
+    from revector.core.errors import UsageError
+    from revector.core.evaluation.reports import Kind, report
 
     wanted: dict[Kind, Path | None] = {"junit": junit, "markdown": markdown, "html": html}
     for kind, path in wanted.items():
@@ -325,8 +325,8 @@ def _right(title: str) -> Any:
 
 
 def _versions(own: Context, primary: str | None, candidate: str | None, *, pilot: bool) -> tuple[Version, Version]:
-    from core.errors import UsageError
-    from core.registry import get_version, require_active
+    from revector.core.errors import UsageError
+    from revector.core.registry import get_version, require_active
 
     with own.session() as connection:
         if not pilot:
@@ -349,8 +349,8 @@ def _pilot(
     progress: Any,
 ) -> Any:
     """Plan it, ask when it costs money, embed, and search both versions."""
-    from core.evaluation.judgements import load_qrels
-    from core.evaluation.pilot import embed_pilot, plan_pilot, run_pilot
+    from revector.core.evaluation.judgements import load_qrels
+    from revector.core.evaluation.pilot import embed_pilot, plan_pilot, run_pilot
 
     primary, candidate = versions
     encoder = cache.encoder(candidate)

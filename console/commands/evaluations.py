@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console.commands.evaluate import (
+from revector.console.commands.evaluate import (
     Confidence,
     Depth,
     Gates,
@@ -22,8 +22,8 @@ from console.commands.evaluate import (
     show_evaluation,
     write_reports,
 )
-from console.commands.options import Json
-from console.context import answer, context_of, print_rows
+from revector.console.commands.options import Json
+from revector.console.context import answer, context_of, print_rows
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,7 +43,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """The evaluations, newest first."""
-    from core.evaluation.evaluation import evaluations
+    from revector.core.evaluation.evaluation import evaluations
 
     with context_of(context).session() as connection:
         found = evaluations(connection, candidate=candidate, limit=number)
@@ -74,7 +74,7 @@ def runs(
     as_json: Json = False,
 ) -> None:
     """The runs that are kept, newest first: one version's results for a query set."""
-    from core.evaluation.runs import runs as stored
+    from revector.core.evaluation.runs import runs as stored
 
     with context_of(context).session() as connection:
         found = stored(connection, query_set=query_set, limit=number)
@@ -108,7 +108,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """An evaluation as it was when it was made, and its reports."""
-    from core.evaluation.evaluation import get_evaluation
+    from revector.core.evaluation.evaluation import get_evaluation
 
     with context_of(context).session() as connection:
         found = get_evaluation(connection, number)
@@ -135,9 +135,9 @@ def compare(
 
     Judgements count as they are now. Exit status as of `revector evaluate`.
     """
-    from core.evaluation.evaluate import Asked, evaluate_runs
-    from core.evaluation.queries import get_query_set
-    from core.evaluation.runs import get_run
+    from revector.core.evaluation.evaluate import Asked, evaluate_runs
+    from revector.core.evaluation.queries import get_query_set
+    from revector.core.evaluation.runs import get_run
 
     own = context_of(context)
     gate_file = read_gate_file(gates)

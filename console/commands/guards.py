@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console.commands.cutover import Reason
-from console.commands.options import Json
-from console.commands.verdicts import Waive, check_document, exit_unless_ready, pairs, show_check, waivers_of
-from console.commands.versions import Key
-from console.context import answer, context_of, print_rows
+from revector.console.commands.cutover import Reason
+from revector.console.commands.options import Json
+from revector.console.commands.verdicts import (
+    Waive,
+    check_document,
+    exit_unless_ready,
+    pairs,
+    show_check,
+    waivers_of,
+)
+from revector.console.commands.versions import Key
+from revector.console.context import answer, context_of, print_rows
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +35,7 @@ def check(context: typer.Context, key: Key, waive: Waive = None, as_json: Json =
 
     Exit status 0 when each passes or is waived, 1 when one fails, 3 when none fails and one cannot tell.
     """
-    from core import cutover
+    from revector.core import cutover
 
     with context_of(context).session() as connection:
         result = cutover.check(connection, key, waivers=waivers_of(waive))
@@ -38,8 +45,8 @@ def check(context: typer.Context, key: Key, waive: Waive = None, as_json: Json =
 
 def guards(context: typer.Context, as_json: Json = False) -> None:
     """What each guard looks at, the thresholds in force, and whether it can be waived."""
-    from core.cutover import GUARDS, read_policy
-    from core.cutover.policy import shown
+    from revector.core.cutover import GUARDS, read_policy
+    from revector.core.cutover.policy import shown
 
     with context_of(context).session() as connection:
         now = read_policy(connection)
@@ -78,8 +85,8 @@ def policy(
     as_json: Json = False,
 ) -> None:
     """Show what a cutover requires, or change it for everybody."""
-    from core.cutover import change_policy, read_policy
-    from core.cutover.policy import HELP, shown
+    from revector.core.cutover import change_policy, read_policy
+    from revector.core.cutover.policy import HELP, shown
 
     given = pairs(changes or [], "a setting")
     with context_of(context).session(changes=bool(given)) as connection:

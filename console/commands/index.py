@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from console.commands.options import Json
-from console.commands.versions import Key
-from console.context import answer, context_of, counted, plain
-from console.progress import progress_bar
+from revector.console.commands.options import Json
+from revector.console.commands.versions import Key
+from revector.console.context import answer, context_of, counted, plain
+from revector.console.progress import progress_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,9 +21,9 @@ app = typer.Typer(name="index", help="The HNSW index of a version.", no_args_is_
 @app.command()
 def plan(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """What a build would do, and the memory that it needs."""
-    from core import index
-    from core.registry import get_version
-    from screens.text import size
+    from revector.core import index
+    from revector.core.registry import get_version
+    from revector.screens.text import size
 
     with context_of(context).session() as connection:
         found = index.plan(connection, get_version(connection, key))
@@ -39,9 +39,9 @@ def plan(context: typer.Context, key: Key, as_json: Json = False) -> None:
 @app.command()
 def build(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Build the index beside running writes, then ANALYZE."""
-    from core import index
-    from core.registry import get_version
-    from screens.text import size
+    from revector.core import index
+    from revector.core.registry import get_version
+    from revector.screens.text import size
 
     own = context_of(context)
     with own.session(changes=True) as connection:
@@ -53,8 +53,8 @@ def build(context: typer.Context, key: Key, as_json: Json = False) -> None:
 @app.command()
 def check(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Whether the index is there, valid, and used by the planner."""
-    from core import index
-    from core.registry import get_version
+    from revector.core import index
+    from revector.core.registry import get_version
 
     with context_of(context).session() as connection:
         version = get_version(connection, key)
@@ -76,8 +76,8 @@ def prewarm(context: typer.Context, key: Key, as_json: Json = False) -> None:
 
     By pg_prewarm where the database has that extension and this role may use it, else by reading and searching.
     """
-    from core.index import warming
-    from core.registry import get_version
+    from revector.core.index import warming
+    from revector.core.registry import get_version
 
     with context_of(context).session() as connection, progress_bar() as progress:
         done = warming.prewarm(connection, get_version(connection, key), progress)
@@ -98,8 +98,8 @@ def prewarm(context: typer.Context, key: Key, as_json: Json = False) -> None:
 @app.command()
 def drop(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Drop the index of a version that is not active."""
-    from core import index
-    from core.registry import get_version
+    from revector.core import index
+    from revector.core.registry import get_version
 
     with context_of(context).session(changes=True) as connection:
         version = get_version(connection, key)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console.commands.agreement import agreement_document, print_agreement
-from console.commands.options import Json
-from console.commands.search import K, chosen_versions
-from console.context import answer, context_of, counted, note, plain
-from console.progress import progress_bar
+from revector.console.commands.agreement import agreement_document, print_agreement
+from revector.console.commands.options import Json
+from revector.console.commands.search import K, chosen_versions
+from revector.console.context import answer, context_of, counted, note, plain
+from revector.console.progress import progress_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,11 +46,11 @@ def judge(
     The labels are a judge of their own, on chunks, and never mixed with people's unless asked for. Interrupted, the
     same command makes those that are missing.
     """
-    from core.evaluation.agreement import agreement_with_people
-    from core.evaluation.cross_encoder import CrossEncoderJudge, parse_judge_spec
-    from core.evaluation.judging import judge_pool
-    from core.evaluation.queries import get_query_set
-    from core.evaluation.running import stored_or_made_run
+    from revector.core.evaluation.agreement import agreement_with_people
+    from revector.core.evaluation.cross_encoder import CrossEncoderJudge, parse_judge_spec
+    from revector.core.evaluation.judging import judge_pool
+    from revector.core.evaluation.queries import get_query_set
+    from revector.core.evaluation.running import stored_or_made_run
 
     parse_judge_spec(spec)
     own = context_of(context)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console.commands.options import Json
-from console.commands.versions import Key
-from console.context import answer, context_of, note, plain
-from console.progress import progress_bar
+from revector.console.commands.options import Json
+from revector.console.commands.versions import Key
+from revector.console.context import answer, context_of, note, plain
+from revector.console.progress import progress_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,10 +51,10 @@ def load(
     Ids are chunk ids or semantic keys. A chunk that has a vector keeps it. Killed at any moment, the same command
     goes on where it stopped.
     """
-    from core.registry import get_version
-    from core.vectors.files import open_vectors
-    from core.vectors.load import load as load_vectors
-    from screens.loadtext import next_words, report_lines
+    from revector.core.registry import get_version
+    from revector.core.vectors.files import open_vectors
+    from revector.core.vectors.load import load as load_vectors
+    from revector.screens.loadtext import next_words, report_lines
 
     own = context_of(context)
     with own.session(changes=True) as connection:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console.commands.options import Json
-from console.context import answer, context_of, print_rows
+from revector.console.commands.options import Json
+from revector.console.context import answer, context_of, print_rows
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from core.audit import AuditEntry
+    from revector.core.audit import AuditEntry
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +30,7 @@ def log(
     as_json: Json = False,
 ) -> None:
     """The audit log, newest first."""
-    from core import audit
+    from revector.core import audit
 
     with context_of(context).session() as connection:
         found = audit.entries(connection, limit=number, version_key=version)

@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.commands.options import Json
-from console.commands.versions import Key
-from console.context import answer, context_of, counted, note, open_aloud, plain, print_rows
-from console.progress import progress_bar
-from screens.text import MARKS
+from revector.console.commands.options import Json
+from revector.console.commands.versions import Key
+from revector.console.context import answer, context_of, counted, note, open_aloud, plain, print_rows
+from revector.console.progress import progress_bar
+from revector.screens.text import MARKS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from core.backfill.plan import Plan
-    from core.backfill.probe import Offer
-    from core.backfill.sample import Estimate
-    from core.encoders import Encoder
-    from core.errors import RevectorError
-    from core.registry import Version
+    from revector.core.backfill.plan import Plan
+    from revector.core.backfill.probe import Offer
+    from revector.core.backfill.sample import Estimate
+    from revector.core.encoders import Encoder
+    from revector.core.errors import RevectorError
+    from revector.core.registry import Version
 
 
 def plan(
@@ -40,10 +40,10 @@ def plan(
     Changes nothing. The probe encodes some chunks; with an encoder that has a price it costs a cent at most.
     Exit status 1 when something would make it fail, 4 when the encoder cannot be reached.
     """
-    from core.backfill.plan import make_plan
-    from core.backfill.probe import PROBE_TEXTS
-    from core.registry import get_version
-    from screens.plantext import offer_words
+    from revector.core.backfill.plan import make_plan
+    from revector.core.backfill.probe import PROBE_TEXTS
+    from revector.core.registry import get_version
+    from revector.screens.plantext import offer_words
 
     own = context_of(context)
     with own.session() as connection:
@@ -79,8 +79,8 @@ def plan(
 
 def _open(version: Version) -> Encoder | RevectorError:
     """The version's encoder, or why it cannot be opened: the rest of the plan is worth reading all the same."""
-    from core.errors import RevectorError
-    from core.retrieval import open_version_encoder
+    from revector.core.errors import RevectorError
+    from revector.core.retrieval import open_version_encoder
 
     try:
         return open_version_encoder(version, open_aloud)
@@ -139,7 +139,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
 def _show(console: Console, plan: Plan, version: Version) -> None:
     from rich.table import Column
 
-    from screens.plantext import plan_figures
+    from revector.screens.plantext import plan_figures
 
     column = f"{version.storage}({version.dimensions})"
     console.print(plain(f"{plan.version_key}: {plan.encoder}, {column}, {version.distance_metric}"))

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from console.commands import agreement
-from console.commands.options import Json
-from console.context import answer, context_of, counted, note, plain, print_rows
+from revector.console.commands import agreement
+from revector.console.commands.options import Json
+from revector.console.context import answer, context_of, counted, note, plain, print_rows
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from core.database import Connection
-    from core.evaluation.importing import Imported
-    from core.evaluation.judgements import GivenJudgement
-    from core.evaluation.queries import QuerySet
+    from revector.core.database import Connection
+    from revector.core.evaluation.importing import Imported
+    from revector.core.evaluation.judgements import GivenJudgement
+    from revector.core.evaluation.queries import QuerySet
 
 app = typer.Typer(name="queries", help="Query sets and their judgements.", no_args_is_help=True,
                   rich_markup_mode=None)  # fmt: skip
@@ -61,10 +61,10 @@ def import_(
     A query whose text changed loses its judgements: they were on another one. A TSV of topics has the id, the text
     and perhaps a segment. Judged documents are named by their source ids, chunks by their semantic keys.
     """
-    from core.errors import UsageError, unknown_name
-    from core.evaluation.formats import beir_files, read_qrels, read_queries
-    from core.evaluation.importing import import_query_set
-    from core.evaluation.judgements import IMPORTED
+    from revector.core.errors import UsageError, unknown_name
+    from revector.core.evaluation.formats import beir_files, read_qrels, read_queries
+    from revector.core.evaluation.importing import import_query_set
+    from revector.core.evaluation.judgements import IMPORTED
 
     if queries is None and qrels is None:
         raise UsageError("There is nothing to import.", "Name a file: --queries FILE, --qrels FILE, or both.")
@@ -114,7 +114,7 @@ def import_(
 @app.command("list")
 def list_sets(context: typer.Context, as_json: Json = False) -> None:
     """All query sets."""
-    from core.evaluation.queries import query_sets
+    from revector.core.evaluation.queries import query_sets
 
     with context_of(context).session() as connection:
         found = query_sets(connection)
@@ -126,7 +126,7 @@ def list_sets(context: typer.Context, as_json: Json = False) -> None:
             return
         from rich.table import Column
 
-        from screens.text import date_and_time
+        from revector.screens.text import date_and_time
 
         print_rows(
             console,
@@ -155,8 +155,8 @@ def list_sets(context: typer.Context, as_json: Json = False) -> None:
 @app.command()
 def show(context: typer.Context, name: Name, as_json: Json = False) -> None:
     """One query set: its segments, its judges, and judged targets that are not in the collection."""
-    from core.evaluation.judgements import given_judgements
-    from core.evaluation.queries import get_query_set
+    from revector.core.evaluation.judgements import given_judgements
+    from revector.core.evaluation.queries import get_query_set
 
     with context_of(context).session() as connection:
         query_set = get_query_set(connection, name)
@@ -186,9 +186,9 @@ def export(
     BEIR: queries.jsonl and qrels/test.tsv. TREC: topics.tsv, qrels.txt, run-ID.txt. Judgements on chunks are in a
     file of their own (qrels/chunks.tsv, qrels.chunks.txt).
     """
-    from core.errors import unknown_name
-    from core.evaluation.exporting import export_query_set
-    from core.evaluation.queries import get_query_set
+    from revector.core.errors import unknown_name
+    from revector.core.evaluation.exporting import export_query_set
+    from revector.core.evaluation.queries import get_query_set
 
     if layout not in ("beir", "trec"):
         raise unknown_name("format", layout, ("beir", "trec"))
@@ -219,9 +219,9 @@ def drop(
     as_json: Json = False,
 ) -> None:
     """Delete a query set with its judgements, runs and evaluations, for good."""
-    from console.confirmation import confirmed_key
-    from core.evaluation.judgements import judgement_count
-    from core.evaluation.queries import drop_query_set, get_query_set
+    from revector.console.confirmation import confirmed_key
+    from revector.core.evaluation.judgements import judgement_count
+    from revector.core.evaluation.queries import drop_query_set, get_query_set
 
     with context_of(context).session(changes=True) as connection:
         query_set = get_query_set(connection, name)
@@ -255,7 +255,7 @@ def _note_oddities(done: Imported, targets: str) -> None:
 
 
 def _set_document(connection: Connection, query_set: QuerySet, given: list[GivenJudgement]) -> dict[str, Any]:
-    from core.evaluation.judgements import in_collection
+    from revector.core.evaluation.judgements import in_collection
 
     here = {
         kind: in_collection(connection, kind, {row.target for row in given if row.target_kind == kind})

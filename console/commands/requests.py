@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.commands.cutover import Reason
-from console.commands.options import Json
-from console.commands.verdicts import Waive, waivers_of
-from console.commands.versions import Key
-from console.context import answer, context_of, counted, plain, print_rows
+from revector.console.commands.cutover import Reason
+from revector.console.commands.options import Json
+from revector.console.commands.verdicts import Waive, waivers_of
+from revector.console.commands.versions import Key
+from revector.console.context import answer, context_of, counted, plain, print_rows
 
 if TYPE_CHECKING:
     import datetime
 
     from rich.console import Console
 
-    from core.cutover import Request
+    from revector.core.cutover import Request
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +31,7 @@ def request(
     context: typer.Context, key: Key, reason: Reason = "", waive: Waive = None, as_json: Json = False
 ) -> None:
     """Ask for a cutover: others read the reason and the figures of the guards, and approve it."""
-    from core import cutover
+    from revector.core import cutover
 
     with context_of(context).session(changes=True, needs="operate") as connection:
         made = cutover.request(connection, key, reason=reason, waivers=waivers_of(waive, reason))
@@ -48,7 +48,7 @@ def approve(
     as_json: Json = False,
 ) -> None:
     """Approve the open request for a version, as the database role of this session. Nobody approves their own."""
-    from core import cutover
+    from revector.core import cutover
 
     with context_of(context).session(changes=True, needs="approve") as connection:
         given = cutover.approve(connection, key, comment=comment, request_id=number)
@@ -57,7 +57,7 @@ def approve(
 
 def withdraw(context: typer.Context, key: Key, reason: Reason = "", as_json: Json = False) -> None:
     """End the open request for a version."""
-    from core import cutover
+    from revector.core import cutover
 
     with context_of(context).session(changes=True) as connection:
         ended = cutover.withdraw(connection, key, reason=reason)
@@ -73,7 +73,7 @@ def requests(
     as_json: Json = False,
 ) -> None:
     """The requests for cutovers, newest first, with their approvals and what has made one void."""
-    from core import cutover
+    from revector.core import cutover
 
     with context_of(context).session() as connection:
         found = cutover.requests(connection, limit=number)

@@ -8,19 +8,19 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from console.confirmation import require_yes
-from console.context import Context, note, open_aloud
-from console.progress import progress_bar
-from core.errors import UsageError, unknown_name
+from revector.console.confirmation import require_yes
+from revector.console.context import Context, note, open_aloud
+from revector.console.progress import progress_bar
+from revector.core.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from core.backfill.ray_engine import RaySettings
-    from core.backfill.status import JobStatus
-    from core.database import Progress
-    from core.registry import Version
+    from revector.core.backfill.ray_engine import RaySettings
+    from revector.core.backfill.status import JobStatus
+    from revector.core.database import Progress
+    from revector.core.registry import Version
 
 
 def confirm_cost(own: Context, key: str, *, yes: bool) -> None:
@@ -30,8 +30,8 @@ def confirm_cost(own: Context, key: str, *, yes: bool) -> None:
     """
     if not sys.stderr.isatty():
         return
-    from core.backfill.plan import cost_to_begin
-    from core.registry import get_version
+    from revector.core.backfill.plan import cost_to_begin
+    from revector.core.registry import get_version
 
     with own.session(changes=True) as connection:
         cost = cost_to_begin(connection, get_version(connection, key), open_aloud)
@@ -51,7 +51,7 @@ def ray_settings(engine: str, address: str | None, cpus: float, gpus: float) -> 
         return None
     if engine != "ray":
         raise unknown_name("engine", engine, ["local", "ray"])
-    from core.backfill.ray_engine import RaySettings
+    from revector.core.backfill.ray_engine import RaySettings
 
     return RaySettings(address=address, cpus_per_worker=cpus, gpus_per_worker=gpus)
 
@@ -67,8 +67,8 @@ def run_backfill(
     shown: Callable[[], AbstractContextManager[Progress]] = progress_bar,
 ) -> JobStatus:
     """Work on the version's backfill in processes of this machine or on Ray, with a progress bar."""
-    from core.backfill.engine import LocalEngine
-    from core.backfill.settings import changed, default_settings
+    from revector.core.backfill.engine import LocalEngine
+    from revector.core.backfill.settings import changed, default_settings
 
     settings = changed(default_settings(own.settings), changes or {})
 
@@ -84,7 +84,7 @@ def run_backfill(
 
         with stopped_by_signal():
             if ray is not None:
-                from core.backfill.ray_engine import serve_on_ray
+                from revector.core.backfill.ray_engine import serve_on_ray
 
                 return serve_on_ray(own.database, version, ray, settings, changes, on_status=report, on_note=note)
             return LocalEngine(

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.commands.options import Json
-from console.context import answer, context_of, open_aloud, plain, print_rows
+from revector.console.commands.options import Json
+from revector.console.context import answer, context_of, open_aloud, plain, print_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console
 
-    from core.database import Connection
-    from core.evaluation.judged import JudgedHits
-    from core.overlap import Move
-    from core.registry import Version
-    from core.retrieval import Hit, SearchResult
+    from revector.core.database import Connection
+    from revector.core.evaluation.judged import JudgedHits
+    from revector.core.overlap import Move
+    from revector.core.registry import Version
+    from revector.core.retrieval import Hit, SearchResult
 
 K = Annotated[int, typer.Option("-k", metavar="K", help="How many results.", min=1, max=1000)]
 Query = Annotated[str, typer.Argument(metavar="TEXT", help="The query.")]
@@ -60,8 +60,8 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Search by the active version, as users get it."""
-    from core.registry import get_version
-    from core.retrieval import EncoderCache, VersionSearcher
+    from revector.core.registry import get_version
+    from revector.core.retrieval import EncoderCache, VersionSearcher
 
     where = _read_filters(filters or [])
     with context_of(context).session() as connection:
@@ -97,7 +97,7 @@ def search(
 
 
 def _read_filters(filters: Sequence[str]) -> dict[str, object]:
-    from core.errors import UsageError
+    from revector.core.errors import UsageError
 
     found: dict[str, object] = {}
     for text in filters:
@@ -120,7 +120,7 @@ def serving(context: typer.Context, as_json: Json = False) -> None:
 
     The exit status is 1 when one of them has not followed the last flip within 5 seconds.
     """
-    from core import serving as processes
+    from revector.core import serving as processes
 
     with context_of(context).session() as connection:
         found = processes.serving(connection)
@@ -161,10 +161,10 @@ def compare(
     With rank moves (▲2: two ranks better than in the other version) and the overlap of both. A query that is one of a
     query set has its judgements beside the hits (★2 relevant, ✗ not) and nDCG of both versions.
     """
-    from core.evaluation.judged import judge_comparison
-    from core.retrieval import EncoderCache, VersionSearcher
-    from screens.export import judged_document
-    from screens.stars import ndcg_words
+    from revector.core.evaluation.judged import judge_comparison
+    from revector.core.retrieval import EncoderCache, VersionSearcher
+    from revector.screens.export import judged_document
+    from revector.screens.stars import ndcg_words
 
     with context_of(context).session() as connection:
         first, second = chosen_versions(connection, primary, candidate)
@@ -210,8 +210,8 @@ def compare(
 
 def chosen_versions(connection: Connection, primary: str | None, candidate: str | None) -> tuple[Version, Version]:
     """The two versions to compare: the active one, and the newest other one that has vectors, unless named."""
-    from core.errors import UsageError
-    from core.registry import get_version, require_active, versions
+    from revector.core.errors import UsageError
+    from revector.core.registry import get_version, require_active, versions
 
     second = get_version(connection, candidate) if candidate else None
     first = get_version(connection, primary) if primary else require_active(connection)
@@ -242,7 +242,7 @@ def result_document(result: SearchResult) -> dict[str, Any]:
 
 
 def _side(result: SearchResult, moves: Sequence[Move], judged: JudgedHits | None) -> list[tuple[object, str, str]]:
-    from screens.stars import star
+    from revector.screens.stars import star
 
     grades = judged.grades if judged else {}
     width = max((len(star(grade)) + 1 for grade in grades.values()), default=0)

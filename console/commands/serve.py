@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from console.context import context_of, note, open_aloud
+from revector.console.context import context_of, note, open_aloud
 
 
 def register(app: typer.Typer) -> None:
@@ -48,7 +48,7 @@ def serve(
     POST /search, POST /search/vector, GET /versions, /metrics, /openapi.json and /healthz. A bearer token from the
     environment is asked for everywhere but at /healthz. SIGTERM ends it in order.
     """
-    from core.errors import UnreachableError
+    from revector.core.errors import UnreachableError
 
     try:
         import fastapi  # noqa: F401  (the extra is asked for before anything is opened)
@@ -60,13 +60,13 @@ def serve(
             "Install it: pip install 'revector[serve]'",
         ) from None
 
-    from console.serve.access import SHORT_TOKEN, is_loopback, read_access
-    from console.serve.limits import Limits
-    from console.serve.server import Address, listen, url_of
-    from console.serve.server import serve as run
-    from console.serve.service import Service
-    from core.cross_encoders import parse_pair_spec
-    from core.retrieval import EncoderCache
+    from revector.console.serve.access import SHORT_TOKEN, is_loopback, read_access
+    from revector.console.serve.limits import Limits
+    from revector.console.serve.server import Address, listen, url_of
+    from revector.console.serve.server import serve as run
+    from revector.console.serve.service import Service
+    from revector.core.cross_encoders import parse_pair_spec
+    from revector.core.retrieval import EncoderCache
 
     own = context_of(context)
     access = read_access(token_env, host, no_token=no_token)

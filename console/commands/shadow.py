@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.commands.options import Json
-from console.commands.versions import Key
-from console.confirmation import confirmed_key
-from console.context import answer, context_of, plain, print_rows
+from revector.console.commands.options import Json
+from revector.console.commands.versions import Key
+from revector.console.confirmation import confirmed_key
+from revector.console.context import answer, context_of, plain, print_rows
 
 if TYPE_CHECKING:
     import datetime
 
     from rich.console import Console
 
-    from core.shadow import Latency, ShadowReport, ShadowRun
+    from revector.core.shadow import Latency, ShadowReport, ShadowRun
 
 app = typer.Typer(
     name="shadow", help="Send a sample of users' queries to a candidate too, off their path.",
@@ -52,7 +52,7 @@ def start(
     as_json: Json = False,
 ) -> None:
     """Begin to mirror users' queries to a candidate. Users always get the active version's answer."""
-    from core import shadow
+    from revector.core import shadow
 
     own = context_of(context)
     with own.session(changes=True, needs="operate") as connection:
@@ -69,7 +69,7 @@ def start(
 @app.command()
 def stop(context: typer.Context, reason: Reason = "", as_json: Json = False) -> None:
     """End the shadow that runs. What it found stays for as long as its retention says."""
-    from core import shadow
+    from revector.core import shadow
 
     with context_of(context).session(changes=True, needs="operate") as connection:
         run = shadow.stop(connection, reason=reason)
@@ -79,7 +79,7 @@ def stop(context: typer.Context, reason: Reason = "", as_json: Json = False) -> 
 @app.command()
 def status(context: typer.Context, as_json: Json = False) -> None:
     """Whether a shadow runs, and what its processes make of the queries. Exit status 1 when none runs."""
-    from core import shadow
+    from revector.core import shadow
 
     with context_of(context).session() as connection:
         run = shadow.running(connection)
@@ -107,7 +107,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """How alike both versions answer users, how long both take, and where they disagree most."""
-    from core import shadow
+    from revector.core import shadow
 
     with context_of(context).session() as connection:
         found = shadow.report(connection, shadow_id=number, limit=limit)
@@ -126,7 +126,7 @@ def judge(
 
     Needs a shadow that stores the text of queries.
     """
-    from core import shadow
+    from revector.core import shadow
 
     with context_of(context).session(changes=True, needs="operate") as connection:
         found = shadow.report(connection, shadow_id=number, limit=limit)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from console.context import counted, plain, print_rows
-from screens.text import duration
+from revector.console.context import counted, plain, print_rows
+from revector.screens.text import duration
 
 if TYPE_CHECKING:
     import datetime
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from core.backfill.status import JobDetail, JobStatus
+    from revector.core.backfill.status import JobDetail, JobStatus
 
 
 def print_status(console: Console, status: JobStatus) -> None:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.context import plain, print_rows
-from core.errors import UsageError
-from screens.text import MARKS
+from revector.console.context import plain, print_rows
+from revector.core.errors import UsageError
+from revector.screens.text import MARKS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from core.cutover import Check, Guard
-    from core.doctor import Finding
+    from revector.core.cutover import Check, Guard
+    from revector.core.doctor import Finding
 
 Waive = Annotated[
     list[str] | None,

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.commands.options import Json
-from console.context import answer, context_of, note, open_aloud, plain, print_rows
+from revector.console.commands.options import Json
+from revector.console.context import answer, context_of, note, open_aloud, plain, print_rows
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from core.registry import Version, VersionStatus
+    from revector.core.registry import Version, VersionStatus
 
 app = typer.Typer(name="versions", help="Embedding versions: an encoder at one revision, and its vectors.",
                   no_args_is_help=True, rich_markup_mode=None)  # fmt: skip
@@ -45,9 +45,9 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Register a version. Probes the encoder's real dimensions; embeds nothing yet."""
-    from core.encoders import parse_spec
-    from core.index import check_settings
-    from core.registry import add_version
+    from revector.core.encoders import parse_spec
+    from revector.core.index import check_settings
+    from revector.core.registry import add_version
 
     index_settings = check_settings(m, ef_construction)
     spec = str(parse_spec(encoder))
@@ -63,8 +63,8 @@ def add(
 @app.command()
 def adopt(context: typer.Context, key: Key, encoder: EncoderOption, as_json: Json = False) -> None:
     """Give an encoder to a version that was inserted by plain SQL."""
-    from core.encoders import parse_spec
-    from core.registry import adopt_version
+    from revector.core.encoders import parse_spec
+    from revector.core.registry import adopt_version
 
     spec = str(parse_spec(encoder))
     with context_of(context).session(changes=True) as connection:
@@ -75,7 +75,7 @@ def adopt(context: typer.Context, key: Key, encoder: EncoderOption, as_json: Jso
 @app.command("list")
 def list_versions(context: typer.Context, as_json: Json = False) -> None:
     """All versions with their states and counts."""
-    from core.registry import version_statuses
+    from revector.core.registry import version_statuses
 
     with context_of(context).session() as connection:
         statuses = version_statuses(connection)
@@ -119,7 +119,7 @@ def list_versions(context: typer.Context, as_json: Json = False) -> None:
 @app.command()
 def show(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Everything about one version."""
-    from core.registry import get_version, version_statuses
+    from revector.core.registry import get_version, version_statuses
 
     with context_of(context).session() as connection:
         get_version(connection, key)  # says which keys are near when there is none
@@ -134,7 +134,7 @@ def show(context: typer.Context, key: Key, as_json: Json = False) -> None:
 @app.command()
 def retire(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Stop keeping a version up to date. Its vectors stay until it is dropped."""
-    from core.registry import retire_version
+    from revector.core.registry import retire_version
 
     with context_of(context).session(changes=True) as connection:
         version = retire_version(connection, key)
@@ -149,8 +149,8 @@ def drop(
     as_json: Json = False,
 ) -> None:
     """Delete a retired version with its vectors and its index, for good."""
-    from console.confirmation import confirmed_key
-    from core.registry import drop_version, get_version
+    from revector.console.confirmation import confirmed_key
+    from revector.core.registry import drop_version, get_version
 
     with context_of(context).session(changes=True) as connection:
         get_version(connection, key)
@@ -162,7 +162,7 @@ def drop(
 def _show_version(console: Console, status: VersionStatus) -> None:
     from rich.table import Column
 
-    from screens.text import date_and_time
+    from revector.screens.text import date_and_time
 
     version = status.version
     rows = [

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.commands.options import Json
-from console.commands.running import stopped_by_signal
-from console.context import Context, answer, context_of, counted, note, plain, print_rows
-from core.errors import RefusedError, UnreachableError
+from revector.console.commands.options import Json
+from revector.console.commands.running import stopped_by_signal
+from revector.console.context import Context, answer, context_of, counted, note, plain, print_rows
+from revector.core.errors import RefusedError, UnreachableError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from core.cutover import CutoverEntry, Flip, Watch
-    from core.cutover.keeping import Keeper
-    from core.database import Connection
-    from core.retrieval.counts import SearchFigures
+    from revector.core.cutover import CutoverEntry, Flip, Watch
+    from revector.core.cutover.keeping import Keeper
+    from revector.core.database import Connection
+    from revector.core.retrieval.counts import SearchFigures
 
 
 def register(app: typer.Typer) -> None:
@@ -81,7 +81,7 @@ def history(
     as_json: Json = False,
 ) -> None:
     """Every change of the active version, newest first, by whatever means it was made."""
-    from core import cutover
+    from revector.core import cutover
 
     with context_of(context).session() as connection:
         found = cutover.history(connection, limit=number)
@@ -115,7 +115,7 @@ class _Watching:
 
     def look(self, keeper: Keeper | None) -> bool:
         """One look; whether the watch is over."""
-        from core import cutover
+        from revector.core import cutover
 
         try:
             with self._own.session() as connection:
@@ -137,7 +137,7 @@ class _Watching:
         return False
 
     def _roll_back(self, connection: Connection, found: Watch) -> None:
-        from core import cutover
+        from revector.core import cutover
 
         try:
             self.flip = cutover.roll_back_broken(connection, found)
@@ -208,7 +208,7 @@ def _circumstances(one: CutoverEntry) -> str:
 
 
 def _keeper(own: Context) -> Keeper:
-    from core.backfill.settings import default_settings
-    from core.cutover.keeping import Keeper
+    from revector.core.backfill.settings import default_settings
+    from revector.core.cutover.keeping import Keeper
 
     return Keeper(own.database, default_settings(own.settings), note)

@@ -11,34 +11,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from console.commands.running import run_backfill
-from console.commands.search import result_document
-from console.commands.versions import status_document
-from console.context import Context, answer, counted, pipe, plain
-from console.progress import progress_bar
-from core import cutover, index, shadow
-from core.database import Connection, Database
-from core.encoders import open_encoder
-from core.errors import RefusedError
-from core.evaluation.evaluate import Asked, evaluate
-from core.evaluation.evaluation import Evaluation
-from core.evaluation.formats import read_beir
-from core.evaluation.gates import read_gates
-from core.evaluation.judgements import Judgement, ensure_judge, save_judgements
-from core.evaluation.queries import get_query_set, query_sets, save_queries
-from core.registry import (
-    add_version,
-    chunk_count,
-    create_table,
-    get_version,
-    version_statuses,
-    versions,
-)
-from core.retrieval import VersionSearcher
-from screens.text import MARKS
+from revector.console.commands.running import run_backfill
+from revector.console.commands.search import result_document
+from revector.console.commands.versions import status_document
+from revector.console.context import Context, answer, counted, pipe, plain
+from revector.console.progress import progress_bar
+from revector.core import cutover, index, shadow
+from revector.core.database import Connection, Database
+from revector.core.encoders import open_encoder
+from revector.core.errors import RefusedError
+from revector.core.evaluation.evaluate import Asked, evaluate
+from revector.core.evaluation.evaluation import Evaluation
+from revector.core.evaluation.formats import read_beir
+from revector.core.evaluation.gates import read_gates
+from revector.core.evaluation.judgements import Judgement, ensure_judge, save_judgements
+from revector.core.evaluation.queries import get_query_set, query_sets, save_queries
+from revector.core.registry import add_version, chunk_count, create_table, get_version, version_statuses, versions
+from revector.core.retrieval import VersionSearcher
+from revector.screens.text import MARKS
 
 if TYPE_CHECKING:
-    from core.database import Progress
+    from revector.core.database import Progress
 
 FIRST, SECOND = "demo-64", "demo-256"
 ENCODERS = {FIRST: "static:wordllama-64", SECOND: "static:wordllama-256"}
@@ -176,8 +169,8 @@ class _Clock:
 
 
 def _database(own: Context) -> Database:
-    from core.database import server_info
-    from core.migrations import upgrade
+    from revector.core.database import server_info
+    from revector.core.migrations import upgrade
 
     database = own.database
     with database.connect("demo") as connection:
@@ -201,9 +194,9 @@ def _require_demo(connection: Connection, database: Database) -> None:
 
 
 def _ingest(connection: Connection, chunk_characters: int, progress: Progress) -> None:
-    from console.demo.corpus import standard_library
-    from core.documents import Document
-    from core.ingest import ingest
+    from revector.console.demo.corpus import standard_library
+    from revector.core.documents import Document
+    from revector.core.ingest import ingest
 
     documents = (
         Document(

@@ -1,11 +1,11 @@
 """revector in Jupyter: answers as HTML that needs no script and no widget server, so that a saved notebook keeps them.
 
-from console.notebook import Console
+from revector import Console
 
 console = Console()
 console.compare("rotate an api key")
 """
 
-from console.notebook.console import Console
+from revector.console.notebook.console import Console
 
 __all__ = ["Console"]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from console.notebook.kernel import current_cell
-from console.notebook.page import Page
+from revector.console.notebook.kernel import current_cell
+from revector.console.notebook.page import Page
 
 T = TypeVar("T")
 

@@ -10,25 +10,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from console.context import Context
-from console.notebook import views
-from console.notebook.answer import Answer, Picture
-from console.notebook.kernel import CellInterruptedError, Live, errors_for_people, in_kernel
-from console.notebook.page import Note, Page
-from core.errors import UsageError
+from revector.console.context import Context
+from revector.console.notebook import views
+from revector.console.notebook.answer import Answer, Picture
+from revector.console.notebook.kernel import CellInterruptedError, Live, errors_for_people, in_kernel
+from revector.console.notebook.page import Note, Page
+from revector.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from core.audit import AuditEntry
-    from core.backfill.status import JobStatus
-    from core.cutover import Check, Flip
-    from core.database import Connection, Database
-    from core.encoders import Encoder
-    from core.evaluation.evaluation import Evaluation, EvaluationSummary
-    from core.evaluation.queries import QuerySetSummary
-    from core.evaluation.thresholds import Thresholds
-    from core.index import IndexState
-    from core.registry import Version, VersionStatus
-    from core.retrieval import Comparison, EncoderCache, SearchResult
+    from revector.core.audit import AuditEntry
+    from revector.core.backfill.status import JobStatus
+    from revector.core.cutover import Check, Flip
+    from revector.core.database import Connection, Database
+    from revector.core.encoders import Encoder
+    from revector.core.evaluation.evaluation import Evaluation, EvaluationSummary
+    from revector.core.evaluation.queries import QuerySetSummary
+    from revector.core.evaluation.thresholds import Thresholds
+    from revector.core.index import IndexState
+    from revector.core.registry import Version, VersionStatus
+    from revector.core.retrieval import Comparison, EncoderCache, SearchResult
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class Console:
         Python's own documentation, `demo-64` active, `demo-256` registered, and judged queries. Raises RefusedError
         when the collection holds anything else.
         """
-        from console.demo import story
+        from revector.console.demo import story
 
         found = cls(schema=schema)
         _ = found._database  # says what it waits for
@@ -78,7 +78,7 @@ class Console:
     @errors_for_people()
     def versions(self) -> Answer[tuple[VersionStatus, ...]]:
         """All versions with their counts."""
-        from core.registry import version_statuses
+        from revector.core.registry import version_statuses
 
         with self._session() as connection:
             found = tuple(version_statuses(connection))
@@ -87,8 +87,8 @@ class Console:
     @errors_for_people()
     def status(self, key: str) -> Answer[JobStatus]:
         """Where a version's backfill stands. Raises UsageError when it never had one."""
-        from core import index
-        from core.registry import get_version
+        from revector.core import index
+        from revector.core.registry import get_version
 
         with self._session() as connection:
             version = get_version(connection, key)
@@ -103,9 +103,9 @@ class Console:
         with it. A backfill that is only followed runs on. Where the encoder costs money, this call is the consent, and
         max_spend_usd the bound.
         """
-        from core.backfill import job
-        from core.backfill.status import status as job_status
-        from core.registry import get_version
+        from revector.core.backfill import job
+        from revector.core.backfill.status import status as job_status
+        from revector.core.registry import get_version
 
         with self._session() as connection:
             version = get_version(connection, key)
@@ -129,10 +129,10 @@ class Console:
         *,
         build_index: bool,
     ) -> Answer[JobStatus]:
-        from core import index
-        from core.backfill.engine import LocalEngine
-        from core.backfill.plan import cost_to_begin
-        from core.backfill.settings import changed, default_settings
+        from revector.core import index
+        from revector.core.backfill.engine import LocalEngine
+        from revector.core.backfill.plan import cost_to_begin
+        from revector.core.backfill.settings import changed, default_settings
 
         wanted = changed(default_settings(self._own.settings), settings)
         cost = cost_to_begin(connection, version, self._open_encoder)
@@ -158,8 +158,8 @@ class Console:
         return _backfill_answer(found, index.inspect(connection, version), live, *notes)
 
     def _follow(self, connection: Connection, version: Version, live: Live) -> Answer[JobStatus]:
-        from core import index
-        from core.backfill.job import AT_WORK
+        from revector.core import index
+        from revector.core.backfill.job import AT_WORK
 
         elsewhere = Note("It runs elsewhere; this cell follows it.", "soft")
         try:
@@ -177,8 +177,8 @@ class Console:
     @errors_for_people()
     def search(self, text: str, k: int = 10, *, version: str | None = None) -> Answer[SearchResult]:
         """The top-k by the active version, as users get it, or by the one that is named."""
-        from core.registry import get_version
-        from core.retrieval import VersionSearcher
+        from revector.core.registry import get_version
+        from revector.core.retrieval import VersionSearcher
 
         with self._session() as connection:
             searcher = VersionSearcher(connection, self._encoders)
@@ -196,10 +196,10 @@ class Console:
 
         `primary` is the active version, `candidate` the newest other one with vectors, unless named.
         """
-        from console.commands.search import chosen_versions
-        from core.evaluation.judged import judge_comparison
-        from core.evaluation.reports.charts import depth_chart
-        from core.retrieval import VersionSearcher
+        from revector.console.commands.search import chosen_versions
+        from revector.core.evaluation.judged import judge_comparison
+        from revector.core.evaluation.reports.charts import depth_chart
+        from revector.core.retrieval import VersionSearcher
 
         with self._session() as connection:
             pair = chosen_versions(connection, primary, candidate)
@@ -213,7 +213,7 @@ class Console:
     @errors_for_people()
     def query_sets(self) -> Answer[tuple[QuerySetSummary, ...]]:
         """All query sets."""
-        from core.evaluation.queries import query_sets
+        from revector.core.evaluation.queries import query_sets
 
         with self._session() as connection:
             found = tuple(query_sets(connection))
@@ -239,11 +239,11 @@ class Console:
         `gates` is a file as of `revector evaluate --gates`; `exact` searches without the index, so that a difference is
         the model's alone. A verdict is never an exception: look at `answer.data.verdict`.
         """
-        from console.commands.search import chosen_versions
-        from console.notebook.evaluations import evaluation_page
-        from core.evaluation.evaluate import Asked, evaluate
-        from core.evaluation.gates import read_gates
-        from core.evaluation.queries import get_query_set
+        from revector.console.commands.search import chosen_versions
+        from revector.console.notebook.evaluations import evaluation_page
+        from revector.core.evaluation.evaluate import Asked, evaluate
+        from revector.core.evaluation.gates import read_gates
+        from revector.core.evaluation.queries import get_query_set
 
         self._own.require_writable()
         asked = Asked(judges, measures, read_gates(Path(gates)) if gates else None, k, confidence)
@@ -261,8 +261,8 @@ class Console:
     @errors_for_people()
     def evaluation(self, number: int) -> Answer[Evaluation]:
         """An evaluation as it was when it was made."""
-        from console.notebook.evaluations import evaluation_page
-        from core.evaluation.evaluation import get_evaluation
+        from revector.console.notebook.evaluations import evaluation_page
+        from revector.core.evaluation.evaluation import get_evaluation
 
         with self._session() as connection:
             found = get_evaluation(connection, number)
@@ -271,8 +271,8 @@ class Console:
     @errors_for_people()
     def evaluations(self, *, candidate: str | None = None, n: int = 50) -> Answer[tuple[EvaluationSummary, ...]]:
         """The evaluations, newest first; of one candidate when it is named."""
-        from console.notebook.evaluations import evaluations_page
-        from core.evaluation.evaluation import evaluations
+        from revector.console.notebook.evaluations import evaluations_page
+        from revector.core.evaluation.evaluation import evaluations
 
         with self._session() as connection:
             found = tuple(evaluations(connection, candidate=candidate, limit=n))
@@ -292,7 +292,7 @@ class Console:
 
         Takes the newest runs of the query set, or makes them.
         """
-        from console.commands.evaluate import threshold_table
+        from revector.console.commands.evaluate import threshold_table
 
         live = Live()
         found, pair = threshold_table(
@@ -306,7 +306,7 @@ class Console:
     @errors_for_people()
     def cutover_check(self, key: str) -> Answer[Check]:
         """Run every guard of a cutover."""
-        from core import cutover
+        from revector.core import cutover
 
         with self._session() as connection:
             found = cutover.check(connection, key, encoders=self._encoders)
@@ -318,7 +318,7 @@ class Console:
 
         Raises RefusedError when a guard does not pass.
         """
-        from core import cutover
+        from revector.core import cutover
 
         with self._session(changes=True) as connection:
             found = cutover.run(connection, key, confirm=confirm, reason=reason)
@@ -330,7 +330,7 @@ class Console:
 
         Never refused for a guard; says what it lacks.
         """
-        from core import cutover
+        from revector.core import cutover
 
         with self._session(changes=True) as connection:
             found = cutover.rollback(connection, confirm=confirm, reason=reason, key=to)
@@ -339,7 +339,7 @@ class Console:
     @errors_for_people()
     def log(self, n: int = 20, *, key: str | None = None) -> Answer[tuple[AuditEntry, ...]]:
         """Who did what, the newest first; of one version when its key is given."""
-        from core.audit import entries
+        from revector.core.audit import entries
 
         if not 1 <= n <= 10_000:
             raise UsageError(f"{n} entries cannot be shown.", "Ask for 1 to 10,000.")
@@ -359,8 +359,8 @@ class Console:
         candidate: str | None = None,
     ) -> Picture:
         """A screen of the terminal console as SVG, in columns and lines; of the Compare tab with a query's results."""
-        from console.notebook.snapshot import take_snapshot
-        from core.registry import get_version
+        from revector.console.notebook.snapshot import take_snapshot
+        from revector.core.registry import get_version
 
         if candidate is not None:
             with self._session() as connection:
@@ -382,12 +382,12 @@ class Console:
 
     @cached_property
     def _encoders(self) -> EncoderCache:
-        from core.retrieval import EncoderCache
+        from revector.core.retrieval import EncoderCache
 
         return EncoderCache(self._open_encoder)
 
     def _open_encoder(self, spec: str) -> Encoder:
-        from console.context import open_aloud
+        from revector.console.context import open_aloud
 
         return open_aloud(spec)
 
@@ -400,7 +400,7 @@ class Console:
 
 
 def _status(connection: Connection, version: Version) -> JobStatus:
-    from core.backfill.status import status
+    from revector.core.backfill.status import status
 
     found = status(connection, version)
     if found is None:

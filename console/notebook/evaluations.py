@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from console.notebook.page import Cell, Figures, Kind, Note, Page, Part, Table
-from console.notebook.views import Record, cells, columns, verdict_cell
-from core.evaluation.reports import charts
-from core.evaluation.reports.wording import (
+from revector.console.notebook.page import Cell, Figures, Kind, Note, Page, Part, Table
+from revector.console.notebook.views import Record, cells, columns, verdict_cell
+from revector.core.evaluation.reports import charts
+from revector.core.evaluation.reports.wording import (
     WORDS,
     caveats,
     interval,
@@ -20,10 +20,10 @@ from core.evaluation.reports.wording import (
     shortened,
     signed,
 )
-from screens.text import MARKS, date_and_time
+from revector.screens.text import MARKS, date_and_time
 
 if TYPE_CHECKING:
-    from core.evaluation.evaluation import Evaluation, EvaluationSummary, MeasureResult, QueryResult
+    from revector.core.evaluation.evaluation import Evaluation, EvaluationSummary, MeasureResult, QueryResult
 
 _MOST_QUERIES = 20
 _OVERLAPS = {"overlap": "overlap@{k}", "jaccard": "Jaccard", "rbo": "RBO", "kendall_tau": "Kendall's tau"}

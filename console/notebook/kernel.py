@@ -11,12 +11,12 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from console.notebook.page import Bar, Note, Page
-from core.errors import RevectorError
-from screens.text import printable
+from revector.console.notebook.page import Bar, Note, Page
+from revector.core.errors import RevectorError
+from revector.screens.text import printable
 
 if TYPE_CHECKING:
-    from core.database import Progress
+    from revector.core.database import Progress
 
 _EVERY_S = 0.25
 _RED, _PLAIN = "\x1b[31m", "\x1b[0m"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from screens.text import printable
+from revector.screens.text import printable
 
 if TYPE_CHECKING:
     import jinja2
@@ -102,7 +102,7 @@ def _template() -> jinja2.Template:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("console.notebook", "."),
+        loader=jinja2.PackageLoader("revector.console.notebook", "."),
         autoescape=True,
         finalize=_finalized,
         undefined=jinja2.StrictUndefined,

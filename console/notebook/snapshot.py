@@ -9,16 +9,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from console.notebook.answer import Picture
-from console.notebook.kernel import undisturbed
-from core.errors import RefusedError, UsageError, unknown_name
+from revector.console.notebook.answer import Picture
+from revector.console.notebook.kernel import undisturbed
+from revector.core.errors import RefusedError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot
 
-    from console.app import RevectorApp
-    from core.database import Database
-    from core.settings import Settings
+    from revector.console.app import RevectorApp
+    from revector.core.database import Database
+    from revector.core.settings import Settings
 
 _PATIENCE_S = 30.0
 _LEAST, _MOST = (80, 24), (400, 200)
@@ -38,7 +38,7 @@ def take_snapshot(
     Raises UsageError for an unknown tab, a size out of bounds and a query that another tab cannot show, RefusedError
     when two versions with vectors are needed, UnreachableError when the database does not answer.
     """
-    from screens.actions import TABS
+    from revector.screens.actions import TABS
 
     names = {name.lower(): (key, name) for key, name in TABS}
     if tab.lower() not in names:
@@ -66,7 +66,7 @@ async def _draw(
     database: Database, settings: Settings, key: str, name: str, size: tuple[int, int], query: str | None,
     candidate: str | None,
 ) -> str:  # fmt: skip
-    from console.app import RevectorApp
+    from revector.console.app import RevectorApp
 
     app = RevectorApp(database, settings)
     async with app.run_test(size=size) as pilot:
@@ -84,8 +84,8 @@ async def _draw(
 
 
 async def _search(app: RevectorApp, pilot: Pilot[None], query: str) -> None:
-    from screens.actions import BY_ID, offered
-    from screens.query import QueryBox
+    from revector.screens.actions import BY_ID, offered
+    from revector.screens.query import QueryBox
 
     await pilot.press("slash")
     if not offered(BY_ID["search"], app.situation):

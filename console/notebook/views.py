@@ -7,20 +7,20 @@ from dataclasses import asdict
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal
 
-from console.notebook.page import Bar, Cell, Column, Figures, Kind, Note, Page, Part, Table
-from screens.text import MARKS, date_and_time, duration, milliseconds, shorten
+from revector.console.notebook.page import Bar, Cell, Column, Figures, Kind, Note, Page, Part, Table
+from revector.screens.text import MARKS, date_and_time, duration, milliseconds, shorten
 
 if TYPE_CHECKING:
-    from core.audit import AuditEntry
-    from core.backfill.status import JobStatus
-    from core.cutover import Check, Flip
-    from core.evaluation.judged import JudgedHits
-    from core.evaluation.queries import QuerySetSummary
-    from core.evaluation.thresholds import Thresholds
-    from core.index import IndexState
-    from core.overlap import Move
-    from core.registry import VersionStatus
-    from core.retrieval import Comparison, Hit, SearchResult
+    from revector.core.audit import AuditEntry
+    from revector.core.backfill.status import JobStatus
+    from revector.core.cutover import Check, Flip
+    from revector.core.evaluation.judged import JudgedHits
+    from revector.core.evaluation.queries import QuerySetSummary
+    from revector.core.evaluation.thresholds import Thresholds
+    from revector.core.index import IndexState
+    from revector.core.overlap import Move
+    from revector.core.registry import VersionStatus
+    from revector.core.retrieval import Comparison, Hit, SearchResult
 
 Record = Mapping[str, Any]
 _SNIPPET = 120

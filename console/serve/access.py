@@ -13,7 +13,7 @@ import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from core.errors import UsageError
+from revector.core.errors import UsageError
 
 SHORT_TOKEN = 16
 """Characters below which a token is worth a warning: it can be guessed."""

@@ -12,8 +12,8 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from console.serve import problems
-from console.serve.documents import (
+from revector.console.serve import problems
+from revector.console.serve.documents import (
     HealthAnswer,
     ProblemAnswer,
     SearchAnswer,
@@ -24,14 +24,14 @@ from console.serve.documents import (
     explain,
     version_answer,
 )
-from console.serve.problems import Problem, Refused
-from core.errors import RevectorError, UsageError
+from revector.console.serve.problems import Problem, Refused
+from revector.core.errors import RevectorError, UsageError
 
 if TYPE_CHECKING:
-    from console.serve.limits import Slot
-    from console.serve.metrics import Metrics
-    from console.serve.service import Service
-    from core.retrieval import SearchResult
+    from revector.console.serve.limits import Slot
+    from revector.console.serve.metrics import Metrics
+    from revector.console.serve.service import Service
+    from revector.core.retrieval import SearchResult
 
 _ABOUT = """\
 Search a revector collection. Every answer names the version that its hits are of; a flip of the active version is

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from typing_extensions import TypeAliasType
 
-from core.encoders.spec import read_spec
-from core.errors import UsageError
-from core.registry import MAX_DIMENSIONS, Version
-from core.retrieval import MAX_EF_SEARCH, MAX_K
+from revector.core.encoders.spec import read_spec
+from revector.core.errors import UsageError
+from revector.core.registry import MAX_DIMENSIONS, Version
+from revector.core.retrieval import MAX_EF_SEARCH, MAX_K
 
 MAX_QUERY = 100_000
 MAX_IN_URL = 1_500

@@ -13,11 +13,11 @@ from collections.abc import Callable, Set
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from console.serve import problems
-from console.serve.access import Access
-from console.serve.limits import Limits, Slots
-from console.serve.metrics import Metrics
-from console.serve.problems import Problem, Refused
+from revector.console.serve import problems
+from revector.console.serve.access import Access
+from revector.console.serve.limits import Limits, Slots
+from revector.console.serve.metrics import Metrics
+from revector.console.serve.problems import Problem, Refused
 
 HEALTH = "/healthz"
 METRICS = "/metrics"

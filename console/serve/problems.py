@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 from starlette.responses import Response
 
-from core.errors import EncoderError, RefusedError, RevectorError, UnreachableError, UsageError
+from revector.core.errors import EncoderError, RefusedError, RevectorError, UnreachableError, UsageError
 
 RETRY_AFTER = {"retry-after": "1"}
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import psycopg
 
-from core.database import Connection, Database, readable_errors, require_schema
-from core.errors import RevectorError
-from core.registry import Version, versions
+from revector.core.database import Connection, Database, readable_errors, require_schema
+from revector.core.errors import RevectorError
+from revector.core.registry import Version, versions
 
 _CLOSE_S = 1.0
 

@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from console.serve.access import Access
-from console.serve.api import make_api, paths_of
-from console.serve.door import Door
-from console.serve.limits import Limits
-from console.serve.metrics import Metrics
-from console.serve.problems import Problem, busy
-from core.errors import UsageError
+from revector.console.serve.access import Access
+from revector.console.serve.api import make_api, paths_of
+from revector.console.serve.door import Door
+from revector.console.serve.limits import Limits
+from revector.console.serve.metrics import Metrics
+from revector.console.serve.problems import Problem, busy
+from revector.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from console.serve.service import Service
+    from revector.console.serve.service import Service
 
 _HEADERS_S = 10
 """For a request's headers to arrive, and between two requests of one connection."""

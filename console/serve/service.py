@@ -15,17 +15,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from console.serve.limits import Limits, Slot
-from console.serve.problems import Refused, too_slow
-from console.serve.reader import Reader, Registered
-from core.errors import RefusedError, RevectorError, UnreachableError
-from core.retrieval import ROLLBACK_VARIABLE, EncoderCache, Retriever
-from core.shadow import Mirror
+from revector.console.serve.limits import Limits, Slot
+from revector.console.serve.problems import Refused, too_slow
+from revector.console.serve.reader import Reader, Registered
+from revector.core.errors import RefusedError, RevectorError, UnreachableError
+from revector.core.retrieval import ROLLBACK_VARIABLE, EncoderCache, Retriever
+from revector.core.shadow import Mirror
 
 if TYPE_CHECKING:
-    from console.serve.documents import SearchRequest, VectorRequest
-    from core.database import Database
-    from core.retrieval import SearchResult
+    from revector.console.serve.documents import SearchRequest, VectorRequest
+    from revector.core.database import Database
+    from revector.core.retrieval import SearchResult
 
 T = TypeVar("T")
 

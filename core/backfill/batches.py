@@ -13,10 +13,10 @@ import numpy as np
 import psycopg
 from psycopg import sql
 
-from core.backfill.job import worker_lives
-from core.database import Connection
-from core.loader import copy_vectors, insert_missing
-from core.registry import Version
+from revector.core.backfill.job import worker_lives
+from revector.core.database import Connection
+from revector.core.loader import copy_vectors, insert_missing
+from revector.core.registry import Version
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from psycopg import errors as pg
 
-from core.backfill.settings import JobSettings
-from core.database import Connection
+from revector.core.backfill.settings import JobSettings
+from revector.core.database import Connection
 
 _CANCEL_S = 2.0
 

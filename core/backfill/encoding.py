@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.encoders import PROBE_TEXT, find_bad_rows
-from core.errors import EncoderError
+from revector.core.encoders import PROBE_TEXT, find_bad_rows
+from revector.core.errors import EncoderError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from core.encoders import Encoder
-    from core.registry import Version
+    from revector.core.encoders import Encoder
+    from revector.core.registry import Version
 
 _MAX_FAILED_SHARE = 0.5
 _FEWEST_FAILURES = 10

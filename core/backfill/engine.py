@@ -22,9 +22,9 @@ from typing import IO, Any
 
 from psycopg import sql
 
-import core
-from core import errors
-from core.backfill.job import (
+from revector import core
+from revector.core import errors
+from revector.core.backfill.job import (
     AT_WORK,
     ENGINE_LOCK,
     STAY_LOCK,
@@ -35,11 +35,11 @@ from core.backfill.job import (
     notice_interruption,
     open_job,
 )
-from core.backfill.settings import JobSettings
-from core.backfill.status import JobStatus, status
-from core.database import Connection, Database
-from core.errors import RefusedError, RevectorError, UnreachableError
-from core.registry import Version
+from revector.core.backfill.settings import JobSettings
+from revector.core.backfill.status import JobStatus, status
+from revector.core.database import Connection, Database
+from revector.core.errors import RefusedError, RevectorError, UnreachableError
+from revector.core.registry import Version
 
 _POLL_S = 0.3
 _MOST_DEATHS = 5
@@ -219,11 +219,11 @@ class _Child:
     def __init__(self, database: Database, version: Version, prove_every_s: float) -> None:
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in end)
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
-        folder = str(Path(core.__file__).parent.parent)
+        folder = str(Path(core.__file__).parents[2])
         path = os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(
-            # -P: a folder named core where the user stands must not come first.
-            [sys.executable, "-P", "-c", "from core.backfill.process import main; main()"],
+            # -P: what lies in the folder where the user stands must not come first.
+            [sys.executable, "-P", "-c", "from revector.core.backfill.process import main; main()"],
             stdin=subprocess.PIPE,
             stdout=self._output,
             stderr=self._errors,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass
 
-from core import audit
-from core.database import Connection
-from core.errors import UsageError
-from core.registry import Version
+from revector.core import audit
+from revector.core.database import Connection
+from revector.core.errors import UsageError
+from revector.core.registry import Version
 
 
 @dataclass(frozen=True)

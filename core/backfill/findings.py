@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from psycopg import sql
 
-from core import index
-from core.backfill.footprint import Storage, index_kind_note
-from core.backfill.job import worker_lives
-from core.backfill.probe import Probe
-from core.backfill.sample import Demand, Estimate, examples
-from core.database import MINIMUM_PGVECTOR, SOUND_PGVECTOR, Connection, fetch_one, version_tuple
-from core.errors import UnreachableError, UsageError
-from core.registry import Version, embedded_count
+from revector.core import index
+from revector.core.backfill.footprint import Storage, index_kind_note
+from revector.core.backfill.job import worker_lives
+from revector.core.backfill.probe import Probe
+from revector.core.backfill.sample import Demand, Estimate, examples
+from revector.core.database import MINIMUM_PGVECTOR, SOUND_PGVECTOR, Connection, fetch_one, version_tuple
+from revector.core.errors import UnreachableError, UsageError
+from revector.core.registry import Version, embedded_count
 
 if TYPE_CHECKING:
-    from core.encoders import Encoder
-    from core.settings import Settings
+    from revector.core.encoders import Encoder
+    from revector.core.settings import Settings
 
 Verdict = Literal["pass", "warn", "fail"]
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import psycopg
 
-from core import index
-from core.database import Connection, fetch_one
-from core.index import graph_bytes, kind_of, value_bytes
-from core.registry import PLAIN_DIMENSIONS, Version
+from revector.core import index
+from revector.core.database import Connection, fetch_one
+from revector.core.index import graph_bytes, kind_of, value_bytes
+from revector.core.registry import PLAIN_DIMENSIONS, Version
 
 PAGE = 8192
 _PAGE_HEADER = 24

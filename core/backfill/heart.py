@@ -14,13 +14,13 @@ import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
-from core.backfill.control import Control
-from core.backfill.job import WORKER_LOCK, Job, worker_lives
-from core.backfill.settings import read_settings
-from core.backfill.supervision import supervise
-from core.database import Connection, client_name, fetch_one
-from core.encoders import Encoder, Parallel
-from core.registry import Version
+from revector.core.backfill.control import Control
+from revector.core.backfill.job import WORKER_LOCK, Job, worker_lives
+from revector.core.backfill.settings import read_settings
+from revector.core.backfill.supervision import supervise
+from revector.core.database import Connection, client_name, fetch_one
+from revector.core.encoders import Encoder, Parallel
+from revector.core.registry import Version
 
 HEARTBEAT_S = 0.5
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from core.errors import UsageError
+from revector.core.errors import UsageError
 
 if TYPE_CHECKING:
     from opening_hours import OpeningHours

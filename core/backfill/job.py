@@ -13,11 +13,11 @@ from typing import Any
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from core import audit
-from core.backfill.settings import JobSettings, changed, read_settings, stored
-from core.database import Connection, fetch_one
-from core.errors import RefusedError, UsageError
-from core.registry import Version, chunk_count, create_table, embedded_count
+from revector.core import audit
+from revector.core.backfill.settings import JobSettings, changed, read_settings, stored
+from revector.core.database import Connection, fetch_one
+from revector.core.errors import RefusedError, UsageError
+from revector.core.registry import Version, chunk_count, create_table, embedded_count
 
 # interrupted is not failed: nobody works on the job at the moment, and any worker can go on with it.
 # pausing is not paused: the batch in hand is still being finished.
@@ -269,7 +269,7 @@ def change_settings(connection: Connection, version: Version, changes: Mapping[s
     Raises UsageError for a setting that does not exist or a value out of its range, RefusedError for a limit
     that cannot be measured here.
     """
-    from core.backfill.limits import require_measurable
+    from revector.core.backfill.limits import require_measurable
 
     with connection.transaction():
         job = require_job(connection, version, lock=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from core.backfill.batches import Batch, Encoded
+    from revector.core.backfill.batches import Batch, Encoded
 
 
 class Kept:

@@ -17,11 +17,11 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from core.backfill.footprint import is_local
-from core.backfill.hours import closed_until
-from core.backfill.settings import JobSettings
-from core.database import Connection, fetch_one
-from core.errors import RefusedError
+from revector.core.backfill.footprint import is_local
+from revector.core.backfill.hours import closed_until
+from revector.core.backfill.settings import JobSettings
+from revector.core.database import Connection, fetch_one
+from revector.core.errors import RefusedError
 
 _GB = 1e9
 _MB = 1e6

@@ -7,8 +7,8 @@ import time
 
 import psycopg
 
-from core.backfill.control import DatabaseGoneError
-from core.backfill.settings import JobSettings
+from revector.core.backfill.control import DatabaseGoneError
+from revector.core.backfill.settings import JobSettings
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 10.0
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from core.backfill.job import Job, worker_lives
-from core.database import Connection, fetch_one
-from core.encoders import Metered
+from revector.core.backfill.job import Job, worker_lives
+from revector.core.database import Connection, fetch_one
+from revector.core.encoders import Metered
 
 if TYPE_CHECKING:
-    from core.encoders import Encoder
+    from revector.core.encoders import Encoder
 
 
 def cost(encoder: Encoder, texts: Sequence[str], tokens: int | None = None) -> float:

@@ -18,22 +18,22 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from psycopg import errors as pg
 
-from core import audit
-from core.backfill import batches, money
-from core.backfill.batches import Batch, Encoded, LostLeaseError
-from core.backfill.control import Control, DatabaseGoneError, StoppedError
-from core.backfill.encoding import BatchEncoder
-from core.backfill.job import Job, move
-from core.backfill.kept import Kept
-from core.backfill.pace import BatchSize, Pacer
-from core.backfill.proof import prove, proven_within, take_over_proof
-from core.database import Connection, Database, fetch_one
-from core.encoders import Parallel
-from core.errors import RefusedError, UnreachableError
-from core.registry import Version
+from revector.core import audit
+from revector.core.backfill import batches, money
+from revector.core.backfill.batches import Batch, Encoded, LostLeaseError
+from revector.core.backfill.control import Control, DatabaseGoneError, StoppedError
+from revector.core.backfill.encoding import BatchEncoder
+from revector.core.backfill.job import Job, move
+from revector.core.backfill.kept import Kept
+from revector.core.backfill.pace import BatchSize, Pacer
+from revector.core.backfill.proof import prove, proven_within, take_over_proof
+from revector.core.database import Connection, Database, fetch_one
+from revector.core.encoders import Parallel
+from revector.core.errors import RefusedError, UnreachableError
+from revector.core.registry import Version
 
 if TYPE_CHECKING:
-    from core.encoders import Encoder
+    from revector.core.encoders import Encoder
 
 T = TypeVar("T")
 

@@ -11,20 +11,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core.backfill.findings import Finding, Situation, find
-from core.backfill.footprint import Storage, estimate_storage
-from core.backfill.job import ENDED, find_job
-from core.backfill.probe import PROBE_TEXTS, Offer, Probe, make_offer, run_probe, usable_cores
-from core.backfill.sample import SAMPLE, Demand, Estimate, measure_demand, reading
-from core.encoders import runs_here
-from core.errors import RevectorError, UnreachableError, UsageError
-from core.retrieval import open_version_encoder
+from revector.core.backfill.findings import Finding, Situation, find
+from revector.core.backfill.footprint import Storage, estimate_storage
+from revector.core.backfill.job import ENDED, find_job
+from revector.core.backfill.probe import PROBE_TEXTS, Offer, Probe, make_offer, run_probe, usable_cores
+from revector.core.backfill.sample import SAMPLE, Demand, Estimate, measure_demand, reading
+from revector.core.encoders import runs_here
+from revector.core.errors import RevectorError, UnreachableError, UsageError
+from revector.core.retrieval import open_version_encoder
 
 if TYPE_CHECKING:
-    from core.database import Connection, Progress
-    from core.encoders import Encoder
-    from core.registry import Version
-    from core.settings import Settings
+    from revector.core.database import Connection, Progress
+    from revector.core.encoders import Encoder
+    from revector.core.registry import Version
+    from revector.core.settings import Settings
 
 _BATCH_SIZE = 256
 _COMPUTES_HERE = 0.25

@@ -21,19 +21,19 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
-from core.backfill.sample import Demand, Estimate, reading
-from core.database import Connection, fetch_one
-from core.encoders import Throttled, find_bad_rows
-from core.encoders import probe as probe_dimensions
-from core.errors import EncoderError, RevectorError, UnreachableError
-from core.loader import copy_vectors
-from core.registry import PLAIN_DIMENSIONS, Version
+from revector.core.backfill.sample import Demand, Estimate, reading
+from revector.core.database import Connection, fetch_one
+from revector.core.encoders import Throttled, find_bad_rows
+from revector.core.encoders import probe as probe_dimensions
+from revector.core.errors import EncoderError, RevectorError, UnreachableError
+from revector.core.loader import copy_vectors
+from revector.core.registry import PLAIN_DIMENSIONS, Version
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from core.encoders import Encoder
+    from revector.core.encoders import Encoder
 
 PROBE_TEXTS = 1_536
 MOST_USD = 0.01

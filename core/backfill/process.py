@@ -13,11 +13,11 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from core.database import Database
-from core.errors import RevectorError
+from revector.core.database import Database
+from revector.core.errors import RevectorError
 
 if TYPE_CHECKING:
-    from core.backfill.worker import Worker
+    from revector.core.backfill.worker import Worker
 
 
 def main() -> None:
@@ -39,9 +39,9 @@ def main() -> None:
 
 def work(task: dict[str, Any]) -> str:
     """Join the job that the task names; returns the state it was left in."""
-    from core.backfill.worker import Worker
-    from core.registry import get_version
-    from core.retrieval import open_version_encoder
+    from revector.core.backfill.worker import Worker
+    from revector.core.registry import get_version
+    from revector.core.retrieval import open_version_encoder
 
     database = Database(**task["database"])
     with database.session("backfill") as connection:

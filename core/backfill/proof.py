@@ -8,9 +8,9 @@ import time
 from psycopg import IsolationLevel, sql
 from psycopg.errors import ForeignKeyViolation, SerializationFailure
 
-from core.backfill.job import Job, worker_lives
-from core.database import Connection, fetch_one
-from core.registry import Version, embedded_count
+from revector.core.backfill.job import Job, worker_lives
+from revector.core.database import Connection, fetch_one
+from revector.core.registry import Version, embedded_count
 
 
 def prove(connection: Connection, version: Version) -> int:

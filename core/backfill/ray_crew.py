@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from core.backfill.job import ENGINE_LOCK, Job, find_job, notice_interruption, open_job
-from core.backfill.ray_engine import Deaths, Heard, Order, Told
-from core.backfill.ray_worker import ENDING, BackfillWorker, Outcome, Place, Sealed, in_short, job_state
-from core.backfill.status import status
-from core.database import Connection, unreachable
-from core.errors import RefusedError, RevectorError, UnreachableError
+from revector.core.backfill.job import ENGINE_LOCK, Job, find_job, notice_interruption, open_job
+from revector.core.backfill.ray_engine import Deaths, Heard, Order, Told
+from revector.core.backfill.ray_worker import ENDING, BackfillWorker, Outcome, Place, Sealed, in_short, job_state
+from revector.core.backfill.status import status
+from revector.core.database import Connection, unreachable
+from revector.core.errors import RefusedError, RevectorError, UnreachableError
 
 if TYPE_CHECKING:
-    from core.backfill.status import JobStatus
+    from revector.core.backfill.status import JobStatus
 
 _TICK_S = 0.2
 _LOOK_S = 1.0

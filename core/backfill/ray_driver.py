@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg.conninfo import conninfo_to_dict
 
-from core.backfill.ray_crew import Crew, amounts, fits
-from core.backfill.ray_engine import CONNECT_S, Heard, Order, RaySettings
-from core.backfill.ray_worker import in_short, portable
-from core.errors import RefusedError, RevectorError, UnreachableError
+from revector.core.backfill.ray_crew import Crew, amounts, fits
+from revector.core.backfill.ray_engine import CONNECT_S, Heard, Order, RaySettings
+from revector.core.backfill.ray_worker import in_short, portable
+from revector.core.errors import RefusedError, RevectorError, UnreachableError
 
 if TYPE_CHECKING:
-    from core.backfill.status import JobStatus
+    from revector.core.backfill.status import JobStatus
 
 _KNOCK_S = 5.0
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024
@@ -154,6 +154,6 @@ def main(arguments: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     # Under its own name, so that what goes to other processes does not come from `__main__`.
-    from core.backfill import ray_driver
+    from revector.core.backfill import ray_driver
 
     ray_driver.main(sys.argv[1:])

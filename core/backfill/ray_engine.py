@@ -35,16 +35,16 @@ from typing import IO, TYPE_CHECKING
 
 from psycopg.conninfo import make_conninfo
 
-from core.backfill.ray_worker import Sealed
-from core.database import Database
-from core.errors import RevectorError, UnreachableError, UsageError
+from revector.core.backfill.ray_worker import Sealed
+from revector.core.database import Database
+from revector.core.errors import RevectorError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection as Channel
 
-    from core.backfill.settings import JobSettings
-    from core.backfill.status import JobStatus
-    from core.registry import Version
+    from revector.core.backfill.settings import JobSettings
+    from revector.core.backfill.status import JobStatus
+    from revector.core.registry import Version
 
 CONNECT_S = 120
 """Longer than a Ray takes to start on a busy machine."""
@@ -163,8 +163,8 @@ def serve_on_ray(
     `settings` are those of a new job; `changes` are made to the one that is there as well. `on_status` is called
     about once a second. Raises as `run_on_ray` does.
     """
-    from core.backfill import job
-    from core.backfill.status import status as job_status
+    from revector.core.backfill import job
+    from revector.core.backfill.status import status as job_status
 
     if changes:
         with database.session("backfill engine") as connection:
@@ -354,7 +354,7 @@ def _driver() -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes], Channel]]:
     with ours, theirs, tempfile.TemporaryFile() as written:
         process = subprocess.Popen(  # noqa: S603  (our own interpreter and module)
             # -P: a folder `core` where the user happens to be is not ours.
-            [sys.executable, "-P", "-m", "core.backfill.ray_driver", str(theirs.fileno())],
+            [sys.executable, "-P", "-m", "revector.core.backfill.ray_driver", str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=written,
             stderr=written,

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from psycopg.conninfo import conninfo_to_dict
 
-from core.backfill.worker import Worker
-from core.database import Connection, Database
-from core.errors import EncoderError, RefusedError, RevectorError, UnreachableError, UsageError
+from revector.core.backfill.worker import Worker
+from revector.core.database import Connection, Database
+from revector.core.errors import EncoderError, RefusedError, RevectorError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
-    from core.backfill.status import JobStatus
-    from core.registry import Version
+    from revector.core.backfill.status import JobStatus
+    from revector.core.registry import Version
 
 ENDING = frozenset({"pausing", "paused", "cancelled", "done", "failed"})
 """States of a job in which no worker is added."""
@@ -83,7 +83,7 @@ class BackfillWorker:
                 self._worker.leave("fewer workers are wanted, or the run ends")
 
     def _run(self, database: Database, version: Version) -> JobStatus | None:
-        from core.retrieval import open_version_encoder
+        from revector.core.retrieval import open_version_encoder
 
         encoder = open_version_encoder(version)
         try:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
-from core.database import Connection, fetch_one
-from core.registry import Version, chunk_count, embedded_count
+from revector.core.database import Connection, fetch_one
+from revector.core.registry import Version, chunk_count, embedded_count
 
 if TYPE_CHECKING:
-    from core.encoders import Encoder
+    from revector.core.encoders import Encoder
 
 SAMPLE = 400
 STATEMENT_TIMEOUT_S = 10.0

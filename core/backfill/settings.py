@@ -12,8 +12,8 @@ from typing import Annotated, Any, get_type_hints
 
 import msgspec
 
-from core.errors import UsageError, unknown_name
-from core.settings import Settings
+from revector.core.errors import UsageError, unknown_name
+from revector.core.settings import Settings
 
 _Positive = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -133,6 +133,6 @@ def _lifts(value: object) -> bool:
 
 def _check_hours(given: Mapping[str, Any]) -> None:
     if given.get("working_hours") or given.get("timezone"):
-        from core.backfill.hours import parse_hours
+        from revector.core.backfill.hours import parse_hours
 
         parse_hours(given.get("working_hours") or "24/7", given.get("timezone") or "UTC")

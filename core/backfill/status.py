@@ -10,10 +10,10 @@ from typing import Any
 from psycopg import sql
 from psycopg.rows import class_row
 
-from core.backfill.job import AT_WORK, Job, engine_lives, find_job, worker_lives
-from core.backfill.settings import JobSettings, read_settings
-from core.database import Connection, fetch_one
-from core.registry import Version
+from revector.core.backfill.job import AT_WORK, Job, engine_lives, find_job, worker_lives
+from revector.core.backfill.settings import JobSettings, read_settings
+from revector.core.database import Connection, fetch_one
+from revector.core.registry import Version
 
 _RATE_WINDOW_S = 15
 _SPREAD_WINDOW_S = 600

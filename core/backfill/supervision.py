@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from psycopg.types.json import Jsonb
 
-from core import audit
-from core.backfill import limits
-from core.backfill.job import Job, move
-from core.backfill.settings import JobSettings, read_settings
-from core.database import Connection, fetch_one
-from core.errors import RefusedError
-from core.registry import Version, fold_counts
+from revector.core import audit
+from revector.core.backfill import limits
+from revector.core.backfill.job import Job, move
+from revector.core.backfill.settings import JobSettings, read_settings
+from revector.core.database import Connection, fetch_one
+from revector.core.errors import RefusedError
+from revector.core.registry import Version, fold_counts
 
 _FEWEST_FAILURES = 10
 """Before a share of failures says anything."""

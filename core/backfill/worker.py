@@ -9,30 +9,22 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
-from core.backfill.control import Control, DatabaseGoneError, StoppedError
-from core.backfill.encoding import check_encoder
-from core.backfill.heart import Heart
-from core.backfill.job import (
-    WORKER_LOCK,
-    Job,
-    count_workers,
-    job_settings,
-    open_job,
-    rejoin,
-    require_job,
-)
-from core.backfill.kept import Kept
-from core.backfill.losses import Losses, is_lost
-from core.backfill.pipeline import Pipeline
-from core.backfill.settings import JobSettings
-from core.backfill.status import JobStatus, status
-from core.database import Connection, Database, client_name, readable_errors
-from core.encoders import Throttled
-from core.errors import RevectorError, UnreachableError
-from core.registry import Version
+from revector.core.backfill.control import Control, DatabaseGoneError, StoppedError
+from revector.core.backfill.encoding import check_encoder
+from revector.core.backfill.heart import Heart
+from revector.core.backfill.job import WORKER_LOCK, Job, count_workers, job_settings, open_job, rejoin, require_job
+from revector.core.backfill.kept import Kept
+from revector.core.backfill.losses import Losses, is_lost
+from revector.core.backfill.pipeline import Pipeline
+from revector.core.backfill.settings import JobSettings
+from revector.core.backfill.status import JobStatus, status
+from revector.core.database import Connection, Database, client_name, readable_errors
+from revector.core.encoders import Throttled
+from revector.core.errors import RevectorError, UnreachableError
+from revector.core.registry import Version
 
 if TYPE_CHECKING:
-    from core.encoders import Encoder
+    from revector.core.encoders import Encoder
 
 
 class Worker:

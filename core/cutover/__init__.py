@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from core.cutover.flip import FLIP, DryRun, Flip, missing_chunks, plan, rollback, rollback_target, run
-from core.cutover.guard import Check, Guard, GuardRule, Subject, Verdict
-from core.cutover.guards import GUARDS, check, checked_waivers
-from core.cutover.history import CutoverEntry, history
-from core.cutover.policy import Policy, change_policy, read_policy
-from core.cutover.requests import (
+from revector.core.cutover.flip import FLIP, DryRun, Flip, missing_chunks, plan, rollback, rollback_target, run
+from revector.core.cutover.guard import Check, Guard, GuardRule, Subject, Verdict
+from revector.core.cutover.guards import GUARDS, check, checked_waivers
+from revector.core.cutover.history import CutoverEntry, history
+from revector.core.cutover.policy import Policy, change_policy, read_policy
+from revector.core.cutover.requests import (
     Approval,
     Request,
     approvals_guard,
@@ -17,7 +17,7 @@ from core.cutover.requests import (
     requests,
     withdraw,
 )
-from core.cutover.watch import Breach, Watch, observe, roll_back_broken
+from revector.core.cutover.watch import Breach, Watch, observe, roll_back_broken
 
 __all__ = [
     "FLIP",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from core.cutover.guards import GUARDS
-from core.cutover.policy import HELP, Policy, shown
+from revector.core.cutover.guards import GUARDS
+from revector.core.cutover.policy import HELP, Policy, shown
 
 
 def guards_table() -> str:

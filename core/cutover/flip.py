@@ -16,16 +16,16 @@ from typing import Literal
 import psycopg
 from psycopg import sql
 
-from core import audit
-from core.cutover.guard import Check, Guard, Subject
-from core.cutover.guards import GUARDS, check, check_in_flip, checked_waivers
-from core.cutover.lost import Address, how_it_ended
-from core.cutover.policy import Policy, read_policy
-from core.cutover.requests import figures, open_request
-from core.database import Connection, fetch_one
-from core.errors import RefusedError, RevectorError, UnreachableError
-from core.registry import Version, active_version, get_version
-from core.retrieval import EncoderCache
+from revector.core import audit
+from revector.core.cutover.guard import Check, Guard, Subject
+from revector.core.cutover.guards import GUARDS, check, check_in_flip, checked_waivers
+from revector.core.cutover.lost import Address, how_it_ended
+from revector.core.cutover.policy import Policy, read_policy
+from revector.core.cutover.requests import figures, open_request
+from revector.core.database import Connection, fetch_one
+from revector.core.errors import RefusedError, RevectorError, UnreachableError
+from revector.core.registry import Version, active_version, get_version
+from revector.core.retrieval import EncoderCache
 
 Action = Literal["cutover", "rollback"]
 _Statement = sql.SQL | sql.Composed

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from core.cutover.policy import Policy
-from core.database import Connection
-from core.registry import Version
+from revector.core.cutover.policy import Policy
+from revector.core.database import Connection
+from revector.core.registry import Version
 
 if TYPE_CHECKING:
-    from core.retrieval import EncoderCache
+    from revector.core.retrieval import EncoderCache
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 

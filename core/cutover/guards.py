@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import psycopg
 
-from core.cutover.checks import encoding, evidence, indexes, servers, vectors
-from core.cutover.guard import Check, Guard, GuardRule, Subject
-from core.cutover.policy import read_policy
-from core.cutover.requests import approvals_guard
-from core.database import Connection, fetch_one
-from core.errors import UsageError, unknown_name
-from core.registry import get_version
-from core.retrieval import EncoderCache
+from revector.core.cutover.checks import encoding, evidence, indexes, servers, vectors
+from revector.core.cutover.guard import Check, Guard, GuardRule, Subject
+from revector.core.cutover.policy import read_policy
+from revector.core.cutover.requests import approvals_guard
+from revector.core.database import Connection, fetch_one
+from revector.core.errors import UsageError, unknown_name
+from revector.core.registry import get_version
+from revector.core.retrieval import EncoderCache
 
 _STATEMENT_TIMEOUT_MS = 15_000
 _WHOLE = ("complete", "dimensions", "index valid")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from psycopg.rows import class_row
 
-from core.database import Connection
+from revector.core.database import Connection
 
 
 @dataclass(frozen=True)

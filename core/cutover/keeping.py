@@ -6,13 +6,13 @@ import threading
 import time
 from collections.abc import Callable
 
-from core.backfill.engine import LocalEngine
-from core.backfill.job import count_workers, find_job
-from core.backfill.settings import JobSettings
-from core.cutover.watch import Watch
-from core.database import Connection, Database, fetch_one
-from core.errors import RevectorError
-from core.registry import Version, get_version
+from revector.core.backfill.engine import LocalEngine
+from revector.core.backfill.job import count_workers, find_job
+from revector.core.backfill.settings import JobSettings
+from revector.core.cutover.watch import Watch
+from revector.core.database import Connection, Database, fetch_one
+from revector.core.errors import RevectorError
+from revector.core.registry import Version, get_version
 
 _AFTER_ERROR_S = 30.0
 

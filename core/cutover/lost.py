@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from core import audit
-from core.database import Connection
+from revector.core import audit
+from revector.core.database import Connection
 
 _PAUSE_S = 0.05
 

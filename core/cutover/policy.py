@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 from psycopg.types.json import Jsonb
 
-from core.database import Connection, fetch_one
-from core.errors import UsageError, unknown_name
+from revector.core.database import Connection, fetch_one
+from revector.core.errors import UsageError, unknown_name
 
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=600)]

@@ -19,11 +19,11 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from core import audit
-from core.cutover.guard import Check, Guard, Subject
-from core.database import Connection
-from core.errors import RefusedError, UsageError
-from core.registry import Version, get_version
+from revector.core import audit
+from revector.core.cutover.guard import Check, Guard, Subject
+from revector.core.database import Connection
+from revector.core.errors import RefusedError, UsageError
+from revector.core.registry import Version, get_version
 
 RequestState = Literal["open", "approved", "void", "expired", "withdrawn", "done"]
 
@@ -83,7 +83,7 @@ def request(connection: Connection, key: str, *, reason: str, waivers: Mapping[s
     An earlier request for it that is void or has expired is ended. Raises UsageError for an unknown key or waiver and
     without a reason; RefusedError when a request is open already, or the version is active or was never complete.
     """
-    from core.cutover.guards import check, checked_waivers
+    from revector.core.cutover.guards import check, checked_waivers
 
     version = get_version(connection, key)
     if not reason.strip():

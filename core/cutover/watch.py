@@ -11,11 +11,11 @@ import datetime
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from core.cutover.flip import Flip, missing_chunks, rollback
-from core.cutover.policy import Policy, read_policy
-from core.database import Connection, fetch_one
-from core.registry import find_version
-from core.retrieval.counts import SearchFigures, read_counts
+from revector.core.cutover.flip import Flip, missing_chunks, rollback
+from revector.core.cutover.policy import Policy, read_policy
+from revector.core.database import Connection, fetch_one
+from revector.core.registry import find_version
+from revector.core.retrieval.counts import SearchFigures, read_counts
 
 FEWEST_SEARCHES = 100
 """Of each version, before rates and times of them are compared."""

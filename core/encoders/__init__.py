@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from core.encoders.base import Encoder, Metered, Parallel, Throttled
-from core.encoders.checks import PROBE_TEXT, check_vectors, find_bad_rows, probe
-from core.encoders.providers import check_settings, find_provider
-from core.encoders.spec import EncoderSpec, parse_spec
+from revector.core.encoders.base import Encoder, Metered, Parallel, Throttled
+from revector.core.encoders.checks import PROBE_TEXT, check_vectors, find_bad_rows, probe
+from revector.core.encoders.providers import check_settings, find_provider
+from revector.core.encoders.spec import EncoderSpec, parse_spec
 
 __all__ = [
     "PROBE_TEXT",

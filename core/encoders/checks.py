@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core.errors import EncoderError
+from revector.core.errors import EncoderError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from core.encoders.base import Encoder
+    from revector.core.encoders.base import Encoder
 
 PROBE_TEXT = "revector asks the encoder for one vector before it asks for a million."
 

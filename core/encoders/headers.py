@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from core.encoders.kinds import AMOUNT
+from revector.core.encoders.kinds import AMOUNT
 
 # As Go writes durations, which is how OpenAI sends them.
 _UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}

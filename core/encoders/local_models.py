@@ -10,8 +10,8 @@ import hashlib
 import re
 from pathlib import Path
 
-from core.encoders.spec import EncoderSpec
-from core.errors import UnreachableError
+from revector.core.encoders.spec import EncoderSpec
+from revector.core.errors import UnreachableError
 
 # How much of the end of a weights file goes into the revision: training changes every layer, the last too.
 WEIGHTS_TAIL = 64 * 1024

@@ -19,12 +19,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from core.encoders.base import scale_to_unit
-from core.encoders.headers import retry_after
-from core.encoders.kinds import AMOUNT, ENVIRONMENT_NAME, SECONDS, SERVICE_URL, TEXT, Setting, whole_number
-from core.encoders.pacing import LONGEST_HOLD_S, Pacer, Ticket, backoff
-from core.encoders.spec import EncoderSpec
-from core.errors import EncoderError, RevectorError, UnreachableError
+from revector.core.encoders.base import scale_to_unit
+from revector.core.encoders.headers import retry_after
+from revector.core.encoders.kinds import (
+    AMOUNT,
+    ENVIRONMENT_NAME,
+    SECONDS,
+    SERVICE_URL,
+    TEXT,
+    Setting,
+    whole_number,
+)
+from revector.core.encoders.pacing import LONGEST_HOLD_S, Pacer, Ticket, backoff
+from revector.core.encoders.spec import EncoderSpec
+from revector.core.errors import EncoderError, RevectorError, UnreachableError
 
 if TYPE_CHECKING:
     import openai

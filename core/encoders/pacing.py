@@ -14,9 +14,9 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from core.encoders.base import Throttled
-from core.encoders.headers import remaining
-from core.encoders.quota import Quota, Spending
+from revector.core.encoders.base import Throttled
+from revector.core.encoders.headers import remaining
+from revector.core.encoders.quota import Quota, Spending
 
 clock = time.monotonic
 

@@ -11,18 +11,18 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
-from core.encoders.kinds import COMMON, Setting
-from core.errors import UnreachableError, UsageError, unknown_name
+from revector.core.encoders.kinds import COMMON, Setting
+from revector.core.errors import UnreachableError, UsageError, unknown_name
 
 if TYPE_CHECKING:
-    from core.encoders.base import Encoder
-    from core.encoders.spec import EncoderSpec
+    from revector.core.encoders.base import Encoder
+    from revector.core.encoders.spec import EncoderSpec
 
 GROUP = "revector.encoders"
 
 # Written as entry points too: nothing of a provider is imported before a spec names it.
 BUILT_IN = tuple(
-    EntryPoint(name, f"core.encoders.{target}", GROUP)
+    EntryPoint(name, f"revector.core.encoders.{target}", GROUP)
     for name, target in (
         ("openai", "openai:OpenAIEncoder"),
         ("sentence-transformers", "sentence_transformers:SentenceTransformersEncoder"),

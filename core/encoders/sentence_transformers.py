@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from core.encoders.kinds import TEXT, Setting, whole_number
-from core.encoders.local_models import find_folder, folder_revision
-from core.encoders.spec import EncoderSpec
-from core.errors import UnreachableError
+from revector.core.encoders.kinds import TEXT, Setting, whole_number
+from revector.core.encoders.local_models import find_folder, folder_revision
+from revector.core.encoders.spec import EncoderSpec
+from revector.core.errors import UnreachableError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

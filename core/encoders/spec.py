@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlencode
 
-from core.encoders.providers import check_settings
-from core.errors import UsageError
+from revector.core.encoders.providers import check_settings
+from revector.core.errors import UsageError
 
 
 @dataclass(frozen=True)

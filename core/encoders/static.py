@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from tokenizers import Tokenizer
 
-from core.encoders.base import scale_to_unit
-from core.encoders.kinds import Setting
-from core.encoders.spec import EncoderSpec
-from core.errors import UnreachableError, unknown_name
+from revector.core.encoders.base import scale_to_unit
+from revector.core.encoders.kinds import Setting
+from revector.core.encoders.spec import EncoderSpec
+from revector.core.errors import UnreachableError, unknown_name
 
 MODELS = {"wordllama-64": 64, "wordllama-128": 128, "wordllama-256": 256}
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core.evaluation.judgements import (
+from revector.core.evaluation.judgements import (
     GivenJudgement,
     TargetKind,
     get_judge,
@@ -17,13 +17,13 @@ from core.evaluation.judgements import (
     level_of,
     merged_grades,
 )
-from core.evaluation.queries import WHOLE_SET
+from revector.core.evaluation.queries import WHOLE_SET
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from core.database import Connection
-    from core.evaluation.queries import QuerySet
+    from revector.core.database import Connection
+    from revector.core.evaluation.queries import QuerySet
 
 PEOPLE = "people"
 """What a model is compared with when nobody is named: the lower median of everybody who judged a pair."""

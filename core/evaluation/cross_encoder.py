@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core import cross_encoders
-from core.cross_encoders import PairModel, parse_pair_spec
-from core.encoders.kinds import Setting
-from core.encoders.spec import EncoderSpec
-from core.errors import UsageError
+from revector.core import cross_encoders
+from revector.core.cross_encoders import PairModel, parse_pair_spec
+from revector.core.encoders.kinds import Setting
+from revector.core.encoders.spec import EncoderSpec
+from revector.core.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core import audit
-from core.database import Connection, Database, Progress
-from core.errors import RefusedError, UsageError
-from core.evaluation.evaluation import (
+from revector.core import audit
+from revector.core.database import Connection, Database, Progress
+from revector.core.errors import RefusedError, UsageError
+from revector.core.evaluation.evaluation import (
     Evaluation,
     GateResult,
     MeasureResult,
@@ -21,8 +21,8 @@ from core.evaluation.evaluation import (
     save_evaluation,
     worst,
 )
-from core.evaluation.judgements import Qrels, judgement_count, load_qrels
-from core.evaluation.measures import (
+from revector.core.evaluation.judgements import Qrels, judgement_count, load_qrels
+from revector.core.evaluation.measures import (
     DEFAULT_MEASURES,
     Target,
     check_depth,
@@ -34,17 +34,17 @@ from core.evaluation.measures import (
     score,
     short_rankings,
 )
-from core.evaluation.queries import WHOLE_SET, QuerySet
-from core.evaluation.ranking import index_recall, overlap_results, query_overlaps
-from core.evaluation.running import DEPTH, make_run
-from core.evaluation.runs import Results, load_results
-from core.overlap import RBO_P, Overlap
-from core.registry import versions
+from revector.core.evaluation.queries import WHOLE_SET, QuerySet
+from revector.core.evaluation.ranking import index_recall, overlap_results, query_overlaps
+from revector.core.evaluation.running import DEPTH, make_run
+from revector.core.evaluation.runs import Results, load_results
+from revector.core.overlap import RBO_P, Overlap
+from revector.core.registry import versions
 
 if TYPE_CHECKING:
-    from core.evaluation.gates import GateFile
-    from core.registry import Version
-    from core.retrieval import EncoderCache
+    from revector.core.evaluation.gates import GateFile
+    from revector.core.registry import Version
+    from revector.core.retrieval import EncoderCache
 
 Scores = Mapping[str, Mapping[str, float]]
 """Measure → query → value."""
@@ -201,7 +201,7 @@ def _qrels(connection: Connection, query_set: QuerySet, asked: Asked) -> Qrels |
 
 def _check_segments(query_set: QuerySet, asked: Asked) -> None:
     if asked.gates is not None:
-        from core.evaluation.gates import check_segments
+        from revector.core.evaluation.gates import check_segments
 
         check_segments(asked.gates, (WHOLE_SET, *query_set.segments))
 
@@ -222,7 +222,7 @@ def _judge_gates(
 ) -> tuple[GateResult, ...]:
     if asked.gates is None:
         return ()
-    from core.evaluation.gates import judge_gates
+    from revector.core.evaluation.gates import judge_gates
 
     return judge_gates(asked.gates, scores[0], scores[1], judged)
 
@@ -243,7 +243,7 @@ def _measure_results(
     segments: Mapping[str, Sequence[str]],
     confidence: float,
 ) -> tuple[MeasureResult, ...]:
-    from core.evaluation.significance import compare_paired
+    from revector.core.evaluation.significance import compare_paired
 
     found = []
     for measure in measures:

@@ -15,9 +15,9 @@ from typing import Any, Literal
 import msgspec
 from psycopg.types.json import Jsonb
 
-from core.database import Connection, fetch_one
-from core.errors import UsageError
-from core.evaluation.judgements import TargetKind
+from revector.core.database import Connection, fetch_one
+from revector.core.errors import UsageError
+from revector.core.evaluation.judgements import TargetKind
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 

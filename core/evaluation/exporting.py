@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from core.database import Connection
-from core.errors import UsageError
-from core.evaluation.formats import writing
-from core.evaluation.judgements import (
+from revector.core.database import Connection
+from revector.core.errors import UsageError
+from revector.core.evaluation.formats import writing
+from revector.core.evaluation.judgements import (
     TargetKind,
     document_target,
     get_judge,
@@ -18,8 +18,8 @@ from core.evaluation.judgements import (
     judgement_count,
     load_qrels,
 )
-from core.evaluation.queries import QuerySet
-from core.evaluation.runs import Results, get_run, load_results
+from revector.core.evaluation.queries import QuerySet
+from revector.core.evaluation.runs import Results, get_run, load_results
 
 Layout = Literal["beir", "trec"]
 

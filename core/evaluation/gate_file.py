@@ -26,11 +26,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
-from core.errors import UsageError
-from core.evaluation.measures import check_measures
-from core.evaluation.queries import WHOLE_SET
-from core.evaluation.significance import NO_TEST
-from core.evaluation.toml_source import Key, Place, read_toml
+from revector.core.errors import UsageError
+from revector.core.evaluation.measures import check_measures
+from revector.core.evaluation.queries import WHOLE_SET
+from revector.core.evaluation.significance import NO_TEST
+from revector.core.evaluation.toml_source import Key, Place, read_toml
 
 FLOOR: Literal["floor"] = "floor"
 NON_INFERIORITY: Literal["non-inferiority"] = "non-inferiority"

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.errors import UsageError, unknown_name
-from core.evaluation.evaluation import GateResult, Verdict
-from core.evaluation.gate_file import FLOOR, NON_INFERIORITY, Gate, GateFile, read_gates
-from core.evaluation.queries import WHOLE_SET
-from core.evaluation.significance import NO_TEST, POWER, BoundTest, compare_to_bound, further_queries
+from revector.core.errors import UsageError, unknown_name
+from revector.core.evaluation.evaluation import GateResult, Verdict
+from revector.core.evaluation.gate_file import FLOOR, NON_INFERIORITY, Gate, GateFile, read_gates
+from revector.core.evaluation.queries import WHOLE_SET
+from revector.core.evaluation.significance import NO_TEST, POWER, BoundTest, compare_to_bound, further_queries
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

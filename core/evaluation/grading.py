@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass
 
-from core.database import Connection, fetch_one
-from core.errors import RefusedError, UsageError
-from core.evaluation.judgements import Judge, Judgement, document_id_of, save_judgements
-from core.evaluation.queries import QuerySet
-from core.evaluation.queue import JudgingItem, judged_by
+from revector.core.database import Connection, fetch_one
+from revector.core.errors import RefusedError, UsageError
+from revector.core.evaluation.judgements import Judge, Judgement, document_id_of, save_judgements
+from revector.core.evaluation.queries import QuerySet
+from revector.core.evaluation.queue import JudgingItem, judged_by
 
 GRADES = ("not relevant", "marginal", "relevant", "exactly")
 """What a person can say; the grade is the place, from 0."""

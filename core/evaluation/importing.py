@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core import audit
-from core.database import Connection
-from core.evaluation.formats import JudgementFile
-from core.evaluation.judgements import (
+from revector.core import audit
+from revector.core.database import Connection
+from revector.core.evaluation.formats import JudgementFile
+from revector.core.evaluation.judgements import (
     IMPORTED,
     Judgement,
     TargetKind,
@@ -16,7 +16,7 @@ from core.evaluation.judgements import (
     in_collection,
     save_judgements,
 )
-from core.evaluation.queries import Query, QueryChanges, QuerySet, get_query_set, save_queries
+from revector.core.evaluation.queries import Query, QueryChanges, QuerySet, get_query_set, save_queries
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from core.database import Connection, fetch_one
-from core.errors import UsageError
-from core.evaluation.judgements import Qrels, TargetKind, document_id_of, load_qrels
-from core.evaluation.queries import Query, get_query_set
-from core.registry import Version
-from core.retrieval import MAX_K, Comparison, SearchResult, VersionSearcher, check_query
+from revector.core.database import Connection, fetch_one
+from revector.core.errors import UsageError
+from revector.core.evaluation.judgements import Qrels, TargetKind, document_id_of, load_qrels
+from revector.core.evaluation.queries import Query, get_query_set
+from revector.core.registry import Version
+from revector.core.retrieval import MAX_K, Comparison, SearchResult, VersionSearcher, check_query
 
 DEPTH = 100
 """How many chunks of each version are ranked by document for nDCG, as an evaluation does."""

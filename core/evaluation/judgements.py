@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from core.chunks import document_uuid
-from core.database import Connection, fetch_one
-from core.errors import UsageError, unknown_name
-from core.evaluation.queries import QuerySet, is_storable
+from revector.core.chunks import document_uuid
+from revector.core.database import Connection, fetch_one
+from revector.core.errors import UsageError, unknown_name
+from revector.core.evaluation.queries import QuerySet, is_storable
 
 JudgeKind = Literal["person", "model"]
 TargetKind = Literal["document", "chunk"]

@@ -10,17 +10,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core import audit
-from core.errors import UsageError
-from core.evaluation.judgements import Judge, Judgement, ensure_judge, given_judgements, save_judgements
-from core.evaluation.runs import load_results
+from revector.core import audit
+from revector.core.errors import UsageError
+from revector.core.evaluation.judgements import Judge, Judgement, ensure_judge, given_judgements, save_judgements
+from revector.core.evaluation.runs import load_results
 
 if TYPE_CHECKING:
-    from core.database import Connection, Database, Progress
-    from core.evaluation.cross_encoder import CrossEncoderJudge
-    from core.evaluation.evaluation import Run
-    from core.evaluation.queries import QuerySet
-    from core.evaluation.runs import Results
+    from revector.core.database import Connection, Database, Progress
+    from revector.core.evaluation.cross_encoder import CrossEncoderJudge
+    from revector.core.evaluation.evaluation import Run
+    from revector.core.evaluation.queries import QuerySet
+    from revector.core.evaluation.runs import Results
 
 _BATCHES_A_SAVE = 4
 """How many of the model's batches are stored at once: what is labelled again, at most, after a kill."""

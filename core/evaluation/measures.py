@@ -13,11 +13,11 @@ from difflib import get_close_matches
 from functools import cache
 from typing import TYPE_CHECKING
 
-from core.database import Connection
-from core.errors import UsageError
-from core.evaluation.judgements import Qrels, TargetKind, document_id_of
-from core.evaluation.runs import Results
-from core.retrieval import MAX_K
+from revector.core.database import Connection
+from revector.core.errors import UsageError
+from revector.core.evaluation.judgements import Qrels, TargetKind, document_id_of
+from revector.core.evaluation.runs import Results
+from revector.core.retrieval import MAX_K
 
 if TYPE_CHECKING:
     from ir_measures import Measure

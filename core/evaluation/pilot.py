@@ -18,23 +18,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 from psycopg import sql
 
-from core import audit
-from core.backfill.encoding import BatchEncoder, check_encoder
-from core.database import Connection, Database, Progress, fetch_one
-from core.errors import EncoderError, RefusedError, UsageError
-from core.evaluation.judgements import Qrels, document_id_of
-from core.evaluation.runs import QueryHits, finish_run, start_run, store_hits, stored_queries
-from core.loader import insert_missing
-from core.registry import chunk_count, create_table
-from core.retrieval import EncoderCache
+from revector.core import audit
+from revector.core.backfill.encoding import BatchEncoder, check_encoder
+from revector.core.database import Connection, Database, Progress, fetch_one
+from revector.core.errors import EncoderError, RefusedError, UsageError
+from revector.core.evaluation.judgements import Qrels, document_id_of
+from revector.core.evaluation.runs import QueryHits, finish_run, start_run, store_hits, stored_queries
+from revector.core.loader import insert_missing
+from revector.core.registry import chunk_count, create_table
+from revector.core.retrieval import EncoderCache
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from core.encoders import Encoder
-    from core.evaluation.evaluation import Run
-    from core.evaluation.queries import Query, QuerySet
-    from core.registry import Metric, Version
+    from revector.core.encoders import Encoder
+    from revector.core.evaluation.evaluation import Run
+    from revector.core.evaluation.queries import Query, QuerySet
+    from revector.core.registry import Metric, Version
 
 DISTRACTORS = 5_000
 """Chunks drawn at random unless told otherwise."""

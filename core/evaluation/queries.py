@@ -8,9 +8,9 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from core import audit
-from core.database import Connection, fetch_one
-from core.errors import UsageError, unknown_name
+from revector.core import audit
+from revector.core.database import Connection, fetch_one
+from revector.core.errors import UsageError, unknown_name
 
 MAX_QUERY_CHARACTERS = 10_000
 MAX_ID_CHARACTERS = 500

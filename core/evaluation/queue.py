@@ -30,14 +30,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from core.database import Connection, Database, Progress
-from core.errors import UsageError, unknown_name
-from core.evaluation.agreement import RELEVANT
-from core.evaluation.evaluation import Run
-from core.evaluation.judgements import Judge, TargetKind, document_id_of, document_target, ensure_judge
-from core.evaluation.queries import WHOLE_SET, Query, QuerySet
-from core.evaluation.runs import latest_run
-from core.registry import Version
+from revector.core.database import Connection, Database, Progress
+from revector.core.errors import UsageError, unknown_name
+from revector.core.evaluation.agreement import RELEVANT
+from revector.core.evaluation.evaluation import Run
+from revector.core.evaluation.judgements import Judge, TargetKind, document_id_of, document_target, ensure_judge
+from revector.core.evaluation.queries import WHOLE_SET, Query, QuerySet
+from revector.core.evaluation.runs import latest_run
+from revector.core.registry import Version
 
 ItemKind = Literal["disputed", "moved", "unjudged"]
 KINDS: tuple[ItemKind, ...] = ("disputed", "moved", "unjudged")
@@ -151,7 +151,7 @@ def make_pair(
     on_progress: Progress | None = None,
 ) -> RunPair:
     """New runs of both versions. Raises what `make_run` does."""
-    from core.evaluation.running import make_run
+    from revector.core.evaluation.running import make_run
 
     first = make_run(database, query_set, primary, on_progress=on_progress)
     return first, make_run(database, query_set, candidate, on_progress=on_progress)

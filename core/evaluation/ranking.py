@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.evaluation.evaluation import OverlapResult
-from core.evaluation.judgements import TargetKind
-from core.evaluation.measures import Target, rankings
-from core.evaluation.runs import Results
-from core.overlap import RBO_P, Overlap
+from revector.core.evaluation.evaluation import OverlapResult
+from revector.core.evaluation.judgements import TargetKind
+from revector.core.evaluation.measures import Target, rankings
+from revector.core.evaluation.runs import Results
+from revector.core.overlap import RBO_P, Overlap
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
-from core.database import Connection, Database, Progress, fetch_one
-from core.encoders import Encoder, Parallel, Throttled, check_vectors
-from core.errors import EncoderError, RefusedError, RevectorError, UsageError
-from core.evaluation.evaluation import Run
-from core.evaluation.queries import Query, QuerySet
-from core.evaluation.runs import (
+from revector.core.database import Connection, Database, Progress, fetch_one
+from revector.core.encoders import Encoder, Parallel, Throttled, check_vectors
+from revector.core.errors import EncoderError, RefusedError, RevectorError, UsageError
+from revector.core.evaluation.evaluation import Run
+from revector.core.evaluation.queries import Query, QuerySet
+from revector.core.evaluation.runs import (
     QueryHits,
     finish_run,
     latest_run,
@@ -33,9 +33,9 @@ from core.evaluation.runs import (
     store_hits,
     stored_queries,
 )
-from core.evaluation.searches import Search, Searches, plan_searches
-from core.registry import Version, embedded_count, get_version
-from core.retrieval import EncoderCache
+from revector.core.evaluation.searches import Search, Searches, plan_searches
+from revector.core.registry import Version, embedded_count, get_version
+from revector.core.retrieval import EncoderCache
 
 if TYPE_CHECKING:
     import numpy as np

@@ -19,16 +19,16 @@ from psycopg import sql
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from core import audit
-from core.database import Connection, fetch_one
-from core.errors import RefusedError, UsageError
-from core.evaluation.evaluation import Run
+from revector.core import audit
+from revector.core.database import Connection, fetch_one
+from revector.core.errors import RefusedError, UsageError
+from revector.core.evaluation.evaluation import Run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from core.evaluation.queries import QuerySet
-    from core.registry import Version
+    from revector.core.evaluation.queries import QuerySet
+    from revector.core.registry import Version
 
 _RUN_LOCK = sql.SQL("hashtext('evaluation run ' || current_schema()), %s::int")
 _ABANDONED_AFTER = "1 day"

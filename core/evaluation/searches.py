@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psycopg import sql
 
-from core.database import Connection
-from core.errors import UsageError
-from core.index import DEFAULTS, candidates_query, distance_expression, index_name, inspect, kind_of, use
-from core.registry import Version
-from core.retrieval import MAX_EF_SEARCH, MAX_K, ef_search_for
+from revector.core.database import Connection
+from revector.core.errors import UsageError
+from revector.core.index import DEFAULTS, candidates_query, distance_expression, index_name, inspect, kind_of, use
+from revector.core.registry import Version
+from revector.core.retrieval import MAX_EF_SEARCH, MAX_K, ef_search_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.errors import UsageError
-from core.evaluation.runs import Results
+from revector.core.errors import UsageError
+from revector.core.evaluation.runs import Results
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from core.registry import Metric
+    from revector.core.registry import Metric
 
 QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import UsageError
+from revector.core.errors import UsageError
 
 _MOST_BYTES = 256 * 1024
 _MOST_LINES = 200

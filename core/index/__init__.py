@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 from psycopg import sql
 
-from core import audit
-from core.database import Connection, fetch_one
-from core.errors import RefusedError, UsageError
-from core.registry import Version, embedded_count
-from core.settings import Settings
+from revector.core import audit
+from revector.core.database import Connection, fetch_one
+from revector.core.errors import RefusedError, UsageError
+from revector.core.registry import Version, embedded_count
+from revector.core.settings import Settings
 
 Kind = Literal["vector", "halfvec", "bit"]
 

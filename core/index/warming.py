@@ -10,10 +10,10 @@ from typing import Literal
 
 from psycopg import sql
 
-from core.database import Connection, Progress, fetch_one
-from core.errors import RefusedError
-from core.index import DEFAULTS, candidates_query, index_name, inspect
-from core.registry import Version
+from revector.core.database import Connection, Progress, fetch_one
+from revector.core.errors import RefusedError
+from revector.core.index import DEFAULTS, candidates_query, index_name, inspect
+from revector.core.registry import Version
 
 _K = 10
 _READING_S = 120.0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from alembic.config import Config
 
-    from core.database import Database
+    from revector.core.database import Database
 
 
 def alembic_config() -> Config:
@@ -30,6 +30,6 @@ def upgrade(database: Database) -> str:
     Runs as one transaction under a lock, so that two at once do it once. Raises UnreachableError when pgvector
     is not installed on the server, is too old, or the schema is ahead of this program.
     """
-    from core.migrations._run import run_upgrade
+    from revector.core.migrations._run import run_upgrade
 
     return run_upgrade(database)

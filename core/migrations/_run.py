@@ -10,8 +10,8 @@ from alembic import command
 from psycopg import errors as pg
 from psycopg import sql
 
-from core import roles
-from core.database import (
+from revector.core import roles
+from revector.core.database import (
     Connection,
     Database,
     readable_errors,
@@ -19,9 +19,9 @@ from core.database import (
     require_schema,
     server_info,
 )
-from core.errors import RefusedError, UnreachableError
-from core.migrations import alembic_config
-from core.revisions import HEAD, revision_order
+from revector.core.errors import RefusedError, UnreachableError
+from revector.core.migrations import alembic_config
+from revector.core.revisions import HEAD, revision_order
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection as AlchemyConnection

@@ -8,7 +8,7 @@ from alembic import context
 from pgvector.sqlalchemy import BIT, HALFVEC, SPARSEVEC, VECTOR
 from sqlalchemy.dialects.postgresql import base as postgresql
 
-from core.models import Base, is_version_table
+from revector.core.models import Base, is_version_table
 
 # Without these, reflection does not know pgvector's types and autogenerate would propose to drop the columns.
 postgresql.ischema_names.update({"vector": VECTOR, "halfvec": HALFVEC, "sparsevec": SPARSEVEC, "bit": BIT})

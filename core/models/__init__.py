@@ -6,7 +6,7 @@ psycopg; the models are for Alembic and for applications that use SQLAlchemy.
 
 from __future__ import annotations
 
-from core.models.backfill import (
+from revector.core.models.backfill import (
     BackfillJob,
     BackfillProof,
     BackfillRange,
@@ -16,14 +16,22 @@ from core.models.backfill import (
     DeadLetter,
     VectorLoad,
 )
-from core.models.base import Base
-from core.models.cutover import Cutover, CutoverApproval, CutoverPolicy, CutoverRequest
-from core.models.documents import ChunkOutbox, DocumentChunk, EmbeddingVersion, RepeatedText, RowCount
-from core.models.evaluation import Evaluation, EvaluationResult, EvaluationRun, Judge, Judgement, Query, QuerySet
-from core.models.log import AuditLog
-from core.models.retrieval import SearchCount
-from core.models.shadow import Shadow, ShadowCount, ShadowQuery
-from core.models.version_tables import is_version_table, version_model
+from revector.core.models.base import Base
+from revector.core.models.cutover import Cutover, CutoverApproval, CutoverPolicy, CutoverRequest
+from revector.core.models.documents import ChunkOutbox, DocumentChunk, EmbeddingVersion, RepeatedText, RowCount
+from revector.core.models.evaluation import (
+    Evaluation,
+    EvaluationResult,
+    EvaluationRun,
+    Judge,
+    Judgement,
+    Query,
+    QuerySet,
+)
+from revector.core.models.log import AuditLog
+from revector.core.models.retrieval import SearchCount
+from revector.core.models.shadow import Shadow, ShadowCount, ShadowQuery
+from revector.core.models.version_tables import is_version_table, version_model
 
 __all__ = [
     "AuditLog",

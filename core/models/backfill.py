@@ -17,7 +17,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.models.base import NOW, Base
+from revector.core.models.base import NOW, Base
 
 
 class BackfillJob(Base):

@@ -19,7 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR, ExcludeConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.models.base import NOW, Base
+from revector.core.models.base import NOW, Base
 
 
 class DocumentChunk(Base):

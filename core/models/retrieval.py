@@ -8,7 +8,7 @@ from sqlalchemy import ForeignKey, Index, Integer, PrimaryKeyConstraint
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.models.base import Base
+from revector.core.models.base import Base
 
 
 class SearchCount(Base):

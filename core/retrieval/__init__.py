@@ -6,16 +6,16 @@ when that moved since the query was encoded, the search is made again with the n
 
 from __future__ import annotations
 
-from core.retrieval.async_retriever import AsyncRetriever
-from core.retrieval.base import Mirror
-from core.retrieval.counts import SearchFigures, read_counts
-from core.retrieval.encoding import EncoderCache, check_query, open_version_encoder
-from core.retrieval.options import MAX_EF_SEARCH, MAX_K, SearchOptions, check_options, ef_search_for
-from core.retrieval.pointer import ROLLBACK_VARIABLE
-from core.retrieval.result import Comparison, Hit, SearchResult
-from core.retrieval.retriever import Retriever
-from core.retrieval.searcher import VersionSearcher
-from core.retrieval.statements import search_statement, search_vector
+from revector.core.retrieval.async_retriever import AsyncRetriever
+from revector.core.retrieval.base import Mirror
+from revector.core.retrieval.counts import SearchFigures, read_counts
+from revector.core.retrieval.encoding import EncoderCache, check_query, open_version_encoder
+from revector.core.retrieval.options import MAX_EF_SEARCH, MAX_K, SearchOptions, check_options, ef_search_for
+from revector.core.retrieval.pointer import ROLLBACK_VARIABLE
+from revector.core.retrieval.result import Comparison, Hit, SearchResult
+from revector.core.retrieval.retriever import Retriever
+from revector.core.retrieval.searcher import VersionSearcher
+from revector.core.retrieval.statements import search_statement, search_vector
 
 __all__ = [
     "MAX_EF_SEARCH",

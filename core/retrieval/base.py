@@ -7,16 +7,16 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from core.database import Database
-from core.errors import UnreachableError, UsageError
-from core.registry import Version
-from core.retrieval.connections import Failures
-from core.retrieval.counts import Counter
-from core.retrieval.encoding import EncoderCache, QueryCache
-from core.retrieval.pointer import Pointer
-from core.retrieval.result import SearchResult
-from core.retrieval.steps import Searches
-from core.serving import plain_word
+from revector.core.database import Database
+from revector.core.errors import UnreachableError, UsageError
+from revector.core.registry import Version
+from revector.core.retrieval.connections import Failures
+from revector.core.retrieval.counts import Counter
+from revector.core.retrieval.encoding import EncoderCache, QueryCache
+from revector.core.retrieval.pointer import Pointer
+from revector.core.retrieval.result import SearchResult
+from revector.core.retrieval.steps import Searches
+from revector.core.serving import plain_word
 
 Mirror: TypeAlias = Callable[[SearchResult, str], None]
 """Called with a result and its segment when the answer is ready; returns at once and never raises."""

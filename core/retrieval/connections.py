@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 from psycopg.rows import TupleRow
 
-from core.database import Database, unreachable
-from core.errors import UnreachableError
+from revector.core.database import Database, unreachable
+from revector.core.errors import UnreachableError
 
 if TYPE_CHECKING:
     from typing import Self

@@ -16,7 +16,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 
-from core.database import Connection
+from revector.core.database import Connection
 
 BUCKETS = 160
 BOUNDS_MS = tuple(0.1 * 2 ** (number / 8) for number in range(1, BUCKETS))

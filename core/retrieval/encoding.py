@@ -7,14 +7,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from core.errors import RefusedError, UsageError
-from core.registry import Version
+from revector.core.errors import RefusedError, UsageError
+from revector.core.registry import Version
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from core.encoders import Encoder
+    from revector.core.encoders import Encoder
 
 
 class EncoderCache:
@@ -56,7 +56,7 @@ def open_version_encoder(version: Version, opener: Callable[[str], Encoder] | No
         )
     if opener is not None:
         return opener(version.encoder_spec)
-    from core.encoders import open_encoder
+    from revector.core.encoders import open_encoder
 
     return open_encoder(version.encoder_spec)
 

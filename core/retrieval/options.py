@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from core.errors import UsageError
-from core.index import DEFAULTS
-from core.registry import Version
+from revector.core.errors import UsageError
+from revector.core.index import DEFAULTS
+from revector.core.registry import Version
 
 MAX_K = 1_000
 MAX_EF_SEARCH = 1_000

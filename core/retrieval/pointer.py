@@ -16,14 +16,14 @@ from collections.abc import Iterator
 import psycopg
 from psycopg import sql
 
-from core.database import Database
-from core.errors import RevectorError
-from core.registry import VERSION_COLUMNS, Version
-from core.retrieval.connections import SearchConnection
-from core.retrieval.counts import Counter
-from core.retrieval.encoding import EncoderCache
-from core.serving import served_name
-from core.wakeup import WakeUp
+from revector.core.database import Database
+from revector.core.errors import RevectorError
+from revector.core.registry import VERSION_COLUMNS, Version
+from revector.core.retrieval.connections import SearchConnection
+from revector.core.retrieval.counts import Counter
+from revector.core.retrieval.encoding import EncoderCache
+from revector.core.serving import served_name
+from revector.core.wakeup import WakeUp
 
 ROLLBACK_VARIABLE = "RETRIEVAL_ROLLBACK_VERSION"
 """Pins a process to a version, whatever the registry says and the program asks for."""

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
-from core.cross_encoders import PairModel, parse_pair_spec
-from core.retrieval.options import MAX_K
-from core.retrieval.result import Hit
+from revector.core.cross_encoders import PairModel, parse_pair_spec
+from revector.core.retrieval.options import MAX_K
+from revector.core.retrieval.result import Hit
 
 RERANK_DEPTH = 50
 """So many texts are read, at least: what the first search ranked lower cannot come up again."""

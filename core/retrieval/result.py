@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from core import overlap as ranks
+from revector.core import overlap as ranks
 
 
 @dataclass(frozen=True)

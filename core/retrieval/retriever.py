@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from core.database import readable_errors
-from core.retrieval.base import RetrieverBase
-from core.retrieval.connections import LOOK_S, SearchConnection, late, timeout_setting
-from core.retrieval.result import SearchResult
-from core.retrieval.statements import SET_SESSION
-from core.retrieval.steps import Run, Search, Work
+from revector.core.database import readable_errors
+from revector.core.retrieval.base import RetrieverBase
+from revector.core.retrieval.connections import LOOK_S, SearchConnection, late, timeout_setting
+from revector.core.retrieval.result import SearchResult
+from revector.core.retrieval.statements import SET_SESSION
+from revector.core.retrieval.steps import Run, Search, Work
 
 if TYPE_CHECKING:
     from typing import Self

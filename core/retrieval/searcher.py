@@ -7,15 +7,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from core import overlap as ranks
-from core.database import Connection
-from core.registry import Version, get_version, require_active
-from core.retrieval.encoding import EncoderCache, check_query
-from core.retrieval.options import SearchOptions, check_options
-from core.retrieval.pointer import ROLLBACK_VARIABLE
-from core.retrieval.rerank import Rerankers, reranked, reranked_depth
-from core.retrieval.result import Comparison, SearchResult, keys_of
-from core.retrieval.statements import search_vector
+from revector.core import overlap as ranks
+from revector.core.database import Connection
+from revector.core.registry import Version, get_version, require_active
+from revector.core.retrieval.encoding import EncoderCache, check_query
+from revector.core.retrieval.options import SearchOptions, check_options
+from revector.core.retrieval.pointer import ROLLBACK_VARIABLE
+from revector.core.retrieval.rerank import Rerankers, reranked, reranked_depth
+from revector.core.retrieval.result import Comparison, SearchResult, keys_of
+from revector.core.retrieval.statements import search_vector
 
 
 class VersionSearcher:

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from core.database import Connection
-from core.errors import RefusedError
-from core.index import candidates_query, distance_expression
-from core.registry import Version
-from core.retrieval.options import SearchOptions, ef_search_for
-from core.retrieval.result import Hit
+from revector.core.database import Connection
+from revector.core.errors import RefusedError
+from revector.core.index import candidates_query, distance_expression
+from revector.core.registry import Version
+from revector.core.retrieval.options import SearchOptions, ef_search_for
+from revector.core.retrieval.result import Hit
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import psycopg
 
-from core.errors import RevectorError, UnreachableError, UsageError
-from core.registry import Version, no_active_version
-from core.retrieval.counts import Counter
-from core.retrieval.encoding import EncoderCache, QueryCache, check_query
-from core.retrieval.options import SearchOptions, check_options
-from core.retrieval.pointer import ACTIVE_VERSION, NAMED_VERSION, Pointer
-from core.retrieval.rerank import Rerankers, reranked, reranked_depth
-from core.retrieval.result import Hit, SearchResult
-from core.retrieval.statements import (
+from revector.core.errors import RevectorError, UnreachableError, UsageError
+from revector.core.registry import Version, no_active_version
+from revector.core.retrieval.counts import Counter
+from revector.core.retrieval.encoding import EncoderCache, QueryCache, check_query
+from revector.core.retrieval.options import SearchOptions, check_options
+from revector.core.retrieval.pointer import ACTIVE_VERSION, NAMED_VERSION, Pointer
+from revector.core.retrieval.rerank import Rerankers, reranked, reranked_depth
+from revector.core.retrieval.result import Hit, SearchResult
+from revector.core.retrieval.statements import (
     check_vector,
     no_vectors,
     parameters,

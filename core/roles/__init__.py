@@ -5,8 +5,8 @@ it. Postgres enforces everything: what is read here is for offering only what wo
 of cutovers and these grants stay with the owner of the schema.
 """
 
-from core.roles.granting import Granted, grant, granted, renew_grants, revoke, share_version_table
-from core.roles.kinds import (
+from revector.core.roles.granting import Granted, grant, granted, renew_grants, revoke, share_version_table
+from revector.core.roles.kinds import (
     APPLICATION_READS,
     APPLICATION_WRITES,
     APPROVER_WRITES,
@@ -16,7 +16,7 @@ from core.roles.kinds import (
     Kind,
     Need,
 )
-from core.roles.rights import EVERYTHING, Rights, read_rights, require
+from revector.core.roles.rights import EVERYTHING, Rights, read_rights, require
 
 __all__ = [
     "APPLICATION_READS",

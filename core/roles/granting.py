@@ -10,13 +10,13 @@ from typing import Literal, get_args
 from psycopg import errors as pg
 from psycopg import sql
 
-from core import audit
-from core.database import Connection, fetch_one
-from core.errors import RefusedError, UsageError, unknown_name
-from core.roles.groups import give, grantors, groups_of, make_groups, set_up_groups
-from core.roles.kinds import KINDS, Kind
-from core.roles.privileges import apply, share
-from core.roles.rights import read_rights
+from revector.core import audit
+from revector.core.database import Connection, fetch_one
+from revector.core.errors import RefusedError, UsageError, unknown_name
+from revector.core.roles.groups import give, grantors, groups_of, make_groups, set_up_groups
+from revector.core.roles.kinds import KINDS, Kind
+from revector.core.roles.privileges import apply, share
+from revector.core.roles.rights import read_rights
 
 _LOCK = 0x7265766772616E74
 """Advisory lock of grants: two at once would change the same rows of the catalogue."""

@@ -6,9 +6,9 @@ import hashlib
 
 from psycopg import sql
 
-from core.database import Connection, fetch_one
-from core.errors import RefusedError
-from core.roles.kinds import KINDS, Kind
+from revector.core.database import Connection, fetch_one
+from revector.core.errors import RefusedError
+from revector.core.roles.kinds import KINDS, Kind
 
 _LONGEST_NAME = 63
 

@@ -6,8 +6,8 @@ from typing import LiteralString
 
 from psycopg import sql
 
-from core.database import Connection, fetch_one
-from core.roles.kinds import APPLICATION_READS, APPLICATION_WRITES, APPROVER_WRITES, OPERATOR_WRITES, Kind
+from revector.core.database import Connection, fetch_one
+from revector.core.roles.kinds import APPLICATION_READS, APPLICATION_WRITES, APPROVER_WRITES, OPERATOR_WRITES, Kind
 
 
 def apply(connection: Connection, groups: dict[Kind, str]) -> None:

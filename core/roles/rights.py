@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.database import Connection, fetch_one
-from core.errors import RefusedError
-from core.roles.kinds import Need
+from revector.core.database import Connection, fetch_one
+from revector.core.errors import RefusedError
+from revector.core.roles.kinds import Need
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@
 `send_to_judging` makes the worst disagreements queries that people judge.
 """
 
-from core.shadow.judging import DEFAULT_SET, SentToJudging, send_to_judging
-from core.shadow.mirror import Mirror
-from core.shadow.report import Disagreement, Latency, OpenBreaker, SegmentFigures, ShadowReport, report
-from core.shadow.runs import QUERY_TEXTS, QueryText, ShadowRun, get_run, latest, running, start, stop
+from revector.core.shadow.judging import DEFAULT_SET, SentToJudging, send_to_judging
+from revector.core.shadow.mirror import Mirror
+from revector.core.shadow.report import Disagreement, Latency, OpenBreaker, SegmentFigures, ShadowReport, report
+from revector.core.shadow.runs import QUERY_TEXTS, QueryText, ShadowRun, get_run, latest, running, start, stop
 
 __all__ = [
     "DEFAULT_SET",

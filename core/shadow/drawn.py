@@ -6,13 +6,13 @@ import datetime
 import threading
 from dataclasses import dataclass, field
 
-from core import overlap as ranks
-from core.registry import Version
-from core.retrieval import SearchResult
-from core.retrieval.result import keys_of
-from core.shadow import store
-from core.shadow.breaker import Breaker
-from core.shadow.runs import ShadowRun
+from revector.core import overlap as ranks
+from revector.core.registry import Version
+from revector.core.retrieval import SearchResult
+from revector.core.retrieval.result import keys_of
+from revector.core.shadow import store
+from revector.core.shadow.breaker import Breaker
+from revector.core.shadow.runs import ShadowRun
 
 
 @dataclass

@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
-from core.database import Connection, Database, readable_errors
-from core.errors import RevectorError
-from core.registry import Version, get_version
-from core.retrieval import EncoderCache, SearchResult, VersionSearcher
-from core.retrieval.rerank import Rerankers, reranked, reranked_depth
-from core.shadow import store
-from core.shadow.breaker import Breaker
-from core.shadow.drawn import Drawn, Followed, row_of
-from core.shadow.runs import ShadowRun, running
-from core.wakeup import WakeUp
+from revector.core.database import Connection, Database, readable_errors
+from revector.core.errors import RevectorError
+from revector.core.registry import Version, get_version
+from revector.core.retrieval import EncoderCache, SearchResult, VersionSearcher
+from revector.core.retrieval.rerank import Rerankers, reranked, reranked_depth
+from revector.core.shadow import store
+from revector.core.shadow.breaker import Breaker
+from revector.core.shadow.drawn import Drawn, Followed, row_of
+from revector.core.shadow.runs import ShadowRun, running
+from revector.core.wakeup import WakeUp
 
 if TYPE_CHECKING:
     from typing import Self

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from core.database import Connection, fetch_one
-from core.errors import RefusedError
-from core.shadow.runs import ShadowRun, get_run, latest
+from revector.core.database import Connection, fetch_one
+from revector.core.errors import RefusedError
+from revector.core.shadow.runs import ShadowRun, get_run, latest
 
 NEWEST = 10_000
 """Queries that the figures are of."""

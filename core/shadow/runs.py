@@ -11,11 +11,11 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
-from core import audit
-from core.database import Connection
-from core.errors import RefusedError, UsageError
-from core.registry import embedded_count, get_version, require_active
-from core.shadow.store import forget_expired
+from revector.core import audit
+from revector.core.database import Connection
+from revector.core.errors import RefusedError, UsageError
+from revector.core.registry import embedded_count, get_version, require_active
+from revector.core.shadow.store import forget_expired
 
 QueryText = Literal["stored", "hashed", "omitted"]
 """What is kept of a query: its text and SHA-256, the SHA-256 only, or neither."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import psycopg
 
-from core.database import Connection
-from core.errors import RevectorError
-from core.overlap import Overlap
+from revector.core.database import Connection
+from revector.core.errors import RevectorError
+from revector.core.overlap import Overlap
 
 _FORGET_AT_ONCE = 10_000
 _LONGEST_TEXT = 10_000

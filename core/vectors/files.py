@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.errors import UsageError
+from revector.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from io import FileIO
 
-    from core.vectors.slices import VectorFile
+    from revector.core.vectors.slices import VectorFile
 
 NPY_MAGIC = b"\x93NUMPY"
 _PARQUET_MAGIC = b"PAR1"
@@ -44,7 +44,7 @@ def open_vectors(
     """
     magic = read_magic(path)
     if magic.startswith(NPY_MAGIC):
-        from core.vectors.npy import open_npy
+        from revector.core.vectors.npy import open_npy
 
         if id_column is not None or vector_column is not None:
             raise UsageError(
@@ -52,7 +52,7 @@ def open_vectors(
             )
         return open_npy(path, ids if ids is not None else _ids_beside(path))
     if magic.startswith(_PARQUET_MAGIC):
-        from core.vectors.parquet import open_parquet
+        from revector.core.vectors.parquet import open_parquet
 
         if ids is not None:
             raise UsageError(

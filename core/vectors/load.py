@@ -16,13 +16,13 @@ import numpy as np
 from psycopg import OperationalError, sql
 from psycopg import errors as pg
 
-from core import audit
-from core.database import Connection, Database, Progress, fetch_one
-from core.errors import RefusedError, RevectorError, UsageError
-from core.loader import copy_vectors, insert_missing
-from core.registry import Version, chunk_count, create_table, embedded_count, get_version
-from core.vectors.seen import Seen
-from core.vectors.slices import Slice, VectorFile, split_bad
+from revector.core import audit
+from revector.core.database import Connection, Database, Progress, fetch_one
+from revector.core.errors import RefusedError, RevectorError, UsageError
+from revector.core.loader import copy_vectors, insert_missing
+from revector.core.registry import Version, chunk_count, create_table, embedded_count, get_version
+from revector.core.vectors.seen import Seen
+from revector.core.vectors.slices import Slice, VectorFile, split_bad
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.errors import UsageError
-from core.vectors.files import NPY_MAGIC, digest, fingerprint, opened, read_magic, shown
-from core.vectors.slices import (
+from revector.core.errors import UsageError
+from revector.core.vectors.files import NPY_MAGIC, digest, fingerprint, opened, read_magic, shown
+from revector.core.vectors.slices import (
     KEY_LENGTH,
     IdKind,
     Slice,

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from core.errors import UsageError
+from revector.core.errors import UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from core.registry import Storage
+    from revector.core.registry import Storage
 
 KEY_LENGTH = 64
 """Hex digits of a semantic key."""

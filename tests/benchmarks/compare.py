@@ -20,11 +20,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from core.backfill.settings import JobSettings
-from core.backfill.worker import Worker
-from core.database import Database
-from core.registry import create_table, drop_version, get_version, retire_version
-from core.retrieval import EncoderCache, VersionSearcher
+from revector.core.backfill.settings import JobSettings
+from revector.core.backfill.worker import Worker
+from revector.core.database import Database
+from revector.core.registry import create_table, drop_version, get_version, retire_version
+from revector.core.retrieval import EncoderCache, VersionSearcher
 from tests.benchmarks.corpus import BATCH, LONG_TEXT, FreeEncoder, fill, random_vectors
 from tests.benchmarks.measure import own_database, show_table, tell
 from tests.versions import ready_version

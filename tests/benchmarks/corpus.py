@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from psycopg import sql
 
-from core.backfill.settings import JobSettings
-from core.backfill.worker import Worker
-from core.database import Connection, Database
-from core.registry import Version, create_table, drop_version, get_version, retire_version, versions
+from revector.core.backfill.settings import JobSettings
+from revector.core.backfill.worker import Worker
+from revector.core.database import Connection, Database
+from revector.core.registry import Version, create_table, drop_version, get_version, retire_version, versions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from core.encoders import Encoder
+    from revector.core.encoders import Encoder
 
 _DIGITS = 9
 _WORDS = (

@@ -19,19 +19,19 @@ import numpy as np
 from pgvector import Vector
 from pgvector.psycopg import register_vector
 
-from core import index
-from core.database import Connection, Database
-from core.evaluation.evaluation import Run
-from core.evaluation.judgements import Judgement, ensure_judge, load_qrels, save_judgements
-from core.evaluation.measures import DEFAULT_MEASURES, score
-from core.evaluation.queries import Query, QuerySet, get_query_set, save_queries
-from core.evaluation.ranking import overlap_results, query_overlaps
-from core.evaluation.running import make_run
-from core.evaluation.runs import load_results
-from core.index import candidates_query
-from core.registry import Version, create_table, get_version
-from core.retrieval import EncoderCache
-from core.settings import Settings
+from revector.core import index
+from revector.core.database import Connection, Database
+from revector.core.evaluation.evaluation import Run
+from revector.core.evaluation.judgements import Judgement, ensure_judge, load_qrels, save_judgements
+from revector.core.evaluation.measures import DEFAULT_MEASURES, score
+from revector.core.evaluation.queries import Query, QuerySet, get_query_set, save_queries
+from revector.core.evaluation.ranking import overlap_results, query_overlaps
+from revector.core.evaluation.running import make_run
+from revector.core.evaluation.runs import load_results
+from revector.core.index import candidates_query
+from revector.core.registry import Version, create_table, get_version
+from revector.core.retrieval import EncoderCache
+from revector.core.settings import Settings
 from tests.benchmarks.corpus import LONG_TEXT, FreeEncoder, backfill, fill
 from tests.benchmarks.measure import Contender, in_turns, own_database, show_table, show_times, stopwatch, tell
 

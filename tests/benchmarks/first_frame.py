@@ -21,7 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from core.database import Database
+from revector.core.database import Database
 from tests.benchmarks.measure import Contender, in_turns, own_database, show_times
 from tests.versions import add_chunks, ready_version
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from core.database import Database
+from revector.core.database import Database
 from tests.benchmarks.measure import own_database, show_table, tell
 from tests.faults.searching import KINDS, Searched, fill, flip, searching
 

@@ -14,10 +14,10 @@ import time
 
 import numpy as np
 
-from core.backfill.settings import JobSettings
-from core.backfill.worker import Worker
-from core.database import Database
-from core.registry import get_version
+from revector.core.backfill.settings import JobSettings
+from revector.core.backfill.worker import Worker
+from revector.core.database import Database
+from revector.core.registry import get_version
 from tests.benchmarks.corpus import FreeEncoder
 
 

@@ -24,10 +24,10 @@ import numpy as np
 from pgvector.psycopg import register_vector
 from psycopg import sql
 
-from core import embedded
-from core.database import Connection, Database
-from core.loader import copy_vectors
-from core.registry import Version, create_table, get_version
+from revector.core import embedded
+from revector.core.database import Connection, Database
+from revector.core.loader import copy_vectors
+from revector.core.registry import Version, create_table, get_version
 from tests.benchmarks.measure import Contender, in_turns, own_database, show_rates, stopwatch, tell
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from core import embedded
-from core.database import Database
-from core.migrations import upgrade
+from revector.core import embedded
+from revector.core.database import Database
+from revector.core.migrations import upgrade
 
 _console = Console(highlight=False)
 

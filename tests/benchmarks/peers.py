@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from core.database import Connection, Database
-from core.registry import Version
+from revector.core.database import Connection, Database
+from revector.core.registry import Version
 
 if TYPE_CHECKING:
-    from core.encoders import Encoder
+    from revector.core.encoders import Encoder
 
 VECSHIFT = "vecshift==0.4.0"
 PATTERN_ROWS = 1_000

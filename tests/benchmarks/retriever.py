@@ -17,12 +17,12 @@ from pgvector import Vector
 from pgvector.psycopg import register_vector
 from psycopg import sql
 
-from core import cutover
-from core.database import Connection
-from core.encoders import open_encoder
-from core.index import candidates_query
-from core.registry import Version
-from core.retrieval import Retriever
+from revector.core import cutover
+from revector.core.database import Connection
+from revector.core.encoders import open_encoder
+from revector.core.index import candidates_query
+from revector.core.registry import Version
+from revector.core.retrieval import Retriever
 from tests.benchmarks.corpus import LONG_TEXT, fill
 from tests.benchmarks.measure import own_database, show_table, tell
 from tests.versions import ready_version

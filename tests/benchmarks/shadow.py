@@ -26,9 +26,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from core import cutover, registry, shadow
-from core.database import Database
-from core.migrations import upgrade
+from revector.core import cutover, registry, shadow
+from revector.core.database import Database
+from revector.core.migrations import upgrade
 from tests.benchmarks.corpus import LONG_TEXT, fill
 from tests.benchmarks.measure import own_database, show_table, tell
 from tests.benchmarks.shadow_user import K

@@ -13,9 +13,9 @@ import json
 import sys
 import time
 
-from core.database import Database
-from core.retrieval import Retriever
-from core.shadow import Mirror
+from revector.core.database import Database
+from revector.core.retrieval import Retriever
+from revector.core.shadow import Mirror
 from tests.faults.one_searcher import say
 
 K = 10

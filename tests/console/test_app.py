@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from console.app import RevectorApp, run_console
-from core.database import Database
-from core.embedded import EmbeddedServer
-from core.migrations import upgrade
-from core.settings import Settings
-from screens import reader
-from screens.actions import TABS
-from screens.confirm import Confirm
-from screens.reader import SnapshotReader
+from revector.console.app import RevectorApp, run_console
+from revector.core.database import Database
+from revector.core.embedded import EmbeddedServer
+from revector.core.migrations import upgrade
+from revector.core.settings import Settings
+from revector.screens import reader
+from revector.screens.actions import TABS
+from revector.screens.confirm import Confirm
+from revector.screens.reader import SnapshotReader
 from tests.screens.frozen import NOWHERE, FrozenReader
 from tests.screens.support import (
     LARGE,
@@ -197,7 +197,7 @@ def test_run_console_reads_before_textual_boots(monkeypatch: pytest.MonkeyPatch,
 
 def test_what_the_first_frame_does_not_import() -> None:
     code = (
-        "import console.app, screens.versions, core.overview, sys; "
+        "import revector.console.app, revector.screens.versions, revector.core.overview, sys; "
         "print(*{name.partition('.')[0] for name in sys.modules})"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

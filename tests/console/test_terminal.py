@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from core.backfill.status import status
-from core.database import Database
-from core.embedded import EmbeddedServer
-from core.registry import get_version
+from revector.core.backfill.status import status
+from revector.core.database import Database
+from revector.core.embedded import EmbeddedServer
+from revector.core.registry import get_version
 from tests.protocol_server import Gate, ProtocolServer
 from tests.screens.support import LARGE, SMALL, collection, fill
 from tests.versions import add
@@ -30,9 +30,9 @@ import os
 import sys
 from pathlib import Path
 Path(sys.argv[3]).write_text(str(os.getpid()))
-from console.app import run_console
-from core.database import Database
-from core.settings import Settings
+from revector.console.app import run_console
+from revector.core.database import Database
+from revector.core.settings import Settings
 run_console(Database(sys.argv[1], sys.argv[2]), Settings(label="tmux"))
 """
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from core import chunks
-from core.chunks import content_sha256, document_uuid, normalise, semantic_key, split
+from revector.core import chunks
+from revector.core.chunks import content_sha256, document_uuid, normalise, semantic_key, split
 
 WHITE_SPACE = {*"\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000", *map(chr, range(0x2000, 0x200B))}
 

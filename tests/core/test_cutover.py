@@ -10,12 +10,12 @@ import pytest
 from alembic import command
 from psycopg import sql
 
-from core import audit, cutover, index, shadow
-from core.database import Connection, Database, readable_errors
-from core.errors import RefusedError, UsageError
-from core.migrations import alembic_config, upgrade
-from core.migrations._run import alchemy_connection
-from core.registry import Version, active_version, get_version
+from revector.core import audit, cutover, index, shadow
+from revector.core.database import Connection, Database, readable_errors
+from revector.core.errors import RefusedError, UsageError
+from revector.core.migrations import alembic_config, upgrade
+from revector.core.migrations._run import alchemy_connection
+from revector.core.registry import Version, active_version, get_version
 from tests.versions import NUMBERS, add, add_chunks, backfill, ready_version
 
 
@@ -132,7 +132,7 @@ def test_a_guard_is_checked_again_inside_the_flip(
         calls.append(add_chunks(found, ["written between check and flip"]))
         return result
 
-    monkeypatch.setattr("core.cutover.flip.check", check_then_somebody_writes)
+    monkeypatch.setattr("revector.core.cutover.flip.check", check_then_somebody_writes)
     with pytest.raises(RefusedError, match="complete"):
         cutover.run(connection, "v2", confirm="v2")
     assert len(calls) == 1

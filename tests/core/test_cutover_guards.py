@@ -11,22 +11,22 @@ import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from core import cutover, embedded, index
-from core.cutover.checks import encoding
-from core.cutover.documentation import guards_page, guards_table
-from core.cutover.guard import Guard, Subject
-from core.cutover.guards import GUARDS
-from core.cutover.policy import HELP, change_policy, read_policy
-from core.database import Connection, Database
-from core.errors import RefusedError, UsageError
-from core.evaluation.evaluate import Asked, evaluate
-from core.evaluation.gates import read_gates
-from core.evaluation.queries import Query
-from core.index import warming
-from core.migrations import upgrade
-from core.registry import Version, get_version
-from core.retrieval import EncoderCache, Retriever
-from core.settings import Settings
+from revector.core import cutover, embedded, index
+from revector.core.cutover.checks import encoding
+from revector.core.cutover.documentation import guards_page, guards_table
+from revector.core.cutover.guard import Guard, Subject
+from revector.core.cutover.guards import GUARDS
+from revector.core.cutover.policy import HELP, change_policy, read_policy
+from revector.core.database import Connection, Database
+from revector.core.errors import RefusedError, UsageError
+from revector.core.evaluation.evaluate import Asked, evaluate
+from revector.core.evaluation.gates import read_gates
+from revector.core.evaluation.queries import Query
+from revector.core.index import warming
+from revector.core.migrations import upgrade
+from revector.core.registry import Version, get_version
+from revector.core.retrieval import EncoderCache, Retriever
+from revector.core.settings import Settings
 from tests.benchmarks import corpus
 from tests.core.backfill.steps import eventually
 from tests.documents import GUARDS_PAGE
@@ -451,7 +451,7 @@ def test_an_evaluation_of_another_pair_does_not_count(
 def test_of_a_large_collection_newer_chunks_are_drawn_at_random(
     database: Database, connection: Connection, two: tuple[Version, Version], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.cutover.checks.evidence._COUNTED_CHUNKS", 10)
+    monkeypatch.setattr("revector.core.cutover.checks.evidence._COUNTED_CHUNKS", 10)
     judged = judged_set(connection, "numbers", [Query("q", "one", "all")], {"q": {"doc-one": 1}})
     evaluate(database, judged, *two)
     add_chunks(connection, [f"new {n}" for n in range(16)])

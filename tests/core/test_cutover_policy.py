@@ -9,10 +9,10 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from core import audit
-from core.cutover.policy import HELP, Policy, change_policy, changed, read_policy, shown
-from core.database import Connection, Database
-from core.errors import UsageError
+from revector.core import audit
+from revector.core.cutover.policy import HELP, Policy, change_policy, changed, read_policy, shown
+from revector.core.database import Connection, Database
+from revector.core.errors import UsageError
 
 
 def test_without_a_change_it_is_the_default(connection: Connection) -> None:

@@ -10,11 +10,11 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from core import audit, cutover, index
-from core.cutover import Guard, Policy, Request
-from core.database import Connection, Database
-from core.errors import RefusedError, UsageError
-from core.registry import Version, active_version, get_version
+from revector.core import audit, cutover, index
+from revector.core.cutover import Guard, Policy, Request
+from revector.core.database import Connection, Database
+from revector.core.errors import RefusedError, UsageError
+from revector.core.registry import Version, active_version, get_version
 from tests.login_roles import login_role
 from tests.versions import NUMBERS, add_chunks, backfill, ready_version
 

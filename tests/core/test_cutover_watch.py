@@ -7,14 +7,14 @@ import threading
 
 import pytest
 
-from core import audit, cutover, shadow
-from core.backfill.settings import JobSettings
-from core.cutover import Watch
-from core.cutover.keeping import Keeper
-from core.database import Connection, Database
-from core.errors import RefusedError
-from core.registry import Version, active_version, get_version
-from core.retrieval.counts import Counter
+from revector.core import audit, cutover, shadow
+from revector.core.backfill.settings import JobSettings
+from revector.core.cutover import Watch
+from revector.core.cutover.keeping import Keeper
+from revector.core.database import Connection, Database
+from revector.core.errors import RefusedError
+from revector.core.registry import Version, active_version, get_version
+from revector.core.retrieval.counts import Counter
 from tests.versions import NUMBERS, add_chunks, ready_version
 
 
@@ -130,7 +130,7 @@ def test_a_rollback_by_a_watch_that_is_out_of_date_changes_nothing(
 
 
 def test_a_version_that_is_retired_is_no_way_back(connection: Connection, two: tuple[Version, Version]) -> None:
-    from core.registry import drop_version, retire_version
+    from revector.core.registry import drop_version, retire_version
 
     retire_version(connection, "v1")
     assert not watched(connection).way_back

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from core.database import Database, readable_errors, require_schema, server_info, without_secrets
-from core.doctor import examine
-from core.errors import UnreachableError, UsageError
-from core.settings import configured_dsn, load_settings
+from revector.core.database import Database, readable_errors, require_schema, server_info, without_secrets
+from revector.core.doctor import examine
+from revector.core.errors import UnreachableError, UsageError
+from revector.core.settings import configured_dsn, load_settings
 from tests.versions import NUMBERS, add_chunks, ready_version
 
 
@@ -148,7 +148,7 @@ def test_the_doctor_names_what_is_wrong(database: Database, empty_database: Data
         version = ready_version(database, connection, "v1")
         assert {f.verdict for f in examine(database, settings) if f.name == "version v1"} == {"pass"}
         add_chunks(connection, ["new"])
-        from core import index
+        from revector.core import index
 
         index.drop(connection, version)
     details = [f.detail for f in examine(database, settings) if f.name == "version v1"]

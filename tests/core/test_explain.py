@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from psycopg import sql
 
-from core.database import Connection, Database
-from core.encoders import open_encoder
-from core.explain import chunk_facts, explain
-from core.index import build
-from core.registry import create_table, get_version
-from core.retrieval import EncoderCache, VersionSearcher
-from core.settings import Settings
+from revector.core.database import Connection, Database
+from revector.core.encoders import open_encoder
+from revector.core.explain import chunk_facts, explain
+from revector.core.index import build
+from revector.core.registry import create_table, get_version
+from revector.core.retrieval import EncoderCache, VersionSearcher
+from revector.core.settings import Settings
 from tests.versions import SPEC, add, add_chunks, ready_version
 
 QUERY = "forgotten password"

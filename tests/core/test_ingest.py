@@ -15,14 +15,14 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from core import ingest as module
-from core import registry
-from core.chunks import content_sha256, document_uuid, semantic_key, split
-from core.database import Connection, Database
-from core.documents import Document, Rejection, read_documents
-from core.errors import RefusedError
-from core.ingest import IngestReport, ingest
-from core.registry import chunk_count
+from revector.core import ingest as module
+from revector.core import registry
+from revector.core.chunks import content_sha256, document_uuid, semantic_key, split
+from revector.core.database import Connection, Database
+from revector.core.documents import Document, Rejection, read_documents
+from revector.core.errors import RefusedError
+from revector.core.ingest import IngestReport, ingest
+from revector.core.registry import chunk_count
 
 CHARACTERS = 64
 
@@ -727,7 +727,7 @@ def test_ingests_in_opposite_orders_neither_deadlock_nor_mix(
 def test_ingests_of_different_collections_do_not_wait_for_each_other(
     database: Database, empty_database: Database, connection: Connection, other: Connection
 ) -> None:
-    from core.migrations import upgrade
+    from revector.core.migrations import upgrade
 
     take(connection, Document("a", "A"))
     upgrade(empty_database)
@@ -767,11 +767,11 @@ def test_a_deadlock_with_somebody_else_costs_a_second_try(
 
 CHILD = """
 import sys
-from core import ingest as module
-from core import registry
-from core.database import Database
-from core.documents import Document
-from core.ingest import ingest
+from revector.core import ingest as module
+from revector.core import registry
+from revector.core.database import Database
+from revector.core.documents import Document
+from revector.core.ingest import ingest
 
 dsn, schema, text = sys.argv[1:]
 module._BATCH_DOCUMENTS = 5

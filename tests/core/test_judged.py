@@ -7,13 +7,13 @@ from uuid import uuid4
 import pytest
 import pytrec_eval
 
-from core.chunks import document_uuid
-from core.database import Connection, Database
-from core.evaluation.judged import QrelsCache, find_query, judge_comparison
-from core.evaluation.judgements import Judgement, ensure_judge, save_judgements
-from core.evaluation.queries import Query, get_query_set, save_queries
-from core.registry import Version
-from core.retrieval import Comparison, EncoderCache, VersionSearcher
+from revector.core.chunks import document_uuid
+from revector.core.database import Connection, Database
+from revector.core.evaluation.judged import QrelsCache, find_query, judge_comparison
+from revector.core.evaluation.judgements import Judgement, ensure_judge, save_judgements
+from revector.core.evaluation.queries import Query, get_query_set, save_queries
+from revector.core.registry import Version
+from revector.core.retrieval import Comparison, EncoderCache, VersionSearcher
 from tests.evaluations import judged_set
 from tests.versions import ready_version
 
@@ -131,7 +131,7 @@ def test_of_several_sets_the_preferred_one_and_then_a_judged_one(connection: Con
 def test_a_later_judgement_is_seen_and_nothing_is_read_twice(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.evaluation import judged as module
+    from revector.core.evaluation import judged as module
 
     query_set = judged_set(connection, "set", [QUERY], {"q1": {"keys.md": 1}})
     loads = []

@@ -16,10 +16,10 @@ from pgvector.psycopg import register_vector
 from psycopg import sql
 from psycopg.copy import Copy, FileWriter
 
-from core.database import Connection
-from core.errors import EncoderError
-from core.loader import copy_vectors, fill_rows, insert_missing, row_buffer
-from core.registry import Storage, Version, create_table, get_version
+from revector.core.database import Connection
+from revector.core.errors import EncoderError
+from revector.core.loader import copy_vectors, fill_rows, insert_missing, row_buffer
+from revector.core.registry import Storage, Version, create_table, get_version
 
 DIMENSIONS = 384
 SLICE = len(row_buffer(DIMENSIONS, "vector"))

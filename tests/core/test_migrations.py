@@ -11,14 +11,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from core.chunks import content_sha256
-from core.database import Connection, Database, require_schema
-from core.errors import RefusedError, UnreachableError
-from core.migrations import alembic_config, upgrade
-from core.migrations._run import alchemy_connection
-from core.models import Base, is_version_table, version_model
-from core.registry import active_version, get_version
-from core.revisions import HEAD, revision_order
+from revector.core.chunks import content_sha256
+from revector.core.database import Connection, Database, require_schema
+from revector.core.errors import RefusedError, UnreachableError
+from revector.core.migrations import alembic_config, upgrade
+from revector.core.migrations._run import alchemy_connection
+from revector.core.models import Base, is_version_table, version_model
+from revector.core.registry import active_version, get_version
+from revector.core.revisions import HEAD, revision_order
 from tests.versions import NUMBERS, add, add_chunks, backfill, ready_version
 
 # The tables of the source pattern, in its own words.
@@ -204,7 +204,7 @@ def test_the_sql_of_the_pattern_runs_as_written(database: Database, connection: 
     with pytest.raises(psycopg.errors.RaiseException, match="never complete"):
         connection.execute(PATTERN_FLIP)
 
-    from core.registry import create_table
+    from revector.core.registry import create_table
 
     create_table(connection, version)
     with connection.cursor() as cursor:

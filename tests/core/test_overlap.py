@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
-from core.overlap import (
+from revector.core.overlap import (
     compare,
     jaccard,
     kendall_tau,

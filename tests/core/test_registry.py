@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from core import registry
-from core.database import Connection, Database
-from core.encoders import open_encoder
-from core.errors import EncoderError, RefusedError, UsageError
+from revector.core import registry
+from revector.core.database import Connection, Database
+from revector.core.encoders import open_encoder
+from revector.core.errors import EncoderError, RefusedError, UsageError
 from tests.versions import NUMBERS, SPEC, add, add_chunks, ready_version
 
 
@@ -68,7 +68,7 @@ def test_a_taken_key_an_unknown_metric_and_a_near_key(connection: Connection) ->
 
 
 def test_vectors_that_fit_a_page_are_plain_and_larger_ones_external(connection: Connection) -> None:
-    from core.registry import create_table
+    from revector.core.registry import create_table
 
     found = {}
     for dimensions, storage in ((2000, "vector"), (2001, "vector"), (4000, "halfvec"), (4001, "halfvec")):
@@ -115,7 +115,7 @@ def test_only_what_no_rollback_could_need_is_dropped(database: Database, connect
 
 
 def test_the_active_version_is_not_retired(database: Database, connection: Connection) -> None:
-    from core import cutover
+    from revector.core import cutover
 
     add_chunks(connection, NUMBERS)
     ready_version(database, connection, "v1")

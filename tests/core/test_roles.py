@@ -15,16 +15,16 @@ from psycopg import errors as pg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from core import cutover, roles, shadow
-from core.audit import entries
-from core.database import Connection, Database
-from core.embedded import EmbeddedServer
-from core.errors import RefusedError, UsageError
-from core.migrations import upgrade
-from core.models import Base
-from core.registry import active_version, drop_version, get_version, retire_version
-from core.retrieval import Retriever
-from core.roles.groups import group_name, groups_of
+from revector.core import cutover, roles, shadow
+from revector.core.audit import entries
+from revector.core.database import Connection, Database
+from revector.core.embedded import EmbeddedServer
+from revector.core.errors import RefusedError, UsageError
+from revector.core.migrations import upgrade
+from revector.core.models import Base
+from revector.core.registry import active_version, drop_version, get_version, retire_version
+from revector.core.retrieval import Retriever
+from revector.core.roles.groups import group_name, groups_of
 from tests.console.cli.conftest import write_corpus
 from tests.console.cli.program import Revector
 from tests.core.shadow.support import mirror_of

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core import cutover, index
-from core.database import Connection, Database
-from core.encoders import open_encoder
-from core.errors import RefusedError, UsageError
-from core.index import check_settings
-from core.registry import Version, get_version
-from core.retrieval import ROLLBACK_VARIABLE, EncoderCache, VersionSearcher, check_options, search_vector
-from core.settings import Settings
+from revector.core import cutover, index
+from revector.core.database import Connection, Database
+from revector.core.encoders import open_encoder
+from revector.core.errors import RefusedError, UsageError
+from revector.core.index import check_settings
+from revector.core.registry import Version, get_version
+from revector.core.retrieval import ROLLBACK_VARIABLE, EncoderCache, VersionSearcher, check_options, search_vector
+from revector.core.settings import Settings
 from tests.protocol_server import ProtocolServer
 from tests.versions import NUMBERS, add, add_chunks, backfill, ready_version
 

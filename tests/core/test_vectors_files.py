@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from core.errors import UsageError
-from core.vectors import slices
-from core.vectors.files import open_vectors
-from core.vectors.slices import Slice, VectorFile, split_bad
+from revector.core.errors import UsageError
+from revector.core.vectors import slices
+from revector.core.vectors.files import open_vectors
+from revector.core.vectors.slices import Slice, VectorFile, split_bad
 from tests.vector_files import random_vectors, write_npy
 
 KEYS = [f"{n:064x}" for n in range(1, 101)]
@@ -460,9 +460,9 @@ def test_a_fingerprint_is_of_the_content(tmp_path: Path) -> None:
 
 def test_a_large_file_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Head, tail and what lies between; the ids whole."""
-    monkeypatch.setattr("core.vectors.files._WHOLE", 1_000)
-    monkeypatch.setattr("core.vectors.files._SAMPLE", 300)
-    monkeypatch.setattr("core.vectors.files._SAMPLES", 10)
+    monkeypatch.setattr("revector.core.vectors.files._WHOLE", 1_000)
+    monkeypatch.setattr("revector.core.vectors.files._SAMPLE", 300)
+    monkeypatch.setattr("revector.core.vectors.files._SAMPLES", 10)
     vectors = random_vectors(1_000)
     ids = np.arange(1_000)
     first = open_vectors(write_npy(tmp_path, vectors, ids)).fingerprint

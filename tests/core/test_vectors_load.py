@@ -17,12 +17,12 @@ import pytest
 from numpy.typing import NDArray
 from psycopg import sql
 
-from core.audit import entries
-from core.backfill.settings import JobSettings
-from core.backfill.worker import Worker
-from core.database import Connection, Database
-from core.errors import RefusedError, UsageError
-from core.registry import (
+from revector.core.audit import entries
+from revector.core.backfill.settings import JobSettings
+from revector.core.backfill.worker import Worker
+from revector.core.database import Connection, Database
+from revector.core.errors import RefusedError, UsageError
+from revector.core.registry import (
     Version,
     create_table,
     embedded_count,
@@ -30,10 +30,10 @@ from core.registry import (
     retire_version,
     version_statuses,
 )
-from core.vectors import slices
-from core.vectors.files import open_vectors
-from core.vectors.load import LoadReport, load
-from core.vectors.seen import Seen
+from revector.core.vectors import slices
+from revector.core.vectors.files import open_vectors
+from revector.core.vectors.load import LoadReport, load
+from revector.core.vectors.seen import Seen
 from tests.vector_files import DIMENSIONS, expected, new_chunks, new_version, random_vectors, stored, write_npy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -344,11 +344,11 @@ def test_a_bad_row_is_named_by_its_semantic_key_and_a_later_good_one_stored(
 STEPPING_LOAD = """
 import sys
 from pathlib import Path
-from core.database import Database
-from core.registry import get_version
-from core.vectors import slices
-from core.vectors.files import open_vectors
-from core.vectors.load import load
+from revector.core.database import Database
+from revector.core.registry import get_version
+from revector.core.vectors import slices
+from revector.core.vectors.files import open_vectors
+from revector.core.vectors.load import load
 
 slices._SLICE_ROWS = 10
 database = Database(sys.argv[1], sys.argv[2])
@@ -637,10 +637,10 @@ def test_a_backfill_completes_and_proves_what_the_file_left(
 MEASURED_LOAD = """
 import re, sys
 from pathlib import Path
-from core.database import Database
-from core.registry import get_version
-from core.vectors.files import open_vectors
-from core.vectors.load import load
+from revector.core.database import Database
+from revector.core.registry import get_version
+from revector.core.vectors.files import open_vectors
+from revector.core.vectors.load import load
 
 def peak_kb():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])

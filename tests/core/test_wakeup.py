@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from core.wakeup import WakeUp
+from revector.core.wakeup import WakeUp
 
 FOR_EVER = 10_000.0
 

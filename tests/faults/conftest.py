@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from psycopg import sql
 
-from core.database import Database
-from core.migrations import upgrade
-from core.registry import Version
+from revector.core.database import Database
+from revector.core.migrations import upgrade
+from revector.core.registry import Version
 from tests.faults import corpus
 from tests.faults.numbers import LONG, SEED
 from tests.faults.proxy import Proxy

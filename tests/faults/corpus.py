@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator
 
-from core.database import Connection
+from revector.core.database import Connection
 
 _SYLLABLES = ("ba", "der", "fi", "gon", "hu", "jal", "kem", "lo", "mir", "nu", "pol", "ras", "sen", "tu", "vex")
 WORDS = [first + second + third for first in _SYLLABLES for second in _SYLLABLES for third in ("", "ta", "ling")]

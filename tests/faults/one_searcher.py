@@ -22,10 +22,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from core.database import Database
-from core.errors import RevectorError
-from core.registry import Version, versions
-from core.retrieval import EncoderCache, Retriever, VersionSearcher
+from revector.core.database import Database
+from revector.core.errors import RevectorError
+from revector.core.registry import Version, versions
+from revector.core.retrieval import EncoderCache, Retriever, VersionSearcher
 
 K = 5
 QUERIES = ("rotate an api key", "where are backups", "limit of a client", "search a table", "retry a model")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import sys
 
-from core.backfill.settings import JobSettings
-from core.backfill.worker import Worker
-from core.database import Database
-from core.encoders import open_encoder
-from core.errors import RevectorError
-from core.registry import get_version
+from revector.core.backfill.settings import JobSettings
+from revector.core.backfill.worker import Worker
+from revector.core.database import Database
+from revector.core.encoders import open_encoder
+from revector.core.errors import RevectorError
+from revector.core.registry import get_version
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import random
 import select
 import sys
 
-from core.database import Connection, Database
+from revector.core.database import Connection, Database
 from tests.faults.corpus import INSERT, texts
 
 

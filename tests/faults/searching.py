@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 
-from core import cutover
-from core.database import Connection, Database
+from revector.core import cutover
+from revector.core.database import Connection, Database
 from tests.console.cli.program import plain_environment
 from tests.faults.watch import wait_until
 from tests.faults.workers import ROOT
@@ -145,7 +145,7 @@ def _served(database: Database, token: str, folder: Path) -> Iterator[str]:
     with (folder / "serve.log").open("w") as log:
         server = subprocess.Popen(
             [
-                sys.executable, "-c", "from console.program import main; main()", "--dsn", database.dsn,
+                sys.executable, "-c", "from revector.console.program import main; main()", "--dsn", database.dsn,
                 "--schema", database.schema, "serve", "--port", str(port),
             ],
             env=plain_environment(folder) | {"PYTHONPATH": str(ROOT), "REVECTOR_SERVE_TOKEN": token},

@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from core import embedded
+from revector.core import embedded
 
 
 class FaultyServer:

@@ -15,9 +15,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from core import embedded
-from core.database import Database
-from core.migrations import upgrade
+from revector.core import embedded
+from revector.core.database import Database
+from revector.core.migrations import upgrade
 from tests.faults.conftest import Prepare, drop, fill
 from tests.faults.numbers import NUMBERS
 from tests.faults.servers import FaultyServer, faulty_server, grow_disk, may_mount, small_disk

@@ -11,11 +11,11 @@ import psutil
 import psycopg
 import pytest
 
-from core import audit, cutover
-from core.cutover import Flip
-from core.database import Connection, Database
-from core.errors import RefusedError, UnreachableError
-from core.registry import versions
+from revector.core import audit, cutover
+from revector.core.cutover import Flip
+from revector.core.database import Connection, Database
+from revector.core.errors import RefusedError, UnreachableError
+from revector.core.registry import versions
 from tests.faults.numbers import LONG, NUMBERS
 from tests.faults.servers import FaultyServer
 from tests.faults.statements import Moment, StatementProxy

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 
-from core.database import Database
+from revector.core.database import Database
 from tests.faults.numbers import NUMBERS
 from tests.faults.searching import KEYS, fill, flip, searching
 from tests.faults.servers import FaultyServer

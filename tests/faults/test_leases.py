@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from core.database import Database
+from revector.core.database import Database
 from tests.faults.conftest import MakeProcesses, Prepare
 from tests.faults.moments import a_little_later, a_moment, spread
 from tests.faults.numbers import NUMBERS

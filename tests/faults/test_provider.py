@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from core.backfill.failures import failures
-from core.database import Database
+from revector.core.backfill.failures import failures
+from revector.core.database import Database
 from tests.faults.conftest import MakeProcesses, Prepare
 from tests.faults.numbers import NUMBERS
 from tests.faults.truth import assert_right, assert_whole

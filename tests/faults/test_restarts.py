@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from core.database import Database
+from revector.core.database import Database
 from tests.faults.conftest import Prepare
 from tests.faults.moments import a_moment, spread
 from tests.faults.numbers import NUMBERS

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from core.database import Database
-from core.errors import UnreachableError
-from core.retrieval import AsyncRetriever, Retriever
+from revector.core.database import Database
+from revector.core.errors import UnreachableError
+from revector.core.retrieval import AsyncRetriever, Retriever
 from tests.core.retrieval.collections import flip, two_versions
 from tests.faults.proxy import Proxy
 from tests.faults.servers import FaultyServer

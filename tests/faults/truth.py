@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from core.backfill.status import status as job_status
-from core.database import Connection, Database
-from core.encoders import open_encoder
-from core.registry import Version, get_version, version_statuses
+from revector.core.backfill.status import status as job_status
+from revector.core.database import Connection, Database
+from revector.core.encoders import open_encoder
+from revector.core.registry import Version, get_version, version_statuses
 from tests.console.cli.program import Revector
 from tests.faults.watch import Watch, wait_until
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from core.backfill.status import JobStatus, status
-from core.database import Connection, Database
-from core.errors import UnreachableError
-from core.registry import Version, get_version
+from revector.core.backfill.status import JobStatus, status
+from revector.core.database import Connection, Database
+from revector.core.errors import UnreachableError
+from revector.core.registry import Version, get_version
 from tests.faults.numbers import NUMBERS
 
 if TYPE_CHECKING:

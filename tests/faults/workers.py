@@ -14,14 +14,14 @@ from typing import Any
 
 import psutil
 
-from core.database import Database
+from revector.core.database import Database
 from tests.console.cli.program import plain_environment
 from tests.faults.numbers import NUMBERS, SEED
 from tests.faults.watch import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
-_PROGRAM = ("-c", "from console.program import main; main()")
+_PROGRAM = ("-c", "from revector.console.program import main; main()")
 
 
 class Process:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from core.database import Database
-from core.embedded import EmbeddedServer
+from revector.core.database import Database
+from revector.core.embedded import EmbeddedServer
 from tests.protocol_server import Gate, ProtocolServer
 from tests.screens.support import add_candidate, collection, fill, wait_in_small_steps
 from tests.versions import add

@@ -7,25 +7,25 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from core.audit import AuditEntry
-from core.backfill.failures import Failure
-from core.backfill.settings import JobSettings
-from core.backfill.status import Cell, JobDetail, JobStatus, Proof, Transition, WorkerState
-from core.cutover import Check, Guard
-from core.database import Database, ServerInfo
-from core.evaluation.evaluation import Evaluation, OverlapResult, QueryResult, Run
-from core.evaluation.judged import JudgedHits
-from core.evaluation.queries import Query, QuerySet
-from core.explain import Explanation
-from core.index import IndexState
-from core.overlap import compare
-from core.overview import Overview
-from core.registry import Version, VersionStatus
-from core.retrieval import Comparison, Hit, SearchResult
-from core.revisions import HEAD
-from screens.querysets import Browsing, PairFacts, browse
-from screens.reader import Reading
-from screens.situation import Situation, State
+from revector.core.audit import AuditEntry
+from revector.core.backfill.failures import Failure
+from revector.core.backfill.settings import JobSettings
+from revector.core.backfill.status import Cell, JobDetail, JobStatus, Proof, Transition, WorkerState
+from revector.core.cutover import Check, Guard
+from revector.core.database import Database, ServerInfo
+from revector.core.evaluation.evaluation import Evaluation, OverlapResult, QueryResult, Run
+from revector.core.evaluation.judged import JudgedHits
+from revector.core.evaluation.queries import Query, QuerySet
+from revector.core.explain import Explanation
+from revector.core.index import IndexState
+from revector.core.overlap import compare
+from revector.core.overview import Overview
+from revector.core.registry import Version, VersionStatus
+from revector.core.retrieval import Comparison, Hit, SearchResult
+from revector.core.revisions import HEAD
+from revector.screens.querysets import Browsing, PairFacts, browse
+from revector.screens.reader import Reading
+from revector.screens.situation import Situation, State
 
 NOW = datetime.datetime(2026, 3, 1, 14, 2, 11, tzinfo=datetime.UTC)
 YESTERDAY = NOW - datetime.timedelta(days=1)

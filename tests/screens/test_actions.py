@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 from textual.binding import Binding
 
-from console.app import RevectorApp
-from core.database import Database
-from core.settings import Settings
-from screens.actions import ACTIONS, BY_ID, TABS, Action, offered, shown_keys
-from screens.footer import Footer
-from screens.help import listed
-from screens.palette import provider_of
-from screens.situation import Situation
+from revector.console.app import RevectorApp
+from revector.core.database import Database
+from revector.core.settings import Settings
+from revector.screens.actions import ACTIONS, BY_ID, TABS, Action, offered, shown_keys
+from revector.screens.footer import Footer
+from revector.screens.help import listed
+from revector.screens.palette import provider_of
+from revector.screens.situation import Situation
 from tests.screens.frozen import NOWHERE, OVERVIEW, FrozenReader, check, comparison, situation
 from tests.screens.support import LARGE, shown, until, until_shown
 
@@ -41,7 +41,7 @@ def test_no_key_means_two_things(tab: str, typing: bool, live: bool) -> None:
 
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.id)
 async def test_every_action_has_its_handler(action: Action) -> None:
-    from console.app import make_pane
+    from revector.console.app import make_pane
 
     app = frozen_app()
     target = app if action.tab is None else make_pane(action.tab, app.services)

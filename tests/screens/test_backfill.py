@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from core.backfill.settings import JobSettings
-from core.database import Database
-from core.registry import get_version
-from screens import rangemap
-from screens.rangemap import RangeMap, drawn
-from screens.waive import Waive
+from revector.core.backfill.settings import JobSettings
+from revector.core.database import Database
+from revector.core.registry import get_version
+from revector.screens import rangemap
+from revector.screens.rangemap import RangeMap, drawn
+from revector.screens.waive import Waive
 from tests.protocol_server import Gate, ProtocolServer
 from tests.screens.support import (
     LARGE,
@@ -35,7 +35,7 @@ from tests.versions import add_chunks
 
 def living(database: Database) -> int:
     """Worker processes at work on `demo-new`, as its status says."""
-    from core.backfill.status import status
+    from revector.core.backfill.status import status
 
     with database.session("test") as connection:
         found = status(connection, get_version(connection, "demo-new"))
@@ -192,7 +192,7 @@ async def test_a_worker_that_was_killed_is_replaced_and_said(served: Database, g
 async def test_the_map_shows_what_is_done_running_failed_and_waiting(
     served: Database, provider: ProtocolServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.backfill.job._RANGE_CHUNKS", 4)
+    monkeypatch.setattr("revector.core.backfill.job._RANGE_CHUNKS", 4)
     with served.session("test") as connection:
         add_chunks(connection, [f"Page {number} of a long book" for number in range(160)])
     bad = "Key rotation policy"
@@ -314,7 +314,7 @@ async def test_settings_of_a_job_good_and_bad(served: Database, gate: Gate) -> N
             await until_shown(pilot, "esc close")
             assert settings_of(served).max_rate == 750, "neither Escape nor the same value changes anything"
             with served.session("test") as connection:
-                from core.backfill.job import change_settings
+                from revector.core.backfill.job import change_settings
 
                 change_settings(connection, get_version(connection, "demo-new"), {"lease_s": 33})
             await until_shown(pilot, "33")
@@ -425,7 +425,7 @@ async def test_a_read_only_console_steers_nothing(served: Database, gate: Gate) 
 async def test_one_read_at_a_time_and_none_while_another_tab_is_in_front(
     candidate: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from screens.jobreader import JobReader
+    from revector.screens.jobreader import JobReader
 
     reads, blocked, at_once = [], threading.Event(), []
     read = JobReader.read

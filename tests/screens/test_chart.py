@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.app import App, ComposeResult
 
-from screens.chart import Chart, Series, build
+from revector.screens.chart import Chart, Series, build
 from tests.screens.support import until
 
 

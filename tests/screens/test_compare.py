@@ -10,14 +10,14 @@ import pytest
 from textual import events
 from textual.pilot import Pilot
 
-from console.app import RevectorApp
-from core.database import Database
-from core.registry import get_version
-from core.retrieval import EncoderCache, VersionSearcher
-from screens.compare import ComparePane
-from screens.export import as_csv, write_comparison
-from screens.hits import HitList
-from screens.query import QueryBox
+from revector.console.app import RevectorApp
+from revector.core.database import Database
+from revector.core.registry import get_version
+from revector.core.retrieval import EncoderCache, VersionSearcher
+from revector.screens.compare import ComparePane
+from revector.screens.export import as_csv, write_comparison
+from revector.screens.hits import HitList
+from revector.screens.query import QueryBox
 from tests.screens.frozen import comparison
 from tests.screens.support import LARGE, SMALL, console, shown, type_text, until, until_shown
 
@@ -186,7 +186,7 @@ async def test_what_enter_has_searched_for_is_not_searched_for_once_more(
     library: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As would happen after the pair of versions was changed, by a query that nobody sent."""
-    monkeypatch.setattr("screens.pair._PAUSE_S", 600.0)
+    monkeypatch.setattr("revector.screens.pair._PAUSE_S", 600.0)
     app = console(library)
     async with app.run_test(size=LARGE) as pilot:
         pane = await search(pilot)
@@ -235,7 +235,7 @@ def test_a_csv_is_read_as_it_was_written() -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_for_a_person(tmp_path: Path) -> None:
-    from core.errors import RefusedError
+    from revector.core.errors import RefusedError
 
     with pytest.raises(RefusedError, match="cannot be written"):
         write_comparison(comparison(), tmp_path / "is not there", "json")
@@ -258,7 +258,7 @@ async def test_an_error_is_shown_in_its_place(library: Database, monkeypatch: py
 
 async def test_one_version_alone_cannot_be_compared(own_library: Database) -> None:
     with own_library.session("test") as connection:
-        from core.registry import drop_version, retire_version
+        from revector.core.registry import drop_version, retire_version
 
         retire_version(connection, "demo-256")
         drop_version(connection, "demo-256")

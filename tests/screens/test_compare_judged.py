@@ -10,16 +10,16 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from console.app import RevectorApp
-from core.database import Database
-from core.embedded import EmbeddedServer
-from core.evaluation.evaluation import Evaluation
-from core.evaluation.queries import Query
-from screens.chart import Chart
-from screens.hits import HitList
-from screens.livepage import LivePage
-from screens.querypicker import QueryPicker
-from screens.table import Table
+from revector.console.app import RevectorApp
+from revector.core.database import Database
+from revector.core.embedded import EmbeddedServer
+from revector.core.evaluation.evaluation import Evaluation
+from revector.core.evaluation.queries import Query
+from revector.screens.chart import Chart
+from revector.screens.hits import HitList
+from revector.screens.livepage import LivePage
+from revector.screens.querypicker import QueryPicker
+from revector.screens.table import Table
 from tests.evaluations import judged_set, stored_evaluation
 from tests.screens.support import LARGE, SMALL, TEXTS, collection, console, fill, shown, until, until_shown
 from tests.screens.test_compare import search
@@ -38,7 +38,7 @@ KEY_GRADES = {BY_KEY["Rotating credentials"]: 2, BY_KEY["Key rotation policy"]: 
 
 def use_source_ids(database: Database) -> None:
     """Give the documents the ids that ingestion gives them: what judgements on documents are held against."""
-    from core.chunks import document_uuid
+    from revector.core.chunks import document_uuid
 
     with database.session("test") as connection:
         for (source_id,) in connection.execute("SELECT source_id FROM document_chunks").fetchall():

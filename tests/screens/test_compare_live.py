@@ -7,14 +7,14 @@ import threading
 import pytest
 from textual.pilot import Pilot
 
-from console.app import RevectorApp
-from core.database import Database
-from core.registry import get_version
-from core.retrieval import Comparison, EncoderCache, VersionSearcher
-from screens.compare import ComparePane
-from screens.hits import HitList
-from screens.latest import disagree
-from screens.query import QueryBox
+from revector.console.app import RevectorApp
+from revector.core.database import Database
+from revector.core.registry import get_version
+from revector.core.retrieval import Comparison, EncoderCache, VersionSearcher
+from revector.screens.compare import ComparePane
+from revector.screens.hits import HitList
+from revector.screens.latest import disagree
+from revector.screens.query import QueryBox
 from tests.screens.support import LARGE, SMALL, console, shown, type_text, until, until_shown
 from tests.versions import add_chunks
 
@@ -126,7 +126,7 @@ async def test_nothing_is_sent_elsewhere_before_enter(own_library: Database, spe
 
 async def test_without_candidate_or_database_typing_asks_for_nothing(own_library: Database) -> None:
     with own_library.session("test") as connection:
-        from core.registry import drop_version, retire_version
+        from revector.core.registry import drop_version, retire_version
 
         retire_version(connection, "demo-256")
         drop_version(connection, "demo-256")

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 from textual.pilot import Pilot
 
-from console.app import RevectorApp
-from core import cutover
-from core.audit import entries
-from core.database import Database
-from core.settings import Settings
-from screens.confirm import Confirm
-from screens.cutover import CutoverPane
-from screens.reader import Reading
+from revector.console.app import RevectorApp
+from revector.core import cutover
+from revector.core.audit import entries
+from revector.core.database import Database
+from revector.core.settings import Settings
+from revector.screens.confirm import Confirm
+from revector.screens.cutover import CutoverPane
+from revector.screens.reader import Reading
 from tests.screens.frozen import NOWHERE, OVERVIEW, FrozenReader, check
 from tests.screens.support import (
     ALL_PASS,

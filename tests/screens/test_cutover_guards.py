@@ -7,14 +7,14 @@ from dataclasses import replace
 
 from textual.pilot import Pilot
 
-from core import cutover
-from core.cutover import GUARDS, Check, Guard, Policy
-from core.database import Database
-from core.evaluation.queries import Query
-from screens.cutoverfacts import Facts
-from screens.cutoverguards import Board, minute_of, stamps_of
-from screens.livepage import LivePage
-from screens.situation import Situation
+from revector.core import cutover
+from revector.core.cutover import GUARDS, Check, Guard, Policy
+from revector.core.database import Database
+from revector.core.evaluation.queries import Query
+from revector.screens.cutoverfacts import Facts
+from revector.screens.cutoverguards import Board, minute_of, stamps_of
+from revector.screens.livepage import LivePage
+from revector.screens.situation import Situation
 from tests.evaluations import judged_set, stored_evaluation
 from tests.protocol_server import ProtocolServer
 from tests.screens.frozen import OVERVIEW, situation

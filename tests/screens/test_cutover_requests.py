@@ -10,14 +10,14 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from textual.pilot import Pilot
 
-from core import cutover, roles
-from core.audit import entries
-from core.cutover import Approval, Request
-from core.database import Database
-from core.roles import EVERYTHING, Rights
-from screens.actions import ACTIONS, offered
-from screens.confirm import Confirm
-from screens.cutoverdialogs import ReasonDialog, WaiveDialog
+from revector.core import cutover, roles
+from revector.core.audit import entries
+from revector.core.cutover import Approval, Request
+from revector.core.database import Database
+from revector.core.roles import EVERYTHING, Rights
+from revector.screens.actions import ACTIONS, offered
+from revector.screens.confirm import Confirm
+from revector.screens.cutoverdialogs import ReasonDialog, WaiveDialog
 from tests.roles import login_roles
 from tests.screens.frozen import NOW, OVERVIEW, situation
 from tests.screens.support import (

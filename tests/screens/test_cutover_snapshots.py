@@ -9,16 +9,16 @@ from dataclasses import replace
 import pytest
 from textual.pilot import Pilot
 
-from console.app import RevectorApp
-from core.cutover import GUARDS, Approval, Breach, Check, CutoverEntry, Guard, Policy, Request, Watch
-from core.evaluation.evaluation import EvaluationSummary
-from core.overview import Overview
-from core.retrieval.counts import SearchFigures
-from core.serving import Process
-from core.settings import Settings
-from screens.cutover import CutoverPane
-from screens.cutoverfacts import Facts
-from screens.cutoverguards import Board
+from revector.console.app import RevectorApp
+from revector.core.cutover import GUARDS, Approval, Breach, Check, CutoverEntry, Guard, Policy, Request, Watch
+from revector.core.evaluation.evaluation import EvaluationSummary
+from revector.core.overview import Overview
+from revector.core.retrieval.counts import SearchFigures
+from revector.core.serving import Process
+from revector.core.settings import Settings
+from revector.screens.cutover import CutoverPane
+from revector.screens.cutoverfacts import Facts
+from revector.screens.cutoverguards import Board
 from tests.screens.frozen import NOW, NOWHERE, OVERVIEW, YESTERDAY, FrozenReader, check
 from tests.screens.support import LARGE, SMALL, until
 from tests.screens.test_shadow_snapshots import report

@@ -5,11 +5,11 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from core import cutover
-from core.database import Connection, Database, fetch_one
-from core.registry import get_version
-from core.retrieval.counts import Counter
-from core.serving import served_name
+from revector.core import cutover
+from revector.core.database import Connection, Database, fetch_one
+from revector.core.registry import get_version
+from revector.core.retrieval.counts import Counter
+from revector.core.serving import served_name
 from tests.screens.support import (
     LARGE,
     SMALL,

@@ -11,26 +11,26 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from console.app import RevectorApp
-from core import cutover
-from core.database import Connection, Database
-from core.documents import Document
-from core.embedded import EmbeddedServer
-from core.evaluation.evaluate import Asked, evaluate
-from core.evaluation.evaluation import Evaluation, evaluations, get_evaluation
-from core.evaluation.gates import read_gates
-from core.evaluation.queries import Query, QuerySet
-from core.evaluation.runs import load_results, runs
-from core.evaluation.thresholds import thresholds
-from core.ingest import ingest
-from core.registry import get_version
-from core.retrieval import EncoderCache
-from screens.chart import Chart
-from screens.compare import ComparePane
-from screens.evaluate import EvaluatePane
-from screens.evaluatedialog import EvaluateDialog
-from screens.table import Table
-from screens.thresholds import ThresholdsPage
+from revector.console.app import RevectorApp
+from revector.core import cutover
+from revector.core.database import Connection, Database
+from revector.core.documents import Document
+from revector.core.embedded import EmbeddedServer
+from revector.core.evaluation.evaluate import Asked, evaluate
+from revector.core.evaluation.evaluation import Evaluation, evaluations, get_evaluation
+from revector.core.evaluation.gates import read_gates
+from revector.core.evaluation.queries import Query, QuerySet
+from revector.core.evaluation.runs import load_results, runs
+from revector.core.evaluation.thresholds import thresholds
+from revector.core.ingest import ingest
+from revector.core.registry import get_version
+from revector.core.retrieval import EncoderCache
+from revector.screens.chart import Chart
+from revector.screens.compare import ComparePane
+from revector.screens.evaluate import EvaluatePane
+from revector.screens.evaluatedialog import EvaluateDialog
+from revector.screens.table import Table
+from revector.screens.thresholds import ThresholdsPage
 from tests.evaluations import judged_set
 from tests.screens.support import (
     LARGE,
@@ -243,7 +243,7 @@ async def test_a_worst_query_opens_on_the_compare_tab(numbers: Database, size: t
 async def test_a_query_opens_with_the_versions_of_the_evaluation_although_the_candidate_is_active(
     own_numbers: Database, connection: Connection
 ) -> None:
-    from core.evaluation.queries import get_query_set
+    from revector.core.evaluation.queries import get_query_set
 
     pair = get_version(connection, "v1"), get_version(connection, "v2")
     evaluate(own_numbers, get_query_set(connection, "numbers"), *pair)
@@ -403,7 +403,7 @@ async def test_a_read_only_console_shows_and_does_not_evaluate(numbers: Database
 
 
 async def test_two_stored_runs_are_compared(own_numbers: Database, connection: Connection) -> None:
-    from core.evaluation.queries import get_query_set
+    from revector.core.evaluation.queries import get_query_set
 
     query_set = get_query_set(connection, "numbers")
     pair = get_version(connection, "v1"), get_version(connection, "v2")
@@ -529,7 +529,7 @@ async def test_a_pilot_says_so(own_numbers: Database, connection: Connection) ->
 
 
 async def test_unjudged_sets_show_what_moved(own_numbers: Database, connection: Connection) -> None:
-    from core.evaluation.queries import get_query_set, save_queries
+    from revector.core.evaluation.queries import get_query_set, save_queries
 
     save_queries(connection, "nobody", [Query(f"n{n}", TEXTS[7 * n], "a" if n % 2 else "b") for n in range(20)])
     pair = get_version(connection, "v1"), get_version(connection, "v2")
@@ -554,7 +554,7 @@ async def test_hostile_text_is_shown_and_not_obeyed(own_numbers: Database, conne
         Query("two", "two\nand\tfour\x9b31m", "‮rtl"),
     ]
     judged_set(connection, "numbers", queries, {"[b]id\x1b[2J": {"seven and three": 1, "[red]gone\x1b[2J": 1}})
-    from core.evaluation.queries import get_query_set
+    from revector.core.evaluation.queries import get_query_set
 
     pair = get_version(connection, "v1"), get_version(connection, "v2")
     evaluate(own_numbers, get_query_set(connection, "numbers"), *pair)
@@ -578,7 +578,7 @@ async def test_hostile_text_is_shown_and_not_obeyed(own_numbers: Database, conne
 
 
 async def test_only_one_candidate_and_an_older_evaluation(own_numbers: Database, connection: Connection) -> None:
-    from core.evaluation.queries import get_query_set
+    from revector.core.evaluation.queries import get_query_set
 
     query_set = get_query_set(connection, "numbers")
     v1, v2 = get_version(connection, "v1"), get_version(connection, "v2")

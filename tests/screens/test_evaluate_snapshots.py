@@ -9,8 +9,8 @@ import pytest
 from rich.text import Text
 from textual.pilot import Pilot
 
-from console.app import RevectorApp
-from core.evaluation.evaluation import (
+from revector.console.app import RevectorApp
+from revector.core.evaluation.evaluation import (
     Evaluation,
     EvaluationSummary,
     GateResult,
@@ -19,12 +19,12 @@ from core.evaluation.evaluation import (
     QueryResult,
     Run,
 )
-from core.evaluation.queries import QuerySetSummary
-from core.evaluation.thresholds import ThresholdRow, Thresholds
-from screens.chart import Chart
-from screens.evaluate import EvaluatePane
-from screens.evaluationlists import Lists
-from screens.thresholds import ThresholdsPage
+from revector.core.evaluation.queries import QuerySetSummary
+from revector.core.evaluation.thresholds import ThresholdRow, Thresholds
+from revector.screens.chart import Chart
+from revector.screens.evaluate import EvaluatePane
+from revector.screens.evaluationlists import Lists
+from revector.screens.thresholds import ThresholdsPage
 from tests.screens.frozen import NOW
 from tests.screens.support import LARGE, SMALL, until
 from tests.screens.test_snapshots import fixed_clock, frozen
@@ -38,7 +38,7 @@ PAIR = ("embed-v2026-02", "embed-v2026-03")
 
 @pytest.fixture(autouse=True)
 def looks_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("screens.evaluating._LOOK_EVERY_S", 3_600.0)
+    monkeypatch.setattr("revector.screens.evaluating._LOOK_EVERY_S", 3_600.0)
 
 
 def run(number: int, key: str, **sample: object) -> Run:

@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
-from console.app import RevectorApp
-from core import embedded
-from core.database import Database
-from core.evaluation.agreement import Agreement
-from core.evaluation.judgements import GivenJudgement, Judge, given_judgements
-from core.evaluation.queries import Query, QuerySet, get_query_set, save_queries
-from core.evaluation.queue import Count, JudgingItem, Passage
-from core.migrations import upgrade
-from core.settings import Settings
-from screens import reader
-from screens.judging import JudgingScreen
-from screens.judgingdesk import Batch, Opened
+from revector.console.app import RevectorApp
+from revector.core import embedded
+from revector.core.database import Database
+from revector.core.evaluation.agreement import Agreement
+from revector.core.evaluation.judgements import GivenJudgement, Judge, given_judgements
+from revector.core.evaluation.queries import Query, QuerySet, get_query_set, save_queries
+from revector.core.evaluation.queue import Count, JudgingItem, Passage
+from revector.core.migrations import upgrade
+from revector.core.settings import Settings
+from revector.screens import reader
+from revector.screens.judging import JudgingScreen
+from revector.screens.judgingdesk import Batch, Opened
 from tests.screens.frozen import NOWHERE, FrozenReader, version
 from tests.screens.support import LARGE, SMALL, console, fill, shown, type_text, until, until_gone, until_shown
 from tests.screens.test_hostile import HOSTILE, nothing_obeyed

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from core import audit
-from core.database import Database
-from screens.table import Table
+from revector.core import audit
+from revector.core.database import Database
+from revector.screens.table import Table
 from tests.screens.support import SMALL, console, shown, until, until_shown
 
 

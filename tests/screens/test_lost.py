@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from core import embedded
-from core.database import Database
-from core.migrations import upgrade
-from screens import reader
+from revector.core import embedded
+from revector.core.database import Database
+from revector.core.migrations import upgrade
+from revector.screens import reader
 from tests.screens.support import ALL_PASS, LARGE, SMALL, console, fill, shown, until, until_gone, until_shown
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from screens.marking import marked
+from revector.screens.marking import marked
 
 
 def words(shown: str, query: str) -> list[str]:

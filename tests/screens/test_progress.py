@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console, RenderableType
 
-from core.database import client_name
-from screens import joblists
-from screens.progress import bar, eta, held, settings_line, state_line
+from revector.core.database import client_name
+from revector.screens import joblists
+from revector.screens.progress import bar, eta, held, settings_line, state_line
 from tests.screens.frozen import NOW, OVERVIEW, detail, job, letters, situation
 
 

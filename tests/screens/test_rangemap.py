@@ -7,8 +7,8 @@ import itertools
 import pytest
 from rich.cells import cell_len
 
-from core.backfill.status import Cell
-from screens.rangemap import DONE, FAILED, PARTLY, RUNNING, WAITING, drawn, gathered, legend, sign
+from revector.core.backfill.status import Cell
+from revector.screens.rangemap import DONE, FAILED, PARTLY, RUNNING, WAITING, drawn, gathered, legend, sign
 
 
 def cell(ranges: int = 1, finished: int = 0, running: int = 0, failed: int = 0) -> Cell:

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from core.database import Connection, Database
-from core.overview import Overview, read_overview
-from core.settings import Settings
-from screens import reader as module
-from screens.reader import SnapshotReader
+from revector.core.database import Connection, Database
+from revector.core.overview import Overview, read_overview
+from revector.core.settings import Settings
+from revector.screens import reader as module
+from revector.screens.reader import SnapshotReader
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 20) -> None:

@@ -7,15 +7,15 @@ from dataclasses import replace
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from console.app import RevectorApp
-from core import roles
-from core.database import Database
-from core.roles import EVERYTHING, Rights
-from core.settings import Settings
-from screens.actions import ACTIONS, BY_ID, offered
-from screens.advice import next_step
-from screens.help import listed
-from screens.reader import Reading
+from revector.console.app import RevectorApp
+from revector.core import roles
+from revector.core.database import Database
+from revector.core.roles import EVERYTHING, Rights
+from revector.core.settings import Settings
+from revector.screens.actions import ACTIONS, BY_ID, offered
+from revector.screens.advice import next_step
+from revector.screens.help import listed
+from revector.screens.reader import Reading
 from tests.roles import login_roles
 from tests.screens.frozen import NOWHERE, OVERVIEW, FrozenReader, situation
 from tests.screens.support import LARGE, SMALL, active_of, console, shown, until, until_shown

@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime
 import hashlib
 
-from core import shadow
-from core.database import Connection, Database
-from core.evaluation.queries import get_query_set
-from core.overlap import compare
-from core.registry import get_version
-from core.shadow.store import Counts, MirroredQuery, write
-from screens.table import Table
+from revector.core import shadow
+from revector.core.database import Connection, Database
+from revector.core.evaluation.queries import get_query_set
+from revector.core.overlap import compare
+from revector.core.registry import get_version
+from revector.core.shadow.store import Counts, MirroredQuery, write
+from revector.screens.table import Table
 from tests.core.shadow.support import answers, mirror_of
 from tests.screens.support import LARGE, SMALL, console, shown, type_text, until, until_gone, until_shown
 

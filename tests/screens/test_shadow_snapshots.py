@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 from textual.pilot import Pilot
 
-from core.shadow import Disagreement, Latency, OpenBreaker, SegmentFigures, ShadowReport, ShadowRun
-from screens.shadow import ShadowPane
+from revector.core.shadow import Disagreement, Latency, OpenBreaker, SegmentFigures, ShadowReport, ShadowRun
+from revector.screens.shadow import ShadowPane
 from tests.screens.frozen import NOW
 from tests.screens.support import LARGE, SMALL, until
 from tests.screens.test_snapshots import fixed_clock, frozen

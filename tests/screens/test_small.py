@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from console.app import RevectorApp
-from core.settings import Settings
+from revector.console.app import RevectorApp
+from revector.core.settings import Settings
 from tests.screens.frozen import NOWHERE, FrozenReader
 from tests.screens.support import SMALL, shown, until, until_shown
 

@@ -15,14 +15,14 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Button, Checkbox, Input
 
-from core.backfill import ray_engine
-from core.backfill.job import find_job
-from core.database import Database
-from core.encoders import PROBE_TEXT
-from core.registry import embedded_count, get_version
-from core.vectors import slices
-from screens.loaddialog import LoadDialog
-from screens.rundialog import RunDialog
+from revector.core.backfill import ray_engine
+from revector.core.backfill.job import find_job
+from revector.core.database import Database
+from revector.core.encoders import PROBE_TEXT
+from revector.core.registry import embedded_count, get_version
+from revector.core.vectors import slices
+from revector.screens.loaddialog import LoadDialog
+from revector.screens.rundialog import RunDialog
 from tests.protocol_server import Gate, ProtocolServer
 from tests.ray_cluster import RayCluster
 from tests.screens.support import (
@@ -327,8 +327,9 @@ async def test_a_run_on_ray_and_leaving_it(served: Database, gate: Gate) -> None
 
 def test_the_console_imports_no_ray_and_no_load_before_they_are_used() -> None:
     code = (
-        "import sys, console.app, screens.backfill, screens.rundialog; "
-        "print([m for m in ('ray', 'core.vectors.load', 'core.backfill.ray_worker') if m in sys.modules])"
+        "import sys, revector.console.app, revector.screens.backfill, revector.screens.rundialog; "
+        "heavy = ('ray', 'revector.core.vectors.load', 'revector.core.backfill.ray_worker'); "
+        "print([m for m in heavy if m in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
@@ -426,7 +427,7 @@ async def test_a_load_that_is_stopped_goes_on_where_it_was(
     candidate: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Escape while the second slice waits for a lock: that one is finished, and nothing comes after it."""
-    from core.vectors.load import _Load
+    from revector.core.vectors.load import _Load
 
     ids = chunk_ids(candidate)
     path = write_npy(tmp_path, random_vectors(len(ids), 64), ids)
@@ -464,7 +465,7 @@ async def test_a_load_that_is_stopped_goes_on_where_it_was(
 async def test_a_console_that_ends_stops_its_load(
     candidate: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.vectors.load import _Load
+    from revector.core.vectors.load import _Load
 
     ids = chunk_ids(candidate)
     path = write_npy(tmp_path, random_vectors(len(ids), 64), ids)

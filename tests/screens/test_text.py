@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from screens.text import clock, date_and_time, duration, first_line, milliseconds, printable, shorten, size
+from revector.screens.text import (
+    clock,
+    date_and_time,
+    duration,
+    first_line,
+    milliseconds,
+    printable,
+    shorten,
+    size,
+)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from console.app import RevectorApp
-from core.database import Database
-from core.index import IndexState
-from core.registry import Version, VersionStatus
-from core.settings import Settings
-from screens.advice import next_step
-from screens.versions import index_word
+from revector.console.app import RevectorApp
+from revector.core.database import Database
+from revector.core.index import IndexState
+from revector.core.registry import Version, VersionStatus
+from revector.core.settings import Settings
+from revector.screens.advice import next_step
+from revector.screens.versions import index_word
 from tests.screens.frozen import NOWHERE, OVERVIEW, FrozenReader, job, situation, version
 from tests.screens.support import LARGE, SMALL, TEXTS, add_candidate, console, shown, until, until_shown
 from tests.versions import add_chunks

@@ -6,9 +6,9 @@ import queue
 import threading
 from typing import TYPE_CHECKING
 
-from core.cutover.guard import Guard, Subject
-from core.errors import EncoderError, RefusedError, RevectorError
-from core.index.warming import stored_vectors
+from revector.core.cutover.guard import Guard, Subject
+from revector.core.errors import EncoderError, RefusedError, RevectorError
+from revector.core.index.warming import stored_vectors
 
 if TYPE_CHECKING:
     import numpy as np

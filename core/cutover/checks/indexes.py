@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from core import index
-from core.cutover.guard import Guard, Subject
-from core.index.warming import pages_of_searches, stored_vectors
-from core.registry import embedded_count
+from revector.core import index
+from revector.core.cutover.guard import Guard, Subject
+from revector.core.index.warming import pages_of_searches, stored_vectors
+from revector.core.registry import embedded_count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,7 +126,7 @@ def _searched(
     subject: Subject, drawn: list[tuple[int, NDArray[np.float32]]], *, exact: bool, until: float
 ) -> list[Hits]:
     """The hits of as many searches as are made before that moment."""
-    from core.evaluation.searches import plan_searches
+    from revector.core.evaluation.searches import plan_searches
 
     connection = subject.connection
     found: list[Hits] = []

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from core.cutover.guard import Guard, Subject
-from core.database import Connection, fetch_one
-from core.serving import serving
+from revector.core.cutover.guard import Guard, Subject
+from revector.core.database import Connection, fetch_one
+from revector.core.serving import serving
 
 _LOOK_EVERY_S = 0.05
 _SHOWN = 5

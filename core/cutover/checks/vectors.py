@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from core.cutover.guard import Guard, Subject
-from core.database import SOUND_PGVECTOR, fetch_one, version_tuple
+from revector.core.cutover.guard import Guard, Subject
+from revector.core.database import SOUND_PGVECTOR, fetch_one, version_tuple
 
 
 def complete(subject: Subject) -> Guard:

@@ -6,7 +6,7 @@ not, and what is wrong is named by file and line.
 
 from __future__ import annotations
 
-from core.evaluation.formats.qrels import JudgementFile, read_qrels
-from core.evaluation.formats.topics import JudgedQueries, beir_files, read_beir, read_queries
+from revector.core.evaluation.formats.qrels import JudgementFile, read_qrels
+from revector.core.evaluation.formats.topics import JudgedQueries, beir_files, read_beir, read_queries
 
 __all__ = ["JudgedQueries", "JudgementFile", "beir_files", "read_beir", "read_qrels", "read_queries"]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from core.errors import UsageError
+from revector.core.errors import UsageError
 
 MAX_LINE_BYTES = 1024 * 1024
 """No query and no judgement needs more: the longest query takes 120,000 bytes in JSON's own escapes."""

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import UsageError
-from core.evaluation.formats.lines import bad_line, columns, look_ahead, read_lines, shown
-from core.evaluation.judgements import Judgement, check_judgement
+from revector.core.errors import UsageError
+from revector.core.evaluation.formats.lines import bad_line, columns, look_ahead, read_lines, shown
+from revector.core.evaluation.judgements import Judgement, check_judgement
 
 BEIR_HEADER = ("query-id", "corpus-id", "score")
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import UsageError
-from core.evaluation.formats.lines import Lines, bad_line, look_ahead, read_lines, shown
-from core.evaluation.formats.qrels import read_qrels
-from core.evaluation.queries import MAX_QUERY_CHARACTERS, WHOLE_SET, Query, check_query
+from revector.core.errors import UsageError
+from revector.core.evaluation.formats.lines import Lines, bad_line, look_ahead, read_lines, shown
+from revector.core.evaluation.formats.qrels import read_qrels
+from revector.core.evaluation.queries import MAX_QUERY_CHARACTERS, WHOLE_SET, Query, check_query
 
 
 @dataclass(frozen=True)

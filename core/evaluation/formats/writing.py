@@ -11,10 +11,10 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from core.errors import RefusedError, UsageError
-from core.evaluation.formats.lines import BLANKS, shown
-from core.evaluation.formats.qrels import BEIR_HEADER
-from core.evaluation.queries import WHOLE_SET, Query
+from revector.core.errors import RefusedError, UsageError
+from revector.core.evaluation.formats.lines import BLANKS, shown
+from revector.core.evaluation.formats.qrels import BEIR_HEADER
+from revector.core.evaluation.queries import WHOLE_SET, Query
 
 Grades = Iterable[tuple[str, str, int]]
 """Query id, target and grade."""

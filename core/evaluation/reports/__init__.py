@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from core.evaluation.evaluation import Evaluation
+    from revector.core.evaluation.evaluation import Evaluation
 
 Kind = Literal["junit", "markdown", "html"]
 
@@ -13,13 +13,13 @@ Kind = Literal["junit", "markdown", "html"]
 def report(found: Evaluation, kind: Kind) -> str:
     """The evaluation as a report of that kind."""
     if kind == "junit":
-        from core.evaluation.reports.junit import junit
+        from revector.core.evaluation.reports.junit import junit
 
         return junit(found)
     if kind == "markdown":
-        from core.evaluation.reports.markdown import markdown
+        from revector.core.evaluation.reports.markdown import markdown
 
         return markdown(found)
-    from core.evaluation.reports.html import html
+    from revector.core.evaluation.reports.html import html
 
     return html(found)

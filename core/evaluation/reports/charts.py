@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from math import ceil, floor, log10
 from statistics import fmean
 
-from core.evaluation.evaluation import MeasureResult, OverlapResult, QueryResult
-from core.evaluation.reports.wording import counted, interval, number, percent, shortened, signed, visible
+from revector.core.evaluation.evaluation import MeasureResult, OverlapResult, QueryResult
+from revector.core.evaluation.reports.wording import counted, interval, number, percent, shortened, signed, visible
 
 _BETTER = "#2f81d8"
 _WORSE = "#d4691e"

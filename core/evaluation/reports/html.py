@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.evaluation.evaluation import Evaluation
-from core.evaluation.reports import charts, wording
+from revector.core.evaluation.evaluation import Evaluation
+from revector.core.evaluation.reports import charts, wording
 
 _MOST_QUERIES = 100
 _MOST_TARGETS = 200
@@ -23,7 +23,7 @@ def html(e: Evaluation) -> str:
         return wording.visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("core.evaluation.reports", "."),
+        loader=jinja2.PackageLoader("revector.core.evaluation.reports", "."),
         autoescape=True,
         finalize=shown,
         undefined=jinja2.StrictUndefined,

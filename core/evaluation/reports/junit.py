@@ -10,8 +10,8 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from datetime import UTC
 
-from core.evaluation.evaluation import Evaluation, GateResult
-from core.evaluation.reports.wording import caveats, interval, number, p_value, signed, visible
+from revector.core.evaluation.evaluation import Evaluation, GateResult
+from revector.core.evaluation.reports.wording import caveats, interval, number, p_value, signed, visible
 
 
 def junit(e: Evaluation) -> str:

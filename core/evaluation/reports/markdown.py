@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from core.evaluation.evaluation import Evaluation, QueryResult, Verdict
-from core.evaluation.reports.wording import (
+from revector.core.evaluation.evaluation import Evaluation, QueryResult, Verdict
+from revector.core.evaluation.reports.wording import (
     NOTHING,
     WORDS,
     caveats,

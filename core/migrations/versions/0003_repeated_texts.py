@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from core.migrations.scripts import run_script_of
+from revector.core.migrations.scripts import run_script_of
 
 revision = "0003"
 down_revision = "0002"

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from core.migrations.scripts import run_script_of
+from revector.core.migrations.scripts import run_script_of
 
 revision = "0007"
 down_revision = "0006"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.migrations.scripts import run_script_of
+from revector.core.migrations.scripts import run_script_of
 
 revision = "0008"
 down_revision = "0007"

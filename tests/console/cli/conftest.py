@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from psycopg import sql
 
-from core import cutover, embedded
-from core.database import Database
-from core.migrations import upgrade
+from revector.core import cutover, embedded
+from revector.core.database import Database
+from revector.core.migrations import upgrade
 from tests.console.cli.program import Revector
 from tests.versions import add_chunks, ready_version
 

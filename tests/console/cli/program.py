@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from console.program import main
+from revector.console.program import main
 
 PROGRAM = Path(sys.executable).with_name("revector")
 SECRET = "sesame"  # noqa: S105

@@ -15,10 +15,10 @@ import pytest
 from numpy.typing import NDArray
 from psycopg import sql
 
-from core import embedded
-from core.database import Connection, Database
-from core.registry import chunk_count, versions
-from core.revisions import HEAD, revision_order
+from revector.core import embedded
+from revector.core.database import Connection, Database
+from revector.core.registry import chunk_count, versions
+from revector.core.revisions import HEAD, revision_order
 from tests.console.cli.conftest import TEXTS, on, write_corpus
 from tests.console.cli.program import SECRET, Revector
 from tests.protocol_server import ProtocolServer, embed
@@ -226,8 +226,8 @@ def test_a_schema_behind_or_ahead(
 ) -> None:
     with monkeypatch.context() as patch:
         # What a program of a later release knows.
-        patch.setattr("core.database.HEAD", "0777")
-        patch.setattr("core.database.revision_order", lambda: [*revision_order(), "0777"])
+        patch.setattr("revector.core.database.HEAD", "0777")
+        patch.setattr("revector.core.database.revision_order", lambda: [*revision_order(), "0777"])
         behind = revector.call("versions", "list", status=4)
         assert f"is at revision {HEAD}; this program needs 0777" in brief(behind.err)
         assert "revector db upgrade" in behind.err

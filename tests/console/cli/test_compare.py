@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from core import cutover
-from core.database import Connection, Database
-from core.evaluation.queries import Query
+from revector.core import cutover
+from revector.core.database import Connection, Database
+from revector.core.evaluation.queries import Query
 from tests.console.cli.conftest import TEXTS
 from tests.console.cli.program import Revector
 from tests.evaluations import judged_set

@@ -13,8 +13,8 @@ import pytest
 from psycopg import sql
 from rich.cells import cell_len
 
-from core import cutover
-from core.database import Connection, Database
+from revector.core import cutover
+from revector.core.database import Connection, Database
 from tests.console.cli.conftest import TEXTS, on, write_corpus
 from tests.console.cli.program import PROGRAM, Revector, finish, plain_environment
 from tests.versions import add_chunks, ready_version
@@ -165,7 +165,7 @@ def test_no_console_without_a_terminal(library: Revector) -> None:
 def test_a_check_that_cannot_tell_is_3(library: Revector, monkeypatch: pytest.MonkeyPatch) -> None:
     unsure = cutover.Guard("unsure", "inconclusive", "too few queries", "ask more")
     rule = cutover.GuardRule("unsure", "whether it is sure", lambda _subject: unsure)
-    monkeypatch.setattr("core.cutover.guards.GUARDS", (*cutover.GUARDS, rule))
+    monkeypatch.setattr("revector.core.cutover.guards.GUARDS", (*cutover.GUARDS, rule))
     result = library.call("cutover", "check", "v2", status=3)
     assert "?  unsure" in result.out
     assert "v2 is not ready." in result.out
@@ -193,7 +193,7 @@ def test_read_only_refuses_what_changes_anything(library: Revector, command: str
 
 def test_read_only_is_kept_by_the_database_too(library: Revector, monkeypatch: pytest.MonkeyPatch) -> None:
     """Should a command forget to say that it changes something."""
-    monkeypatch.setattr("console.context.Context.require_writable", lambda _self: None)
+    monkeypatch.setattr("revector.console.context.Context.require_writable", lambda _self: None)
     reading = library.with_options(REVECTOR_READ_ONLY="true")
     for command in CHANGING[:-1]:  # the demo would not touch this collection anyway
         assert "read-only" in reading.call(*command.split(), status=1).err
@@ -219,7 +219,7 @@ def test_the_version() -> None:
 def test_help_imports_nothing_heavy(command: str, tmp_path: Path) -> None:
     code = """if True:
         import sys
-        from console.program import main
+        from revector.console.program import main
         try:
             main()
         except SystemExit as end:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from core import cutover
-from core.database import Connection, Database
-from core.registry import active_version
+from revector.core import cutover
+from revector.core.database import Connection, Database
+from revector.core.registry import active_version
 from tests.console.cli.conftest import TEXTS, on
 from tests.console.cli.program import Revector
 from tests.login_roles import login_role

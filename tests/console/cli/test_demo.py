@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from core import embedded
-from core.database import Connection, Database
-from core.registry import chunk_count
+from revector.core import embedded
+from revector.core.database import Connection, Database
+from revector.core.registry import chunk_count
 from tests.console.cli.program import Revector
 from tests.versions import add, add_chunks
 
@@ -113,19 +113,19 @@ def test_the_demo_goes_on_where_it_was_cut_off(
     revector: Revector, database: Database, connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An ingest that was killed leaves some of the documents; the versions come after the last one."""
-    from console.context import Context
-    from console.demo import story
-    from console.demo.corpus import standard_library
+    from revector.console.context import Context
+    from revector.console.demo import story
+    from revector.console.demo.corpus import standard_library
 
     entries = standard_library()[:40]
-    monkeypatch.setattr("console.demo.corpus.standard_library", lambda: entries[:15])
+    monkeypatch.setattr("revector.console.demo.corpus.standard_library", lambda: entries[:15])
     own = Context(database.dsn, database.schema)
     monkeypatch.setattr(story, "add_version", _killed)
     with pytest.raises(_KilledError):
         story.prepare(own)
     assert 15 <= chunk_count(connection) < 40
     monkeypatch.undo()
-    monkeypatch.setattr("console.demo.corpus.standard_library", lambda: entries)
+    monkeypatch.setattr("revector.console.demo.corpus.standard_library", lambda: entries)
     story.prepare(Context(database.dsn, database.schema))
     assert chunk_count(connection) >= 40
     versions = revector.call("versions", "list", "--json").document["versions"]

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from psycopg import sql
 
-from core import cutover, embedded
-from core.database import Database
-from core.evaluation.judgements import Judgement, ensure_judge, save_judgements
-from core.evaluation.queries import Query, get_query_set, save_queries
-from core.migrations import upgrade
+from revector.core import cutover, embedded
+from revector.core.database import Database
+from revector.core.evaluation.judgements import Judgement, ensure_judge, save_judgements
+from revector.core.evaluation.queries import Query, get_query_set, save_queries
+from revector.core.migrations import upgrade
 from tests.console.cli.conftest import on, write_corpus
 from tests.console.cli.program import Revector
 from tests.versions import NUMBERS, add, ready_version

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from core import cutover
-from core.cutover.policy import HELP
-from core.database import Connection, Database
+from revector.core import cutover
+from revector.core.cutover.policy import HELP
+from revector.core.database import Connection, Database
 from tests.console.cli.conftest import TEXTS
 from tests.console.cli.program import Revector
 from tests.versions import add_chunks, ready_version

@@ -7,10 +7,10 @@ import signal
 
 import pytest
 
-from core import cutover
-from core.database import Connection, Database
-from core.evaluation.judgements import given_judgements
-from core.evaluation.queries import Query, QuerySet
+from revector.core import cutover
+from revector.core.database import Connection, Database
+from revector.core.evaluation.judgements import given_judgements
+from revector.core.evaluation.queries import Query, QuerySet
 from tests.console.cli.program import Revector, finish
 from tests.core.evaluation.support import judge, new_set
 from tests.cross_encoders import overlap, train

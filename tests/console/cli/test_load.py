@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from psycopg import sql
 
-from core.database import Connection, Database
-from core.registry import get_version
+from revector.core.database import Connection, Database
+from revector.core.registry import get_version
 from tests.console.cli.program import Revector, finish
 from tests.vector_files import expected, new_chunks, new_version, random_vectors, stored, write_npy
 

@@ -9,7 +9,7 @@ import pytest
 from psycopg.types.json import Jsonb
 from rich.cells import cell_len
 
-from core.database import Connection
+from revector.core.database import Connection
 from tests.console.cli.conftest import TEXTS
 from tests.console.cli.program import Revector
 from tests.protocol_server import ProtocolServer

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from core import audit
-from core.database import Connection
-from core.evaluation.queries import get_query_set, query_sets
+from revector.core import audit
+from revector.core.database import Connection
+from revector.core.evaluation.queries import get_query_set, query_sets
 from tests.console.cli.program import Revector
 from tests.core.evaluation.support import add_document, judge, new_set
 

@@ -7,9 +7,9 @@ import os
 
 import pytest
 
-from core.database import Connection, Database
-from core.retrieval import Retriever
-from core.serving import served_name, serving
+from revector.core.database import Connection, Database
+from revector.core.retrieval import Retriever
+from revector.core.serving import served_name, serving
 from tests.console.cli.program import Revector
 from tests.core.retrieval.collections import flip, two_versions
 from tests.faults.watch import wait_until

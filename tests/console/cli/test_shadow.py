@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from core import audit, shadow
-from core.database import Connection, Database
-from core.evaluation.queries import get_query_set
+from revector.core import audit, shadow
+from revector.core.database import Connection, Database
+from revector.core.evaluation.queries import get_query_set
 from tests.console.cli.program import Revector
 from tests.core.shadow.support import answers, mirror_of, two_versions
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from psycopg import sql
 
-from core.database import Connection, Database
-from core.registry import active_version, get_version
+from revector.core.database import Connection, Database
+from revector.core.registry import active_version, get_version
 from tests.console.cli.conftest import TEXTS, write_corpus
 from tests.console.cli.program import Revector, finish
 from tests.protocol_server import Gate, ProtocolServer

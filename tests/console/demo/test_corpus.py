@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from console.demo.corpus import Entry, standard_library
+from revector.console.demo.corpus import Entry, standard_library
 
-DEMO = resources.files("console.demo")
+DEMO = resources.files("revector.console.demo")
 DUMP = """
 import sys
-from console.demo.corpus import standard_library
+from revector.console.demo.corpus import standard_library
 for entry in standard_library():
     print(ascii((entry.id, entry.title, entry.text, entry.kind)))
 """

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from console.notebook import Console
-from console.notebook.answer import Answer
-from core.database import Database
-from core.errors import RefusedError, RevectorError, UnreachableError, UsageError
-from core.evaluation.judgements import ensure_judge
-from core.evaluation.queries import Query, save_queries
-from core.index import inspect
-from core.registry import get_version
-from core.retrieval import VersionSearcher
+from revector.console.notebook import Console
+from revector.console.notebook.answer import Answer
+from revector.core.database import Database
+from revector.core.errors import RefusedError, RevectorError, UnreachableError, UsageError
+from revector.core.evaluation.judgements import ensure_judge
+from revector.core.evaluation.queries import Query, save_queries
+from revector.core.index import inspect
+from revector.core.registry import get_version
+from revector.core.retrieval import VersionSearcher
 from tests.console.notebook.conftest import GATES, HOSTILE
 from tests.screens.support import TEXTS, active_of, add_candidate
 from tests.versions import NUMBERS, add, add_chunks, ready_version
@@ -248,7 +248,7 @@ def test_errors_are_those_of_core(console: Console, database: Database) -> None:
 def test_hostile_text_is_shown_and_not_obeyed(database: Database) -> None:
     with database.session("test") as connection:
         add_chunks(connection, [HOSTILE, *(f"{a} {HOSTILE}" for a in NUMBERS)])
-        from core import cutover
+        from revector.core import cutover
 
         ready_version(database, connection, "v1")
         cutover.run(connection, "v1", confirm="v1", reason=HOSTILE)

@@ -13,7 +13,7 @@ import pytest
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 
-from core import embedded
+from revector.core import embedded
 from tests.console.notebook.conftest import ROOT, jupyter_home
 from tests.console.notebook.test_console import ALLOWED, Shown
 

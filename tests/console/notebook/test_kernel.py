@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import threading
 
-from core.backfill.engine import LocalEngine
-from core.backfill.job import change_settings
-from core.backfill.settings import JobSettings
-from core.backfill.status import JobStatus, status
-from core.database import Database
-from core.registry import get_version
+from revector.core.backfill.engine import LocalEngine
+from revector.core.backfill.job import change_settings
+from revector.core.backfill.settings import JobSettings
+from revector.core.backfill.status import JobStatus, status
+from revector.core.database import Database
+from revector.core.registry import get_version
 from tests.console.notebook.conftest import Kernel
 from tests.versions import NUMBERS, add, add_chunks
 
-START = "from console.notebook import Console\nconsole = Console({dsn!r}, {schema!r})"
+START = "from revector.console.notebook import Console\nconsole = Console({dsn!r}, {schema!r})"
 
 
 def slow_collection(database: Database) -> str:
@@ -111,7 +111,7 @@ def test_an_error_is_what_it_says_and_no_wall(kernel: Kernel, database: Database
         "Did you mean slow?",
     ]
     caught = kernel.run(
-        "from core.errors import RefusedError\n"
+        "from revector.core.errors import RefusedError\n"
         'try: console.cutover("slow", confirm="slow")\n'
         'except RefusedError as error: print("caught", error.problem)'
     )

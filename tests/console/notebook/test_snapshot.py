@@ -6,9 +6,9 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from console.notebook import Console
-from core.database import Database
-from core.errors import RefusedError, UnreachableError, UsageError
+from revector.console.notebook import Console
+from revector.core.database import Database
+from revector.core.errors import RefusedError, UnreachableError, UsageError
 from tests.versions import add_chunks, ready_version
 
 

@@ -15,9 +15,9 @@ import httpx
 import pytest
 from psycopg import sql
 
-from core import cutover, embedded
-from core.database import Connection, Database, fetch_one
-from core.migrations import upgrade
+from revector.core import cutover, embedded
+from revector.core.database import Connection, Database, fetch_one
+from revector.core.migrations import upgrade
 from tests.console.cli.conftest import TEXTS, on
 from tests.console.cli.program import SECRET
 from tests.versions import add_chunks, ready_version

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from core.database import Database
+from revector.core.database import Database
 from tests.console.cli.conftest import on
 from tests.console.serve.conftest import TOKEN, Server, StartServer
 

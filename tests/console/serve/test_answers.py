@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from core import shadow
-from core.database import Connection, Database
-from core.encoders import open_encoder
-from core.serving import serving as processes_of
+from revector.core import shadow
+from revector.core.database import Connection, Database
+from revector.core.encoders import open_encoder
+from revector.core.serving import serving as processes_of
 from tests.console.cli.conftest import TEXTS, on
 from tests.console.cli.program import SECRET
 from tests.console.serve.conftest import DEADLINE_S, Server, StartServer

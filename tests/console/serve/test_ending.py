@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from core.database import Database
+from revector.core.database import Database
 from tests.console.serve.conftest import DEADLINE_S, Server, StartServer, searches_held
 from tests.faults.proxy import Proxy
 

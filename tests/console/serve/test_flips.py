@@ -6,7 +6,7 @@ import threading
 
 import httpx
 
-from core.database import Connection, Database
+from revector.core.database import Connection, Database
 from tests.console.cli.conftest import TEXTS
 from tests.console.serve.conftest import TOKEN, StartServer
 

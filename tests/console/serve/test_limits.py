@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from console.serve.server import Address, listen
-from core.database import Database
+from revector.console.serve.server import Address, listen
+from revector.core.database import Database
 from tests.console.serve.conftest import TOKEN, Server, StartServer, searches_held
 
 LIMIT = 4096

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from core.backfill.status import JobStatus, status
-from core.database import Connection
-from core.registry import Version
+from revector.core.backfill.status import JobStatus, status
+from revector.core.database import Connection
+from revector.core.registry import Version
 
 
 class Steps:

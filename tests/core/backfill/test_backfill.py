@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from core.backfill import job
-from core.backfill.batches import Batch, Encoded, commit
-from core.backfill.failures import failures, retry_failures, waive_failure
-from core.backfill.settings import JobSettings
-from core.backfill.status import JobStatus, status
-from core.backfill.worker import Worker
-from core.database import Connection, Database
-from core.encoders import open_encoder
-from core.errors import EncoderError, RefusedError, UnreachableError, UsageError
-from core.registry import Version, get_version, version_statuses
+from revector.core.backfill import job
+from revector.core.backfill.batches import Batch, Encoded, commit
+from revector.core.backfill.failures import failures, retry_failures, waive_failure
+from revector.core.backfill.settings import JobSettings
+from revector.core.backfill.status import JobStatus, status
+from revector.core.backfill.worker import Worker
+from revector.core.database import Connection, Database
+from revector.core.encoders import open_encoder
+from revector.core.errors import EncoderError, RefusedError, UnreachableError, UsageError
+from revector.core.registry import Version, get_version, version_statuses
 from tests.core.backfill.steps import eventually
 from tests.protocol_server import ProtocolServer
 from tests.versions import NUMBERS, SPEC, add, add_chunks, backfill
@@ -33,11 +33,11 @@ ROOT = Path(__file__).resolve().parents[3]
 # A worker in a process of its own, which says when it has stored a batch and then waits to be told to go on.
 STEPPING_WORKER = """
 import sys
-from core.backfill.settings import JobSettings
-from core.backfill.worker import Worker
-from core.database import Database
-from core.encoders import open_encoder
-from core.registry import get_version
+from revector.core.backfill.settings import JobSettings
+from revector.core.backfill.worker import Worker
+from revector.core.database import Database
+from revector.core.encoders import open_encoder
+from revector.core.registry import get_version
 
 database = Database(sys.argv[1], sys.argv[2])
 with database.session("test") as connection:
@@ -157,7 +157,7 @@ def wait_for_no_workers(connection: Connection, version: Version) -> None:
 
 
 def test_a_lease_taken_over_stores_nothing_for_its_old_holder(database: Database, connection: Connection) -> None:
-    from core.backfill import batches
+    from revector.core.backfill import batches
 
     ids = add_chunks(connection, NUMBERS)
     version = add(connection, "v1")

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
-from core.backfill.engine import LocalEngine
-from core.backfill.job import change_settings, engine_stays, find_job, request_pause, request_resume
-from core.backfill.settings import JobSettings
-from core.backfill.status import JobStatus, job_detail, status
-from core.database import Connection, Database
-from core.errors import EncoderError, RevectorError, UnreachableError
-from core.registry import Version, get_version, version_statuses
+from revector.core.backfill.engine import LocalEngine
+from revector.core.backfill.job import change_settings, engine_stays, find_job, request_pause, request_resume
+from revector.core.backfill.settings import JobSettings
+from revector.core.backfill.status import JobStatus, job_detail, status
+from revector.core.database import Connection, Database
+from revector.core.errors import EncoderError, RevectorError, UnreachableError
+from revector.core.registry import Version, get_version, version_statuses
 from tests.core.backfill.steps import eventually, job_status
 from tests.protocol_server import Gate, ProtocolServer
 from tests.versions import add, add_chunks

@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 from psycopg import sql
 
-from core import embedded
-from core.backfill import limits
-from core.backfill.hours import closed_until
-from core.backfill.job import change_settings
-from core.backfill.settings import JobSettings
-from core.backfill.status import status
-from core.backfill.worker import Worker
-from core.database import Connection, Database
-from core.errors import RefusedError, UsageError
-from core.registry import Version
+from revector.core import embedded
+from revector.core.backfill import limits
+from revector.core.backfill.hours import closed_until
+from revector.core.backfill.job import change_settings
+from revector.core.backfill.settings import JobSettings
+from revector.core.backfill.status import status
+from revector.core.backfill.worker import Worker
+from revector.core.database import Connection, Database
+from revector.core.errors import RefusedError, UsageError
+from revector.core.registry import Version
 from tests.core.backfill.steps import Steps, eventually, job_status
 from tests.standby import streaming_standby
 from tests.versions import NUMBERS, add, add_chunks

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from core.database import Connection, Database
-from core.registry import add_version
+from revector.core.database import Connection, Database
+from revector.core.registry import add_version
 from tests.core.backfill.steps import Steps, job_status
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -19,9 +19,9 @@ MOST_MB = 130
 # Prints by how much the most memory that the process ever had has grown while it worked, in MB.
 WORKER = """
 import sys
-from core.backfill.worker import Worker
-from core.database import Database
-from core.registry import get_version
+from revector.core.backfill.worker import Worker
+from revector.core.database import Database
+from revector.core.registry import get_version
 from tests.core.backfill.test_memory import Wide
 
 def most():

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from core.backfill.pace import BatchSize, Pacer
+from revector.core.backfill.pace import BatchSize, Pacer
 
 
 def test_the_size_follows_the_pace_by_no_more_than_twice_at_a_time() -> None:

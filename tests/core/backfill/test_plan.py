@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from core import index, registry
-from core.backfill import findings, footprint, plan, probe, sample
-from core.backfill.plan import Plan, confirm_cost, make_plan
-from core.backfill.sample import Demand, Estimate, interval, measure_demand
-from core.backfill.settings import JobSettings
-from core.backfill.worker import Worker
-from core.database import Connection, Database, fetch_one
-from core.encoders import Encoder, open_encoder
-from core.errors import EncoderError, UnreachableError, UsageError
-from core.loader import copy_vectors
-from core.registry import Version, get_version
-from core.settings import Settings
+from revector.core import index, registry
+from revector.core.backfill import findings, footprint, plan, probe, sample
+from revector.core.backfill.plan import Plan, confirm_cost, make_plan
+from revector.core.backfill.sample import Demand, Estimate, interval, measure_demand
+from revector.core.backfill.settings import JobSettings
+from revector.core.backfill.worker import Worker
+from revector.core.database import Connection, Database, fetch_one
+from revector.core.encoders import Encoder, open_encoder
+from revector.core.errors import EncoderError, UnreachableError, UsageError
+from revector.core.loader import copy_vectors
+from revector.core.registry import Version, get_version
+from revector.core.settings import Settings
 from tests.protocol_server import ProtocolServer
 from tests.versions import SPEC, add, add_chunks, backfill
 

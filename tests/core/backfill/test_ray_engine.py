@@ -21,19 +21,19 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from core.backfill import ray_engine
-from core.backfill.job import request_pause
-from core.backfill.ray_driver import check_nodes
-from core.backfill.ray_engine import Deaths, Order, RaySettings, run_on_ray
-from core.backfill.ray_worker import Sealed
-from core.backfill.settings import JobSettings
-from core.backfill.status import JobStatus
-from core.backfill.status import status as status_of
-from core.backfill.worker import Worker
-from core.database import Connection, Database
-from core.encoders import PROBE_TEXT, open_encoder
-from core.errors import EncoderError, RefusedError, RevectorError, UnreachableError, UsageError
-from core.registry import Version, version_statuses
+from revector.core.backfill import ray_engine
+from revector.core.backfill.job import request_pause
+from revector.core.backfill.ray_driver import check_nodes
+from revector.core.backfill.ray_engine import Deaths, Order, RaySettings, run_on_ray
+from revector.core.backfill.ray_worker import Sealed
+from revector.core.backfill.settings import JobSettings
+from revector.core.backfill.status import JobStatus
+from revector.core.backfill.status import status as status_of
+from revector.core.backfill.worker import Worker
+from revector.core.database import Connection, Database
+from revector.core.encoders import PROBE_TEXT, open_encoder
+from revector.core.errors import EncoderError, RefusedError, RevectorError, UnreachableError, UsageError
+from revector.core.registry import Version, version_statuses
 from tests.protocol_server import MODELS, ProtocolServer, Request, embed
 from tests.ray_cluster import RayCluster, environment
 from tests.versions import add, add_chunks
@@ -46,10 +46,10 @@ PATIENCE_S = 120
 # Somebody's process that runs the engine: the connection string is in its command line, as with --dsn.
 PROGRAM = """
 import json, sys
-from core.backfill.ray_engine import RaySettings, run_on_ray
-from core.backfill.settings import JobSettings
-from core.database import Database
-from core.registry import get_version
+from revector.core.backfill.ray_engine import RaySettings, run_on_ray
+from revector.core.backfill.settings import JobSettings
+from revector.core.database import Database
+from revector.core.registry import get_version
 
 dsn, schema, address, workers = sys.argv[1:]
 database = Database(dsn, schema)
@@ -224,7 +224,9 @@ def secret(database: Database) -> Database:
 
 
 def driver_of(process: psutil.Process) -> psutil.Process:
-    return until(lambda: next((c for c in process.children() if "core.backfill.ray_driver" in c.cmdline()), None))
+    return until(
+        lambda: next((c for c in process.children() if "revector.core.backfill.ray_driver" in c.cmdline()), None)
+    )
 
 
 def end(process: int) -> None:
@@ -555,7 +557,7 @@ def test_a_password_is_nowhere_in_ray(
     assert "died and is replaced" in errors
     shown += [out, errors, *(json.dumps(cluster.ask(what)) for what in ("actors", "jobs", "nodes"))]
     assert "BackfillWorker" in shown[-3]
-    assert "core.backfill.ray_driver" in shown[-2]  # the driver's command line is what Ray shows of it
+    assert "revector.core.backfill.ray_driver" in shown[-2]  # the driver's command line is what Ray shows of it
     logs = [path.read_bytes() for path in cluster.files()]
     assert sum(map(len, logs)) > 10_000
     assert not any(PASSWORD in text for text in shown)

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from core.encoders import check_vectors, find_bad_rows, probe
-from core.errors import EncoderError
+from revector.core.encoders import check_vectors, find_bad_rows, probe
+from revector.core.errors import EncoderError
 
 
 def sound(n=4, dimensions=3):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.encoders.headers import duration, remaining
+from revector.core.encoders.headers import duration, remaining
 
 
 @pytest.mark.parametrize(

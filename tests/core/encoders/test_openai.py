@@ -6,9 +6,9 @@ import traceback
 import numpy as np
 import pytest
 
-from core.encoders import check_vectors, open_encoder, probe
-from core.encoders.static import _file
-from core.errors import EncoderError, RevectorError, UnreachableError
+from revector.core.encoders import check_vectors, open_encoder, probe
+from revector.core.encoders.static import _file
+from revector.core.errors import EncoderError, RevectorError, UnreachableError
 from tests.protocol_server import ProtocolServer, embed
 
 KEY = "sk-hush-4711"
@@ -31,7 +31,7 @@ def waits():
 def connect(server, waits, monkeypatch):
     """Open an encoder at the server, with a key, that notes its waits and does not sleep: time stands still else."""
     monkeypatch.setenv("TEST_KEY", KEY)
-    monkeypatch.setattr("core.encoders.pacing.clock", lambda: 0.0)
+    monkeypatch.setattr("revector.core.encoders.pacing.clock", lambda: 0.0)
     opened = []
 
     def connect(model="text-embedding-3-small", at=server, **settings):

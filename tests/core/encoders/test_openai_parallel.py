@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from core.encoders import Metered, Parallel, Throttled, open_encoder
-from core.errors import EncoderError, UnreachableError
+from revector.core.encoders import Metered, Parallel, Throttled, open_encoder
+from revector.core.errors import EncoderError, UnreachableError
 from tests.protocol_limits import AccountLimits, Clock
 from tests.protocol_server import ProtocolServer, embed
 
@@ -23,7 +23,7 @@ class StopError(Exception):
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr("core.encoders.pacing.clock", clock)
+    monkeypatch.setattr("revector.core.encoders.pacing.clock", clock)
     return clock
 
 

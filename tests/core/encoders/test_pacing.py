@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from core.encoders.pacing import LONGEST_HOLD_S, Pacer
+from revector.core.encoders.pacing import LONGEST_HOLD_S, Pacer
 from tests.protocol_limits import Clock
 
 
@@ -22,7 +22,7 @@ class Hooks:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr("core.encoders.pacing.clock", clock)
+    monkeypatch.setattr("revector.core.encoders.pacing.clock", clock)
     return clock
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.encoders import open_encoder, parse_spec, probe
-from core.errors import UnreachableError, UsageError
+from revector.core.encoders import open_encoder, parse_spec, probe
+from revector.core.errors import UnreachableError, UsageError
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def acme(tmp_path, monkeypatch):
         textwrap.dedent(
             """
             import numpy as np
-            from core.encoders.kinds import whole_number
+            from revector.core.encoders.kinds import whole_number
 
             class Lengths:
                 settings = {"width": whole_number(2, 9)}
@@ -108,12 +108,12 @@ def test_importing_the_package_and_reading_a_spec_loads_nothing_heavy():
     heavy = {"numpy", "torch", "sentence_transformers", "transformers", "openai", "tokenizers", "wordllama"}
     check = f"""
         import sys
-        import core.encoders
+        import revector.core.encoders
         assert not {heavy!r} & set(sys.modules), {heavy!r} & set(sys.modules)
         for text in ("static:wordllama-64", "openai:x?dimensions=3", "sentence-transformers:x"):
-            core.encoders.parse_spec(text)
+            revector.core.encoders.parse_spec(text)
         assert not {heavy - {"numpy", "tokenizers"}!r} & set(sys.modules)
-        encoder = core.encoders.open_encoder("static:wordllama-64")
+        encoder = revector.core.encoders.open_encoder("static:wordllama-64")
         encoder.encode_query("hello")
         assert not {heavy - {"numpy", "tokenizers"}!r} & set(sys.modules)
     """

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.encoders.quota import BURST_S, MINUTE_S, Quota
+from revector.core.encoders.quota import BURST_S, MINUTE_S, Quota
 
 
 def run(quota, amounts, *, share=lambda now: 1.0):

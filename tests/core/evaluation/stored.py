@@ -5,11 +5,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 
-from core.chunks import content_sha256, document_uuid, semantic_key
-from core.database import Connection, fetch_one
-from core.evaluation.evaluation import Run
-from core.evaluation.queries import Query, QuerySet, get_query_set, save_queries
-from core.evaluation.runs import get_run
+from revector.core.chunks import content_sha256, document_uuid, semantic_key
+from revector.core.database import Connection, fetch_one
+from revector.core.evaluation.evaluation import Run
+from revector.core.evaluation.queries import Query, QuerySet, get_query_set, save_queries
+from revector.core.evaluation.runs import get_run
 
 
 def query_set(connection: Connection, queries: Iterable[Query], name: str = "support") -> QuerySet:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from core.chunks import content_sha256, document_uuid, semantic_key
-from core.database import Connection
-from core.evaluation.judgements import Judgement, ensure_judge, save_judgements
-from core.evaluation.queries import Query, QuerySet, get_query_set, save_queries
+from revector.core.chunks import content_sha256, document_uuid, semantic_key
+from revector.core.database import Connection
+from revector.core.evaluation.judgements import Judgement, ensure_judge, save_judgements
+from revector.core.evaluation.queries import Query, QuerySet, get_query_set, save_queries
 
 
 def add_document(connection: Connection, source_id: str, *texts: str) -> list[str]:

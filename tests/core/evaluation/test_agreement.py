@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score, confusion_matrix
 
-from core.database import Connection
-from core.errors import UsageError
-from core.evaluation.agreement import agreement, agreement_with_people, weighted_kappa
-from core.evaluation.queries import Query
+from revector.core.database import Connection
+from revector.core.errors import UsageError
+from revector.core.evaluation.agreement import agreement, agreement_with_people, weighted_kappa
+from revector.core.evaluation.queries import Query
 from tests.core.evaluation.support import add_document, judge, new_set
 
 GRADES = st.integers(0, 5)

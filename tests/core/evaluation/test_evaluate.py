@@ -10,19 +10,19 @@ from uuid import UUID
 
 import pytest
 
-from core import overlap as ranks
-from core.audit import entries
-from core.database import Connection, Database
-from core.documents import Document
-from core.errors import RefusedError, UsageError
-from core.evaluation.evaluate import Asked, evaluate, evaluate_runs
-from core.evaluation.evaluation import evaluations, get_evaluation
-from core.evaluation.gates import read_gates
-from core.evaluation.judgements import Judgement, ensure_judge, save_judgements
-from core.evaluation.queries import Query, QuerySet, get_query_set, save_queries
-from core.ingest import ingest
-from core.registry import get_version
-from core.retrieval import VersionSearcher
+from revector.core import overlap as ranks
+from revector.core.audit import entries
+from revector.core.database import Connection, Database
+from revector.core.documents import Document
+from revector.core.errors import RefusedError, UsageError
+from revector.core.evaluation.evaluate import Asked, evaluate, evaluate_runs
+from revector.core.evaluation.evaluation import evaluations, get_evaluation
+from revector.core.evaluation.gates import read_gates
+from revector.core.evaluation.judgements import Judgement, ensure_judge, save_judgements
+from revector.core.evaluation.queries import Query, QuerySet, get_query_set, save_queries
+from revector.core.ingest import ingest
+from revector.core.registry import get_version
+from revector.core.retrieval import VersionSearcher
 from tests.versions import NUMBERS, ready_version
 
 TEXTS = [f"{a} and {b}" for a in NUMBERS for b in NUMBERS]

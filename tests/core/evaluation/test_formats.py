@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.database import Connection
-from core.errors import RefusedError, UsageError
-from core.evaluation.exporting import export_query_set
-from core.evaluation.formats import JudgementFile, beir_files, read_qrels, read_queries, writing
-from core.evaluation.formats.lines import MAX_LINE_BYTES
-from core.evaluation.importing import import_query_set
-from core.evaluation.judgements import given_judgements, load_qrels
-from core.evaluation.queries import Query, get_query_set
+from revector.core.database import Connection
+from revector.core.errors import RefusedError, UsageError
+from revector.core.evaluation.exporting import export_query_set
+from revector.core.evaluation.formats import JudgementFile, beir_files, read_qrels, read_queries, writing
+from revector.core.evaluation.formats.lines import MAX_LINE_BYTES
+from revector.core.evaluation.importing import import_query_set
+from revector.core.evaluation.judgements import given_judgements, load_qrels
+from revector.core.evaluation.queries import Query, get_query_set
 from tests.core.evaluation.support import add_document, judge, new_set
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.errors import UsageError
-from core.evaluation.evaluation import GateResult
-from core.evaluation.gates import Gate, GateFile, judge_gates, read_gates
-from core.evaluation.queries import WHOLE_SET
+from revector.core.errors import UsageError
+from revector.core.evaluation.evaluation import GateResult
+from revector.core.evaluation.gates import Gate, GateFile, judge_gates, read_gates
+from revector.core.evaluation.queries import WHOLE_SET
 
 FILE = """\
 confidence = 0.9

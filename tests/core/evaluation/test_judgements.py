@@ -7,10 +7,10 @@ import uuid
 
 import pytest
 
-from core import audit
-from core.database import Connection, Database
-from core.errors import UsageError
-from core.evaluation.judgements import (
+from revector.core import audit
+from revector.core.database import Connection, Database
+from revector.core.errors import UsageError
+from revector.core.evaluation.judgements import (
     Judgement,
     delete_judgement,
     ensure_judge,
@@ -21,7 +21,7 @@ from core.evaluation.judgements import (
     load_qrels,
     save_judgements,
 )
-from core.evaluation.queries import (
+from revector.core.evaluation.queries import (
     Query,
     QueryChanges,
     drop_query_set,

@@ -11,13 +11,13 @@ import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.chunks import document_uuid
-from core.database import Connection, Database
-from core.documents import read_documents
-from core.errors import UsageError
-from core.evaluation.formats import read_beir
-from core.evaluation.judgements import Judgement, Qrels, ensure_judge, load_qrels, save_judgements
-from core.evaluation.measures import (
+from revector.core.chunks import document_uuid
+from revector.core.database import Connection, Database
+from revector.core.documents import read_documents
+from revector.core.errors import UsageError
+from revector.core.evaluation.formats import read_beir
+from revector.core.evaluation.judgements import Judgement, Qrels, ensure_judge, load_qrels, save_judgements
+from revector.core.evaluation.measures import (
     DEFAULT_MEASURES,
     check_depth,
     check_measures,
@@ -26,10 +26,10 @@ from core.evaluation.measures import (
     score,
     short_rankings,
 )
-from core.evaluation.queries import Query, get_query_set, save_queries
-from core.evaluation.running import make_run
-from core.evaluation.runs import load_results
-from core.ingest import ingest
+from revector.core.evaluation.queries import Query, get_query_set, save_queries
+from revector.core.evaluation.running import make_run
+from revector.core.evaluation.runs import load_results
+from revector.core.ingest import ingest
 from tests.core.evaluation.made_runs import document, made_results
 from tests.versions import NUMBERS, add, add_chunks, backfill
 

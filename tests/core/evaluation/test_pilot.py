@@ -9,22 +9,22 @@ import pytest
 from numpy.typing import NDArray
 from psycopg import sql
 
-from core.backfill.settings import JobSettings
-from core.backfill.status import status
-from core.backfill.worker import Worker
-from core.chunks import document_uuid
-from core.database import Connection, Database
-from core.documents import Document
-from core.encoders import open_encoder
-from core.errors import RefusedError, UnreachableError, UsageError
-from core.evaluation.judgements import Judgement, ensure_judge, load_qrels, save_judgements
-from core.evaluation.pilot import embed_pilot, plan_pilot, run_pilot
-from core.evaluation.queries import Query, QuerySet, get_query_set, save_queries
-from core.evaluation.runs import load_results
-from core.index import candidates_query
-from core.ingest import ingest
-from core.registry import Metric, embedded_count, get_version, version_statuses
-from core.retrieval import EncoderCache
+from revector.core.backfill.settings import JobSettings
+from revector.core.backfill.status import status
+from revector.core.backfill.worker import Worker
+from revector.core.chunks import document_uuid
+from revector.core.database import Connection, Database
+from revector.core.documents import Document
+from revector.core.encoders import open_encoder
+from revector.core.errors import RefusedError, UnreachableError, UsageError
+from revector.core.evaluation.judgements import Judgement, ensure_judge, load_qrels, save_judgements
+from revector.core.evaluation.pilot import embed_pilot, plan_pilot, run_pilot
+from revector.core.evaluation.queries import Query, QuerySet, get_query_set, save_queries
+from revector.core.evaluation.runs import load_results
+from revector.core.index import candidates_query
+from revector.core.ingest import ingest
+from revector.core.registry import Metric, embedded_count, get_version, version_statuses
+from revector.core.retrieval import EncoderCache
 from tests.versions import NUMBERS, SPEC, add, backfill
 
 TEXTS = [f"{a} {b}" for a in NUMBERS[:12] for b in NUMBERS[:12]]
@@ -118,7 +118,7 @@ def test_a_backfill_does_not_pay_for_the_pilot_again(
 def test_an_encoder_that_fails_half_way_is_gone_on_with(
     database: Database, connection: Connection, numbers: QuerySet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.evaluation.pilot._BATCH", 16)
+    monkeypatch.setattr("revector.core.evaluation.pilot._BATCH", 16)
     primary, candidate = add(connection, "v1"), add(connection, "v2", CANDIDATE)
     backfill(database, primary)
     real = open_encoder(CANDIDATE)
@@ -162,7 +162,7 @@ def test_the_same_seed_draws_the_same_chunks(
 def test_a_large_collection_is_drawn_from_evenly(
     database: Database, connection: Connection, numbers: QuerySet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.evaluation.pilot._LISTED", 10)
+    monkeypatch.setattr("revector.core.evaluation.pilot._LISTED", 10)
     version, qrels = add(connection, "v1"), load_qrels(connection, numbers)
     backfill(database, version)
     counts = dict.fromkeys(range(1, 145), 0)

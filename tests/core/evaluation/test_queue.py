@@ -7,11 +7,11 @@ import random
 
 import pytest
 
-from core.database import Connection
-from core.errors import RefusedError, UsageError
-from core.evaluation import queue as q
-from core.evaluation.grading import Graded, grade, undo
-from core.evaluation.judgements import (
+from revector.core.database import Connection
+from revector.core.errors import RefusedError, UsageError
+from revector.core.evaluation import queue as q
+from revector.core.evaluation.grading import Graded, grade, undo
+from revector.core.evaluation.judgements import (
     GivenJudgement,
     Judge,
     Judgement,
@@ -20,8 +20,8 @@ from core.evaluation.judgements import (
     load_qrels,
     save_judgements,
 )
-from core.evaluation.queries import Query, QuerySet, save_queries
-from core.evaluation.queue import JudgingItem, RunPair
+from revector.core.evaluation.queries import Query, QuerySet, save_queries
+from revector.core.evaluation.queue import JudgingItem, RunPair
 from tests.core.evaluation import stored
 from tests.core.evaluation.stored import key_of
 

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import index, overlap
-from core.database import Connection, Database
-from core.evaluation.measures import rankings
-from core.evaluation.queries import Query, get_query_set, save_queries
-from core.evaluation.ranking import index_recall, overlap_results, query_overlaps
-from core.evaluation.running import make_run
-from core.evaluation.runs import load_results
-from core.overlap import Overlap
-from core.settings import Settings
+from revector.core import index, overlap
+from revector.core.database import Connection, Database
+from revector.core.evaluation.measures import rankings
+from revector.core.evaluation.queries import Query, get_query_set, save_queries
+from revector.core.evaluation.ranking import index_recall, overlap_results, query_overlaps
+from revector.core.evaluation.running import make_run
+from revector.core.evaluation.runs import load_results
+from revector.core.overlap import Overlap
+from revector.core.settings import Settings
 from tests.core.evaluation.made_runs import made_results
 from tests.versions import NUMBERS, add, add_chunks, backfill
 

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from psycopg import sql
 
-from core import audit, index
-from core.database import Connection, Database
-from core.encoders import Encoder, open_encoder
-from core.errors import EncoderError, RefusedError, UnreachableError, UsageError
-from core.evaluation import runs
-from core.evaluation.queries import Query, QuerySet, drop_query_set, get_query_set, save_queries
-from core.evaluation.running import make_run
-from core.evaluation.searches import plan_searches
-from core.registry import Version, drop_version, get_version, retire_version
-from core.retrieval import EncoderCache, VersionSearcher
-from core.settings import Settings
+from revector.core import audit, index
+from revector.core.database import Connection, Database
+from revector.core.encoders import Encoder, open_encoder
+from revector.core.errors import EncoderError, RefusedError, UnreachableError, UsageError
+from revector.core.evaluation import runs
+from revector.core.evaluation.queries import Query, QuerySet, drop_query_set, get_query_set, save_queries
+from revector.core.evaluation.running import make_run
+from revector.core.evaluation.searches import plan_searches
+from revector.core.registry import Version, drop_version, get_version, retire_version
+from revector.core.retrieval import EncoderCache, VersionSearcher
+from revector.core.settings import Settings
 from tests.protocol_server import ProtocolServer
 from tests.versions import NUMBERS, SPEC, add, add_chunks, backfill, ready_version
 

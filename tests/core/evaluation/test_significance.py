@@ -14,8 +14,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy import stats
 
-from core.encoders import open_encoder
-from core.evaluation.significance import compare_paired, compare_to_bound, further_queries
+from revector.core.encoders import open_encoder
+from revector.core.evaluation.significance import compare_paired, compare_to_bound, further_queries
 
 DRAWS = 2_000
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data" / "cranfield"

@@ -8,10 +8,10 @@ import uuid
 import numpy as np
 import pytest
 
-from core.errors import UsageError
-from core.evaluation.evaluation import Run
-from core.evaluation.runs import QueryHits, Results
-from core.evaluation.thresholds import QUANTILES, thresholds
+from revector.core.errors import UsageError
+from revector.core.evaluation.evaluation import Run
+from revector.core.evaluation.runs import QueryHits, Results
+from revector.core.evaluation.thresholds import QUANTILES, thresholds
 
 NOW = datetime.datetime(2026, 11, 23, tzinfo=datetime.UTC)
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pgvector import Vector
 
-from core.database import Connection, Database
-from core.index import build
-from core.registry import Version, create_table, get_version
-from core.settings import Settings
+from revector.core.database import Connection, Database
+from revector.core.index import build
+from revector.core.registry import Version, create_table, get_version
+from revector.core.settings import Settings
 from tests.versions import add_chunks, ready_version
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pgvector import Vector
 
-from core import index
-from core.database import Connection
-from core.errors import UsageError
-from core.registry import Version
-from core.retrieval import check_options, search_vector, statements
+from revector.core import index
+from revector.core.database import Connection
+from revector.core.errors import UsageError
+from revector.core.registry import Version
+from revector.core.retrieval import check_options, search_vector, statements
 from tests.core.retrieval.collections import chunks_with_metadata, drawn_version
 
 CHUNKS, DIMENSIONS = 6_000, 12

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import pytest
 from pgvector import Vector
 
-from core.database import Connection, Database
-from core.encoders import open_encoder
-from core.retrieval import AsyncRetriever, EncoderCache, Retriever, SearchResult
+from revector.core.database import Connection, Database
+from revector.core.encoders import open_encoder
+from revector.core.retrieval import AsyncRetriever, EncoderCache, Retriever, SearchResult
 from tests.core.retrieval.collections import FIRST, SECOND, flip, two_versions
 from tests.faults.numbers import LONG
 from tests.versions import NUMBERS

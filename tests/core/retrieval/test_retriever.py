@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from core.database import Connection, Database
-from core.encoders import open_encoder
-from core.errors import RefusedError, UnreachableError, UsageError
-from core.registry import add_version, drop_version, get_version, retire_version
-from core.retrieval import (
+from revector.core.database import Connection, Database
+from revector.core.encoders import open_encoder
+from revector.core.errors import RefusedError, UnreachableError, UsageError
+from revector.core.registry import add_version, drop_version, get_version, retire_version
+from revector.core.retrieval import (
     ROLLBACK_VARIABLE,
     AsyncRetriever,
     EncoderCache,
@@ -25,9 +25,9 @@ from core.retrieval import (
     options,
     read_counts,
 )
-from core.retrieval.counts import Counter
-from core.retrieval.encoding import QueryCache
-from core.serving import Process, served_name, serving
+from revector.core.retrieval.counts import Counter
+from revector.core.retrieval.encoding import QueryCache
+from revector.core.serving import Process, served_name, serving
 from tests.core.retrieval.collections import FIRST, SECOND, flip, two_versions
 from tests.faults.watch import wait_until
 from tests.versions import NUMBERS, backfill

@@ -10,10 +10,10 @@ import pytest
 from pgvector import Vector
 from psycopg import sql
 
-from core import index
-from core.database import Connection, Database
-from core.encoders import open_encoder
-from core.retrieval import check_options, search_vector
+from revector.core import index
+from revector.core.database import Connection, Database
+from revector.core.encoders import open_encoder
+from revector.core.retrieval import check_options, search_vector
 from tests.core.retrieval.collections import chunks_with_metadata, drawn_version, flip
 from tests.versions import NUMBERS, add, add_chunks, ready_version
 

@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from core import cutover
-from core.database import Connection, Database
-from core.registry import Version
-from core.retrieval import SearchResult, VersionSearcher
-from core.shadow import Mirror
+from revector.core import cutover
+from revector.core.database import Connection, Database
+from revector.core.registry import Version
+from revector.core.retrieval import SearchResult, VersionSearcher
+from revector.core.shadow import Mirror
 from tests.versions import NUMBERS, add_chunks, ready_version
 
 TEXTS = [f"{a} and {b}" for a in NUMBERS for b in NUMBERS]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.shadow.breaker import Breaker
+from revector.core.shadow.breaker import Breaker
 
 
 class Clock:

@@ -6,9 +6,9 @@ import hashlib
 
 import pytest
 
-from core import cutover, registry, shadow
-from core.database import Connection, Database
-from core.retrieval import SearchResult, VersionSearcher
+from revector.core import cutover, registry, shadow
+from revector.core.database import Connection, Database
+from revector.core.retrieval import SearchResult, VersionSearcher
 from tests.core.shadow.support import TEXTS, answers, mirror_of, rows, two_versions
 from tests.faults.watch import wait_until
 from tests.protocol_server import Gate, ProtocolServer

@@ -8,12 +8,12 @@ import hashlib
 import psycopg
 import pytest
 
-from core import audit, shadow
-from core.database import Connection, Database
-from core.errors import RefusedError, UsageError
-from core.evaluation.queries import Query, get_query_set, save_queries
-from core.overlap import compare
-from core.shadow.store import MirroredQuery, clean, forget_expired, segment_of, write
+from revector.core import audit, shadow
+from revector.core.database import Connection, Database
+from revector.core.errors import RefusedError, UsageError
+from revector.core.evaluation.queries import Query, get_query_set, save_queries
+from revector.core.overlap import compare
+from revector.core.shadow.store import MirroredQuery, clean, forget_expired, segment_of, write
 from tests.core.shadow.support import TEXTS, two_versions
 from tests.versions import add
 
