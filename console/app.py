@@ -23,22 +23,22 @@ from textual.widgets import Input
 from revector.core.database import Database
 from revector.core.settings import Settings
 from revector.screens.actions import ACTIONS, BY_ID, Action, offered
-from revector.screens.backfills import Backfills
+from revector.screens.backfill.runs import Backfills
 from revector.screens.connections import Connections
-from revector.screens.footer import Footer
-from revector.screens.header import Banner, Header, TabBar, Trouble
+from revector.screens.frame.footer import Footer
+from revector.screens.frame.header import Banner, Header, TabBar, Trouble
+from revector.screens.frame.snapshots import Reader, SnapshotReader
+from revector.screens.frame.too_small import TooSmall, too_small
 from revector.screens.pane import Following, Pane, Services
-from revector.screens.reader import Reader, SnapshotReader
 from revector.screens.situation import Situation, State
-from revector.screens.small import TooSmall, too_small
-from revector.screens.theme import THEME
+from revector.screens.wording.theme import THEME
 
 if TYPE_CHECKING:
-    from revector.screens.backfill import BackfillPane
-    from revector.screens.compare import ComparePane
-    from revector.screens.cutover import CutoverPane
-    from revector.screens.evaluate import EvaluatePane
-    from revector.screens.shadow import ShadowPane
+    from revector.screens.backfill.pane import BackfillPane
+    from revector.screens.compare.pane import ComparePane
+    from revector.screens.cutover.pane import CutoverPane
+    from revector.screens.evaluate.pane import EvaluatePane
+    from revector.screens.shadow.pane import ShadowPane
 
 _CLOCK_S = 1.0
 _LAST_S = 3.0
@@ -294,15 +294,15 @@ class RevectorApp(App[None], inherit_bindings=False):
 
     def show_help(self) -> None:
         """All keys."""
-        from revector.screens.help import help_text
-        from revector.screens.reading import Page
+        from revector.screens.frame.help import help_text
+        from revector.screens.widgets.page import Page
 
         self.push_screen(Page("keys", help_text(self.situation)))
 
     def open_judging(self) -> None:
         """Judge pairs of queries and chunks, for the pair of versions of the Compare tab."""
-        from revector.screens.compare import ComparePane
-        from revector.screens.judging import JudgingScreen
+        from revector.screens.compare.pane import ComparePane
+        from revector.screens.judging.screen import JudgingScreen
 
         compare = self.panes.get("3")
         if not isinstance(compare, ComparePane):
@@ -316,7 +316,7 @@ class RevectorApp(App[None], inherit_bindings=False):
         """Find an action by typing."""
         from textual.command import CommandPalette
 
-        from revector.screens.palette import provider_of
+        from revector.screens.frame.palette import provider_of
 
         situation = self.situation
         self.push_screen(CommandPalette(providers=[provider_of(self.offers(situation), situation)]))
@@ -336,7 +336,7 @@ class RevectorApp(App[None], inherit_bindings=False):
 
     def leave(self) -> None:
         """End the console; asks first when a backfill runs in it."""
-        from revector.screens.confirm import Ask
+        from revector.screens.widgets.confirm import Ask
 
         working = ", ".join(sorted(self.services.backfills.working))
         if not working:
@@ -401,23 +401,23 @@ def make_pane(tab: str, services: Services) -> Pane:
 
         return VersionsPane(services)
     if tab == "2":
-        from revector.screens.backfill import BackfillPane
+        from revector.screens.backfill.pane import BackfillPane
 
         return BackfillPane(services)
     if tab == "3":
-        from revector.screens.compare import ComparePane
+        from revector.screens.compare.pane import ComparePane
 
         return ComparePane(services)
     if tab == "4":
-        from revector.screens.evaluate import EvaluatePane
+        from revector.screens.evaluate.pane import EvaluatePane
 
         return EvaluatePane(services)
     if tab == "5":
-        from revector.screens.shadow import ShadowPane
+        from revector.screens.shadow.pane import ShadowPane
 
         return ShadowPane(services)
     if tab == "6":
-        from revector.screens.cutover import CutoverPane
+        from revector.screens.cutover.pane import CutoverPane
 
         return CutoverPane(services)
     from revector.screens.log import LogPane

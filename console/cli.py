@@ -13,24 +13,21 @@ import typer
 from typer.core import TyperGroup
 
 from revector.console.commands import (
-    backfill,
-    cutover,
     db,
     demo,
     doctor,
     documents,
-    evaluate,
-    evaluations,
     index,
-    judge,
     load,
     log,
-    queries,
     search,
     serve,
     shadow,
     versions,
 )
+from revector.console.commands.backfill import group as backfill
+from revector.console.commands.cutover import group as cutover
+from revector.console.commands.evaluation import evaluate, judge, queries, stored
 from revector.console.context import Context, context_of, pipe
 
 _ORDER = (
@@ -59,7 +56,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for group in (db, versions, backfill, index, queries, evaluations, shadow, cutover):
+for group in (db, versions, backfill, index, queries, stored, shadow, cutover):
     app.add_typer(group.app)
 for module in (demo, documents, load, search, serve, judge, evaluate, cutover, log, doctor):
     module.register(app)

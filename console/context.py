@@ -182,7 +182,7 @@ def pipe(stream: TextIO) -> Iterator[None]:
 
 def note(text: str) -> None:
     """A line or two about what is going on, on stderr."""
-    from revector.screens.text import printable
+    from revector.screens.wording.text import printable
 
     with pipe(sys.stderr):
         sys.stderr.write(printable(text, lines=True) + "\n")
@@ -191,7 +191,7 @@ def note(text: str) -> None:
 
 def plain(text: object) -> str:
     """Text from documents and users, fit for one line of a terminal: control characters are shown, not obeyed."""
-    from revector.screens.text import printable
+    from revector.screens.wording.text import printable
 
     return printable(str(text))
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def open_console(context: Context) -> None:
     """The Textual console. Raises UsageError where there is no terminal."""
     require_terminal()
-    from revector.screens.reader import SnapshotReader
+    from revector.screens.frame.snapshots import SnapshotReader
 
     reader = SnapshotReader(context.database, context.settings)
     reader.start()

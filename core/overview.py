@@ -11,8 +11,8 @@ from psycopg import sql
 
 from revector.core import audit, cutover, index
 from revector.core.audit import AuditEntry
-from revector.core.backfill import status as backfill
-from revector.core.backfill.status import JobStatus
+from revector.core.backfill.job import status as backfill
+from revector.core.backfill.job.status import JobStatus
 from revector.core.database import Connection, ServerInfo, server_info
 from revector.core.index import IndexState
 from revector.core.registry import VersionStatus, version_statuses

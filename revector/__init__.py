@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from revector.console.notebook import Console
     from revector.core.database import Database
-    from revector.core.errors import (
-        EncoderError,
-        RefusedError,
-        RevectorError,
-        UnreachableError,
-        UsageError,
-    )
+    from revector.core.errors import EncoderError, RefusedError, RevectorError, UnreachableError, UsageError
     from revector.core.retrieval import AsyncRetriever, Retriever
     from revector.core.shadow import Mirror
 

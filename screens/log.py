@@ -10,11 +10,11 @@ from textual.app import ComposeResult
 from textual.widgets import Static
 
 from revector.core.audit import AuditEntry
-from revector.screens.facts import facts
 from revector.screens.pane import Pane
-from revector.screens.table import Column, Row, Table
-from revector.screens.text import date_and_time, printable, shorten
-from revector.screens.theme import BAD, CAUTION
+from revector.screens.widgets.table import Column, Row, Table
+from revector.screens.wording.facts import facts
+from revector.screens.wording.text import date_and_time, printable, shorten
+from revector.screens.wording.theme import BAD, CAUTION
 
 _COLUMNS = (
     Column("time", 16),
@@ -60,7 +60,7 @@ class LogPane(Pane):
 
     def open_entry(self) -> None:
         """The entry under the cursor with its figures as JSON."""
-        from revector.screens.reading import Page
+        from revector.screens.widgets.page import Page
 
         key = self.query_one(Table).row_key
         entry = next((entry for entry in self._entries() if str(entry.id) == key), None)

@@ -9,7 +9,7 @@ from textual.message import Message
 
 from revector.core.database import Database
 from revector.core.settings import Settings
-from revector.screens.backfills import Backfills
+from revector.screens.backfill.runs import Backfills
 from revector.screens.connections import Connections
 from revector.screens.situation import Situation
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from revector.core.backfill.status import JobStatus
+from revector.core.backfill.job.status import JobStatus
 from revector.core.cutover import Request
 from revector.core.index import IndexState
 from revector.core.overview import Overview

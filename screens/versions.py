@@ -10,13 +10,13 @@ from textual.content import Content
 from textual.widgets import Static
 
 from revector.core.registry import Version, VersionStatus
-from revector.screens.advice import next_step
-from revector.screens.facts import facts
 from revector.screens.pane import Pane
 from revector.screens.situation import Situation
-from revector.screens.table import Column, Row, Table
-from revector.screens.text import date_and_time, printable, size
-from revector.screens.theme import CAUTION, GOOD
+from revector.screens.widgets.table import Column, Row, Table
+from revector.screens.wording.facts import facts
+from revector.screens.wording.next_step import next_step
+from revector.screens.wording.text import date_and_time, printable, size
+from revector.screens.wording.theme import CAUTION, GOOD
 
 _COLUMNS = (
     Column("", 1),
@@ -99,7 +99,7 @@ class VersionsPane(Pane):
 
     def open_details(self) -> None:
         """All that is known about the selected version."""
-        from revector.screens.reading import Page
+        from revector.screens.widgets.page import Page
 
         selected = self.situation.selected
         if selected is not None:

@@ -10,10 +10,10 @@ import numpy as np
 from psycopg.types.json import Jsonb
 
 from revector.core.database import Connection, fetch_one
-from revector.core.evaluation.evaluation import Evaluation, OverlapResult, QueryResult, save_evaluation
-from revector.core.evaluation.judgements import Judgement, ensure_judge, save_judgements
-from revector.core.evaluation.queries import WHOLE_SET, Query, QuerySet, get_query_set, save_queries
-from revector.core.evaluation.runs import get_run
+from revector.core.evaluation.document import Evaluation, OverlapResult, QueryResult, save_evaluation
+from revector.core.evaluation.judged_sets.judgements import Judgement, ensure_judge, save_judgements
+from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET, Query, QuerySet, get_query_set, save_queries
+from revector.core.evaluation.runs.store import get_run
 from revector.core.overlap import compare
 from revector.core.registry import Version, get_version
 from revector.core.retrieval import EncoderCache, VersionSearcher

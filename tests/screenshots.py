@@ -15,11 +15,11 @@ from revector.console.app import RevectorApp
 from revector.console.context import Context
 from revector.console.demo.story import FIRST, GATES, QUERY_SET, SECOND, mirror_queries, prepare
 from revector.core import cutover, embedded
-from revector.core.backfill.job import change_settings
-from revector.core.backfill.status import JobDetail, JobStatus, job_detail
+from revector.core.backfill.job.job import change_settings
+from revector.core.backfill.job.status import JobDetail, JobStatus, job_detail
 from revector.core.evaluation.evaluate import Asked, evaluate
-from revector.core.evaluation.gates import read_gates
-from revector.core.evaluation.queries import get_query_set
+from revector.core.evaluation.gates.verdicts import read_gates
+from revector.core.evaluation.judged_sets.query_sets import get_query_set
 from revector.core.registry import get_version
 from revector.screens.pane import Pane
 
@@ -37,8 +37,8 @@ def main() -> None:
             # Names of people and machines do not belong into pictures.
             with (
                 mock.patch("revector.core.database.client_name", return_value=_SOMEBODY),
-                mock.patch("revector.screens.progress.client_name", return_value=_SOMEBODY),
-                mock.patch("revector.screens.jobreader.job_detail", _of_somebody),
+                mock.patch("revector.screens.wording.job.client_name", return_value=_SOMEBODY),
+                mock.patch("revector.screens.backfill.reader.job_detail", _of_somebody),
             ):
                 own = Context(flags={"home": home, "label": "search-eu"})
                 prepare(own)
@@ -106,7 +106,7 @@ async def take(own: Context) -> None:
         app.services.backfills.prepare(
             "demo-256", {"workers": "2", "batch_size": "32", "max_rate": "60", "max_spend_usd": "50"}
         )
-        with mock.patch("revector.core.backfill.job._RANGE_CHUNKS", 32):
+        with mock.patch("revector.core.backfill.job.job._RANGE_CHUNKS", 32):
             await pilot.press("r")
             await until(lambda: (found := job(app)) and found.done > 0.45 * found.total and found.eta_low_s)
         picture("backfill")

@@ -28,7 +28,7 @@ def imported_by(statement: str) -> set[str]:
     ("modules", "forbidden"),
     [
         (["core.overview", "core.retrieval", "core.ingest", "core.vectors.load", "core.backfill.worker"], _CORE),
-        (["core.backfill.engine", "core.backfill.ray_engine"], _CORE),
+        (["core.backfill.engines.local", "core.backfill.engines.ray.engine"], _CORE),
         (["console.cli"], ["numpy", "psycopg", "textual", "pydantic", "rich", *HEAVY]),
         (["console.program", "console.terminal"], ["typer", "numpy", "psycopg", "textual", "rich", *HEAVY]),
         (

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Iterable
 from uuid import uuid4
 
-from revector.core.backfill.settings import JobSettings
-from revector.core.backfill.worker import Worker
+from revector.core.backfill.job.settings import JobSettings
+from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Connection, Database
 from revector.core.encoders import open_encoder
 from revector.core.index import build

@@ -23,7 +23,7 @@ def plan(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """What a build would do, and the memory that it needs."""
     from revector.core import index
     from revector.core.registry import get_version
-    from revector.screens.text import size
+    from revector.screens.wording.text import size
 
     with context_of(context).session() as connection:
         found = index.plan(connection, get_version(connection, key))
@@ -41,7 +41,7 @@ def build(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Build the index beside running writes, then ANALYZE."""
     from revector.core import index
     from revector.core.registry import get_version
-    from revector.screens.text import size
+    from revector.screens.wording.text import size
 
     own = context_of(context)
     with own.session(changes=True) as connection:

@@ -54,7 +54,7 @@ def load(
     from revector.core.registry import get_version
     from revector.core.vectors.files import open_vectors
     from revector.core.vectors.load import load as load_vectors
-    from revector.screens.loadtext import next_words, report_lines
+    from revector.screens.wording.load import next_words, report_lines
 
     own = context_of(context)
     with own.session(changes=True) as connection:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from revector.core.backfill.settings import HELP
+from revector.core.backfill.job.settings import HELP
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from revector.core.database import Connection
-    from revector.core.evaluation.judged import JudgedHits
+    from revector.core.evaluation.judged_sets.judged_hits import JudgedHits
     from revector.core.overlap import Move
     from revector.core.registry import Version
     from revector.core.retrieval import Hit, SearchResult
@@ -161,10 +161,10 @@ def compare(
     With rank moves (▲2: two ranks better than in the other version) and the overlap of both. A query that is one of a
     query set has its judgements beside the hits (★2 relevant, ✗ not) and nDCG of both versions.
     """
-    from revector.core.evaluation.judged import judge_comparison
+    from revector.core.evaluation.judged_sets.judged_hits import judge_comparison
     from revector.core.retrieval import EncoderCache, VersionSearcher
-    from revector.screens.export import judged_document
-    from revector.screens.stars import ndcg_words
+    from revector.screens.compare.export import judged_document
+    from revector.screens.wording.grades import ndcg_words
 
     with context_of(context).session() as connection:
         first, second = chosen_versions(connection, primary, candidate)
@@ -242,7 +242,7 @@ def result_document(result: SearchResult) -> dict[str, Any]:
 
 
 def _side(result: SearchResult, moves: Sequence[Move], judged: JudgedHits | None) -> list[tuple[object, str, str]]:
-    from revector.screens.stars import star
+    from revector.screens.wording.grades import star
 
     grades = judged.grades if judged else {}
     width = max((len(star(grade)) + 1 for grade in grades.values()), default=0)

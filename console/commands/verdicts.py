@@ -10,7 +10,7 @@ import typer
 
 from revector.console.context import plain, print_rows
 from revector.core.errors import UsageError
-from revector.screens.text import MARKS
+from revector.screens.wording.text import MARKS
 
 if TYPE_CHECKING:
     from rich.console import Console

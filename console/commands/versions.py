@@ -162,7 +162,7 @@ def drop(
 def _show_version(console: Console, status: VersionStatus) -> None:
     from rich.table import Column
 
-    from revector.screens.text import date_and_time
+    from revector.screens.wording.text import date_and_time
 
     version = status.version
     rows = [

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from revector.console.commands.running import run_backfill
+from revector.console.commands.backfill.run import run_backfill
 from revector.console.commands.search import result_document
 from revector.console.commands.versions import status_document
 from revector.console.context import Context, answer, counted, pipe, plain
@@ -20,15 +20,15 @@ from revector.core import cutover, index, shadow
 from revector.core.database import Connection, Database
 from revector.core.encoders import open_encoder
 from revector.core.errors import RefusedError
+from revector.core.evaluation.document import Evaluation
 from revector.core.evaluation.evaluate import Asked, evaluate
-from revector.core.evaluation.evaluation import Evaluation
-from revector.core.evaluation.formats import read_beir
-from revector.core.evaluation.gates import read_gates
-from revector.core.evaluation.judgements import Judgement, ensure_judge, save_judgements
-from revector.core.evaluation.queries import get_query_set, query_sets, save_queries
+from revector.core.evaluation.files import read_beir
+from revector.core.evaluation.gates.verdicts import read_gates
+from revector.core.evaluation.judged_sets.judgements import Judgement, ensure_judge, save_judgements
+from revector.core.evaluation.judged_sets.query_sets import get_query_set, query_sets, save_queries
 from revector.core.registry import add_version, chunk_count, create_table, get_version, version_statuses, versions
 from revector.core.retrieval import VersionSearcher
-from revector.screens.text import MARKS
+from revector.screens.wording.text import MARKS
 
 if TYPE_CHECKING:
     from revector.core.database import Progress

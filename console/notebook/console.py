@@ -19,13 +19,13 @@ from revector.core.errors import UsageError
 
 if TYPE_CHECKING:
     from revector.core.audit import AuditEntry
-    from revector.core.backfill.status import JobStatus
+    from revector.core.backfill.job.status import JobStatus
     from revector.core.cutover import Check, Flip
     from revector.core.database import Connection, Database
     from revector.core.encoders import Encoder
-    from revector.core.evaluation.evaluation import Evaluation, EvaluationSummary
-    from revector.core.evaluation.queries import QuerySetSummary
-    from revector.core.evaluation.thresholds import Thresholds
+    from revector.core.evaluation.document import Evaluation, EvaluationSummary
+    from revector.core.evaluation.judged_sets.query_sets import QuerySetSummary
+    from revector.core.evaluation.measures.thresholds import Thresholds
     from revector.core.index import IndexState
     from revector.core.registry import Version, VersionStatus
     from revector.core.retrieval import Comparison, EncoderCache, SearchResult
@@ -103,8 +103,8 @@ class Console:
         with it. A backfill that is only followed runs on. Where the encoder costs money, this call is the consent, and
         max_spend_usd the bound.
         """
-        from revector.core.backfill import job
-        from revector.core.backfill.status import status as job_status
+        from revector.core.backfill.job import job
+        from revector.core.backfill.job.status import status as job_status
         from revector.core.registry import get_version
 
         with self._session() as connection:
@@ -130,9 +130,9 @@ class Console:
         build_index: bool,
     ) -> Answer[JobStatus]:
         from revector.core import index
-        from revector.core.backfill.engine import LocalEngine
-        from revector.core.backfill.plan import cost_to_begin
-        from revector.core.backfill.settings import changed, default_settings
+        from revector.core.backfill.engines.local import LocalEngine
+        from revector.core.backfill.job.settings import changed, default_settings
+        from revector.core.backfill.plan.plan import cost_to_begin
 
         wanted = changed(default_settings(self._own.settings), settings)
         cost = cost_to_begin(connection, version, self._open_encoder)
@@ -159,7 +159,7 @@ class Console:
 
     def _follow(self, connection: Connection, version: Version, live: Live) -> Answer[JobStatus]:
         from revector.core import index
-        from revector.core.backfill.job import AT_WORK
+        from revector.core.backfill.job.job import AT_WORK
 
         elsewhere = Note("It runs elsewhere; this cell follows it.", "soft")
         try:
@@ -197,7 +197,7 @@ class Console:
         `primary` is the active version, `candidate` the newest other one with vectors, unless named.
         """
         from revector.console.commands.search import chosen_versions
-        from revector.core.evaluation.judged import judge_comparison
+        from revector.core.evaluation.judged_sets.judged_hits import judge_comparison
         from revector.core.evaluation.reports.charts import depth_chart
         from revector.core.retrieval import VersionSearcher
 
@@ -213,7 +213,7 @@ class Console:
     @errors_for_people()
     def query_sets(self) -> Answer[tuple[QuerySetSummary, ...]]:
         """All query sets."""
-        from revector.core.evaluation.queries import query_sets
+        from revector.core.evaluation.judged_sets.query_sets import query_sets
 
         with self._session() as connection:
             found = tuple(query_sets(connection))
@@ -242,8 +242,8 @@ class Console:
         from revector.console.commands.search import chosen_versions
         from revector.console.notebook.evaluations import evaluation_page
         from revector.core.evaluation.evaluate import Asked, evaluate
-        from revector.core.evaluation.gates import read_gates
-        from revector.core.evaluation.queries import get_query_set
+        from revector.core.evaluation.gates.verdicts import read_gates
+        from revector.core.evaluation.judged_sets.query_sets import get_query_set
 
         self._own.require_writable()
         asked = Asked(judges, measures, read_gates(Path(gates)) if gates else None, k, confidence)
@@ -262,7 +262,7 @@ class Console:
     def evaluation(self, number: int) -> Answer[Evaluation]:
         """An evaluation as it was when it was made."""
         from revector.console.notebook.evaluations import evaluation_page
-        from revector.core.evaluation.evaluation import get_evaluation
+        from revector.core.evaluation.document import get_evaluation
 
         with self._session() as connection:
             found = get_evaluation(connection, number)
@@ -272,7 +272,7 @@ class Console:
     def evaluations(self, *, candidate: str | None = None, n: int = 50) -> Answer[tuple[EvaluationSummary, ...]]:
         """The evaluations, newest first; of one candidate when it is named."""
         from revector.console.notebook.evaluations import evaluations_page
-        from revector.core.evaluation.evaluation import evaluations
+        from revector.core.evaluation.document import evaluations
 
         with self._session() as connection:
             found = tuple(evaluations(connection, candidate=candidate, limit=n))
@@ -292,7 +292,7 @@ class Console:
 
         Takes the newest runs of the query set, or makes them.
         """
-        from revector.console.commands.evaluate import threshold_table
+        from revector.console.commands.evaluation.evaluate import threshold_table
 
         live = Live()
         found, pair = threshold_table(
@@ -400,7 +400,7 @@ class Console:
 
 
 def _status(connection: Connection, version: Version) -> JobStatus:
-    from revector.core.backfill.status import status
+    from revector.core.backfill.job.status import status
 
     found = status(connection, version)
     if found is None:

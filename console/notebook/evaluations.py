@@ -20,10 +20,10 @@ from revector.core.evaluation.reports.wording import (
     shortened,
     signed,
 )
-from revector.screens.text import MARKS, date_and_time
+from revector.screens.wording.text import MARKS, date_and_time
 
 if TYPE_CHECKING:
-    from revector.core.evaluation.evaluation import Evaluation, EvaluationSummary, MeasureResult, QueryResult
+    from revector.core.evaluation.document import Evaluation, EvaluationSummary, MeasureResult, QueryResult
 
 _MOST_QUERIES = 20
 _OVERLAPS = {"overlap": "overlap@{k}", "jaccard": "Jaccard", "rbo": "RBO", "kendall_tau": "Kendall's tau"}

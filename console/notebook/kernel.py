@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from revector.console.notebook.page import Bar, Note, Page
 from revector.core.errors import RevectorError
-from revector.screens.text import printable
+from revector.screens.wording.text import printable
 
 if TYPE_CHECKING:
     from revector.core.database import Progress

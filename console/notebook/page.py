@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from revector.screens.text import printable
+from revector.screens.wording.text import printable
 
 if TYPE_CHECKING:
     import jinja2

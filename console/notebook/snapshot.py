@@ -85,7 +85,7 @@ async def _draw(
 
 async def _search(app: RevectorApp, pilot: Pilot[None], query: str) -> None:
     from revector.screens.actions import BY_ID, offered
-    from revector.screens.query import QueryBox
+    from revector.screens.widgets.inputs import QueryBox
 
     await pilot.press("slash")
     if not offered(BY_ID["search"], app.situation):

@@ -8,15 +8,15 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal
 
 from revector.console.notebook.page import Bar, Cell, Column, Figures, Kind, Note, Page, Part, Table
-from revector.screens.text import MARKS, date_and_time, duration, milliseconds, shorten
+from revector.screens.wording.text import MARKS, date_and_time, duration, milliseconds, shorten
 
 if TYPE_CHECKING:
     from revector.core.audit import AuditEntry
-    from revector.core.backfill.status import JobStatus
+    from revector.core.backfill.job.status import JobStatus
     from revector.core.cutover import Check, Flip
-    from revector.core.evaluation.judged import JudgedHits
-    from revector.core.evaluation.queries import QuerySetSummary
-    from revector.core.evaluation.thresholds import Thresholds
+    from revector.core.evaluation.judged_sets.judged_hits import JudgedHits
+    from revector.core.evaluation.judged_sets.query_sets import QuerySetSummary
+    from revector.core.evaluation.measures.thresholds import Thresholds
     from revector.core.index import IndexState
     from revector.core.overlap import Move
     from revector.core.registry import VersionStatus

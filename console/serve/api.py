@@ -13,7 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from revector.console.serve import problems
-from revector.console.serve.documents import (
+from revector.console.serve.problems import Problem, Refused
+from revector.console.serve.schemas import (
     HealthAnswer,
     ProblemAnswer,
     SearchAnswer,
@@ -24,7 +25,6 @@ from revector.console.serve.documents import (
     explain,
     version_answer,
 )
-from revector.console.serve.problems import Problem, Refused
 from revector.core.errors import RevectorError, UsageError
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from revector.console.serve.access import Access
 from revector.console.serve.api import make_api, paths_of
-from revector.console.serve.door import Door
 from revector.console.serve.limits import Limits
 from revector.console.serve.metrics import Metrics
+from revector.console.serve.middleware import Door
 from revector.console.serve.problems import Problem, busy
 from revector.core.errors import UsageError
 

@@ -23,7 +23,7 @@ from revector.core.retrieval import ROLLBACK_VARIABLE, EncoderCache, Retriever
 from revector.core.shadow import Mirror
 
 if TYPE_CHECKING:
-    from revector.console.serve.documents import SearchRequest, VectorRequest
+    from revector.console.serve.schemas import SearchRequest, VectorRequest
     from revector.core.database import Database
     from revector.core.retrieval import SearchResult
 

@@ -17,9 +17,9 @@ import psycopg
 from psycopg import sql
 
 from revector.core import audit
+from revector.core.cutover.commit_outcome import Address, how_it_ended
 from revector.core.cutover.guard import Check, Guard, Subject
 from revector.core.cutover.guards import GUARDS, check, check_in_flip, checked_waivers
-from revector.core.cutover.lost import Address, how_it_ended
 from revector.core.cutover.policy import Policy, read_policy
 from revector.core.cutover.requests import figures, open_request
 from revector.core.database import Connection, fetch_one

@@ -12,7 +12,7 @@ import numpy as np
 from revector.core import audit
 from revector.core.database import Connection, Database, Progress
 from revector.core.errors import RefusedError, UsageError
-from revector.core.evaluation.evaluation import (
+from revector.core.evaluation.document import (
     Evaluation,
     GateResult,
     MeasureResult,
@@ -21,8 +21,9 @@ from revector.core.evaluation.evaluation import (
     save_evaluation,
     worst,
 )
-from revector.core.evaluation.judgements import Qrels, judgement_count, load_qrels
-from revector.core.evaluation.measures import (
+from revector.core.evaluation.judged_sets.judgements import Qrels, judgement_count, load_qrels
+from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET, QuerySet
+from revector.core.evaluation.measures.measures import (
     DEFAULT_MEASURES,
     Target,
     check_depth,
@@ -34,15 +35,14 @@ from revector.core.evaluation.measures import (
     score,
     short_rankings,
 )
-from revector.core.evaluation.queries import WHOLE_SET, QuerySet
-from revector.core.evaluation.ranking import index_recall, overlap_results, query_overlaps
-from revector.core.evaluation.running import DEPTH, make_run
-from revector.core.evaluation.runs import Results, load_results
+from revector.core.evaluation.measures.rank_overlap import index_recall, overlap_results, query_overlaps
+from revector.core.evaluation.runs.make_run import DEPTH, make_run
+from revector.core.evaluation.runs.store import Results, load_results
 from revector.core.overlap import RBO_P, Overlap
 from revector.core.registry import versions
 
 if TYPE_CHECKING:
-    from revector.core.evaluation.gates import GateFile
+    from revector.core.evaluation.gates.verdicts import GateFile
     from revector.core.registry import Version
     from revector.core.retrieval import EncoderCache
 
@@ -201,7 +201,7 @@ def _qrels(connection: Connection, query_set: QuerySet, asked: Asked) -> Qrels |
 
 def _check_segments(query_set: QuerySet, asked: Asked) -> None:
     if asked.gates is not None:
-        from revector.core.evaluation.gates import check_segments
+        from revector.core.evaluation.gates.verdicts import check_segments
 
         check_segments(asked.gates, (WHOLE_SET, *query_set.segments))
 
@@ -222,7 +222,7 @@ def _judge_gates(
 ) -> tuple[GateResult, ...]:
     if asked.gates is None:
         return ()
-    from revector.core.evaluation.gates import judge_gates
+    from revector.core.evaluation.gates.verdicts import judge_gates
 
     return judge_gates(asked.gates, scores[0], scores[1], judged)
 
@@ -243,7 +243,7 @@ def _measure_results(
     segments: Mapping[str, Sequence[str]],
     confidence: float,
 ) -> tuple[MeasureResult, ...]:
-    from revector.core.evaluation.significance import compare_paired
+    from revector.core.evaluation.measures.significance import compare_paired
 
     found = []
     for measure in measures:

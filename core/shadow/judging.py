@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from revector.core import audit
 from revector.core.database import Connection
 from revector.core.errors import RefusedError
-from revector.core.evaluation.queries import WHOLE_SET, Query, get_query_set, save_queries
+from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET, Query, get_query_set, save_queries
 
 DEFAULT_SET = "shadow"
 """A set of its own: another query in an evaluated set is another revision of it, which no run there is of."""

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pgvector.psycopg import register_vector
 
-from revector.core.backfill.job import request_cancel
-from revector.core.backfill.settings import JobSettings
-from revector.core.backfill.status import status
-from revector.core.backfill.worker import Worker
+from revector.core.backfill.job.job import request_cancel
+from revector.core.backfill.job.settings import JobSettings
+from revector.core.backfill.job.status import status
+from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Connection, Database
 from revector.core.migrations import upgrade
 from revector.core.registry import Version

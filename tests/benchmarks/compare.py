@@ -20,8 +20,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from revector.core.backfill.settings import JobSettings
-from revector.core.backfill.worker import Worker
+from revector.core.backfill.job.settings import JobSettings
+from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Database
 from revector.core.registry import create_table, drop_version, get_version, retire_version
 from revector.core.retrieval import EncoderCache, VersionSearcher

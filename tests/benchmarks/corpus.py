@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from psycopg import sql
 
-from revector.core.backfill.settings import JobSettings
-from revector.core.backfill.worker import Worker
+from revector.core.backfill.job.settings import JobSettings
+from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Connection, Database
 from revector.core.registry import Version, create_table, drop_version, get_version, retire_version, versions
 

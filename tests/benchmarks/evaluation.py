@@ -21,13 +21,13 @@ from pgvector.psycopg import register_vector
 
 from revector.core import index
 from revector.core.database import Connection, Database
-from revector.core.evaluation.evaluation import Run
-from revector.core.evaluation.judgements import Judgement, ensure_judge, load_qrels, save_judgements
-from revector.core.evaluation.measures import DEFAULT_MEASURES, score
-from revector.core.evaluation.queries import Query, QuerySet, get_query_set, save_queries
-from revector.core.evaluation.ranking import overlap_results, query_overlaps
-from revector.core.evaluation.running import make_run
-from revector.core.evaluation.runs import load_results
+from revector.core.evaluation.document import Run
+from revector.core.evaluation.judged_sets.judgements import Judgement, ensure_judge, load_qrels, save_judgements
+from revector.core.evaluation.judged_sets.query_sets import Query, QuerySet, get_query_set, save_queries
+from revector.core.evaluation.measures.measures import DEFAULT_MEASURES, score
+from revector.core.evaluation.measures.rank_overlap import overlap_results, query_overlaps
+from revector.core.evaluation.runs.make_run import make_run
+from revector.core.evaluation.runs.store import load_results
 from revector.core.index import candidates_query
 from revector.core.registry import Version, create_table, get_version
 from revector.core.retrieval import EncoderCache

@@ -14,8 +14,8 @@ import time
 
 import numpy as np
 
-from revector.core.backfill.settings import JobSettings
-from revector.core.backfill.worker import Worker
+from revector.core.backfill.job.settings import JobSettings
+from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Database
 from revector.core.registry import get_version
 from tests.benchmarks.corpus import FreeEncoder

@@ -15,10 +15,10 @@ from revector.core.database import Database
 from revector.core.embedded import EmbeddedServer
 from revector.core.migrations import upgrade
 from revector.core.settings import Settings
-from revector.screens import reader
 from revector.screens.actions import TABS
-from revector.screens.confirm import Confirm
-from revector.screens.reader import SnapshotReader
+from revector.screens.frame import snapshots
+from revector.screens.frame.snapshots import SnapshotReader
+from revector.screens.widgets.confirm import Confirm
 from tests.screens.frozen import NOWHERE, FrozenReader
 from tests.screens.support import (
     LARGE,
@@ -110,8 +110,8 @@ async def test_every_tab_fits_into_eighty_by_twenty_four(library: Database, tab:
 
 
 async def test_a_schema_that_is_not_set_up(empty_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "_FIRST_PAUSE_S", 600.0)
-    monkeypatch.setattr(reader, "_LONGEST_PAUSE_S", 600.0)
+    monkeypatch.setattr(snapshots, "_FIRST_PAUSE_S", 600.0)
+    monkeypatch.setattr(snapshots, "_LONGEST_PAUSE_S", 600.0)
     app = console(empty_database)
     async with app.run_test(size=SMALL) as pilot:
         await until_shown(pilot, "has not been set up in this database", "→ Set it up: revector db upgrade")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from revector.core.backfill.status import status
+from revector.core.backfill.job.status import status
 from revector.core.database import Database
 from revector.core.embedded import EmbeddedServer
 from revector.core.registry import get_version

@@ -801,7 +801,7 @@ def test_an_ingest_that_is_killed_leaves_whole_documents_and_can_be_run_again(
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, database.dsn, database.schema, edited],
         stdout=subprocess.PIPE,
-        cwd=Path(module.__file__).parents[1],
+        cwd=Path(module.__file__).parents[2],
     )
     assert child.stdout is not None
     for expected in (b"5\n", b"10\n", b"15\n"):

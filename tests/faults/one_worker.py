@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 
-from revector.core.backfill.settings import JobSettings
-from revector.core.backfill.worker import Worker
+from revector.core.backfill.job.settings import JobSettings
+from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Database
 from revector.core.encoders import open_encoder
 from revector.core.errors import RevectorError

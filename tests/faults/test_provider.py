@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from revector.core.backfill.failures import failures
+from revector.core.backfill.job.dead_letters import failures
 from revector.core.database import Database
 from tests.faults.conftest import MakeProcesses, Prepare
 from tests.faults.numbers import NUMBERS

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from revector.core.backfill.status import status as job_status
+from revector.core.backfill.job.status import status as job_status
 from revector.core.database import Connection, Database
 from revector.core.encoders import open_encoder
 from revector.core.registry import Version, get_version, version_statuses

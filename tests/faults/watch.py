@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from revector.core.backfill.status import JobStatus, status
+from revector.core.backfill.job.status import JobStatus, status
 from revector.core.database import Connection, Database
 from revector.core.errors import UnreachableError
 from revector.core.registry import Version, get_version

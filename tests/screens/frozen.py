@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from revector.core.audit import AuditEntry
-from revector.core.backfill.failures import Failure
-from revector.core.backfill.settings import JobSettings
-from revector.core.backfill.status import Cell, JobDetail, JobStatus, Proof, Transition, WorkerState
+from revector.core.backfill.job.dead_letters import Failure
+from revector.core.backfill.job.settings import JobSettings
+from revector.core.backfill.job.status import Cell, JobDetail, JobStatus, Proof, Transition, WorkerState
 from revector.core.cutover import Check, Guard
 from revector.core.database import Database, ServerInfo
-from revector.core.evaluation.evaluation import Evaluation, OverlapResult, QueryResult, Run
-from revector.core.evaluation.judged import JudgedHits
-from revector.core.evaluation.queries import Query, QuerySet
+from revector.core.evaluation.document import Evaluation, OverlapResult, QueryResult, Run
+from revector.core.evaluation.judged_sets.judged_hits import JudgedHits
+from revector.core.evaluation.judged_sets.query_sets import Query, QuerySet
 from revector.core.explain import Explanation
 from revector.core.index import IndexState
 from revector.core.overlap import compare
@@ -23,8 +23,8 @@ from revector.core.overview import Overview
 from revector.core.registry import Version, VersionStatus
 from revector.core.retrieval import Comparison, Hit, SearchResult
 from revector.core.revisions import HEAD
-from revector.screens.querysets import Browsing, PairFacts, browse
-from revector.screens.reader import Reading
+from revector.screens.compare.query_sets import Browsing, PairFacts, browse
+from revector.screens.frame.snapshots import Reading
 from revector.screens.situation import Situation, State
 
 NOW = datetime.datetime(2026, 3, 1, 14, 2, 11, tzinfo=datetime.UTC)

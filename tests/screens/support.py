@@ -15,14 +15,14 @@ from textual.pilot import Pilot
 
 from revector.console.app import RevectorApp
 from revector.core import cutover
-from revector.core.backfill.engine import LocalEngine
-from revector.core.backfill.settings import JobSettings
+from revector.core.backfill.engines.local import LocalEngine
+from revector.core.backfill.job.settings import JobSettings
 from revector.core.database import Connection, Database
 from revector.core.embedded import EmbeddedServer
 from revector.core.migrations import upgrade
 from revector.core.registry import get_version
 from revector.core.settings import Settings
-from revector.screens.backfill import BackfillPane
+from revector.screens.backfill.pane import BackfillPane
 from tests.versions import add, add_chunks, ready_version
 
 LARGE, SMALL = (120, 40), (80, 24)
@@ -144,7 +144,7 @@ def state_of(database: Database, key: str = "demo-new") -> str:
 
 
 def settings_of(database: Database) -> JobSettings:
-    from revector.core.backfill.job import job_settings, require_job
+    from revector.core.backfill.job.job import job_settings, require_job
 
     with database.session("test") as connection:
         return job_settings(connection, require_job(connection, get_version(connection, "demo-new")))

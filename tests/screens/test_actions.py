@@ -11,9 +11,9 @@ from revector.console.app import RevectorApp
 from revector.core.database import Database
 from revector.core.settings import Settings
 from revector.screens.actions import ACTIONS, BY_ID, TABS, Action, offered, shown_keys
-from revector.screens.footer import Footer
-from revector.screens.help import listed
-from revector.screens.palette import provider_of
+from revector.screens.frame.footer import Footer
+from revector.screens.frame.help import listed
+from revector.screens.frame.palette import provider_of
 from revector.screens.situation import Situation
 from tests.screens.frozen import NOWHERE, OVERVIEW, FrozenReader, check, comparison, situation
 from tests.screens.support import LARGE, shown, until, until_shown

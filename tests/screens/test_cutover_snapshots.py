@@ -11,14 +11,14 @@ from textual.pilot import Pilot
 
 from revector.console.app import RevectorApp
 from revector.core.cutover import GUARDS, Approval, Breach, Check, CutoverEntry, Guard, Policy, Request, Watch
-from revector.core.evaluation.evaluation import EvaluationSummary
+from revector.core.evaluation.document import EvaluationSummary
 from revector.core.overview import Overview
 from revector.core.retrieval.counts import SearchFigures
 from revector.core.serving import Process
 from revector.core.settings import Settings
-from revector.screens.cutover import CutoverPane
-from revector.screens.cutoverfacts import Facts
-from revector.screens.cutoverguards import Board
+from revector.screens.cutover.board import Board
+from revector.screens.cutover.facts import Facts
+from revector.screens.cutover.pane import CutoverPane
 from tests.screens.frozen import NOW, NOWHERE, OVERVIEW, YESTERDAY, FrozenReader, check
 from tests.screens.support import LARGE, SMALL, until
 from tests.screens.test_shadow_snapshots import report

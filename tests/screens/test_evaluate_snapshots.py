@@ -10,7 +10,7 @@ from rich.text import Text
 from textual.pilot import Pilot
 
 from revector.console.app import RevectorApp
-from revector.core.evaluation.evaluation import (
+from revector.core.evaluation.document import (
     Evaluation,
     EvaluationSummary,
     GateResult,
@@ -19,12 +19,12 @@ from revector.core.evaluation.evaluation import (
     QueryResult,
     Run,
 )
-from revector.core.evaluation.queries import QuerySetSummary
-from revector.core.evaluation.thresholds import ThresholdRow, Thresholds
-from revector.screens.chart import Chart
-from revector.screens.evaluate import EvaluatePane
-from revector.screens.evaluationlists import Lists
-from revector.screens.thresholds import ThresholdsPage
+from revector.core.evaluation.judged_sets.query_sets import QuerySetSummary
+from revector.core.evaluation.measures.thresholds import ThresholdRow, Thresholds
+from revector.screens.evaluate.lists import Lists
+from revector.screens.evaluate.pane import EvaluatePane
+from revector.screens.evaluate.thresholds_page import ThresholdsPage
+from revector.screens.widgets.chart import Chart
 from tests.screens.frozen import NOW
 from tests.screens.support import LARGE, SMALL, until
 from tests.screens.test_snapshots import fixed_clock, frozen
@@ -38,7 +38,7 @@ PAIR = ("embed-v2026-02", "embed-v2026-03")
 
 @pytest.fixture(autouse=True)
 def looks_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("revector.screens.evaluating._LOOK_EVERY_S", 3_600.0)
+    monkeypatch.setattr("revector.screens.evaluate.control._LOOK_EVERY_S", 3_600.0)
 
 
 def run(number: int, key: str, **sample: object) -> Run:

@@ -12,8 +12,8 @@ from revector.console.app import RevectorApp
 from revector.core import cutover
 from revector.core.database import Database
 from revector.core.embedded import EmbeddedServer
-from revector.core.evaluation.queries import Query
-from revector.screens.compare import ComparePane
+from revector.core.evaluation.judged_sets.query_sets import Query
+from revector.screens.compare.pane import ComparePane
 from tests.evaluations import judged_set, stored_evaluation
 from tests.screens.support import LARGE, SMALL, collection, console, shown, type_text, until, until_shown
 from tests.versions import add, add_chunks, ready_version

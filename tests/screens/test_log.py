@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from revector.core import audit
 from revector.core.database import Database
-from revector.screens.table import Table
+from revector.screens.widgets.table import Table
 from tests.screens.support import SMALL, console, shown, until, until_shown
 
 

@@ -10,7 +10,7 @@ import pytest
 from revector.core import embedded
 from revector.core.database import Database
 from revector.core.migrations import upgrade
-from revector.screens import reader
+from revector.screens.frame import snapshots
 from tests.screens.support import ALL_PASS, LARGE, SMALL, console, fill, shown, until, until_gone, until_shown
 
 
@@ -22,7 +22,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_banner_greyed_data_no_action_and_recovery(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "_LONGEST_PAUSE_S", 0.3)
+    monkeypatch.setattr(snapshots, "_LONGEST_PAUSE_S", 0.3)
     database = Database(embedded.start(home).dsn, "docs", embedded=True)
     upgrade(database)
     fill(database)
@@ -56,8 +56,8 @@ async def test_banner_greyed_data_no_action_and_recovery(home: Path, monkeypatch
 
 
 async def test_a_search_goes_on_after_its_connection_was_killed(library: Database) -> None:
-    from tests.screens.test_compare import search
-    from tests.screens.test_reader import kill_console
+    from tests.screens.compare.test_pane import search
+    from tests.screens.frame.test_snapshots import kill_console
 
     app = console(library)
     async with app.run_test(size=SMALL) as pilot:

@@ -13,9 +13,9 @@ from revector.core.database import Database
 from revector.core.roles import EVERYTHING, Rights
 from revector.core.settings import Settings
 from revector.screens.actions import ACTIONS, BY_ID, offered
-from revector.screens.advice import next_step
-from revector.screens.help import listed
-from revector.screens.reader import Reading
+from revector.screens.frame.help import listed
+from revector.screens.frame.snapshots import Reading
+from revector.screens.wording.next_step import next_step
 from tests.roles import login_roles
 from tests.screens.frozen import NOWHERE, OVERVIEW, FrozenReader, situation
 from tests.screens.support import LARGE, SMALL, active_of, console, shown, until, until_shown

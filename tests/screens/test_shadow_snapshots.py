@@ -10,7 +10,7 @@ import pytest
 from textual.pilot import Pilot
 
 from revector.core.shadow import Disagreement, Latency, OpenBreaker, SegmentFigures, ShadowReport, ShadowRun
-from revector.screens.shadow import ShadowPane
+from revector.screens.shadow.pane import ShadowPane
 from tests.screens.frozen import NOW
 from tests.screens.support import LARGE, SMALL, until
 from tests.screens.test_snapshots import fixed_clock, frozen

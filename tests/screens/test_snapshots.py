@@ -13,14 +13,14 @@ from textual.pilot import Pilot
 
 from revector.console.app import RevectorApp
 from revector.core.chunks import document_uuid
-from revector.core.evaluation.queries import QuerySetSummary
+from revector.core.evaluation.judged_sets.query_sets import QuerySetSummary
 from revector.core.explain import ChunkFacts
 from revector.core.settings import Settings
 from revector.core.vectors.load import LoadReport
-from revector.screens.explain import explain_page
-from revector.screens.hit import hit_page
-from revector.screens.querypicker import QueryPicker
-from revector.screens.querysets import Choices
+from revector.screens.compare.explain_page import explain_page
+from revector.screens.compare.hit_page import hit_page
+from revector.screens.compare.query_picker import QueryPicker
+from revector.screens.compare.query_sets import Choices
 from tests.screens.frozen import (
     NOW,
     NOWHERE,
@@ -44,8 +44,8 @@ pytestmark = pytest.mark.parametrize("size", [LARGE, SMALL], ids=["large", "smal
 def fixed_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
-    monkeypatch.setattr("revector.screens.cutoverchecking.time_now", lambda: "14:02:11")
-    monkeypatch.setattr("revector.screens.reader.Reading.age", lambda _reading: 0.0)
+    monkeypatch.setattr("revector.screens.cutover.checking.time_now", lambda: "14:02:11")
+    monkeypatch.setattr("revector.screens.frame.snapshots.Reading.age", lambda _reading: 0.0)
     yield
     monkeypatch.undo()
     time.tzset()

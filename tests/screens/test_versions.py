@@ -11,8 +11,8 @@ from revector.core.database import Database
 from revector.core.index import IndexState
 from revector.core.registry import Version, VersionStatus
 from revector.core.settings import Settings
-from revector.screens.advice import next_step
 from revector.screens.versions import index_word
+from revector.screens.wording.next_step import next_step
 from tests.screens.frozen import NOWHERE, OVERVIEW, FrozenReader, job, situation, version
 from tests.screens.support import LARGE, SMALL, TEXTS, add_candidate, console, shown, until, until_shown
 from tests.versions import add_chunks

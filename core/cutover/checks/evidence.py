@@ -11,7 +11,7 @@ from revector.core.database import Connection, fetch_one
 from revector.core.registry import Version, active_version, chunk_count
 
 if TYPE_CHECKING:
-    from revector.core.evaluation.evaluation import Run
+    from revector.core.evaluation.document import Run
 
 _COUNTED_CHUNKS = 50_000
 """Up to here all chunks are looked at, which takes some 20 ms."""
@@ -99,7 +99,7 @@ def _newest(
     connection: Connection, active: Version, version: Version
 ) -> tuple[int, str | None, str, tuple[Run, Run]] | None:
     """Number, verdict, query set and both runs of the newest evaluation of the pair; a pilot's is none of them."""
-    from revector.core.evaluation.runs import get_run
+    from revector.core.evaluation.runs.store import get_run
 
     row = connection.execute(
         """
@@ -120,7 +120,7 @@ def _newest(
 
 def _differing(connection: Connection, runs: tuple[Run, Run], versions: tuple[Version, Version]) -> list[str]:
     """In words, what users' searches by these versions differ in from those of the runs."""
-    from revector.core.evaluation.searches import plan_searches
+    from revector.core.evaluation.runs.searches import plan_searches
 
     found = []
     for run, version in zip(runs, versions, strict=True):

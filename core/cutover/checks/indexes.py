@@ -126,7 +126,7 @@ def _searched(
     subject: Subject, drawn: list[tuple[int, NDArray[np.float32]]], *, exact: bool, until: float
 ) -> list[Hits]:
     """The hits of as many searches as are made before that moment."""
-    from revector.core.evaluation.searches import plan_searches
+    from revector.core.evaluation.runs.searches import plan_searches
 
     connection = subject.connection
     found: list[Hits] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from revector.core.evaluation.evaluation import Evaluation
+    from revector.core.evaluation.document import Evaluation
 
 Kind = Literal["junit", "markdown", "html"]
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from math import ceil, floor, log10
 from statistics import fmean
 
-from revector.core.evaluation.evaluation import MeasureResult, OverlapResult, QueryResult
+from revector.core.evaluation.document import MeasureResult, OverlapResult, QueryResult
 from revector.core.evaluation.reports.wording import counted, interval, number, percent, shortened, signed, visible
 
 _BETTER = "#2f81d8"

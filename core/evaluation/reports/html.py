@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from revector.core.evaluation.evaluation import Evaluation
+from revector.core.evaluation.document import Evaluation
 from revector.core.evaluation.reports import charts, wording
 
 _MOST_QUERIES = 100

@@ -10,7 +10,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from datetime import UTC
 
-from revector.core.evaluation.evaluation import Evaluation, GateResult
+from revector.core.evaluation.document import Evaluation, GateResult
 from revector.core.evaluation.reports.wording import caveats, interval, number, p_value, signed, visible
 
 

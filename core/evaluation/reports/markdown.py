@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from revector.core.evaluation.evaluation import Evaluation, QueryResult, Verdict
+from revector.core.evaluation.document import Evaluation, QueryResult, Verdict
 from revector.core.evaluation.reports.wording import (
     NOTHING,
     WORDS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from revector.core.evaluation.evaluation import Evaluation, Run, Verdict
+from revector.core.evaluation.document import Evaluation, Run, Verdict
 
 WORDS: dict[Verdict | None, str] = {
     "pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive", None: "No gates"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from revector.core import cutover
 from revector.core.database import Connection, Database
-from revector.core.evaluation.queries import Query
+from revector.core.evaluation.judged_sets.query_sets import Query
 from tests.console.cli.conftest import TEXTS
 from tests.console.cli.program import Revector
 from tests.evaluations import judged_set

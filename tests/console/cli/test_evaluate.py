@@ -11,8 +11,8 @@ from psycopg import sql
 
 from revector.core import cutover, embedded
 from revector.core.database import Database
-from revector.core.evaluation.judgements import Judgement, ensure_judge, save_judgements
-from revector.core.evaluation.queries import Query, get_query_set, save_queries
+from revector.core.evaluation.judged_sets.judgements import Judgement, ensure_judge, save_judgements
+from revector.core.evaluation.judged_sets.query_sets import Query, get_query_set, save_queries
 from revector.core.migrations import upgrade
 from tests.console.cli.conftest import on, write_corpus
 from tests.console.cli.program import Revector

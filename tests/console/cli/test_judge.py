@@ -9,8 +9,8 @@ import pytest
 
 from revector.core import cutover
 from revector.core.database import Connection, Database
-from revector.core.evaluation.judgements import given_judgements
-from revector.core.evaluation.queries import Query, QuerySet
+from revector.core.evaluation.judged_sets.judgements import given_judgements
+from revector.core.evaluation.judged_sets.query_sets import Query, QuerySet
 from tests.console.cli.program import Revector, finish
 from tests.core.evaluation.support import judge, new_set
 from tests.cross_encoders import overlap, train

@@ -8,7 +8,7 @@ import pytest
 
 from revector.core import audit
 from revector.core.database import Connection
-from revector.core.evaluation.queries import get_query_set, query_sets
+from revector.core.evaluation.judged_sets.query_sets import get_query_set, query_sets
 from tests.console.cli.program import Revector
 from tests.core.evaluation.support import add_document, judge, new_set
 

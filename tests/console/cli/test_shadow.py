@@ -6,7 +6,7 @@ import pytest
 
 from revector.core import audit, shadow
 from revector.core.database import Connection, Database
-from revector.core.evaluation.queries import get_query_set
+from revector.core.evaluation.judged_sets.query_sets import get_query_set
 from tests.console.cli.program import Revector
 from tests.core.shadow.support import answers, mirror_of, two_versions
 

@@ -15,8 +15,8 @@ from jupyter_client.manager import KernelManager
 from revector.console.notebook import Console
 from revector.core.database import Database
 from revector.core.embedded import EmbeddedServer
-from revector.core.evaluation.judgements import Judgement, ensure_judge, save_judgements
-from revector.core.evaluation.queries import Query, get_query_set, save_queries
+from revector.core.evaluation.judged_sets.judgements import Judgement, ensure_judge, save_judgements
+from revector.core.evaluation.judged_sets.query_sets import Query, get_query_set, save_queries
 from tests.screens.support import TEXTS, collection, fill
 
 ROOT = Path(__file__).resolve().parents[3]

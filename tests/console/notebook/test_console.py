@@ -11,8 +11,8 @@ from revector.console.notebook import Console
 from revector.console.notebook.answer import Answer
 from revector.core.database import Database
 from revector.core.errors import RefusedError, RevectorError, UnreachableError, UsageError
-from revector.core.evaluation.judgements import ensure_judge
-from revector.core.evaluation.queries import Query, save_queries
+from revector.core.evaluation.judged_sets.judgements import ensure_judge
+from revector.core.evaluation.judged_sets.query_sets import Query, save_queries
 from revector.core.index import inspect
 from revector.core.registry import get_version
 from revector.core.retrieval import VersionSearcher

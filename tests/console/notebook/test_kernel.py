@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 
-from revector.core.backfill.engine import LocalEngine
-from revector.core.backfill.job import change_settings
-from revector.core.backfill.settings import JobSettings
-from revector.core.backfill.status import JobStatus, status
+from revector.core.backfill.engines.local import LocalEngine
+from revector.core.backfill.job.job import change_settings
+from revector.core.backfill.job.settings import JobSettings
+from revector.core.backfill.job.status import JobStatus, status
 from revector.core.database import Database
 from revector.core.registry import get_version
 from tests.console.notebook.conftest import Kernel

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from revector.core.backfill.status import JobStatus, status
+from revector.core.backfill.job.status import JobStatus, status
 from revector.core.database import Connection
 from revector.core.registry import Version
 

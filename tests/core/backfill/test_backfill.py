@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from revector.core.backfill import job
-from revector.core.backfill.batches import Batch, Encoded, commit
-from revector.core.backfill.failures import failures, retry_failures, waive_failure
-from revector.core.backfill.settings import JobSettings
-from revector.core.backfill.status import JobStatus, status
-from revector.core.backfill.worker import Worker
+from revector.core.backfill.job import job
+from revector.core.backfill.job.dead_letters import failures, retry_failures, waive_failure
+from revector.core.backfill.job.settings import JobSettings
+from revector.core.backfill.job.status import JobStatus, status
+from revector.core.backfill.worker.batches import Batch, Encoded, commit
+from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Connection, Database
 from revector.core.encoders import open_encoder
 from revector.core.errors import EncoderError, RefusedError, UnreachableError, UsageError
@@ -33,8 +33,8 @@ ROOT = Path(__file__).resolve().parents[3]
 # A worker in a process of its own, which says when it has stored a batch and then waits to be told to go on.
 STEPPING_WORKER = """
 import sys
-from revector.core.backfill.settings import JobSettings
-from revector.core.backfill.worker import Worker
+from revector.core.backfill.job.settings import JobSettings
+from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Database
 from revector.core.encoders import open_encoder
 from revector.core.registry import get_version
@@ -157,7 +157,7 @@ def wait_for_no_workers(connection: Connection, version: Version) -> None:
 
 
 def test_a_lease_taken_over_stores_nothing_for_its_old_holder(database: Database, connection: Connection) -> None:
-    from revector.core.backfill import batches
+    from revector.core.backfill.worker import batches
 
     ids = add_chunks(connection, NUMBERS)
     version = add(connection, "v1")

@@ -19,7 +19,7 @@ MOST_MB = 130
 # Prints by how much the most memory that the process ever had has grown while it worked, in MB.
 WORKER = """
 import sys
-from revector.core.backfill.worker import Worker
+from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Database
 from revector.core.registry import get_version
 from tests.core.backfill.test_memory import Wide

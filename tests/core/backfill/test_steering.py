@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from revector.core.backfill.failures import failures
-from revector.core.backfill.job import change_settings, find_job, request_cancel, request_pause
-from revector.core.backfill.settings import JobSettings
-from revector.core.backfill.status import job_detail, status
-from revector.core.backfill.worker import Worker
+from revector.core.backfill.job.dead_letters import failures
+from revector.core.backfill.job.job import change_settings, find_job, request_cancel, request_pause
+from revector.core.backfill.job.settings import JobSettings
+from revector.core.backfill.job.status import job_detail, status
+from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Connection, Database
 from revector.core.errors import EncoderError, RefusedError, UnreachableError
 from revector.core.registry import Version
@@ -228,7 +228,7 @@ def test_what_a_lost_database_left_unsaved_is_not_encoded_again(
 def test_the_detail_shows_workers_ranges_proofs_and_transitions(
     database: Database, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("revector.core.backfill.job._RANGE_CHUNKS", 6)
+    monkeypatch.setattr("revector.core.backfill.job.job._RANGE_CHUNKS", 6)
     ids = add_chunks(connection, TEXTS)
     version, encoder = add(connection, "v1"), Steps()
     with working(database, connection, version, encoder, batch_size=3):

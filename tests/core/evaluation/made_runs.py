@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from revector.core.evaluation.evaluation import Run
-from revector.core.evaluation.runs import QueryHits, Results
+from revector.core.evaluation.document import Run
+from revector.core.evaluation.runs.store import QueryHits, Results
 
 
 def document(number: int) -> uuid.UUID:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from revector.core.chunks import content_sha256, document_uuid, semantic_key
 from revector.core.database import Connection, fetch_one
-from revector.core.evaluation.evaluation import Run
-from revector.core.evaluation.queries import Query, QuerySet, get_query_set, save_queries
-from revector.core.evaluation.runs import get_run
+from revector.core.evaluation.document import Run
+from revector.core.evaluation.judged_sets.query_sets import Query, QuerySet, get_query_set, save_queries
+from revector.core.evaluation.runs.store import get_run
 
 
 def query_set(connection: Connection, queries: Iterable[Query], name: str = "support") -> QuerySet:

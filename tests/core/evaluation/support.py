@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from revector.core.chunks import content_sha256, document_uuid, semantic_key
 from revector.core.database import Connection
-from revector.core.evaluation.judgements import Judgement, ensure_judge, save_judgements
-from revector.core.evaluation.queries import Query, QuerySet, get_query_set, save_queries
+from revector.core.evaluation.judged_sets.judgements import Judgement, ensure_judge, save_judgements
+from revector.core.evaluation.judged_sets.query_sets import Query, QuerySet, get_query_set, save_queries
 
 
 def add_document(connection: Connection, source_id: str, *texts: str) -> list[str]:

@@ -15,11 +15,11 @@ from revector.core.audit import entries
 from revector.core.database import Connection, Database
 from revector.core.documents import Document
 from revector.core.errors import RefusedError, UsageError
+from revector.core.evaluation.document import evaluations, get_evaluation
 from revector.core.evaluation.evaluate import Asked, evaluate, evaluate_runs
-from revector.core.evaluation.evaluation import evaluations, get_evaluation
-from revector.core.evaluation.gates import read_gates
-from revector.core.evaluation.judgements import Judgement, ensure_judge, save_judgements
-from revector.core.evaluation.queries import Query, QuerySet, get_query_set, save_queries
+from revector.core.evaluation.gates.verdicts import read_gates
+from revector.core.evaluation.judged_sets.judgements import Judgement, ensure_judge, save_judgements
+from revector.core.evaluation.judged_sets.query_sets import Query, QuerySet, get_query_set, save_queries
 from revector.core.ingest import ingest
 from revector.core.registry import get_version
 from revector.core.retrieval import VersionSearcher

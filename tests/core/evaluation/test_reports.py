@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from revector.core.evaluation.evaluation import Evaluation, MeasureResult, OverlapResult, QueryResult, Run, worst
-from revector.core.evaluation.gates import Gate, GateFile, judge_gates
+from revector.core.evaluation.document import Evaluation, MeasureResult, OverlapResult, QueryResult, Run, worst
+from revector.core.evaluation.gates.verdicts import Gate, GateFile, judge_gates
+from revector.core.evaluation.measures.significance import compare_paired
 from revector.core.evaluation.reports.charts import change_chart, difference_chart, distribution_chart
 from revector.core.evaluation.reports.html import html
 from revector.core.evaluation.reports.junit import junit
 from revector.core.evaluation.reports.markdown import markdown
 from revector.core.evaluation.reports.wording import interval, number, p_value, signed
-from revector.core.evaluation.significance import compare_paired
 from revector.core.overlap import RBO_P
 
 NOW = datetime.datetime(2026, 11, 23, 4, 5, 6, tzinfo=datetime.UTC)

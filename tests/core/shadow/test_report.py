@@ -11,7 +11,7 @@ import pytest
 from revector.core import audit, shadow
 from revector.core.database import Connection, Database
 from revector.core.errors import RefusedError, UsageError
-from revector.core.evaluation.queries import Query, get_query_set, save_queries
+from revector.core.evaluation.judged_sets.query_sets import Query, get_query_set, save_queries
 from revector.core.overlap import compare
 from revector.core.shadow.store import MirroredQuery, clean, forget_expired, segment_of, write
 from tests.core.shadow.support import TEXTS, two_versions

@@ -1,0 +1,1 @@
+"""`revector backfill`: plan, run, steer and look at a backfill."""

@@ -1,0 +1,295 @@
+"""`revector backfill`: plan, run, watch and steer the backfill of a version."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from revector.console.commands.backfill.plan import plan
+from revector.console.commands.backfill.run import confirm_cost, ray_settings, run_backfill
+from revector.console.commands.backfill.status import print_detail, print_status
+from revector.console.commands.options import Json, job_settings_options
+from revector.console.commands.versions import Key
+from revector.console.context import Context, answer, context_of, counted, note, plain, print_rows
+from revector.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
+    from revector.core.backfill.engines.ray.engine import RaySettings
+    from revector.core.backfill.job.settings import JobSettings
+    from revector.core.backfill.job.status import JobStatus
+    from revector.core.database import Connection
+    from revector.core.registry import Version
+
+app = typer.Typer(
+    name="backfill",
+    help="Embed every chunk with a version's encoder.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.command()(plan)
+
+NoIndex = Annotated[bool, typer.Option("--no-index", help="Do not build the index after the load.")]
+Stay = Annotated[
+    bool,
+    typer.Option(
+        "--stay",
+        help="Wait while it is paused, and embed new chunks when it is done, until stopped: for a service manager.",
+    ),
+]
+
+
+@app.command()
+@job_settings_options
+def run(
+    context: typer.Context,
+    key: Key,
+    changes: dict[str, str],
+    no_index: NoIndex = False,
+    stay: Stay = False,
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="local|ray", help="Worker processes here, or actors on Ray.")
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option("--ray-address", metavar="ADDRESS", help="A cluster: auto, host:port or ray://host:port."),
+    ] = None,
+    cpus_per_worker: Annotated[float, typer.Option("--cpus-per-worker", min=0, help="On Ray.")] = 1.0,
+    gpus_per_worker: Annotated[
+        float, typer.Option("--gpus-per-worker", min=0, help="On Ray; 0.25 places four workers on a GPU.")
+    ] = 0.0,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before money is spent.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Start a backfill, or go on where it stopped.
+
+    Says what it will cost, and asks at a terminal before it spends. Builds the index afterwards. Exit status 1
+    when it was paused or cancelled meanwhile, or chunks failed.
+    """
+    own = context_of(context)
+    confirm_cost(own, key, yes=yes)
+    ray = ray_settings(engine, ray_address, cpus_per_worker, gpus_per_worker)
+    if ray is None:
+        _run_here(own, key, changes, no_index, stay, as_json)
+    elif stay:
+        raise UsageError("An engine on Ray does not stay.", "Leave out --stay, or run the local engine.")
+    else:
+        _run_here(own, key, changes, no_index, stay, as_json, ray)
+
+
+@app.command()
+def resume(
+    context: typer.Context, key: Key, no_index: NoIndex = False, stay: Stay = False, as_json: Json = False
+) -> None:
+    """Go on with a paused or interrupted backfill: where `run --stay` waits for it, or else in this process."""
+    from revector.core.backfill.job import job
+    from revector.core.registry import get_version
+
+    own = context_of(context)
+    with own.session(changes=True) as connection:
+        version = get_version(connection, key)
+        resumed = job.request_resume(connection, version)
+    if resumed:
+        note("The process that stays with it goes on.")
+        _show_status(own, key, as_json)
+    else:
+        _run_here(own, key, {}, no_index, stay, as_json)
+
+
+@app.command()
+def status(
+    context: typer.Context,
+    key: Key,
+    detail: Annotated[
+        bool, typer.Option("--detail", help="Workers, proofs and changes of state too; ranges with --json.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Where the backfill stands. Costs the same at any size."""
+    from revector.core.backfill.job.status import job_detail
+    from revector.core.registry import get_version
+
+    own = context_of(context)
+    if not detail:
+        _show_status(own, key, as_json)
+        return
+    with own.session() as connection:
+        found, more = _require_status(connection, key), job_detail(connection, get_version(connection, key))
+    document = asdict(found) | ({"detail": asdict(more)} if more else {})
+
+    def show(console: Console) -> None:
+        print_status(console, found)
+        if more:
+            print_detail(console, more)
+
+    answer(document, as_json, show)
+
+
+@app.command()
+def pause(context: typer.Context, key: Key, as_json: Json = False) -> None:
+    """Let the workers finish the batch in hand and stop."""
+    from revector.core.backfill.job.job import request_pause
+
+    _request(context_of(context), key, request_pause, as_json)
+
+
+@app.command()
+def cancel(context: typer.Context, key: Key, as_json: Json = False) -> None:
+    """Stop the backfill. What was embedded stays; `run` goes on with it."""
+    from revector.core.backfill.job.job import request_cancel
+
+    _request(context_of(context), key, request_cancel, as_json)
+
+
+@app.command(name="set")
+@job_settings_options
+def set_(context: typer.Context, key: Key, changes: dict[str, str], as_json: Json = False) -> None:
+    """Change settings of a backfill while it runs; its workers follow within two seconds. `none` lifts a limit.
+
+    Without an option it shows the settings in force, and what the limits measure.
+    """
+    from revector.core.backfill.job import job
+    from revector.core.registry import get_version
+
+    with context_of(context).session(changes=bool(changes)) as connection:
+        version = get_version(connection, key)
+        if changes:
+            job.change_settings(connection, version, changes)
+        found = job.require_job(connection, version)
+        settings, measured = job.job_settings(connection, found), job.measured(connection, found)
+    _answer_settings(key, settings, measured, as_json)
+
+
+@app.command()
+def failures(
+    context: typer.Context,
+    key: Key,
+    retry: Annotated[bool, typer.Option("--retry", help="Queue them once more.")] = False,
+    waive: Annotated[
+        int | None, typer.Option("--waive", metavar="CHUNK", help="Accept that it is missing.")
+    ] = None,
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Why a chunk may be missing; stays in the log.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """The chunks that could not be embedded, with their errors."""
+    from revector.core.backfill.job import dead_letters
+    from revector.core.registry import get_version
+
+    with context_of(context).session(changes=retry or waive is not None) as connection:
+        version = get_version(connection, key)
+        if waive is not None:
+            dead_letters.waive_failure(connection, version, waive, reason)
+        queued = dead_letters.retry_failures(connection, version) if retry else 0
+        found = dead_letters.failures(connection, version)
+
+    def show(console: Console) -> None:
+        for failure in found:
+            waived = f" (waived: {failure.waived_reason})" if failure.waived_reason else ""
+            tries = f"{counted(failure.attempts, 'attempt')}, {failure.failed_at:%Y-%m-%d %H:%M:%S}"
+            console.print(
+                plain(f"chunk {failure.chunk_id} of {failure.source_id}: {failure.error}{waived} ({tries})")
+            )
+        if queued:
+            console.print(f"{counted(queued, 'chunk')} queued once more: revector backfill run {key}")
+        if not found:
+            console.print("No chunk failed.")
+
+    answer({"version_key": key, "queued": queued, "failures": [asdict(f) for f in found]}, as_json, show)
+
+
+def _run_here(
+    own: Context,
+    key: str,
+    changes: dict[str, str],
+    no_index: bool,
+    stay: bool,
+    as_json: bool,
+    ray: RaySettings | None = None,
+) -> None:
+    from revector.core.registry import get_version
+
+    with own.session(changes=True) as connection:
+        version = get_version(connection, key)
+    try:
+        result = run_backfill(
+            own,
+            version,
+            changes,
+            stay=stay,
+            ray=ray,
+            on_done=None if no_index else lambda: _build_index(own, version),
+        )
+        if result.state == "done" and not no_index:
+            _build_index(own, version)
+    except KeyboardInterrupt:
+        note(f"Interrupted; nothing is lost. Go on with it: revector backfill run {key}")
+        raise
+    _answer_status(result, as_json)
+    if result.state == "failed":
+        note(f"Look at them: revector backfill failures {key}")
+    elif result.state != "done":
+        note(f"Go on with it: revector backfill run {key}")
+    if result.state != "done":
+        raise typer.Exit(1)
+
+
+def _build_index(own: Context, version: Version) -> None:
+    from revector.core import index
+
+    with own.session() as connection:
+        if not index.inspect(connection, version).valid:
+            note(f"building the index of {version.version_key}")
+        index.build(connection, version, own.settings)
+
+
+def _request(own: Context, key: str, action: Callable[[Any, Version], None], as_json: bool) -> None:
+    from revector.core.registry import get_version
+
+    with own.session(changes=True) as connection:
+        action(connection, get_version(connection, key))
+    _show_status(own, key, as_json)
+
+
+def _show_status(own: Context, key: str, as_json: bool) -> None:
+    with own.session() as connection:
+        found = _require_status(connection, key)
+    _answer_status(found, as_json)
+
+
+def _require_status(connection: Connection, key: str) -> JobStatus:
+    from revector.core.backfill.job.status import status as job_status
+    from revector.core.registry import get_version
+
+    found = job_status(connection, get_version(connection, key))
+    if found is None:
+        raise UsageError(f"Version {key} has no backfill yet.", f"Start it: revector backfill run {key}")
+    return found
+
+
+def _answer_status(found: JobStatus, as_json: bool) -> None:
+    answer(asdict(found), as_json, lambda console: print_status(console, found))
+
+
+def _answer_settings(key: str, settings: JobSettings, measured: dict[str, Any], as_json: bool) -> None:
+    from revector.core.backfill.job.settings import HELP, shown
+
+    def show(console: Console) -> None:
+        rows = []
+        for name, text in HELP.items():
+            figure = measured.get(name) or {}
+            value = figure.get("value")
+            rows.append((name, shown(settings, name), "" if value is None else _short(value), text))
+        print_rows(console, rows, "setting", "value", "measured", "")
+
+    answer({"version_key": key, "settings": asdict(settings), "measured": measured}, as_json, show)
+
+
+def _short(value: object) -> str:
+    return f"{value:,.1f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,162 @@
+"""`revector backfill plan`: what a backfill will take, and what would make it fail, before it starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from revector.console.commands.options import Json
+from revector.console.commands.versions import Key
+from revector.console.context import answer, context_of, counted, note, open_aloud, plain, print_rows
+from revector.console.progress import progress_bar
+from revector.screens.wording.text import MARKS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from revector.core.backfill.plan.plan import Plan
+    from revector.core.backfill.plan.probe import Offer
+    from revector.core.backfill.plan.sample import Estimate
+    from revector.core.encoders import Encoder
+    from revector.core.errors import RevectorError
+    from revector.core.registry import Version
+
+
+def plan(
+    context: typer.Context,
+    key: Key,
+    no_probe: Annotated[bool, typer.Option("--no-probe", help="Send nothing to the encoder: no time.")] = False,
+    workers: Annotated[
+        int, typer.Option("--workers", metavar="N", min=1, help="Estimate the time of so many.")
+    ] = 1,
+    sample: Annotated[
+        int, typer.Option("--sample", metavar="N", min=30, max=100_000, help="Chunks to conclude from.")
+    ] = 400,
+    as_json: Json = False,
+) -> None:
+    """Chunks, tokens, cost, time, disk and memory of a backfill, and what would make it fail.
+
+    Changes nothing. The probe encodes some chunks; with an encoder that has a price it costs a cent at most.
+    Exit status 1 when something would make it fail, 4 when the encoder cannot be reached.
+    """
+    from revector.core.backfill.plan.plan import make_plan
+    from revector.core.backfill.plan.probe import PROBE_TEXTS
+    from revector.core.registry import get_version
+    from revector.screens.wording.plan import offer_words
+
+    own = context_of(context)
+    with own.session() as connection:
+        version = get_version(connection, key)
+        encoder = _open(version)
+
+        def say(offer: Offer) -> None:
+            if _is_free(encoder) or not offer.texts:
+                return
+            note(f"{offer_words(offer, version.encoder_name)}; --no-probe leaves it out.")
+
+        try:
+            with progress_bar() as progress:
+                found = make_plan(
+                    connection,
+                    version,
+                    encoder,
+                    own.settings,
+                    workers=workers,
+                    sample=sample,
+                    probe_texts=0 if no_probe else PROBE_TEXTS,
+                    on_offer=say,
+                    on_progress=progress,
+                )
+        finally:
+            _close(encoder)
+    answer(plan_document(found), as_json, lambda console: _show(console, found, version))
+    if found.unreachable:
+        raise typer.Exit(4)
+    if not found.ready:
+        raise typer.Exit(1)
+
+
+def _open(version: Version) -> Encoder | RevectorError:
+    """The version's encoder, or why it cannot be opened: the rest of the plan is worth reading all the same."""
+    from revector.core.errors import RevectorError
+    from revector.core.retrieval import open_version_encoder
+
+    try:
+        return open_version_encoder(version, open_aloud)
+    except RevectorError as error:
+        return error
+
+
+def _close(encoder: Encoder | RevectorError) -> None:
+    if not isinstance(encoder, Exception):
+        encoder.close()
+
+
+def _is_free(encoder: Encoder | RevectorError) -> bool:
+    """Whether what is sent to the encoder costs nothing."""
+    return isinstance(encoder, Exception) or encoder.price == 0
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """The plan in JSON, with the keys of the command line's contract."""
+    demand, probe = plan.demand, plan.probe
+
+    def rounded(found: Estimate | None, places: int | None = None) -> dict[str, float] | None:
+        return None if found is None else {name: round(value, places) for name, value in vars(found).items()}
+
+    measured = None
+    if probe is not None:
+        names = ("texts", "tokens", "cost_usd", "batch_size", "parallel", "read", "write", "cores")
+        measured = {name: getattr(probe, name) for name in names} | {"encode": rounded(probe.encode, 3)}
+    return {
+        "version_key": plan.version_key,
+        "encoder": plan.encoder,
+        "chunks": demand.chunks,
+        "missing": demand.missing,
+        "failed": demand.failed,
+        "to_embed": demand.to_embed,
+        "repeated": round(demand.repeated.estimate),
+        "sample": {"chunks": demand.sampled, "exact": demand.exact},
+        "characters": rounded(demand.characters),
+        "tokens": rounded(demand.tokens),
+        "price": plan.price,
+        "cost_usd": rounded(plan.cost_usd, 6),
+        "workers": plan.workers,
+        "seconds": rounded(plan.seconds, 3),
+        "rate": plan.rate,
+        "one_worker": rounded(plan.one_worker, 3),
+        "probe": measured,
+        "storage": vars(plan.storage),
+        "findings": [vars(finding) for finding in plan.findings],
+        "ready": plan.ready,
+    }
+
+
+# -- for people --------------------------------------------------------------------------------------------
+
+
+def _show(console: Console, plan: Plan, version: Version) -> None:
+    from rich.table import Column
+
+    from revector.screens.wording.plan import plan_figures
+
+    column = f"{version.storage}({version.dimensions})"
+    console.print(plain(f"{plan.version_key}: {plan.encoder}, {column}, {version.distance_metric}"))
+    console.print()
+    print_rows(console, plan_figures(plan), "", Column(overflow="fold"), header=False)
+    console.print()
+    rows = []
+    for finding in plan.findings:
+        rows.append((MARKS[finding.verdict], finding.name, finding.detail))
+        if finding.remedy:
+            rows.append(("", "", finding.remedy))
+    print_rows(console, rows, "", "", Column(overflow="fold"), header=False)
+    console.print()
+    failed = sum(finding.verdict == "fail" for finding in plan.findings)
+    verdict = (
+        f"Nothing stands in its way: revector backfill run {plan.version_key}"
+        if plan.ready
+        else f"{counted(failed, 'finding')} would make it fail."
+    )
+    console.print(plain(verdict))

@@ -1,0 +1,81 @@
+"""A backfill's status for people, as `revector backfill status` prints it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from revector.console.context import counted, plain, print_rows
+from revector.screens.wording.text import duration
+
+if TYPE_CHECKING:
+    import datetime
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from revector.core.backfill.job.status import JobDetail, JobStatus
+
+
+def print_status(console: Console, status: JobStatus) -> None:
+    """State, pace, counts, and the one reason that holds it."""
+    pace = ""
+    if status.state == "running":
+        left = f"ETA {duration(status.eta_s)}"
+        if status.eta_low_s is not None and status.eta_high_s is not None:
+            left += f" ({duration(status.eta_low_s)} to {duration(status.eta_high_s)})"
+        pace = f", {status.rate:,.0f} chunks/s, {counted(status.workers, 'worker')}, {left}"
+    elif status.started_at and status.finished_at:
+        pace = f", took {duration((status.finished_at - status.started_at).total_seconds())}"
+    console.print(plain(f"{status.version_key}: {status.state}{pace}"))
+    console.print(
+        f"{status.done:,} of {counted(status.total, 'chunk')} done, {status.failed:,} failed, "
+        f"{status.pending:,} pending" + (f", ${status.spent_usd:,.4f} spent" if status.spent_usd else "")
+    )
+    if status.throttle:
+        since = f" (since {status.throttle_since:%H:%M:%S %Z})" if status.throttle_since else ""
+        console.print(plain(f"held: {status.throttle}{since}"))
+    if status.error:
+        console.print(plain(status.error))
+
+
+def print_detail(console: Console, detail: JobDetail) -> None:
+    """Workers, proofs and changes of state."""
+    workers = [
+        (
+            worker.id,
+            worker.client if worker.pid is None else f"{worker.client} {worker.pid}",
+            worker.engine,
+            "alive" if worker.alive else "ended",
+            f"{worker.done:,}",
+            worker.batch_size or "—",
+            worker.throttle or worker.error or "",
+        )
+        for worker in detail.workers
+    ]
+    proofs = [
+        (
+            _at(proof.at),
+            f"{proof.missing:,}",
+            f"{proof.embedded:,}",
+            f"{proof.dead_letters:,}",
+            f"{proof.seconds:.1f}",
+        )
+        for proof in detail.proofs
+    ]
+    changes = [
+        (_at(change.at), f"{change.from_state or '—'} → {change.to_state}", change.client, change.reason or "")
+        for change in detail.transitions
+    ]
+    tables: tuple[tuple[Sequence[Sequence[object]], tuple[str, ...]], ...] = (
+        (workers, ("worker", "who", "engine", "is", "done", "batch", "")),
+        (proofs, ("proof", "missing", "embedded", "dead letters", "seconds")),
+        (changes, ("at", "state", "by", "reason")),
+    )
+    for rows, titles in tables:
+        if rows:
+            console.print()
+            print_rows(console, rows, *titles)
+
+
+def _at(moment: datetime.datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}"

@@ -1,0 +1,1 @@
+"""`revector cutover` and `revector rollback`: guards, requests, the flip and the watch after it."""

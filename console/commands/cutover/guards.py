@@ -1,0 +1,101 @@
+"""`revector cutover check`, `guards` and `policy`: what stands between a version and its users."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from revector.console.commands.cutover.group import Reason
+from revector.console.commands.options import Json
+from revector.console.commands.verdicts import (
+    Waive,
+    check_document,
+    exit_unless_ready,
+    pairs,
+    show_check,
+    waivers_of,
+)
+from revector.console.commands.versions import Key
+from revector.console.context import answer, context_of, print_rows
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the group."""
+    for command in (check, guards, policy):
+        app.command()(command)
+
+
+def check(context: typer.Context, key: Key, waive: Waive = None, as_json: Json = False) -> None:
+    """Run every guard.
+
+    Exit status 0 when each passes or is waived, 1 when one fails, 3 when none fails and one cannot tell.
+    """
+    from revector.core import cutover
+
+    with context_of(context).session() as connection:
+        result = cutover.check(connection, key, waivers=waivers_of(waive))
+    answer(check_document(result), as_json, lambda console: show_check(console, result))
+    exit_unless_ready(result)
+
+
+def guards(context: typer.Context, as_json: Json = False) -> None:
+    """What each guard looks at, the thresholds in force, and whether it can be waived."""
+    from revector.core.cutover import GUARDS, read_policy
+    from revector.core.cutover.policy import shown
+
+    with context_of(context).session() as connection:
+        now = read_policy(connection)
+    document = [
+        {
+            "name": rule.name,
+            "about": rule.about,
+            "settings": {name: getattr(now, name) for name in rule.settings},
+            "in_flip": rule.in_flip,
+            "waivable": rule.waivable,
+        }
+        for rule in GUARDS
+    ]
+
+    def show(console: Console) -> None:
+        from rich.table import Column
+
+        rows = []
+        for rule in GUARDS:
+            settings = ", ".join(f"{name}={shown(now, name)}" for name in rule.settings)
+            rows.append((rule.name, "yes" if rule.waivable else "no", rule.about))
+            if settings:
+                rows.append(("", "", settings))
+        print_rows(console, rows, "guard", "waivable", Column("looks at", overflow="fold"))
+
+    answer({"guards": document}, as_json, show)
+
+
+def policy(
+    context: typer.Context,
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME=VALUE]…", help="`default` goes back to the default, `none` lifts a limit."),
+    ] = None,
+    reason: Reason = "",
+    as_json: Json = False,
+) -> None:
+    """Show what a cutover requires, or change it for everybody."""
+    from revector.core.cutover import change_policy, read_policy
+    from revector.core.cutover.policy import HELP, shown
+
+    given = pairs(changes or [], "a setting")
+    with context_of(context).session(changes=bool(given)) as connection:
+        now = change_policy(connection, given, reason) if given else read_policy(connection)
+
+    def show(console: Console) -> None:
+        from rich.table import Column
+
+        rows = [(name, shown(now, name), text) for name, text in HELP.items()]
+        print_rows(console, rows, "setting", "value", Column("", overflow="fold"))
+
+    answer({"settings": asdict(now)}, as_json, show)

@@ -1,0 +1,126 @@
+"""`revector cutover request`, `approve`, `withdraw` and `requests`: who asks for a cutover, and who agrees."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from revector.console.commands.cutover.group import Reason
+from revector.console.commands.options import Json
+from revector.console.commands.verdicts import Waive, waivers_of
+from revector.console.commands.versions import Key
+from revector.console.context import answer, context_of, counted, plain, print_rows
+
+if TYPE_CHECKING:
+    import datetime
+
+    from rich.console import Console
+
+    from revector.core.cutover import Request
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the group."""
+    for command in (request, approve, withdraw, requests):
+        app.command()(command)
+
+
+def request(
+    context: typer.Context, key: Key, reason: Reason = "", waive: Waive = None, as_json: Json = False
+) -> None:
+    """Ask for a cutover: others read the reason and the figures of the guards, and approve it."""
+    from revector.core import cutover
+
+    with context_of(context).session(changes=True, needs="operate") as connection:
+        made = cutover.request(connection, key, reason=reason, waivers=waivers_of(waive, reason))
+    _answer(made, as_json)
+
+
+def approve(
+    context: typer.Context,
+    key: Key,
+    comment: Annotated[str, typer.Option("--comment", metavar="TEXT", help="Stays with the approval.")] = "",
+    number: Annotated[
+        int | None, typer.Option("--request", metavar="N", help="Only if it is this request that is open.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Approve the open request for a version, as the database role of this session. Nobody approves their own."""
+    from revector.core import cutover
+
+    with context_of(context).session(changes=True, needs="approve") as connection:
+        given = cutover.approve(connection, key, comment=comment, request_id=number)
+    _answer(given, as_json)
+
+
+def withdraw(context: typer.Context, key: Key, reason: Reason = "", as_json: Json = False) -> None:
+    """End the open request for a version."""
+    from revector.core import cutover
+
+    with context_of(context).session(changes=True) as connection:
+        ended = cutover.withdraw(connection, key, reason=reason)
+    _answer(ended, as_json)
+
+
+def requests(
+    context: typer.Context,
+    number: Annotated[
+        int,
+        typer.Option("-n", "--number", metavar="N", help="How many, those that are over too.", min=1, max=10_000),
+    ] = 20,
+    as_json: Json = False,
+) -> None:
+    """The requests for cutovers, newest first, with their approvals and what has made one void."""
+    from revector.core import cutover
+
+    with context_of(context).session() as connection:
+        found = cutover.requests(connection, limit=number)
+
+    def show(console: Console) -> None:
+        for one in found:
+            _show(console, one)
+        if not found:
+            console.print("No cutover has been requested.")
+
+    answer({"requests": [request_document(one) for one in found]}, as_json, show)
+
+
+def request_document(found: Request) -> dict[str, Any]:
+    """A request in JSON."""
+    return {**asdict(found), "state": found.state}
+
+
+def _answer(found: Request, as_json: bool) -> None:
+    answer(request_document(found), as_json, lambda console: _show(console, found))
+
+
+def _show(console: Console, found: Request) -> None:
+    console.print(plain(f"Request {found.id}: cutover to {found.version_key}, {found.state}"))
+    rows = [
+        ("  asked", f"{found.requested_by}, {_when(found.requested_at)}: {found.reason}"),
+        *(
+            (
+                "  approved",
+                f"{one.approved_by}, {_when(one.approved_at)}{': ' if one.comment else ''}{one.comment}",
+            )
+            for one in found.approvals
+        ),
+        *(("  waived", f"{name}: {why}") for name, why in found.waivers.items()),
+    ]
+    if found.state == "void" and found.void_because:
+        rows.append(("  void", found.void_because))
+    elif found.ended is not None and found.ended_at is not None:
+        why = f": {found.ended_why}" if found.ended_why else ""
+        rows.append((f"  {found.ended}", f"{_when(found.ended_at)}{why}"))
+    elif found.state == "open":
+        missing = found.needed - len(found.approvals)
+        rows.append(("  waits", f"for {counted(missing, 'approval')}, until {_when(found.expires_at)}"))
+    else:
+        rows.append(("  expires" if not found.expired else "  expired", _when(found.expires_at)))
+    print_rows(console, rows, "", "", header=False)
+
+
+def _when(moment: datetime.datetime) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M}"

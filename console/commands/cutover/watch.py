@@ -1,0 +1,214 @@
+"""`revector cutover watch` and `revector cutover history`: what came of a cutover."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from revector.console.commands.backfill.run import stopped_by_signal
+from revector.console.commands.options import Json
+from revector.console.context import Context, answer, context_of, counted, note, plain, print_rows
+from revector.core.errors import RefusedError, UnreachableError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from revector.core.cutover import CutoverEntry, Flip, Watch
+    from revector.core.cutover.keep_current import Keeper
+    from revector.core.database import Connection
+    from revector.core.retrieval.counts import SearchFigures
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the group."""
+    app.command()(watch)
+    app.command()(history)
+
+
+def watch(
+    context: typer.Context,
+    auto_rollback: Annotated[
+        bool | None,
+        typer.Option(
+            "--auto-rollback/--no-auto-rollback",
+            help="Roll back by itself when a limit of the policy is broken; else as the policy says.",
+        ),
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep/--no-keep", help="Embed new chunks for both versions, so that nothing is lost.")
+    ] = True,
+    once: Annotated[bool, typer.Option("--once", help="Look once and end, as from cron.")] = False,
+    every: Annotated[
+        float, typer.Option("--every", metavar="S", help="Seconds between looks.", min=0.1, max=3_600)
+    ] = 5.0,
+    as_json: Json = False,
+) -> None:
+    """Watch the newest cutover until its watch ends: the version before stays a way back that loses nothing.
+
+    What changes goes to stderr, the last look to stdout. Exit status 1 when a limit is broken or it rolled back.
+    """
+    own = context_of(context)
+    if keep or auto_rollback:
+        own.require_writable()
+    watching = _Watching(own, auto_rollback)
+    keeper = _keeper(own) if keep else None
+    with contextlib.ExitStack() as held:
+        held.enter_context(stopped_by_signal())
+        if keeper is not None:
+            held.callback(keeper.close)
+        while not watching.look(keeper) and not once:
+            time.sleep(every)
+        if keeper is not None and once:
+            keeper.finish()
+            watching.look(None)
+    last, flip = watching.last, watching.flip
+    document = {
+        "watch": watch_document(last) if last else None,
+        "rolled_back": asdict(flip) if flip else None,
+    }
+    answer(document, as_json, lambda console: _show(console, last, flip))
+    if flip is not None or (last is not None and last.breaches):
+        raise typer.Exit(1)
+
+
+def history(
+    context: typer.Context,
+    number: Annotated[int, typer.Option("-n", "--number", metavar="N", help="How many.", min=1, max=10_000)] = 20,
+    as_json: Json = False,
+) -> None:
+    """Every change of the active version, newest first, by whatever means it was made."""
+    from revector.core import cutover
+
+    with context_of(context).session() as connection:
+        found = cutover.history(connection, limit=number)
+
+    def show(console: Console) -> None:
+        rows = [
+            (
+                f"{one.at.astimezone():%Y-%m-%d %H:%M:%S}",
+                one.action,
+                f"{one.from_version or 'none'} → {one.to_version}",
+                one.made_by,
+                _circumstances(one),
+            )
+            for one in found
+        ]
+        print_rows(console, rows, "", "", "", "", "", header=False, wrap=False)
+        if not found:
+            console.print("No version has been active yet.")
+
+    answer({"cutovers": [asdict(one) for one in found]}, as_json, show)
+
+
+class _Watching:
+    """Looks at the watch, tells what has changed, and rolls back where that is wanted."""
+
+    def __init__(self, own: Context, auto_rollback: bool | None) -> None:
+        self._own, self._auto = own, auto_rollback
+        self.last: Watch | None = None
+        self.flip: Flip | None = None
+        self._told = ""
+
+    def look(self, keeper: Keeper | None) -> bool:
+        """One look; whether the watch is over."""
+        from revector.core import cutover
+
+        try:
+            with self._own.session() as connection:
+                found = cutover.observe(connection, self.last)
+                if found is None or (self.last is not None and found.cutover_id != self.last.cutover_id):
+                    return True
+                self.last = found
+                self._tell("; ".join(lines(found)))
+                auto = cutover.read_policy(connection).auto_rollback if self._auto is None else self._auto
+                if auto and found.breaches:
+                    self._roll_back(connection, found)
+                    return self.flip is not None
+                if keeper is not None:
+                    keeper.keep(connection, found)
+        except UnreachableError as error:  # it comes back, and the watch is still on then
+            self._tell(error.problem)
+            if self.last is None:
+                raise
+        return False
+
+    def _roll_back(self, connection: Connection, found: Watch) -> None:
+        from revector.core import cutover
+
+        try:
+            self.flip = cutover.roll_back_broken(connection, found)
+        except RefusedError as error:
+            self._tell(f"It was not rolled back: {error.problem}")
+        else:
+            if self.flip is None:
+                self._tell(f"It cannot be rolled back: {found.previous} is no way back any more.")
+
+    def _tell(self, text: str) -> None:
+        if text != self._told:
+            self._told = text
+            note(text)
+
+
+def watch_document(found: Watch) -> dict[str, Any]:
+    """A watch in JSON."""
+    return {**asdict(found), "way_back": found.way_back}
+
+
+def lines(found: Watch) -> list[str]:
+    """What is to be seen, a sentence for each thing; figures that are not there are said to be so."""
+    said = [
+        f"{found.previous} → {found.version_key}, watched until {found.until.astimezone():%Y-%m-%d %H:%M}",
+        f"{counted(found.missing, 'chunk')} missing in {found.previous}"
+        if found.missing is not None
+        else f"{found.previous} is no way back any more",
+        f"searches before: {_figures(found.before)}",
+        f"searches since: {_figures(found.since)}",
+    ]
+    if found.overlap is None:
+        said.append("overlap: no shadow has compared the two since")
+    else:
+        before = "" if found.overlap_before is None else f", {found.overlap_before:.2f} before"
+        said.append(f"overlap {found.overlap:.2f} ({found.compared:,} compared){before}")
+    said += [f"BROKEN {one.limit}: {one.detail}" for one in found.breaches]
+    said += [f"{one.limit} cannot be judged yet: {one.detail}" for one in found.unjudged]
+    return said
+
+
+def _figures(found: SearchFigures) -> str:
+    if not found.searches:
+        return "none counted"
+    empty = "" if found.empty_rate is None else f", {found.empty_rate:.1%} empty"
+    errors = "" if not found.error_rate else f", {found.error_rate:.1%} failed"
+    times = "" if found.median_ms is None else f", median {found.median_ms:.1f} ms, p95 {found.p95_ms:.1f} ms"
+    return f"{found.searches:,}{empty}{errors}{times}"
+
+
+def _show(console: Console, found: Watch | None, flip: Flip | None) -> None:
+    if found is None:
+        console.print("No cutover is being watched.")
+        return
+    for line in lines(found):
+        console.print(plain(line))
+    if flip is not None:
+        console.print(plain(f"Rolled back to {flip.version_key} in {flip.seconds * 1000:.1f} ms."))
+
+
+def _circumstances(one: CutoverEntry) -> str:
+    parts = [one.reason] if one.reason else []
+    if one.approved_by:
+        parts.append(f"requested by {one.requested_by}, approved by {', '.join(one.approved_by)}")
+    parts += [f"waived {name}: {why}" for name, why in one.waived.items()]
+    if one.watch_ended_why:
+        parts.append(f"watch ended by {one.watch_ended_why}")
+    return "; ".join(parts)
+
+
+def _keeper(own: Context) -> Keeper:
+    from revector.core.backfill.job.settings import default_settings
+    from revector.core.cutover.keep_current import Keeper
+
+    return Keeper(own.database, default_settings(own.settings), note)

@@ -1,0 +1,107 @@
+"""`revector queries agreement`, and how an agreement of judges is shown wherever there is one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from revector.console.commands.options import Json
+from revector.console.context import answer, context_of, counted, plain, print_rows
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from revector.core.evaluation.judged_sets.agreement import Agreement
+
+
+def agreement(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The query set.")],
+    judge: Annotated[
+        list[str] | None,
+        typer.Option("--judge", metavar="NAME", help="One of two to compare. Default: every pair."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """How far judges agree: quadratic weighted kappa on what both judged, and the segment that disagrees most."""
+    from itertools import combinations
+
+    from revector.core.errors import UsageError
+    from revector.core.evaluation.judged_sets.agreement import agreement as agreement_of
+    from revector.core.evaluation.judged_sets.judgements import get_judge, given_judgements
+    from revector.core.evaluation.judged_sets.query_sets import get_query_set
+
+    with context_of(context).session() as connection:
+        query_set = get_query_set(connection, name)
+        if judge:
+            if len(set(judge)) != 2:
+                raise UsageError("An agreement is of two judges.", "Give --judge twice, or leave it out.")
+            for one in judge:
+                get_judge(connection, one)
+        else:
+            judge = sorted({row.judge for row in given_judgements(connection, query_set)})
+        found = [agreement_of(connection, query_set, *pair) for pair in combinations(judge, 2)]
+
+    def show(console: Console) -> None:
+        if not found:
+            console.print(plain(f"{name} has fewer than two judges."))
+        for one in found:
+            print_agreement(console, one)
+
+    answer({"name": name, "agreements": [agreement_document(one) for one in found]}, as_json, show)
+
+
+def agreement_document(found: Agreement) -> dict[str, Any]:
+    """An agreement in JSON."""
+    worst = found.most_disagreeing
+    return asdict(found) | {"most_disagreeing": worst.segment if worst else None}
+
+
+def print_agreement(console: Console, found: Agreement) -> None:
+    """An agreement for a person: the figures, the confusion matrix, the segments, the one that disagrees most."""
+    from rich.table import Column
+
+    if not found.pairs:
+        console.print(plain(f"{found.first} and {found.second} judged nothing in common."))
+        return
+    console.print(
+        plain(
+            f"{found.first} and {found.second}: weighted kappa {_kappa(found.kappa)}, "
+            f"{found.exact:.0%} of {found.pairs:,} {found.level} pairs with the same grade."
+        )
+    )
+    if found.binarised:
+        first, second = found.scales
+        console.print(
+            plain(
+                f"Their scales differ ({found.first} 0 to {first}, {found.second} 0 to {second}): "
+                "compared as relevant (1 and above) or not."
+            )
+        )
+    for name in found.of_one_grade:
+        console.print(
+            plain(
+                f"{name} gave all of these pairs one grade, so that kappa says nothing: it takes others as well."
+            )
+        )
+    if found.unplaced:
+        console.print(f"{counted(found.unplaced, 'judged chunk')} no longer in the collection left out.")
+    rows = [(grade, *counts) for grade, counts in zip(found.grades, found.confusion, strict=True)]
+    heads = [Column(str(grade), justify="right", no_wrap=True) for grade in found.grades]
+    print_rows(console, rows, Column(f"{plain(found.first)} ↓ {plain(found.second)} →", justify="right"), *heads)
+    print_rows(
+        console,
+        [(s.segment, f"{s.pairs:,}", _kappa(s.kappa), f"{s.exact:.0%}") for s in found.segments],
+        Column("segment", overflow="fold"),
+        Column("pairs", justify="right", no_wrap=True),
+        Column("kappa", justify="right", no_wrap=True),
+        Column("same grade", justify="right", no_wrap=True),
+    )
+    if worst := found.most_disagreeing:
+        console.print(plain(f"They disagree most in the segment {worst.segment} (kappa {_kappa(worst.kappa)})."))
+
+
+def _kappa(kappa: float | None) -> str:
+    return "undefined" if kappa is None else f"{kappa:.2f}"

@@ -1,0 +1,406 @@
+"""`revector evaluate` and `revector thresholds`: is the new model better, and what its scores mean."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from revector.console.commands.options import Json
+from revector.console.commands.search import chosen_versions
+from revector.console.confirmation import require_yes
+from revector.console.context import Context, answer, context_of, counted, note, open_aloud, plain, print_rows
+from revector.console.progress import progress_bar
+from revector.screens.wording.text import MARKS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+
+    from rich.console import Console
+
+    from revector.core.database import Progress
+    from revector.core.encoders import Encoder
+    from revector.core.evaluation.document import Evaluation, GateResult, MeasureResult, Verdict
+    from revector.core.evaluation.gates.verdicts import GateFile
+    from revector.core.evaluation.judged_sets.query_sets import QuerySet
+    from revector.core.evaluation.measures.thresholds import ThresholdRow, Thresholds
+    from revector.core.evaluation.runs.pilot import Pilot
+    from revector.core.registry import Version
+    from revector.core.retrieval import EncoderCache
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The query set.")]
+Candidate = Annotated[str | None, typer.Option("--candidate", metavar="KEY", help="Else the newest other one.")]
+Primary = Annotated[str | None, typer.Option("--primary", metavar="KEY", help="Else the active one.")]
+Judges = Annotated[
+    list[str] | None, typer.Option("--judge", metavar="NAME", help="Whose judgements count; else all people's.")
+]
+Measures = Annotated[
+    list[str] | None,
+    typer.Option("--measure", "-m", metavar="MEASURE", help="Such as P@10; may come several times."),
+]
+Gates = Annotated[Path | None, typer.Option("--gates", metavar="FILE", help="Gates in TOML: the verdict.")]
+Depth = Annotated[int, typer.Option("-k", metavar="K", help="Depth of the rank overlap.", min=1, max=1000)]
+Confidence = Annotated[
+    float, typer.Option("--confidence", metavar="SHARE", help="Of the intervals.", min=0.5, max=0.9999)
+]
+JUnit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write the gates as JUnit XML.")]
+Markdown = Annotated[
+    Path | None, typer.Option("--markdown", metavar="FILE", help="Write a page for a pull request.")
+]
+Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with charts, on its own.")]
+
+_WORST_QUERIES = 10
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command()(evaluate)
+    app.command()(thresholds)
+
+
+def evaluate(
+    context: typer.Context,
+    name: Name,
+    candidate: Candidate = None,
+    primary: Primary = None,
+    gates: Gates = None,
+    measure: Measures = None,
+    judge: Judges = None,
+    k: Depth = 10,
+    exact: Annotated[bool, typer.Option("--exact", help="Search without the index: the model alone.")] = False,
+    ef_search: Annotated[
+        int | None, typer.Option("--ef-search", metavar="N", help="Of both versions' indexes.", min=1, max=1000)
+    ] = None,
+    confidence: Confidence = 0.95,
+    pilot: Annotated[
+        bool, typer.Option("--pilot", help="Embed only what was judged and a random sample, and evaluate on that.")
+    ] = False,
+    distractors: Annotated[
+        int, typer.Option("--distractors", metavar="N", help="Chunks drawn at random for a pilot.", min=0)
+    ] = 5_000,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of a pilot's random sample.", min=0)] = 2026,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a pilot that costs money.")] = False,
+    junit: JUnit = None,
+    markdown: Markdown = None,
+    html: Html = None,
+    as_json: Json = False,
+) -> None:
+    """Search two versions for every query of a set; compare measures by segment, rank overlap and gates.
+
+    Exit status 0 when every gate passes (or none was asked for), 1 when one fails, 3 when none fails and one cannot
+    tell: the data is not enough.
+    """
+    from revector.core.evaluation.evaluate import Asked, evaluate_runs
+    from revector.core.evaluation.evaluate import evaluate as run_evaluation
+    from revector.core.evaluation.judged_sets.query_sets import get_query_set
+    from revector.core.retrieval import EncoderCache
+
+    own = context_of(context)
+    own.require_writable()
+    gate_file = read_gate_file(gates)
+    with own.session(changes=True) as connection:
+        query_set = get_query_set(connection, name)
+        first, second = _versions(own, primary, candidate, pilot=pilot)
+    cache = EncoderCache(open_aloud)
+    asked = Asked(judge or (), measure or (), gate_file, k, confidence)
+    with progress_bar() as progress:
+        if pilot:
+            runs = _pilot(own, query_set, (first, second), cache, judge or (), distractors, seed, yes, progress)
+            with own.session() as connection:
+                found = evaluate_runs(connection, query_set, runs[0], runs[1], asked)
+        else:
+            found = run_evaluation(
+                own.database, query_set, first, second, asked,
+                exact=exact, ef_search=ef_search, encoders=cache, on_progress=progress,
+            )  # fmt: skip
+    write_reports(found, junit=junit, markdown=markdown, html=html)
+    answer(evaluation_document(found), as_json, lambda console: show_evaluation(console, found))
+    leave_with(found.verdict)
+
+
+def thresholds(
+    context: typer.Context,
+    name: Name,
+    candidate: Candidate = None,
+    primary: Primary = None,
+    cut: Annotated[
+        float | None, typer.Option("--cut", metavar="SCORE", help="The number in your application.")
+    ] = None,
+    depth: Annotated[
+        int, typer.Option("--depth", metavar="N", help="Results of each query that the cut is put to.", min=1)
+    ] = 1,
+    as_json: Json = False,
+) -> None:
+    """What becomes of an absolute score threshold: the candidate's number that keeps the same share of results.
+
+    Scores of two encoders cannot be compared; shares can. Takes the newest runs of the query set, or makes them.
+    """
+    from dataclasses import asdict
+
+    from revector.core.retrieval import EncoderCache
+
+    own = context_of(context)
+    found, pair = threshold_table(own, name, primary, candidate, EncoderCache(open_aloud), cut=cut, depth=depth)
+    document = {
+        "query_set": name,
+        "primary": pair[0].version_key,
+        "candidate": pair[1].version_key,
+        **asdict(found),
+    }
+    answer(document, as_json, lambda console: _show_thresholds(console, found, pair))
+
+
+# -- what the commands of evaluations share, and the notebook ------------------------------------------------
+
+
+def threshold_table(
+    own: Context,
+    name: str,
+    primary: str | None,
+    candidate: str | None,
+    encoders: EncoderCache,
+    *,
+    cut: float | None,
+    depth: int,
+    shown: Callable[[], AbstractContextManager[Progress]] = progress_bar,
+) -> tuple[Thresholds, tuple[Version, Version]]:
+    """The table of the query set's newest runs, which are made where there are none, and the versions it is about."""
+    from revector.core.evaluation.judged_sets.query_sets import get_query_set
+    from revector.core.evaluation.measures.thresholds import thresholds as table_of
+    from revector.core.evaluation.runs.make_run import stored_or_made_run
+    from revector.core.evaluation.runs.store import load_results
+
+    with own.session() as connection:
+        query_set = get_query_set(connection, name)
+        pair = chosen_versions(connection, primary, candidate)
+    with shown() as progress:
+        made = [
+            stored_or_made_run(own.database, query_set, version, k=depth, encoders=encoders, on_progress=progress)
+            for version in pair
+        ]
+    with own.session() as connection:
+        sides = [load_results(connection, run) for run in made]
+    metrics = (pair[0].distance_metric, pair[1].distance_metric)
+    return table_of(sides[0], sides[1], metrics, cut=cut, depth=depth), pair
+
+
+def read_gate_file(path: Path | None) -> GateFile | None:
+    """The gates of a file, None for none."""
+    if path is None:
+        return None
+    from revector.core.evaluation.gates.verdicts import read_gates
+
+    return read_gates(path)
+
+
+def write_reports(found: Evaluation, *, junit: Path | None, markdown: Path | None, html: Path | None) -> None:
+    """Write the reports that were asked for. Raises UsageError for a file that cannot be written."""
+    from revector.core.errors import UsageError
+    from revector.core.evaluation.reports import Kind, report
+
+    wanted: dict[Kind, Path | None] = {"junit": junit, "markdown": markdown, "html": html}
+    for kind, path in wanted.items():
+        if path is None:
+            continue
+        try:
+            path.write_text(report(found, kind), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(
+                f"{path} cannot be written: {error.strerror}.",
+                f"The evaluation is kept: revector evaluations show {found.id}",
+            ) from None
+        note(f"Written to {path}")
+
+
+def leave_with(verdict: Verdict | None) -> None:
+    """End with the exit status of a verdict."""
+    status = {"fail": 1, "inconclusive": 3}.get(verdict or "pass", 0)
+    if status:
+        raise typer.Exit(status)
+
+
+def evaluation_document(found: Evaluation) -> dict[str, Any]:
+    """An evaluation in JSON, with the keys of the command line's contract first."""
+    import msgspec
+
+    document = msgspec.to_builtins(found)
+    first = ("verdict", "measures", "gates")
+    return {key: document[key] for key in first} | {k: v for k, v in document.items() if k not in first}
+
+
+def show_evaluation(console: Console, found: Evaluation) -> None:
+    """An evaluation for a person."""
+    primary, candidate = found.primary.version_key, found.candidate.version_key
+    how = "without an index" if found.candidate.exact else f"ef_search {found.candidate.ef_search or 'as set'}"
+    console.print(
+        plain(
+            f"{found.query_set}: {found.judged_queries:,} of {found.judged_queries + found.unjudged_queries:,} queries "
+            f"judged, by {', '.join(found.judges) or 'nobody'}; {how}."
+        )
+    )
+    for warning in found.warnings:
+        console.print(plain(f"! {warning}"))
+    if found.index_recall is not None:
+        console.print(f"The index finds {found.index_recall:.1%} of the exact top {found.k}.")
+    if found.measures:
+        console.print()
+        print_rows(
+            console,
+            [_measure_row(row) for row in found.measures],
+            "measure",
+            "segment",
+            *(_right(title) for title in ("queries", primary, candidate, "difference")),
+            f"{found.confidence:.0%} interval",
+            _right("p"),
+        )
+    console.print()
+    print_rows(
+        console,
+        [
+            (
+                f"overlap@{found.k}" if row.measure == "overlap" else row.measure,
+                row.segment,
+                row.queries,
+                f"{row.mean:.3f}",
+                *(f"{row.quantiles[place]:.2f}" for place in (1, 3, 5)),
+            )
+            for row in found.overlaps
+            if row.measure in ("overlap", "rbo")
+        ],
+        "rankings",
+        "segment",
+        *(_right(title) for title in ("queries", "mean", "5 %", "median", "95 %")),
+    )
+    moved = [query for query in found.queries if query.overlap < 1 or query.rbo < 1][:_WORST_QUERIES]
+    if moved:
+        console.print()
+        print_rows(
+            console,
+            [(query.id, query.segment, f"{query.rbo:.2f}", f"{query.overlap:.2f}", query.text) for query in moved],
+            "moved most",
+            "segment",
+            _right("RBO"),
+            _right("overlap"),
+            "query",
+        )
+    if found.gates:
+        console.print()
+        print_gates(console, found.gates)
+    console.print()
+    verdict = {None: "No gates were asked for", "pass": "Every gate passes", "fail": "The answer is no"}
+    said = verdict.get(found.verdict, "The data cannot tell")
+    console.print(plain(f"{said}: {candidate} against {primary}, evaluation {found.id}."))
+
+
+def print_gates(console: Console, gates: Sequence[GateResult]) -> None:
+    """Each gate with its mark, and the figures behind it."""
+    from rich.table import Column
+
+    rows = [(MARKS[gate.verdict], gate.name, gate.detail) for gate in gates]
+    print_rows(console, rows, "", "", Column(overflow="fold"), header=False)
+
+
+def _measure_row(row: MeasureResult) -> tuple[object, ...]:
+    interval = "—" if row.low is None or row.high is None else f"{row.low:+.3f} to {row.high:+.3f}"
+    p_value = "—" if row.p_value is None else "<0.001" if row.p_value < 0.001 else f"{row.p_value:.3f}"
+    return (
+        row.measure,
+        row.segment,
+        f"{row.queries:,}",
+        f"{row.primary:.3f}",
+        f"{row.candidate:.3f}",
+        f"{row.difference:+.3f}",
+        interval,
+        p_value,
+    )
+
+
+def _right(title: str) -> Any:
+    from rich.table import Column
+
+    return Column(plain(title), justify="right", no_wrap=True)
+
+
+def _versions(own: Context, primary: str | None, candidate: str | None, *, pilot: bool) -> tuple[Version, Version]:
+    from revector.core.errors import UsageError
+    from revector.core.registry import get_version, require_active
+
+    with own.session() as connection:
+        if not pilot:
+            return chosen_versions(connection, primary, candidate)
+        if candidate is None:
+            raise UsageError("A pilot embeds for the version that is named.", "Name it: --candidate KEY")
+        second = get_version(connection, candidate)
+        return get_version(connection, primary) if primary else require_active(connection), second
+
+
+def _pilot(
+    own: Context,
+    query_set: QuerySet,
+    versions: tuple[Version, Version],
+    cache: Any,
+    judges: Sequence[str],
+    distractors: int,
+    seed: int,
+    yes: bool,
+    progress: Any,
+) -> Any:
+    """Plan it, ask when it costs money, embed, and search both versions."""
+    from revector.core.evaluation.judged_sets.judgements import load_qrels
+    from revector.core.evaluation.runs.pilot import embed_pilot, plan_pilot, run_pilot
+
+    primary, candidate = versions
+    encoder = cache.encoder(candidate)
+    with own.session(changes=True) as connection:
+        qrels = load_qrels(connection, query_set, judges)
+        plan = plan_pilot(connection, qrels, primary, candidate, encoder, distractors=distractors, seed=seed)
+        _ask(plan, encoder, yes=yes)
+        embed_pilot(connection, candidate, encoder, plan, on_progress=progress)
+    return run_pilot(own.database, query_set, versions, plan, encoders=cache, on_progress=progress)
+
+
+def _ask(plan: Pilot, encoder: Encoder, *, yes: bool) -> None:
+    """Say what a pilot costs; at a terminal, ask. In a script the command itself is the consent."""
+
+    note(plan.says)
+    if not plan.to_embed or encoder.price == 0:
+        return
+    cost = "at an unknown price" if plan.cost_usd is None else f"for about ${plan.cost_usd:.4f}"
+    note(f"{counted(plan.to_embed, 'chunk')}, {plan.tokens:,} tokens, go to {encoder.name} {cost}.")
+    if yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    require_yes("Nothing was embedded.")
+
+
+def _show_thresholds(console: Console, found: Thresholds, pair: tuple[Version, Version]) -> None:
+    primary, candidate = (version.version_key for version in pair)
+    console.print(
+        plain(
+            f"Scores ({found.score}) of the first {found.depth} of each of {found.queries:,} queries. Scores of two "
+            "encoders mean nothing beside each other; the share of results that a cut keeps does."
+        )
+    )
+    print_rows(
+        console,
+        [_threshold_row(row) for row in found.rows],
+        *(
+            _right(title)
+            for title in ("kept", f"cut of {primary}", f"same for {candidate}", "kept if the number is copied")
+        ),
+    )
+    if found.asked is not None:
+        row = found.asked
+        console.print(
+            plain(
+                f"A cut at {row.primary:g} keeps {row.kept:.1%} with {primary}. {candidate} keeps as many at "
+                f"{row.candidate:.4f}; at {row.primary:g} it would keep {row.if_copied:.1%}. Keep the number with the "
+                "version, or decide by rank."
+            )
+        )
+
+
+def _threshold_row(row: ThresholdRow) -> tuple[str, ...]:
+    return f"{row.kept:.1%}", f"{row.primary:.4f}", f"{row.candidate:.4f}", f"{row.if_copied:.1%}"

@@ -1,0 +1,104 @@
+"""`revector judge`: a cross-encoder labels what two versions find."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from revector.console.commands.evaluation.agreement import agreement_document, print_agreement
+from revector.console.commands.options import Json
+from revector.console.commands.search import K, chosen_versions
+from revector.console.context import answer, context_of, counted, note, plain
+from revector.console.progress import progress_bar
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command()(judge)
+
+
+def judge(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The query set.")],
+    spec: Annotated[
+        str,
+        typer.Option(
+            "--judge", metavar="SPEC", help="cross-encoder:PATH-OR-NAME?thresholds=0.3,0.7&batch_size=32"
+        ),
+    ],
+    own_name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="JUDGE", help="What to call the judge. Default: the model's name."),
+    ] = None,
+    primary: Annotated[str | None, typer.Option("--primary", metavar="KEY", help="Else the active one.")] = None,
+    candidate: Annotated[
+        str | None, typer.Option("--candidate", metavar="KEY", help="Else the newest other one.")
+    ] = None,
+    k: K = 10,
+    as_json: Json = False,
+) -> None:
+    """Have a cross-encoder label the top-k of two versions, and say how far it agrees with people.
+
+    The labels are a judge of their own, on chunks, and never mixed with people's unless asked for. Interrupted, the
+    same command makes those that are missing.
+    """
+    from revector.core.evaluation.judged_sets.agreement import agreement_with_people
+    from revector.core.evaluation.judged_sets.query_sets import get_query_set
+    from revector.core.evaluation.judging.by_model import judge_pool
+    from revector.core.evaluation.judging.cross_encoder import CrossEncoderJudge, parse_judge_spec
+    from revector.core.evaluation.runs.make_run import stored_or_made_run
+
+    parse_judge_spec(spec)
+    own = context_of(context)
+    with own.session(changes=True) as connection:
+        query_set = get_query_set(connection, name)
+        versions = chosen_versions(connection, primary, candidate)
+    model = CrossEncoderJudge(spec)
+    try:
+        with progress_bar() as progress:
+            first, second = (
+                stored_or_made_run(own.database, query_set, version, k=k, on_progress=progress)
+                for version in versions
+            )
+            done = judge_pool(
+                own.database, query_set, model, first, second, k=k, name=own_name, on_progress=progress
+            )
+    except KeyboardInterrupt:
+        note("Interrupted; nothing is lost. Run the same command to go on.")
+        raise
+    with own.session() as connection:
+        found = agreement_with_people(connection, query_set, done.judge.name)
+
+    def show(console: Console) -> None:
+        console.print(
+            plain(
+                f"{done.judge.name}: {counted(done.made, 'label')} made, {done.kept:,} kept, for the top {k} of "
+                f"{done.primary.version_key} and {done.candidate.version_key} on {name}."
+            )
+        )
+        if done.gone:
+            console.print(f"{counted(done.gone, 'chunk')} of the runs left the collection and got no label.")
+        if found is None:
+            console.print("No person has judged this set: how far the model is to be believed is not known.")
+        else:
+            print_agreement(console, found)
+
+    document = {
+        "name": name,
+        "judge": done.judge.name,
+        "spec": done.judge.spec,
+        "revision": done.judge.revision,
+        "primary": done.primary.version_key,
+        "candidate": done.candidate.version_key,
+        "k": k,
+        "pairs": done.pairs,
+        "made": done.made,
+        "kept": done.kept,
+        "gone": done.gone,
+        "agreement": None if found is None else agreement_document(found),
+    }
+    answer(document, as_json, show)

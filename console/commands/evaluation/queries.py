@@ -1,0 +1,331 @@
+"""`revector queries`: judged query sets in and out of the database."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from revector.console.commands.evaluation import agreement
+from revector.console.commands.options import Json
+from revector.console.context import answer, context_of, counted, note, plain, print_rows
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from revector.core.database import Connection
+    from revector.core.evaluation.files.importing import Imported
+    from revector.core.evaluation.judged_sets.judgements import GivenJudgement
+    from revector.core.evaluation.judged_sets.query_sets import QuerySet
+
+app = typer.Typer(name="queries", help="Query sets and their judgements.", no_args_is_help=True,
+                  rich_markup_mode=None)  # fmt: skip
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The query set.")]
+TargetsOption = Annotated[
+    str, typer.Option("--targets", metavar="KIND", help="What the judgements are on: documents or chunks.")
+]
+
+app.command("agreement")(agreement.agreement)
+
+_TARGETS: dict[str, Literal["document", "chunk"]] = {"documents": "document", "chunks": "chunk"}
+_NAMED = 5
+"""How many of a long list a person is shown."""
+
+
+@app.command("import")
+def import_(
+    context: typer.Context,
+    name: Name,
+    queries: Annotated[
+        Path | None,
+        typer.Option("--queries", metavar="FILE", help="BEIR's queries.jsonl, TREC topics, or a BEIR folder."),
+    ] = None,
+    qrels: Annotated[
+        Path | None, typer.Option("--qrels", metavar="FILE", help="Judgements as BEIR's .tsv or TREC's qrels.")
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option("--judge", metavar="NAME", help="Who judged. Default: qrels.")
+    ] = None,
+    targets: TargetsOption = "documents",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Drop what this judge said of the set before.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Import queries, judgements or both; the same set again replaces its queries.
+
+    A query whose text changed loses its judgements: they were on another one. A TSV of topics has the id, the text
+    and perhaps a segment. Judged documents are named by their source ids, chunks by their semantic keys.
+    """
+    from revector.core.errors import UsageError, unknown_name
+    from revector.core.evaluation.files import beir_files, read_qrels, read_queries
+    from revector.core.evaluation.files.importing import import_query_set
+    from revector.core.evaluation.judged_sets.judgements import IMPORTED
+
+    if queries is None and qrels is None:
+        raise UsageError("There is nothing to import.", "Name a file: --queries FILE, --qrels FILE, or both.")
+    if targets not in _TARGETS:
+        raise unknown_name("kind of target", targets, _TARGETS)
+    if queries is not None and queries.is_dir():
+        queries, found = beir_files(queries)
+        qrels = qrels or found
+    own = context_of(context)
+    own.require_writable()
+    read = None if queries is None else read_queries(queries)
+    judged = None if qrels is None else read_qrels(qrels)
+    if judged is None and (judge is not None or replace):
+        raise UsageError("--judge and --replace are about judgements, and there are none.", "Add --qrels FILE.")
+    with own.session(changes=True) as connection:
+        done = import_query_set(
+            connection, name, read, judged, judge=judge or IMPORTED, targets=_TARGETS[targets], replace=replace
+        )
+    _note_oddities(done, targets)
+    changes = done.changes
+    document = {
+        "name": name,
+        "revision": done.query_set.revision,
+        "queries": len(done.query_set.queries),
+        **asdict(changes),
+        "judgements": done.judgements,
+        "segments": list(done.query_set.segments),
+        "judge": done.judge,
+        "skipped": done.skipped,
+        "unknown_targets": done.unknown_targets,
+    }
+
+    def show(console: Console) -> None:
+        console.print(
+            plain(
+                f"{name}: {_queries(len(done.query_set.queries))} in {counted(len(done.query_set.segments), 'segment')}"
+                f" ({changes.added:,} added, {changes.changed:,} changed, {changes.removed:,} removed), "
+                f"revision {done.query_set.revision}."
+            )
+        )
+        if done.judge is not None:
+            console.print(plain(f"{counted(done.judgements, 'judgement')} by {done.judge} on {targets}."))
+
+    answer(document, as_json, show)
+
+
+@app.command("list")
+def list_sets(context: typer.Context, as_json: Json = False) -> None:
+    """All query sets."""
+    from revector.core.evaluation.judged_sets.query_sets import query_sets
+
+    with context_of(context).session() as connection:
+        found = query_sets(connection)
+
+    def show(console: Console) -> None:
+        if not found:
+            console.print("There is no query set yet.")
+            console.print("Import one: revector queries import NAME --queries FILE --qrels FILE")
+            return
+        from rich.table import Column
+
+        from revector.screens.wording.text import date_and_time
+
+        print_rows(
+            console,
+            [
+                (
+                    s.name,
+                    f"{s.queries:,}",
+                    f"{len(s.segments):,}",
+                    f"{s.judgements:,}",
+                    ", ".join(s.judges) or "—",
+                    date_and_time(s.updated_at),
+                )
+                for s in found
+            ],
+            Column("query set", overflow="fold"),
+            Column("queries", justify="right", no_wrap=True),
+            Column("segments", justify="right", no_wrap=True),
+            Column("judgements", justify="right", no_wrap=True),
+            Column("judges", overflow="fold"),
+            "updated",
+        )
+
+    answer({"query_sets": [asdict(one) for one in found]}, as_json, show)
+
+
+@app.command()
+def show(context: typer.Context, name: Name, as_json: Json = False) -> None:
+    """One query set: its segments, its judges, and judged targets that are not in the collection."""
+    from revector.core.evaluation.judged_sets.judgements import given_judgements
+    from revector.core.evaluation.judged_sets.query_sets import get_query_set
+
+    with context_of(context).session() as connection:
+        query_set = get_query_set(connection, name)
+        given = given_judgements(connection, query_set)
+        document = _set_document(connection, query_set, given)
+    answer(document, as_json, lambda console: _show_set(console, document))
+
+
+@app.command()
+def export(
+    context: typer.Context,
+    name: Name,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write; made if it is missing.")],
+    layout: Annotated[str, typer.Option("--format", metavar="LAYOUT", help="beir or trec.")] = "beir",
+    judge: Annotated[
+        str | None,
+        typer.Option("--judge", metavar="NAME", help="One judge's grades, and not all people's as one."),
+    ] = None,
+    run: Annotated[
+        list[int] | None, typer.Option("--run", metavar="ID", help="A stored run too, with --format trec.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over files that are there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a query set and its judgements in the layout of BEIR or of TREC.
+
+    BEIR: queries.jsonl and qrels/test.tsv. TREC: topics.tsv, qrels.txt, run-ID.txt. Judgements on chunks are in a
+    file of their own (qrels/chunks.tsv, qrels.chunks.txt).
+    """
+    from revector.core.errors import unknown_name
+    from revector.core.evaluation.files.exporting import export_query_set
+    from revector.core.evaluation.judged_sets.query_sets import get_query_set
+
+    if layout not in ("beir", "trec"):
+        raise unknown_name("format", layout, ("beir", "trec"))
+    with context_of(context).session() as connection:
+        done = export_query_set(
+            connection, get_query_set(connection, name), folder,
+            layout,  # type: ignore[arg-type]
+            judge=judge, runs=run or (), overwrite=overwrite,
+        )  # fmt: skip
+    document = {"name": name, "format": layout, **asdict(done), "files": [str(path) for path in done.files]}
+
+    def show(console: Console) -> None:
+        judges = f" by {', '.join(done.judges)}" if done.judges else ""
+        console.print(
+            plain(f"{name}: {_queries(done.queries)} and {counted(done.judgements, 'judgement')}{judges}.")
+        )
+        for path in done.files:
+            console.print(plain(path))
+
+    answer(document, as_json, show)
+
+
+@app.command()
+def drop(
+    context: typer.Context,
+    name: Name,
+    confirm: Annotated[str | None, typer.Option("--confirm", metavar="NAME", help="The name again.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Delete a query set with its judgements, runs and evaluations, for good."""
+    from revector.console.confirmation import confirmed_key
+    from revector.core.evaluation.judged_sets.judgements import judgement_count
+    from revector.core.evaluation.judged_sets.query_sets import drop_query_set, get_query_set
+
+    with context_of(context).session(changes=True) as connection:
+        query_set = get_query_set(connection, name)
+        judgements = counted(judgement_count(connection, query_set), "judgement")
+        confirmed_key(
+            name, confirm, f"This deletes {_queries(len(query_set.queries))}, {judgements}, and the runs and "
+            f"evaluations of {name}, for good.", what="name",
+        )  # fmt: skip
+        drop_query_set(connection, name)
+    answer({"name": name, "dropped": True}, as_json, lambda console: console.print(plain(f"{name} is gone.")))
+
+
+def _note_oddities(done: Imported, targets: str) -> None:
+    """What an import noticed and took all the same; none of it may pass in silence."""
+    if done.negative:
+        note(f"{counted(done.negative, 'grade')} below 0 (judged, and not relevant) became 0.")
+    if done.repeated:
+        note(f"{counted(done.repeated, 'judgement')} stood there twice, with the same grade.")
+    if done.skipped:
+        named = ", ".join(done.skipped_queries[:_NAMED]) + ("…" if len(done.skipped_queries) > _NAMED else "")
+        note(
+            f"{counted(done.skipped, 'judgement')} skipped: for {_queries(len(done.skipped_queries))} that the set "
+            f"does not have ({named})."
+        )
+    if done.unknown_targets:
+        text = f"{counted(done.unknown_targets, 'judgement')} on {targets} that are not in the collection."
+        if done.unknown_targets == done.judgements:
+            other = "chunks" if targets == "documents" else "documents"
+            text += f" None is there: are they on {other} (--targets {other}), or is this another collection?"
+        note(text)
+
+
+def _set_document(connection: Connection, query_set: QuerySet, given: list[GivenJudgement]) -> dict[str, Any]:
+    from revector.core.evaluation.judged_sets.judgements import in_collection
+
+    here = {
+        kind: in_collection(connection, kind, {row.target for row in given if row.target_kind == kind})
+        for kind in _TARGETS.values()
+    }
+    unknown = dict.fromkeys((row.query, row.target_kind, row.target) for row in given)
+    segments = {query.id: query.segment for query in query_set.queries}
+    judged = {row.query for row in given}
+    by_judge = Counter((row.judge_kind, row.judge) for row in given)
+    return {
+        "name": query_set.name,
+        "revision": query_set.revision,
+        "queries": len(query_set.queries),
+        "judgements": len(given),
+        "segments": [
+            {
+                "segment": segment,
+                "queries": sum(own == segment for own in segments.values()),
+                "judged": sum(segments[query] == segment for query in judged),
+            }
+            for segment in query_set.segments
+        ],
+        "judges": [
+            {
+                "judge": judge,
+                "kind": kind,
+                "judgements": count,
+                "chunks": sum(row.judge == judge and row.target_kind == "chunk" for row in given),
+            }
+            # People first, as in the order of judges everywhere.
+            for (kind, judge), count in sorted(
+                by_judge.items(), key=lambda item: (item[0][0] == "model", item[0][1])
+            )
+        ],
+        "unknown_targets": [
+            {"query": query, "kind": kind, "target": target}
+            for query, kind, target in unknown
+            if target not in here[kind]
+        ],
+    }
+
+
+def _show_set(console: Console, document: dict[str, Any]) -> None:
+    from rich.table import Column
+
+    right = {"justify": "right", "no_wrap": True}
+    console.print(plain(f"{document['name']}: {_queries(document['queries'])}, revision {document['revision']}"))
+    print_rows(
+        console,
+        [(row["segment"], f"{row['queries']:,}", f"{row['judged']:,}") for row in document["segments"]],
+        Column("segment", overflow="fold"),
+        Column("queries", **right),  # type: ignore[arg-type]
+        Column("judged", **right),  # type: ignore[arg-type]
+    )
+    if document["judges"]:
+        print_rows(
+            console,
+            [(r["judge"], r["kind"], f"{r['judgements']:,}", f"{r['chunks']:,}") for r in document["judges"]],
+            Column("judge", overflow="fold"),
+            "kind",
+            Column("judgements", **right),  # type: ignore[arg-type]
+            Column("of them on chunks", **right),  # type: ignore[arg-type]
+        )
+    else:
+        console.print("Nobody has judged it yet.")
+    if unknown := document["unknown_targets"]:
+        named = ", ".join(f"{row['target']} (query {row['query']})" for row in unknown[:_NAMED])
+        more = "…" if len(unknown) > _NAMED else ""
+        console.print(plain(f"{counted(len(unknown), 'judged target')} not in the collection: {named}{more}"))
+
+
+def _queries(number: int) -> str:
+    return "1 query" if number == 1 else f"{number:,} queries"

@@ -1,0 +1,152 @@
+"""`revector evaluations`: what was evaluated, and stored runs compared again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from revector.console.commands.evaluation.evaluate import (
+    Confidence,
+    Depth,
+    Gates,
+    Html,
+    Judges,
+    JUnit,
+    Markdown,
+    Measures,
+    evaluation_document,
+    leave_with,
+    read_gate_file,
+    show_evaluation,
+    write_reports,
+)
+from revector.console.commands.options import Json
+from revector.console.context import answer, context_of, print_rows
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    name="evaluations", help="Evaluations that are kept.", no_args_is_help=True, rich_markup_mode=None
+)
+
+Number = Annotated[int, typer.Option("-n", "--number", metavar="N", help="How many.", min=1, max=10_000)]
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    candidate: Annotated[str | None, typer.Option("--candidate", metavar="KEY", help="Of one only.")] = None,
+    number: Number = 50,
+    as_json: Json = False,
+) -> None:
+    """The evaluations, newest first."""
+    from revector.core.evaluation.document import evaluations
+
+    with context_of(context).session() as connection:
+        found = evaluations(connection, candidate=candidate, limit=number)
+
+    def show(console: Console) -> None:
+        rows = [
+            (
+                e.id,
+                e.query_set,
+                e.primary,
+                e.candidate,
+                e.verdict or "—",
+                f"{e.created_at:%Y-%m-%d %H:%M}",
+                e.created_by,
+            )
+            for e in found
+        ]
+        print_rows(console, rows, "id", "query set", "primary", "candidate", "verdict", "at", "by")
+
+    answer({"evaluations": [asdict(row) for row in found]}, as_json, show)
+
+
+@app.command()
+def runs(
+    context: typer.Context,
+    query_set: Annotated[str | None, typer.Option("--query-set", metavar="NAME", help="Of one only.")] = None,
+    number: Number = 50,
+    as_json: Json = False,
+) -> None:
+    """The runs that are kept, newest first: one version's results for a query set."""
+    from revector.core.evaluation.runs.store import runs as stored
+
+    with context_of(context).session() as connection:
+        found = stored(connection, query_set=query_set, limit=number)
+
+    def show(console: Console) -> None:
+        rows = [
+            (
+                run.id,
+                f"{run.query_set} {run.query_set_revision[:8]}",
+                run.version_key,
+                run.k,
+                "exact" if run.exact else run.ef_search or "as set",
+                "pilot" if run.sample else f"{run.chunks:,}",
+                f"{run.seconds:.1f}",
+                f"{run.started_at:%Y-%m-%d %H:%M}",
+            )
+            for run in found
+        ]
+        print_rows(console, rows, "id", "query set", "version", "k", "ef_search", "chunks", "seconds", "at")
+
+    answer({"runs": [asdict(run) for run in found]}, as_json, show)
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    number: Annotated[int, typer.Argument(metavar="ID", help="As `list` has it.")],
+    junit: JUnit = None,
+    markdown: Markdown = None,
+    html: Html = None,
+    as_json: Json = False,
+) -> None:
+    """An evaluation as it was when it was made, and its reports."""
+    from revector.core.evaluation.document import get_evaluation
+
+    with context_of(context).session() as connection:
+        found = get_evaluation(connection, number)
+    write_reports(found, junit=junit, markdown=markdown, html=html)
+    answer(evaluation_document(found), as_json, lambda console: show_evaluation(console, found))
+
+
+@app.command()
+def compare(
+    context: typer.Context,
+    primary: Annotated[int, typer.Argument(metavar="RUN", help="The run to compare with.")],
+    candidate: Annotated[int, typer.Argument(metavar="RUN", help="The run that may be better.")],
+    gates: Gates = None,
+    measure: Measures = None,
+    judge: Judges = None,
+    k: Depth = 10,
+    confidence: Confidence = 0.95,
+    junit: JUnit = None,
+    markdown: Markdown = None,
+    html: Html = None,
+    as_json: Json = False,
+) -> None:
+    """Compare two stored runs: of two versions, or of one at two index settings.
+
+    Judgements count as they are now. Exit status as of `revector evaluate`.
+    """
+    from revector.core.evaluation.evaluate import Asked, evaluate_runs
+    from revector.core.evaluation.judged_sets.query_sets import get_query_set
+    from revector.core.evaluation.runs.store import get_run
+
+    own = context_of(context)
+    gate_file = read_gate_file(gates)
+    with own.session(changes=True) as connection:
+        pair = get_run(connection, primary), get_run(connection, candidate)
+        found = evaluate_runs(
+            connection, get_query_set(connection, pair[1].query_set), *pair,
+            Asked(judge or (), measure or (), gate_file, k, confidence),
+        )  # fmt: skip
+    write_reports(found, junit=junit, markdown=markdown, html=html)
+    answer(evaluation_document(found), as_json, lambda console: show_evaluation(console, found))
+    leave_with(found.verdict)

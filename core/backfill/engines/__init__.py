@@ -1,0 +1,1 @@
+"""Where the workers of a backfill run: in processes of this machine, or on Ray."""

@@ -1,0 +1,65 @@
+"""A worker in a process of its own: what the local engine starts, and starts again when it dies.
+
+It is told what to do by one line of JSON on its standard input, which says nothing to those who list processes: the
+connection string may hold a password. When that input ends, or says so, it finishes the batches in hand and goes:
+no worker outlives the engine that started it. Its last line of output says how it ended.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from revector.core.database import Database
+from revector.core.errors import RevectorError
+
+if TYPE_CHECKING:
+    from revector.core.backfill.worker.worker import Worker
+
+
+def main() -> None:
+    """Run a worker as the line on the standard input says."""
+    # The terminal sends Ctrl-C to the engine and to us; the engine tells us in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    task = json.loads(sys.stdin.readline())
+    try:
+        end: dict[str, Any] = {"state": work(task)}
+    except RevectorError as error:
+        end = {
+            "error": type(error).__name__,
+            "problem": error.problem,
+            "remedy": error.remedy,
+        }
+    sys.stdout.write(json.dumps(end) + "\n")
+    sys.stdout.flush()
+
+
+def work(task: dict[str, Any]) -> str:
+    """Join the job that the task names; returns the state it was left in."""
+    from revector.core.backfill.worker.worker import Worker
+    from revector.core.registry import get_version
+    from revector.core.retrieval import open_version_encoder
+
+    database = Database(**task["database"])
+    with database.session("backfill") as connection:
+        version = get_version(connection, task["version_key"])
+    encoder = open_version_encoder(version)
+    try:
+        worker = Worker(
+            database, version, encoder, engine=task["engine"], check=True, prove_every_s=task["prove_every_s"]
+        )
+        threading.Thread(target=_obey, args=[worker], daemon=True).start()
+        return worker.join().state
+    finally:
+        encoder.close()
+
+
+def _obey(worker: Worker) -> None:
+    reason = "the process that started this worker is gone"
+    for line in sys.stdin:
+        reason = json.loads(line)["leave"]
+        break
+    worker.leave(reason)

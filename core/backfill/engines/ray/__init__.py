@@ -1,0 +1,1 @@
+"""The Ray engine: the worker of core/backfill/worker as Ray actors."""

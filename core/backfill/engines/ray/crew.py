@@ -1,0 +1,347 @@
+"""The crew: as many actors as are wanted, replaced when they die, until the job is over.
+
+Which chunks an actor works on is not its business: actors lease ranges in Postgres like any other worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import time
+from collections.abc import Mapping
+from multiprocessing.connection import Connection as Channel
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+from revector.core.backfill.engines.ray.engine import Deaths, Heard, Order, Told
+from revector.core.backfill.engines.ray.worker import (
+    ENDING,
+    BackfillWorker,
+    Outcome,
+    Place,
+    Sealed,
+    in_short,
+    job_state,
+)
+from revector.core.backfill.job.job import ENGINE_LOCK, Job, find_job, notice_interruption, open_job
+from revector.core.backfill.job.status import status
+from revector.core.database import Connection, unreachable
+from revector.core.errors import RefusedError, RevectorError, UnreachableError
+
+if TYPE_CHECKING:
+    from revector.core.backfill.job.status import JobStatus
+
+_TICK_S = 0.2
+_LOOK_S = 1.0
+_ROOM_S = 5.0
+"""How long nothing may change before somebody is told that workers wait for room …"""
+_PLACE_S = 60.0
+"""… and how long while none has its place yet, or Ray says that there is room: a busy node starts them slowly."""
+_AWAY_S = 60.0
+"""How long the server may be away while no worker is there that waits for it."""
+_GRACE_S = 30.0
+"""For the batch in hand, once the run is to end."""
+_LONGEST_PAUSE_S = 30.0
+
+
+class _Slot:
+    """A place for one worker, and the actor that has it at the moment."""
+
+    def __init__(self, limit: int) -> None:
+        self.deaths = Deaths(limit)
+        self.actor: Any = None
+        self.placing: Any = None
+        """Ray's promise of the Place; None once it is known."""
+        self.running: Any = None
+        """Ray's promise of the Outcome."""
+        self.place: Place | None = None
+        self.since = 0.0
+        self.not_before = 0.0
+        self.leaving = False
+
+
+class Crew:
+    """The actors of one run."""
+
+    def __init__(self, ray: Any, order: Order, channel: Channel) -> None:
+        self._ray = ray
+        self._order = order
+        self._sealed = Sealed(order.database)
+        self._channel = channel
+        self._wanted = order.wanted
+        self._slots: list[_Slot] = []
+        self._connection: Connection | None = None
+        self._job: Job | None = None
+        self._progress = 0
+        self._looked = 0.0
+        self._away_since: float | None = None
+        self._over = False
+        self._failure: RevectorError | None = None
+        self._deadline = math.inf
+        self._placed = 0.0
+        self._room_told: int | None = None
+
+    def run(self) -> JobStatus:
+        """Open the job and keep the crew until it is over. Raises what a worker ended with."""
+        self._open()
+        try:
+            while not (self._over and not self._slots):
+                self._hear()
+                self._look()
+                self._adjust()
+                self._wait()
+        finally:
+            self._dismiss()
+        if self._failure is not None:
+            raise self._failure
+        with self._order.database.session("ray") as connection:
+            job = find_job(connection, self._order.version)
+            if job is not None:
+                notice_interruption(connection, job)  # no worker may be left to say so
+            found = status(connection, self._order.version)
+        if found is None:
+            key = self._order.version.version_key
+            raise UnreachableError(f"The backfill of {key} is gone: was the version dropped?")
+        return found
+
+    def _say(self, note: str) -> None:
+        with contextlib.suppress(OSError):  # nobody listens any more: _hear finds that out
+            self._channel.send(Heard(note=note))
+
+    def _hear(self) -> None:
+        if self._deadline < math.inf:
+            return
+        try:
+            while self._channel.poll():
+                told: Told = self._channel.recv()
+                self._wanted = told.wanted
+                if told.stop:
+                    self._end()
+        except (EOFError, OSError):  # whoever started us is gone
+            self._end()
+
+    def _end(self) -> None:
+        self._over = True
+        self._deadline = min(self._deadline, time.monotonic() + _GRACE_S)
+
+    def _open(self) -> None:
+        with self._order.database.session("ray") as connection:
+            if self._order.again and job_state(connection, self._order.version) in ENDING:
+                self._over = True  # somebody paused it while there was no driver
+                return
+            self._job = open_job(connection, self._order.version, self._order.job_settings)
+            # Before that session ends: without an engine and a worker the job would be interrupted.
+            self._connection = self._attend()
+
+    def _attend(self) -> Connection:
+        """A connection that shows that an engine is there, which starts workers for the job."""
+        connection = self._order.database.connect("ray")
+        if self._job is not None:
+            connection.execute(sql.SQL("SELECT pg_advisory_lock_shared({})").format(ENGINE_LOCK), [self._job.id])
+        return connection
+
+    def _look(self, *, now: bool = False) -> bool:
+        """Look at the job, once a second or now; False while the server is away."""
+        if time.monotonic() - self._looked < _LOOK_S and (self._away_since is not None or not now):
+            return self._away_since is None
+        self._looked = time.monotonic()
+        try:
+            if self._connection is None:
+                self._connection = self._attend()
+            state = job_state(self._connection, self._order.version)
+            found = status(self._connection, self._order.version)
+        except UnreachableError as error:
+            self._miss(error)
+            return False
+        except psycopg.OperationalError as error:
+            self._miss(unreachable(error, self._order.database))
+            return False
+        self._away_since = None
+        if state is None or state in ENDING:
+            self._over = True
+        if found is not None:
+            self._progress = found.done + found.failed
+            with contextlib.suppress(OSError):
+                self._channel.send(Heard(progress=self._progress))
+        return True
+
+    def _miss(self, error: UnreachableError) -> None:
+        """The server is away. Workers wait for it or say that they gave up; without any, it is for us to say."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._away_since = self._away_since or time.monotonic()
+        if time.monotonic() - self._away_since > _AWAY_S and not any(slot.actor for slot in self._slots):
+            self._failure = self._failure or error
+            self._end()
+
+    # -- actors -------------------------------------------------------------------------------------------
+
+    def _adjust(self) -> None:
+        """Add actors, or ask some to leave: those first that have no place yet, then the youngest."""
+        now = time.monotonic()
+        wanted = 0 if self._over else self._wanted
+        staying = [slot for slot in self._slots if not slot.leaving]
+        for slot in sorted(staying, key=lambda slot: (slot.place is None, slot.since), reverse=True)[
+            : max(0, len(staying) - wanted)
+        ]:
+            self._ask_to_leave(slot)
+        for _ in range(wanted - len(staying)):
+            self._slots.append(_Slot(self._order.ray.max_restarts))
+        ready = [
+            slot for slot in self._slots if slot.actor is None and not slot.leaving and now >= slot.not_before
+        ]
+        # Not while the server is away.
+        if ready and self._look(now=True) and not self._over:
+            for slot in ready:
+                self._start(slot)
+        if now > self._deadline:
+            for slot in self._slots:
+                self._let_go(slot)
+        self._slots = [slot for slot in self._slots if slot.actor is not None or not slot.leaving]
+        if not self._over:
+            self._tell_room(now)
+
+    def _start(self, slot: _Slot) -> None:
+        settings = self._order.ray
+        slot.actor = (
+            self._ray.remote(BackfillWorker)
+            .options(
+                num_cpus=settings.cpus_per_worker,
+                num_gpus=settings.gpus_per_worker,
+                # Replaced by us, who can tell one bad moment from a worker that can never run.
+                max_restarts=0,
+                max_concurrency=3,
+            )
+            .remote()
+        )
+        slot.since, slot.place = time.monotonic(), None
+        slot.placing = slot.actor.where.remote()
+        slot.running = slot.actor.run.remote(self._sealed, self._order.version)
+
+    def _ask_to_leave(self, slot: _Slot) -> None:
+        slot.leaving = True
+        if slot.place is None:
+            self._let_go(slot)
+        else:
+            slot.actor.leave.remote()
+
+    def _let_go(self, slot: _Slot) -> None:
+        if slot.actor is not None:
+            with contextlib.suppress(Exception):  # it may be gone, and Ray with it
+                self._ray.kill(slot.actor, no_restart=True)
+        slot.actor = slot.placing = slot.running = slot.place = None
+
+    def _dismiss(self) -> None:
+        for slot in self._slots:
+            self._let_go(slot)
+        if self._connection is not None:
+            self._connection.close()
+
+    def _wait(self) -> None:
+        """Until something happens to an actor, or for a moment."""
+        promises = {
+            promise: slot
+            for slot in self._slots
+            for promise in (slot.placing, slot.running)
+            if promise is not None
+        }
+        if not promises:
+            with contextlib.suppress(OSError):
+                self._channel.poll(_TICK_S)
+            return
+        for promise in self._ray.wait(list(promises), num_returns=1, timeout=_TICK_S)[0]:
+            slot = promises[promise]
+            try:
+                kept = self._ray.get(promise)
+            except self._ray.exceptions.RayError as error:
+                self._bury(slot, _reason(error))
+                continue
+            if isinstance(kept, Place):
+                slot.place, slot.placing = kept, None
+                self._placed = time.monotonic()
+            else:
+                self._ended(slot, kept)
+
+    def _ended(self, slot: _Slot, outcome: Outcome) -> None:
+        if outcome.trouble is not None:
+            self._bury(slot, outcome.trouble)
+            return
+        self._let_go(slot)
+        self._slots.remove(slot)
+        if outcome.error is not None:
+            # One that came just as the job was paused is refused, and that is no failure.
+            self._look(now=True)
+            if not (self._over and isinstance(outcome.error, RefusedError)):
+                self._failure = self._failure or outcome.error
+            self._end()
+
+    def _bury(self, slot: _Slot, reason: str) -> None:
+        """An actor is dead: give its slot to a new one, unless that has been tried too often."""
+        where = f" on {slot.place.host} (process {slot.place.pid})" if slot.place else ""
+        self._let_go(slot)
+        self._look(now=True)
+        if slot.leaving or self._over:
+            self._slots.remove(slot)
+            return
+        if slot.deaths.one_more(self._progress):
+            self._say(f"A worker{where} died and is replaced: {reason}")
+            count = slot.deaths.count
+            slot.not_before = time.monotonic() + (min(_LONGEST_PAUSE_S, 2.0 ** (count - 2)) if count > 1 else 0)
+            return
+        self._slots.remove(slot)
+        self._failure = UnreachableError(
+            f"A worker{where} died {slot.deaths.count} times in a row without embedding a chunk. "
+            f"The last time: {reason}",
+            "Nothing is lost. Each of Ray's nodes needs revector and the encoder's packages, and memory for them; "
+            f"then go on with it: revector backfill run {self._order.version.version_key}",
+        )
+        self._end()
+
+    def _tell_room(self, now: float) -> None:
+        """Say once that fewer workers run than are wanted since the cluster is full."""
+        waiting = [slot for slot in self._slots if slot.placing is not None]
+        if not waiting:
+            self._room_told = None
+            return
+        quiet = now - max(self._placed, *(slot.since for slot in waiting))
+        if quiet < _ROOM_S or self._room_told == self._wanted:
+            return
+        running = sum(slot.place is not None and not slot.leaving for slot in self._slots)
+        settings = self._order.ray
+        needs = {"CPU": settings.cpus_per_worker, "GPU": settings.gpus_per_worker}
+        if quiet < _PLACE_S and (running == 0 or fits(self._ray.available_resources(), needs)):
+            return
+        self._room_told = self._wanted
+        all_of_them = {kind: amount * self._wanted for kind, amount in needs.items()}
+        self._say(
+            f"{running} of {self._wanted} workers run: the cluster has no room "
+            f"(needs {amounts(all_of_them)}, has {amounts(self._ray.cluster_resources(), needs)})"
+        )
+
+
+def fits(resources: Mapping[str, float], needs: Mapping[str, float]) -> bool:
+    """Whether there is that much of each kind."""
+    return all(resources.get(kind, 0) >= amount for kind, amount in needs.items())
+
+
+def amounts(resources: Mapping[str, float], kinds: Mapping[str, float] | None = None) -> str:
+    """`4 CPUs and 0.5 GPUs`, of the kinds of which some is asked for."""
+    asked = [kind for kind, amount in (resources if kinds is None else kinds).items() if amount]
+    found = [(resources.get(kind, 0), kind) for kind in asked]
+    return " and ".join(f"{amount:g} {kind}{'' if amount == 1 else 's'}" for amount, kind in found) or "nothing"
+
+
+def _reason(error: BaseException) -> str:
+    """Why an actor died, out of all that Ray says about it."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, BaseException):
+        return in_short(cause)
+    text = " ".join(str(error).split())
+    if "unexpected" in text and "End of file" in text:
+        return "its process was killed, by a person or for want of memory, or it crashed"
+    found = re.search(r"(?:exit detail|because): (.*?)(?: Some common causes|$)", text)
+    return (found[1] if found else text)[:300]

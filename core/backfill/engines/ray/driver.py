@@ -1,0 +1,159 @@
+"""Ray's driver, as a process of its own (see core.backfill.ray_engine): reaches a cluster and runs one order there."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection as Channel
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from psycopg.conninfo import conninfo_to_dict
+
+from revector.core.backfill.engines.ray.crew import Crew, amounts, fits
+from revector.core.backfill.engines.ray.engine import CONNECT_S, Heard, Order, RaySettings
+from revector.core.backfill.engines.ray.worker import in_short, portable
+from revector.core.errors import RefusedError, RevectorError, UnreachableError
+
+if TYPE_CHECKING:
+    from revector.core.backfill.job.status import JobStatus
+
+_KNOCK_S = 5.0
+_OBJECT_STORE_BYTES = 80 * 1024 * 1024
+"""Near the least that Ray takes: vectors go to Postgres, and nothing of ours into the object store."""
+
+
+@contextlib.contextmanager
+def _connected(settings: RaySettings, wanted: int) -> Iterator[Any]:
+    """Ray, started here or reached at the address; what was started is ended, what was there is left alone."""
+    # The ports of a Ray of our own are open to the network: only who has the token may use them. It is made for
+    # this run, since Ray would keep one in the home folder. Ray reads both when it is imported.
+    if settings.address is None and os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    import ray
+    from ray.job_config import JobConfig
+
+    job_config = JobConfig()
+    # Ray puts the driver's working directory first on the workers' path: a folder `core` there is not ours.
+    job_config._py_driver_sys_path = _NoPaths()
+    options: dict[str, Any] = {
+        "namespace": settings.namespace,
+        "log_to_driver": False,
+        "logging_level": "CRITICAL",
+        "job_config": job_config,
+    }
+    with contextlib.ExitStack() as cleanup:
+        if settings.address is None:
+            # Ray opens its folder to everybody, so it lies in one that is closed. Its name is short: Unix sockets,
+            # whose addresses are, lie far down in it.
+            folder = tempfile.mkdtemp(prefix="revector-ray-", dir="/tmp" if Path("/tmp").is_dir() else None)  # noqa: S108
+            cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
+            options |= {
+                "address": "local",
+                # CPUs are numbers to Ray. Nobody else is here, so what is wanted at the start has room.
+                "num_cpus": max(os.cpu_count() or 1, math.ceil(wanted * settings.cpus_per_worker)),
+                "include_dashboard": False,
+                "object_store_memory": _OBJECT_STORE_BYTES,
+                "_temp_dir": str(Path(folder, "r")),
+            }
+        else:
+            options["address"] = settings.address
+            _knock(settings.address)
+        try:
+            cleanup.callback(ray.shutdown)
+            # Where Ray waits for ever for its head node no Python runs, so nothing gentler ends it.
+            signal.alarm(CONNECT_S)
+            ray.init(**options)
+            signal.alarm(0)
+        except Exception as error:  # noqa: BLE001  (Ray raises many kinds)
+            at = "Ray cannot be started" if settings.address is None else f"No Ray cluster at {settings.address}"
+            raise UnreachableError(
+                f"{at}: {in_short(error)}",
+                "Look at the address, and that Ray and Python have the same releases there.",
+            ) from None
+        yield ray
+
+
+def _knock(address: str) -> None:
+    """Raise UnreachableError when nobody listens there; Ray itself would not come back."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_S).close()
+    except (OSError, OverflowError) as error:
+        raise UnreachableError(
+            f"No Ray cluster at {address}: {error}", "Look at --ray-address, and that the cluster runs."
+        ) from None
+
+
+class _NoPaths(list[str]):
+    def extend(self, _paths: object) -> None:
+        """Take none."""
+
+
+def check_nodes(nodes: Sequence[Mapping[str, Any]], order: Order, here: str) -> list[str]:
+    """What there is to say about running the order's workers on these nodes (as `ray.nodes()` lists them).
+
+    `here` is this machine's host name. Raises RefusedError when no node can hold a worker, or when other machines
+    could not reach the database.
+    """
+    alive = [node for node in nodes if node["Alive"]]
+    needs = {"CPU": order.ray.cpus_per_worker, "GPU": order.ray.gpus_per_worker}
+    if needs["GPU"] and not any(node["Resources"].get("GPU") for node in alive):
+        raise RefusedError(
+            f"No node of the Ray cluster has a GPU, and each worker asks for {needs['GPU']:g}.",
+            "Run without --gpus-per-worker, or add a node with GPUs.",
+        )
+    if not any(fits(node["Resources"], needs) for node in alive):
+        largest = max((node["Resources"] for node in alive), key=lambda r: (r.get("GPU", 0), r.get("CPU", 0)))
+        raise RefusedError(
+            f"No node of the Ray cluster can hold a worker: each asks for {amounts(needs)}, and the largest node "
+            f"has {amounts(largest, needs)}.",
+            "Ask for less with --cpus-per-worker and --gpus-per-worker.",
+        )
+    others = sorted({node["NodeManagerHostname"] for node in alive} - {here})
+    if not others:
+        return []
+    host = str(conninfo_to_dict(order.database.dsn).get("host") or "")
+    if order.database.embedded or host.startswith(("/", "@")):
+        raise RefusedError(
+            f"The database {order.database.name} is on a Unix socket of this machine, and the Ray cluster has other "
+            f"machines: {', '.join(others[:5])}.",
+            "Use a database that they can reach over the network (--dsn), or leave out --ray-address.",
+        )
+    if host in ("localhost", "127.0.0.1", "::1"):
+        return [f"The database is at {host}: each of {len(others) + 1} machines looks for it on itself."]
+    return []
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run one order that comes over the channel of that file number, and say there how it ended."""
+    channel = Channel(int(arguments[0]))
+    os.set_inheritable(channel.fileno(), False)  # Ray's processes live on when we are killed: a moment too long
+    order: Order = channel.recv()
+    result: JobStatus | RevectorError
+    try:
+        with _connected(order.ray, order.wanted) as ray:
+            for note in check_nodes(ray.nodes(), order, socket.gethostname()):
+                channel.send(Heard(note=note))
+            result = Crew(ray, order, channel).run()
+    except RevectorError as error:
+        result = portable(error)
+    with contextlib.suppress(OSError):
+        channel.send(Heard(result=result))
+
+
+if __name__ == "__main__":
+    # Under its own name, so that what goes to other processes does not come from `__main__`.
+    from revector.core.backfill.engines.ray import driver
+
+    driver.main(sys.argv[1:])

@@ -1,0 +1,118 @@
+"""The actor that Ray places: one backfill worker in a process on some node."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psycopg.conninfo import conninfo_to_dict
+
+from revector.core.backfill.worker.worker import Worker
+from revector.core.database import Connection, Database
+from revector.core.errors import EncoderError, RefusedError, RevectorError, UnreachableError, UsageError
+
+if TYPE_CHECKING:
+    from revector.core.backfill.job.status import JobStatus
+    from revector.core.registry import Version
+
+ENDING = frozenset({"pausing", "paused", "cancelled", "done", "failed"})
+"""States of a job in which no worker is added."""
+
+
+class Sealed:
+    """A database that shows nothing of its connection string when it is printed."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def __repr__(self) -> str:
+        return f"<database {self.database.name}>"
+
+    def scrub(self, text: str) -> str:
+        """The text without the password, should it be in there."""
+        password = conninfo_to_dict(self.database.dsn).get("password")
+        return text.replace(str(password), "[password]") if password else text
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an actor runs."""
+
+    host: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a worker ended: the job's status, an error for a person, or trouble that a new process may not have."""
+
+    status: JobStatus | None = None
+    error: RevectorError | None = None
+    trouble: str | None = None
+
+
+class BackfillWorker:
+    """The actor: one worker in a process that Ray started somewhere. Its methods run side by side."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._left = False
+        self._worker: Worker | None = None
+
+    def where(self) -> Place:
+        """Where this runs: answered as soon as Ray has placed it."""
+        return Place(socket.gethostname(), os.getpid())
+
+    def run(self, sealed: Sealed, version: Version) -> Outcome:
+        """Work until the job ends or `leave` is called. Raises nothing: Ray would show where, and with what."""
+        try:
+            return Outcome(status=self._run(sealed.database, version))
+        except RevectorError as error:
+            return Outcome(error=portable(error))
+        except Exception as error:  # noqa: BLE001  (of a driver or a model: this process may be spoilt)
+            return Outcome(trouble=sealed.scrub(in_short(error)))
+
+    def leave(self) -> None:
+        """Let the worker finish the batch in hand and end; one that has not begun will not begin."""
+        with self._lock:
+            self._left = True
+            if self._worker is not None:
+                self._worker.leave("fewer workers are wanted, or the run ends")
+
+    def _run(self, database: Database, version: Version) -> JobStatus | None:
+        from revector.core.retrieval import open_version_encoder
+
+        encoder = open_version_encoder(version)
+        try:
+            with self._lock:
+                if self._left:
+                    return None
+                self._worker = Worker(database, version, encoder, engine="ray", check=True)
+            return self._worker.join()
+        finally:
+            encoder.close()
+
+
+def job_state(connection: Connection, version: Version) -> str | None:
+    """The state in the job's row; None when it is gone."""
+    row = connection.execute(
+        "SELECT state FROM backfill_jobs WHERE embedding_version_id = %s", [version.id]
+    ).fetchone()
+    return row[0] if row else None
+
+
+def portable(error: RevectorError) -> RevectorError:
+    """The same error as one of ours alone: a package's own subclass may not be there where it is read."""
+    for kind in (UsageError, RefusedError, UnreachableError, EncoderError):
+        if isinstance(error, kind):
+            return kind(error.problem, error.remedy)
+    return RevectorError(error.problem, error.remedy)
+
+
+def in_short(error: BaseException) -> str:
+    """An error's kind and its first line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

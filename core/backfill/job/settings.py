@@ -1,0 +1,138 @@
+"""What can be set of a backfill, before it starts and while it runs.
+
+The settings in force are JSON in the job's row, and every worker reads them with each heartbeat: whoever changes
+them there steers all workers, wherever they run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Annotated, Any, get_type_hints
+
+import msgspec
+
+from revector.core.errors import UsageError, unknown_name
+from revector.core.settings import Settings
+
+_Positive = Annotated[float, msgspec.Meta(gt=0)]
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """The settings of one backfill. None means: no such limit (for batch_size: adapt to the encoder's pace)."""
+
+    batch_size: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
+    target_batch_s: Annotated[float, msgspec.Meta(ge=0.05, le=60)] = 1.0
+    workers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+    max_rate: _Positive | None = None
+    lease_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 60.0
+    patience_s: Annotated[float, msgspec.Meta(ge=0)] = 900.0
+    max_failed_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
+    max_spend_usd: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    max_replication_lag_s: _Positive | None = None
+    max_wal_mb_s: _Positive | None = None
+    max_active: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_transaction_s: _Positive | None = None
+    min_free_gb: _Positive | None = None
+    max_database_gb: _Positive | None = None
+    throttle_query: str | None = None
+    working_hours: str | None = None
+    timezone: str = "UTC"
+
+
+HELP: Mapping[str, str] = {
+    "batch_size": "Texts encoded at a time; `auto` adapts to the encoder's pace.",
+    "target_batch_s": "How long a batch should take, in seconds, when its size adapts.",
+    "workers": "Workers that each `backfill run` keeps at work; one that dies is replaced.",
+    "max_rate": "Chunks a second, over all workers.",
+    "lease_s": "Seconds without a sign of life after which another worker takes a range over.",
+    "patience_s": "Seconds to wait for a database or an encoder that was lost, before the run ends.",
+    "max_failed_share": "Share of chunks (0 to 1) that may fail before the job stops by itself.",
+    "max_spend_usd": "Hold before more than this is spent, in US dollars.",
+    "max_replication_lag_s": "Hold while a standby replays later than this, in seconds.",
+    "max_wal_mb_s": "Hold while the server writes more WAL than this, in MB a second.",
+    "max_active": "Hold while more sessions than this are active, the backfill's own aside.",
+    "max_transaction_s": "Hold while another transaction is older than this, in seconds.",
+    "min_free_gb": "Hold while the server's disk has less room, in GB (a server on this machine only).",
+    "max_database_gb": "Hold while the database is larger than this, in GB.",
+    "throttle_query": "Your own SQL: hold while it answers true, a number above 0, or a text (the reason).",
+    "working_hours": "When to work, as OpenStreetMap writes opening hours: 'Mo-Fr 20:00-06:00; Sa,Su'.",
+    "timezone": "Of working_hours, such as Europe/Berlin.",
+}
+"""One line a setting: command line, README and console take their words from here."""
+
+_NONE_WORDS = {"none", "off", "auto", ""}
+
+
+def read_settings(stored: Mapping[str, Any]) -> JobSettings:
+    """The settings of a job's row; what another release wrote and this one does not know is left out."""
+    known = {field.name for field in fields(JobSettings)}
+    return checked({name: value for name, value in stored.items() if name in known})
+
+
+def default_settings(settings: Settings) -> JobSettings:
+    """The settings that a new backfill begins with. Raises UsageError for what [backfill] gets wrong."""
+    given = {} if settings.batch_size is None else {"batch_size": settings.batch_size}
+    return checked(given | settings.backfill)
+
+
+def changed(settings: JobSettings, changes: Mapping[str, object]) -> JobSettings:
+    """The settings with some changed. Values may be texts: `none`, `off` and `auto` go back to the default.
+
+    Raises UsageError for a setting that does not exist and for a value out of its range.
+    """
+    for name in changes:
+        _check_name(name)
+    given = checked({name: value for name, value in changes.items() if not _lifts(value)})
+    defaults = JobSettings()
+    return replace(
+        settings,
+        **{name: getattr(defaults if _lifts(value) else given, name) for name, value in changes.items()},
+    )
+
+
+def stored(settings: JobSettings) -> dict[str, Any]:
+    """The settings as the job's row keeps them: only what differs from the defaults."""
+    defaults = asdict(JobSettings())
+    return {name: value for name, value in asdict(settings).items() if value != defaults[name]}
+
+
+def shown(settings: JobSettings, name: str) -> str:
+    """A setting's value in words, as `changed` would read it."""
+    value = getattr(settings, name)
+    if value is None:
+        return "auto" if name == "batch_size" else "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def checked(values: Mapping[str, object]) -> JobSettings:
+    """Settings of plain values. Raises UsageError naming the one that is unknown or out of its range."""
+    kinds = get_type_hints(JobSettings, include_extras=True)
+    given = {}
+    for name, value in values.items():
+        _check_name(name)
+        try:
+            given[name] = msgspec.convert(value, kinds[name], strict=False)
+        except msgspec.ValidationError as error:
+            raise UsageError(
+                f"The setting {name} cannot be {value!r}: {str(error).replace('`', '')}.", HELP[name]
+            ) from None
+    _check_hours(given)
+    return JobSettings(**given)
+
+
+def _check_name(name: str) -> None:
+    if name not in HELP:
+        raise unknown_name("setting of a backfill", name, HELP)
+
+
+def _lifts(value: object) -> bool:
+    return value is None or (isinstance(value, str) and value.strip().lower() in _NONE_WORDS)
+
+
+def _check_hours(given: Mapping[str, Any]) -> None:
+    if given.get("working_hours") or given.get("timezone"):
+        from revector.core.backfill.job.working_hours import parse_hours
+
+        parse_hours(given.get("working_hours") or "24/7", given.get("timezone") or "UTC")

@@ -1,0 +1,293 @@
+"""Where a backfill stands, read from kept counts only: it costs the same at ten thousand and at 100 million chunks."""
+
+from __future__ import annotations
+
+import datetime
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import sql
+from psycopg.rows import class_row
+
+from revector.core.backfill.job.job import AT_WORK, Job, engine_lives, find_job, worker_lives
+from revector.core.backfill.job.settings import JobSettings, read_settings
+from revector.core.database import Connection, fetch_one
+from revector.core.registry import Version
+
+_RATE_WINDOW_S = 15
+_SPREAD_WINDOW_S = 600
+_SPREAD_BUCKET_S = 10
+_FEWEST_BUCKETS = 3
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """Where a backfill stands. `rate` is chunks a second over the last seconds; `eta_s` is None when unknown.
+
+    `eta_low_s` and `eta_high_s` are what the tenth and the ninetieth percentile of the rate, in steps of ten
+    seconds over the last ten minutes, would still take. `throttle` is the one reason that holds the job at the
+    moment.
+    """
+
+    version_key: str
+    state: str
+    total: int
+    done: int
+    failed: int
+    pending: int
+    rate: float
+    eta_s: float | None
+    throttle: str | None
+    workers: int
+    spent_usd: float
+    error: str | None
+    started_at: datetime.datetime | None
+    finished_at: datetime.datetime | None
+    throttle_since: datetime.datetime | None = None
+    eta_low_s: float | None = None
+    eta_high_s: float | None = None
+    waiting: int = 0
+    """Chunks in the version's outbox: new ones since it was done, or since the backfill began."""
+
+
+@dataclass(frozen=True)
+class WorkerState:
+    """A worker of a job, alive or ended not long ago. `done` is the chunks that it stored."""
+
+    id: int
+    client: str
+    engine: str
+    pid: int | None
+    alive: bool
+    started_at: datetime.datetime
+    seen_at: datetime.datetime
+    ended_at: datetime.datetime | None
+    done: int
+    batch_size: int | None
+    throttle: str | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Neighbouring ranges of chunk ids, or a part of one, for a map: how many, and how many done and at work."""
+
+    first_chunk_id: int
+    last_chunk_id: int
+    ranges: int
+    finished: int
+    running: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The result of one proof: 0 missing says that every chunk has its vector, dead letters aside."""
+
+    at: datetime.datetime
+    missing: int
+    embedded: int
+    dead_letters: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Transition:
+    """A change of a job's state. `client` is who caused it, as user@host."""
+
+    at: datetime.datetime
+    from_state: str | None
+    to_state: str
+    reason: str | None
+    client: str
+
+
+@dataclass(frozen=True)
+class JobDetail:
+    """What a screen shows beside the status. `measured` are the figures behind the limits that are set."""
+
+    settings: JobSettings
+    measured: dict[str, Any]
+    workers: tuple[WorkerState, ...]
+    cells: tuple[Cell, ...]
+    proofs: tuple[Proof, ...]
+    transitions: tuple[Transition, ...]
+
+
+def status(connection: Connection, version: Version) -> JobStatus | None:
+    """Where the version's backfill stands, or None when it never had one."""
+    query = sql.SQL(
+        """
+        SELECT j.id, j.state, j.total + j.outbox_done + greatest(waiting.n, 0),
+               j.outbox_done + coalesce(ranges.done, 0), failed.n,
+               coalesce(recent.done / greatest(extract(epoch FROM now() - recent.since)::float8, 1), 0),
+               coalesce(j.throttle, worker.throttle),
+               CASE WHEN j.throttle IS NULL THEN worker.throttle_since ELSE j.throttle_since END,
+               workers.n, j.spent_usd, j.error, j.started_at, j.finished_at,
+               extract(epoch FROM now() - j.run_started_at)::float8, {engine}, greatest(waiting.n, 0)
+        FROM backfill_jobs j
+             LEFT JOIN LATERAL (SELECT w.throttle, w.throttle_since FROM backfill_workers w
+                                WHERE w.job_id = j.id AND w.throttle IS NOT NULL AND {lives}
+                                ORDER BY w.throttle_since LIMIT 1) AS worker ON true,
+             LATERAL (SELECT sum(done)::bigint AS done FROM backfill_ranges WHERE job_id = j.id) AS ranges,
+             LATERAL (SELECT coalesce(sum(delta), 0)::bigint AS n FROM row_counts
+                      WHERE scope = -j.embedding_version_id) AS waiting,
+             LATERAL (SELECT count(*) AS n FROM dead_letters
+                      WHERE embedding_version_id = j.embedding_version_id AND waived_reason IS NULL) AS failed,
+             LATERAL (SELECT sum(done)::bigint AS done, min(at - seconds * interval '1 second') AS since
+                      FROM backfill_samples
+                      WHERE job_id = j.id AND at > now() - %(window)s * interval '1 second') AS recent,
+             LATERAL (SELECT count(*) AS n FROM backfill_workers w WHERE w.job_id = j.id AND {lives}) AS workers
+        WHERE j.embedding_version_id = %(version)s
+        """
+    ).format(lives=worker_lives(sql.SQL("w.id")), engine=engine_lives(sql.SQL("j.id")))
+    row = connection.execute(query, {"version": version.id, "window": _RATE_WINDOW_S}).fetchone()
+    if row is None:
+        return None
+    job_id, state, total, done, failed, rate, throttle, since, workers, spent, error, started, finished = row[:13]
+    age, engine, waiting = row[13:]
+    if state in AT_WORK and workers == 0 and not engine:
+        state = "paused" if state == "pausing" else "interrupted"
+    if state == "done":
+        total = done + failed + waiting  # chunks deleted on the way were planned and never came
+    if state not in AT_WORK:
+        rate, throttle, since = 0.0, None, None
+    pending = max(0, total - done - failed)
+    slow, fast = _spread(connection, job_id, age) if rate > 0 else (0.0, 0.0)
+    return JobStatus(
+        version.version_key, state, total, done, failed, pending, float(rate), _left(pending, rate), throttle,
+        workers, spent, error, started, finished, since, _left(pending, fast), _left(pending, slow), waiting,
+    )  # fmt: skip
+
+
+def _left(pending: int, rate: float) -> float | None:
+    if pending == 0:
+        return 0.0
+    return pending / rate if rate > 0 else None
+
+
+def _spread(connection: Connection, job_id: int, age_s: float) -> tuple[float, float]:
+    """The tenth and the ninetieth percentile of the rate; idle times count. Zeros while there is too little to tell."""
+    buckets = int(min(age_s, _SPREAD_WINDOW_S) // _SPREAD_BUCKET_S)
+    if buckets < _FEWEST_BUCKETS:
+        return 0.0, 0.0
+    done: dict[int, int] = dict(
+        connection.execute(
+            """
+            SELECT floor(extract(epoch FROM now() - at) / %(bucket)s)::int, sum(done)::bigint
+            FROM backfill_samples
+            WHERE job_id = %(job)s AND at > now() - %(buckets)s * %(bucket)s * interval '1 second' GROUP BY 1
+            """,
+            {"bucket": _SPREAD_BUCKET_S, "buckets": buckets, "job": job_id},
+        ).fetchall()
+    )
+    rates = [done.get(bucket, 0) / _SPREAD_BUCKET_S for bucket in range(buckets)]
+    tenths = statistics.quantiles(rates, n=10, method="inclusive")
+    return tenths[0], tenths[-1]
+
+
+def rates(connection: Connection, version: Version, *, seconds: int = 120) -> list[float]:
+    """Chunks done in each of the last seconds in which there was work, oldest first: a chart's points."""
+    rows = connection.execute(
+        """
+        SELECT sum(s.done)::float8
+        FROM backfill_samples s JOIN backfill_jobs j ON j.id = s.job_id
+        WHERE j.embedding_version_id = %s
+        GROUP BY date_trunc('second', s.at) ORDER BY date_trunc('second', s.at) DESC LIMIT %s
+        """,
+        [version.id, seconds],
+    ).fetchall()
+    return [row[0] for row in reversed(rows)]
+
+
+def job_detail(connection: Connection, version: Version, *, cells: int = 200) -> JobDetail | None:
+    """Settings, workers, a map of at most `cells` cells, proofs and transitions; None without a job."""
+    job = find_job(connection, version)
+    if job is None:
+        return None
+    settings, measured = fetch_one(
+        connection, "SELECT settings, measured FROM backfill_jobs WHERE id = %s", [job.id]
+    )
+    return JobDetail(
+        read_settings(settings),
+        measured,
+        tuple(workers(connection, job)),
+        tuple(range_map(connection, version, job, cells=cells)),
+        tuple(proofs(connection, version)),
+        tuple(transitions(connection, job)),
+    )
+
+
+def workers(connection: Connection, job: Job, *, limit: int = 50) -> list[WorkerState]:
+    """The workers that live, and those that ended within ten minutes; the living first."""
+    query = sql.SQL(
+        """
+        SELECT * FROM (
+            SELECT id, client, engine, pid, {lives} AS alive, started_at, seen_at, ended_at, done, batch_size,
+                   throttle, error
+            FROM backfill_workers w WHERE job_id = %s) AS w
+        WHERE alive OR seen_at > now() - interval '10 minutes'
+        ORDER BY alive DESC, id DESC LIMIT %s
+        """
+    ).format(lives=worker_lives(sql.SQL("w.id")))
+    with connection.cursor(row_factory=class_row(WorkerState)) as cursor:
+        return cursor.execute(query, [job.id, limit]).fetchall()
+
+
+def range_map(connection: Connection, version: Version, job: Job, *, cells: int) -> list[Cell]:
+    """The job's ranges in order, gathered into at most `cells` cells, or divided when they are few."""
+    with connection.cursor(row_factory=class_row(Cell)) as cursor:
+        return cursor.execute(
+            """
+            WITH every AS (
+                SELECT *, count(*) OVER () AS ranges FROM backfill_ranges WHERE job_id = %(job)s),
+            parts AS (  -- where there are fewer ranges than cells, a range is several
+                SELECT first_chunk_id + width * part / parts AS first_chunk_id,
+                       first_chunk_id + width * (part + 1) / parts - 1 AS last_chunk_id,
+                       state, lease_until, cursor
+                FROM every, LATERAL (SELECT last_chunk_id - first_chunk_id + 1 AS width,
+                                            greatest(1, %(cells)s / ranges) AS parts) AS size,
+                     generate_series(0, parts - 1) AS part),
+            numbered AS (
+                SELECT *, row_number() OVER (ORDER BY first_chunk_id) - 1 AS n, count(*) OVER () AS all_of_them
+                FROM parts WHERE last_chunk_id >= first_chunk_id),
+            gathered AS (
+                SELECT min(first_chunk_id) AS first_chunk_id, max(last_chunk_id) AS last_chunk_id,
+                       count(*) AS ranges,
+                       count(*) FILTER (WHERE state = 'done' OR cursor >= last_chunk_id) AS finished,
+                       count(*) FILTER (WHERE state = 'leased' AND lease_until > now()
+                                          AND cursor < last_chunk_id AND cursor + 1 >= first_chunk_id) AS running
+                FROM numbered
+                GROUP BY n * least(%(cells)s, all_of_them) / all_of_them)
+            SELECT g.*, (SELECT count(*) FROM dead_letters d
+                         WHERE d.embedding_version_id = %(version)s AND d.waived_reason IS NULL
+                           AND d.chunk_id BETWEEN g.first_chunk_id AND g.last_chunk_id) AS failed
+            FROM gathered g ORDER BY first_chunk_id
+            """,
+            {"job": job.id, "version": version.id, "cells": cells},
+        ).fetchall()
+
+
+def proofs(connection: Connection, version: Version, *, limit: int = 5) -> list[Proof]:
+    """The last proofs, newest first."""
+    with connection.cursor(row_factory=class_row(Proof)) as cursor:
+        return cursor.execute(
+            """
+            SELECT at, missing, embedded, dead_letters, seconds FROM backfill_proofs
+            WHERE embedding_version_id = %s ORDER BY id DESC LIMIT %s
+            """,
+            [version.id, limit],
+        ).fetchall()
+
+
+def transitions(connection: Connection, job: Job, *, limit: int = 20) -> list[Transition]:
+    """The job's last changes of state, newest first."""
+    with connection.cursor(row_factory=class_row(Transition)) as cursor:
+        return cursor.execute(
+            """
+            SELECT at, from_state, to_state, reason, client FROM backfill_transitions
+            WHERE job_id = %s ORDER BY id DESC LIMIT %s
+            """,
+            [job.id, limit],
+        ).fetchall()

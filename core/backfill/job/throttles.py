@@ -1,0 +1,272 @@
+"""The limits that hold a backfill: each measured on the server, each with its reason in words.
+
+A limit that is not set is not measured, and one that cannot be measured holds the job too, saying so: a limit
+that silently does nothing is worse than none.
+"""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from revector.core.backfill.job.settings import JobSettings
+from revector.core.backfill.job.working_hours import closed_until
+from revector.core.backfill.plan.footprint import is_local
+from revector.core.database import Connection, fetch_one
+from revector.core.errors import RefusedError
+
+_GB = 1e9
+_MB = 1e6
+_TIMEOUT_MS = 2_000
+_WAL_SECONDS = 5.0
+"""The WAL rate is averaged over about as long: the backfill's own batches come in bursts."""
+_SIZE_EVERY_S = 10.0
+"""pg_database_size looks at every file."""
+_HISTORY = 40
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at the limits goes by: the job's settings and money, and what the last look kept."""
+
+    settings: JobSettings
+    spent_usd: float
+    kept: Mapping[str, Any]
+    now: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One figure: `value` for people to see, `reason` when it holds the job, `keep` for the next look."""
+
+    value: float | str | None
+    reason: str | None = None
+    keep: object = None
+
+
+def look(
+    connection: Connection, settings: JobSettings, spent_usd: float, kept: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Measure every limit that is set.
+
+    Answers with what the next look needs as `kept`: per setting its `value` and `reason`, and under `held_by` the
+    first setting that holds the job, None when none does.
+    """
+    at = Look(settings, spent_usd, kept, time.time())
+    found: dict[str, Any] = {"held_by": None}
+    for name, measure in _LIMITS.items():
+        if getattr(settings, name) is None:
+            continue
+        try:
+            with connection.transaction():
+                connection.execute("SELECT set_config('statement_timeout', %s, true)", [str(_TIMEOUT_MS)])
+                connection.execute("SET TRANSACTION READ ONLY")
+                reading = measure(connection, at)
+        except psycopg.Error as error:
+            if connection.broken:
+                raise
+            text = error.diag.message_primary or type(error).__name__
+            reading = Reading(None, f"{name} cannot be measured: {text}")
+        found[name] = {"value": reading.value, "reason": reading.reason, "keep": reading.keep}
+        if reading.reason and found["held_by"] is None:
+            found["held_by"] = name
+    return found
+
+
+def require_measurable(connection: Connection, settings: JobSettings, names: Iterable[str]) -> None:
+    """Raise RefusedError for a limit among `names` that can never be measured from here or by this role."""
+    for name in names:
+        if getattr(settings, name) is None:
+            continue
+        if name == "max_replication_lag_s" and not _sees_all(connection):
+            raise RefusedError(
+                "This role does not see the standbys' lag.",
+                "Grant it: GRANT pg_monitor TO role, or use throttle_query.",
+            )
+        if name in ("max_active", "max_transaction_s") and not _sees_all(connection):
+            raise RefusedError(
+                "This role does not see what other sessions do.",
+                "Grant it: GRANT pg_monitor TO role, or use throttle_query.",
+            )
+        if name == "min_free_gb" and _data_folder(connection) is None:
+            raise RefusedError(
+                "The disk of a server on another machine is not seen from here.",
+                "Use max_database_gb, or throttle_query with a figure of your monitoring.",
+            )
+
+
+def _hours(_connection: Connection, at: Look) -> Reading:
+    settings = at.settings
+    now = datetime.datetime.fromtimestamp(at.now, datetime.UTC)
+    until = closed_until(settings.working_hours or "24/7", settings.timezone, now)
+    if until is None:
+        return Reading("open")
+    when = "never" if until.year == datetime.MAXYEAR else f"until {until:%a %d %b %H:%M} {settings.timezone}"
+    return Reading("closed", f"outside working hours ({settings.working_hours}), {when}")
+
+
+def _spend(_connection: Connection, at: Look) -> Reading:
+    cap = at.settings.max_spend_usd or 0.0
+    reached = at.spent_usd >= cap
+    return Reading(
+        at.spent_usd, f"spend cap of ${cap:,.2f} reached (${at.spent_usd:,.4f} spent)" if reached else None
+    )
+
+
+def _free_disk(connection: Connection, at: Look) -> Reading:
+    folder, limit = _data_folder(connection), at.settings.min_free_gb or 0.0
+    if folder is None:
+        return Reading(None, "min_free_gb cannot be measured: the server's disk is not seen from here")
+    free = min(shutil.disk_usage(place).free for place in _disks(folder)) / _GB
+    return Reading(free, f"{free:,.1f} GB free on the server's disk, limit {limit:g} GB" if free < limit else None)
+
+
+def _database_size(connection: Connection, at: Look) -> Reading:
+    limit = at.settings.max_database_gb or 0.0
+    size, measured_at = _kept(at, "max_database_gb") or (None, 0.0)
+    if size is None or at.now - measured_at > _SIZE_EVERY_S:
+        size = fetch_one(connection, "SELECT pg_database_size(current_database())")[0] / _GB
+        measured_at = at.now
+    reason = f"the database has {size:,.1f} GB, limit {limit:g} GB" if size > limit else None
+    return Reading(size, reason, [size, measured_at])
+
+
+def _replication_lag(connection: Connection, at: Look) -> Reading:
+    """The lag of the slowest standby, in seconds.
+
+    pg_stat_replication's replay_lag stands still while a standby replays nothing, so that positions of the last
+    looks are kept: a standby is as late as the newest of them that it has replayed.
+    """
+    limit = at.settings.max_replication_lag_s or 0.0
+    (here,) = fetch_one(connection, "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint")
+    standbys = connection.execute(
+        """
+        SELECT coalesce(nullif(application_name, ''), client_addr::text, pid::text),
+               pg_wal_lsn_diff(replay_lsn, '0/0')::bigint, extract(epoch FROM replay_lag)::float8
+        FROM pg_stat_replication WHERE replay_lsn IS NOT NULL
+        """
+    ).fetchall()
+    history = [entry for entry in _kept(at, "max_replication_lag_s") or [] if entry[1] <= here]
+    worst, slowest = 0.0, ""
+    for name, replayed, reported in standbys:
+        lag = reported or 0.0
+        if replayed < here:
+            behind = [when for when, position in history if position > replayed]
+            lag = max(lag, at.now - behind[0]) if behind else lag
+        else:
+            lag = 0.0
+        if lag > worst:
+            worst, slowest = lag, name
+    if not history or at.now - history[-1][0] >= limit / 10:
+        history = [*history[-_HISTORY:], [at.now, here]]
+    reason = f"standby {slowest} is {worst:,.0f} s behind, limit {limit:g} s" if worst > limit else None
+    return Reading(worst, reason, history)
+
+
+def _wal_rate(connection: Connection, at: Look) -> Reading:
+    limit = at.settings.max_wal_mb_s or 0.0
+    (position,) = fetch_one(connection, "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint")
+    before = _kept(at, "max_wal_mb_s")
+    if not before or position < before[0] or at.now <= before[1]:
+        return Reading(0.0, None, [position, at.now, 0.0])
+    last, when, average = before
+    seconds = at.now - when
+    weight = min(1.0, seconds / _WAL_SECONDS)
+    average += weight * ((position - last) / _MB / seconds - average)
+    reason = f"{average:,.1f} MB/s of WAL, limit {limit:g} MB/s" if average > limit else None
+    return Reading(average, reason, [position, at.now, average])
+
+
+_OTHERS = sql.SQL(
+    "pid <> pg_backend_pid() AND backend_type = 'client backend' AND application_name NOT LIKE 'revector backfill%'"
+)
+
+
+def _active(connection: Connection, at: Look) -> Reading:
+    limit = at.settings.max_active or 0
+    (active,) = fetch_one(
+        connection,
+        sql.SQL("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND {}").format(_OTHERS),
+    )
+    return Reading(active, f"{active} active sessions, limit {limit}" if active > limit else None)
+
+
+def _transactions(connection: Connection, at: Look) -> Reading:
+    limit = at.settings.max_transaction_s or 0.0
+    pid, name, age = fetch_one(
+        connection,
+        sql.SQL(
+            """
+            SELECT max(pid), max(application_name), coalesce(max(age), 0) FROM (
+                SELECT pid, application_name, extract(epoch FROM clock_timestamp() - xact_start)::float8 AS age
+                FROM pg_stat_activity WHERE xact_start IS NOT NULL AND {}
+                ORDER BY xact_start LIMIT 1) AS oldest
+            """
+        ).format(_OTHERS),
+    )
+    what = f"a transaction of process {pid} ({name or 'no application name'})"
+    return Reading(age, f"{what} is {age:,.0f} s old, limit {limit:g} s" if age > limit else None)
+
+
+def _query(connection: Connection, at: Look) -> Reading:
+    # Binary, so that it is one statement: the read-only transaction around it cannot be ended by it.
+    row = connection.execute(at.settings.throttle_query or "", binary=True).fetchone()
+    answer = row[0] if row else None
+    if isinstance(answer, str):
+        reason = answer.strip() or None
+    elif isinstance(answer, bool) or answer is None:
+        reason = "throttle_query answers true" if answer else None
+    else:
+        answer = float(answer)
+        reason = f"throttle_query answers {answer:g}" if answer > 0 else None
+    return Reading(answer, reason)
+
+
+_LIMITS: dict[str, Callable[[Connection, Look], Reading]] = {
+    "working_hours": _hours,
+    "max_spend_usd": _spend,
+    "min_free_gb": _free_disk,
+    "max_database_gb": _database_size,
+    "max_replication_lag_s": _replication_lag,
+    "max_wal_mb_s": _wal_rate,
+    "max_transaction_s": _transactions,
+    "max_active": _active,
+    "throttle_query": _query,
+}
+"""In the order in which they are said when several hold the job."""
+
+
+def _kept(at: Look, name: str) -> Any:
+    return (at.kept.get(name) or {}).get("keep")
+
+
+def _sees_all(connection: Connection) -> bool:
+    return bool(fetch_one(connection, "SELECT pg_has_role('pg_read_all_stats', 'USAGE')")[0])
+
+
+def _data_folder(connection: Connection) -> Path | None:
+    """The server's data folder when it is on this machine."""
+    if not is_local(connection):
+        return None
+    row = connection.execute("SELECT current_setting('data_directory', true)").fetchone()
+    folder = Path(row[0]) if row and row[0] else None
+    try:
+        return folder if folder is not None and folder.is_dir() else None
+    except OSError:
+        return None
+
+
+def _disks(folder: Path) -> list[Path]:
+    wal = folder / "pg_wal"  # often a link to another disk
+    try:
+        return [folder, wal] if wal.is_dir() else [folder]
+    except OSError:
+        return [folder]

@@ -1,0 +1,415 @@
+"""What would make a backfill fail, or deserves a look before it starts: each with its figure and a remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from psycopg import sql
+
+from revector.core import index
+from revector.core.backfill.job.job import worker_lives
+from revector.core.backfill.plan.footprint import Storage, index_kind_note
+from revector.core.backfill.plan.probe import Probe
+from revector.core.backfill.plan.sample import Demand, Estimate, examples
+from revector.core.database import MINIMUM_PGVECTOR, SOUND_PGVECTOR, Connection, fetch_one, version_tuple
+from revector.core.errors import UnreachableError, UsageError
+from revector.core.registry import Version, embedded_count
+
+if TYPE_CHECKING:
+    from revector.core.encoders import Encoder
+    from revector.core.settings import Settings
+
+Verdict = Literal["pass", "warn", "fail"]
+
+_MAX_FAILED_SHARE = 0.05
+_LONG_TRANSACTION_S = 600.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at; `remedy` is empty when nothing is to be done."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All that is known when findings are made. `encoder` is None when it could not be opened."""
+
+    version: Version
+    encoder: Encoder | None
+    demand: Demand
+    probe: Probe | None
+    cost_usd: Estimate | None
+    price: float | None
+    storage: Storage
+    settings: Settings
+
+
+def find(connection: Connection, situation: Situation) -> list[Finding]:
+    """Look at everything, in the order in which it would go wrong."""
+    job = _job(connection, situation.version)
+    return [
+        *_encoder(situation),
+        *_revision(connection, situation),
+        *_texts(situation),
+        *_vectors(situation, job),
+        *_spending(situation, job),
+        *_version(situation),
+        *_jobs(connection, situation),
+        *_server(connection),
+        *_rights(connection, situation.version),
+        *_index(connection, situation),
+        *_disk(situation),
+        *_transactions(connection, job),
+    ]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The settings and the spend of the job that a run would go on with; empty for a new one."""
+
+    settings: dict[str, Any]
+    spent_usd: float
+
+    def limit(self, name: str, default: float | None = None) -> float | None:
+        """A limit out of the job's settings, which other programs write too."""
+        found = self.settings.get(name)
+        return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else default
+
+
+def _job(connection: Connection, version: Version) -> _Job:
+    row = connection.execute(
+        "SELECT settings, spent_usd FROM backfill_jobs WHERE embedding_version_id = %s", [version.id]
+    ).fetchone()
+    if row is None or not isinstance(row[0], dict):
+        return _Job({}, 0.0)
+    # The backfill of a registered or retired version is planned anew, and what the last one spent is over.
+    return _Job(row[0], 0.0 if version.state in ("registered", "retired") else float(row[1]))
+
+
+# -- encoder and texts -------------------------------------------------------------------------------------
+
+
+def _encoder(situation: Situation) -> Iterable[Finding]:
+    probe, version = situation.probe, situation.version
+    if probe is None:
+        yield Finding("encoder", "warn", "was not asked for anything", "Leave out --no-probe to try it.")
+        return
+    if probe.error is not None:
+        problem, remedy = probe.error.problem, probe.error.remedy
+        yield Finding("encoder", "fail", problem, remedy)
+        return
+    yield Finding("encoder", "pass", f"answers with {version.dimensions:,} dimensions")
+    if probe.waited_s > 0:
+        yield Finding(
+            "throttling", "warn", f"the provider made the probe wait for {probe.waited_s:.1f} s",
+            "Somebody else may use up its limits at the moment; the time below them is shorter.",
+        )  # fmt: skip
+    if probe.refused:
+        yield Finding(
+            "refused", "warn",
+            f"{len(probe.refused)} of the probe's batches were refused: {probe.refused[0]}",
+            "The backfill splits such a batch until the bad chunk is alone, and goes on without it.",
+        )  # fmt: skip
+    if probe.encode is None and situation.demand.texts and not probe.refused:
+        yield Finding("probe", "warn", "nothing was measured", "Let it send more texts.")
+
+
+def _revision(connection: Connection, situation: Situation) -> Iterable[Finding]:
+    encoder, version = situation.encoder, situation.version
+    if encoder is None or (situation.probe is not None and isinstance(situation.probe.error, UnreachableError)):
+        return
+    if encoder.revision == version.encoder_revision:
+        yield Finding("revision", "pass", encoder.revision)
+        return
+    has_vectors = embedded_count(connection, version) > 0
+    yield Finding(
+        "revision",
+        "fail" if has_vectors else "warn",
+        f"the encoder is at {encoder.revision}, the version was registered with {version.encoder_revision}"
+        + (": its vectors would be of two kinds" if has_vectors else ""),
+        "Register a new version for this encoder: revector versions add",
+    )
+
+
+def _texts(situation: Situation) -> Iterable[Finding]:
+    demand = situation.demand
+    if demand.chunks == 0:
+        yield Finding("chunks", "warn", "the collection has none", "revector ingest PATH")
+        return
+    if demand.to_embed == 0:
+        yield Finding("chunks", "pass", "nothing is missing")
+    if demand.failed:
+        yield Finding(
+            "dead letters", "warn", f"{demand.failed:,} chunks failed before and are left out",
+            f"revector backfill failures {situation.version.version_key} --retry",
+        )  # fmt: skip
+    if demand.to_embed and demand.sampled < min(30, demand.to_embed):
+        yield Finding(
+            "sample", "warn", f"only {demand.sampled} missing chunks could be drawn: the figures are rough",
+            "Try again when the server is less busy.",
+        )  # fmt: skip
+    if demand.too_long:
+        ids = [chunk_id for chunk_id, _ in demand.too_long]
+        yield Finding(
+            "long texts", "warn",
+            f"{_share(len(ids), demand)} have more than the {demand.max_tokens:,} tokens that the model reads, "
+            f"{demand.too_long[0][1]:,} at most: {examples(ids)}",
+            "They would be cut, or refused by a service. Ingest with smaller chunks (REVECTOR_CHUNK_CHARACTERS).",
+        )  # fmt: skip
+    if demand.blank:
+        yield Finding(
+            "empty texts", "warn", f"{_share(len(demand.blank), demand)} are blank: {examples(demand.blank)}",
+            "They have no vector worth storing and become dead letters: delete or waive them.",
+        )  # fmt: skip
+
+
+def _share(count: int, demand: Demand) -> str:
+    if demand.exact:
+        return f"{count:,} of {demand.to_embed:,} chunks"
+    return f"{count:,} of {demand.sampled:,} sampled chunks ({count / demand.sampled:.1%})"
+
+
+def _vectors(situation: Situation, job: _Job) -> Iterable[Finding]:
+    probe = situation.probe
+    if probe is None or not probe.bad:
+        return
+    share = len(probe.bad) / probe.vectors
+    limit = job.limit("max_failed_share", getattr(situation.settings, "max_failed_share", None))
+    over = share > (limit or _MAX_FAILED_SHARE)
+    half = any("halfvec" in reason for reason in probe.bad)
+    yield Finding(
+        "vectors", "fail" if over or half else "warn",
+        f"{len(probe.bad)} of {probe.vectors} could not be stored: the first one {probe.bad[0]}",
+        "Register a version with storage vector, or an encoder that normalises." if half
+        else "They become dead letters; look at the encoder when they are many.",
+    )  # fmt: skip
+
+
+def _spending(situation: Situation, job: _Job) -> Iterable[Finding]:
+    if situation.encoder is None or situation.demand.to_embed == 0:
+        return
+    cap = job.limit("max_spend_usd", getattr(situation.settings, "max_spend_usd", None))
+    if situation.price is None:
+        capped = " The spend cap cannot hold it." if cap is not None else ""
+        yield Finding(
+            "price", "warn", f"no price is known for {situation.encoder.name}.{capped}",
+            "Say it in the spec of a new version: price=0.02 (US dollars per million tokens), price=0 when free.",
+        )  # fmt: skip
+        return
+    if cap is None or situation.cost_usd is None or situation.cost_usd.high == 0:
+        return
+    left = max(0.0, cap - job.spent_usd)
+    figures = f"${left:,.2f} of ${cap:,.2f} are left"
+    if left >= situation.cost_usd.high:
+        yield Finding("spend cap", "pass", figures)
+        return
+    share = left / situation.cost_usd.estimate if situation.cost_usd.estimate else 1.0
+    short = left < situation.cost_usd.low
+    yield Finding(
+        "spend cap", "fail" if short else "warn",
+        f"{figures}, and it costs ${situation.cost_usd.low:,.2f} to ${situation.cost_usd.high:,.2f}: "
+        + (f"the job would be held at about {share:.0%}" if short else "the job may be held near its end"),
+        f"revector backfill set {situation.version.version_key} with a higher max_spend_usd",
+    )  # fmt: skip
+
+
+# -- the version and other jobs ----------------------------------------------------------------------------
+
+
+def _version(situation: Situation) -> Iterable[Finding]:
+    if situation.version.state == "retired":
+        yield Finding(
+            "version", "warn", "is retired: a backfill brings it back, and keeps it up to date again",
+            "Backfill another one, if that is not what you want.",
+        )  # fmt: skip
+
+
+def _jobs(connection: Connection, situation: Situation) -> Iterable[Finding]:
+    query = sql.SQL(
+        """
+        SELECT v.version_key, count(*)
+        FROM backfill_workers w JOIN backfill_jobs j ON j.id = w.job_id
+             JOIN embedding_versions v ON v.id = j.embedding_version_id
+        WHERE {} GROUP BY v.version_key ORDER BY v.version_key
+        """
+    ).format(worker_lives(sql.SQL("w.id")))
+    for key, workers in connection.execute(query).fetchall():
+        own = key == situation.version.version_key
+        yield Finding(
+            "running", "warn",
+            f"{workers} worker{'s' * (workers != 1)} already at work on this backfill: a run joins"
+            if own
+            else f"the backfill of {key} is at work, and shares the disk and maybe the encoder",
+            f"revector backfill status {key}",
+        )  # fmt: skip
+
+
+# -- the server --------------------------------------------------------------------------------------------
+
+
+def _server(connection: Connection) -> Iterable[Finding]:
+    standby, read_only, pgvector = fetch_one(
+        connection,
+        """
+        SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool,
+               (SELECT extversion FROM pg_extension WHERE extname = 'vector')
+        """,
+    )
+    if standby:
+        yield Finding("server", "fail", "is a standby: it takes no writes", "Name the primary in --dsn.")
+    elif read_only:
+        yield Finding(
+            "session", "warn", "is read-only: writing was not measured",
+            "Leave out --read-only (REVECTOR_READ_ONLY), for the backfill in any case.",
+        )  # fmt: skip
+    found = version_tuple(pgvector or "0")
+    if found < MINIMUM_PGVECTOR:
+        needed = ".".join(map(str, MINIMUM_PGVECTOR))
+        yield Finding("pgvector", "fail", f"{pgvector}: halfvec needs {needed}", "ALTER EXTENSION vector UPDATE")
+    elif found < SOUND_PGVECTOR:
+        needed = ".".join(map(str, SOUND_PGVECTOR))
+        yield Finding(
+            "pgvector", "warn", f"{pgvector}: vacuum can damage HNSW indexes before {needed}",
+            "ALTER EXTENSION vector UPDATE",
+        )  # fmt: skip
+
+
+_WRITTEN = {
+    "audit_log": ("INSERT",),
+    "backfill_jobs": ("INSERT", "UPDATE", "DELETE"),
+    "backfill_ranges": ("INSERT", "UPDATE"),
+    "backfill_samples": ("INSERT",),
+    "backfill_workers": ("INSERT", "UPDATE"),
+    "chunk_outbox": ("INSERT", "UPDATE", "DELETE"),
+    "dead_letters": ("INSERT",),
+    "document_chunks": ("REFERENCES",),
+    "embedding_versions": ("UPDATE",),
+    "row_counts": ("INSERT", "DELETE"),
+}
+
+
+def _rights(connection: Connection, version: Version) -> Iterable[Finding]:
+    """The rights to write the job's rows, to make the version's table, and to own it (key, index, storage)."""
+    pairs = [(table, right) for table, rights in _WRITTEN.items() for right in rights]
+    lacking = [
+        f"{right} on {table}"
+        for table, right in connection.execute(
+            """
+            SELECT t.name, t.privilege
+            FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS t(name, privilege, place)
+            WHERE NOT CASE t.privilege WHEN 'DELETE' THEN has_table_privilege(to_regclass(t.name), 'DELETE')
+                                       ELSE has_any_column_privilege(to_regclass(t.name), t.privilege) END
+            ORDER BY t.place
+            """,
+            [[table for table, _ in pairs], [right for _, right in pairs]],
+        ).fetchall()
+    ]
+    create, owns_table, rebuilds = fetch_one(
+        connection,
+        """
+        SELECT has_schema_privilege(current_schema(), 'CREATE'),
+               (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%s)),
+               has_function_privilege('rebuild_chunk_embeddings(bigint)', 'EXECUTE')
+        """,
+        [version.table_name],
+    )
+    if not create:  # the index is made in it even when the table is there
+        lacking.append("CREATE on the schema")
+    if owns_table is False:
+        lacking.append(f"ownership of {version.table_name}")
+    if owns_table is None and not rebuilds:
+        lacking.append("EXECUTE on rebuild_chunk_embeddings")
+    if lacking:
+        shown = ", ".join(lacking[:4]) + (f" and {len(lacking) - 4} more" if len(lacking) > 4 else "")
+        yield Finding(
+            "rights",
+            "fail",
+            f"the role lacks {shown}",
+            "Connect as an operator: its owner makes one by revector db grant ROLE operator.",
+        )
+    else:
+        yield Finding("rights", "pass", "to write the job and the version's table, and to build its index")
+
+
+# -- index and disk ----------------------------------------------------------------------------------------
+
+
+def _index(connection: Connection, situation: Situation) -> Iterable[Finding]:
+    version, settings = situation.version, situation.settings
+    chosen = {**index.DEFAULTS, **version.index_settings}
+    try:
+        index.check_settings(chosen["m"], chosen["ef_construction"])
+    except UsageError as error:
+        yield Finding("index", "fail", error.problem, "Register a version with other index settings.")
+        return
+    if note := index_kind_note(version):
+        yield Finding("index", "warn" if index.kind_of(version) == "bit" else "pass", note)
+    if index.inspect(connection, version).valid:
+        return
+    configured = settings.maintenance_work_mem
+    (memory,) = fetch_one(connection, "SELECT pg_size_bytes(%s)", [configured.replace(" ", "")])
+    needed = situation.storage.index_memory
+    if needed > memory:
+        enough = -(-needed * 11 // 10 // 2**20)
+        asked = f"{-(-enough // 1024)}GB" if enough > 1024 else f"{enough}MB"
+        yield Finding(
+            "index memory", "warn",
+            f"the graph needs {_size(needed)}, maintenance_work_mem is {configured}: the build would take "
+            "many times as long",
+            f"REVECTOR_MAINTENANCE_WORK_MEM={asked}, if the server has that much; or storage halfvec",
+        )  # fmt: skip
+    else:
+        yield Finding("index memory", "pass", f"{_size(needed)} of {configured}")
+
+
+def _disk(situation: Situation) -> Iterable[Finding]:
+    storage = situation.storage
+    needed = f"{_size(storage.needed)} needed for table, index and WAL"
+    if storage.free is None:
+        yield Finding(
+            "disk", "warn", f"{needed}; the server's free space is unknown from here",
+            "Look at it on the server.",
+        )  # fmt: skip
+        return
+    figures = f"{needed}, {_size(storage.free)} free"
+    if storage.needed > storage.free:
+        yield Finding("disk", "fail", figures, "Make room, or register a version with storage halfvec.")
+    elif 2 * storage.needed > storage.free:
+        yield Finding("disk", "warn", figures, "Less than twice of it: others write too. Keep an eye on it.")
+    else:
+        yield Finding("disk", "pass", figures)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def _transactions(connection: Connection, job: _Job) -> Iterable[Finding]:
+    """Transactions of others whose snapshot keeps vacuum from its work, and an index build waiting."""
+    limit = job.limit("max_transaction_s") or _LONG_TRANSACTION_S
+    rows = connection.execute(
+        """
+        SELECT pid, application_name, extract(epoch FROM clock_timestamp() - xact_start)::float8
+        FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()
+          AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)
+          AND xact_start < clock_timestamp() - %s * interval '1 second'
+        ORDER BY xact_start
+        """,
+        [limit],
+    ).fetchall()
+    if rows:
+        pid, name, seconds = rows[0]
+        who = f"process {pid}" + (f" ({name})" if name else "")
+        yield Finding(
+            "transactions", "warn",
+            f"{len(rows)} open for more than {limit:g} s, the oldest for {seconds / 60:,.0f} min by {who}",
+            "They hold back vacuum, and the index build waits for their end.",
+        )  # fmt: skip

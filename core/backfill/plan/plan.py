@@ -1,0 +1,213 @@
+"""What a backfill will take, before it starts: chunks, tokens, money, time, disk and memory, and what would stop it.
+
+Nothing is changed, and nothing large is counted or scanned: texts are known from a sample (core.backfill.sample),
+speed from a probe whose cost is bounded (core.backfill.probe), disk from the layout of pages
+(core.backfill.footprint).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from revector.core.backfill.job.job import ENDED, find_job
+from revector.core.backfill.plan.findings import Finding, Situation, find
+from revector.core.backfill.plan.footprint import Storage, estimate_storage
+from revector.core.backfill.plan.probe import PROBE_TEXTS, Offer, Probe, make_offer, run_probe, usable_cores
+from revector.core.backfill.plan.sample import SAMPLE, Demand, Estimate, measure_demand, reading
+from revector.core.encoders import runs_here
+from revector.core.errors import RevectorError, UnreachableError, UsageError
+from revector.core.retrieval import open_version_encoder
+
+if TYPE_CHECKING:
+    from revector.core.database import Connection, Progress
+    from revector.core.encoders import Encoder
+    from revector.core.registry import Version
+    from revector.core.settings import Settings
+
+_BATCH_SIZE = 256
+_COMPUTES_HERE = 0.25
+"""An encoder that keeps this process on a core for a larger share of its time is not waiting for a service."""
+FEWEST_SAMPLED = 30
+"""Below this the normal distribution of a mean is no longer a good guess."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a backfill will take, and what would make it fail.
+
+    `price` is US dollars per million tokens; it and `cost_usd` are None when nobody said, and 0 for an encoder that
+    runs here. `one_worker` and `seconds` (of `workers`) are None without a probe.
+    """
+
+    version_key: str
+    encoder: str
+    demand: Demand
+    price: float | None
+    cost_usd: Estimate | None
+    offer: Offer | None
+    probe: Probe | None
+    workers: int
+    one_worker: Estimate | None
+    seconds: Estimate | None
+    storage: Storage
+    findings: tuple[Finding, ...]
+
+    @property
+    def rate(self) -> float | None:
+        """Chunks a second of all workers, by the estimate of `seconds`."""
+        if self.seconds is None or self.seconds.estimate <= 0:
+            return None
+        return self.demand.to_embed / self.seconds.estimate
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing was found that would make it fail."""
+        return all(finding.verdict != "fail" for finding in self.findings)
+
+    @property
+    def unreachable(self) -> bool:
+        """Whether the encoder could not be opened or did not answer."""
+        return self.probe is not None and isinstance(self.probe.error, UnreachableError)
+
+
+def make_plan(
+    connection: Connection,
+    version: Version,
+    encoder: Encoder | RevectorError,
+    settings: Settings,
+    *,
+    workers: int = 1,
+    sample: int = SAMPLE,
+    probe_texts: int = PROBE_TEXTS,
+    on_offer: Callable[[Offer], None] | None = None,
+    on_progress: Progress | None = None,
+) -> Plan:
+    """Plan the backfill of a version with its encoder, or with the error that opening the encoder raised.
+
+    With `probe_texts` 0 nothing is sent to the encoder. Before anything is, `on_offer` is told how much and what it
+    costs; it may raise to prevent it. What the encoder answers badly is a finding and no error. Raises UsageError
+    for fewer than 30 sampled chunks or less than one worker.
+    """
+    if sample < FEWEST_SAMPLED:
+        raise UsageError(f"A sample of {sample} chunks says too little.", f"Take {FEWEST_SAMPLED} or more.")
+    if workers < 1:
+        raise UsageError(f"{workers} workers cannot do a backfill.", "Take 1 or more.")
+    progress = on_progress or (lambda _step, _done, _total: None)
+    opened = None if isinstance(encoder, RevectorError) else encoder
+    progress("sampling chunks", 0, 0)
+    demand = measure_demand(connection, version, opened, sample=sample)
+    offer, probe = None, None
+    if isinstance(encoder, RevectorError):
+        probe = Probe.failed(encoder)
+    elif probe_texts > 0:
+        batch_size = getattr(settings, "batch_size", None) or _BATCH_SIZE
+        offer = make_offer(demand, encoder, batch_size=batch_size, texts=probe_texts)
+        if on_offer is not None:
+            on_offer(offer)
+        probe = run_probe(connection, version, encoder, demand, offer, on_progress=progress)
+    progress("looking at the server", 0, 0)
+    price = opened.price if opened is not None else None
+    cost = cost_of(demand, price)
+    with reading(connection):
+        storage = estimate_storage(connection, version, demand.chunks)
+        findings = find(connection, Situation(version, opened, demand, probe, cost, price, storage, settings))
+    return Plan(
+        version_key=version.version_key,
+        encoder=version.encoder_spec or version.encoder_name,
+        demand=demand,
+        price=price,
+        cost_usd=cost,
+        offer=offer,
+        probe=probe,
+        workers=workers,
+        one_worker=_seconds(demand, probe, 1),
+        seconds=_seconds(demand, probe, workers),
+        storage=storage,
+        findings=tuple(findings),
+    )
+
+
+def cost_of(demand: Demand, price: float | None) -> Estimate | None:
+    """The dollars that the tokens still to be encoded cost; None when price or tokens are not known."""
+    if price is None or demand.tokens is None:
+        return None
+    return demand.tokens.times(price / 1e6)
+
+
+def cost_to_begin(
+    connection: Connection, version: Version, opener: Callable[[str], Encoder] | None = None
+) -> str | None:
+    """What `confirm_cost` says of a backfill that begins; None also for one that goes on, and without a provider.
+
+    The encoder is opened, by `opener` if one is given, only where it may cost something.
+    """
+    if version.encoder_spec and runs_here(version.encoder_spec):
+        return None
+    job = find_job(connection, version)
+    if job is not None and job.state not in ENDED:
+        return None
+    encoder = open_version_encoder(version, opener)
+    try:
+        return confirm_cost(connection, version, encoder)
+    finally:
+        encoder.close()
+
+
+def confirm_cost(connection: Connection, version: Version, encoder: Encoder) -> str | None:
+    """What to say before a backfill is started that costs money; None when it costs nothing.
+
+    `About 1.2 M tokens, $0.02–0.03 at $0.02 per million.` Without a known price it says so, since that may be
+    money as well. From a sample, without the probe: takes well under a second and sends nothing to the encoder.
+    """
+    if encoder.price == 0:
+        return None
+    demand = measure_demand(connection, version, encoder)
+    if demand.to_embed == 0:
+        return None
+    if demand.tokens is None:
+        return f"The tokens of {demand.to_embed:,} chunks could not be estimated."
+    tokens = f"About {short_number(demand.tokens.estimate)} tokens"
+    cost = cost_of(demand, encoder.price)
+    if cost is None or encoder.price is None:
+        return f"{tokens}; no price is known for {encoder.name}."
+    return f"{tokens}, {dollars(cost)} at ${encoder.price:g} per million."
+
+
+def short_number(number: float) -> str:
+    """`950`, `12,400`, `1.2 M`, `58 M`, `3.1 G`."""
+    for limit, unit in ((1e9, "G"), (1e6, "M")):
+        if number >= limit:
+            return f"{number / limit:,.{1 if number < 10 * limit else 0}f} {unit}"
+    return f"{number:,.0f}"
+
+
+def dollars(cost: Estimate) -> str:
+    """`$0.02–0.03`, or one figure where the interval is narrower than what is shown."""
+    places = 2 if cost.high >= 0.01 or cost.high == 0 else 4 if cost.high >= 0.0001 else 6
+    low, high = (f"{value:,.{places}f}" for value in (cost.low, cost.high))
+    return f"${low}" if low == high else f"${low}–{high}"
+
+
+def _seconds(demand: Demand, probe: Probe | None, workers: int) -> Estimate | None:
+    """The time of the backfill itself, without the index.
+
+    Reading, encoding and writing overlap, so that the slowest of them sets the pace; where they share the cores
+    it may come to their sum, which is the upper limit. More workers encode faster as long as there are cores that
+    one leaves idle; a service's work is not done here, so that only its own limits hold them up. One server reads
+    and writes for all of them, the copies for repeated texts too.
+    """
+    if demand.to_embed == 0:
+        return Estimate(0.0, 0.0, 0.0)
+    if probe is None or probe.encode is None:
+        return None
+    # One that computes here takes a core at least, though on a busy machine it may have been given less.
+    cores = max(1.0, probe.cores) if probe.cores > _COMPUTES_HERE else max(probe.cores, 1e-9)
+    speedup = min(workers, max(1.0, usable_cores() / cores))
+    server = [demand.to_embed / rate for rate in (probe.read, probe.write) if rate]
+    return Estimate(
+        max([demand.to_encode.estimate / (probe.encode.estimate * speedup), *server]),
+        max([demand.to_encode.low / (probe.encode.high * speedup), *server]),
+        sum([demand.to_encode.high / (probe.encode.low * speedup), *server]),
+    )

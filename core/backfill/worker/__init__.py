@@ -1,0 +1,1 @@
+"""One worker: reads chunks, encodes them and writes their vectors, until the job says otherwise."""

@@ -1,0 +1,333 @@
+"""What a worker reads and writes: batches of chunks under a lease, and their transaction.
+
+The COPY of a batch and the move of its range's cursor are one transaction, fenced by the lease's token, so that
+a worker that was killed, or frozen and woken, can neither lose nor repeat work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psycopg
+from psycopg import sql
+
+from revector.core.backfill.job.job import worker_lives
+from revector.core.database import Connection
+from revector.core.loader import copy_vectors, insert_missing
+from revector.core.registry import Version
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A range of chunk ids that this worker holds; `token` proves it."""
+
+    range_id: int
+    token: int
+    cursor: int
+    last_chunk_id: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Chunks read together: their ids and texts, row by row, and for rows in `same_as` a chunk with the same text
+    that has, or will have, its vector.
+
+    `lease` is None for a batch out of the outbox. `start` is where the range's cursor stood before it, `cursor`
+    where it stands after it; `last` closes the range.
+    """
+
+    ids: list[int]
+    texts: list[str]
+    same_as: dict[int, int]
+    lease: Lease | None = None
+    start: int = 0
+    cursor: int = 0
+    last: bool = False
+
+
+@dataclass
+class Encoded:
+    """A batch with its vectors (n, d) for `chunk_ids` (n,), copies of vectors that are there, and failures."""
+
+    batch: Batch
+    chunk_ids: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    copies: list[tuple[int, int]] = field(default_factory=list)
+    failures: list[tuple[int, str]] = field(default_factory=list)
+    spent_usd: float = 0.0
+    reserved_usd: float = 0.0
+    seconds: float = 0.0
+
+
+class LostLeaseError(Exception):
+    """Somebody else holds the range now: what this worker made of it is dropped."""
+
+
+def lease_range(connection: Connection, job_id: int, worker_id: int, lease_s: float) -> Lease | None:
+    """Take the next range that waits, or whose holder is gone; None when there is none."""
+    row = connection.execute(
+        sql.SQL(
+            """
+            UPDATE backfill_ranges SET state = 'leased', lease_token = lease_token + 1, lease_worker = %(worker)s,
+                   lease_until = now() + %(lease)s * interval '1 second'
+            WHERE id = (SELECT r.id FROM backfill_ranges r
+                        WHERE r.job_id = %(job)s
+                          AND (r.state = 'waiting'
+                               OR r.state = 'leased' AND (r.lease_until < now() OR NOT {lives}))
+                        ORDER BY r.id LIMIT 1 FOR UPDATE SKIP LOCKED)
+            RETURNING id, lease_token, cursor, last_chunk_id
+            """
+        ).format(lives=worker_lives(sql.SQL("r.lease_worker"))),
+        {"worker": worker_id, "job": job_id, "lease": lease_s},
+    ).fetchone()
+    return Lease(*row) if row else None
+
+
+_SAME_TEXT = sql.SQL(
+    """CASE WHEN EXISTS (SELECT FROM repeated_texts r WHERE r.content_sha256 = c.content_sha256) THEN
+       (SELECT e.chunk_id FROM document_chunks o JOIN {table} e ON e.chunk_id = o.id
+        WHERE o.content_sha256 = c.content_sha256 AND o.id <> c.id LIMIT 1) END"""
+)
+"""A chunk with the same text that has its vector already: it is not paid for again."""
+
+
+def read_range(
+    connection: Connection, version: Version, lease: Lease, cursor: int, size: int, *, most_bytes: int
+) -> Batch:
+    """The next chunks of a leased range that have no vector and no dead letter yet.
+
+    As many as `size` or as have `most_bytes` of text, but at least one.
+    """
+    # Both anti-joins are bounded by the range, so that any plan reads no more than its part of the tables: what the
+    # planner believes of a table that is being filled is always out of date.
+    rows = connection.execute(
+        sql.SQL(
+            """
+            SELECT id, content, same_as, found FROM (
+                SELECT c.id, c.content, {same_as} AS same_as, count(*) OVER () AS found,
+                       octet_length(c.content) AS own,
+                       sum(octet_length(c.content)) OVER (ORDER BY c.id ROWS UNBOUNDED PRECEDING) AS bytes
+                FROM (SELECT c.id, c.content, c.content_sha256
+                      FROM document_chunks c
+                      WHERE c.id > %(cursor)s AND c.id <= %(last)s
+                        AND NOT EXISTS (SELECT FROM {table} e
+                                        WHERE e.chunk_id = c.id
+                                          AND e.chunk_id > %(cursor)s AND e.chunk_id <= %(last)s)
+                        AND NOT EXISTS (SELECT FROM dead_letters d
+                                        WHERE d.embedding_version_id = %(version)s AND d.chunk_id = c.id
+                                          AND d.chunk_id > %(cursor)s AND d.chunk_id <= %(last)s)
+                      ORDER BY c.id LIMIT %(size)s) AS c) AS batch
+            WHERE bytes - own < %(bytes)s ORDER BY id
+            """
+        ).format(table=version.table, same_as=_SAME_TEXT.format(table=version.table)),
+        {
+            "cursor": cursor,
+            "last": lease.last_chunk_id,
+            "version": version.id,
+            "size": size,
+            "bytes": most_bytes,
+        },
+        binary=True,
+    ).fetchall()
+    last = not rows or (rows[0][3] < size and len(rows) == rows[0][3])
+    end = lease.last_chunk_id if last else rows[-1][0]
+    return Batch(*_columns(rows), lease, cursor, end, last)
+
+
+def read_outbox(
+    connection: Connection, version: Version, worker_id: int, size: int, lease_s: float, *, most_bytes: int
+) -> Batch | None:
+    """Chunks out of the version's outbox, leased for a while; None when nothing waits that is free."""
+    rows = connection.execute(
+        sql.SQL(
+            """
+            WITH taken AS (
+                UPDATE chunk_outbox o
+                SET leased_until = now() + %(lease)s * interval '1 second', lease_worker = %(worker)s
+                FROM (SELECT q.chunk_id FROM (
+                          SELECT f.chunk_id, octet_length(c.content) AS own,
+                                 sum(octet_length(c.content))
+                                     OVER (ORDER BY f.chunk_id ROWS UNBOUNDED PRECEDING) AS bytes
+                          FROM (SELECT chunk_id FROM chunk_outbox w
+                                WHERE embedding_version_id = %(version)s
+                                  AND (leased_until IS NULL OR leased_until < now() OR NOT {lives})
+                                ORDER BY chunk_id LIMIT %(size)s FOR UPDATE SKIP LOCKED) AS f
+                               LEFT JOIN document_chunks c ON c.id = f.chunk_id) AS q
+                      WHERE coalesce(q.bytes - q.own, 0) < %(bytes)s) AS free
+                WHERE o.embedding_version_id = %(version)s AND o.chunk_id = free.chunk_id
+                RETURNING o.chunk_id)
+            SELECT t.chunk_id, c.content, {same_as}
+            FROM taken t LEFT JOIN document_chunks c ON c.id = t.chunk_id ORDER BY t.chunk_id
+            """
+        ).format(same_as=_SAME_TEXT.format(table=version.table), lives=worker_lives(sql.SQL("w.lease_worker"))),
+        {"version": version.id, "worker": worker_id, "size": size, "lease": lease_s, "bytes": most_bytes},
+        binary=True,
+    ).fetchall()
+    # A chunk that was deleted while a proof or a retry queued it: the deletion did not see its row yet.
+    if gone := [row[0] for row in rows if row[1] is None]:
+        connection.execute(
+            "DELETE FROM chunk_outbox WHERE embedding_version_id = %s AND chunk_id = ANY(%s)", [version.id, gone]
+        )
+        rows = [row for row in rows if row[1] is not None]
+    return Batch(*_columns(rows)) if rows else None
+
+
+def _columns(rows: list[Any]) -> tuple[list[int], list[str], dict[int, int]]:
+    """Ids, texts and known texts; a text that comes twice in the batch is known from its first chunk."""
+    ids, texts = [row[0] for row in rows], [row[1] for row in rows]
+    same_as = {number: row[2] for number, row in enumerate(rows) if row[2] is not None}
+    if len(set(texts)) < len(texts):
+        first: dict[str, int] = {}
+        for number, text in enumerate(texts):
+            chunk_id = first.setdefault(text, ids[number])
+            if chunk_id != ids[number]:
+                same_as.setdefault(number, chunk_id)
+    return ids, texts, same_as
+
+
+def commit(connection: Connection, version: Version, job_id: int, done: Encoded, lease_s: float) -> int:
+    """Store an encoded batch and move the cursor, in one transaction; returns the chunks that got a vector.
+
+    Raises LostLeaseError, with nothing stored, when the range has another holder by now, or its cursor stands
+    elsewhere than when the batch was read (a commit whose answer was lost, and which is tried again).
+    """
+    try:
+        with connection.transaction():
+            return _store_and_advance(connection, version, job_id, done, None, lease_s)
+    except (psycopg.errors.UniqueViolation, psycopg.errors.ForeignKeyViolation):
+        # A chunk of this batch was embedded, or deleted, since it was read: rare, so looked at only now.
+        with connection.transaction():
+            keep = _still_wanted(connection, version, done.chunk_ids)
+            return _store_and_advance(connection, version, job_id, done, keep, lease_s)
+
+
+def _store_and_advance(
+    connection: Connection,
+    version: Version,
+    job_id: int,
+    done: Encoded,
+    keep: NDArray[np.bool_] | None,
+    lease_s: float,
+) -> int:
+    if keep is None:
+        stored = copy_vectors(connection, version, done.chunk_ids, done.vectors)
+    else:  # and the same may happen again at once, beside others that write the same chunks
+        stored = len(insert_missing(connection, version, done.chunk_ids[keep], done.vectors[keep]))
+    stored += _store_rest(connection, version, done)
+    if stored:
+        connection.execute("INSERT INTO row_counts (scope, delta) VALUES (%s, %s)", [version.id, stored])
+    _advance(connection, version, job_id, done, stored, lease_s)
+    return stored
+
+
+def _store_rest(connection: Connection, version: Version, done: Encoded) -> int:
+    """Copies of vectors that are there, and dead letters; returns the vectors stored.
+
+    Both have a foreign key, so that a chunk which is being deleted is waited for, and then left out.
+    """
+    stored = 0
+    if done.copies:
+        stored = connection.execute(
+            sql.SQL(
+                """
+                INSERT INTO {table} (chunk_id, embedding)
+                SELECT pair.chunk_id, e.embedding
+                FROM unnest(%s::bigint[], %s::bigint[]) AS pair(chunk_id, same_as)
+                JOIN {table} e ON e.chunk_id = pair.same_as
+                JOIN document_chunks c ON c.id = pair.chunk_id
+                ORDER BY pair.chunk_id FOR KEY SHARE OF c
+                ON CONFLICT DO NOTHING
+                """
+            ).format(table=version.table),
+            [[chunk for chunk, _ in done.copies], [same for _, same in done.copies]],
+        ).rowcount
+    if done.failures:
+        connection.execute(
+            """
+            INSERT INTO dead_letters (embedding_version_id, chunk_id, error)
+            SELECT %(version)s, f.chunk_id, f.error
+            FROM unnest(%(ids)s::bigint[], %(errors)s::text[]) AS f(chunk_id, error)
+            JOIN document_chunks c ON c.id = f.chunk_id
+            ORDER BY f.chunk_id FOR KEY SHARE OF c
+            ON CONFLICT (embedding_version_id, chunk_id) DO UPDATE
+            SET error = excluded.error, attempts = dead_letters.attempts + 1, failed_at = now(),
+                waived_by = NULL, waived_reason = NULL
+            """,
+            {
+                "version": version.id,
+                "ids": [chunk for chunk, _ in done.failures],
+                "errors": [error for _, error in done.failures],
+            },
+        )
+    if done.batch.lease is None:
+        # Whoever has a vector now is no dead letter any more; retries come through the outbox.
+        connection.execute(
+            "DELETE FROM dead_letters WHERE embedding_version_id = %s AND chunk_id = ANY(%s)",
+            [version.id, done.chunk_ids.tolist() + [chunk for chunk, _ in done.copies]],
+        )
+    return stored
+
+
+def _advance(
+    connection: Connection,
+    version: Version,
+    job_id: int,
+    done: Encoded,
+    stored: int,
+    lease_s: float,
+) -> None:
+    spent = done.spent_usd
+    batch = done.batch
+    if batch.lease is not None:
+        moved = connection.execute(
+            """
+            UPDATE backfill_ranges
+            SET cursor = %(cursor)s, done = done + %(stored)s,
+                state = CASE WHEN %(last)s THEN 'done' ELSE state END,
+                lease_until = now() + %(lease)s * interval '1 second'
+            WHERE id = %(id)s AND lease_token = %(token)s AND state = 'leased' AND cursor = %(start)s
+            """,
+            {
+                "cursor": batch.cursor,
+                "start": batch.start,
+                "stored": stored,
+                "last": batch.last,
+                "lease": lease_s,
+                "id": batch.lease.range_id,
+                "token": batch.lease.token,
+            },
+        )
+        if moved.rowcount != 1:
+            raise LostLeaseError
+        if spent:
+            connection.execute(
+                "UPDATE backfill_jobs SET spent_usd = spent_usd + %s WHERE id = %s", [spent, job_id]
+            )
+    else:
+        connection.execute(
+            "DELETE FROM chunk_outbox WHERE embedding_version_id = %s AND chunk_id = ANY(%s)",
+            [version.id, batch.ids],
+        )
+        connection.execute(
+            "UPDATE backfill_jobs SET outbox_done = outbox_done + %s, spent_usd = spent_usd + %s WHERE id = %s",
+            [stored, spent, job_id],
+        )
+
+
+def _still_wanted(connection: Connection, version: Version, chunk_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+    rows = connection.execute(
+        sql.SQL(
+            """
+            SELECT c.id FROM document_chunks c
+            WHERE c.id = ANY(%s) AND NOT EXISTS (SELECT FROM {} e WHERE e.chunk_id = c.id)
+            ORDER BY c.id FOR KEY SHARE
+            """
+        ).format(version.table),
+        [chunk_ids.tolist()],
+    ).fetchall()
+    return np.isin(chunk_ids, [row[0] for row in rows])

@@ -1,0 +1,100 @@
+"""What one of a job's workers does for all of them once a second: look at the limits and the share of failures.
+
+Whoever finds that the last look is a second old takes the next one, so that no leader can be lost, or frozen.
+"""
+
+from __future__ import annotations
+
+from psycopg.types.json import Jsonb
+
+from revector.core import audit
+from revector.core.backfill.job import throttles
+from revector.core.backfill.job.job import Job, move
+from revector.core.backfill.job.settings import JobSettings, read_settings
+from revector.core.database import Connection, fetch_one
+from revector.core.errors import RefusedError
+from revector.core.registry import Version, fold_counts
+
+_FEWEST_FAILURES = 10
+"""Before a share of failures says anything."""
+
+
+def supervise(connection: Connection, version: Version, job: Job) -> None:
+    """Take the look if it is due: write the reason that holds the job, or stop it for its failures."""
+    row = connection.execute(
+        """
+        UPDATE backfill_jobs SET checked_at = clock_timestamp()
+        WHERE id = %s AND state IN ('running', 'proving')
+          AND checked_at < clock_timestamp() - interval '1 second'
+        RETURNING settings, measured, spent_usd
+        """,
+        [job.id],
+    ).fetchone()
+    if row is None:
+        return
+    settings, measured, spent = read_settings(row[0]), row[1], row[2]
+    found = throttles.look(connection, settings, spent, measured)
+    reason = found[found["held_by"]]["reason"] if found["held_by"] else None
+    connection.execute(
+        """
+        UPDATE backfill_jobs
+        SET throttle = %(reason)s::text, measured = %(found)s,
+            throttle_since = CASE WHEN %(reason)s::text IS NULL THEN NULL
+                                  WHEN measured ->> 'held_by' = %(held_by)s AND throttle IS NOT NULL
+                                  THEN throttle_since ELSE now() END
+        WHERE id = %(job)s AND state IN ('running', 'proving')
+        """,
+        {"reason": reason, "found": Jsonb(found), "held_by": found["held_by"], "job": job.id},
+    )
+    _end_frozen_workers(connection, job, settings)
+    _stop_for_failures(connection, version, job, settings)
+    fold_counts(connection, version.id, -version.id)
+
+
+def _end_frozen_workers(connection: Connection, job: Job, settings: JobSettings) -> None:
+    """End the sessions of workers that have shown no sign of life for as long as a lease.
+
+    A process that is frozen, or cut off, in the middle of a COPY keeps its rows locked, and no timeout of Postgres
+    applies while it waits for a client's data. Woken up, such a worker finds its connections closed and comes back.
+    """
+    connection.execute(
+        """
+        WITH silent AS (
+            UPDATE backfill_workers SET ended_at = now(), error = 'no sign of life'
+            WHERE job_id = %(job)s AND ended_at IS NULL AND seen_at < now() - %(lease)s * interval '1 second'
+            RETURNING sessions)
+        SELECT pg_terminate_backend(a.pid)
+        FROM silent JOIN pg_stat_activity a ON a.pid = ANY(silent.sessions)
+        WHERE a.datname = current_database() AND a.application_name LIKE 'revector backfill%%'
+          AND pg_has_role(a.usesysid, 'USAGE')  -- else the server would refuse it: another operator's run ends them
+          AND a.backend_start < now() - %(lease)s * interval '1 second'  -- not another one with the same pid since
+        """,
+        {"job": job.id, "lease": settings.lease_s},
+    )
+
+
+def _stop_for_failures(connection: Connection, version: Version, job: Job, settings: JobSettings) -> None:
+    failed, done = fetch_one(
+        connection,
+        """
+        SELECT (SELECT count(*) FROM dead_letters d
+                WHERE d.embedding_version_id = j.embedding_version_id AND d.failed_at >= j.run_started_at),
+               j.outbox_done - j.run_done
+               + (SELECT coalesce(sum(done), 0)::bigint FROM backfill_ranges WHERE job_id = j.id)
+        FROM backfill_jobs j WHERE j.id = %s
+        """,
+        [job.id],
+    )
+    if failed < _FEWEST_FAILURES or failed <= settings.max_failed_share * (failed + done):
+        return
+    share = 100 * failed / (failed + done)
+    reason = (
+        f"{failed:,} of {failed + done:,} chunks of this run failed: {share:.0f} %, and at most "
+        f"{100 * settings.max_failed_share:g} % may (max_failed_share)"
+    )
+    try:
+        with connection.transaction():
+            move(connection, Job(job.id, "running"), "failed", reason=reason)
+            audit.record(connection, "backfill", version.version_key, "failed", reason=reason)
+    except RefusedError:
+        return  # paused or cancelled at this very moment

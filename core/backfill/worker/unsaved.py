@@ -1,0 +1,45 @@
+"""Vectors that were made and could not be stored, since the database was lost: they are not paid for twice.
+
+A chunk never changes, so that its vector stays right; whoever reads the chunk next finds it here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from revector.core.backfill.worker.batches import Batch, Encoded
+
+
+class Kept:
+    """What one worker keeps from one stay at a job to its next: no more than the batches that were in hand."""
+
+    def __init__(self) -> None:
+        self._vectors: dict[int, NDArray[np.float32]] = {}
+        self._spent_usd = 0.0
+        self._lock = threading.Lock()
+
+    def keep(self, encoded: Encoded) -> None:
+        """Keep the vectors of a batch that could not be stored, and what they cost."""
+        with self._lock:
+            self._vectors.update(zip(encoded.chunk_ids.tolist(), encoded.vectors, strict=True))
+            self._spent_usd += encoded.spent_usd
+
+    def take(
+        self, batch: Batch, rows: Sequence[int]
+    ) -> tuple[list[int], list[NDArray[np.float32]], list[int], float]:
+        """Chunk ids and vectors that are kept for rows of a batch, the rows without, and what is still owed."""
+        with self._lock:
+            spent, self._spent_usd = self._spent_usd, 0.0
+            if not self._vectors:
+                return [], [], list(rows), spent
+            known = [row for row in rows if batch.ids[row] in self._vectors]
+            ids = [batch.ids[row] for row in known]
+            vectors = [self._vectors.pop(chunk_id) for chunk_id in ids]
+            left = set(known)
+            return ids, vectors, [row for row in rows if row not in left], spent

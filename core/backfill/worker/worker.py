@@ -1,0 +1,213 @@
+"""A backfill worker: works on a job until nothing is missing, and comes back by itself after a lost database."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import sql
+
+from revector.core.backfill.job.job import (
+    WORKER_LOCK,
+    Job,
+    count_workers,
+    job_settings,
+    open_job,
+    rejoin,
+    require_job,
+)
+from revector.core.backfill.job.settings import JobSettings
+from revector.core.backfill.job.status import JobStatus, status
+from revector.core.backfill.worker.control import Control, DatabaseGoneError, StoppedError
+from revector.core.backfill.worker.encoding import check_encoder
+from revector.core.backfill.worker.heartbeat import Heart
+from revector.core.backfill.worker.pipeline import Pipeline
+from revector.core.backfill.worker.reconnect import Losses, is_lost
+from revector.core.backfill.worker.unsaved import Kept
+from revector.core.database import Connection, Database, client_name, readable_errors
+from revector.core.encoders import Throttled
+from revector.core.errors import RevectorError, UnreachableError
+from revector.core.registry import Version
+
+if TYPE_CHECKING:
+    from revector.core.encoders import Encoder
+
+
+class Worker:
+    """Does the backfill of one version until nothing is missing, or until the job is paused, ended or left."""
+
+    def __init__(
+        self,
+        database: Database,
+        version: Version,
+        encoder: Encoder,
+        settings: JobSettings | None = None,
+        *,
+        engine: str = "local",
+        check: bool = False,
+        prove_every_s: float = 0.0,
+        on_batch: Callable[[int], None] | None = None,
+        on_lost: Callable[[str], None] | None = None,
+    ) -> None:
+        """`check` encodes one text first, and compares its dimensions with the version's.
+
+        `prove_every_s` lets a proof stand for so long when only new chunks were added since. `on_batch` is called
+        with the chunks stored, `on_lost` with what the database said when it was lost.
+        """
+        self._database, self._version, self._encoder, self._engine = database, version, encoder, engine
+        self._settings = settings or JobSettings()
+        self._on_batch = on_batch or (lambda _stored: None)
+        self._on_lost = on_lost or (lambda _problem: None)
+        self._check, self._prove_every_s = check, prove_every_s
+        self._control = Control(self._settings)
+        self._kept = Kept()
+        self._stored = 0
+        self._leaving: str | None = None
+        self._left = threading.Event()
+        if isinstance(encoder, Throttled):
+            encoder.on_throttle = lambda seconds, reason: self._control.throttled(seconds, reason)
+            encoder.on_resume = lambda: self._control.resumed()
+            encoder.wait = lambda seconds: self._control.wait(seconds)
+
+    def leave(self, reason: str) -> None:
+        """Finish the batches in hand and go; the job goes on without this worker. From any thread."""
+        self._leaving = reason
+        self._left.set()
+        self._control.stop()
+
+    def run(self) -> JobStatus:
+        """Start the backfill or go on with it, until it is done, paused or ended; returns its status then.
+
+        `settings` are those of a new job. A lost database is waited for. Raises UnreachableError when it stays
+        lost or the encoder is, and EncoderError when the encoder itself is at fault: the job is then
+        interrupted, and anyone can take it up.
+        """
+        with self._database.session("backfill") as connection:
+            job = open_job(connection, self._version, self._settings)
+        return self._stay(job)
+
+    def join(self) -> JobStatus:
+        """Work on a backfill that somebody has started, for as long as it runs; raises as `run` does."""
+        with self._database.session("backfill") as connection:
+            job = require_job(connection, self._version)
+        return self._stay(job)
+
+    def _stay(self, job: Job) -> JobStatus:
+        """Work, and come back after every loss of the database."""
+        losses = Losses(self._control.settings)
+        while True:
+            connection = self._connect()
+            try:
+                if self._left.is_set() or not rejoin(connection, job):
+                    return self._status(connection)
+                return self._work(connection, job)
+            except (psycopg.Error, DatabaseGoneError) as error:
+                if not is_lost(error):
+                    with readable_errors(self._database):
+                        raise
+                problem = str(error).strip().partition("\n")[0]
+                delay = losses.delay_after(self._stored)
+                if delay is None:
+                    raise UnreachableError(
+                        f"The database {self._database.name} was lost again and again: {problem}"
+                    ) from error
+                self._on_lost(problem)
+                self._left.wait(delay)
+            finally:
+                connection.close()
+
+    def _connect(self) -> Connection:
+        losses = Losses(self._control.settings)
+        while True:
+            try:
+                return self._database.connect("backfill")
+            except UnreachableError:
+                delay = losses.delay_after(self._stored)
+                if delay is None or self._left.is_set():
+                    raise
+            self._left.wait(delay)
+
+    def _work(self, connection: Connection, job: Job) -> JobStatus:
+        control = self._control = Control(job_settings(connection, job))
+        if self._left.is_set():
+            control.stop()
+        heart = Heart(connection, self._version, job, control, self._encoder, engine=self._engine)
+        pipeline = Pipeline(
+            self._database, self._version, job, heart.worker_id, self._encoder, control, self._kept, self._on_batch,
+            prove_every_s=self._prove_every_s,
+        )  # fmt: skip
+        heart.start(lambda: (pipeline.stored, pipeline.batch_size.next(control.settings.batch_size)))
+        try:
+            if self._check:
+                check_encoder(self._encoder, self._version)
+                self._check = False
+            pipeline.run()
+        except StoppedError:
+            pass  # while its provider made it wait
+        except RevectorError as error:
+            control.fail(error)
+        finally:
+            heart.stop()
+            self._stored += pipeline.stored
+        failure = control.failure
+        if failure is not None and is_lost(failure):
+            raise failure
+        try:
+            self._settle(connection, job, heart.worker_id, failure)
+        except psycopg.Error:
+            if failure is None:
+                raise
+        if failure is not None:
+            raise failure
+        return self._status(connection)
+
+    def _settle(self, connection: Connection, job: Job, worker_id: int, failure: BaseException | None) -> None:
+        """Say in the rows how this worker left."""
+        reason = None
+        if isinstance(failure, KeyboardInterrupt):
+            reason = "stopped at the keyboard"
+        elif failure is not None:
+            reason = str(failure).partition("\n")[0] or type(failure).__name__
+        connection.execute(
+            "UPDATE backfill_workers SET ended_at = now(), error = %s, throttle = NULL WHERE id = %s",
+            [reason, worker_id],
+        )
+        reason = reason or self._leaving
+        if reason is not None and (failure is None or isinstance(failure, KeyboardInterrupt)):
+            reason += f" by {client_name()}"
+        # What was read and not written goes back at once; nobody has to wait for the lease to run out.
+        connection.execute(
+            "UPDATE backfill_ranges SET state = 'waiting' WHERE lease_worker = %s AND state = 'leased'",
+            [worker_id],
+        )
+        connection.execute(
+            """
+            UPDATE backfill_jobs SET state = 'running', proving_worker = NULL
+            WHERE id = %s AND state = 'proving' AND proving_worker = %s
+            """,
+            [job.id, worker_id],
+        )
+        connection.execute(sql.SQL("SELECT pg_advisory_unlock({})").format(WORKER_LOCK), [worker_id])
+        if count_workers(connection, job.id):
+            return
+        connection.execute(
+            """
+            UPDATE backfill_jobs
+            SET state = CASE WHEN state = 'pausing' THEN 'paused'
+                             WHEN %(reason)s::text IS NOT NULL THEN 'interrupted'
+                             ELSE state END,
+                error = coalesce(%(reason)s::text, error), throttle = NULL, throttle_since = NULL
+            WHERE id = %(job)s AND state IN ('running', 'proving', 'pausing')
+            """,
+            {"reason": reason, "job": job.id},
+        )
+
+    def _status(self, connection: Connection) -> JobStatus:
+        result = status(connection, self._version)
+        if result is None:
+            raise UnreachableError(
+                f"The backfill of {self._version.version_key} is gone: was the version dropped?"
+            )
+        return result

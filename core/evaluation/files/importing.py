@@ -1,0 +1,112 @@
+"""Query sets and judgements out of files into the database, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from revector.core import audit
+from revector.core.database import Connection
+from revector.core.evaluation.files import JudgementFile
+from revector.core.evaluation.judged_sets.judgements import (
+    IMPORTED,
+    Judgement,
+    TargetKind,
+    ensure_judge,
+    in_collection,
+    save_judgements,
+)
+from revector.core.evaluation.judged_sets.query_sets import (
+    Query,
+    QueryChanges,
+    QuerySet,
+    get_query_set,
+    save_queries,
+)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import did.
+
+    `judgements` were stored under `judge` (None without any file of them); `skipped` are for queries that the set
+    does not have, of which `skipped_queries` are the ids; `unknown_targets` counts those stored for a document or
+    chunk that is not in the collection. `negative` and `repeated` are those of `JudgementFile`.
+    """
+
+    query_set: QuerySet
+    changes: QueryChanges
+    judge: str | None
+    judgements: int
+    skipped: int
+    skipped_queries: tuple[str, ...]
+    unknown_targets: int
+    negative: int
+    repeated: int
+
+
+def import_query_set(
+    connection: Connection,
+    name: str,
+    queries: Sequence[Query] | None,
+    qrels: JudgementFile | None = None,
+    *,
+    judge: str = IMPORTED,
+    targets: TargetKind = "document",
+    replace: bool = False,
+) -> Imported:
+    """Make these queries the set of that name (None: those it has), and store the judgements as a person's.
+
+    The judgements are on documents (source ids) or on chunks (semantic keys), as `targets` says. They join what the
+    judge said before; with `replace` they become all that this judge says of the set.
+    Raises UsageError as save_queries, ensure_judge and save_judgements do; then nothing is changed.
+    """
+    with connection.transaction():
+        # Two imports of one set are one after the other: neither sees half of the other.
+        connection.execute("SELECT FROM query_sets WHERE name = %s FOR UPDATE", [name])
+        changes = save_queries(connection, name, queries) if queries is not None else None
+        query_set = get_query_set(connection, name)
+        if changes is None:
+            changes = QueryChanges(0, 0, 0, len(query_set.queries))
+        if qrels is None:
+            return Imported(query_set, changes, None, 0, 0, (), 0, 0, 0)
+        return _import_judgements(connection, query_set, changes, qrels, judge, targets, replace)
+
+
+def _import_judgements(
+    connection: Connection,
+    query_set: QuerySet,
+    changes: QueryChanges,
+    qrels: JudgementFile,
+    judge: str,
+    targets: TargetKind,
+    replace: bool,
+) -> Imported:
+    known = {query.id for query in query_set.queries}
+    rows = [
+        Judgement(query, targets, target, grade)
+        for query, by_target in qrels.grades.items()
+        if query in known
+        for target, grade in by_target.items()
+    ]
+    skipped = {query: len(by_target) for query, by_target in qrels.grades.items() if query not in known}
+    person = ensure_judge(connection, judge, "person")
+    stored = save_judgements(connection, query_set, person, rows, replace=replace)
+    here = in_collection(connection, targets, {row.target for row in rows})
+    found = Imported(
+        query_set,
+        changes,
+        person.name,
+        stored,
+        sum(skipped.values()),
+        tuple(sorted(skipped)),
+        sum(row.target not in here for row in rows),
+        qrels.negative,
+        qrels.repeated,
+    )
+    audit.record(
+        connection, "judgements import", None, "done",
+        detail={"set": query_set.name, "judge": person.name, "judgements": stored, "skipped": found.skipped,
+                "unknown_targets": found.unknown_targets, "replaced": replace},
+    )  # fmt: skip
+    return found

@@ -1,0 +1,1 @@
+"""Gates: how they are written, and the verdict on them."""

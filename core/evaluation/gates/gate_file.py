@@ -1,0 +1,260 @@
+"""Gates as they are written, in TOML:
+
+    confidence = 0.95              # of all gates together
+    min_queries = 10               # fewer are inconclusive, whatever they say
+
+    [[gate]]
+    name = "invoices stay precise" # optional
+    measure = "P@10"
+    segment = "invoice"            # optional, else the whole set
+    at_least = 0.90                # a floor for the candidate's mean
+
+    [[gate]]
+    measure = "nDCG@10"
+    margin = 0.01                  # the candidate may be that much worse than the primary, and no more
+
+Bonferroni: each of m gates is judged at 1 − (1 − confidence) / m, so that the chance that any of them is wrong, one way
+or the other, is at most 1 − confidence. A gate may name a `confidence` of its own in place of the file's; it is
+corrected just the same. Only a confidence of 0.5, which is no test at all, is left alone: the mean itself decides then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, TypeGuard
+
+from revector.core.errors import UsageError
+from revector.core.evaluation.gates.toml_source import Key, Place, read_toml
+from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET
+from revector.core.evaluation.measures.measures import check_measures
+from revector.core.evaluation.measures.significance import NO_TEST
+
+FLOOR: Literal["floor"] = "floor"
+NON_INFERIORITY: Literal["non-inferiority"] = "non-inferiority"
+
+DEFAULT_CONFIDENCE = 0.95
+MAX_CONFIDENCE = 0.9999
+DEFAULT_MIN_QUERIES = 10
+LEAST_MIN_QUERIES = 5
+"""`min_queries` may not be set below this: the spread of fewer values says little."""
+_MOST_MIN_QUERIES = 1_000_000
+_MAX_CHARACTERS = 500
+_MOST_PROBLEMS = 20
+
+_FILE_KEYS = ("confidence", "min_queries", "gate")
+_GATE_KEYS = ("name", "measure", "segment", "at_least", "margin", "confidence")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A bound for a measure on a segment.
+
+    Kind `floor`: the candidate's mean has to reach `bound`. Kind `non-inferiority`: the mean of candidate − primary has
+    to reach `bound`, which is −margin. `confidence` is the gate's own, None for the file's. `where` says where it is
+    written (`gates.toml:4:1`).
+    """
+
+    name: str
+    kind: Literal["floor", "non-inferiority"]
+    measure: str
+    segment: str
+    bound: float
+    confidence: float | None = None
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class GateFile:
+    """The gates of a file, judged together. `confidence` is that of all of them, before it is shared out."""
+
+    gates: tuple[Gate, ...]
+    confidence: float = DEFAULT_CONFIDENCE
+    min_queries: int = DEFAULT_MIN_QUERIES
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The measures that judging needs, each once, in the order of the file."""
+        return tuple(dict.fromkeys(gate.measure for gate in self.gates))
+
+    def asked(self, gate: Gate) -> float:
+        """The confidence asked for a gate, its own or the file's."""
+        return self.confidence if gate.confidence is None else gate.confidence
+
+    def corrected(self, gate: Gate) -> float:
+        """The confidence at which a gate is judged: Bonferroni over all gates of the file; 0.5 stays 0.5."""
+        asked = self.asked(gate)
+        return asked if asked == NO_TEST else 1 - (1 - asked) / len(self.gates)
+
+
+def read_gates(path: Path) -> GateFile:
+    """The gates of a file.
+
+    Raises UsageError that names every problem of the file by line and column: what is not TOML, an unknown key or
+    measure (with the near ones), a gate without or with both of `at_least` and `margin`, a value out of its range, a
+    gate twice.
+    """
+    source = read_toml(path)
+    places = source.places()
+    problems: list[tuple[Key, str]] = []
+    found = _read(source.data, problems)
+    if problems:
+        by_line = sorted((_place_of(key, places), problem) for key, problem in problems)
+        shown = [f"{_named(path, place)}: {problem}." for place, problem in by_line[:_MOST_PROBLEMS]]
+        if len(problems) > _MOST_PROBLEMS:
+            shown.append(f"… and {len(problems) - _MOST_PROBLEMS} more.")
+        raise UsageError(
+            "\n".join(shown),
+            'A gate is [[gate]] with measure = "P@10" and at_least = 0.90 or margin = 0.01, for one segment with '
+            'segment = "invoice".',
+        )
+    gates = (
+        replace(gate, where=_named(path, _place_of(("gate", number), places)))
+        for number, gate in enumerate(found.gates)
+    )
+    return replace(found, gates=tuple(gates))
+
+
+def _place_of(key: Key, places: dict[Key, Place]) -> Place:
+    """The place of a key, else of the table it is in; (0, 0) is the whole file."""
+    while key and key not in places:
+        key = key[:-1]
+    return places[key] if key else (0, 0)
+
+
+def _named(path: Path, place: Place) -> str:
+    return f"{path.name}:{place[0]}:{place[1]}" if place[0] else path.name
+
+
+def _read(data: dict[str, Any], problems: list[tuple[Key, str]]) -> GateFile:
+    _check_keys(data, _FILE_KEYS, (), problems)
+    confidence = _confidence(data, (), problems)
+    min_queries = data.get("min_queries", DEFAULT_MIN_QUERIES)
+    if type(min_queries) is not int or not LEAST_MIN_QUERIES <= min_queries <= _MOST_MIN_QUERIES:
+        problems.append(
+            (
+                ("min_queries",),
+                f"min_queries is {_shown(min_queries)}; expected a whole number from {LEAST_MIN_QUERIES} "
+                f"to {_MOST_MIN_QUERIES:,}",
+            )
+        )
+    rows = data.get("gate", [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        problems.append((("gate",), "a gate begins with [[gate]], in double brackets"))
+        rows = []
+    elif not rows:
+        problems.append(((), "there is no [[gate]] in it"))
+    gates = [_gate(row, ("gate", number), problems) for number, row in enumerate(rows)]
+    _check_repeated(gates, problems)
+    return GateFile(tuple(gates), DEFAULT_CONFIDENCE if confidence is None else confidence, min_queries)
+
+
+def _gate(row: dict[str, Any], key: Key, problems: list[tuple[Key, str]]) -> Gate:
+    """The gate of a table; what is wrong with it goes to the problems, and nothing uses the gate then."""
+    _check_keys(row, _GATE_KEYS, key, problems)
+    measure = _measure(row, key, problems)
+    segment = _text(row, "segment", key, problems) or WHOLE_SET
+    name = _text(row, "name", key, problems)
+    confidence = _confidence(row, key, problems)
+    if ("at_least" in row) == ("margin" in row):
+        both = "both at_least and margin" if "margin" in row else "neither at_least nor margin"
+        problems.append((key, f"the gate has {both}; expected one of them"))
+    bounds = {name: _share(row, name, key, problems) for name in ("at_least", "margin") if name in row}
+    what = measure if segment == WHOLE_SET else f"{measure} on {segment}"
+    if "margin" in bounds:
+        margin = bounds["margin"]
+        name = name or f"{what}: at most {margin:g} worse"
+        return Gate(name, NON_INFERIORITY, measure, segment, -margin, confidence)
+    floor = bounds.get("at_least", 0.0)
+    return Gate(name or f"{what}: at least {floor:g}", FLOOR, measure, segment, floor, confidence)
+
+
+def _measure(row: dict[str, Any], key: Key, problems: list[tuple[Key, str]]) -> str:
+    if "measure" not in row:
+        problems.append((key, "the gate has no measure"))
+        return ""
+    written = _text(row, "measure", key, problems)
+    if not written:
+        return ""
+    try:
+        return check_measures([written])[0]
+    except UsageError as error:
+        problem = f"{error.problem.rstrip('.')} ({error.remedy.rstrip('.')})".removesuffix(" ()")
+        problems.append(((*key, "measure"), problem))
+        return ""
+
+
+def _text(row: dict[str, Any], name: str, key: Key, problems: list[tuple[Key, str]]) -> str:
+    value = row.get(name)
+    if name not in row:
+        return ""
+    if not isinstance(value, str) or not value.strip() or len(value) > _MAX_CHARACTERS:
+        problems.append(
+            ((*key, name), f"{name} is {_shown(value)}; expected a text of 1 to {_MAX_CHARACTERS} characters")
+        )
+        return ""
+    return value
+
+
+def _confidence(row: dict[str, Any], key: Key, problems: list[tuple[Key, str]]) -> float | None:
+    value = row.get("confidence")
+    if "confidence" not in row:
+        return None
+    if not _is_number(value) or not NO_TEST <= value <= MAX_CONFIDENCE:
+        problems.append(
+            ((*key, "confidence"), f"confidence is {_shown(value)}; expected {NO_TEST} to {MAX_CONFIDENCE}")
+        )
+        return None
+    return float(value)
+
+
+def _share(row: dict[str, Any], name: str, key: Key, problems: list[tuple[Key, str]]) -> float:
+    """A number from 0 to 1: every measure that a gate is for lies there."""
+    value = row[name]
+    if not _is_number(value) or not 0 <= value <= 1:
+        problems.append(((*key, name), f"{name} is {_shown(value)}; expected a number from 0 to 1"))
+        return 0.0
+    return float(value)
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_keys(row: dict[str, Any], known: Sequence[str], key: Key, problems: list[tuple[Key, str]]) -> None:
+    for name in row:
+        if name not in known:
+            near = get_close_matches(name, known, n=2, cutoff=0.6)
+            # A key of the file written below a [[gate]] belongs to that gate, as TOML sees it.
+            misplaced = key and name in _FILE_KEYS
+            hint = (
+                f"{name} stands above the first [[gate]]"
+                if misplaced
+                else f"did you mean {' or '.join(near)}?"
+                if near
+                else f"known: {', '.join(known)}"
+            )
+            problems.append(((*key, name), f"there is no key {_shown(name)} ({hint})"))
+
+
+def _check_repeated(gates: Sequence[Gate], problems: list[tuple[Key, str]]) -> None:
+    """The same gate twice would only make the others stricter; two of one name could not be told apart."""
+    seen: dict[object, int] = {}
+    for number, gate in enumerate(gates):
+        same = seen.setdefault((gate.kind, gate.measure, gate.segment), number)
+        named = seen.setdefault(gate.name, number)
+        if gate.measure and same != number:
+            problems.append((("gate", number), f"gate {number + 1} is gate {same + 1} again"))
+        elif gate.measure and named != number:
+            problems.append((("gate", number, "name"), f"gate {named + 1} has the name {_shown(gate.name)} too"))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, int) and value.bit_length() > 1_000:
+        return "a number of thousands of bits"  # which repr refuses
+    if isinstance(value, bool):
+        return str(value).lower()  # as TOML has it
+    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"

@@ -1,0 +1,1 @@
+"""Query sets and what people judged in them."""

@@ -1,0 +1,208 @@
+"""How far two judges agree: quadratic weighted kappa, on the whole set and by segment.
+
+A cross-encoder is believed as far as it agrees with people, and people as far as they agree with each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from revector.core.evaluation.judged_sets.judgements import (
+    GivenJudgement,
+    TargetKind,
+    get_judge,
+    given_judgements,
+    level_of,
+    merged_grades,
+)
+from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from revector.core.database import Connection
+    from revector.core.evaluation.judged_sets.query_sets import QuerySet
+
+PEOPLE = "people"
+"""What a model is compared with when nobody is named: the lower median of everybody who judged a pair."""
+
+RELEVANT = 1
+"""The least grade that is relevant, where grades of different scales are made relevant or not."""
+
+_FEW = 10
+"""A segment of fewer pairs is named as the one that disagrees only when no segment has more."""
+
+
+@dataclass(frozen=True)
+class SegmentAgreement:
+    """Two judges on the pairs of one segment. `kappa` is None where it is undefined (see `weighted_kappa`)."""
+
+    segment: str
+    pairs: int
+    exact: float
+    kappa: float | None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two judges on the (query, target) pairs that both judged.
+
+    `exact` is the share of equal grades; both figures are None without a common pair, and `kappa` too where it is
+    undefined. `confusion[i][j]` counts pairs that the first gave `grades[i]` and the second `grades[j]`. `binarised`
+    says that the judges' scales differ, so that both were made 0 and 1 (grades of at least 1). `unplaced` counts
+    judged chunks that are no longer in the collection, so that no document is known for them. `segments` are by name.
+    """
+
+    first: str
+    second: str
+    level: TargetKind
+    pairs: int
+    exact: float | None
+    kappa: float | None
+    grades: tuple[int, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    binarised: bool
+    scales: tuple[int, int]
+    unplaced: int
+    segments: tuple[SegmentAgreement, ...]
+
+    @property
+    def of_one_grade(self) -> tuple[str, ...]:
+        """The judges who gave all common pairs one grade, as judgements of relevant documents only do.
+
+        Kappa is then 0 or undefined, whatever the other judge says.
+        """
+        rows = sum(any(row) for row in self.confusion)
+        columns = sum(any(column) for column in zip(*self.confusion, strict=True))
+        return tuple(name for name, used in ((self.first, rows), (self.second, columns)) if used == 1)
+
+    @property
+    def most_disagreeing(self) -> SegmentAgreement | None:
+        """The segment with the lowest kappa; None when none of at least two stands out."""
+        comparable = [segment for segment in self.segments if segment.kappa is not None]
+        if len({(segment.kappa, segment.exact) for segment in comparable}) < 2:
+            return None
+        large = [segment for segment in comparable if segment.pairs >= _FEW]
+        return min(large or comparable, key=lambda segment: (segment.kappa or 0.0, segment.exact, segment.segment))
+
+
+def weighted_kappa(first: ArrayLike, second: ArrayLike) -> float | None:
+    """Cohen's kappa with quadratic weights, of two judges' grades (n,) of the same n targets.
+
+    1 is agreement, 0 what chance would give by both judges' own frequencies, below 0 less than that. Weighted kappa
+    is 1 − Σ w·observed / Σ w·expected over the cells of the confusion matrix (Cohen 1968, Psychological Bulletin 70).
+    With w = (i − j)², the sums are means of squares: observed is E(a − b)², and expected, where a and b are
+    independent, is Var a + Var b + (E a − E b)².
+
+    None without a pair, and where both judges gave one and the same grade to all: chance then agrees wholly too.
+    """
+    import numpy as np
+
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise ValueError(f"expected two rows of grades of one length, not {a.shape} and {b.shape}")
+    if a.size == 0:
+        return None
+    expected = float(np.var(a) + np.var(b) + (np.mean(a) - np.mean(b)) ** 2)
+    if expected == 0:
+        return None
+    return 1 - float(np.mean((a - b) ** 2)) / expected
+
+
+def agreement(connection: Connection, query_set: QuerySet, first: str, second: str) -> Agreement:
+    """Two judges by name, on what both judged of this set.
+
+    Chunks meet chunks; as soon as one of the two judged documents, a document has the best grade of its chunks.
+    Raises UsageError for a judge that nobody knows.
+    """
+    rows = []
+    for name in (first, second):
+        get_judge(connection, name)
+        rows.append(given_judgements(connection, query_set, judge=name))
+    return _agreement(connection, query_set, (first, second), rows)
+
+
+def agreement_with_people(connection: Connection, query_set: QuerySet, judge: str) -> Agreement | None:
+    """A judge against all other people as one (the lower median of their grades); None when no other person judged.
+
+    Raises UsageError for a judge that nobody knows.
+    """
+    get_judge(connection, judge)
+    given = given_judgements(connection, query_set)
+    people = [row for row in given if row.judge_kind == "person" and row.judge != judge]
+    if not people:
+        return None
+    names = {row.judge for row in people}
+    second = names.pop() if len(names) == 1 else PEOPLE
+    return _agreement(
+        connection, query_set, (judge, second), ([row for row in given if row.judge == judge], people)
+    )
+
+
+def _agreement(
+    connection: Connection,
+    query_set: QuerySet,
+    names: tuple[str, str],
+    rows: Sequence[Sequence[GivenJudgement]],
+) -> Agreement:
+    level = level_of(row for given in rows for row in given)
+    (first, first_gone), (second, second_gone) = (merged_grades(connection, given, level) for given in rows)
+    segments = {query.id: query.segment for query in query_set.queries}
+    common = [
+        (segments[query], grade, second[query][target])
+        for query, by_target in first.items()
+        if query in second and query in segments
+        for target, grade in by_target.items()
+        if target in second[query]
+    ]
+    scales = _top_grade(first), _top_grade(second)
+    binarised = bool(common) and _differ(*scales)
+    if binarised:
+        common = [(segment, int(a >= RELEVANT), int(b >= RELEVANT)) for segment, a, b in common]
+    grades = tuple(sorted({grade for _, *pair in common for grade in pair}))
+    by_segment = [
+        _of_segment(name, [row for row in common if row[0] == name]) for name in sorted({row[0] for row in common})
+    ]
+    whole = _of_segment(WHOLE_SET, common) if common else None
+    return Agreement(
+        *names,
+        level,
+        len(common),
+        whole.exact if whole else None,
+        whole.kappa if whole else None,
+        grades,
+        _confusion(common, grades),
+        binarised,
+        scales,
+        sum(len(them) for gone in (first_gone, second_gone) for them in gone.values()),
+        tuple(by_segment),
+    )
+
+
+def _top_grade(found: Mapping[str, Mapping[str, int]]) -> int:
+    return max((grade for by_target in found.values() for grade in by_target.values()), default=0)
+
+
+def _differ(first: int, second: int) -> bool:
+    """Whether two judges grade on other scales, by the highest grade that each of them ever gave in the set.
+
+    A judge of 0 and 1 says relevant or not, and a highest grade of more than twice the other's is another scale;
+    nearer ones are judges of one scale, of whom one never gave its top.
+    """
+    low, high = sorted((max(first, 1), max(second, 1)))
+    return (low == 1 and high > 1) or high > 2 * low
+
+
+def _of_segment(name: str, common: Sequence[tuple[str, int, int]]) -> SegmentAgreement:
+    first, second = [row[1] for row in common], [row[2] for row in common]
+    exact = sum(a == b for _, a, b in common) / len(common)
+    return SegmentAgreement(name, len(common), exact, weighted_kappa(first, second))
+
+
+def _confusion(common: Sequence[tuple[str, int, int]], grades: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    counts: dict[tuple[int, int], int] = {}
+    for _, a, b in common:
+        counts[a, b] = counts.get((a, b), 0) + 1
+    return tuple(tuple(counts.get((row, column), 0) for column in grades) for row in grades)

@@ -1,0 +1,174 @@
+"""What judges said of the hits for one query, wherever that query is one of a query set."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from revector.core.database import Connection, fetch_one
+from revector.core.errors import UsageError
+from revector.core.evaluation.judged_sets.judgements import Qrels, TargetKind, document_id_of, load_qrels
+from revector.core.evaluation.judged_sets.query_sets import Query, get_query_set
+from revector.core.registry import Version
+from revector.core.retrieval import MAX_K, Comparison, SearchResult, VersionSearcher, check_query
+
+DEPTH = 100
+"""How many chunks of each version are ranked by document for nDCG, as an evaluation does."""
+
+
+@dataclass(frozen=True)
+class JudgedHits:
+    """The grades of chunks for one query. `grades` has them by chunk id (0 is not relevant); others are unjudged.
+
+    nDCG@k is trec_eval's by ir-measures, of both versions' rankings at the judgements' level, each document by its best
+    chunk; None when nothing relevant is known of the query, so that no ranking could be better than another.
+    """
+
+    query_set: str
+    query: Query
+    level: TargetKind
+    judges: tuple[str, ...]
+    grades: Mapping[int, int]
+    relevant: int
+    k: int
+    primary_ndcg: float | None
+    candidate_ndcg: float | None
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The judgements of a set at a moment, None when nobody judged it."""
+
+    stamp: tuple[str, int, datetime.datetime | None]
+    qrels: Qrels | None
+
+
+class QrelsCache:
+    """Keeps the judgements of query sets as long as nobody judges on; safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[str, _Known] = {}
+
+    def qrels(self, connection: Connection, name: str) -> Qrels | None:
+        """The judgements of a set as `load_qrels` combines them; None when there are none."""
+        revision, count, newest = fetch_one(
+            connection,
+            """
+            SELECT s.revision, count(j.grade), max(j.judged_at)
+            FROM query_sets s LEFT JOIN queries q ON q.query_set_id = s.id LEFT JOIN judgements j ON j.query = q.id
+            WHERE s.name = %s GROUP BY s.id
+            """,
+            [name],
+        )
+        stamp = (revision, count, newest)
+        with self._lock:
+            known = self._known.get(name)
+        if known is None or known.stamp != stamp:
+            known = _Known(stamp, _load(connection, name) if count else None)
+            with self._lock:
+                self._known[name] = known
+        return known.qrels
+
+
+def _load(connection: Connection, name: str) -> Qrels | None:
+    try:
+        return load_qrels(connection, get_query_set(connection, name))
+    except UsageError:  # taken back, or dropped with its set, since they were counted
+        return None
+
+
+def find_query(connection: Connection, text: str, prefer: str | None = None) -> tuple[str, Query] | None:
+    """The query of exactly this text, with its set's name; of several, one of the set `prefer`, then a judged one."""
+    row = connection.execute(
+        """
+        SELECT s.name, q.query_id, q.text, q.segment FROM queries q JOIN query_sets s ON s.id = q.query_set_id
+        WHERE q.text = %(text)s
+        ORDER BY s.name = %(prefer)s::text DESC NULLS LAST, EXISTS (SELECT FROM judgements j WHERE j.query = q.id) DESC,
+                 s.name, q.query_id
+        LIMIT 1
+        """,
+        {"text": text, "prefer": prefer},
+    ).fetchone()
+    return (row[0], Query(*row[1:])) if row else None
+
+
+def judge_comparison(
+    connection: Connection,
+    searcher: VersionSearcher,
+    found: Comparison,
+    primary: Version,
+    candidate: Version,
+    *,
+    qrels: QrelsCache | None = None,
+    prefer: str | None = None,
+) -> JudgedHits | None:
+    """What is known of a comparison's hits; None when its query is in no set (`prefer` goes before others).
+
+    Searches both versions once more, down to DEPTH, where judgements are on documents or the list is shorter: nDCG at
+    k documents needs more than k chunks.
+    """
+    hit_of = find_query(connection, check_query(found.query), prefer)
+    if hit_of is None:
+        return None
+    name, query = hit_of
+    judged = (qrels or QrelsCache()).qrels(connection, name)
+    if judged is None:
+        return JudgedHits(name, query, "document", (), {}, 0, found.k, None, None)
+    grades = judged.grades.get(query.id, {})
+    relevant = sum(grade > 0 for grade in grades.values())
+    sides: Sequence[SearchResult] = (found.primary, found.candidate)
+    if relevant:
+        depth = min(MAX_K, max(found.k, DEPTH))
+        sides = [searcher.search_version(found.query, version, depth) for version in (primary, candidate)]
+    shown = (found.primary, found.candidate)
+    targets = _targets(connection, judged.level, (hit.chunk_id for side in (*shown, *sides) for hit in side.hits))
+    by_target = {_key(judged.level, target): grade for target, grade in grades.items()}
+    values: list[float | None] = [None, None]
+    if relevant:
+        values = [
+            _ndcg(by_target, [targets.get(hit.chunk_id, "") for hit in side.hits], found.k) for side in sides
+        ]
+    return JudgedHits(
+        name,
+        query,
+        judged.level,
+        judged.judges,
+        {
+            hit.chunk_id: by_target[targets[hit.chunk_id]]
+            for side in shown
+            for hit in side.hits
+            if targets.get(hit.chunk_id) in by_target
+        },
+        relevant,
+        found.k,
+        *values,
+    )
+
+
+def _key(level: TargetKind, target: str) -> str:
+    """What a judgement's target and a chunk meet by: the semantic key, or the document's uuid."""
+    return target if level == "chunk" else str(document_id_of(target))
+
+
+def _targets(connection: Connection, level: TargetKind, chunk_ids: Iterable[int]) -> dict[int, str]:
+    rows = connection.execute(
+        "SELECT id, semantic_key, document_id FROM document_chunks WHERE id = ANY(%s)", [list(set(chunk_ids))]
+    )
+    found: dict[int, str] = {}
+    for chunk_id, semantic_key, document_id in rows:
+        document: uuid.UUID = document_id
+        found[chunk_id] = semantic_key if level == "chunk" else str(document)
+    return found
+
+
+def _ndcg(grades: Mapping[str, int], ranked: Sequence[str], k: int) -> float:
+    import ir_measures
+
+    targets = list(dict.fromkeys(ranked))
+    run = {"q": {target: float(len(targets) - rank) for rank, target in enumerate(targets)}}
+    measured = list(ir_measures.iter_calc([ir_measures.nDCG @ k], {"q": dict(grades)}, run))
+    return float(measured[0].value) if measured else 0.0

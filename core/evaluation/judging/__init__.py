@@ -1,0 +1,1 @@
+"""Judging: what to judge next, by people and by models."""

@@ -1,0 +1,142 @@
+"""A person's grades, one at a time: each can be taken back, and what was there before comes back with it."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+
+from revector.core.database import Connection, fetch_one
+from revector.core.errors import RefusedError, UsageError
+from revector.core.evaluation.judged_sets.judgements import Judge, Judgement, document_id_of, save_judgements
+from revector.core.evaluation.judged_sets.query_sets import QuerySet
+from revector.core.evaluation.judging.queue import JudgingItem, judged_by
+
+GRADES = ("not relevant", "marginal", "relevant", "exactly")
+"""What a person can say; the grade is the place, from 0."""
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A judgement that a new one took the place of, as it was."""
+
+    target_kind: str
+    target: str
+    grade: int
+    score: float | None
+    judged_at: datetime.datetime
+
+
+@dataclass(frozen=True)
+class Graded:
+    """A grade that was given, with what it takes to undo it."""
+
+    item: JudgingItem
+    grade: int
+    judged_at: datetime.datetime
+    replaced: tuple[Replaced, ...]
+
+
+def grade(connection: Connection, query_set: QuerySet, judge: Judge, item: JudgingItem, given: int) -> Graded:
+    """Store what this judge says of the item, in one transaction.
+
+    What the judge said of it before goes. For a document that includes grades of its chunks, the best of which would
+    otherwise outlive a lower grade for the document.
+
+    Raises UsageError for a grade that is not 0 to 3, and RefusedError when the query is not what was judged any more
+    (gone, or another text), or the set is now judged by documents and was by chunks, or the other way round.
+    """
+    if not 0 <= given < len(GRADES):
+        raise UsageError(f"The grade is {given}; expected 0 to {len(GRADES) - 1}.")
+    with connection.transaction():
+        query = _lock_query(connection, query_set, item)
+        if judged_by(connection, query_set) != item.target_kind:
+            raise RefusedError(
+                f"Query set {query_set.name!r} is not judged by {item.target_kind} any more: somebody's judgements "
+                "came or went.",
+                "Nothing was stored. Open the queue again.",
+            )
+        replaced = _take_away(connection, query, judge, item)
+        save_judgements(
+            connection, query_set, judge, [Judgement(item.query_id, item.target_kind, item.target, given)]
+        )
+        (judged_at,) = fetch_one(
+            connection,
+            "SELECT judged_at FROM judgements WHERE query = %s AND judge_id = %s AND target_kind = %s AND target = %s",
+            [query, judge.id, item.target_kind, item.target],
+        )
+    return Graded(item, given, judged_at, replaced)
+
+
+def undo(connection: Connection, judge: Judge, graded: Graded, query_set: QuerySet) -> None:
+    """Take the grade back, and put back what it replaced with the time at which that was given.
+
+    Raises RefusedError when it is not there any more as it was given: somebody graded again under this name.
+    """
+    item = graded.item
+    with connection.transaction():
+        query = _lock_query(connection, query_set, item)
+        gone = connection.execute(
+            """
+            DELETE FROM judgements
+            WHERE query = %s AND judge_id = %s AND target_kind = %s AND target = %s AND judged_at = %s AND grade = %s
+            """,
+            [query, judge.id, item.target_kind, item.target, graded.judged_at, graded.grade],
+        ).rowcount
+        if not gone:
+            raise RefusedError(
+                f"The grade of {item.source_id!r} for query {item.query_id!r} was changed since, under the name "
+                f"{judge.name!r}.",
+                "Nothing was taken back. Grade it again.",
+            )
+        for before in graded.replaced:
+            connection.execute(
+                """
+                INSERT INTO judgements (query, judge_id, target_kind, target, grade, score, judged_at)
+                VALUES (%s, %s, %s, %s, %s, %s, %s)
+                """,
+                [
+                    query, judge.id, before.target_kind, before.target, before.grade, before.score,
+                    before.judged_at,
+                ],
+            )  # fmt: skip
+
+
+def _lock_query(connection: Connection, query_set: QuerySet, item: JudgingItem) -> int:
+    """The row id of the query, which stays until the transaction ends."""
+    found = connection.execute(
+        "SELECT id FROM queries WHERE query_set_id = %s AND query_id = %s AND text = %s FOR KEY SHARE",
+        [query_set.id, item.query_id, item.query],
+    ).fetchone()
+    if found is None:
+        raise RefusedError(
+            f"Query {item.query_id!r} of {query_set.name!r} is gone, or has another text now.",
+            "Nothing was changed. Open the queue again.",
+        )
+    return int(found[0])
+
+
+def _take_away(connection: Connection, query: int, judge: Judge, item: JudgingItem) -> tuple[Replaced, ...]:
+    """Delete what this judge said of the item, chunks of a document included."""
+    rows = connection.execute(
+        """
+        DELETE FROM judgements j
+        WHERE j.query = %(query)s AND j.judge_id = %(judge)s
+          AND (j.target_kind = %(kind)s AND j.target = ANY(%(names)s)
+               OR %(kind)s = 'document' AND j.target_kind = 'chunk' AND EXISTS (
+                   SELECT FROM document_chunks c WHERE c.semantic_key = j.target AND c.document_id = %(document)s))
+        RETURNING j.target_kind, j.target, j.grade, j.score, j.judged_at
+        """,
+        {
+            "query": query,
+            "judge": judge.id,
+            "kind": item.target_kind,
+            # A document may have been judged by its id instead of its source id.
+            "names": [item.target] if item.target_kind == "chunk" else _names(item),
+            "document": document_id_of(item.target),
+        },
+    ).fetchall()
+    return tuple(Replaced(*row) for row in rows)
+
+
+def _names(item: JudgingItem) -> list[str]:
+    return [item.target, str(document_id_of(item.target))]

@@ -1,0 +1,117 @@
+"""Absolute cuts ("answer only if the score is above 0.82"), and what becomes of them with another encoder.
+
+Scores of two encoders mean nothing beside each other. What can be carried over is the share of results that a cut lets
+through: the same quantile of the candidate's own scores. Like every figure of a distribution it holds for queries
+like those of the set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from revector.core.errors import UsageError
+from revector.core.evaluation.runs.store import Results
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from revector.core.registry import Metric
+
+QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
+
+
+@dataclass(frozen=True)
+class ThresholdRow:
+    """A cut of the primary and the one of the candidate that lets the same share of results through.
+
+    `kept` is that share, 0 to 1; `if_copied` the share that the candidate would keep at the primary's number.
+    """
+
+    kept: float
+    primary: float
+    candidate: float
+    if_copied: float
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The table, and the row of the cut that was asked for (None without one).
+
+    `score` says what the numbers are: for cosine 1 − distance, for ip the inner product, for l2 the negative distance,
+    so that more is always better. `results` is how many results each version's share is taken of: the first `depth` of
+    every query.
+    """
+
+    score: str
+    queries: int
+    depth: int
+    results: tuple[int, int]
+    rows: tuple[ThresholdRow, ...]
+    asked: ThresholdRow | None
+
+
+_SCORES = {"cosine": "1 − cosine distance", "ip": "inner product", "l2": "− L2 distance"}
+
+
+def scores_of(distances: NDArray[np.float32], metric: Metric) -> NDArray[np.float64]:
+    """Distances (n,) as scores (n,) of which more is better. pgvector's ip distance is the negative inner product."""
+    given = np.asarray(distances, np.float64)
+    return 1 - given if metric == "cosine" else -given
+
+
+def thresholds(
+    primary: Results,
+    candidate: Results,
+    metrics: tuple[Metric, Metric],
+    *,
+    cut: float | None = None,
+    depth: int = 1,
+    quantiles: Sequence[float] = QUANTILES,
+) -> Thresholds:
+    """The cuts of both versions that keep the same share of the first `depth` results of every query.
+
+    `depth` 1 asks whether the best answer is good enough, which is what such a cut mostly decides. Raises UsageError
+    for a depth beyond the runs', for a cut that is not finite, and for runs without results.
+    """
+    most = min(primary.run.k, candidate.run.k)
+    if not 1 <= depth <= most:
+        raise UsageError(f"The depth is {depth}; expected 1 to {most}, what the runs keep of each query.")
+    if cut is not None and not np.isfinite(cut):
+        raise UsageError(f"The cut is {cut}; expected a number such as 0.82.")
+    sides = [
+        np.sort(
+            np.concatenate(
+                [scores_of(hits.distances[:depth], metric) for hits in side.hits.values()] or [np.empty(0)]
+            )
+        )
+        for side, metric in zip((primary, candidate), metrics, strict=True)
+    ]
+    for results, side in zip((primary, candidate), sides, strict=True):
+        if not len(side):
+            raise UsageError(f"Run {results.run.id} of {results.run.version_key} found nothing for any query.")
+    rows = [_row(sides[0], sides[1], float(np.quantile(sides[0], q))) for q in quantiles]
+    return Thresholds(
+        score=_SCORES[metrics[0]] if metrics[0] == metrics[1] else " and ".join(_SCORES[m] for m in metrics),
+        queries=len(primary.hits),
+        depth=depth,
+        results=(len(sides[0]), len(sides[1])),
+        rows=tuple(rows),
+        asked=None if cut is None else _row(sides[0], sides[1], cut),
+    )
+
+
+def _row(primary: NDArray[Any], candidate: NDArray[Any], cut: float) -> ThresholdRow:
+    """`primary` and `candidate` are sorted scores; a result is kept when its score is at least the cut."""
+    kept = _kept(primary, cut)
+    count = round(kept * len(candidate))
+    # The lowest score that is kept; for none, the next number above the highest.
+    same = float(candidate[-count]) if count else float(np.nextafter(candidate[-1], np.inf))
+    return ThresholdRow(kept, cut, same, _kept(candidate, cut))
+
+
+def _kept(scores: NDArray[Any], cut: float) -> float:
+    return float(len(scores) - np.searchsorted(scores, cut, side="left")) / len(scores)

@@ -1,0 +1,350 @@
+"""Runs as they are stored: one row a run, and one row a query with its top-k.
+
+A run is started, gets the hits of its queries in batches, and is finished; until then nobody is shown it, and one
+that its maker left half-way is gone on with or, a day later, deleted. Whoever fills a run holds its lock.
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from psycopg import errors as pg
+from psycopg import sql
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from revector.core import audit
+from revector.core.database import Connection, fetch_one
+from revector.core.errors import RefusedError, UsageError
+from revector.core.evaluation.document import Run
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from revector.core.evaluation.judged_sets.query_sets import QuerySet
+    from revector.core.registry import Version
+
+_RUN_LOCK = sql.SQL("hashtext('evaluation run ' || current_schema()), %s::int")
+_ABANDONED_AFTER = "1 day"
+"""The collection has moved on since: a run of two halves would be of neither."""
+_COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_COPY_TRAILER = b"\xff\xff"
+_INT8_OID, _FLOAT4_OID, _UUID_OID = 20, 700, 2950
+
+
+@dataclass(frozen=True)
+class QueryHits:
+    """The top-k for one query, best first: chunks (n,), their documents (n) and distances (n,), and milliseconds."""
+
+    query_id: str
+    chunk_ids: NDArray[np.int64]
+    document_ids: tuple[uuid.UUID, ...]
+    distances: NDArray[np.float32]
+    encode_ms: float
+    search_ms: float
+
+
+@dataclass(frozen=True)
+class Results:
+    """A run with the hits of its queries, by query id."""
+
+    run: Run
+    hits: dict[str, QueryHits]
+
+    @cached_property
+    def documents(self) -> dict[str, list[uuid.UUID]]:
+        """By query id the documents, best first and each once: by its best chunk. Asked for by everything, so kept."""
+        return {query: list(dict.fromkeys(hits.document_ids)) for query, hits in self.hits.items()}
+
+
+_RUN = sql.SQL(
+    """
+    SELECT r.id, s.name AS query_set, r.query_set_revision, r.version_key, r.encoder, r.encoder_revision, r.k, r.exact,
+           r.ef_search, r.index_settings, r.sample, r.chunks, r.queries, r.state, r.started_at, r.finished_at,
+           r.seconds, r.created_by
+    FROM evaluation_runs r JOIN query_sets s ON s.id = r.query_set_id
+    """
+)
+
+
+def get_run(connection: Connection, number: int) -> Run:
+    """The run of that id. Raises UsageError when there is none."""
+    found = _find(connection, number)
+    if found is None:
+        raise UsageError(f"There is no run {number}.", "revector evaluations runs")
+    return found
+
+
+def _find(connection: Connection, number: int) -> Run | None:
+    with connection.cursor(row_factory=class_row(Run)) as cursor:
+        return cursor.execute(_RUN + sql.SQL(" WHERE r.id = %s"), [number]).fetchone()
+
+
+def runs(connection: Connection, *, query_set: str | None = None, limit: int = 100) -> list[Run]:
+    """Runs that came to their end, the newest first; of one query set only when it is named."""
+    with connection.cursor(row_factory=class_row(Run)) as cursor:
+        cursor.execute(
+            _RUN
+            + sql.SQL(
+                """
+                WHERE r.state = 'done' AND (%(set)s::text IS NULL OR s.name = %(set)s)
+                ORDER BY r.id DESC LIMIT %(limit)s
+                """
+            ),
+            {"set": query_set, "limit": limit},
+        )
+        return cursor.fetchall()
+
+
+def latest_run(connection: Connection, query_set: QuerySet, version: Version, *, k: int) -> Run | None:
+    """The newest run of a version on these queries as they are now, at least k deep; a pilot's is none of them."""
+    with connection.cursor(row_factory=class_row(Run)) as cursor:
+        return cursor.execute(
+            _RUN
+            + sql.SQL(
+                """
+                WHERE r.state = 'done' AND r.query_set_id = %(set)s AND r.query_set_revision = %(revision)s
+                  AND r.embedding_version_id = %(version)s AND r.sample IS NULL AND r.k >= %(k)s
+                ORDER BY r.id DESC LIMIT 1
+                """
+            ),
+            {"set": query_set.id, "revision": query_set.revision, "version": version.id, "k": k},
+        ).fetchone()
+
+
+def load_results(connection: Connection, run: Run) -> Results:
+    """The hits of a run."""
+    hits: dict[str, QueryHits] = {}
+    documents: dict[bytes, uuid.UUID] = {}
+    with connection.cursor(binary=True) as cursor:
+        # The arrays as the server sends them: a million ids are read by NumPy in the time of a thousand by psycopg.
+        cursor.execute(
+            """
+            SELECT query_id, array_send(chunk_ids), array_send(document_ids), array_send(distances),
+                   encode_ms, search_ms
+            FROM evaluation_results WHERE run_id = %s ORDER BY query_id
+            """,
+            [run.id],
+        )
+        for query_id, chunks, of, distances, encode_ms, search_ms in cursor:
+            ids = _read_array(of, "V16").tolist()
+            for value in ids:
+                if value not in documents:
+                    documents[value] = uuid.UUID(bytes=value)
+            hits[query_id] = QueryHits(
+                query_id,
+                _read_array(chunks, ">i8").astype(np.int64),
+                tuple([documents[value] for value in ids]),
+                _read_array(distances, ">f4").astype(np.float32),
+                encode_ms,
+                search_ms,
+            )
+    return Results(run, hits)
+
+
+def start_run(
+    connection: Connection,
+    query_set: QuerySet,
+    version: Version,
+    *,
+    encoder_revision: str,
+    k: int,
+    exact: bool,
+    ef_search: int | None,
+    index_settings: Mapping[str, Any],
+    chunks: int,
+    sample: Mapping[str, Any] | None = None,
+) -> Run:
+    """Go on with the unfinished run of the same query set revision, version and settings by this role, or begin one.
+
+    This session holds the run's lock until it ends or calls `let_go`; a run whose lock another session holds is left
+    to it. Raises RefusedError when the query set is not what it was when `query_set` was read.
+    """
+    _check_unchanged(connection, query_set.id, query_set.name, query_set.revision)
+    same = {
+        "set": query_set.id,
+        "revision": query_set.revision,
+        "version": version.id,
+        "key": version.version_key,
+        "encoder": version.encoder_spec,
+        "encoder_revision": encoder_revision,
+        "k": k,
+        "exact": exact,
+        "ef_search": ef_search,
+        "index_settings": Jsonb(dict(index_settings)),
+        "sample": None if sample is None else Jsonb(dict(sample)),
+        "chunks": chunks,
+        "queries": len(query_set.queries),
+        "age": _ABANDONED_AFTER,
+    }
+    _delete_abandoned(connection)
+    unfinished = connection.execute(
+        """
+        SELECT id FROM evaluation_runs
+        WHERE state = 'running' AND created_by = SESSION_USER AND query_set_id = %(set)s
+          AND query_set_revision = %(revision)s AND embedding_version_id = %(version)s AND encoder = %(encoder)s
+          AND encoder_revision = %(encoder_revision)s AND k = %(k)s AND exact = %(exact)s
+          AND ef_search IS NOT DISTINCT FROM %(ef_search)s::int AND index_settings = %(index_settings)s
+          AND sample IS NOT DISTINCT FROM %(sample)s::jsonb AND started_at > now() - %(age)s::interval
+        ORDER BY id DESC
+        """,
+        same,
+    ).fetchall()
+    for (number,) in unfinished:
+        if fetch_one(connection, sql.SQL("SELECT pg_try_advisory_lock({})").format(_RUN_LOCK), [number])[0]:
+            found = _find(connection, number)
+            if found is not None and found.state == "running":  # it may have been finished before we had the lock
+                return found
+            let_go(connection, number)
+    with connection.transaction():
+        (number,) = fetch_one(
+            connection,
+            """
+            INSERT INTO evaluation_runs (query_set_id, query_set_revision, embedding_version_id, version_key, encoder,
+                                         encoder_revision, k, exact, ef_search, index_settings, sample, chunks, queries)
+            VALUES (%(set)s, %(revision)s, %(version)s, %(key)s, %(encoder)s, %(encoder_revision)s, %(k)s, %(exact)s,
+                    %(ef_search)s, %(index_settings)s, %(sample)s, %(chunks)s, %(queries)s)
+            RETURNING id
+            """,
+            same,
+        )
+        # Before the row can be seen, so that nobody takes it for one that was left.
+        connection.execute(sql.SQL("SELECT pg_advisory_lock({})").format(_RUN_LOCK), [number])
+    return get_run(connection, number)
+
+
+def let_go(connection: Connection, number: int) -> None:
+    """Give the lock of a run back, so that somebody can go on with it."""
+    connection.execute(sql.SQL("SELECT pg_advisory_unlock({})").format(_RUN_LOCK), [number])
+
+
+def stored_queries(connection: Connection, run: Run) -> set[str]:
+    """The ids of the queries that have their hits already."""
+    rows = connection.execute("SELECT query_id FROM evaluation_results WHERE run_id = %s", [run.id]).fetchall()
+    return {row[0] for row in rows}
+
+
+def store_hits(connection: Connection, run: Run, hits: Iterable[QueryHits]) -> None:
+    """COPY the hits of some queries, all or none of them.
+
+    Raises RefusedError when the run is gone, which it is with its query set.
+    """
+    image = b"".join(_row_image(run.id, found) for found in hits)
+    try:
+        with (
+            connection.cursor() as cursor,
+            cursor.copy(
+                """
+                COPY evaluation_results (run_id, query_id, chunk_ids, document_ids, distances, encode_ms, search_ms)
+                FROM STDIN WITH (FORMAT BINARY)
+                """
+            ) as copy,
+        ):
+            copy.write(_COPY_HEADER)
+            copy.write(image)
+            copy.write(_COPY_TRAILER)
+    except pg.ForeignKeyViolation:
+        raise RefusedError(
+            f"Run {run.id} is gone: the query set {run.query_set!r} was dropped while it was searched.",
+            "Import the query set again, and evaluate again.",
+        ) from None
+
+
+def note_seconds(connection: Connection, run: Run, seconds: float) -> None:
+    """Add to the time that an unfinished run has taken."""
+    connection.execute("UPDATE evaluation_runs SET seconds = seconds + %s WHERE id = %s", [seconds, run.id])
+
+
+def finish_run(connection: Connection, run: Run, seconds: float) -> Run:
+    """Make a run that has the hits of all its queries one that is shown. `seconds` are added to those it has.
+
+    Raises RefusedError when the query set or the version is not there any more as it was, or a query has no hits.
+    """
+    with connection.transaction():
+        found = connection.execute("SELECT query_set_id FROM evaluation_runs WHERE id = %s", [run.id]).fetchone()
+        _check_unchanged(connection, found[0] if found else 0, run.query_set, run.query_set_revision)
+        done = connection.execute(
+            """
+            UPDATE evaluation_runs r
+            SET state = 'done', finished_at = clock_timestamp(), seconds = seconds + %(seconds)s
+            WHERE id = %(id)s AND embedding_version_id IS NOT NULL
+              AND queries = (SELECT count(*) FROM evaluation_results WHERE run_id = r.id)
+            """,
+            {"seconds": seconds, "id": run.id},
+        ).rowcount
+        if not done:
+            raise RefusedError(
+                f"Run {run.id} cannot be finished: version {run.version_key} was dropped, or a query has no results.",
+                "Evaluate again.",
+            )
+        audit.record(
+            connection, "evaluate run", run.version_key,
+            detail={"run": run.id, "query_set": run.query_set, "revision": run.query_set_revision, "k": run.k,
+                    "exact": run.exact, "ef_search": run.ef_search, "queries": run.queries, "sample": run.sample},
+        )  # fmt: skip
+    let_go(connection, run.id)
+    return get_run(connection, run.id)
+
+
+def _check_unchanged(connection: Connection, set_id: int, name: str, revision: str) -> None:
+    found = connection.execute("SELECT revision FROM query_sets WHERE id = %s FOR SHARE", [set_id]).fetchone()
+    if found is None:
+        raise RefusedError(
+            f"The query set {name!r} was dropped meanwhile.", "Import it again, and evaluate again."
+        )
+    if found[0] != revision:
+        raise RefusedError(
+            f"The query set {name!r} was changed meanwhile: it is at revision {found[0]}, and was at {revision}.",
+            "Evaluate again, with the queries as they are now.",
+        )
+
+
+def _delete_abandoned(connection: Connection) -> None:
+    """Delete runs that nobody is at work on any more, and that are too old to go on with."""
+    old = connection.execute(
+        "SELECT id FROM evaluation_runs WHERE state = 'running' AND started_at <= now() - %s::interval",
+        [_ABANDONED_AFTER],
+    ).fetchall()
+    for row in old:
+        if fetch_one(connection, sql.SQL("SELECT pg_try_advisory_lock({})").format(_RUN_LOCK), row)[0]:
+            connection.execute("DELETE FROM evaluation_runs WHERE id = %s AND state = 'running'", row)
+            let_go(connection, row[0])
+
+
+def _row_image(run_id: int, found: QueryHits) -> bytes:
+    """A row as binary COPY takes it, its arrays written by NumPy: psycopg would take longer than the search did."""
+    query_id = found.query_id.encode()
+    return b"".join(
+        (
+            struct.pack(">hiqi", 7, 8, run_id, len(query_id)),
+            query_id,
+            _array(_INT8_OID, found.chunk_ids.astype(">i8")),
+            _array(_UUID_OID, np.frombuffer(b"".join([each.bytes for each in found.document_ids]), "V16")),
+            _array(_FLOAT4_OID, found.distances.astype(">f4")),
+            struct.pack(">ifif", 4, found.encode_ms, 4, found.search_ms),
+        )
+    )
+
+
+def _array(oid: int, values: NDArray[Any]) -> bytes:
+    """A one-dimensional array of fixed-width elements as array_recv in Postgres' arrayfuncs.c reads it."""
+    if not len(values):
+        return struct.pack(">iiii", 12, 0, 0, oid)
+    elements = np.empty(len(values), [("length", ">i4"), ("value", values.dtype)])
+    elements["length"] = values.dtype.itemsize
+    elements["value"] = values
+    return struct.pack(">iiiiii", 20 + elements.nbytes, 1, 0, oid, len(values), 1) + elements.tobytes()
+
+
+def _read_array(image: bytes, kind: str) -> NDArray[Any]:
+    """The elements (n,) of what array_send gives for an array of one dimension, or none, without NULLs."""
+    if len(image) <= 12:
+        return np.empty(0, kind)
+    values: NDArray[Any] = np.frombuffer(image, [("length", ">i4"), ("value", kind)], offset=20)["value"]
+    return values

@@ -1,0 +1,164 @@
+"""The dialog that loads a file of vectors made elsewhere into a version: the file, how far it is, what came of it."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.widgets import Button, Static
+
+from revector.core.database import Database
+from revector.core.errors import RevectorError, UsageError
+from revector.core.registry import Version
+from revector.core.vectors.load import LoadReport, load
+from revector.screens.widgets.background import Tell, in_background
+from revector.screens.widgets.form import Form
+from revector.screens.wording.job import bar
+from revector.screens.wording.load import next_words, report_lines
+from revector.screens.wording.text import printable, shorten
+from revector.screens.wording.theme import BAD, CAUTION, FAINT, GOOD
+
+_BAR_COLUMNS = 60
+_LONGEST_NAME = 60
+
+
+class _StoppedError(Exception):
+    """Somebody stopped the load. No error for the log: the same load goes on where it stopped."""
+
+
+class LoadDialog(Form[bool]):
+    """Answers whether anything may have been loaded. While it loads, Escape stops it after the slice in hand."""
+
+    def __init__(self, database: Database, version: Version) -> None:
+        super().__init__()
+        self._database, self._version = database, version
+        self._loading = False
+        self._loaded = False
+        self._stop = threading.Event()
+
+    def compose(self) -> ComposeResult:
+        """What it does, the boxes, the buttons."""
+        key = printable(self._version.version_key)
+        with Vertical(id="box") as box:
+            box.border_title = Content(f" Load vectors made elsewhere into {key} ")
+            yield Static(
+                Text(
+                    "Ids are chunk ids or semantic keys. A chunk that has a vector keeps it. Stopped at any moment, "
+                    "the same load goes on where it stopped."
+                ),
+                id="about",
+                markup=False,
+            )
+            yield self.field("path", "file", hint="vectors as .npy (n, d), or Parquet")
+            yield self.field("ids", "ids of a .npy", hint="beside it: NAME.ids.npy or NAME.ids.txt")
+            yield self.field("id-column", "id column", hint="of a Parquet file: chunk_id or semantic_key")
+            yield self.field("vector-column", "vector column", hint="of a Parquet file: embedding")
+            yield self.choice("skip-bad", "bad vectors", "leave out, and count, what is zero or not finite")
+            yield from self.end_of_form("Load it")
+
+    def on_unmount(self) -> None:
+        """A console that ends does not wait for the whole file."""
+        self._stop.set()
+
+    def objection(self) -> Text:
+        """Nothing happens without a file."""
+        return Text() if self.text("path") else Text("It takes a file: Tab to the box, then type. Escape cancels.")
+
+    def check(self) -> None:
+        """While it loads, and afterwards, the line below the boxes has other things to say."""
+        if not self._loading:
+            super().check()
+
+    # -- loading ------------------------------------------------------------------------------------------
+
+    def go(self) -> None:
+        """Load, off the screen's thread."""
+        names = ("path", "ids", "id-column", "vector-column")
+        path, ids, id_column, vector_column = (self.text(name) for name in names)
+        skip_bad = self.chosen("skip-bad")
+        self._stop = stop = threading.Event()
+        self._set_loading(True)
+        self.say(Text("Opening the file …", FAINT))
+
+        def run(tell: Tell) -> LoadReport:
+            from revector.core.vectors.files import open_vectors
+
+            def heed(step: str, done: int, total: int) -> None:
+                if stop.is_set():
+                    raise _StoppedError
+                tell(lambda: self._progress(step, done, total))
+
+            file = open_vectors(
+                _file(path),
+                ids=_file(ids) if ids else None,
+                id_column=id_column or None,
+                vector_column=vector_column or None,
+            )
+            heed("loading", 0, file.rows)
+            return load(self._database, self._version, file, skip_bad=skip_bad, on_progress=heed)
+
+        def unless_stopped(tell: Tell) -> LoadReport | None:
+            try:
+                return run(tell)
+            except _StoppedError:
+                return None
+
+        in_background(self, "load", unless_stopped, self._ended, self._failed)
+
+    def _progress(self, step: str, done: int, total: int) -> None:
+        if self._stop.is_set():
+            return
+        line = Text(f"{printable(step)}: {done:,} of {total:,} rows\n")
+        line.append_text(bar(done, total, min(_BAR_COLUMNS, self.app.size.width - 14)))
+        self.say(line)
+
+    def _ended(self, report: LoadReport | None) -> None:
+        self._set_loading(False)
+        if report is None:
+            self.say(Text("Stopped; nothing is lost. Load it again to go on there.", CAUTION))
+            return
+        # The box above has the whole path.
+        rows, state = report_lines(replace(report, source=shorten(Path(report.source).name, _LONGEST_NAME)))
+        text = Text(f"✓ {printable(rows)}", GOOD)
+        if report.resumed_at:
+            text.append(f" Went on at row {report.resumed_at:,}.", FAINT)
+        text.append(f"\n{printable(state)}", "default")
+        if self._version.encoder_spec:
+            text.append(f" {next_words(report)} r", "default")
+        self.say(text)
+
+    def _failed(self, error: RevectorError) -> None:
+        self._set_loading(False)
+        self.say(
+            Text(f"✗ {printable(error.problem, lines=True)}\n{printable(error.remedy, lines=True)}".strip(), BAD)
+        )
+
+    def _set_loading(self, loading: bool) -> None:
+        """While it loads there is one thing to do: stop it. Afterwards the first button closes the dialog."""
+        self._loading, self._loaded = loading, True
+        cancel = self.query_one("#cancel", Button)
+        cancel.label = "Stop" if loading else "Close"
+        for box in self.query("Input, Checkbox, #go"):
+            box.disabled = loading
+        cancel.focus()
+
+    def action_cancel(self) -> None:
+        """Stop the load; then close."""
+        if not self._loading:
+            self.dismiss(self._loaded)
+        elif not self._stop.is_set():
+            self._stop.set()
+            self.say(Text("Stopping after the slice in hand …", CAUTION))
+
+
+def _file(text: str) -> Path:
+    """The file that was typed; `~` as a shell has it."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UsageError(f"There is no home folder of {text.partition('/')[0]!r}.") from None

@@ -1,0 +1,95 @@
+"""Before a backfill starts, on tab 2: its plan on a page, and what it costs before it spends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from revector.core.errors import RevectorError
+from revector.core.registry import Version
+from revector.screens.pane import Services
+from revector.screens.wording.facts import facts
+from revector.screens.wording.text import printable
+from revector.screens.wording.theme import BAD, CAUTION, GOOD
+
+if TYPE_CHECKING:
+    from revector.core.backfill.plan.plan import Plan
+    from revector.core.backfill.plan.probe import Offer
+    from revector.core.encoders import Encoder
+
+    Agreed = Offer | Literal[False] | None
+
+_MARKS = {"pass": ("✓", GOOD), "warn": ("!", CAUTION), "fail": ("✗", BAD)}
+
+
+def read_plan(services: Services, version: Version, agreed: Agreed = None) -> Plan | Offer:
+    """Make the plan; or return what its probe would send, where that may cost something and nobody was asked yet.
+
+    `agreed` is the answer then: that offer, or False for a plan without a probe.
+    """
+    from revector.core.backfill.plan.plan import make_plan
+    from revector.core.backfill.plan.probe import PROBE_TEXTS
+
+    encoder = _open(version)
+    free = isinstance(encoder, RevectorError) or encoder.price == 0
+
+    def ask(offer: Offer) -> None:
+        if not free and not agreed:
+            raise _AskFirst(offer)
+
+    try:
+        with services.connections.writing() as connection:
+            return make_plan(
+                connection,
+                version,
+                encoder,
+                services.settings,
+                workers=services.backfills.prepared(version.version_key).workers,
+                # The sample is drawn anew: no more texts than were agreed to.
+                probe_texts=0 if agreed is False else agreed.texts if agreed else PROBE_TEXTS,
+                on_offer=ask,
+            )
+    except _AskFirst as asked:
+        return asked.offer
+    finally:
+        if not isinstance(encoder, RevectorError):
+            encoder.close()
+
+
+class _AskFirst(Exception):  # noqa: N818  (no error: it ends the plan before anything is sent)
+    def __init__(self, offer: Offer) -> None:
+        super().__init__()
+        self.offer = offer
+
+
+def read_cost(services: Services, version: Version) -> str | None:
+    """What a backfill that begins will cost, in words; None when it costs nothing, or goes on with one begun."""
+    from revector.core.backfill.plan.plan import cost_to_begin
+
+    with services.connections.reading() as connection:
+        return cost_to_begin(connection, version)
+
+
+def _open(version: Version) -> Encoder | RevectorError:
+    from revector.core.retrieval import open_version_encoder
+
+    try:
+        return open_version_encoder(version)
+    except RevectorError as error:
+        return error
+
+
+def plan_page(plan: Plan) -> RenderableType:
+    """The figures, and below them what was found."""
+    from revector.screens.wording.plan import plan_figures
+
+    found = Text()
+    for finding in plan.findings:
+        mark, colour = _MARKS[finding.verdict]
+        found.append(f"{mark} {finding.name}: ", colour)
+        found.append(printable(finding.detail) + "\n")
+        if finding.remedy:
+            found.append(f"  {printable(finding.remedy)}\n", "dim")
+    return Group(facts([(name, printable(words)) for name, words in plan_figures(plan)]), Text(), found)

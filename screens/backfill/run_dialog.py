@@ -1,0 +1,100 @@
+"""The dialog of a run with options: where its workers run, how many, and whether it stays."""
+
+from __future__ import annotations
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.widgets import Static
+
+from revector.core.backfill.job.settings import JobSettings, changed
+from revector.core.errors import RevectorError, UsageError
+from revector.screens.backfill.runs import RunOptions
+from revector.screens.widgets.form import Form, wrong
+from revector.screens.wording.text import printable
+
+
+class RunDialog(Form[RunOptions | None]):
+    """Answers with the options, or with None. What cannot be is said while it is typed."""
+
+    def __init__(self, key: str, settings: JobSettings, *, has_job: bool) -> None:
+        super().__init__()
+        self._key, self._settings, self._has_job = key, settings, has_job
+        self._no_ray = _why_no_ray()
+
+    def compose(self) -> ComposeResult:
+        """The choices; those of Ray only where it is installed."""
+        with Vertical(id="box") as box:
+            box.border_title = Content(f" Run the backfill of {printable(self._key)} ")
+            effect = (
+                "Goes on with the backfill that is there; the number of workers is its setting, for each run."
+                if self._has_job
+                else "Begins a backfill; its other settings are those of s."
+            )
+            yield Static(Text(effect), id="about", markup=False)
+            yield self.field("workers", "workers", str(self._settings.workers))
+            yield self.choice("index", "afterwards", "build the index", on=True)
+            yield self.choice("stay", "stay", "wait through a pause; embed new chunks when done")
+            words = self._no_ray or "actors on Ray, not worker processes here"
+            yield self.choice("ray", "engine", words, disabled=bool(self._no_ray))
+            if not self._no_ray:
+                hint = "a Ray of its own; or auto, host:port, ray://…"
+                yield self.field("address", "  Ray's address", hint=hint)
+                yield self.field("cpus", "  CPUs a worker", "1")
+                yield self.field("gpus", "  GPUs a worker", "0")
+            yield from self.end_of_form("Run it")
+
+    def objection(self) -> Text:
+        """What cannot be."""
+        try:
+            self._options()
+        except RevectorError as error:
+            return wrong(error.problem, error.remedy)
+        return Text()
+
+    def go(self) -> None:
+        """Run it so."""
+        self.dismiss(self._options())
+
+    def _options(self) -> RunOptions:
+        """The options as they stand. Raises UsageError for what cannot be."""
+        workers = self.text("workers")
+        if not (workers.isascii() and workers.isdigit()):
+            raise UsageError(f"There cannot be {workers!r} workers.", "Expected a number of 1 or more.")
+        changes = {"workers": workers}
+        if changed(self._settings, changes).workers == self._settings.workers:
+            changes = {}
+        stay, index = self.chosen("stay"), self.chosen("index")
+        if self._no_ray or not self.chosen("ray"):
+            if not self._no_ray and self.text("address"):
+                raise UsageError("The address is Ray's.", "Choose Ray as the engine, or empty the box.")
+            return RunOptions(stay=stay, index=index, changes=changes)
+        from revector.core.backfill.engines.ray.engine import RaySettings
+
+        if stay:
+            raise UsageError("An engine on Ray does not stay.", "Leave out one of the two.")
+        ray = RaySettings(
+            address=self.text("address") or None,
+            cpus_per_worker=_amount(self.text("cpus"), "CPUs"),
+            gpus_per_worker=_amount(self.text("gpus"), "GPUs"),
+        )
+        return RunOptions(index=index, ray=ray, changes=changes)
+
+
+def _amount(text: str, what: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"{what} a worker cannot be {text!r}.", "Expected a number, such as 1 or 0.25.") from None
+
+
+def _why_no_ray() -> str:
+    """Why there is no choice of Ray; empty when it is installed. Looked for, and not imported."""
+    from revector.core.backfill.engines.ray.engine import require_ray
+
+    try:
+        require_ray()
+    except RevectorError as error:
+        return f"Ray is missing: {error.remedy}"
+    return ""

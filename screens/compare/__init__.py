@@ -1,0 +1,1 @@
+"""Tab 3: two versions side by side."""

@@ -1,0 +1,124 @@
+"""Searches for the Compare screen, of which only the latest counts.
+
+One runs at a time. What is asked for meanwhile waits in one place, where a newer request replaces the older; what a
+replaced one still finds is dropped. So typing fast never makes a queue, and nobody waits for SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from textual.widget import Widget
+
+from revector.core.errors import RevectorError
+from revector.core.evaluation.judged_sets.judged_hits import JudgedHits
+from revector.core.registry import Version
+from revector.core.retrieval import Comparison
+from revector.screens.compare.searcher import Searcher
+from revector.screens.widgets.background import Tell, in_background
+
+
+@dataclass(frozen=True)
+class Request:
+    """Queries for two versions. With `seek` the first one is wanted on which they disagree, else there is one.
+
+    `typed` says that nobody has sent it yet. `query_set` is preferred where several have judgements of the query.
+    """
+
+    queries: tuple[str, ...]
+    primary: Version
+    candidate: Version
+    k: int
+    query_set: str | None = None
+    typed: bool = False
+    seek: bool = False
+
+
+class Asker(Protocol):
+    """Who asks, and is told on the screen's own thread."""
+
+    def wants(self, request: Request) -> bool:
+        """Whether the answer is still of interest."""
+
+    def found(self, request: Request, number: int, comparison: Comparison) -> None:
+        """The hits for the query of that number."""
+
+    def found_nothing(self, request: Request) -> None:
+        """The versions agree on all queries."""
+
+    def found_judgements(self, comparison: Comparison, judged: JudgedHits | None) -> None:
+        """What judges say of those hits, a moment later."""
+
+    def failed(self, request: Request, error: RevectorError) -> None:
+        """The search, or reading the judgements, went wrong."""
+
+
+class Latest:
+    """Asks a searcher for one widget."""
+
+    def __init__(self, widget: Widget, searcher: Searcher, asker: Asker) -> None:
+        self._widget, self._searcher, self._asker = widget, searcher, asker
+        self._waiting: Request | None = None
+        self._running: Request | None = None
+
+    @property
+    def asked(self) -> str | None:
+        """The query that is being searched for, or waits."""
+        request = self._waiting or self._running
+        return None if request is None or request.seek else request.queries[0]
+
+    def ask(self, request: Request) -> None:
+        """Search for it next, and for nothing else that still waits."""
+        self._waiting = request
+        if self._running is None:
+            self._next()
+
+    def _next(self) -> None:
+        request, self._running, self._waiting = self._waiting, self._waiting, None
+        if request is None:
+            return
+        in_background(
+            self._widget,
+            "search",
+            lambda tell: self._work(request, tell),
+            lambda _nothing: self._next(),
+            lambda error: self._fail(request, error),
+        )
+
+    def _fail(self, request: Request, error: RevectorError) -> None:
+        self._if_wanted(request, lambda: self._asker.failed(request, error))
+        self._next()
+
+    def _if_wanted(self, request: Request, tell: Callable[[], None]) -> None:
+        if self._waiting is None and self._asker.wants(request):
+            tell()
+
+    def _work(self, request: Request, tell: Tell) -> None:
+        """In a thread. Looks between two statements whether anybody still wants to know."""
+        asker = self._asker
+        answer = self._first(request)
+        if answer is None:
+            tell(lambda: self._if_wanted(request, lambda: asker.found_nothing(request)))
+            return
+        tell(lambda: self._if_wanted(request, lambda: asker.found(request, *answer)))
+        if self._waiting is None:
+            found = answer[1]
+            judged = self._searcher.judge(found, request.primary, request.candidate, request.query_set)
+            tell(lambda: self._if_wanted(request, lambda: asker.found_judgements(found, judged)))
+
+    def _first(self, request: Request) -> tuple[int, Comparison] | None:
+        """The first answer that will do, with the number of its query."""
+        for number, query in enumerate(request.queries):
+            if number and self._waiting is not None:
+                return None
+            found = self._searcher.compare(query, request.primary, request.candidate, request.k)
+            if not request.seek or disagree(found):
+                return number, found
+        return None
+
+
+def disagree(comparison: Comparison) -> bool:
+    """Whether the two lists differ at all."""
+    return any(move.label != "=" for move in (*comparison.primary_moves, *comparison.candidate_moves))

@@ -1,0 +1,329 @@
+"""Tab 3: one query, two versions, side by side. Ranks are compared, never distances."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+from textual import events
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.widgets import Static
+
+from revector.core.errors import RevectorError
+from revector.core.evaluation.judged_sets.judged_hits import JudgedHits
+from revector.core.retrieval import Comparison, Hit
+from revector.screens.compare.hit_list import HitList
+from revector.screens.compare.pair import PairPane
+from revector.screens.pane import Services
+from revector.screens.situation import key_of
+from revector.screens.widgets.chart import Chart, Series
+from revector.screens.widgets.inputs import QueryBox
+from revector.screens.widgets.table import Table
+from revector.screens.wording.grades import ndcg_words
+from revector.screens.wording.marking import marked
+from revector.screens.wording.text import milliseconds, printable, shorten
+from revector.screens.wording.theme import BAD, FAINT, GOOD, TITLE
+
+if TYPE_CHECKING:
+    from revector.core.explain import Explanation
+
+_PREVIEW = 2_000
+_WIDE = 100
+_ROOMY = 110
+"""From this width on both charts have room beside the text."""
+
+
+class ComparePane(PairPane):
+    """The query, the hits of both versions, overlap by depth, RBO by segment, and the text of the hit under the cursor.
+
+    Where encoders are here and cost nothing it searches while somebody types, else on Enter.
+    """
+
+    DEFAULT_CSS = """
+    ComparePane #ask { height: 1; padding: 0 1; }
+    ComparePane #prompt { width: auto; }
+    ComparePane #pair { width: auto; max-width: 50%; padding: 0 0 0 2; color: $secondary; }
+    ComparePane #lists { height: 63%; }
+    ComparePane #below { height: 1fr; }
+    ComparePane Chart { width: 1fr; }
+    ComparePane.-tight #segments { display: none; }
+    ComparePane.-tight.-segments #segments { display: block; }
+    ComparePane.-tight.-segments #lists { height: 38%; }
+    ComparePane.-tight.-segments #overlap { display: none; }
+    ComparePane #preview { width: 1fr; height: 1fr; border: round $border-blurred; padding: 0 1;
+                           border-title-color: $secondary; }
+    ComparePane #measures { height: 1; padding: 0 1; }
+    """
+
+    def __init__(self, services: Services) -> None:
+        super().__init__(services)
+        self.judged: JudgedHits | None = None
+        self._message = Text("")
+
+    def compose(self) -> ComposeResult:
+        """As the sketch in the design has it."""
+        with Horizontal(id="ask"):
+            yield Static("query › ", id="prompt", markup=False)
+            yield QueryBox()
+            yield Static(id="pair", markup=False)
+        with Horizontal(id="lists"):
+            yield HitList("primary")
+            yield HitList("candidate")
+        with Horizontal(id="below"):
+            yield Chart("overlap by depth", nothing="No query yet: press /", limits=(0, 1), id="overlap")
+            yield Chart("RBO by segment", nothing="", limits=(0, 1), id="segments")
+            with Vertical(id="preview"):
+                yield Static(markup=False)
+        yield Static(id="measures", markup=False)
+
+    # -- what is compared ---------------------------------------------------------------------------------
+
+    def entered(self) -> None:
+        """A message of an earlier visit is over."""
+        super().entered()
+        self._message = Text("")
+
+    @property
+    def tight(self) -> bool:
+        """Whether the charts are shown in turn."""
+        return self.size.width < _ROOMY
+
+    def on_resize(self) -> None:
+        """Both charts, or one."""
+        self.set_class(self.tight, "-tight")
+        self.post_message(self.Changed())
+
+    def focus_main(self) -> None:
+        """The hits. Not the query box: there the keys of the tabs would be letters."""
+        self._lists[0].focus()
+
+    def draw(self) -> None:
+        """Draw the pair and what was found for it; what was found for another pair goes."""
+        primary, candidate = map(key_of, self.pair)
+        found = self.comparison
+        self.look_at_pair()
+        if found is not None and (found.primary.version_key, found.candidate.version_key) != (primary, candidate):
+            self.comparison = self.judged = found = None
+            self._end_pause()
+            self._message = Text("Another pair of versions: press / and Enter to search again.", FAINT)
+            self.post_message(self.Changed())
+        word = "active" if primary == key_of(self.situation.active) else "primary"
+        pair = f"k {self.k}"
+        if self.size.width >= _WIDE:
+            pair = f"{word} {printable(primary or '—')} │ candidate {printable(candidate or '—')}  {pair}"
+        self.query_one("#pair", Static).update(Text(pair, no_wrap=True, overflow="ellipsis"))
+        if found is None:
+            self.query_one("#primary", HitList).show_nothing(word, primary)
+            self.query_one("#candidate", HitList).show_nothing("candidate", candidate)
+            self.query_one("#overlap", Chart).plot([])
+            self._preview(None)
+            if candidate is None:
+                self._message = Text("Two versions with vectors are needed: backfill another one (2).")
+        self.query_one("#measures", Static).update(self._message)
+
+    def show_comparison(self, comparison: Comparison, *, stay: bool = False) -> None:
+        """Draw what was found, and put the cursor into the results, unless it is to stay where somebody types."""
+        self.comparison, self.judged = comparison, None
+        self.query_one("#lists").styles.max_height = max(len(comparison.primary.hits), 10) + 2
+        primary, candidate = self.query_one("#primary", HitList), self.query_one("#candidate", HitList)
+        active = comparison.primary.version_key == key_of(self.situation.active)
+        primary.show_result("active" if active else "primary", comparison.primary, comparison.primary_moves)
+        candidate.show_result("candidate", comparison.candidate, comparison.candidate_moves)
+        self.query_one("#overlap", Chart).plot([Series(tuple(comparison.overlap_by_depth))])
+        self._message = measures(comparison, self.size.width)
+        browsed = self.browsing if self.is_browsed else None
+        primary.border_subtitle = Content(f" {printable(browsed.words)} " if browsed else "")
+        if not stay and not isinstance(self.screen.focused, HitList):
+            primary.focus()
+        self._link()
+        self.draw()
+        self.post_message(self.Changed())
+
+    def show_judgements(self, judged: JudgedHits | None) -> None:
+        """Draw what judges said of the hits that are shown."""
+        self.judged = judged
+        if self.comparison is None or judged is None:
+            return
+        for hits in self.query(HitList):
+            hits.show_stars(judged)
+        self.say(measures(self.comparison, self.size.width, judged))
+
+    def show_facts(self) -> None:
+        """Draw what is known of the pair."""
+        facts = self.facts
+        box = self.query_one(QueryBox)
+        box.placeholder = "press / and type a query"
+        if facts is not None and facts.remote is not None:
+            box.placeholder += f"; Enter searches ({printable(facts.remote)} is elsewhere)"
+        chart = self.query_one("#segments", Chart)
+        chart.border_title = Content(f" {printable(facts.title)} " if facts else " RBO by segment ")
+        chart.border_subtitle = Content(f" {facts.legend} " if facts and facts.legend else "")
+        chart.plot_ranges(facts.ranges if facts else [], printable(facts.nothing, lines=True) if facts else "")
+
+    # -- the linked lists ---------------------------------------------------------------------------------
+
+    @property
+    def _lists(self) -> tuple[HitList, HitList]:
+        """The list that leads (it has the focus, or had it last), and the other one."""
+        primary, candidate = self.query_one("#primary", HitList), self.query_one("#candidate", HitList)
+        return (candidate, primary) if candidate.has_class("-leads") else (primary, candidate)
+
+    def _link(self) -> None:
+        leader, follower = self._lists
+        leader.show_cursor = True
+        follower.link(leader.hit)
+        self._preview(leader.hit)
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        """The list that gets the focus leads."""
+        if isinstance(event.widget, HitList):
+            for hits in self.query(HitList):
+                hits.set_class(hits is event.widget, "-leads")
+            self._link()
+
+    def on_data_table_row_highlighted(self, event: Table.RowHighlighted) -> None:
+        """The other list follows the cursor."""
+        event.stop()
+        if event.data_table is self._lists[0]:
+            self._link()
+
+    def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
+        """A click on the hit under the cursor."""
+        event.stop()
+        self.post_message(self.Act("open-hit"))
+
+    def _preview(self, hit: Hit | None) -> None:
+        preview = self.query_one("#preview", Vertical)
+        preview.border_title = Content(f" {shorten(printable(hit.source_id), 60)} " if hit else " hit ")
+        text = printable(hit.content[:_PREVIEW], lines=True) if hit else ""
+        query = self.comparison.query if self.comparison else ""
+        preview.query_one(Static).update(marked(text, query))
+
+    # -- actions ------------------------------------------------------------------------------------------
+
+    def focus_query(self) -> None:
+        """Type a query."""
+        box = self.query_one(QueryBox)
+        box.focus()
+        box.cursor_position = len(box.value)
+
+    def leave_query(self) -> None:
+        """Back to the results."""
+        self._lists[0].focus()
+
+    def open_hit(self) -> None:
+        """The hit under the cursor in full."""
+        from revector.screens.compare.hit_page import hit_page
+
+        hit = self._lists[0].hit
+        if hit is not None and self.comparison is not None:
+            of_candidate = self._lists[0].id == "candidate"
+            read = partial(self._searcher.facts, hit.chunk_id) if self.situation.state.live else None
+            self.app.push_screen(hit_page(hit, of_candidate, self.comparison, self.judged, read))
+
+    def open_diff(self) -> None:
+        """Both lists as one."""
+        from revector.screens.compare.diff import diff_page
+
+        if self.comparison is not None:
+            self.app.push_screen(diff_page(self.comparison, self.judged))
+
+    def explain_hit(self) -> None:
+        """Why the hit under the cursor stands where it does."""
+        from revector.screens.compare.explain_page import explain_page
+
+        hit, found = self._lists[0].hit, self.comparison
+        primary, candidate = self.pair
+        if hit is None or found is None or primary is None or candidate is None:
+            return
+        chunk_id, query, k = hit.chunk_id, found.query, found.k
+        sides = (("primary", primary.version), ("candidate", candidate.version))
+
+        def work() -> list[tuple[str, Explanation]]:
+            return [(role, self._searcher.explain(query, version, chunk_id, k)) for role, version in sides]
+
+        self.app.push_screen(explain_page(hit, work, k))
+
+    def next_chart(self) -> None:
+        """The other chart, where both have no room."""
+        self.toggle_class("-segments")
+
+    def next_disagreement(self) -> None:
+        """The next hit that stands elsewhere in the other version."""
+        self._lists[0].next_disagreement()
+
+    def copy_hit(self) -> None:
+        """Send the hit's text to the terminal's clipboard."""
+        hit = self._lists[0].hit
+        if hit is not None:
+            self.app.copy_to_clipboard(hit.content)
+            self.say(Text(f"Copied {len(hit.content):,} characters of {printable(hit.source_id)}."))
+
+    def export_json(self) -> None:
+        """Write the comparison as JSON."""
+        self._export("json")
+
+    def export_csv(self) -> None:
+        """Write the comparison as CSV."""
+        self._export("csv")
+
+    def export_svg(self) -> None:
+        """Write a picture of the screen."""
+        self._export("svg")
+
+    def _export(self, kind: str) -> None:
+        from revector.screens.compare.export import write_comparison, write_file
+
+        if self.comparison is None:
+            return
+        try:
+            if kind == "svg":
+                picture = self.app.export_screenshot(title="revector: compare")
+                path = write_file(self.comparison.query, Path.cwd(), kind, picture)
+            else:
+                path = write_comparison(self.comparison, Path.cwd(), kind, self.judged)
+        except RevectorError as error:
+            self.fail(error)
+        else:
+            self.say(Text(f"Written to {printable(str(path))}", GOOD))
+
+    def fail(self, error: RevectorError) -> None:
+        """An error, in the same place; what was found before stays."""
+        self.say(Text(f"✗ {printable(error.problem)} {printable(error.remedy)}".strip(), BAD))
+
+    def say(self, message: Text) -> None:
+        """Where the measures stand."""
+        self._message = message
+        self.query_one("#measures", Static).update(message)
+
+
+def measures(comparison: Comparison, width: int, judged: JudgedHits | None = None) -> Text:
+    """`overlap@10 0.70  Jaccard 0.54  RBO 0.81  tau 0.55`, then nDCG of judged queries, or what the search took."""
+    overlap = comparison.overlap
+    tau = "—" if overlap.kendall_tau is None else f"{overlap.kendall_tau:.2f}"
+    text = Text(no_wrap=True, overflow="ellipsis")
+    figures = [
+        (f"overlap@{overlap.k}", f"{overlap.overlap:.2f}"),
+        ("Jaccard", f"{overlap.jaccard:.2f}"),
+        ("RBO", f"{overlap.rbo:.2f}"),
+        ("tau", tau),
+    ]
+    known = ""
+    if judged is not None:
+        name, values, known = ndcg_words(judged)
+        figures.append((name, values))
+    for name, value in figures:
+        text.append(f"{name} ", FAINT)
+        text.append(f"{value}  ", TITLE)
+    if judged is not None:
+        return text.append(f"{known}, {printable(judged.query_set)}" if width >= _WIDE else "", FAINT)
+    sides = (comparison.primary, comparison.candidate)
+    if width < _WIDE:
+        times = [f"{side.encode_s * 1000:.1f}+{side.search_s * 1000:.1f}" for side in sides]
+        return text.append(f"{' │ '.join(times)} ms", FAINT)
+    times = [f"{milliseconds(side.encode_s)} + {milliseconds(side.search_s)}" for side in sides]
+    return text.append(f"encode + search {' │ '.join(times)}", FAINT)

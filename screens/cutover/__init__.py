@@ -1,0 +1,1 @@
+"""Tab 6: guards, requests, the flip and the way back."""

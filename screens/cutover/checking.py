@@ -1,0 +1,246 @@
+"""What the Cutover screen knows: the facts and the guards, and reading both off the screen's thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from textual.worker import get_current_worker
+
+from revector.core.errors import RefusedError, RevectorError
+from revector.screens.cutover.board import Board, minute_of, stamps_of
+from revector.screens.cutover.facts import Facts, read_facts
+from revector.screens.pane import Pane, Services
+from revector.screens.situation import Situation, key_of
+from revector.screens.widgets.background import Tell, in_background
+from revector.screens.wording.text import time_now
+
+if TYPE_CHECKING:
+    from revector.core.cutover import Check, Guard, Request
+    from revector.core.retrieval import EncoderCache
+
+_REPORT_EVERY_S = 5.0
+"""A shadow's report reads thousands of rows: not at every snapshot."""
+
+
+class Checking(Pane):
+    """Reads facts and runs guards for the candidate, one of each at a time. Whoever derives from it draws."""
+
+    def __init__(self, services: Services) -> None:
+        super().__init__(services)
+        self.facts: Facts | None = None
+        self.facts_error: RevectorError | None = None
+        self.board = Board()
+        self.check: Check | None = None
+        self.check_error: RevectorError | None = None
+        self.flipping = False
+        self._waived: dict[str, dict[str, str]] = {}
+        self._read_of: object = None
+        self._reading_since: float | None = None
+        self._reported_at = 0.0
+        self._checking = False
+        self._asked_for = False
+        self._encoders: EncoderCache | None = None
+        self._patience_s = services.database.connect_timeout_s + 2 * services.settings.read_timeout_s
+
+    # -- what is known ------------------------------------------------------------------------------------
+
+    @property
+    def request(self) -> Request | None:
+        """The request for the candidate that has not ended."""
+        return self._facts_now.request if self._facts_now else None
+
+    @property
+    def _facts_now(self) -> Facts | None:
+        """The facts, unless they are of another candidate."""
+        facts = self.facts
+        return facts if facts and facts.candidate == key_of(self.situation.candidate) else None
+
+    @property
+    def approvals_needed(self) -> int:
+        """How many the policy asks for."""
+        return self.facts.policy.approvals if self.facts else 0
+
+    @property
+    def waivers(self) -> Mapping[str, str]:
+        """The waivers that count: where approvals are required, those of the request that is open.
+
+        Before there is one, they are those that it would be made with.
+        """
+        request = self.request
+        if self.approvals_needed and request is not None and request.state in ("open", "approved"):
+            return request.waivers
+        return self._waived.get(key_of(self.situation.candidate) or "", {})
+
+    @property
+    def waivable(self) -> tuple[str, ...]:
+        """Guards that can be waived now, or are; none once others approve what was requested."""
+        request = self.request
+        if self.approvals_needed and request is not None and request.state in ("open", "approved"):
+            return ()
+        return self.board.waivable
+
+    def cleared(self, situation: Situation) -> str | None:
+        """The version whose guards are all clear, by a check of what this snapshot shows."""
+        check = self.check
+        if check is None or not check.ready or check.version_key != key_of(situation.candidate):
+            return None
+        return check.version_key if not self.board.changed(stamps_of(situation, self._facts_now)) else None
+
+    @property
+    def encoders(self) -> EncoderCache:
+        """Opened once: a model may take seconds."""
+        if self._encoders is None:
+            from revector.core.retrieval import EncoderCache
+
+            self._encoders = EncoderCache()
+        return self._encoders
+
+    # -- to be done by whoever draws ----------------------------------------------------------------------
+
+    def changed(self) -> None:
+        """Facts or guards are other ones."""
+        self.draw()
+        self.post_message(self.Changed())
+
+    # -- reading ------------------------------------------------------------------------------------------
+
+    def show(self, situation: Situation) -> None:
+        """Draw; read what belongs to a new snapshot, and look again at what has changed."""
+        self.situation = situation
+        if not situation.state.live:
+            # What is known stays to be seen; once the database is back, it does not count.
+            self._read_of, self.board, self._checking = None, replace(self.board, stamps={}, pending=()), False
+        else:
+            self._read()
+            self._consider()
+        self.draw()
+
+    def _read(self) -> None:
+        situation, now = self.situation, time.monotonic()
+        active, candidate = situation.active, situation.candidate
+        wanted = (situation.overview and situation.overview.taken_at, key_of(active), key_of(candidate))
+        busy = self._reading_since is not None and now - self._reading_since < self._patience_s
+        if wanted == self._read_of or (busy and self._facts_now is not None):
+            return
+        self._read_of, self._reading_since = wanted, now
+        known = self._facts_now
+        report = known.shadow if known and now - self._reported_at < _REPORT_EVERY_S else None
+        if report is None:
+            self._reported_at = now
+
+        versions = (active.version if active else None, candidate.version if candidate else None)
+        watch = self.facts.watch if self.facts else None
+
+        def read(_tell: Tell) -> Facts:
+            with self.services.connections.reading() as connection:
+                return read_facts(connection, *versions, shadow=report, watch=watch)
+
+        in_background(self, "facts", read, self.show_facts, self._no_facts)
+
+    def show_facts(self, facts: Facts) -> None:
+        """Draw what was read."""
+        self._reading_since, self.facts_error = None, None
+        different, self.facts = facts != self.facts, facts
+        self._consider()
+        if different:
+            self.changed()
+
+    def _no_facts(self, error: RevectorError) -> None:
+        self._reading_since, self.facts_error = None, error
+        self._consider()
+        self.changed()
+
+    # -- the guards ---------------------------------------------------------------------------------------
+
+    @property
+    def left_alone(self) -> bool:
+        """Whether the candidate is the way back of a watch, for which no guard is asked."""
+        watch = self.facts.watch if self.facts else None
+        candidate = key_of(self.situation.candidate)
+        return watch is not None and candidate == watch.previous and self.board.candidate != candidate
+
+    def _consider(self) -> None:
+        """Look at the guards that have to be looked at, unless that is being done."""
+        candidate = key_of(self.situation.candidate)
+        if candidate is None or self.flipping or not self.situation.state.live:
+            return
+        if self._facts_now is None and self.facts_error is None:
+            return  # the policy is not known yet
+        if self.left_alone and not self._asked_for:
+            return
+        if self.board.candidate != candidate:
+            self.board, self.check, self.check_error, self._checking = Board(candidate), None, None, False
+        if self._checking:
+            return
+        stamps, minute = stamps_of(self.situation, self._facts_now), minute_of(self.situation)
+        due = self.board.due(stamps, minute)
+        if due or self._asked_for:
+            self._look(stamps, due, minute)
+
+    def check_guards(self) -> None:
+        """Look at all of them again, now."""
+        self.board, self._checking, self._asked_for = Board(key_of(self.situation.candidate)), False, True
+        self.check = None
+        self._consider()
+        self.changed()
+
+    def reconsider_waivers(self) -> None:
+        """Hold what is known against the waivers of now."""
+        self._asked_for, self._checking = True, False
+        self._consider()
+        self.changed()
+
+    def _look(self, stamps: Mapping[str, object], due: set[str], minute: int) -> None:
+        candidate = self.situation.candidate
+        if candidate is None:
+            return
+        key, waivers = candidate.version.version_key, dict(self.waivers)
+        known = self.board.known(due)
+        # One that was not run, because an earlier one does not pass, waits until that does.
+        pending = tuple(name for name in stamps if name in self.board.changed(stamps) - self.board.unseen)
+        self.board = replace(self.board, stamps=stamps, minute=minute, pending=pending)
+        self._checking, self._asked_for, self.check_error = True, False, None
+
+        def run(tell: Tell) -> Check:
+            from revector.core import cutover
+
+            worker = get_current_worker()
+
+            def on_guard(guard: Guard) -> None:
+                if worker.is_cancelled:
+                    raise RefusedError("Nobody waits for these guards any more.")
+                tell(lambda: self._tell(guard))
+
+            with self.services.connections.reading() as connection:
+                return cutover.check(
+                    connection, key, waivers=waivers, encoders=self.encoders, on_guard=on_guard, known=known
+                )
+
+        in_background(self, "guards", run, lambda check: self._checked(check, known), self._not_checked)
+
+    def _tell(self, guard: Guard) -> None:
+        self.board = self.board.told(guard)
+        self.draw()
+
+    def _checked(self, check: Check, known: Mapping[str, Guard]) -> None:
+        self._checking, self.check, self.check_error = False, check, None
+        self.board = self.board.ended(check, known, time_now())
+        self._consider()
+        self.changed()
+
+    def show_check(self, check: Check) -> None:
+        """Draw a finished check of what is shown now, in place of one that may be on its way."""
+        if check.version_key != key_of(self.situation.candidate):
+            return
+        self.workers.cancel_group(self, "guards")
+        stamps = stamps_of(self.situation, self._facts_now)
+        self.board = Board(check.version_key, stamps=stamps, minute=minute_of(self.situation))
+        self._checked(check, {})
+
+    def _not_checked(self, error: RevectorError) -> None:
+        self._checking, self.check, self.check_error = False, None, error
+        self.board = replace(self.board, pending=())
+        self.changed()

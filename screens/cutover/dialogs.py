@@ -1,0 +1,98 @@
+"""The dialogs of the Cutover screen that ask for a reason: a request, its withdrawal, and the waiver of one guard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.widgets import Static
+
+from revector.core.cutover import Guard
+from revector.screens.widgets.form import Form, wrong
+from revector.screens.wording.facts import facts
+from revector.screens.wording.text import printable
+from revector.screens.wording.theme import CAUTION, FAINT
+
+
+class ReasonDialog(Form[str | None]):
+    """Answers with the reason, or with None. `required` says why it may not be empty; '' when it may."""
+
+    def __init__(
+        self, title: str, lines: Sequence[tuple[str, str | Text]], verb: str, *, required: str = ""
+    ) -> None:
+        super().__init__()
+        self._heading, self._lines, self._verb, self._required = title, lines, verb, required
+
+    def compose(self) -> ComposeResult:
+        """What it is about, and the box."""
+        with Vertical(id="box") as box:
+            box.border_title = Content(f" {printable(self._heading)} ")
+            yield Static(facts(self._lines), id="about", markup=False)
+            yield self.field("reason", "reason", hint="" if self._required else "may stay empty")
+            yield from self.end_of_form(self._verb)
+
+    def objection(self) -> Text:
+        """A reason that is missing."""
+        return Text(self._required, FAINT) if self._required and not self.text("reason") else Text()
+
+    def go(self) -> None:
+        """With this reason."""
+        self.dismiss(self.text("reason"))
+
+
+@dataclass(frozen=True)
+class Waiver:
+    """A guard that need not pass, and why; without a reason it has to pass again."""
+
+    guard: str
+    reason: str
+
+
+class WaiveDialog(Form[Waiver | None]):
+    """Answers with a waiver, or with None. The guard's name is typed: nobody waives one by a reflex."""
+
+    def __init__(self, key: str, guards: Sequence[Guard], waived: Mapping[str, str], *, approved: bool) -> None:
+        super().__init__()
+        self._key, self._guards, self._waived, self._approved = key, guards, waived, approved
+
+    def compose(self) -> ComposeResult:
+        """The guards that can be waived, and the boxes."""
+        with Vertical(id="box") as box:
+            box.border_title = Content(f" Waive a guard of {printable(self._key)} ")
+            lines: list[tuple[str, str | Text]] = []
+            for guard in self._guards:
+                detail = Text(f"{guard.verdict}: {printable(guard.detail)}")
+                if guard.name in self._waived:
+                    detail.append(f"\nwaived: {printable(self._waived[guard.name])}", CAUTION)
+                lines.append((guard.name, detail))
+            effect = "It is part of the request, and of what others approve." if self._approved else (
+                "It stays in the log for good, with your role and the reason."
+            )  # fmt: skip
+            lines.append(("", Text(effect, FAINT)))
+            yield Static(facts(lines), id="about", markup=False)
+            yield self.field("guard", "guard", hint="its name")
+            yield self.field("reason", "reason", hint="why the cutover may go on all the same")
+            yield from self.end_of_form("Waive it")
+
+    def objection(self) -> Text:
+        """A name that is none of them, or no reason."""
+        name, reason = self.text("guard"), self.text("reason")
+        names = [guard.name for guard in self._guards]
+        if name not in names:
+            choice = Text(f"Type the name of the guard: {', '.join(names)}.", FAINT)
+            return (
+                wrong(f"No guard {name!r} can be waived here.", f"Those that can: {', '.join(names)}.")
+                if name
+                else choice
+            )
+        if not reason and name not in self._waived:
+            return Text("Waiving a guard takes a reason.", FAINT)
+        return Text()
+
+    def go(self) -> None:
+        """Waive it, or take the waiver back."""
+        self.dismiss(Waiver(self.text("guard"), self.text("reason")))

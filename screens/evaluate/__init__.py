@@ -1,0 +1,1 @@
+"""Tab 4: evaluations."""

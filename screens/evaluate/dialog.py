@@ -1,0 +1,299 @@
+"""The dialog before an evaluation: what is evaluated, how it is searched, whose judgements count, which gates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Input, Label, Static
+
+from revector.core.errors import RevectorError, UsageError
+from revector.screens.evaluate.runner import Wish, asked_of
+from revector.screens.pane import Following, step_through
+from revector.screens.situation import Situation
+from revector.screens.widgets.background import in_background
+from revector.screens.widgets.inputs import LineBox
+from revector.screens.widgets.table import Column, Row, Table
+from revector.screens.wording.text import printable, shorten
+from revector.screens.wording.theme import BAD, CAUTION, FAINT
+
+_COLUMNS = (Column("", 13), Column("value", 26), Column("", from_width=90))
+_HOW = {"index": "by the index", "exact": "exact, no index", "pilot": "a pilot"}
+
+HELP = {
+    "query_set": "The queries that both versions are searched for.",
+    "primary": "The version to compare with: the active one, unless you say another.",
+    "candidate": "The version that may be better.",
+    "how": "By the index as users search; exact: the models alone; a pilot embeds only what was judged and a sample.",
+    "ef_search": "Of both versions' indexes; as each is set when empty.",
+    "distractors": "Chunks drawn at random for the pilot, beside those that were judged.",
+    "seed": "Of the pilot's random sample: the same seed draws the same chunks.",
+    "judges": "Whose judgements count, with commas between; all people's when empty.",
+    "measures": "Such as nDCG@10 P@10; the usual four and those of the gates when empty.",
+    "gates": "A TOML file, from the working directory: its gates give the verdict. None when empty.",
+    "k": "Depth of the rank overlap.",
+    "confidence": "Of the intervals, 0.5 to 0.9999.",
+}
+"""Every line of the dialog, and what it means."""
+
+_LABELS = {"query_set": "query set", "how": "search", "ef_search": "ef_search", "k": "overlap depth"}
+_CHOICES = ("query_set", "primary", "candidate", "how")
+_OF_RUNS = ("judges", "measures", "gates", "k", "confidence")
+_ONLY = {"ef_search": "index", "distractors": "pilot", "seed": "pilot"}
+_WHOLE = {"ef_search": (1, 1_000), "k": (1, 1_000), "distractors": (0, 10_000_000), "seed": (0, 2**31 - 1)}
+_LEAST_CONFIDENCE, _MOST_CONFIDENCE = 0.5, 0.9999
+
+
+class EvaluateDialog(Following, ModalScreen[Wish | None]):
+    """Answers with a wish whose gates and measures were read, or with None."""
+
+    DEFAULT_CSS = """
+    EvaluateDialog { align: center middle; background: $background 70%; }
+    EvaluateDialog #box {
+        width: 100%; max-width: 116; height: auto; max-height: 100%; margin: 0 1; padding: 0 1;
+        border: round $border; background: $surface; border-title-color: $foreground;
+        border-subtitle-color: $secondary;
+    }
+    EvaluateDialog Table { height: auto; max-height: 1fr; background: $surface; }
+    EvaluateDialog #help { height: 2; padding: 0 1; color: $secondary; }
+    EvaluateDialog #edit { height: 1; display: none; }
+    EvaluateDialog #edit.-shown { display: block; }
+    EvaluateDialog Label { width: auto; padding: 0 1; }
+    EvaluateDialog Input { border: none; height: 1; padding: 0 1; background: $panel; width: 1fr; }
+    EvaluateDialog Input:focus { border: none; background: $block-cursor-background; }
+    EvaluateDialog #state { height: auto; min-height: 1; max-height: 6; padding: 0 1; }
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "back", "Back", show=False),
+        Binding("enter,right", "change(1)", "Change", show=False),
+        Binding("left", "change(-1)", "Change back", show=False),
+        Binding("r", "go", "Evaluate", show=False),
+    ]
+
+    def __init__(
+        self, wish: Wish, choices: Mapping[str, Sequence[str]], judges: Mapping[str, Sequence[str]]
+    ) -> None:
+        """`choices` are the query sets, and the versions for either side; `judges` those of each query set."""
+        super().__init__()
+        self._wish = wish
+        self._choices = {**choices, "how": tuple(_HOW)}
+        self._judges = judges
+        self._values = _values_of(wish)
+        self._edited: str | None = None
+        self._live = True
+        self._checking = False
+
+    def compose(self) -> ComposeResult:
+        """The lines, what the one under the cursor means, the box, and what is wrong."""
+        with Vertical(id="box") as box:
+            runs = self._wish.runs
+            what = "an evaluation" if runs is None else f"run {runs[1]} against run {runs[0]}"
+            box.border_title = Content(f" {what} ")
+            yield Table(_COLUMNS, id="lines", header=False)
+            yield Static(id="help", markup=False)
+            with Horizontal(id="edit"):
+                yield Label(id="name", markup=False)
+                yield LineBox(id="value", compact=True, select_on_focus=False)
+            yield Static(id="state", markup=False)
+
+    def on_mount(self) -> None:
+        """The lines have the focus."""
+        self.query_one(Table).focus()
+        self._draw()
+
+    def show(self, situation: Situation) -> None:
+        """Nothing can begin while the database is lost."""
+        if situation.state.live != self._live:
+            self._live = situation.state.live
+            self._say(Text("" if self._live else "✗ The database is lost: wait, or go back.", CAUTION))
+
+    # -- drawing ------------------------------------------------------------------------------------------
+
+    def _names(self) -> list[str]:
+        if self._wish.runs is not None:
+            return list(_OF_RUNS)
+        return [name for name in HELP if _ONLY.get(name) in (None, self._values["how"])]
+
+    def _draw(self) -> None:
+        rows = []
+        for name in self._names():
+            value = self._values[name]
+            words = _HOW[value] if name == "how" else printable(value)
+            arrows = name in _CHOICES and len(self._choices[name]) > 1
+            text = Text(f"‹ {words} ›" if arrows else words or "—", "bold" if words else FAINT)
+            rows.append(Row(name, (_LABELS.get(name, name), text, Text(HELP[name], FAINT))))
+        self.query_one(Table).show(rows)
+        self._draw_help()
+        keys = (
+            " ↵ take it   esc leave it " if self._edited else " ↑ ↓ line   ← → ↵ change   r evaluate   esc close "
+        )
+        self.query_one("#box").border_subtitle = Content(keys)
+
+    def _draw_help(self) -> None:
+        name = self._edited or self.query_one(Table).row_key
+        if name is None:
+            return
+        words = HELP[name]
+        judges = self._judges.get(self._values["query_set"], ())
+        if name == "judges":
+            words += f" There are: {shorten(', '.join(judges), 200)}." if judges else " Nobody has judged it."
+        self.query_one("#help", Static).update(Text(printable(words)))
+
+    def _say(self, message: Text) -> None:
+        self.query_one("#state", Static).update(message)
+
+    def _refuse(self, error: RevectorError) -> None:
+        self._checking = False
+        self._say(Text(printable(f"✗ {error.problem}\n{error.remedy}".strip(), lines=True), BAD))
+
+    # -- changing -----------------------------------------------------------------------------------------
+
+    def on_data_table_row_highlighted(self, event: Table.RowHighlighted) -> None:
+        """Say what the line under the cursor means."""
+        event.stop()
+        self._draw_help()
+
+    def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
+        """A click on the line under the cursor."""
+        event.stop()
+        self.action_change(1)
+
+    def action_change(self, step: int) -> None:
+        """The next choice, or the box for what is typed."""
+        name = self.query_one(Table).row_key
+        if name is None or self._edited is not None:
+            return
+        if name in _CHOICES:
+            chosen = step_through(list(self._choices[name]), self._values[name], step)
+            self._values[name] = chosen if chosen is not None else self._values[name]
+            self._say(Text())
+            self._draw()
+        elif step > 0:
+            self._open_box(name)
+
+    def _open_box(self, name: str) -> None:
+        self._edited = name
+        box = self.query_one("#value", Input)
+        box.value = self._values[name]
+        box.cursor_position = len(box.value)
+        self.query_one("#name", Label).update(Text(_LABELS.get(name, name)))
+        self.query_one("#edit").add_class("-shown")
+        box.focus()
+        self._draw()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Enter in the box."""
+        event.stop()
+        if self._edited is None:
+            return
+        before, self._values[self._edited] = self._values[self._edited], event.value.strip()
+        try:
+            self._wished()
+        except UsageError as error:
+            self._values[self._edited] = before
+            self._refuse(error)
+        else:
+            self._say(Text())
+            self._close_box()
+
+    def action_back(self) -> None:
+        """Out of the box, or out of the dialog."""
+        if self._edited is not None:
+            self._say(Text())
+            self._close_box()
+        else:
+            self.dismiss(None)
+
+    def _close_box(self) -> None:
+        self._edited = None
+        self.query_one("#edit").remove_class("-shown")
+        self.query_one(Table).focus()
+        self._draw()
+
+    # -- the answer ---------------------------------------------------------------------------------------
+
+    def action_go(self) -> None:
+        """Read the gates and the measures, then begin."""
+        if self._edited is not None or not self._live or self._checking:
+            return
+        try:
+            wish = self._wished()
+        except UsageError as error:
+            self._refuse(error)
+            return
+        if wish.runs is None and wish.primary == wish.candidate:
+            self._refuse(UsageError(f"{wish.primary} would be compared with itself.", "Choose another version."))
+            return
+        self._checking = True
+        self._say(Text("Reading the gates …" if wish.gates else "", FAINT))
+
+        def begin(_asked: object) -> None:
+            self.dismiss(wish)
+
+        in_background(self, "check", lambda _tell: asked_of(wish), begin, self._refuse)
+
+    def _wished(self) -> Wish:
+        """The wish that the lines make. Raises UsageError for a value out of its range."""
+        values = self._values
+        whole = {name: _whole(name, values[name]) for name in _WHOLE}
+        return replace(
+            self._wish,
+            query_set=values["query_set"],
+            primary=values["primary"],
+            candidate=values["candidate"],
+            how=values["how"],  # type: ignore[arg-type]
+            ef_search=whole["ef_search"],
+            judges=tuple(name for part in values["judges"].split(",") if (name := part.strip())),
+            # A comma within brackets belongs to the measure: SetF(beta=2,rel=2).
+            measures=tuple(name for name in re.split(r"[,\s]+(?![^(]*\))", values["measures"]) if name),
+            gates=values["gates"],
+            k=whole["k"] or self._wish.k,
+            confidence=_confidence(values["confidence"]),
+            distractors=self._wish.distractors if whole["distractors"] is None else whole["distractors"],
+            seed=self._wish.seed if whole["seed"] is None else whole["seed"],
+        )
+
+
+def _values_of(wish: Wish) -> dict[str, str]:
+    return {
+        "query_set": wish.query_set,
+        "primary": wish.primary,
+        "candidate": wish.candidate,
+        "how": wish.how,
+        "ef_search": "" if wish.ef_search is None else str(wish.ef_search),
+        "distractors": str(wish.distractors),
+        "seed": str(wish.seed),
+        "judges": ", ".join(wish.judges),
+        "measures": " ".join(wish.measures),
+        "gates": wish.gates,
+        "k": str(wish.k),
+        "confidence": f"{wish.confidence:g}",
+    }
+
+
+def _whole(name: str, value: str) -> int | None:
+    least, most = _WHOLE[name]
+    if not value:
+        return None
+    if not value.isdecimal() or len(value) > len(str(most)) or not least <= int(value) <= most:
+        raise UsageError(f"{_LABELS.get(name, name)} is {value!r}; expected a number from {least} to {most:,}.")
+    return int(value)
+
+
+def _confidence(value: str) -> float:
+    try:
+        found = float(value)
+    except ValueError:
+        found = float("nan")
+    if not _LEAST_CONFIDENCE <= found <= _MOST_CONFIDENCE:
+        raise UsageError(f"confidence is {value!r}; expected {_LEAST_CONFIDENCE} to {_MOST_CONFIDENCE}.")
+    return found

@@ -1,0 +1,339 @@
+"""Tab 4: evaluations and runs; measures by segment with their intervals, gates with verdicts, and the worst queries."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Horizontal, VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+
+from revector.core.evaluation.document import Evaluation
+from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET
+from revector.screens.evaluate.control import Evaluating
+from revector.screens.evaluate.lists import EVALUATIONS, RUNS, evaluation_row, run_row
+from revector.screens.evaluate.text import (
+    OVERLAPS,
+    QUERIES,
+    SEGMENTS,
+    SPREADS,
+    caveat_lines,
+    gate_lines,
+    gates_title,
+    measure_words,
+    measures_of,
+    queries_title,
+    query_rows,
+    ranges_of,
+    segment_rows,
+    spread_rows,
+    verdict_line,
+    worst_queries,
+)
+from revector.screens.pane import Services, step_through
+from revector.screens.situation import Situation
+from revector.screens.widgets.buttons import Buttons
+from revector.screens.widgets.chart import Chart
+from revector.screens.widgets.parts import Parts
+from revector.screens.widgets.table import Table
+from revector.screens.wording.text import printable
+from revector.screens.wording.theme import FAINT
+
+_CAVEATS = 4
+"""The lines for what qualifies the figures."""
+_TALL, _WIDE = 32, 100
+"""The terminal below which the parts have no room beside each other."""
+
+
+class EvaluatePane(Evaluating):
+    """One evaluation: verdict, caveats, segments, chart, worst queries, gates; below it the list of all, or of runs."""
+
+    DEFAULT_CSS = """
+    EvaluatePane Table, EvaluatePane #gates, EvaluatePane #nothing {
+        border: round $border-blurred; border-title-color: $secondary; border-subtitle-color: $secondary;
+    }
+    EvaluatePane Table:focus, EvaluatePane #gates:focus { border: round $border; }
+    EvaluatePane #evaluations, EvaluatePane #runs { height: auto; max-height: 8; }
+    EvaluatePane #nothing { height: 1fr; padding: 0 1; }
+    EvaluatePane #verdict, EvaluatePane #measures, EvaluatePane #parts { height: 1; padding: 0 1; }
+    EvaluatePane #caveats, EvaluatePane #said { height: auto; max-height: 4; padding: 0 1; }
+    EvaluatePane #upper, EvaluatePane #lower { height: 1fr; }
+    EvaluatePane #upper Table, EvaluatePane #queries { width: 64%; height: 1fr; }
+    EvaluatePane Chart, EvaluatePane #gates { width: 1fr; height: 1fr; }
+    EvaluatePane #gates { padding: 0 1; scrollbar-size-vertical: 1; }
+    EvaluatePane.-tight Buttons { display: none; }
+    EvaluatePane.-tight #evaluations, EvaluatePane.-tight #runs { height: 1fr; max-height: 100%; }
+    EvaluatePane.-tight #upper Table, EvaluatePane.-tight #queries { width: 100%; }
+    """
+
+    PARTS: ClassVar[tuple[str, ...]] = ("segments", "intervals", "queries", "gates", "list")
+
+    def __init__(self, services: Services) -> None:
+        super().__init__(services)
+        self.part = "segments"
+        self.segment = WHOLE_SET
+        self._measure = ""
+
+    def compose(self) -> ComposeResult:
+        """From the verdict to the queries behind it, then what else was evaluated."""
+        yield Static(id="verdict", markup=False)
+        yield Static(id="caveats", markup=False)
+        yield Static(id="said", markup=False)
+        yield Parts("m", id="parts")
+        yield Parts("n", id="measures")
+        with Horizontal(id="upper"):
+            yield Table(SEGMENTS, id="segments")
+            yield Table(SPREADS, id="spreads")
+            yield Chart("intervals", nothing="", id="intervals")
+        with Horizontal(id="lower"):
+            yield Table(QUERIES, id="queries")
+            with VerticalScroll(id="gates"):
+                yield Static(markup=False)
+        yield Static(id="nothing", markup=False)
+        yield Table(EVALUATIONS, id="evaluations")
+        yield Table(RUNS, id="runs")
+        yield Buttons("4")
+
+    # -- what is shown ------------------------------------------------------------------------------------
+
+    @property
+    def tight(self) -> bool:
+        """Whether one part is shown at a time."""
+        return self.app.size.height < _TALL or self.app.size.width < _WIDE
+
+    @property
+    def measure(self) -> str:
+        """The measure chosen, or the first that the evaluation has."""
+        names = measures_of(self.shown) if self.shown else []
+        return self._measure if self._measure in names else next(iter(names), "")
+
+    @property
+    def _front(self) -> str:
+        return "list" if self.shown is None or self.listing_runs else self.part
+
+    def on_resize(self) -> None:
+        """What has room beside each other may be more or less now."""
+        self.draw()
+        self.post_message(self.Changed())
+
+    def show_actions(self, situation: Situation) -> None:
+        """The buttons of this moment."""
+        self.query_one(Buttons).show(situation)
+
+    def focus_main(self) -> None:
+        """The part in front; the segments, where all are."""
+        if self.shown is None or self.listing_runs:
+            self._list.focus()
+        elif self.tight:
+            self._focus_part(self.part)
+        else:
+            self._segments.focus()
+
+    @property
+    def _list(self) -> Table:
+        return self.query_one("#runs" if self.listing_runs else "#evaluations", Table)
+
+    @property
+    def _segments(self) -> Table:
+        return self.query_one("#spreads" if self.measure in OVERLAPS else "#segments", Table)
+
+    def _focus_part(self, part: str) -> None:
+        places = {"list": self._list, "segments": self._segments, "queries": self.query_one("#queries", Table)}
+        widget = places.get(part) or self.query_one(f"#{part}")
+        if widget.can_focus:
+            widget.focus()
+        else:
+            self.screen.set_focus(None)
+
+    # -- drawing ------------------------------------------------------------------------------------------
+
+    def draw(self) -> None:
+        """Draw the list and the evaluation."""
+        if not self.app.is_running or not self.query(Buttons):
+            return  # what was read in the background may come while the console ends
+        self.look()
+        found, tight = self.shown, self.tight
+        self._arrange(found, tight=tight)
+        self._draw_list()
+        self.draw_said()
+        if found is None:
+            self.query_one("#nothing", Static).update(self.nothing)
+            return
+        width = self.app.size.width - 2
+        self.query_one("#verdict", Static).update(verdict_line(found, width))
+        self.query_one("#caveats", Static).update(caveat_lines(found, width, _CAVEATS))
+        names = [(name, measure_words(name, found.k)) for name in measures_of(found)]
+        self.query_one("#measures", Parts).show(names, self.measure)
+        self.query_one("#parts", Parts).show([(name, name) for name in self.PARTS], self._front)
+        self._draw_segments(found)
+        self._draw_queries(found)
+        gates = self.query_one("#gates", VerticalScroll)
+        gates.border_title = Content(gates_title(found.gates))
+        gates.query_one(Static).update(gate_lines(found.gates))
+
+    def _arrange(self, found: Evaluation | None, *, tight: bool) -> None:
+        self.set_class(tight, "-tight")
+        there = set(self.PARTS) if found is not None else {"list"}
+        front = there & {self._front} if tight else there
+        spread = self.measure in OVERLAPS
+        for place, shown in (
+            ("evaluations", "list" in front and bool(self.lists.evaluations) and not self.listing_runs),
+            ("runs", "list" in front and self.listing_runs),
+            ("verdict", found is not None),
+            ("caveats", found is not None),
+            ("measures", found is not None and not (tight and self._front in ("list", "gates"))),
+            ("parts", found is not None and tight),
+            ("segments", "segments" in front and not spread),
+            ("spreads", "segments" in front and spread),
+            ("intervals", "intervals" in front),
+            ("queries", "queries" in front),
+            ("gates", "gates" in front),
+            ("upper", bool(front & {"segments", "intervals"})),
+            ("lower", bool(front & {"queries", "gates"})),
+            ("nothing", found is None and not (self.listing_runs and self.lists.runs)),
+        ):
+            self.query_one(f"#{place}").display = shown
+
+    def _draw_list(self) -> None:
+        number = self.shown.id if self.shown else None
+        evaluations, runs = self.query_one("#evaluations", Table), self.query_one("#runs", Table)
+        evaluations.show([evaluation_row(one, number) for one in self.lists.evaluations])
+        of = f" of {printable(self.only)}" if self.only else ""
+        evaluations.border_title = Content(f" evaluations{of}, the newest first ")
+        runs.show([run_row(run, self.marked) for run in self.lists.runs])
+        how = "c: against the marked one" if self.marked else "c: mark it, then c on another of its query set"
+        runs.border_title = Content(f" stored runs, the newest first ─ {how} ")
+
+    def draw_said(self) -> None:
+        """Draw how far an evaluation is, or the last message."""
+        said = self.query_one("#said", Static)
+        text = self.said()
+        said.display = bool(text)
+        said.update(text)
+
+    def _draw_segments(self, found: Evaluation) -> None:
+        measure = self.measure
+        spread = measure in OVERLAPS
+        rows = spread_rows(found, measure) if spread else segment_rows(found, measure)
+        if self.segment not in [row.key for row in rows]:
+            self.segment = WHOLE_SET
+        table, words = self._segments, measure_words(measure, found.k)
+        table.show(rows)
+        over = "all queries" if spread else f"judged queries, {found.confidence:.4g} confidence"
+        table.border_title = Content(f" {words} by segment ─ {over} ")
+        table.border_subtitle = Content(" ▲ better  ▼ worse " if not spread else "")
+        table.move_to(self.segment)
+        ranges, limits, legend = ranges_of(found, measure)
+        chart = self.query_one("#intervals", Chart)
+        chart.border_title = Content(f" {words}{'' if spread else ': candidate − primary'} ")
+        chart.border_subtitle = Content(f" {legend} ")
+        chart.plot_ranges(ranges, "Nothing was judged.", limits)
+
+    def _draw_queries(self, found: Evaluation) -> None:
+        rows = worst_queries(found, self.measure, self.segment)
+        table = self.query_one("#queries", Table)
+        table.show(query_rows(rows, self.measure))
+        table.border_title = Content(queries_title(found, self.measure, self.segment, rows))
+        table.border_subtitle = Content(" ↵ compare ")
+
+    def changed(self) -> None:
+        """Another evaluation, list or message is there."""
+        self.draw()
+        self.post_message(self.Changed())
+
+    # -- choosing -----------------------------------------------------------------------------------------
+
+    def on_data_table_row_highlighted(self, event: Table.RowHighlighted) -> None:
+        """The queries follow the segment under the cursor."""
+        event.stop()
+        table = event.data_table
+        if table is not self._segments or not isinstance(table, Table) or self.shown is None:
+            return
+        if table.row_key not in (None, self.segment):
+            self.segment = table.row_key or WHOLE_SET
+            self._draw_queries(self.shown)
+            self.query_one("#queries", Table).move_cursor(row=0)
+
+    def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
+        """A click on the row under the cursor."""
+        event.stop()
+        event.data_table.focus()
+        self.post_message(self.Act("open-evaluated"))
+
+    def next_measure(self) -> None:
+        """The next measure."""
+        self._step_measure(1)
+
+    def previous_measure(self) -> None:
+        """The measure before."""
+        self._step_measure(-1)
+
+    def _step_measure(self, step: int) -> None:
+        if self.shown is not None:
+            self._choose_measure(step_through(measures_of(self.shown), self.measure, step) or "")
+
+    def _choose_measure(self, measure: str) -> None:
+        had_focus = self._segments.has_focus
+        self._measure = measure
+        self.draw()
+        if had_focus:
+            self._segments.focus()
+
+    def next_part(self) -> None:
+        """The next part, where one is shown at a time."""
+        self._show_part(step_through(list(self.PARTS), self._front, 1) or "list")
+
+    def _show_part(self, part: str) -> None:
+        self.part, self.listing_runs = part, False
+        self.changed()
+        self._focus_part(part)
+
+    def on_parts_chosen(self, event: Parts.Chosen) -> None:
+        """A click on a measure, or on a part."""
+        event.stop()
+        if event.part_of == "measures":
+            self._choose_measure(event.name)
+        else:
+            self._show_part(event.name)
+
+    def open_row(self) -> None:
+        """What is under the cursor: an evaluation, a segment's worst queries, a query on the Compare tab, the gates."""
+        focused = self.screen.focused
+        queries = self.query_one("#queries", Table)
+        if focused is queries:
+            self.open_query(queries.row_key)
+        elif focused is self._list:
+            self._open_listed()
+        elif focused is self._segments:
+            self.part = "queries"
+            self.changed()
+            queries.focus()
+        else:
+            self.open_details()
+
+    def _open_listed(self) -> None:
+        key = self._list.row_key
+        if self.listing_runs:
+            self.open_run(key)
+        elif key is not None:
+            self.part = "segments"
+            self.load(int(key))
+
+    def toggle_runs(self) -> None:
+        """The stored runs, or the evaluations again."""
+        self.listing_runs = not self.listing_runs
+        self.changed()
+        self._list.focus()
+
+    def compare_runs(self) -> None:
+        """Mark the run under the cursor, or hold it against the marked one."""
+        self.compare_run(self.query_one("#runs", Table).row_key)
+
+    @property
+    def nothing(self) -> Text:
+        """What to do where no evaluation is shown."""
+        if self.opening:
+            return Text("Reading …", FAINT)
+        return Text(self.what_to_do)

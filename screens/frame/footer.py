@@ -1,0 +1,82 @@
+"""The last line: the actions that are there at this moment, each a key and a place to click."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.cells import cell_len
+from rich.text import Text
+from textual import events
+from textual.message import Message
+from textual.widget import Widget
+
+from revector.screens.actions import Action, label_of, shown_keys
+from revector.screens.situation import Situation
+from revector.screens.wording.theme import TITLE
+
+_LAST = ("help", "quit")
+"""Always to be seen, however narrow the screen is."""
+
+
+class Footer(Widget):
+    """Keys and what they do. What has no room is in the help."""
+
+    DEFAULT_CSS = "Footer { height: 1; dock: bottom; background: $panel; padding: 0 1; }"
+
+    class Chosen(Message):
+        """An action was clicked."""
+
+        def __init__(self, action: Action) -> None:
+            super().__init__()
+            self.action = action
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._items: list[tuple[Action, str, str]] = []
+
+    def show(self, actions: Sequence[Action], situation: Situation) -> None:
+        """Draw these actions."""
+        items = [
+            (action, label_of(shown_keys(action, situation)[0]), action.label)
+            for action in actions
+            if action.footer
+        ]
+        if items != self._items:
+            self._items = items
+            self.refresh()
+
+    @property
+    def visible_actions(self) -> list[Action]:
+        """The actions that have room."""
+        return [action for action, _, _ in self._fitting()]
+
+    def _fitting(self) -> list[tuple[Action, str, str]]:
+        last = [item for item in self._items if item[0].id in _LAST]
+        room = self.content_size.width - sum(map(_width, last))
+        fitting = []
+        for item in self._items:
+            if item not in last and _width(item) <= room:
+                room -= _width(item)
+                fitting.append(item)
+        return fitting + last
+
+    def render(self) -> Text:
+        """`↵ details  b backfill … ? help  q quit`."""
+        line = Text(no_wrap=True)
+        for _, key, label in self._fitting():
+            line.append(key, TITLE)
+            line.append(f" {label}  ")
+        return line
+
+    def on_click(self, event: events.Click) -> None:
+        """Find the action under the mouse."""
+        right = self.styles.padding.left
+        for item in self._fitting():
+            right += _width(item)
+            if event.x < right:
+                self.post_message(self.Chosen(item[0]))
+                return
+
+
+def _width(item: tuple[Action, str, str]) -> int:
+    return cell_len(item[1]) + 1 + cell_len(item[2]) + 2

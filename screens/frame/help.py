@@ -1,0 +1,42 @@
+"""All keys on one page: those that are there now, and those that are not, by tab."""
+
+from __future__ import annotations
+
+from rich.console import RenderableType
+from rich.table import Table as Grid
+from rich.text import Text
+
+from revector.screens.actions import ACTIONS, TABS, Action, label_of, offered, permitted
+from revector.screens.situation import Situation
+from revector.screens.wording.theme import FAINT, TITLE
+
+
+def help_text(situation: Situation) -> RenderableType:
+    """The table of actions: in read-only mode, or without the right, what would change anything is not in it."""
+    grid = Grid.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True, justify="right")
+    grid.add_column(overflow="fold")
+    for key, name in ((None, "Everywhere"), *TABS):
+        actions = [action for action in listed(situation) if action.tab == key]
+        if actions:
+            grid.add_row("", Text(f"{key} {name}" if key else name, TITLE))
+            for action in actions:
+                grid.add_row(Text(keys_of(action), "bold"), Text(action.help, _style(action, situation)))
+            grid.add_row("", "")
+    grid.add_row("", Text("In lists: ↑ ↓ PgUp PgDn Home End. Tab and Shift+Tab go on to the next part.", FAINT))
+    grid.add_row("", Text("What is dim is not possible at this moment, or belongs to another tab.", FAINT))
+    return grid
+
+
+def listed(situation: Situation) -> list[Action]:
+    """The actions that this console has at all."""
+    return [action for action in ACTIONS if permitted(action, situation)]
+
+
+def keys_of(action: Action) -> str:
+    """`q ^q`."""
+    return " ".join(label_of(key) for key in action.keys)
+
+
+def _style(action: Action, situation: Situation) -> str:
+    return "" if offered(action, situation) else FAINT

@@ -1,0 +1,139 @@
+"""The answers of one judging session: what is in hand, what was given, and what the database does not have yet.
+
+An answer counts as given at once. When one cannot be stored, it and all that came after it are as if they had not been
+given: their pairs stand in front of the queue again, in their order.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET
+from revector.core.evaluation.judging.grading import Graded
+from revector.core.evaluation.judging.queue import Count, ItemKind, JudgingItem
+
+_PACES = 20
+"""Answers whose times make the pace; the median, so that a break does not count."""
+
+
+@dataclass(eq=False)
+class Step:
+    """One answer; `grade` is None for a skip. `stored` is there once the database has it."""
+
+    item: JudgingItem
+    grade: int | None
+    stored: Graded | None = field(default=None)
+
+
+@dataclass(frozen=True)
+class Write:
+    """Something to be stored: an answer, or that it is taken back."""
+
+    step: Step
+    undo: bool
+
+
+class Answers:
+    """`pending` is to be stored from its left; whoever stores it calls `stored` or `revert` for the first."""
+
+    def __init__(self) -> None:
+        self.items: deque[JudgingItem] = deque()
+        self.pending: deque[Write] = deque()
+        self._history: list[Step] = []
+        self._counts: dict[tuple[ItemKind, str], list[int]] = {}
+        self._times: deque[float] = deque(maxlen=_PACES + 1)
+
+    # -- the session --------------------------------------------------------------------------------------
+
+    @property
+    def item(self) -> JudgingItem | None:
+        """The pair that is asked for."""
+        return self.items[0] if self.items else None
+
+    @property
+    def seen(self) -> frozenset[tuple[str, str]]:
+        """The pairs that are in hand, or were answered or skipped: not to be read again."""
+        return frozenset(item.pair for item in (*self.items, *(step.item for step in self._history)))
+
+    def clear(self, *, forget: bool) -> None:
+        """Nothing is in hand any more; with `forget` nothing can be undone either."""
+        self.items.clear()
+        self._counts = {}
+        if forget:
+            self._history.clear()
+
+    def answer(self, grade: int | None, at: float) -> None:
+        """Answer the pair that is asked for, or skip it; `at` is in seconds of any clock."""
+        step = Step(self.items.popleft(), grade)
+        self._history.append(step)
+        self._count(step, 1)
+        self.pending.append(Write(step, undo=False))
+        if grade is not None:
+            self._times.append(at)
+
+    def undo(self) -> Step | None:
+        """Take the last answer back; None when there is none."""
+        if not self._history:
+            return None
+        step = self._history.pop()
+        self.items.appendleft(step.item)
+        self._count(step, -1)
+        self.pending.append(Write(step, undo=True))
+        return step
+
+    def stored(self) -> None:
+        """The first that was pending is stored."""
+        self.pending.popleft()
+
+    def revert(self, *, for_good: bool) -> None:
+        """The first that is pending cannot be stored. `for_good`: if it is an undo, it is not to be tried again."""
+        first = self.pending[0]
+        while self.pending:
+            write = self.pending.pop()
+            if write.undo:
+                self.items.popleft()
+                self._history.append(write.step)
+                self._count(write.step, 1)
+            else:
+                self._history.remove(write.step)
+                self.items.appendleft(write.step.item)
+                self._count(write.step, -1)
+        if first.undo and for_good:
+            self._history.remove(first.step)
+
+    # -- figures ------------------------------------------------------------------------------------------
+
+    def counted(self, counts: Iterable[Count]) -> None:
+        """Take these counts as those of this moment."""
+        self._counts = {(one.kind, one.segment): [one.done, one.remaining] for one in counts}
+
+    def _count(self, step: Step, by: int) -> None:
+        counts = self._counts.get((step.item.kind, step.item.segment))
+        if step.grade is not None and counts is not None:
+            counts[0] += by
+            counts[1] -= by
+
+    @property
+    def left(self) -> dict[tuple[ItemKind, str], int]:
+        """Open pairs by kind and segment."""
+        return {key: remaining for key, (_, remaining) in self._counts.items()}
+
+    def by_kind(self, kind: ItemKind | None, segment: str) -> dict[ItemKind, tuple[int, int]]:
+        """(done, remaining) of each kind in a segment; of one kind only when it is given."""
+        found: dict[ItemKind, tuple[int, int]] = {}
+        for (of_kind, of_segment), (done, remaining) in self._counts.items():
+            if kind in (None, of_kind) and segment in (WHOLE_SET, of_segment):
+                before = found.get(of_kind, (0, 0))
+                found[of_kind] = (before[0] + done, before[1] + remaining)
+        return found
+
+    @property
+    def pace(self) -> float | None:
+        """Seconds for a grade; None before there are some."""
+        if len(self._times) < 4:
+            return None
+        return max(0.05, statistics.median(after - before for before, after in itertools.pairwise(self._times)))

@@ -1,0 +1,183 @@
+"""What the judging screen asks of the database: all of it off the screen's thread."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import psycopg
+
+from revector.core.database import Connection, Progress
+from revector.core.errors import UnreachableError
+from revector.core.evaluation.judged_sets.agreement import Agreement, agreement
+from revector.core.evaluation.judged_sets.judgements import Judge, judges
+from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET, QuerySet, get_query_set, query_sets
+from revector.core.evaluation.judging.grading import grade, undo
+from revector.core.evaluation.judging.queue import (
+    KINDS,
+    Count,
+    ItemKind,
+    JudgingItem,
+    RunPair,
+    make_pair,
+    person,
+    progress,
+    queue,
+    stored_pair,
+)
+from revector.core.registry import Version
+from revector.screens.judging.answers import Step
+from revector.screens.pane import Services
+
+_ITEMS = 50
+_MOST_PEOPLE = 5
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is judged, and as whom. Empty names: the set that changed last, and the database role."""
+
+    query_set: str = ""
+    kind: ItemKind | None = None
+    segment: str = WHOLE_SET
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A set, all sets, the person, and the runs that are pooled; None when they have to be made."""
+
+    query_set: QuerySet | None
+    names: tuple[str, ...]
+    judge: Judge | None
+    pair: RunPair | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The next items, how far this person is (None when not asked for), and how far the person agrees with others."""
+
+    items: tuple[JudgingItem, ...]
+    counts: tuple[Count, ...] | None
+    agreements: tuple[Agreement, ...]
+
+
+class JudgingDesk:
+    """Reads and writes for one person and one pair of versions."""
+
+    def __init__(self, services: Services, primary: Version, candidate: Version) -> None:
+        self._services = services
+        self._versions = primary, candidate
+        self._lock = threading.Lock()
+        self._open = contextlib.ExitStack()
+        self._closed = False
+        self._connection: Connection | None = None
+
+    def open(self, choice: Choice) -> Opened:
+        """Find the set and its runs, and who the person is. Raises UsageError for a name that is a model's."""
+        with self._services.connections.writing() as connection:
+            sets = query_sets(connection)
+            if not sets:
+                return Opened(None, (), None, None)
+            newest = max(sets, key=lambda found: found.updated_at)
+            query_set = get_query_set(connection, choice.query_set or newest.name)
+            judge = person(connection, choice.name)
+            pair = stored_pair(connection, query_set, *self._versions)
+        return Opened(query_set, tuple(found.name for found in sets), judge, pair)
+
+    def search(self, opened: Opened, on_progress: Progress) -> Opened:
+        """Make the runs of both versions. Raises what `make_run` does."""
+        if opened.query_set is None:
+            return opened
+        pair = make_pair(self._services.database, opened.query_set, *self._versions, on_progress=on_progress)
+        return replace(opened, pair=pair)
+
+    def read(self, opened: Opened, choice: Choice, without: frozenset[tuple[str, str]], *, count: bool) -> Batch:
+        """The next items but those in `without`, and the figures.
+
+        Counting looks at every query (some seconds for 10,000), finding the next items only at some.
+        """
+        if opened.query_set is None or opened.judge is None or opened.pair is None:
+            return Batch((), (), ())
+        common = opened.query_set, opened.judge, opened.pair
+        with self._services.connections.reading() as connection:
+            items = queue(
+                connection,
+                *common,
+                kinds=(choice.kind,) if choice.kind else KINDS,
+                segment=choice.segment,
+                limit=_ITEMS,
+                without=without,
+            )
+            counts = progress(connection, *common) if count else None
+            agreements = _agreements(connection, opened.query_set, opened.judge)
+        return Batch(tuple(items), counts, agreements)
+
+    def write(self, opened: Opened, step: Step) -> None:
+        """Store an answer; a skip is nothing to store. Raises what `grade` does, and UnreachableError."""
+        if opened.query_set is not None and opened.judge is not None and step.grade is not None:
+            with self._writing() as connection:
+                step.stored = grade(connection, opened.query_set, opened.judge, step.item, step.grade)
+
+    def take_back(self, opened: Opened, step: Step) -> None:
+        """Put back what was there before the answer. Raises what `undo` does, and UnreachableError."""
+        if opened.query_set is not None and opened.judge is not None and step.stored is not None:
+            with self._writing() as connection:
+                undo(connection, opened.judge, step.stored, opened.query_set)
+            step.stored = None
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A connection that stays open between answers: opening one takes longer than a grade."""
+        with self._lock:
+            try:
+                connection = self._connected()
+                with self._services.connections.readable_errors():
+                    yield connection
+            except UnreachableError:
+                self._close()
+                raise
+            finally:
+                if self._closed:
+                    self._close()
+
+    def _connected(self) -> Connection:
+        if self._connection is not None:
+            try:
+                self._connection.execute("SELECT 1")
+            except psycopg.Error:
+                self._close()  # the server was started anew since the last answer
+        if self._connection is None:
+            self._connection = self._open.enter_context(self._services.connections.writing())
+            # Whoever waits behind a lock is told so, and can leave.
+            timeout = f"{round(self._services.settings.read_timeout_s * 1000)}ms"
+            self._connection.execute("SELECT set_config('statement_timeout', %s, false)", [timeout])
+        return self._connection
+
+    def _close(self) -> None:
+        self._connection = None
+        self._open.close()
+
+    def close(self) -> None:
+        """Let go of the connection, unless an answer is being stored, which then does so itself."""
+        self._closed = True
+        if self._lock.acquire(blocking=False):
+            try:
+                self._close()
+            finally:
+                self._lock.release()
+
+
+def _agreements(connection: Connection, query_set: QuerySet, judge: Judge) -> tuple[Agreement, ...]:
+    """With every other person who judged a pair that this one judged too; the most common pairs first."""
+    summary = next(found for found in query_sets(connection) if found.name == query_set.name)
+    if judge.name not in summary.judges:
+        return ()
+    people = [
+        other.name for other in judges(connection) if other.kind == "person" and other.name in summary.judges
+    ]
+    found = [agreement(connection, query_set, judge.name, name) for name in people if name != judge.name]
+    common = sorted((one for one in found if one.pairs), key=lambda one: (-one.pairs, one.second))
+    return tuple(common[:_MOST_PEOPLE])

@@ -1,0 +1,147 @@
+"""The dialogs of the judging screen: what to judge, and as whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Input, Static
+
+from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET
+from revector.core.evaluation.judging.queue import KINDS, ItemKind
+from revector.screens.judging.desk import Choice
+from revector.screens.widgets.inputs import LineBox
+from revector.screens.widgets.table import Column, Row, Table
+from revector.screens.wording.text import printable
+from revector.screens.wording.theme import FAINT
+
+_COLUMNS = (Column("", 2), Column("what", 10), Column("which"), Column("left", 9, right=True))
+
+
+class ChoiceDialog(ModalScreen[Choice | None]):
+    """Kind, segment and query set in one list; Enter takes the line under the cursor. None for no change."""
+
+    DEFAULT_CSS = """
+    ChoiceDialog { align: center middle; background: $background 70%; }
+    ChoiceDialog #box {
+        width: 100%; max-width: 76; height: auto; max-height: 100%; margin: 1 2; padding: 0 1;
+        border: round $border; background: $surface; border-title-color: $foreground;
+        border-subtitle-color: $secondary;
+    }
+    ChoiceDialog Table { height: auto; max-height: 100%; background: $surface; }
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,f", "dismiss", "Close", show=False),
+        Binding("enter", "take", "Take", show=False),
+    ]
+
+    def __init__(
+        self, choice: Choice, query_set: str, sets: Sequence[str], left: Mapping[tuple[ItemKind, str], int]
+    ) -> None:
+        """`left` counts open pairs by kind and segment."""
+        super().__init__()
+        self._choice, self._query_set, self._left = choice, query_set, left
+        segments = sorted({segment for _, segment in left} - {WHOLE_SET})
+        self._choices: dict[str, Choice] = {}
+        self._rows: list[Row] = []
+        for kind in (None, *KINDS):
+            self._add("kind", kind or "every kind", replace(choice, kind=kind), self._count(kind, choice.segment))
+        for segment in (WHOLE_SET, *segments):
+            self._add("segment", segment, replace(choice, segment=segment), self._count(choice.kind, segment))
+        for name in sets:
+            # Segments are a set's own.
+            self._add("query set", name, replace(choice, query_set=name, segment=WHOLE_SET), None)
+
+    def _count(self, kind: str | None, segment: str) -> int:
+        return sum(
+            count
+            for (of_kind, of_segment), count in self._left.items()
+            if kind in (None, of_kind) and segment in (WHOLE_SET, of_segment)
+        )
+
+    def _add(self, what: str, name: str, choice: Choice, left: int | None) -> None:
+        key = str(len(self._choices))
+        here = name == self._query_set if what == "query set" else choice == self._choice
+        self._choices[key] = choice
+        count = "" if left is None else f"{left:,}"
+        style = "bold" if here else ""
+        self._rows.append(Row(key, ("●" if here else "", what, Text(printable(name), style), count)))
+
+    def compose(self) -> ComposeResult:
+        """The list."""
+        with Vertical(id="box") as box:
+            box.border_title = Content(" what to judge ")
+            box.border_subtitle = Content(" ↑ ↓ choose   ↵ take it   esc close ")
+            yield Table(_COLUMNS, id="choices")
+
+    def on_mount(self) -> None:
+        """The list has the focus."""
+        table = self.query_one(Table)
+        table.show(self._rows)
+        table.focus()
+
+    def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
+        """A click on the line under the cursor."""
+        event.stop()
+        self.action_take()
+
+    def action_take(self) -> None:
+        """Enter."""
+        key = self.query_one(Table).row_key
+        chosen = self._choices.get(key or "")
+        self.dismiss(None if chosen is None or chosen == self._choice else chosen)
+
+    async def action_dismiss(self, result: Choice | None = None) -> None:
+        """Escape changes nothing."""
+        self.dismiss(result)
+
+
+class NameDialog(ModalScreen[str | None]):
+    """As whom to judge: people who share a database role give their own names. None for no change."""
+
+    DEFAULT_CSS = """
+    NameDialog { align: center middle; background: $background 70%; }
+    NameDialog #box {
+        width: 100%; max-width: 66; height: auto; margin: 0 2; padding: 0 1;
+        border: round $border; background: $surface; border-title-color: $foreground;
+        border-subtitle-color: $secondary;
+    }
+    NameDialog Input { border: none; height: 1; padding: 0 1; margin: 1 0; background: $panel; }
+    NameDialog Input:focus { border: none; background: $block-cursor-background; }
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss", "Close", show=False)]
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name_now = name
+
+    def compose(self) -> ComposeResult:
+        """A sentence and the box."""
+        with Vertical(id="box") as box:
+            box.border_title = Content(" judge as ")
+            box.border_subtitle = Content(" ↵ take it   esc close ")
+            yield Static(Text("Grades are kept under a person's name; two people are compared by it.", FAINT))
+            yield LineBox(self._name_now, id="name", compact=True)
+
+    def on_mount(self) -> None:
+        """The box has the focus."""
+        self.query_one(Input).focus()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Enter."""
+        event.stop()
+        name = event.value.strip()
+        self.dismiss(None if name in ("", self._name_now) else name)
+
+    async def action_dismiss(self, result: str | None = None) -> None:
+        """Escape changes nothing."""
+        self.dismiss(result)

@@ -1,0 +1,129 @@
+"""The dialogs of the Shadow screen: what is mirrored and kept, and where the worst disagreements are judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.widgets import Static
+
+from revector.core.database import Database
+from revector.core.encoders import runs_here
+from revector.core.errors import UsageError
+from revector.core.registry import Version
+from revector.core.settings import Settings
+from revector.core.shadow.judging import DEFAULT_SET
+from revector.core.shadow.runs import check_settings
+from revector.screens.widgets.form import Form, wrong
+from revector.screens.wording.facts import facts
+from revector.screens.wording.text import printable
+from revector.screens.wording.theme import CAUTION
+
+
+@dataclass(frozen=True)
+class ShadowWish:
+    """The shadow that is asked for."""
+
+    key: str
+    sample: float
+    query_text: str
+    retention_days: float
+    reason: str
+
+
+class StartShadow(Form[ShadowWish | None]):
+    """Answers with the shadow to start, once the version key is typed; or with None."""
+
+    def __init__(self, database: Database, settings: Settings, version: Version) -> None:
+        super().__init__()
+        self._database, self._settings, self._version = database, settings, version
+
+    def compose(self) -> ComposeResult:
+        """Where, what it does, the boxes, the buttons."""
+        key = self._version.version_key
+        settings = self._settings
+        where = Text(printable(f"{settings.label or self._database.name}/{self._database.schema}"), "bold")
+        if settings.production:
+            where.append("  ").append(" PRODUCTION ", "bold reverse")
+        spec = self._version.encoder_spec
+        encoder = Text(printable(spec))
+        if not runs_here(spec):
+            encoder.append("  users' queries leave this machine, and may cost money", CAUTION)
+        lines: list[tuple[str, str | Text]] = [
+            ("database", where),
+            ("encoder", encoder),
+            ("effect", "a sample of users' queries is searched by it too; users get the active version's answer"),
+        ]
+        with Vertical(id="box") as box:
+            box.border_title = Content(f" Shadow users' queries to {printable(key)} ")
+            yield Static(facts(lines), id="about", markup=False)
+            yield self.field("sample", "sample", "0.1", hint="a share above 0 and up to 1")
+            yield self.field("query-text", "query text", "hashed", hint="stored, hashed or omitted")
+            yield self.field("retention", "kept, in days", "14")
+            yield self.field("reason", "reason", hint="for the log; may stay empty")
+            yield self.field("key", "version key", hint=f"type {printable(key)} to go on")
+            yield from self.end_of_form("Start it")
+
+    def objection(self) -> Text:
+        """What is out of bounds, or that the key is not typed."""
+        try:
+            wish = self._wish()
+            check_settings(wish.sample, wish.query_text, wish.retention_days)
+        except UsageError as error:
+            return wrong(error.problem, error.remedy)
+        if wish.key != self._version.version_key:
+            return Text(
+                f"Type the version key {printable(self._version.version_key)} in the last box. Escape cancels."
+            )
+        return Text()
+
+    def _wish(self) -> ShadowWish:
+        return ShadowWish(
+            self.text("key"), self._number("sample"), self.text("query-text"), self._number("retention"),
+            self.text("reason"),
+        )  # fmt: skip
+
+    def _number(self, name: str) -> float:
+        try:
+            return float(self.text(name))
+        except ValueError:
+            raise UsageError(f"{self.text(name)!r} is no number.", f"Expected one for the {name}.") from None
+
+    def go(self) -> None:
+        """Answer."""
+        self.dismiss(self._wish())
+
+
+class SendToJudging(Form[str | None]):
+    """Answers with the name of the query set to which so many queries go, or with None."""
+
+    def __init__(self, queries: int) -> None:
+        super().__init__()
+        self._queries = queries
+
+    def compose(self) -> ComposeResult:
+        """What it does, the box, the buttons."""
+        count = f"{self._queries} queries" if self._queries > 1 else "1 query"
+        with Vertical(id="box") as box:
+            box.border_title = Content(" Send the worst disagreements to the judging queue ")
+            yield Static(
+                Text(
+                    f"The {count} below whose text is stored join a query set; J judges what both versions find for "
+                    "them. A set of its own keeps evaluations of other sets as they are."
+                ),
+                id="about",
+                markup=False,
+            )
+            yield self.field("set", "query set", DEFAULT_SET)
+            yield from self.end_of_form("Send them")
+
+    def objection(self) -> Text:
+        """It takes a name."""
+        return Text() if self.text("set") else Text("It takes the name of a query set; it is made when it is new.")
+
+    def go(self) -> None:
+        """Answer."""
+        self.dismiss(self.text("set"))

@@ -1,0 +1,366 @@
+"""Tab 5: the shadow that runs: how alike both versions answer users, how long both take, and where they disagree."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Horizontal, VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+
+from revector.core import shadow
+from revector.core.errors import RevectorError
+from revector.core.shadow import ShadowReport
+from revector.screens.pane import Pane, Services, step_through
+from revector.screens.shadow.text import (
+    SEGMENTS,
+    WORST,
+    both_rankings,
+    counts_line,
+    head_line,
+    histogram,
+    overlap_title,
+    segment_rows,
+    trouble_lines,
+    what_to_do,
+    worst_rows,
+)
+from revector.screens.situation import Situation, key_of
+from revector.screens.widgets.background import in_background
+from revector.screens.widgets.buttons import Buttons
+from revector.screens.widgets.parts import Parts
+from revector.screens.widgets.table import Table
+from revector.screens.wording.errors import error_text
+from revector.screens.wording.text import printable
+from revector.screens.wording.theme import FAINT, GOOD
+
+if TYPE_CHECKING:
+    from revector.screens.shadow.dialogs import ShadowWish
+
+_LOOK_EVERY_S = 2.0
+_WORST = 50
+_TALL, _WIDE = 32, 110
+"""The terminal below which the parts have no room beside each other."""
+
+
+class ShadowPane(Pane):
+    """Head, counts, trouble; histogram of overlap beside the segments with both latencies; the worst disagreements."""
+
+    DEFAULT_CSS = """
+    ShadowPane Table, ShadowPane #overlaps, ShadowPane #nothing {
+        border: round $border-blurred; border-title-color: $secondary; border-subtitle-color: $secondary;
+    }
+    ShadowPane Table:focus, ShadowPane #overlaps:focus { border: round $border; }
+    ShadowPane #head, ShadowPane #counts { height: 1; padding: 0 1; }
+    ShadowPane #trouble, ShadowPane #said { height: auto; max-height: 4; padding: 0 1; }
+    ShadowPane #upper { height: 15; }
+    ShadowPane #overlaps { width: 1fr; height: 1fr; padding: 0 1; scrollbar-size-vertical: 1; }
+    ShadowPane #segments { width: 68%; height: 1fr; }
+    ShadowPane #worst { height: 1fr; }
+    ShadowPane #nothing { height: 1fr; padding: 0 1; }
+    ShadowPane.-tight #upper { height: 1fr; }
+    ShadowPane.-tight #segments { width: 100%; }
+    """
+
+    PARTS: ClassVar[tuple[str, ...]] = ("overlaps", "segments", "worst")
+
+    def __init__(self, services: Services) -> None:
+        super().__init__(services)
+        self.report: ShadowReport | None = None
+        self.part = "overlaps"
+        self._known = False
+        self._error: RevectorError | None = None
+        self._said = Text()
+        self._looked_at: float | None = None
+        self._looking_since: float | None = None
+        self._patience_s = services.database.connect_timeout_s + 5 * services.settings.read_timeout_s
+
+    def compose(self) -> ComposeResult:
+        """From what runs to the queries behind the figures."""
+        yield Static(id="head", markup=False)
+        yield Static(id="counts", markup=False)
+        yield Static(id="trouble", markup=False)
+        yield Static(id="said", markup=False)
+        yield Parts("m", id="parts")
+        with Horizontal(id="upper"):
+            with VerticalScroll(id="overlaps"):
+                yield Static(markup=False)
+            yield Table(SEGMENTS, id="segments")
+        yield Table(WORST, id="worst")
+        yield Static(id="nothing", markup=False)
+        yield Buttons("5")
+
+    # -- what actions depend on ---------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool | None:
+        """Whether a shadow runs; None before that was read."""
+        return None if not self._known else self.report is not None and self.report.run.stopped_at is None
+
+    @property
+    def disagreeing(self) -> bool:
+        """Whether there is a disagreement to open."""
+        return self.report is not None and bool(self.report.worst)
+
+    @property
+    def judgeable(self) -> bool:
+        """Whether the text of a disagreement is stored."""
+        return self.report is not None and any(one.query for one in self.report.worst)
+
+    @property
+    def tight(self) -> bool:
+        """Whether there are parts, of which one is shown at a time."""
+        return self._has_figures and self._narrow
+
+    @property
+    def _has_figures(self) -> bool:
+        return self.report is not None and self.report.queries > 0
+
+    @property
+    def _narrow(self) -> bool:
+        return self.app.size.height < _TALL or self.app.size.width < _WIDE
+
+    # -- reading ------------------------------------------------------------------------------------------
+
+    def entered(self) -> None:
+        """A message of an earlier visit is over, and there may be something new."""
+        self._said = Text()
+        self._looked_at = None
+
+    def look(self) -> None:
+        """Read the report, unless that was just done or is under way."""
+        now = time.monotonic()
+        fresh = self._looked_at is not None and now - self._looked_at < _LOOK_EVERY_S
+        busy = self._looking_since is not None and now - self._looking_since < self._patience_s
+        if fresh or busy or not self.situation.state.live:
+            return
+        self._looking_since = now
+
+        def read(_tell: object) -> ShadowReport | None:
+            with self.services.connections.reading() as connection:
+                run = shadow.latest(connection)
+                return shadow.report(connection, shadow_id=run.id, limit=_WORST) if run else None
+
+        in_background(self, "shadow", read, self._show_report, self._no_report)
+
+    def look_again(self) -> None:
+        """Read it now."""
+        self._looked_at = self._looking_since = None
+        self.look()
+
+    def _show_report(self, found: ShadowReport | None) -> None:
+        self.report, self._known, self._error = found, True, None
+        self._read()
+
+    def _no_report(self, error: RevectorError) -> None:
+        self._error = error
+        self._read()
+
+    def _read(self) -> None:
+        self._looked_at, self._looking_since = time.monotonic(), None
+        self.draw()
+        self.post_message(self.Changed())
+
+    # -- drawing ------------------------------------------------------------------------------------------
+
+    def on_resize(self) -> None:
+        """What has room beside each other may be more or less now."""
+        self.draw()
+        self.post_message(self.Changed())
+
+    def show_actions(self, situation: Situation) -> None:
+        """The buttons of this moment."""
+        self.query_one(Buttons).show(situation)
+
+    def focus_main(self) -> None:
+        """The disagreements, or the part in front."""
+        if not self._has_figures:
+            self.screen.set_focus(None)
+        else:
+            self.query_one(f"#{self.part if self.tight else 'worst'}").focus()
+
+    def draw(self) -> None:
+        """Draw the last report."""
+        if not self.app.is_running or not self.query(Buttons):
+            return  # what was read in the background may come while the console ends
+        self.look()
+        found = self.report
+        self._arrange(found)
+        said = error_text(self._error) if self._error is not None else self._said
+        self.query_one("#said", Static).update(said)
+        self.query_one("#said").display = bool(said)
+        if found is not None:
+            self.query_one("#head", Static).update(head_line(found.run))
+            self.query_one("#counts", Static).update(counts_line(found))
+            trouble = trouble_lines(found)
+            self.query_one("#trouble", Static).update(trouble)
+            self.query_one("#trouble").display = bool(trouble)
+        if found is None or not found.queries:
+            nothing = what_to_do(self.situation, found) if self._known else Text("Reading …", FAINT)
+            self.query_one("#nothing", Static).update(nothing)
+            return
+        self.query_one("#parts", Parts).show([(name, self._words(name)) for name in self.PARTS], self.part)
+        self._draw_figures(found)
+
+    def _arrange(self, found: ShadowReport | None) -> None:
+        tight, figures = self.tight, self._has_figures
+        self.set_class(tight, "-tight")
+        front = ({self.part} if tight else set(self.PARTS)) if figures else set()
+        for place, shown in (
+            ("head", found is not None),
+            ("counts", found is not None),
+            ("trouble", found is not None),
+            ("parts", figures and tight),
+            ("upper", bool(front & {"overlaps", "segments"})),
+            ("overlaps", "overlaps" in front),
+            ("segments", "segments" in front),
+            ("worst", "worst" in front),
+            ("nothing", not figures),
+        ):
+            self.query_one(f"#{place}").display = shown
+
+    @staticmethod
+    def _words(part: str) -> str:
+        return {"overlaps": "overlap", "segments": "latency, segments", "worst": "disagreements"}[part]
+
+    def _draw_figures(self, found: ShadowReport) -> None:
+        overlaps = self.query_one("#overlaps", VerticalScroll)
+        overlaps.border_title = Content(overlap_title(found))
+        width = self.app.size.width if self.tight else int(self.app.size.width * 0.32)
+        overlaps.query_one(Static).update(histogram(found, width - 6))
+        segments = self.query_one("#segments", Table)
+        segments.border_title = Content(" by segment ─ latency in ms, encoding included ")
+        segments.show(segment_rows(found))
+        worst = self.query_one("#worst", Table)
+        worst.border_title = Content(f" worst disagreements of the newest {found.queries:,} queries ")
+        worst.border_subtitle = Content(" ↵ compare " if self.judgeable else " ↵ both rankings ")
+        worst.show(worst_rows(found))
+
+    # -- parts and rows -----------------------------------------------------------------------------------
+
+    def next_part(self) -> None:
+        """The next part, where one is shown at a time."""
+        self._show_part(step_through(list(self.PARTS), self.part, 1) or "overlaps")
+
+    def _show_part(self, part: str) -> None:
+        self.part = part
+        self.draw()
+        self.focus_main()
+        self.post_message(self.Changed())
+
+    def on_parts_chosen(self, event: Parts.Chosen) -> None:
+        """A click on a part."""
+        event.stop()
+        self._show_part(event.name)
+
+    def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
+        """A click on the row under the cursor."""
+        event.stop()
+        event.data_table.focus()
+        if event.data_table.id == "worst":
+            self.post_message(self.Act("shadow-open"))
+
+    def open_row(self) -> None:
+        """The disagreement under the cursor: on the Compare tab where its text is stored, else both rankings."""
+        found = self.report
+        key = self.query_one("#worst", Table).row_key
+        one = next((one for one in found.worst if str(one.id) == key), None) if found else None
+        if found is None or one is None:
+            return
+        if self.tight and self.part != "worst":
+            self._show_part("worst")
+        elif one.query is not None:
+            self.post_message(self.OpenText(one.query, one.primary_version, found.run.candidate))
+        else:
+            from revector.screens.widgets.page import Page
+
+            self.app.push_screen(Page(one.name, both_rankings(one, found.run.candidate)))
+
+    # -- starting, stopping, judging ----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Ask, then start a shadow of the candidate."""
+        from revector.screens.shadow.dialogs import StartShadow
+
+        candidate = self.situation.candidate
+        if candidate is None:
+            return
+
+        def answered(wish: ShadowWish | None) -> None:
+            if wish is not None:
+                self._say(Text("Starting …", FAINT))
+                in_background(self, "steer", lambda _tell: self._start(wish), self._steered, self._refused)
+
+        dialog = StartShadow(self.services.database, self.services.settings, candidate.version)
+        self.app.push_screen(dialog, answered)
+
+    def _start(self, wish: ShadowWish) -> str:
+        with self.services.connections.writing() as connection:
+            run = shadow.start(
+                connection, wish.key, sample=wish.sample, query_text=wish.query_text,
+                retention_days=wish.retention_days, reason=wish.reason,
+            )  # fmt: skip
+        return f"✓ The shadow of {printable(run.candidate)} runs: processes with a mirror follow within a second."
+
+    def stop(self) -> None:
+        """Ask, then end the shadow."""
+        from revector.screens.widgets.confirm import Ask
+
+        run = self.report.run if self.report else None
+        if run is None:
+            return
+        text = f"Stop the shadow of {run.candidate}? What it found stays for {run.retention_days:g} days."
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._say(Text("Stopping …", FAINT))
+                in_background(self, "steer", lambda _tell: self._stop(), self._steered, self._refused)
+
+        self.app.push_screen(Ask(text, "Let it run", "Stop it"), answered)
+
+    def _stop(self) -> str:
+        with self.services.connections.writing() as connection:
+            return f"✓ The shadow of {printable(shadow.stop(connection).candidate)} is stopped."
+
+    def send_to_judging(self) -> None:
+        """Ask for the query set, then send the worst disagreements to it."""
+        from revector.screens.shadow.dialogs import SendToJudging
+
+        ids = [one.id for one in self.report.worst if one.query] if self.report else []
+
+        def send(name: str) -> str:
+            with self.services.connections.writing() as connection:
+                sent = shadow.send_to_judging(connection, ids, name)
+            there = f", {sent.there_already} there already" if sent.there_already else ""
+            return f"✓ Added to the query set {printable(name)}: {sent.added}{there}. J judges them."
+
+        def answered(name: str | None) -> None:
+            if name is not None:
+                in_background(self, "steer", lambda _tell: send(name), self._steered, self._refused)
+
+        if ids:
+            self.app.push_screen(SendToJudging(len(ids)), answered)
+
+    def _steered(self, words: str) -> None:
+        self._say(Text(words, GOOD))
+        self.look_again()
+        self.post_message(self.Changed(database=True))
+
+    def _refused(self, error: RevectorError) -> None:
+        self._say(error_text(error))
+        self.look_again()
+
+    def _say(self, message: Text) -> None:
+        self._said = message
+        self.draw()
+
+    def step_candidate(self, step: int) -> None:
+        """Another version as candidate: the next one, or the one before."""
+        keys = [s.version.version_key for s in self.situation.versions if s.embedded and not s.version.active]
+        key = step_through(keys, key_of(self.situation.candidate), step)
+        if key is not None:
+            self._say(Text(f"candidate for a shadow: {printable(key)}"))
+            self.post_message(self.Select(key))

@@ -1,0 +1,207 @@
+"""The question before anything that cannot be taken back by a key: what, where, and its name typed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.text import Text
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, Label, Static
+
+from revector.core.database import Database
+from revector.core.settings import Settings
+from revector.screens.pane import Following
+from revector.screens.situation import Situation
+from revector.screens.widgets.inputs import LineBox
+from revector.screens.wording.facts import facts
+from revector.screens.wording.text import printable
+from revector.screens.wording.theme import CAUTION
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is about to happen. `key` has to be typed for it; `ask_reason` offers a line for the log."""
+
+    title: str
+    database: Database
+    settings: Settings
+    lines: tuple[tuple[str, str], ...]
+    key: str
+    verb: str
+    ask_reason: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Yes: what was typed, and the reason given."""
+
+    typed: str
+    reason: str
+
+
+class Confirm(Following, ModalScreen[Answer | None]):
+    """Answers with what was typed, or with None. The focus starts on Cancel, and Escape is Cancel."""
+
+    DEFAULT_CSS = """
+    Confirm { align: center middle; background: $background 70%; }
+    Confirm #box {
+        width: 100%; max-width: 84; height: auto; max-height: 100%; margin: 0 2; padding: 1 2;
+        border: heavy $warning; border-title-color: $warning; border-title-style: bold; background: $surface;
+    }
+    Confirm.-production #box { border: heavy $error; border-title-color: $error; }
+    Confirm #facts { height: auto; max-height: 10; scrollbar-size-vertical: 1; }
+    Confirm Label { margin: 1 0 0 0; }
+    Confirm Input { border: none; height: 1; padding: 0 1; background: $panel; }
+    Confirm Input:focus { border: none; background: $block-cursor-background; }
+    Confirm #state { height: auto; margin: 1 0 0 0; color: $secondary; }
+    Confirm #buttons { height: 1; margin: 1 0 0 0; }
+    Confirm Button { margin: 0 2 0 0; padding: 0 1; min-width: 4; background: $panel; }
+    Confirm Button:focus { text-style: bold reverse; }
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "cancel", "Cancel", show=False),
+        Binding("left,up", "app.focus_previous", show=False),
+        Binding("right,down", "app.focus_next", show=False),
+    ]
+
+    def __init__(self, question: Question, objection: Callable[[Situation], str] = lambda _situation: "") -> None:
+        super().__init__(classes="-production" if question.settings.production else "")
+        self._question = question
+        self._objection = objection
+        self._stopped = ""
+
+    def compose(self) -> ComposeResult:
+        """What, where, the boxes, the buttons."""
+        question = self._question
+        settings = question.settings
+        place = f"{settings.label or question.database.name}/{question.database.schema}"
+        where = Text(printable(place), "bold")
+        if settings.production:
+            where.append("  ").append(" PRODUCTION ", "bold reverse")
+        lines = [("database", where), *((name, Text(printable(value))) for name, value in question.lines)]
+        with Vertical(id="box") as box:
+            box.border_title = Content(f" {question.title} ")
+            with VerticalScroll(id="facts", can_focus=False):
+                yield Static(facts(lines), markup=False)
+            yield Label(Text.assemble("To go on, type the version key ", (printable(question.key), "bold")))
+            yield LineBox(id="key", compact=True, select_on_focus=False)
+            if question.ask_reason:
+                yield Label("Reason, for the log (may stay empty)")
+                yield LineBox(id="reason", compact=True, select_on_focus=False)
+            yield Static(id="state", markup=False)
+            with Horizontal(id="buttons"):
+                yield Button("Cancel", id="cancel", compact=True)
+                yield Button(question.verb, id="go", compact=True, disabled=True)
+
+    def on_mount(self) -> None:
+        """Enter alone must not do it."""
+        self.query_one("#cancel").focus()
+        self._check()
+
+    def show(self, situation: Situation) -> None:
+        """Make a yes impossible while the database is lost, or once what the question says is no longer so."""
+        stopped = self._objection(situation) if situation.state.live else "The database is lost: wait, or cancel."
+        if stopped != self._stopped:
+            self._stopped = stopped
+            self._check()
+
+    def _check(self) -> None:
+        typed = self.query_one("#key", Input).value
+        good = typed == self._question.key and not self._stopped
+        self.query_one("#go", Button).disabled = not good
+        if self._stopped:
+            message = Text(f"✗ {printable(self._stopped)}", CAUTION)
+        elif good:
+            message = Text("The key is right. Enter, or the button, does it now.")
+        elif typed:
+            message = Text("That is not the key yet: nothing happens.")
+        else:
+            message = Text("Tab to the box, then type. Escape cancels.")
+        self.query_one("#state", Static).update(message)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Every letter counts."""
+        event.stop()
+        self._check()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Enter in a box: does it when the key is right, and nothing otherwise."""
+        event.stop()
+        self._go()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """One of the two buttons."""
+        event.stop()
+        if event.button.id == "go":
+            self._go()
+        else:
+            self.dismiss(None)
+
+    def on_paste(self, event: events.Paste) -> None:
+        """A key that is pasted while Cancel has the focus was not typed."""
+        event.stop()
+
+    def action_cancel(self) -> None:
+        """Escape."""
+        self.dismiss(None)
+
+    def _go(self) -> None:
+        typed = self.query_one("#key", Input).value
+        if typed != self._question.key or self._stopped:
+            return
+        reason = self.query_one("#reason", Input).value.strip() if self._question.ask_reason else ""
+        self.dismiss(Answer(typed, reason))
+
+
+class Ask(ModalScreen[bool]):
+    """A plain question with two answers; the first, harmless one has the focus."""
+
+    DEFAULT_CSS = """
+    Ask { align: center middle; background: $background 70%; }
+    Ask #box {
+        width: 100%; max-width: 76; height: auto; margin: 0 2; padding: 1 2; border: heavy $border;
+        background: $surface;
+    }
+    Ask #buttons { height: 1; margin: 1 0 0 0; }
+    Ask Button { margin: 0 2 0 0; padding: 0 1; min-width: 4; background: $panel; }
+    Ask Button:focus { text-style: bold reverse; }
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "stay", "Stay", show=False),
+        Binding("left,up", "app.focus_previous", show=False),
+        Binding("right,down", "app.focus_next", show=False),
+    ]
+
+    def __init__(self, text: str, no: str, yes: str) -> None:
+        super().__init__()
+        self._text, self._no, self._yes = text, no, yes
+
+    def compose(self) -> ComposeResult:
+        """The text and the buttons."""
+        with Vertical(id="box"):
+            yield Static(Text(printable(self._text, lines=True)), markup=False)
+            with Horizontal(id="buttons"):
+                yield Button(self._no, id="no", compact=True)
+                yield Button(self._yes, id="yes", compact=True)
+
+    def on_mount(self) -> None:
+        """Enter alone must change nothing."""
+        self.query_one("#no").focus()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """One of the two buttons."""
+        event.stop()
+        self.dismiss(event.button.id == "yes")
+
+    def action_stay(self) -> None:
+        """Escape."""
+        self.dismiss(False)

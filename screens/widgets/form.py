@@ -1,0 +1,151 @@
+"""A dialog of named boxes with two buttons: what the dialogs of a load and of a run have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, TypeVar
+
+from rich.console import RenderableType
+from rich.text import Text
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widget import Widget
+from textual.widgets import Button, Checkbox, Input, Label, Static
+
+from revector.screens.pane import Following
+from revector.screens.situation import Situation
+from revector.screens.widgets.inputs import LineBox
+from revector.screens.wording.text import printable
+from revector.screens.wording.theme import CAUTION
+
+R = TypeVar("R")
+
+
+class Choice(Checkbox):
+    """A yes or no whose two states differ by a sign, not only by a colour."""
+
+    @property
+    def _button(self) -> Content:
+        return Content("[x]" if self.value else "[ ]")
+
+
+class Form(Following, ModalScreen[R]):
+    """Boxes one below the other, a line for what is wrong, and the buttons. The focus starts on Cancel."""
+
+    DEFAULT_CSS = """
+    Form { align: center middle; background: $background 70%; }
+    Form #box {
+        width: 100%; max-width: 90; height: auto; max-height: 100%; margin: 0 2; padding: 0 2;
+        border: heavy $warning; border-title-color: $warning; border-title-style: bold; background: $surface;
+        border-subtitle-color: $secondary;
+    }
+    Form #about { height: auto; margin: 0 0 1 0; }
+    Form .field { height: 1; }
+    Form Label { width: 18; color: $secondary; }
+    Form Input { border: none; height: 1; padding: 0 1; background: $panel; width: 1fr; }
+    Form Input:focus { border: none; background: $block-cursor-background; }
+    Form Checkbox, Form Checkbox:focus { border: none !important; height: 1; padding: 0; background: $surface; }
+    Form #state { height: auto; max-height: 8; margin: 1 0 0 0; color: $secondary; }
+    Form #buttons { height: 1; margin: 1 0 0 0; }
+    Form Button { margin: 0 2 0 0; padding: 0 1; min-width: 4; background: $panel; }
+    Form Button:focus { text-style: bold reverse; }
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "cancel", "Cancel", show=False),
+        Binding("up", "app.focus_previous", show=False),
+        Binding("down", "app.focus_next", show=False),
+    ]
+
+    live = True
+
+    def field(self, name: str, label: str, value: str = "", hint: str = "") -> Widget:
+        """A named box; `hint` stands in it while it is empty."""
+        box = LineBox(value, placeholder=hint, id=name, compact=True, select_on_focus=False)
+        return Horizontal(Label(label), box, classes="field")
+
+    def choice(self, name: str, label: str, words: str, *, on: bool = False, disabled: bool = False) -> Widget:
+        """A named yes or no; Space changes it."""
+        box = Choice(Content(words), on, id=name, compact=True, disabled=disabled)
+        return Horizontal(Label(label), box, classes="field")
+
+    def end_of_form(self, verb: str) -> Iterator[Widget]:
+        """The line for what is wrong, and the buttons."""
+        yield Static(id="state", markup=False)
+        yield Horizontal(
+            Button("Cancel", id="cancel", compact=True), Button(verb, id="go", compact=True), id="buttons"
+        )
+
+    def on_mount(self) -> None:
+        """Enter alone must not do it."""
+        self.query_one("#cancel").focus()
+        self.check()
+
+    def text(self, name: str) -> str:
+        """What stands in a box."""
+        return self.query_one(f"#{name}", Input).value.strip()
+
+    def chosen(self, name: str) -> bool:
+        """Whether a choice is made."""
+        return self.query_one(f"#{name}", Checkbox).value
+
+    def say(self, message: RenderableType) -> None:
+        """Show this below the boxes."""
+        self.query_one("#state", Static).update(message)
+
+    def show(self, situation: Situation) -> None:
+        """Make a yes impossible while the database is lost."""
+        if situation.state.live != self.live:
+            self.live = situation.state.live
+            self.check()
+
+    def check(self) -> None:
+        """Say what is missing, and let the button be there when nothing is."""
+        objection = self.objection() if self.live else Text("✗ The database is lost: wait, or cancel.", CAUTION)
+        self.query_one("#go", Button).disabled = bool(objection)
+        self.say(objection or Text("Enter in a box, or the button, does it now. Escape cancels."))
+
+    def objection(self) -> Text:
+        """What is missing or wrong; empty when nothing is."""
+        return Text()
+
+    def go(self) -> None:
+        """Do it; called when nothing is missing."""
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Every letter counts."""
+        event.stop()
+        self.check()
+
+    def on_checkbox_changed(self, event: Checkbox.Changed) -> None:
+        """So does every choice."""
+        event.stop()
+        self.check()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Enter in a box."""
+        event.stop()
+        self._go_if_possible()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """One of the two buttons."""
+        event.stop()
+        if event.button.id == "go":
+            self._go_if_possible()
+        else:
+            self.action_cancel()
+
+    def _go_if_possible(self) -> None:
+        if self.live and not self.query_one("#go", Button).disabled:
+            self.go()
+
+    def action_cancel(self) -> None:
+        """Escape."""
+        self.dismiss(None)
+
+
+def wrong(problem: str, remedy: str = "") -> Text:
+    """What is wrong with what was typed."""
+    return Text(f"✗ {printable(problem, lines=True)} {printable(remedy, lines=True)}".strip(), CAUTION)

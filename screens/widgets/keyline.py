@@ -1,0 +1,49 @@
+"""A line of keys and what they do, for a screen over the tabs; a click on one is the key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.text import Text
+from textual import events
+from textual.widget import Widget
+
+from revector.screens.wording.theme import TITLE
+
+
+@dataclass(frozen=True)
+class Key:
+    """What is written on the key, what it does in words, and the action of the screen."""
+
+    key: str
+    label: str
+    action: str
+
+
+class KeyLine(Widget):
+    """`0 not relevant  1 marginal …`."""
+
+    DEFAULT_CSS = "KeyLine { height: 1; padding: 0 1; }"
+
+    def __init__(self, keys: Sequence[Key], *, id: str) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._keys = tuple(keys)
+
+    def render(self) -> Text:
+        """All keys; what has no room is cut."""
+        line = Text(no_wrap=True, overflow="ellipsis")
+        for one in self._keys:
+            line.append(one.key, TITLE)
+            line.append(f" {one.label}  ")
+        return line
+
+    async def on_click(self, event: events.Click) -> None:
+        """Find the key under the mouse."""
+        right = self.styles.padding.left
+        for one in self._keys:
+            right += cell_len(f"{one.key} {one.label}  ")
+            if event.x < right:
+                await self.run_action(f"screen.{one.action}")
+                return

@@ -1,0 +1,55 @@
+"""A line of names of which one is chosen: what has no room beside each other is shown in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.text import Text
+from textual import events
+from textual.message import Message
+from textual.widget import Widget
+
+from revector.screens.wording.theme import FAINT
+
+
+class Parts(Widget):
+    """`[map]  rate   workers 2   failures 3   m next`; a click shows one."""
+
+    DEFAULT_CSS = "Parts { height: 1; padding: 0 1; }"
+
+    class Chosen(Message):
+        """A name was clicked, in the line of that id."""
+
+        def __init__(self, name: str, part_of: str | None) -> None:
+            super().__init__()
+            self.name = name
+            self.part_of = part_of
+
+    def __init__(self, key: str, *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._key = key
+        self._items: tuple[tuple[str, str], ...] = ()
+        self._chosen = ""
+
+    def show(self, items: Sequence[tuple[str, str]], chosen: str) -> None:
+        """The parts as (name, words), and the one in front."""
+        if (tuple(items), chosen) != (self._items, self._chosen):
+            self._items, self._chosen = tuple(items), chosen
+            self.refresh()
+
+    def render(self) -> Text:
+        """The part in front is in brackets too, not only in another colour."""
+        line = Text(no_wrap=True, overflow="ellipsis")
+        for name, words in self._items:
+            front = name == self._chosen
+            line.append(f"[{words}]" if front else f" {words} ", "bold reverse" if front else FAINT)
+        return line.append(f"  {self._key} shows the next", FAINT)
+
+    def on_click(self, event: events.Click) -> None:
+        """Find the part under the mouse."""
+        right = self.styles.padding.left
+        for name, words in self._items:
+            right += len(words) + 2
+            if event.x < right:
+                self.post_message(self.Chosen(name, self.id))
+                return

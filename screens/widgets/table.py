@@ -1,0 +1,133 @@
+"""A table of rows with a cursor: fits itself to the width, keeps its cursor, and redraws only what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.text import Text
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.widgets import DataTable
+from textual.widgets.data_table import RowDoesNotExist
+
+from revector.screens.wording.text import printable
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column `width` cells wide, or as wide as there is room (0); there only from some width of the table on."""
+
+    title: str
+    width: int = 0
+    right: bool = False
+    from_width: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row by its key; a cell is text from anywhere, or a Text that was made printable already."""
+
+    key: str
+    cells: tuple[str | Text, ...]
+
+
+def cell(content: str | Text, *, right: bool = False) -> Text:
+    """A cell on one line, cut with an ellipsis."""
+    text = content.copy() if isinstance(content, Text) else Text(printable(content))
+    text.no_wrap = True
+    text.overflow = "ellipsis"
+    if right:
+        text.justify = "right"
+    return text
+
+
+class Table(DataTable[Text], inherit_bindings=False):
+    """Rows and a cursor. Enter belongs to the actions of the tab; a click on the row under the cursor is Enter."""
+
+    DEFAULT_CSS = """
+    Table { background: $background; overflow-x: hidden; scrollbar-size-vertical: 1; scrollbar-gutter: stable; }
+    Table > .datatable--header { background: $surface; color: $secondary; text-style: bold; }
+    Table > .datatable--cursor { text-style: none; }
+    Table:focus { background-tint: $foreground 0%; }
+    Table:focus > .datatable--cursor { text-style: bold; }
+    Table:focus:nocolor > .datatable--cursor { text-style: bold reverse; }
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up", "cursor_up", "Up", show=False),
+        Binding("down", "cursor_down", "Down", show=False),
+        Binding("pageup", "page_up", "Page up", show=False),
+        Binding("pagedown", "page_down", "Page down", show=False),
+        Binding("home", "scroll_top", "First", show=False),
+        Binding("end", "scroll_bottom", "Last", show=False),
+    ]
+
+    def __init__(self, columns: Sequence[Column], *, id: str | None = None, header: bool = True) -> None:  # noqa: A002
+        super().__init__(id=id, cursor_type="row", show_header=header, cell_padding=1)
+        self._plan = tuple(columns)
+        self._rows_shown: tuple[Row, ...] = ()
+        self._laid_out: tuple[int, ...] = ()
+
+    def show(self, rows: Sequence[Row]) -> None:
+        """Make these the rows; the cursor stays on the row of its key."""
+        rows = tuple(rows)
+        key = self.row_key
+        before, self._rows_shown = self._rows_shown, rows
+        if not self._laid_out:
+            return
+        if [row.key for row in before] != [row.key for row in rows]:
+            self._rebuild(key)
+            return
+        for line, (old, new) in enumerate(zip(before, rows, strict=True)):
+            if old != new:
+                self._update_line(line, new)
+
+    def _update_line(self, line: int, row: Row) -> None:
+        for place, index in enumerate(self._visible()):
+            self.update_cell_at((line, place), cell(row.cells[index], right=self._plan[index].right))  # type: ignore[arg-type]
+
+    @property
+    def row_key(self) -> str | None:
+        """The key of the row under the cursor."""
+        line = self.cursor_row
+        return self._rows_shown[line].key if 0 <= line < len(self._rows_shown) else None
+
+    def move_to(self, key: str) -> bool:
+        """Put the cursor on a row; False when there is none of that key."""
+        try:
+            line = self.get_row_index(key)
+        except RowDoesNotExist:
+            return False
+        self.move_cursor(row=line)
+        return True
+
+    def _visible(self) -> list[int]:
+        width = self.size.width
+        return [index for index, column in enumerate(self._plan) if width >= column.from_width]
+
+    def _widths(self) -> tuple[int, ...]:
+        columns = [self._plan[index] for index in self._visible()]
+        room = self.scrollable_content_region.width - 2 * len(columns) - sum(column.width for column in columns)
+        flexible = sum(not column.width for column in columns)
+        return tuple(column.width or max(4, room // flexible) for column in columns)
+
+    def _on_resize(self, event: events.Resize) -> None:
+        super()._on_resize(event)
+        if self.size.width and self._widths() != self._laid_out:
+            self._rebuild(self.row_key)
+
+    def _rebuild(self, key: str | None) -> None:
+        line = self.cursor_row
+        self._laid_out = self._widths()
+        with self.prevent(self.RowHighlighted):
+            self.clear(columns=True)
+            for index, width in zip(self._visible(), self._laid_out, strict=True):
+                column = self._plan[index]
+                self.add_column(cell(column.title, right=column.right), width=width)
+            for row in self._rows_shown:
+                cells = [cell(row.cells[index], right=self._plan[index].right) for index in self._visible()]
+                self.add_row(*cells, key=row.key)
+            if key is None or not self.move_to(key):
+                self.move_cursor(row=max(0, min(line, len(self._rows_shown) - 1)))

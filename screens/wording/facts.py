@@ -1,0 +1,22 @@
+"""Names and values, one to a line; a long value goes on below itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import RenderableType
+from rich.table import Table as Grid
+from rich.text import Text
+
+from revector.screens.wording.text import printable
+from revector.screens.wording.theme import FAINT
+
+
+def facts(lines: Iterable[tuple[str, str | Text]]) -> RenderableType:
+    """The lines as a grid. A str may come from anywhere; a Text was made printable already."""
+    grid = Grid.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True, style=FAINT)
+    grid.add_column(overflow="fold")
+    for name, value in lines:
+        grid.add_row(Text(name), value if isinstance(value, Text) else Text(printable(value)))
+    return grid

@@ -1,0 +1,567 @@
+"""The guards: each passes, fails and cannot tell for a real cause."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from revector.core import cutover, embedded, index
+from revector.core.cutover.checks import encoding
+from revector.core.cutover.documentation import guards_page, guards_table
+from revector.core.cutover.guard import Guard, Subject
+from revector.core.cutover.guards import GUARDS
+from revector.core.cutover.policy import HELP, change_policy, read_policy
+from revector.core.database import Connection, Database
+from revector.core.errors import RefusedError, UsageError
+from revector.core.evaluation.evaluate import Asked, evaluate
+from revector.core.evaluation.gates.verdicts import read_gates
+from revector.core.evaluation.judged_sets.query_sets import Query
+from revector.core.index import warming
+from revector.core.migrations import upgrade
+from revector.core.registry import Version, get_version
+from revector.core.retrieval import EncoderCache, Retriever
+from revector.core.settings import Settings
+from tests.benchmarks import corpus
+from tests.core.backfill.steps import eventually
+from tests.documents import GUARDS_PAGE
+from tests.evaluations import judged_set
+from tests.faults.servers import faulty_server
+from tests.protocol_server import Gate, ProtocolServer, embed
+from tests.standby import streaming_standby
+from tests.versions import NUMBERS, add, add_chunks, backfill, ready_version
+
+COSTLY = ("warm", "encoder", "recall")
+
+
+@pytest.fixture
+def two(database: Database, connection: Connection) -> tuple[Version, Version]:
+    """v1 active, v2 ready."""
+    add_chunks(connection, NUMBERS)
+    first = ready_version(database, connection, "v1")
+    connection.execute("UPDATE embedding_versions SET active = (version_key = 'v1')")
+    return first, ready_version(database, connection, "v2", "static:wordllama-128")
+
+
+def guards(connection: Connection, key: str = "v2", **options: object) -> dict[str, Guard]:
+    return {guard.name: guard for guard in cutover.check(connection, key, **options).guards}  # type: ignore[arg-type]
+
+
+def verdict(
+    connection: Connection, name: str, expected: str, text: str, key: str = "v2", **options: object
+) -> None:
+    """The guard of that name says so, with these words; whatever does not pass says what to do."""
+    guard = guards(connection, key, **options)[name]
+    assert (guard.verdict, text in guard.detail) == (expected, True), guard
+    assert guard.verdict == "pass" or guard.remedy
+
+
+def only(connection: Connection, name: str, key: str, encoders: EncoderCache) -> Guard:
+    """That guard alone: none before it has read anything."""
+    (rule,) = (rule for rule in GUARDS if rule.name == name)
+    return rule.run(Subject(connection, get_version(connection, key), read_policy(connection), encoders))
+
+
+# -- the table ---------------------------------------------------------------------------------------------
+
+
+def test_the_table_is_whole() -> None:
+    names = [rule.name for rule in GUARDS]
+    assert len(set(names)) == len(names)
+    assert {rule.name for rule in GUARDS if not rule.waivable} == {
+        "complete", "dimensions", "index valid", "approvals",
+    }  # fmt: skip
+    assert {name for rule in GUARDS for name in rule.settings} <= HELP.keys()
+    for number, rule in enumerate(GUARDS):
+        assert set(rule.after) <= set(names[:number])
+
+
+def test_what_looks_long_never_holds_the_flip() -> None:
+    assert {rule.name for rule in GUARDS if rule.in_flip} == {"complete", "dimensions", "index valid", "approvals"}
+    assert not any(rule.in_flip for rule in GUARDS if rule.name in COSTLY)
+
+
+def test_the_document_is_that_of_the_code() -> None:
+    assert GUARDS_PAGE.read_text(encoding="utf-8") == guards_page(), "python -m tests.documents"
+    for rule in GUARDS:
+        assert f"| `{rule.name}` | {rule.about} |" in guards_table()
+
+
+def test_each_guard_is_told_as_soon_as_it_is_known(connection: Connection, two: tuple[Version, Version]) -> None:
+    told: list[Guard] = []
+    check = cutover.check(connection, "v2", on_guard=told.append)
+    assert tuple(told) == check.guards
+    assert [guard.name for guard in told] == [rule.name for rule in GUARDS]
+    assert check.ready, check.guards
+
+
+# -- waiving -----------------------------------------------------------------------------------------------
+
+
+def test_a_waived_guard_does_not_stand_in_the_way(connection: Connection, two: tuple[Version, Version]) -> None:
+    change_policy(connection, {"shadow_queries": 5})
+    assert not cutover.check(connection, "v2").ready
+    check = cutover.check(connection, "v2", waivers={"shadow": " nobody is here at night ", "warm": "no matter"})
+    found = {guard.name: guard for guard in check.guards}
+    assert (found["shadow"].verdict, found["shadow"].waived) == ("fail", "nobody is here at night")
+    assert found["warm"].waived == ""  # it passes: there is nothing to waive
+    assert check.ready
+
+
+@pytest.mark.parametrize(
+    ("waivers", "text"),
+    [
+        ({"complete": "who needs all of them"}, "'complete' cannot be waived"),
+        ({"approvals": "they are asleep"}, "'approvals' cannot be waived"),
+        ({"warm": "  "}, "takes a reason"),
+        ({"worm": "typo"}, "worm"),
+    ],
+)
+def test_a_waiver_that_is_none_is_refused(
+    connection: Connection, two: tuple[Version, Version], waivers: dict[str, str], text: str
+) -> None:
+    with pytest.raises(UsageError, match=text):
+        cutover.check(connection, "v2", waivers=waivers)
+
+
+# -- what cannot be looked at ------------------------------------------------------------------------------
+
+
+def test_a_guard_that_is_held_up_is_cut_off_and_the_rest_goes_on(
+    database: Database, connection: Connection, two: tuple[Version, Version]
+) -> None:
+    connection.execute("SET statement_timeout = '1s'")
+    with database.connect("test") as other, other.transaction():
+        other.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(two[1].table))
+        found = guards(connection)
+        for name in ("index used", *COSTLY):
+            assert found[name].verdict == "inconclusive", found[name]
+            assert "statement timeout" in found[name].detail
+            assert found[name].remedy
+        assert found["complete"].verdict == "pass"
+        other.execute("ROLLBACK")
+    assert connection.execute("SHOW statement_timeout").fetchone() == ("1s",)
+    connection.execute("RESET statement_timeout")
+    assert cutover.check(connection, "v2").ready
+
+
+def test_a_check_leaves_the_session_as_it_was(connection: Connection, two: tuple[Version, Version]) -> None:
+    names = ["statement_timeout", "hnsw.ef_search", "enable_indexscan", "enable_seqscan", "jit"]
+    connection.execute("SET hnsw.ef_search = 7")
+    query = "SELECT current_setting(name) FROM unnest(%s::text[]) AS name"
+    before = connection.execute(query, [names]).fetchall()
+    assert cutover.check(connection, "v2").ready
+    assert connection.execute(query, [names]).fetchall() == before
+
+
+def test_what_a_role_may_not_read_is_inconclusive(
+    database: Database, connection: Connection, two: tuple[Version, Version]
+) -> None:
+    connection.execute("DROP ROLE IF EXISTS may_read_little")
+    connection.execute("CREATE ROLE may_read_little")
+    schema = sql.Identifier(database.schema)
+    try:
+        for grant in ("USAGE ON SCHEMA {}", "SELECT ON ALL TABLES IN SCHEMA {}"):
+            connection.execute(sql.SQL("GRANT " + grant + " TO may_read_little").format(schema))  # type: ignore[arg-type]
+        connection.execute("REVOKE SELECT ON shadow_queries FROM may_read_little")
+        connection.execute("SET ROLE may_read_little")
+        verdict(connection, "shadow", "inconclusive", "permission denied for table shadow_queries")
+        connection.execute("RESET ROLE")
+    finally:
+        connection.execute("DROP OWNED BY may_read_little")
+        connection.execute("DROP ROLE may_read_little")
+
+
+def test_the_costly_ones_wait_until_the_version_is_whole(
+    connection: Connection, two: tuple[Version, Version]
+) -> None:
+    add_chunks(connection, ["one more"])
+    found = guards(connection)
+    assert found["complete"].verdict == "fail"
+    for name in COSTLY:
+        assert found[name].verdict == "inconclusive"
+        assert "not looked at while complete does not pass" in found[name].detail
+
+
+# -- recall, and whether the index is used -----------------------------------------------------------------
+
+
+def test_what_is_as_near_as_the_last_of_the_exact_ones_is_found(
+    database: Database, connection: Connection
+) -> None:
+    """Many texts of two words are equally far from one of them, but for the last bit of a float."""
+    add_chunks(connection, [f"{first} and {second}" for first in NUMBERS for second in NUMBERS])
+    with ProtocolServer() as provider:
+        ready_version(database, connection, "v1", f"openai:text-embedding-3-small?base_url={provider.base_url}")
+        change_policy(connection, {"recall_queries": 256})
+        detail = guards(connection, "v1")["recall"].detail
+    assert detail.startswith("1.000 of what a scan finds")
+    assert "worst 1.00" in detail
+
+
+def test_an_index_that_finds_too_little_fails(database: Database, connection: Connection) -> None:
+    corpus.fill(connection, 11_000, words=1)
+    encoder = corpus.FreeEncoder(corpus.random_vectors(11_000, 24))
+    version = corpus.fresh_version(connection, 24)
+    key = version.version_key
+    connection.execute(
+        "UPDATE embedding_versions SET encoder_spec = 'free:matrix', index_settings = %s",
+        [Jsonb({"m": 2, "ef_construction": 4, "ef_search": 10})],
+    )
+    corpus.backfill(database, version, encoder)
+    index.build(connection, get_version(connection, key), Settings())
+    cache = EncoderCache(lambda _spec: encoder)
+    change_policy(connection, {"recall_queries": 50, "recall_timeout_s": 300})
+    bad = guards(connection, key, encoders=cache)["recall"]
+    assert bad.verdict == "fail", bad
+    assert "over 50 stored vectors drawn at random" in bad.detail
+    assert "ef_search" in bad.remedy
+
+    change_policy(connection, {"recall_timeout_s": 0.001})
+    verdict(
+        connection,
+        "recall",
+        "inconclusive",
+        "could be compared with a scan of all 11,000 vectors",
+        key,
+        encoders=cache,
+    )
+    change_policy(connection, {"recall_timeout_s": 300})
+
+    connection.execute("SET enable_indexscan = off")
+    verdict(connection, "index used", "fail", "the planner takes a", key, encoders=cache)
+    verdict(
+        connection, "recall", "pass", "1.000 of what a scan", key, encoders=cache
+    )  # as the planner would search
+    connection.execute("RESET enable_indexscan")
+    verdict(connection, "index used", "pass", "Index Scan", key, encoders=cache)
+
+    # The same vectors by a good index.
+    connection.execute(
+        "UPDATE embedding_versions SET index_settings = %s", [Jsonb({"m": 16, "ef_construction": 64})]
+    )
+    connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(index.index_name(version))))
+    index.build(connection, get_version(connection, key), Settings())
+    verdict(connection, "recall", "pass", "over 50 stored vectors", key, encoders=cache)
+
+
+@pytest.mark.parametrize(("dimensions", "storage"), [(32, "halfvec"), (2_100, "vector"), (4_100, "vector")])
+def test_every_kind_of_index_is_checked_and_warmed(
+    database: Database, connection: Connection, monkeypatch: pytest.MonkeyPatch, dimensions: int, storage: str
+) -> None:
+    monkeypatch.setenv("TEST_KEY", "sesame")
+    add_chunks(connection, NUMBERS)
+    with ProtocolServer(models={"m": dimensions}) as provider:
+        version = add(connection, "v2", served(provider), storage=storage)
+        backfill(database, version)
+        index.build(connection, version, Settings())
+        for name in COSTLY:
+            verdict(connection, name, "pass", "")
+        assert warming.prewarm(connection, version).share > 0.9
+
+
+def test_repeated_texts_are_no_loss(database: Database, connection: Connection) -> None:
+    add_chunks(connection, ["the same text"] * 40)
+    ready_version(database, connection, "v2")
+    verdict(connection, "recall", "pass", "1.000")
+
+
+def test_one_vector_has_nothing_to_find(database: Database, connection: Connection) -> None:
+    add_chunks(connection, ["alone"])
+    ready_version(database, connection, "v2")
+    verdict(connection, "recall", "pass", "nothing to find")
+    assert cutover.check(connection, "v2").ready
+
+
+# -- warm --------------------------------------------------------------------------------------------------
+
+
+def test_a_cold_server_fails_and_prewarming_mends_it() -> None:
+    with faulty_server() as server:
+        database = Database(server.dsn, "cold")
+        upgrade(database)
+        encoder = corpus.FreeEncoder(corpus.random_vectors(4_000, 64))
+        cache = EncoderCache(lambda _spec: encoder)
+        with database.session("test") as connection:
+            corpus.fill(connection, 4_000, words=1)
+            version = corpus.fresh_version(connection, 64)
+            key = version.version_key
+            connection.execute("UPDATE embedding_versions SET encoder_spec = 'free:matrix'")
+            corpus.backfill(database, version, encoder)
+            index.build(connection, get_version(connection, key), Settings())
+            change_policy(connection, {"warm_share": 0.99})
+            verdict(connection, "warm", "pass", "page accesses of 5 searches", key, encoders=cache)
+        for how in ("reading", "pg_prewarm"):
+            embedded.stop(server.home)  # in order: a recovery would read what it replays
+            server.restart()
+            with database.session("test") as connection:
+                if how == "pg_prewarm":
+                    connection.execute("CREATE EXTENSION pg_prewarm")
+                cold = only(connection, "warm", key, cache)
+                assert cold.verdict == "fail", cold
+                assert "at least 99% wanted" in cold.detail
+                assert "prewarm" in cold.remedy
+                found = warming.prewarm(connection, get_version(connection, key))
+                assert (found.how, found.left_out) == (how, ())
+                assert found.share > 0.98
+                assert found.pages > 0
+                assert only(connection, "warm", key, cache).verdict == "pass"
+
+
+def test_prewarming_leaves_out_what_does_not_fit_and_refuses_what_is_not_there(
+    connection: Connection, two: tuple[Version, Version]
+) -> None:
+    fitting, left_out = warming._what_fits(connection, two[1])
+    assert (fitting, left_out) == ([two[1].table_name, index.index_name(two[1])], ())
+    index.drop(connection, two[1])
+    with pytest.raises(RefusedError, match="no valid index"):
+        warming.prewarm(connection, two[1])
+
+
+# -- the encoder -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def provider() -> Iterator[ProtocolServer]:
+    with ProtocolServer(models={"m": 32}) as server:
+        yield server
+
+
+def served(provider: ProtocolServer) -> str:
+    return f"openai:m?base_url={provider.base_url}&key_env=TEST_KEY&max_retries=0&timeout_s=20"
+
+
+def test_a_model_that_changed_under_its_name_is_found(
+    database: Database, connection: Connection, provider: ProtocolServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_KEY", "sesame")
+    add_chunks(connection, NUMBERS)
+    ready_version(database, connection, "v2", served(provider))
+    asked = len(provider.requests)
+    verdict(connection, "encoder", "pass", "3 stored chunks encoded again: least cosine 1.00000")
+    assert [len(request.inputs) for request in provider.requests[asked:]] == [3]
+
+    # A newer model of nearly the same vectors, as providers serve it under the old name.
+    noise = np.random.default_rng(1).standard_normal(32).astype(np.float32)
+    provider.embed = lambda *given: embed(*given) + 0.1 * noise
+    verdict(connection, "encoder", "fail", "at least 0.999 wanted")
+    change_policy(connection, {"encoder_cosine": 0.5})
+    verdict(connection, "encoder", "pass", "at least 0.5 wanted")
+    change_policy(connection, {"encoder_cosine": "default"})
+
+    provider.embed = lambda *given: embed(*given)[:16]
+    verdict(connection, "encoder", "fail", "dimensions")
+    provider.embed = embed
+    verdict(connection, "encoder", "pass", "least cosine")
+
+    provider.fail(503)
+    verdict(connection, "encoder", "inconclusive", "it cannot be asked")
+
+    monkeypatch.setattr(encoding, "_PATIENCE_S", 0.2)
+    gate = Gate(provider, lambda _text: True)
+    verdict(connection, "encoder", "inconclusive", "no answer within 0.2 s")
+    gate.open()
+
+
+def test_the_encoder_is_asked_outside_of_any_transaction(
+    database: Database, connection: Connection, provider: ProtocolServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_KEY", "sesame")
+    add_chunks(connection, NUMBERS)
+    ready_version(database, connection, "v2", served(provider))
+    states: list[str] = []
+    with database.connect("test") as other:
+        provider.meet = lambda: states.extend(
+            row[0]
+            for row in other.execute(
+                "SELECT state FROM pg_stat_activity WHERE pid = %s", [connection.info.backend_pid]
+            )
+        )
+        verdict(connection, "encoder", "pass", "least cosine")
+        provider.meet = lambda: None
+    assert states == ["idle"]
+
+
+# -- the evaluation ----------------------------------------------------------------------------------------
+
+
+def test_an_evaluation_counts_while_it_is_of_what_is_there_now(
+    database: Database, connection: Connection, two: tuple[Version, Version], tmp_path: Path
+) -> None:
+    queries = [Query(text, text, "all") for text in NUMBERS[:8]]
+    documents = connection.execute("SELECT content, document_id::text FROM document_chunks ORDER BY id LIMIT 8")
+    judged = judged_set(connection, "numbers", queries, {text: {document: 1} for text, document in documents})
+
+    def evaluated(gate: str = "") -> None:
+        asked = Asked()
+        if gate:
+            (tmp_path / "gates.toml").write_text(gate)
+            asked = Asked(gates=read_gates(tmp_path / "gates.toml"))
+        evaluate(database, judged, *(get_version(connection, key) for key in ("v1", "v2")), asked)
+
+    verdict(connection, "evaluation", "pass", "none was made of v1 → v2, and none is required")
+    change_policy(connection, {"evaluation": "required"})
+    verdict(connection, "evaluation", "fail", "the policy requires one")
+    evaluated()
+    verdict(connection, "evaluation", "pass", "on numbers: without gates; 0.0% of the chunks are newer")
+    evaluated('min_queries = 5\n[[gate]]\nmeasure = "P@10"\nat_least = 0.9\n')
+    verdict(connection, "evaluation", "fail", "on numbers: fail")
+    change_policy(connection, {"evaluation": "off"})
+    verdict(connection, "evaluation", "pass", "the policy asks for none")
+    change_policy(connection, {"evaluation": "default"})
+    evaluated('min_queries = 30\n[[gate]]\nmeasure = "P@10"\nat_least = 0.05\n')
+    verdict(connection, "evaluation", "inconclusive", "on numbers: inconclusive")
+    evaluated('min_queries = 5\n[[gate]]\nmeasure = "R@10"\nat_least = 0.001\n')
+    verdict(connection, "evaluation", "pass", "on numbers: pass")
+
+    connection.execute(
+        "UPDATE embedding_versions SET index_settings = '{\"ef_search\": 500}' WHERE version_key = 'v2'"
+    )
+    verdict(connection, "evaluation", "fail", "v2 ef search 100 then, 500 now")
+    connection.execute("UPDATE embedding_versions SET index_settings = '{\"m\": 8}' WHERE version_key = 'v2'")
+    index.drop(connection, get_version(connection, "v2"))
+    verdict(connection, "evaluation", "fail", "v2 m 16 then, none now")
+    index.build(connection, get_version(connection, "v2"), Settings())
+    verdict(connection, "evaluation", "fail", "v2 m 16 then, 8 now")
+    evaluated()
+    verdict(connection, "evaluation", "pass", "0.0% of the chunks are newer")
+
+    add_chunks(connection, ["seventeen", "eighteen"])
+    for version in two:
+        backfill(database, version)
+    verdict(connection, "evaluation", "fail", "11.1% of the chunks are newer, at most 10% may be")
+    change_policy(connection, {"evaluation_new_share": 0.2})
+    verdict(connection, "evaluation", "pass", "11.1% of the chunks are newer")
+
+
+def test_an_evaluation_of_another_pair_does_not_count(
+    database: Database, connection: Connection, two: tuple[Version, Version]
+) -> None:
+    judged = judged_set(connection, "numbers", [Query("q", "one", "all")], {"q": {"doc-one": 1}})
+    evaluate(database, judged, two[1], two[0])
+    verdict(connection, "evaluation", "pass", "none was made of v1 → v2")
+    verdict(connection, "evaluation", "pass", "no other version is active", "v1")
+
+
+def test_of_a_large_collection_newer_chunks_are_drawn_at_random(
+    database: Database, connection: Connection, two: tuple[Version, Version], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("revector.core.cutover.checks.evidence._COUNTED_CHUNKS", 10)
+    judged = judged_set(connection, "numbers", [Query("q", "one", "all")], {"q": {"doc-one": 1}})
+    evaluate(database, judged, *two)
+    add_chunks(connection, [f"new {n}" for n in range(16)])
+    for version in two:
+        backfill(database, version)
+    guard = guards(connection)["evaluation"]
+    assert guard.verdict == "fail"
+    assert "(of 2,000 drawn at random)" in guard.detail
+    share = float(guard.detail.partition("; ")[2].partition("%")[0])
+    assert 40 < share < 60  # 16 of 32; 2,000 draws are off by more than 4.5 standard errors once in 100,000 runs
+
+
+# -- the shadow --------------------------------------------------------------------------------------------
+
+
+def shadowed(connection: Connection, version: Version, primary: str, *, answered: int, failed: int) -> None:
+    """A shadow, and rows of queries as its mirror writes them."""
+    (number,) = connection.execute(  # type: ignore[misc]
+        "INSERT INTO shadows (embedding_version_id, sample, stopped_at) VALUES (%s, 0.5, now()) RETURNING id",
+        [version.id],
+    ).fetchone()
+    connection.execute(
+        """
+        INSERT INTO shadow_queries (shadow_id, primary_version, k, primary_keys, candidate_keys, overlap, primary_ms,
+                                    error)
+        SELECT %(shadow)s, %(primary)s, 10, '{a}', '{a}', CASE WHEN n > %(failed)s THEN 0.5 END, 1,
+               CASE WHEN n > %(failed)s THEN '' ELSE 'no answer' END
+        FROM generate_series(1, %(all)s) AS n
+        """,
+        {"shadow": number, "primary": primary, "failed": failed, "all": answered + failed},
+    )
+
+
+def test_the_shadow_has_to_have_seen_enough(connection: Connection, two: tuple[Version, Version]) -> None:
+    verdict(connection, "shadow", "pass", "none was made, and none is required")
+    change_policy(connection, {"shadow_queries": 150})
+    shadowed(connection, two[1], "v0", answered=500, failed=0)  # of another version's users
+    shadowed(connection, two[0], "v2", answered=500, failed=0)  # the other way round
+    verdict(connection, "shadow", "fail", "none of v1's queries, 150 required")
+    shadowed(connection, two[1], "v1", answered=100, failed=0)
+    verdict(connection, "shadow", "inconclusive", "100 queries of v1 answered (150 required), 0 failed (0.0%)")
+    shadowed(connection, two[1], "v1", answered=60, failed=1)
+    verdict(
+        connection,
+        "shadow",
+        "pass",
+        "160 queries of v1 answered (150 required), 1 failed (0.6%), mean overlap 0.50",
+    )
+    shadowed(connection, two[1], "v1", answered=0, failed=9)
+    verdict(connection, "shadow", "fail", "10 failed (5.9%)")
+    change_policy(connection, {"shadow_error_share": 0.1})
+    verdict(connection, "shadow", "pass", "10 failed")
+
+
+# -- standbys ----------------------------------------------------------------------------------------------
+
+
+def test_a_standby_has_to_replay_in_time(
+    server: embedded.EmbeddedServer, connection: Connection, two: tuple[Version, Version]
+) -> None:
+    verdict(connection, "replicas", "pass", "no standby is connected")
+    with streaming_standby(server) as on_standby:
+        eventually(lambda: guards(connection)["replicas"].detail.startswith("b replayed all of it within"))
+        on_standby("SELECT pg_wal_replay_pause()")
+        change_policy(connection, {"replica_lag_s": 0.2})  # written, and so not replayed
+        verdict(connection, "replicas", "fail", "behind after 0.2 s: b by ")
+        on_standby("SELECT pg_wal_replay_resume()")
+        change_policy(connection, {"replica_lag_s": 60})
+        verdict(connection, "replicas", "pass", "b replayed all of it")
+        connection.execute("DROP ROLE IF EXISTS sees_little")
+        connection.execute("CREATE ROLE sees_little")
+        try:
+            connection.execute("GRANT pg_read_all_data TO sees_little")
+            connection.execute("SET ROLE sees_little")
+            verdict(connection, "replicas", "inconclusive", "does not see how far 1 of 1 standbys")
+            connection.execute("RESET ROLE")
+        finally:
+            connection.execute("DROP ROLE sees_little")
+    eventually(lambda: guards(connection)["replicas"].detail == "no standby is connected")
+
+
+def test_a_slot_without_its_standby_is_said(connection: Connection, two: tuple[Version, Version]) -> None:
+    slot = f"left_behind_{os.getpid()}"
+    connection.execute("SELECT pg_create_physical_replication_slot(%s)", [slot])
+    try:
+        verdict(connection, "replicas", "inconclusive", slot)
+    finally:
+        connection.execute("SELECT pg_drop_replication_slot(%s)", [slot])
+
+
+# -- processes that search ---------------------------------------------------------------------------------
+
+
+def test_a_process_pinned_to_another_version_fails(
+    database: Database, connection: Connection, two: tuple[Version, Version]
+) -> None:
+    verdict(connection, "pinned", "pass", "no process that searches is connected")
+    with Retriever(database) as follower:
+        assert follower.search("one").version_key == "v1"
+        eventually(
+            lambda: guards(connection)["pinned"].detail == "of 1 that search, none is pinned to another version"
+        )
+        with Retriever(database, pinned="v1", program="old api") as pinned:
+            assert pinned.search("one").version_key == "v1"
+            eventually(lambda: guards(connection)["pinned"].verdict == "fail")
+            verdict(connection, "pinned", "fail", "1 of 2 that search would not follow: old-api")
+            assert cutover.check(connection, "v2", waivers={"pinned": "it is retired tonight"}).ready
+        eventually(lambda: guards(connection)["pinned"].verdict == "pass")
+    with Retriever(database, pinned="v2") as ahead:
+        assert ahead.search("one").version_key == "v2"
+        eventually(
+            lambda: guards(connection)["pinned"].detail == "of 1 that search, none is pinned to another version"
+        )

@@ -1,0 +1,185 @@
+"""The watch after a cutover: what it sees, what it cannot judge, and the rollback on a limit."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+
+import pytest
+
+from revector.core import audit, cutover, shadow
+from revector.core.backfill.job.settings import JobSettings
+from revector.core.cutover import Watch
+from revector.core.cutover.keep_current import Keeper
+from revector.core.database import Connection, Database
+from revector.core.errors import RefusedError
+from revector.core.registry import Version, active_version, get_version
+from revector.core.retrieval.counts import Counter
+from tests.versions import NUMBERS, add_chunks, ready_version
+
+
+@pytest.fixture
+def two(database: Database, connection: Connection) -> tuple[Version, Version]:
+    """v1 was active and searched, in whose shadow v2 ran; v2 is active now."""
+    add_chunks(connection, NUMBERS)
+    first = ready_version(database, connection, "v1")
+    cutover.run(connection, "v1", confirm="v1")
+    second = ready_version(database, connection, "v2", "static:wordllama-128")
+    shadow.start(connection, "v2")
+    # v1 has been active for a day, as far as counting goes by it.
+    connection.execute("UPDATE embedding_versions SET activated_at = now() - interval '1 day' WHERE active")
+    cutover.run(connection, "v2", confirm="v2")
+    return first, second
+
+
+def watched(connection: Connection) -> Watch:
+    found = cutover.observe(connection)
+    assert found is not None
+    return found
+
+
+def searched(connection: Connection, version: Version, number: int, *, ms: float = 10, empty: int = 0) -> None:
+    counter = Counter()
+    for one in range(number):
+        counter.count(version.id, ms / 1000, empty=one < empty)
+    counter.flush(connection)
+
+
+def compared(connection: Connection, primary: str, overlap: float, number: int) -> None:
+    """Queries that the shadow which runs has compared."""
+    connection.execute(
+        """
+        INSERT INTO shadow_queries (shadow_id, primary_version, k, primary_keys, candidate_keys, overlap, primary_ms)
+        SELECT id, %s, 10, '{}', '{}', %s, 1 FROM shadows, generate_series(1, %s) WHERE stopped_at IS NULL
+        """,
+        [primary, overlap, number],
+    )
+
+
+def test_without_figures_nothing_is_said_of_them(connection: Connection, two: tuple[Version, Version]) -> None:
+    cutover.change_policy(
+        connection,
+        {"max_empty_rate_rise": 0.0, "max_latency_ratio": 1.0, "min_overlap": 1.0},
+        "as strict as may be",
+    )
+    found = watched(connection)
+    assert (found.previous, found.version_key, found.missing, found.way_back) == ("v1", "v2", 0, True)
+    assert (found.until - found.began).total_seconds() == pytest.approx(24 * 3600, abs=1)
+    assert (found.before.searches, found.since.searches, found.overlap, found.compared) == (0, 0, None, 0)
+    assert found.breaches == ()
+    assert [one.limit for one in found.unjudged] == ["max_empty_rate_rise", "max_latency_ratio", "min_overlap"]
+    assert "0 searches before the cutover were counted" in found.unjudged[0].detail
+    assert cutover.roll_back_broken(connection, found) is None
+
+
+def test_each_limit_is_broken_by_its_figures(connection: Connection, two: tuple[Version, Version]) -> None:
+    # Minutes are whole ones: v1's searches of this minute were before the flip, since v2 answers from then on.
+    searched(connection, two[0], 200, ms=10, empty=2)
+    searched(connection, two[1], 200, ms=30, empty=40)
+    compared(connection, "v2", 0.4, 50)
+    connection.execute(
+        "UPDATE search_counts SET minute = minute - interval '1 minute' WHERE embedding_version_id = %s",
+        [two[0].id],
+    )
+    found = watched(connection)
+    assert (found.breaches, found.unjudged) == ((), ())  # no limit is set
+    assert (found.before.searches, found.since.searches, found.overlap, found.compared) == (
+        200,
+        200,
+        pytest.approx(0.4),
+        50,
+    )
+    for limit, kept, broken in [
+        ("max_empty_rate_rise", 0.25, 0.15), ("max_latency_ratio", 4, 2), ("min_overlap", 0.3, 0.5),
+    ]:  # fmt: skip
+        cutover.change_policy(connection, {limit: kept})
+        assert watched(connection).breaches == ()
+        cutover.change_policy(connection, {limit: broken})
+        assert [one.limit for one in watched(connection).breaches] == [limit]
+        cutover.change_policy(connection, {limit: "none"})
+
+
+def test_a_broken_limit_rolls_back_with_its_figures_in_the_log(
+    connection: Connection, two: tuple[Version, Version]
+) -> None:
+    cutover.change_policy(connection, {"min_overlap": 0.5})
+    compared(connection, "v2", 0.1, 50)
+    flip = cutover.roll_back_broken(connection, watched(connection))
+    assert flip is not None
+    assert flip.version_key == "v1"
+    entry = audit.entries(connection, limit=1)[0]
+    assert (entry.action, entry.version_key) == ("rollback", "v1")
+    assert entry.reason == "automatic: min_overlap: mean overlap is 0.10 over 50 queries; 0.50 is the limit"
+    assert cutover.observe(connection) is None
+    assert cutover.history(connection, limit=2)[1].watch_ended_why == "rollback: v1 became active"
+
+
+def test_a_rollback_by_a_watch_that_is_out_of_date_changes_nothing(
+    database: Database, connection: Connection, two: tuple[Version, Version]
+) -> None:
+    cutover.change_policy(connection, {"min_overlap": 0.5})
+    compared(connection, "v2", 0.1, 50)
+    stale = watched(connection)
+    ready_version(database, connection, "v3")
+    cutover.run(connection, "v3", confirm="v3")
+    with pytest.raises(RefusedError, match="v2 is not active any more"):
+        cutover.roll_back_broken(connection, stale)
+    active = active_version(connection)
+    assert active is not None
+    assert active.version_key == "v3"
+
+
+def test_a_version_that_is_retired_is_no_way_back(connection: Connection, two: tuple[Version, Version]) -> None:
+    from revector.core.registry import drop_version, retire_version
+
+    retire_version(connection, "v1")
+    assert not watched(connection).way_back
+    drop_version(connection, "v1")
+    found = watched(connection)
+    assert (found.previous, found.missing, found.way_back) == ("v1", None, False)
+    broken = dataclasses.replace(found, breaches=(cutover.Breach("min_overlap", "0"),))
+    assert cutover.roll_back_broken(connection, broken) is None
+
+
+def test_new_chunks_reach_the_version_before(
+    database: Database, connection: Connection, two: tuple[Version, Version]
+) -> None:
+    add_chunks(connection, ["new", "newer"])
+    assert watched(connection).missing == 2
+    keeper = Keeper(database, JobSettings(), lambda _: None)
+    keeper.keep(connection, watched(connection))
+    keeper.finish()
+    assert watched(connection).missing == 0
+    for version in two:
+        assert not connection.execute(
+            "SELECT 1 FROM chunk_outbox WHERE embedding_version_id = %s", [version.id]
+        ).fetchall()
+    assert cutover.rollback(connection, confirm="v1").missing == 0
+
+
+def test_a_paused_backfill_stays_so_and_is_named(
+    database: Database, connection: Connection, two: tuple[Version, Version]
+) -> None:
+    add_chunks(connection, ["new"])
+    connection.execute("UPDATE backfill_jobs SET state = 'paused'")
+    notes: list[str] = []
+    threads = threading.active_count()
+    keeper = Keeper(database, JobSettings(), notes.append)
+    for _ in range(2):
+        keeper.keep(connection, watched(connection))
+    assert threading.active_count() == threads
+    assert len(notes) == 2
+    assert "revector backfill resume v1" in " ".join(notes)
+    assert watched(connection).missing == 1
+    keeper.close()
+
+
+def test_there_is_nothing_to_watch_after_a_first_cutover_a_rollback_or_the_end(
+    connection: Connection, two: tuple[Version, Version]
+) -> None:
+    cutover.rollback(connection, confirm="v1")
+    assert cutover.observe(connection) is None
+    cutover.change_policy(connection, {"watch_hours": 0})
+    cutover.run(connection, "v2", confirm="v2")
+    assert cutover.observe(connection) is None
+    assert get_version(connection, "v1").state == "previous"
