@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
 from revector.core.errors import RefusedError, RevectorError, UnreachableError
-from revector.core.revisions import HEAD, revision_order
+from revector.core.revisions import DEVELOPMENT_REVISIONS, HEAD, REVISIONS
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -222,19 +222,36 @@ def require_schema(connection: Connection, schema: str) -> ServerInfo:
     """
     info = server_info(connection, schema)
     require_pgvector(info)
-    if info.schema_revision == HEAD:
-        return info
-    if info.schema_revision is None:
-        raise UnreachableError(
+    wrong = schema_error(info, schema)
+    if wrong:
+        raise wrong
+    return info
+
+
+def schema_error(info: ServerInfo, schema: str) -> UnreachableError | None:
+    """Why this program cannot use the schema as it is, and what to do; None when it is at this program's revision."""
+    revision = info.schema_revision
+    if revision == HEAD:
+        return None
+    if revision is None:
+        return UnreachableError(
             f"The schema {schema!r} has not been set up in this database.", "Set it up: revector db upgrade"
         )
-    if info.schema_revision in revision_order():
-        raise UnreachableError(
-            f"The schema {schema!r} is at revision {info.schema_revision}; this program needs {HEAD}.",
+    if revision in REVISIONS:
+        return UnreachableError(
+            f"The schema {schema!r} is at revision {revision}; this program needs {HEAD}.",
             "Bring it up: revector db upgrade",
         )
-    raise UnreachableError(
-        f"The schema {schema!r} is at revision {info.schema_revision}, which this program ({HEAD}) does not know.",
+    if revision in DEVELOPMENT_REVISIONS:
+        drop = sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)).as_string()
+        return UnreachableError(
+            f"The schema {schema!r} was made by a development version of revector (revision {revision}), which this "
+            f"program ({HEAD}) cannot upgrade.",
+            "Set up another schema and ingest again: revector --schema NAME db upgrade. Or drop this one with all that "
+            f"is in it ({drop}), then revector db upgrade. The demo replaces its own: revector demo.",
+        )
+    return UnreachableError(
+        f"The schema {schema!r} is at revision {revision}, which this program ({HEAD}) does not know.",
         "Use the revector that upgraded it, or a newer one.",
     )
 

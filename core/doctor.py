@@ -12,11 +12,12 @@ from revector.core.database import (
     Connection,
     Database,
     fetch_one,
+    schema_error,
     server_info,
     version_tuple,
 )
 from revector.core.registry import VersionStatus, version_statuses
-from revector.core.revisions import HEAD, revision_order
+from revector.core.revisions import HEAD
 from revector.core.settings import Settings
 
 
@@ -36,11 +37,9 @@ def examine(database: Database, settings: Settings) -> list[Finding]:
         info = server_info(connection, database.schema)
         found = [Finding("server", "pass", f"PostgreSQL {info.server} at {database.name}, as {info.user}")]
         found.append(_pgvector(info.pgvector))
-        if info.schema_revision != HEAD:
-            have = info.schema_revision or "none"
-            ahead = info.schema_revision is not None and info.schema_revision not in revision_order()
-            remedy = "Use the revector that upgraded it, or a newer one." if ahead else "revector db upgrade"
-            found.append(Finding("schema", "fail", f"revision {have}, expected {HEAD}", remedy))
+        wrong = schema_error(info, database.schema)
+        if wrong:
+            found.append(Finding("schema", "fail", wrong.problem, wrong.remedy))
             return found
         found.append(Finding("schema", "pass", f"{database.schema} at revision {HEAD}"))
         statuses = version_statuses(connection)

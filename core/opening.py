@@ -7,7 +7,7 @@ from collections.abc import Callable
 from revector.core import embedded
 from revector.core.database import Database, server_info
 from revector.core.migrations import upgrade
-from revector.core.revisions import revision_order
+from revector.core.revisions import REVISIONS
 from revector.core.settings import Settings, configured_dsn
 
 
@@ -24,7 +24,7 @@ def open_database(settings: Settings, *, on_wait: Callable[[str], None] | None =
     database = named_database(settings, server.dsn, embedded=True)
     with database.connect("cli") as connection:
         revision = server_info(connection, settings.schema).schema_revision
-    behind = revision is None or revision in revision_order()[:-1]
+    behind = revision is None or revision in REVISIONS[:-1]
     if behind and not settings.read_only:
         if on_wait:
             on_wait(f"setting up the schema {settings.schema}")

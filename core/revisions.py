@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+REVISIONS = ("r0001",)
+"""All of them, oldest first; a test compares them with the scripts."""
 
-HEAD = "0008"
-"""The newest one; a test holds it to the scripts."""
+HEAD = REVISIONS[-1]
 
-
-def revision_order() -> list[str]:
-    """All revisions, by the names of their scripts (`0001_initial.py`), oldest first."""
-    scripts = (Path(__file__).parent / "migrations" / "versions").glob("[0-9]*_*.py")
-    return sorted(path.name.partition("_")[0] for path in scripts)
+DEVELOPMENT_REVISIONS = frozenset(f"{number:04}" for number in range(1, 9))
+"""Those of development versions, before the first release. No revision leads from them to a newer one."""

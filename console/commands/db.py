@@ -152,7 +152,7 @@ def _require_embedded(own: Context, what: str) -> None:
 
 
 def _print_status(database: Database, as_json: bool) -> None:
-    from revector.core.database import readable_errors, server_info, without_secrets
+    from revector.core.database import readable_errors, schema_error, server_info, without_secrets
 
     with readable_errors(database), database.connect("cli") as connection:
         info = server_info(connection, database.schema)
@@ -171,3 +171,6 @@ def _print_status(database: Database, as_json: bool) -> None:
     words = {None: "—", True: "yes", False: "no"}
     rows = [(name.replace("_", " "), words.get(value, value)) for name, value in document.items()]
     answer(document, as_json, lambda console: print_rows(console, rows, "", "", header=False, wrap=False))
+    wrong = schema_error(info, database.schema)
+    if wrong:
+        note(str(wrong))

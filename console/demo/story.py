@@ -11,10 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from psycopg import errors as pg
+from psycopg import sql
+
 from revector.console.commands.backfill.run import run_backfill
 from revector.console.commands.search import result_document
 from revector.console.commands.versions import status_document
-from revector.console.context import Context, answer, counted, pipe, plain
+from revector.console.context import Context, answer, counted, note, pipe, plain
 from revector.console.progress import progress_bar
 from revector.core import cutover, index, shadow
 from revector.core.database import Connection, Database
@@ -28,6 +31,7 @@ from revector.core.evaluation.judged_sets.judgements import Judgement, ensure_ju
 from revector.core.evaluation.judged_sets.query_sets import get_query_set, query_sets, save_queries
 from revector.core.registry import add_version, chunk_count, create_table, get_version, version_statuses, versions
 from revector.core.retrieval import VersionSearcher
+from revector.core.revisions import DEVELOPMENT_REVISIONS
 from revector.screens.wording.text import MARKS
 
 if TYPE_CHECKING:
@@ -174,10 +178,52 @@ def _database(own: Context) -> Database:
 
     database = own.database
     with database.connect("demo") as connection:
-        fresh = server_info(connection, database.schema).schema_revision is None
-    if fresh:
+        revision = server_info(connection, database.schema).schema_revision
+        if revision in DEVELOPMENT_REVISIONS and database.embedded:
+            _drop(connection, database)
+            note(f"The demo's collection was made by a development version ({revision}). It is made again.")
+            revision = None
+    if revision is None:
         upgrade(database)
     return database
+
+
+def _drop(connection: Connection, database: Database) -> None:
+    """Drop the demo's collection of a development version. Raises RefusedError when it holds anything else."""
+    from revector.core.models import Base, is_version_table
+
+    _require_demo(connection, database)
+    rows = connection.execute(
+        """
+        SELECT relname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
+        WHERE nspname = %s AND relkind = ANY ('{r,p,f,v,m}') AND relname <> 'chunk_embeddings'
+        """,
+        [database.schema],
+    ).fetchall()
+    tables = {row[0] for row in rows}
+    strangers = [
+        f"table {name}"
+        for name in sorted(tables - {*Base.metadata.tables, "alembic_version"})
+        if not is_version_table(name)
+    ]
+    if "query_sets" in tables:
+        strangers += [f"query set {one.name}" for one in query_sets(connection) if one.name != QUERY_SET]
+    if strangers:
+        raise _not_the_demo(database, strangers[0])
+    names = [sql.Identifier(database.schema, name) for name in sorted(tables)]
+    try:
+        with connection.transaction():
+            for statement in (
+                "DROP VIEW {schema}.chunk_embeddings",
+                "DROP FUNCTION IF EXISTS {schema}.request_obstacle",  # takes a row of a table
+                "DROP TABLE {tables}",  # without CASCADE: what somebody has built on them elsewhere is not the demo's
+                "DROP SCHEMA {schema} CASCADE",
+            ):
+                parts = {"schema": sql.Identifier(database.schema), "tables": sql.SQL(", ").join(names)}
+                connection.execute(sql.SQL(statement).format(**parts))
+    except pg.DependentObjectsStillExist as error:
+        found = (error.diag.message_detail or str(error)).partition("\n")[0]
+        raise _not_the_demo(database, found) from None
 
 
 def _require_demo(connection: Connection, database: Database) -> None:
@@ -187,10 +233,14 @@ def _require_demo(connection: Connection, database: Database) -> None:
     ).fetchone()
     if strangers or documents:
         found = f"version {strangers[0]}" if strangers else f"document {documents[0] if documents else ''}"
-        raise RefusedError(
-            f"The schema {database.schema!r} holds something else than the demo ({found}): nothing was changed.",
-            "Give the demo a schema of its own: revector --schema demo demo",
-        )
+        raise _not_the_demo(database, found)
+
+
+def _not_the_demo(database: Database, found: str) -> RefusedError:
+    return RefusedError(
+        f"The schema {database.schema!r} holds something else than the demo ({found}): nothing was changed.",
+        "Give the demo a schema of its own: revector --schema demo demo",
+    )
 
 
 def _ingest(connection: Connection, chunk_characters: int, progress: Progress) -> None:

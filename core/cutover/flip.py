@@ -1,7 +1,7 @@
 """The flip and the way back: one short transaction each.
 
 The flip itself is the one UPDATE that anybody could type; the database's own triggers refuse a mistyped key and a
-version that was never complete or is not approved, log the change and notify every process (core/migrations/versions).
+version that was never complete or is not approved, log the change and notify every process (core/migrations/sql).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Requests for a cutover, and their approvals: another person agrees to what is written down here.
 
 Who asks and who approves is the role that has logged in to the database (session_user): triggers write it, whatever
-the statement says, and refuse an approval of one's own request (core/migrations/versions/0007_cutover.sql). The `basis`
+the statement says, and refuse an approval of one's own request (core/migrations/sql/cutover.sql). The `basis`
 of a request is what was signed: once anything of it differs, the request is void. With `approvals` in the policy, the
 database refuses every other flip than to an approved version or back to one that was active before.
 """

@@ -28,7 +28,7 @@ def upgrade(database: Database) -> str:
     """Create the extension and the schema, and bring its tables to HEAD; returns the revision before ('' if none).
 
     Runs as one transaction under a lock, so that two at once do it once. Raises UnreachableError when pgvector
-    is not installed on the server, is too old, or the schema is ahead of this program.
+    is not installed on the server or too old, and when the schema is ahead of this program or of a development version.
     """
     from revector.core.migrations._run import run_upgrade
 

@@ -21,7 +21,7 @@ from revector.core.database import (
 )
 from revector.core.errors import RefusedError, UnreachableError
 from revector.core.migrations import alembic_config
-from revector.core.revisions import HEAD, revision_order
+from revector.core.revisions import HEAD, REVISIONS
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection as AlchemyConnection
@@ -40,8 +40,8 @@ def run_upgrade(database: Database) -> str:
         _create_extension(raw)
         info = server_info(raw, database.schema)
         require_pgvector(info)
-        if info.schema_revision is not None and info.schema_revision not in revision_order():
-            require_schema(raw, database.schema)  # raises, saying that it is ahead
+        if info.schema_revision is not None and info.schema_revision not in REVISIONS:
+            require_schema(raw, database.schema)  # raises, saying what it is
         if info.schema_revision != HEAD:
             raw.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(database.schema)))
             config = alembic_config()

@@ -6,6 +6,7 @@ from typing import Any
 
 from alembic import context
 from pgvector.sqlalchemy import BIT, HALFVEC, SPARSEVEC, VECTOR
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import base as postgresql
 
 from revector.core.models import Base, is_version_table
@@ -15,12 +16,15 @@ postgresql.ischema_names.update({"vector": VECTOR, "halfvec": HALFVEC, "sparseve
 
 
 def ours(_object: Any, name: str | None, kind: str, _reflected: bool, _compare_to: Any) -> bool:
-    """Leave the version tables alone: they are made and dropped with their versions, not by revisions."""
-    return not (kind == "table" and name is not None and is_version_table(name))
+    """Leave out Alembic's own table, and the version tables: those are made and dropped with their versions."""
+    return not (kind == "table" and name is not None and (name == "alembic_version" or is_version_table(name)))
 
 
+connection = context.config.attributes["connection"]
 context.configure(
-    connection=context.config.attributes["connection"],
+    connection=connection,
+    # Otherwise Alembic takes an alembic_version of somebody else's in `public` for ours.
+    version_table_schema=connection.scalar(select(func.current_schema())),
     target_metadata=Base.metadata,
     include_object=ours,
     compare_type=True,

@@ -1,15 +1,41 @@
-"""A revision's SQL: triggers and functions stand in a file of their own beside it."""
+"""A revision's SQL, which stands in files of its own: `sql/`, a file for each concern."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from alembic import op
+from psycopg import sql
+
+_FOLDER = Path(__file__).parent / "sql"
 
 
-def run_script_of(revision: str) -> None:
-    """Run the SQL file that stands beside a revision (its `__file__`), in the revision's transaction."""
-    # Straight to psycopg: the script has several statements, and percent signs that are no placeholders.
+def run_sql(*concerns: str) -> None:
+    """Run files of `sql/` in the revision's transaction.
+
+    A file names everything outside pg_catalog in full, and nothing else is on the search path meanwhile. What is known
+    only now stands in it as psql would have it: `:schema` is the collection's schema and `:pgvector` the extension's,
+    `:'schema'` and `:'pgvector'` are the same names as strings.
+    """
+    # Straight to psycopg: a file has several statements, and percent signs that are no placeholders.
     connection = op.get_bind().connection.driver_connection
     assert connection is not None  # noqa: S101  (a checked-out connection has one)
-    connection.execute(Path(revision).with_suffix(".sql").read_text(encoding="utf-8"))
+    search_path, schema, pgvector = connection.execute(
+        """
+        SELECT current_setting('search_path'), current_schema(), n.nspname
+        FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'
+        """
+    ).fetchone()
+    names = {
+        ":'pgvector'": sql.Literal(pgvector),
+        ":pgvector": sql.Identifier(pgvector),
+        ":'schema'": sql.Literal(schema),
+        ":schema": sql.Identifier(schema),
+    }
+    connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
+    for concern in concerns:
+        script = (_FOLDER / f"{concern}.sql").read_text(encoding="utf-8")
+        for placeholder, name in names.items():
+            script = script.replace(placeholder, name.as_string(connection))
+        connection.execute(script)
+    connection.execute("SELECT set_config('search_path', %s, true)", [search_path])

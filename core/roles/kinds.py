@@ -16,7 +16,7 @@ KINDS: dict[Kind, str] = {
 """What each kind may do, in a line."""
 
 _ALL = "INSERT, UPDATE, DELETE"
-# The other columns of the log and of requests are the database's own: see revisions 0007 and 0008.
+# The other columns of the log and of requests are the database's own: triggers fill them (core/migrations/sql).
 _LOG = "INSERT (action, version_key, outcome, reason, detail)"
 
 # What a role may write, by table. A version's completed_at and proven_at are what its backfill says; active is the

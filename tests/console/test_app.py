@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from revector.console.app import RevectorApp, run_console
-from revector.core.database import Database
+from revector.core.database import Connection, Database
 from revector.core.embedded import EmbeddedServer
 from revector.core.migrations import upgrade
 from revector.core.settings import Settings
@@ -107,6 +107,14 @@ async def test_every_tab_fits_into_eighty_by_twenty_four(library: Database, tab:
             if widget.display:
                 assert widget.region.bottom <= 23, widget
                 assert widget.region.height > 0, widget
+
+
+async def test_a_schema_of_a_development_version(database: Database, connection: Connection) -> None:
+    connection.execute("UPDATE alembic_version SET version_num = '0005'")
+    app = console(database)
+    async with app.run_test(size=SMALL) as pilot:
+        await until_shown(pilot, "made by a development version of revector (revision 0005)")
+        await until_shown(pilot, "revector --schema NAME db upgrade", "CASCADE", "revector demo", "q leaves")
 
 
 async def test_a_schema_that_is_not_set_up(empty_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

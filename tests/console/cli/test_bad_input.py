@@ -18,7 +18,7 @@ from psycopg import sql
 from revector.core import embedded
 from revector.core.database import Connection, Database
 from revector.core.registry import chunk_count, versions
-from revector.core.revisions import HEAD, revision_order
+from revector.core.revisions import HEAD, REVISIONS
 from tests.console.cli.conftest import TEXTS, on, write_corpus
 from tests.console.cli.program import SECRET, Revector
 from tests.protocol_server import ProtocolServer, embed
@@ -215,7 +215,10 @@ def test_a_schema_that_is_not_set_up(empty_database: Database, tmp_path: Path) -
         result = revector.call(*command.split(), status=4)
         assert f"The schema {empty_database.schema!r} has not been set up" in brief(result.err)
         assert "revector db upgrade" in result.err
-    assert "revision none" in revector.call("doctor", status=1).out
+    assert "has not been set up" in revector.call("doctor", status=1).out
+    status = revector.call("db", "status")
+    assert re.search(r"schema revision +—", status.out)
+    assert "Set it up: revector db upgrade" in status.err
     with empty_database.connect("test") as connection:
         found = connection.execute("SELECT to_regnamespace(%s)", [empty_database.schema]).fetchone()
     assert found == (None,)
@@ -227,7 +230,7 @@ def test_a_schema_behind_or_ahead(
     with monkeypatch.context() as patch:
         # What a program of a later release knows.
         patch.setattr("revector.core.database.HEAD", "0777")
-        patch.setattr("revector.core.database.revision_order", lambda: [*revision_order(), "0777"])
+        patch.setattr("revector.core.database.REVISIONS", (*REVISIONS, "0777"))
         behind = revector.call("versions", "list", status=4)
         assert f"is at revision {HEAD}; this program needs 0777" in brief(behind.err)
         assert "revector db upgrade" in behind.err
@@ -241,6 +244,23 @@ def test_a_schema_behind_or_ahead(
     assert "revision 9999" in doctor
     assert "a newer one" in doctor
     assert "db upgrade" not in doctor
+
+
+def test_a_schema_of_a_development_version(revector: Revector, connection: Connection) -> None:
+    """It is named as such wherever it is met, nothing in it is changed, and the demo replaces none but its own."""
+    add_chunks(connection, TEXTS)
+    connection.execute("UPDATE alembic_version SET version_num = '0005'")
+    for command in ("versions list", "db upgrade", "ingest .", "demo --headless"):
+        refused = revector.call(*command.split(), status=4)
+        assert "was made by a development version of revector (revision 0005)" in brief(refused.err)
+        assert "revector --schema NAME db upgrade" in brief(refused.err)
+    doctor = revector.call("doctor", status=1).out
+    assert "was made by a development version of revector (revision 0005)" in doctor
+    assert "DROP SCHEMA" in doctor
+    status = revector.call("db", "status", "--json")
+    assert status.document["schema_revision"] == "0005"
+    assert "DROP SCHEMA" in status.err
+    assert chunk_count(connection) == len(TEXTS)
 
 
 # -- settings ------------------------------------------------------------------------------------------------

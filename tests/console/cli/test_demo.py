@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from revector.core import embedded
-from revector.core.database import Connection, Database
-from revector.core.registry import chunk_count
+from revector.core.database import Connection, Database, require_schema
+from revector.core.errors import RefusedError, UnreachableError
+from revector.core.registry import chunk_count, versions
 from tests.console.cli.program import Revector
 from tests.versions import add, add_chunks
 
@@ -130,6 +132,54 @@ def test_the_demo_goes_on_where_it_was_cut_off(
     assert chunk_count(connection) >= 40
     versions = revector.call("versions", "list", "--json").document["versions"]
     assert [(v["version_key"], v["active"]) for v in versions] == [("demo-64", True), ("demo-256", False)]
+
+
+@pytest.mark.parametrize("revision", ["0001", "0005"])
+def test_the_demo_replaces_its_own_collection_of_a_development_version(
+    database: Database,
+    connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    revision: str,
+) -> None:
+    """Only on the embedded server, and only when nothing else is in it or has been built on it."""
+    from revector.console.context import Context
+    from revector.console.demo import story
+    from revector.console.demo.corpus import standard_library
+
+    entries = standard_library()[:40]
+    monkeypatch.setattr("revector.console.demo.corpus.standard_library", lambda: entries)
+    own = Context(database.dsn, database.schema)
+    story.prepare(own)
+    chunks = chunk_count(connection)
+    connection.execute("UPDATE alembic_version SET version_num = %s", [revision])
+
+    with pytest.raises(UnreachableError, match="development version"):
+        story.prepare(own)
+    own.database = replace(database, embedded=True)
+    strangers = [
+        ("table mine", "CREATE TABLE mine (n int)", "DROP TABLE mine"),
+        ("query set x", "INSERT INTO query_sets (name) VALUES ('x')", "DELETE FROM query_sets WHERE name = 'x'"),
+        ("view mine depends", "CREATE VIEW public.mine AS TABLE document_chunks", "DROP VIEW public.mine"),
+    ]
+    for stranger, make, unmake in strangers:
+        connection.execute(make)  # type: ignore[arg-type]
+        with pytest.raises(RefusedError, match=rf"something else than the demo \({stranger}"):
+            story.prepare(own)
+        connection.execute(unmake)  # type: ignore[arg-type]
+    assert chunk_count(connection) == chunks
+    if revision == "0001":  # which had no such table yet
+        connection.execute("DROP TABLE query_sets CASCADE")
+
+    capsys.readouterr()
+    story.prepare(own)
+    assert f"made by a development version ({revision}). It is made again." in capsys.readouterr().err
+    require_schema(connection, database.schema)
+    assert chunk_count(connection) == chunks
+    assert [(version.version_key, version.active) for version in versions(connection)] == [
+        ("demo-64", True),
+        ("demo-256", False),
+    ]
 
 
 class _KilledError(Exception):

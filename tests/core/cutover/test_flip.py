@@ -7,14 +7,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from alembic import command
 from psycopg import sql
 
 from revector.core import audit, cutover, index, shadow
 from revector.core.database import Connection, Database, readable_errors
 from revector.core.errors import RefusedError, UsageError
-from revector.core.migrations import alembic_config, upgrade
-from revector.core.migrations._run import alchemy_connection
 from revector.core.registry import Version, active_version, get_version
 from tests.versions import NUMBERS, add, add_chunks, backfill, ready_version
 
@@ -311,40 +308,6 @@ def test_history_and_log_tell_the_same_from_whoever_flips(
     ]
     assert [one.watch_until is not None for one in found] == [True, False, True, False]
     assert found[2].watch_ended_why == "rollback: v1 became active"
-
-
-def test_flips_of_before_this_history_are_in_it(empty_database: Database) -> None:
-    """A collection that was set up by an earlier release, with a version active: it may be rolled back to."""
-    with alchemy_connection(empty_database) as alchemy:
-        raw = alchemy.connection.driver_connection
-        assert raw is not None
-        raw.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(empty_database.schema)))
-        config = alembic_config()
-        config.attributes["connection"] = alchemy
-        command.upgrade(config, "0004")
-        alchemy.commit()
-    with empty_database.connect("test") as connection:
-        for key in ("old", "new"):
-            (number,) = connection.execute(
-                """
-                INSERT INTO embedding_versions (version_key, encoder_name, encoder_revision, dimensions,
-                                                distance_metric) VALUES (%s, 'e', '1', 3, 'cosine') RETURNING id
-                """,
-                [key],
-            ).fetchone()  # type: ignore[misc]
-            connection.execute(
-                sql.SQL("CREATE TABLE {} (chunk_id bigint PRIMARY KEY, embedding vector(3))").format(
-                    sql.Identifier(f"chunk_embeddings_{number}")
-                )
-            )
-            connection.execute("UPDATE embedding_versions SET completed_at = now() WHERE version_key = %s", [key])
-            connection.execute(cutover.FLIP, {"key": key})
-    upgrade(empty_database)
-    with empty_database.session("test") as connection:
-        found = cutover.history(connection)
-        assert [(one.from_version, one.to_version) for one in found] == [("old", "new"), (None, "old")]
-        cutover.change_policy(connection, {"approvals": 1})
-        assert cutover.rollback(connection, confirm="old").previous == "new"
 
 
 def test_a_running_shadow_is_turned_round_by_the_flip(

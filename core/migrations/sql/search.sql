@@ -1,10 +1,23 @@
--- The way in for services that encode by themselves, in whatever language: they ask which version is active and how to
--- encode for it, search the version that they encoded for, and read in every row whether it is still the active one.
--- Functions keep the search path of the upgrade, so that they find this collection's tables from any session.
+-- What is counted of searches, and the way in for services that encode by themselves, in whatever language: they ask
+-- which version is active and how to encode for it, search the version that they encoded for, and read in every row
+-- whether it is still the active one.
 
--- A setting of an encoder's spec (PROVIDER:MODEL?NAME=VALUE&…, percent-encoded as in a query string); '' names the model.
-CREATE FUNCTION encoder_setting(spec text, setting text) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path FROM CURRENT AS $$
+CREATE TABLE :schema.search_counts (
+    embedding_version_id bigint NOT NULL REFERENCES :schema.embedding_versions ON DELETE CASCADE,
+    minute timestamptz NOT NULL,
+    process text NOT NULL,
+    searches bigint NOT NULL,
+    empty bigint NOT NULL,
+    errors bigint NOT NULL,
+    latencies integer[] NOT NULL,
+    PRIMARY KEY (embedding_version_id, minute, process)
+);
+CREATE INDEX ON :schema.search_counts (minute);
+
+-- A setting of an encoder's spec (PROVIDER:MODEL?NAME=VALUE&…, percent-encoded as in a query string); '' names the
+-- model.
+CREATE FUNCTION :schema.encoder_setting(spec text, setting text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
     WITH quoted AS (
         SELECT CASE WHEN setting = '' THEN nullif(substr(split_part(spec, '?', 1), strpos(spec, ':') + 1), '')
                     ELSE (SELECT replace(substr(pair, strpos(pair, '=') + 1), '+', ' ')
@@ -17,32 +30,34 @@ $$;
 
 -- No row before the first cutover. base_url is NULL for the provider's own address; normalise says that vectors are
 -- scaled to length one. Of a spec's settings only these are shown: others concern the machine that revector runs on.
-CREATE FUNCTION active_version() RETURNS TABLE (
+CREATE FUNCTION :schema.active_version() RETURNS TABLE (
     version_key text, encoder_name text, encoder_revision text, dimensions int, distance_metric text, storage text,
     provider text, model text, base_url text, query_prefix text, normalise boolean, max_tokens int,
     activated_at timestamptz)
-LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT v.version_key, v.encoder_name, v.encoder_revision, v.dimensions, v.distance_metric, v.storage,
-           nullif(split_part(v.encoder_spec, ':', 1), ''), encoder_setting(v.encoder_spec, ''),
-           encoder_setting(v.encoder_spec, 'base_url'), coalesce(encoder_setting(v.encoder_spec, 'query_prefix'), ''),
-           coalesce(encoder_setting(v.encoder_spec, 'normalise'), 'true') <> 'false',
-           encoder_setting(v.encoder_spec, 'max_tokens')::int, v.activated_at
-    FROM embedding_versions v WHERE v.active
+           nullif(split_part(v.encoder_spec, ':', 1), ''), :schema.encoder_setting(v.encoder_spec, ''),
+           :schema.encoder_setting(v.encoder_spec, 'base_url'),
+           coalesce(:schema.encoder_setting(v.encoder_spec, 'query_prefix'), ''),
+           coalesce(:schema.encoder_setting(v.encoder_spec, 'normalise'), 'true') <> 'false',
+           :schema.encoder_setting(v.encoder_spec, 'max_tokens')::int, v.activated_at
+    FROM :schema.embedding_versions v WHERE v.active
 $$;
 
 -- pgvector's settings are known to the server only once its library is loaded.
-SELECT '[1]'::vector;
+SELECT CAST('[1]' AS :pgvector.vector);
 
 -- STABLE, so that the search and the question which version is active see one and the same moment. The statement is
 -- that of core.retrieval.statements, and core.index says why it orders by what the index holds.
-CREATE FUNCTION search_chunks(query vector, k int, version text) RETURNS TABLE (
+CREATE FUNCTION :schema.search_chunks(query :pgvector.vector, k int, version text) RETURNS TABLE (
     rank int, chunk_id bigint, semantic_key text, source_id text, chunk_no int, distance double precision, content text,
     version_key text, active boolean)
-LANGUAGE plpgsql STABLE SET search_path FROM CURRENT SET hnsw.ef_search = 100 AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET hnsw.ef_search = 100 AS $$
 #variable_conflict use_column
 DECLARE
-    asked embedding_versions;
-    now_active text := (SELECT v.version_key FROM embedding_versions v WHERE v.active);
+    asked :schema.embedding_versions;
+    now_active text := (SELECT v.version_key FROM :schema.embedding_versions v WHERE v.active);
+    vectors text;
     metric text;
     typed text;
     nearest text;
@@ -54,44 +69,49 @@ BEGIN
     IF k NOT BETWEEN 1 AND 1000 THEN
         RAISE EXCEPTION 'k is %; expected 1 to 1000.', k USING ERRCODE = '22023';
     END IF;
-    SELECT * INTO asked FROM embedding_versions v WHERE v.version_key = version;
+    SELECT * INTO asked FROM :schema.embedding_versions v WHERE v.version_key = version;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'There is no embedding version %.', quote_literal(version)
             USING HINT = coalesce(format('%s is active: encode the query for it.', now_active), 'None is active yet.'),
                   ERRCODE = '42704';
     END IF;
-    IF to_regclass('chunk_embeddings_' || asked.id) IS NULL THEN
+    vectors := format('%I.%I', :'schema', 'chunk_embeddings_' || asked.id);
+    IF to_regclass(vectors) IS NULL THEN
         RAISE EXCEPTION 'Version % has no vectors yet.', asked.version_key
             USING HINT = format('Backfill it: revector backfill run %s', asked.version_key), ERRCODE = '42P01';
     END IF;
-    IF vector_dims(query) <> asked.dimensions THEN
+    IF :pgvector.vector_dims(query) <> asked.dimensions THEN
         RAISE EXCEPTION 'The query has % dimensions; version % has %.',
-            vector_dims(query), asked.version_key, asked.dimensions
+            :pgvector.vector_dims(query), asked.version_key, asked.dimensions
             USING HINT = 'Encode a query with the version''s own encoder: SELECT * FROM active_version()',
                   ERRCODE = '22000';
     END IF;
     PERFORM set_config('hnsw.ef_search',
                        least(1000, greatest(k, coalesce((asked.index_settings ->> 'ef_search')::int, 100)))::text, true);
-    metric := CASE asked.distance_metric WHEN 'cosine' THEN '<=>' WHEN 'l2' THEN '<->' ELSE '<#>' END;
-    typed := format('$1::%s(%s)', asked.storage, asked.dimensions);
+    metric := format('OPERATOR(%I.%s)', :'pgvector',
+                     CASE asked.distance_metric WHEN 'cosine' THEN '<=>' WHEN 'l2' THEN '<->' ELSE '<#>' END);
+    typed := format('$1::%I.%s(%s)', :'pgvector', asked.storage, asked.dimensions);
     IF asked.dimensions > 4000 THEN
         nearest := format('SELECT chunk_id, embedding %1$s %2$s AS distance FROM '
-                          '(SELECT chunk_id, embedding FROM %3$I ORDER BY (binary_quantize(embedding)::bit(%4$s)) '
-                          '<~> binary_quantize(%2$s)::bit(%4$s) LIMIT %5$s) AS found '
-                          'ORDER BY distance, chunk_id LIMIT %6$s',
-                          metric, typed, 'chunk_embeddings_' || asked.id, asked.dimensions, k * 20, k);
+                          '(SELECT chunk_id, embedding FROM %3$s ORDER BY (%4$I.binary_quantize(embedding)::bit(%5$s)) '
+                          'OPERATOR(%4$I.<~>) %4$I.binary_quantize(%2$s)::bit(%5$s) LIMIT %6$s) AS found '
+                          'ORDER BY distance, chunk_id LIMIT %7$s',
+                          metric, typed, vectors, :'pgvector', asked.dimensions, k * 20, k);
     ELSE
-        nearest := format('SELECT chunk_id, embedding %1$s %2$s AS distance FROM %3$I ORDER BY %4$s %1$s %5$s LIMIT %6$s',
-                          metric, typed, 'chunk_embeddings_' || asked.id,
+        nearest := format('SELECT chunk_id, embedding %1$s %2$s AS distance FROM %3$s ORDER BY %4$s %1$s %5$s LIMIT %6$s',
+                          metric, typed, vectors,
                           CASE WHEN asked.storage = 'vector' AND asked.dimensions > 2000
-                               THEN format('(embedding::halfvec(%s))', asked.dimensions) ELSE 'embedding' END,
+                               THEN format('(embedding::%I.halfvec(%s))', :'pgvector', asked.dimensions)
+                               ELSE 'embedding' END,
                           CASE WHEN asked.storage = 'vector' AND asked.dimensions > 2000
-                               THEN format('%s::halfvec(%s)', typed, asked.dimensions) ELSE typed END, k);
+                               THEN format('%s::%I.halfvec(%s)', typed, :'pgvector', asked.dimensions)
+                               ELSE typed END, k);
     END IF;
     RETURN QUERY EXECUTE format(
         'WITH nearest AS MATERIALIZED (%s) '
         'SELECT (row_number() OVER (ORDER BY n.distance, n.chunk_id))::int, n.chunk_id, c.semantic_key, c.source_id, '
         'c.chunk_no, n.distance, c.content, $2, $3 '
-        'FROM nearest n JOIN document_chunks c ON c.id = n.chunk_id ORDER BY n.distance, n.chunk_id', nearest)
+        'FROM nearest n JOIN %I.document_chunks c ON c.id = n.chunk_id ORDER BY n.distance, n.chunk_id',
+        nearest, :'schema')
         USING query, asked.version_key, asked.active;
 END $$;

@@ -1,0 +1,62 @@
+-- The log: who did what, when, from where and why, and what came of it.
+
+CREATE TABLE :schema.audit_log (
+    id bigserial PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    actor text NOT NULL DEFAULT session_user,
+    client text NOT NULL DEFAULT coalesce(current_setting('revector.client', true), ''),
+    application text NOT NULL DEFAULT current_setting('application_name'),
+    action text NOT NULL,
+    version_key text,
+    outcome text NOT NULL CHECK (outcome IN ('done', 'refused', 'failed')),
+    reason text NOT NULL DEFAULT '',
+    detail jsonb NOT NULL DEFAULT '{}'
+);
+
+CREATE FUNCTION :schema.refuse_audit_change() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION 'audit_log is append only: % is refused.', TG_OP;
+END $$;
+
+CREATE TRIGGER audit_log_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON :schema.audit_log
+    FOR EACH STATEMENT EXECUTE FUNCTION :schema.refuse_audit_change();
+
+-- The log says who, when and from where by itself. That a version became active is written in the transaction in
+-- which it did, and in no other.
+CREATE FUNCTION :schema.audit_written() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    NEW.actor := session_user;
+    NEW.at := clock_timestamp();
+    NEW.client := coalesce(current_setting('revector.client', true), '');
+    NEW.application := current_setting('application_name');
+    IF NEW.outcome = 'done' AND NEW.action IN ('cutover', 'rollback', 'flip')
+       AND NOT EXISTS (SELECT FROM :schema.embedding_versions v
+                       WHERE v.active AND v.version_key = NEW.version_key
+                         AND v.activated_at >= transaction_timestamp()) THEN
+        RAISE EXCEPTION 'audit_log: % did not become active in this transaction.', NEW.version_key
+            USING HINT = 'Cutovers and rollbacks are logged by the database itself.';
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER audit_written BEFORE INSERT ON :schema.audit_log
+    FOR EACH ROW EXECUTE FUNCTION :schema.audit_written();
+
+-- The one entry that a role without any other right to write may make: that it was refused something. At most ten a
+-- minute, so that nobody can fill the log, which nobody can empty.
+CREATE FUNCTION :schema.record_refusal(action text, right_needed text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF (SELECT count(*)
+        FROM (SELECT l.actor, l.at, l.outcome FROM :schema.audit_log l ORDER BY l.id DESC LIMIT 500) AS newest
+        WHERE newest.actor = session_user AND newest.outcome = 'refused'
+          AND newest.at > clock_timestamp() - interval '1 minute') < 10 THEN
+        INSERT INTO :schema.audit_log (action, outcome, reason, detail)
+        VALUES (left(record_refusal.action, 100), 'refused', 'the role has not the right to do this',
+                jsonb_build_object('right', left(right_needed, 20)));
+    END IF;
+END $$;
+
+REVOKE EXECUTE ON FUNCTION :schema.record_refusal(text, text) FROM PUBLIC;

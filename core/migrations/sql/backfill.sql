@@ -1,0 +1,131 @@
+-- Backfills, and vectors loaded from files.
+
+CREATE TABLE :schema.backfill_jobs (
+    id bigserial PRIMARY KEY,
+    embedding_version_id bigint NOT NULL UNIQUE REFERENCES :schema.embedding_versions ON DELETE CASCADE,
+    state text NOT NULL CHECK (
+        state IN ('running', 'pausing', 'paused', 'interrupted', 'proving', 'done', 'failed', 'cancelled')),
+    settings jsonb NOT NULL DEFAULT '{}',
+    total bigint NOT NULL,
+    outbox_done bigint NOT NULL DEFAULT 0,
+    spent_usd double precision NOT NULL DEFAULT 0,
+    throttle text,
+    throttle_since timestamptz,
+    error text,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    finished_at timestamptz,
+    run_started_at timestamptz NOT NULL DEFAULT now(),
+    run_done bigint NOT NULL DEFAULT 0,
+    checked_at timestamptz NOT NULL DEFAULT '-infinity',
+    measured jsonb NOT NULL DEFAULT '{}',
+    proving_worker bigint
+);
+
+CREATE TABLE :schema.backfill_ranges (
+    id bigserial PRIMARY KEY,
+    job_id bigint NOT NULL REFERENCES :schema.backfill_jobs ON DELETE CASCADE,
+    first_chunk_id bigint NOT NULL,
+    last_chunk_id bigint NOT NULL,
+    cursor bigint NOT NULL,
+    state text NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'leased', 'done')),
+    done bigint NOT NULL DEFAULT 0,
+    lease_token bigint NOT NULL DEFAULT 0,
+    lease_worker bigint,
+    lease_until timestamptz
+);
+CREATE INDEX ON :schema.backfill_ranges (job_id, state);
+
+CREATE TABLE :schema.backfill_workers (
+    id bigserial PRIMARY KEY,
+    job_id bigint NOT NULL REFERENCES :schema.backfill_jobs ON DELETE CASCADE,
+    client text NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    seen_at timestamptz NOT NULL DEFAULT now(),
+    ended_at timestamptz,
+    engine text NOT NULL DEFAULT 'local',
+    pid integer,
+    sessions integer[] NOT NULL DEFAULT '{}',
+    done bigint NOT NULL DEFAULT 0,
+    batch_size integer,
+    throttle text,
+    throttle_since timestamptz,
+    reserved_usd double precision NOT NULL DEFAULT 0,
+    error text
+);
+CREATE INDEX ON :schema.backfill_workers (job_id);
+
+CREATE TABLE :schema.backfill_samples (
+    id bigserial PRIMARY KEY,
+    job_id bigint NOT NULL REFERENCES :schema.backfill_jobs ON DELETE CASCADE,
+    at timestamptz NOT NULL DEFAULT now(),
+    done bigint NOT NULL,
+    seconds double precision NOT NULL
+);
+CREATE INDEX ON :schema.backfill_samples (job_id, at);
+
+CREATE TABLE :schema.backfill_proofs (
+    id bigserial PRIMARY KEY,
+    embedding_version_id bigint NOT NULL REFERENCES :schema.embedding_versions ON DELETE CASCADE,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    missing bigint NOT NULL,
+    embedded bigint NOT NULL,
+    dead_letters bigint NOT NULL,
+    seconds double precision NOT NULL
+);
+CREATE INDEX ON :schema.backfill_proofs (embedding_version_id);
+
+CREATE TABLE :schema.dead_letters (
+    embedding_version_id bigint NOT NULL REFERENCES :schema.embedding_versions ON DELETE CASCADE,
+    chunk_id bigint NOT NULL REFERENCES :schema.document_chunks ON DELETE CASCADE,
+    error text NOT NULL,
+    attempts bigint NOT NULL DEFAULT 1,
+    failed_at timestamptz NOT NULL DEFAULT now(),
+    waived_by text,
+    waived_reason text,
+    PRIMARY KEY (embedding_version_id, chunk_id)
+);
+CREATE INDEX ON :schema.dead_letters (chunk_id);
+
+CREATE TABLE :schema.vector_loads (
+    id bigserial PRIMARY KEY,
+    embedding_version_id bigint NOT NULL REFERENCES :schema.embedding_versions ON DELETE CASCADE,
+    source text NOT NULL,
+    fingerprint text NOT NULL,
+    state text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'done')),
+    total bigint NOT NULL,
+    cursor bigint NOT NULL DEFAULT 0,
+    stored bigint NOT NULL DEFAULT 0,
+    present bigint NOT NULL DEFAULT 0,
+    unknown bigint NOT NULL DEFAULT 0,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    finished_at timestamptz,
+    UNIQUE (embedding_version_id, fingerprint)
+);
+
+CREATE TABLE :schema.backfill_transitions (
+    id bigserial PRIMARY KEY,
+    job_id bigint NOT NULL REFERENCES :schema.backfill_jobs ON DELETE CASCADE,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    from_state text,
+    to_state text NOT NULL,
+    reason text,
+    client text NOT NULL DEFAULT coalesce(current_setting('revector.client', true), '')
+);
+CREATE INDEX ON :schema.backfill_transitions (job_id);
+
+CREATE FUNCTION :schema.backfill_moved() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO :schema.backfill_transitions (job_id, from_state, to_state, reason)
+    VALUES (NEW.id, CASE WHEN TG_OP = 'UPDATE' THEN OLD.state END, NEW.state,
+            coalesce(nullif(current_setting('revector.reason', true), ''),
+                     CASE WHEN NEW.state IN ('failed', 'interrupted') THEN NEW.error END));
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER backfill_planned AFTER INSERT ON :schema.backfill_jobs
+    FOR EACH ROW EXECUTE FUNCTION :schema.backfill_moved();
+
+CREATE TRIGGER backfill_moved AFTER UPDATE OF state ON :schema.backfill_jobs
+    FOR EACH ROW WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION :schema.backfill_moved();

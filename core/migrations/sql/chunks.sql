@@ -1,0 +1,146 @@
+-- Chunks, the vectors that follow them, and the counts of both.
+
+CREATE TABLE :schema.document_chunks (
+    id bigserial PRIMARY KEY,
+    semantic_key text NOT NULL UNIQUE,
+    document_id uuid NOT NULL,
+    chunk_no integer NOT NULL,
+    content text NOT NULL,
+    content_sha256 bytea NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    source_id text NOT NULL DEFAULT '',
+    metadata jsonb NOT NULL DEFAULT '{}',
+    content_tsv tsvector GENERATED ALWAYS AS (to_tsvector('english'::regconfig, content)) STORED
+);
+CREATE INDEX ON :schema.document_chunks (document_id);
+-- Looked up for every chunk that is read: a hash index costs half as much as a b-tree, at any size.
+CREATE INDEX ON :schema.document_chunks USING hash (content_sha256);
+CREATE INDEX ON :schema.document_chunks USING gin (content_tsv);
+-- Filters of searches: what a rare value matches is found without looking at every chunk.
+CREATE INDEX ON :schema.document_chunks USING gin (metadata jsonb_path_ops);
+
+-- A look-up by text for every chunk that is read costs more the larger the collection is: its index is touched at
+-- random. Nearly no text is repeated, and those that are fit a table that stays small.
+CREATE TABLE :schema.repeated_texts (
+    id bigserial PRIMARY KEY,
+    content_sha256 bytea NOT NULL
+);
+CREATE INDEX ON :schema.repeated_texts USING hash (content_sha256);
+
+CREATE TABLE :schema.row_counts (
+    id bigserial PRIMARY KEY,
+    scope bigint NOT NULL,
+    delta bigint NOT NULL
+);
+CREATE INDEX ON :schema.row_counts (scope);
+
+CREATE TABLE :schema.chunk_outbox (
+    embedding_version_id bigint NOT NULL REFERENCES :schema.embedding_versions ON DELETE CASCADE,
+    chunk_id bigint NOT NULL,
+    queued_at timestamptz NOT NULL DEFAULT now(),
+    leased_until timestamptz,
+    lease_worker bigint,
+    PRIMARY KEY (embedding_version_id, chunk_id)
+);
+
+-- A chunk never changes -----------------------------------------------------------------------------------
+
+CREATE FUNCTION :schema.refuse_chunk_change() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION 'A chunk never changes: chunk % has vectors of its present text.', OLD.id
+        USING HINT = 'Insert the new text as a new chunk and delete this one (revector ingest does both).';
+END $$;
+
+CREATE TRIGGER chunk_never_changes BEFORE UPDATE ON :schema.document_chunks FOR EACH ROW
+    WHEN (OLD.id <> NEW.id OR OLD.content <> NEW.content OR OLD.content_sha256 <> NEW.content_sha256
+          OR OLD.semantic_key <> NEW.semantic_key)
+    EXECUTE FUNCTION :schema.refuse_chunk_change();
+
+CREATE FUNCTION :schema.refuse_chunk_truncate() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION 'document_chunks cannot be truncated: the vectors of its chunks would stay behind.'
+        USING HINT = 'Use DELETE, which takes the vectors along.';
+END $$;
+
+CREATE TRIGGER chunks_not_truncated BEFORE TRUNCATE ON :schema.document_chunks
+    EXECUTE FUNCTION :schema.refuse_chunk_truncate();
+
+-- Its vectors follow it -----------------------------------------------------------------------------------
+
+-- For each statement and not for each row: a row trigger would slow every COPY.
+CREATE FUNCTION :schema.chunks_inserted() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO :schema.row_counts (scope, delta) SELECT 0, count(*) FROM new_chunks HAVING count(*) > 0;
+    -- No unique key, on purpose: two that write the same texts in another order would wait for each other on it.
+    -- Each chunk is looked up by itself, since a plan that is kept knows one size of new_chunks only.
+    INSERT INTO :schema.repeated_texts (content_sha256)
+    SELECT DISTINCT n.content_sha256
+    FROM new_chunks n
+    CROSS JOIN LATERAL (SELECT FROM :schema.document_chunks c
+                        WHERE c.content_sha256 = n.content_sha256 AND c.id <> n.id LIMIT 1) AS twin
+    WHERE NOT EXISTS (SELECT FROM :schema.repeated_texts r WHERE r.content_sha256 = n.content_sha256);
+    INSERT INTO :schema.chunk_outbox (embedding_version_id, chunk_id)
+    SELECT v.id, n.id
+    FROM :schema.embedding_versions v CROSS JOIN new_chunks n
+    WHERE v.state IN ('backfilling', 'loaded', 'ready', 'active', 'previous');
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER chunks_inserted AFTER INSERT ON :schema.document_chunks
+    REFERENCING NEW TABLE AS new_chunks FOR EACH STATEMENT EXECUTE FUNCTION :schema.chunks_inserted();
+
+-- A version's table gets its foreign key only with the proof (loading with it takes twice as long), so that
+-- until then this trigger takes deleted chunks out of it; afterwards there is nothing left for it to delete.
+CREATE FUNCTION :schema.chunks_deleted() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    version_id bigint;
+    vectors text;
+BEGIN
+    INSERT INTO :schema.row_counts (scope, delta) SELECT 0, -count(*) FROM old_chunks HAVING count(*) > 0;
+    FOR version_id IN SELECT id FROM :schema.embedding_versions LOOP
+        DELETE FROM :schema.chunk_outbox o USING old_chunks d
+        WHERE o.embedding_version_id = version_id AND o.chunk_id = d.id;
+        vectors := format('%I.%I', :'schema', 'chunk_embeddings_' || version_id);
+        IF to_regclass(vectors) IS NOT NULL THEN
+            EXECUTE format('DELETE FROM %s e USING old_chunks d WHERE e.chunk_id = d.id', vectors);
+        END IF;
+    END LOOP;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER chunks_deleted AFTER DELETE ON :schema.document_chunks
+    REFERENCING OLD TABLE AS old_chunks FOR EACH STATEMENT EXECUTE FUNCTION :schema.chunks_deleted();
+
+-- Attached to every version table, with the version's id as argument. Loaders count what they insert
+-- themselves: a transition table of all inserted vectors would be written to disk once more.
+CREATE FUNCTION :schema.embeddings_deleted() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        DELETE FROM :schema.row_counts WHERE scope = TG_ARGV[0]::bigint;
+    ELSE
+        INSERT INTO :schema.row_counts (scope, delta)
+        SELECT TG_ARGV[0]::bigint, -count(*) FROM old_embeddings HAVING count(*) > 0;
+    END IF;
+    RETURN NULL;
+END $$;
+
+-- A bulk insert of chunks puts as many rows into the outbox: a status that counted them would take longer with each.
+CREATE FUNCTION :schema.outbox_counted() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO :schema.row_counts (scope, delta)
+    SELECT -embedding_version_id, CASE TG_OP WHEN 'INSERT' THEN count(*) ELSE -count(*) END
+    FROM changed GROUP BY embedding_version_id;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER outbox_inserted AFTER INSERT ON :schema.chunk_outbox
+    REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION :schema.outbox_counted();
+
+CREATE TRIGGER outbox_deleted AFTER DELETE ON :schema.chunk_outbox
+    REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION :schema.outbox_counted();

@@ -1,0 +1,264 @@
+-- What a cutover requires, requests with their approvals, and the history of flips.
+
+-- The policy ------------------------------------------------------------------------------------------------
+
+CREATE TABLE :schema.cutover_policy (
+    id boolean PRIMARY KEY DEFAULT true CONSTRAINT cutover_policy_one_row_check CHECK (id),
+    settings jsonb NOT NULL DEFAULT '{}',
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    updated_by text NOT NULL DEFAULT session_user
+);
+
+-- The defaults are those of core.cutover.policy: only what differs from them is stored.
+CREATE FUNCTION :schema.cutover_setting(name text, otherwise numeric) RETURNS numeric
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce((SELECT (settings ->> name)::numeric FROM :schema.cutover_policy), otherwise)
+$$;
+
+CREATE FUNCTION :schema.policy_changed() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    NEW.updated_at := clock_timestamp();
+    NEW.updated_by := session_user;
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER policy_changed BEFORE INSERT OR UPDATE ON :schema.cutover_policy
+    FOR EACH ROW EXECUTE FUNCTION :schema.policy_changed();
+
+-- By psql too: a policy that could be changed in silence would bind nobody.
+CREATE FUNCTION :schema.policy_logged() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NEW.settings IS DISTINCT FROM (CASE WHEN TG_OP = 'UPDATE' THEN OLD.settings ELSE '{}' END) THEN
+        INSERT INTO :schema.audit_log (action, outcome, reason, detail)
+        VALUES ('cutover policy', 'done', coalesce(current_setting('revector.reason', true), ''),
+                coalesce(nullif(current_setting('revector.detail', true), '')::jsonb,
+                         jsonb_build_object('settings', NEW.settings)));
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER policy_logged AFTER INSERT OR UPDATE ON :schema.cutover_policy
+    FOR EACH ROW EXECUTE FUNCTION :schema.policy_logged();
+
+CREATE FUNCTION :schema.refuse_policy_removal() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION 'The policy of cutovers cannot be removed: % is refused.', TG_OP
+        USING HINT = 'Change it: revector cutover policy NAME=VALUE --reason TEXT';
+END $$;
+
+CREATE TRIGGER policy_stays BEFORE DELETE OR TRUNCATE ON :schema.cutover_policy
+    FOR EACH STATEMENT EXECUTE FUNCTION :schema.refuse_policy_removal();
+
+-- Whatever is in here voids a request when it changes. New chunks do not. The newest gates of each query set count.
+CREATE FUNCTION :schema.cutover_basis(version bigint) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT jsonb_build_object(
+        'version key', v.version_key,
+        'encoder', v.encoder_spec,
+        'encoder name', v.encoder_name,
+        'encoder revision', v.encoder_revision,
+        'complete since', extract(epoch FROM v.completed_at),
+        'index settings', v.index_settings,
+        'index', (SELECT pg_get_indexdef(indexrelid) FROM pg_index
+                  WHERE indexrelid = to_regclass(format('%I.%I', :'schema', 'chunk_embeddings_' || v.id || '_hnsw'))),
+        'gates', (SELECT jsonb_object_agg(newest.name, newest.gates) FROM (
+                      SELECT DISTINCT ON (s.id) s.name,
+                             (SELECT jsonb_agg(jsonb_build_object('name', gate -> 'name', 'measure', gate -> 'measure',
+                                               'segment', gate -> 'segment', 'kind', gate -> 'kind',
+                                               'bound', gate -> 'bound', 'confidence', gate -> 'confidence'))
+                              FROM jsonb_array_elements(e.report -> 'gates') AS gate) AS gates
+                      FROM :schema.evaluations e
+                      JOIN :schema.evaluation_runs r ON r.id = e.candidate_run_id
+                      JOIN :schema.query_sets s ON s.id = e.query_set_id
+                      WHERE r.embedding_version_id = v.id AND e.verdict IS NOT NULL
+                      ORDER BY s.id, e.id DESC) AS newest),
+        'policy', coalesce((SELECT settings FROM :schema.cutover_policy), '{}'))
+    FROM :schema.embedding_versions v WHERE v.id = version
+$$;
+
+-- Requests: who is the database role, whatever the statement says -------------------------------------------
+
+CREATE TABLE :schema.cutover_requests (
+    id bigserial PRIMARY KEY,
+    embedding_version_id bigint NOT NULL REFERENCES :schema.embedding_versions ON DELETE CASCADE,
+    requested_by text NOT NULL DEFAULT session_user,
+    requested_at timestamptz NOT NULL DEFAULT now(),
+    client text NOT NULL DEFAULT coalesce(current_setting('revector.client', true), ''),
+    reason text NOT NULL,
+    expires_at timestamptz NOT NULL,
+    basis jsonb NOT NULL,
+    waivers jsonb NOT NULL DEFAULT '{}',
+    guards jsonb NOT NULL DEFAULT '{}',
+    ended text CHECK (ended IN ('done', 'void', 'withdrawn', 'expired')),
+    ended_at timestamptz,
+    ended_why text NOT NULL DEFAULT ''
+);
+CREATE UNIQUE INDEX cutover_requests_one_open ON :schema.cutover_requests (embedding_version_id) WHERE ended IS NULL;
+
+CREATE FUNCTION :schema.check_request() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    wanted :schema.embedding_versions;
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        IF EXISTS (SELECT FROM :schema.embedding_versions WHERE id = OLD.embedding_version_id) THEN
+            RAISE EXCEPTION 'Request % stays in the history.', OLD.id
+                USING HINT = 'Withdraw it: revector cutover withdraw KEY';
+        END IF;
+        RETURN OLD;
+    END IF;
+    IF TG_OP = 'UPDATE' THEN
+        IF OLD.ended IS NOT NULL OR NEW.ended IS NULL
+           OR to_jsonb(NEW) - '{ended,ended_at,ended_why}'::text[]
+              <> to_jsonb(OLD) - '{ended,ended_at,ended_why}'::text[] THEN
+            RAISE EXCEPTION 'Request % never changes: it can only end, once.', OLD.id
+                USING HINT = 'Withdraw it and request anew.';
+        END IF;
+        NEW.ended_at := clock_timestamp();
+        RETURN NEW;
+    END IF;
+    SELECT * INTO wanted FROM :schema.embedding_versions WHERE id = NEW.embedding_version_id;
+    IF wanted.active THEN
+        RAISE EXCEPTION 'Version % is active already.', wanted.version_key;
+    END IF;
+    IF wanted.completed_at IS NULL THEN
+        RAISE EXCEPTION 'Version % was never complete: there is nothing to approve yet.', wanted.version_key
+            USING HINT = format('Backfill it first: revector backfill run %s', wanted.version_key);
+    END IF;
+    IF btrim(NEW.reason) = '' THEN
+        RAISE EXCEPTION 'A request for a cutover needs a reason.';
+    END IF;
+    IF jsonb_typeof(NEW.waivers) <> 'object'
+       OR jsonb_path_exists(NEW.waivers, '$.* ? (@.type() != "string" || @ like_regex "^\\s*$")') THEN
+        RAISE EXCEPTION 'Each waiver names a guard and gives a reason.';
+    END IF;
+    NEW.requested_by := session_user;
+    NEW.requested_at := clock_timestamp();
+    NEW.client := coalesce(current_setting('revector.client', true), '');
+    NEW.expires_at := NEW.requested_at
+        + make_interval(secs => 3600 * :schema.cutover_setting('request_hours', 72));
+    NEW.basis := :schema.cutover_basis(NEW.embedding_version_id);
+    NEW.ended := NULL;
+    NEW.ended_at := NULL;
+    NEW.ended_why := '';
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER check_request BEFORE INSERT OR UPDATE OR DELETE ON :schema.cutover_requests
+    FOR EACH ROW EXECUTE FUNCTION :schema.check_request();
+
+CREATE FUNCTION :schema.refuse_truncate() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION '% is append only: TRUNCATE is refused.', TG_TABLE_NAME;
+END $$;
+
+CREATE TRIGGER requests_not_truncated BEFORE TRUNCATE ON :schema.cutover_requests
+    EXECUTE FUNCTION :schema.refuse_truncate();
+
+-- What stands between a request and the flip, the number of approvals aside; NULL when nothing does.
+CREATE FUNCTION :schema.request_obstacle(request :schema.cutover_requests) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE
+        WHEN request.id IS NULL THEN 'nobody has requested it'
+        WHEN request.ended IS NOT NULL THEN 'the request of ' || request.requested_by || ' has ended: ' || request.ended
+        WHEN request.expires_at <= clock_timestamp() THEN 'the request of ' || request.requested_by || ' has expired'
+        ELSE (SELECT 'void, since these changed after the request: ' || string_agg(key, ', ' ORDER BY key)
+              FROM jsonb_each(request.basis) AS was
+              FULL JOIN jsonb_each(:schema.cutover_basis(request.embedding_version_id)) AS found USING (key)
+              WHERE was.value IS DISTINCT FROM found.value)
+        END
+$$;
+
+-- Approvals -------------------------------------------------------------------------------------------------
+
+CREATE TABLE :schema.cutover_approvals (
+    request_id bigint NOT NULL REFERENCES :schema.cutover_requests ON DELETE CASCADE,
+    approved_by text NOT NULL DEFAULT session_user,
+    approved_at timestamptz NOT NULL DEFAULT now(),
+    client text NOT NULL DEFAULT coalesce(current_setting('revector.client', true), ''),
+    comment text NOT NULL DEFAULT '',
+    PRIMARY KEY (request_id, approved_by)
+);
+
+-- Why the version may not become active by its approvals; NULL when it may.
+CREATE FUNCTION :schema.approval_obstacle(version bigint) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    needed bigint := :schema.cutover_setting('approvals', 0);
+    request :schema.cutover_requests;
+    given bigint;
+BEGIN
+    IF needed = 0 THEN
+        RETURN NULL;
+    END IF;
+    SELECT * INTO request FROM :schema.cutover_requests WHERE embedding_version_id = version AND ended IS NULL;
+    IF :schema.request_obstacle(request) IS NOT NULL THEN
+        RETURN :schema.request_obstacle(request);
+    END IF;
+    SELECT count(*) INTO given FROM :schema.cutover_approvals
+    WHERE request_id = request.id AND approved_by <> request.requested_by;
+    RETURN CASE WHEN given < needed THEN format('%s of %s approvals', given, needed) END;
+END $$;
+
+CREATE FUNCTION :schema.check_approval() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    request :schema.cutover_requests;
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        IF EXISTS (SELECT FROM :schema.cutover_requests WHERE id = OLD.request_id) THEN
+            RAISE EXCEPTION 'An approval stays: that of request % by %.', OLD.request_id, OLD.approved_by
+                USING HINT = 'Withdraw the request: revector cutover withdraw KEY';
+        END IF;
+        RETURN OLD;
+    END IF;
+    IF TG_OP = 'UPDATE' THEN
+        RAISE EXCEPTION 'An approval never changes: that of request % by %.', OLD.request_id, OLD.approved_by;
+    END IF;
+    SELECT * INTO request FROM :schema.cutover_requests WHERE id = NEW.request_id;
+    IF :schema.request_obstacle(request) IS NOT NULL THEN
+        RAISE EXCEPTION 'Request % cannot be approved: %.', NEW.request_id, :schema.request_obstacle(request)
+            USING HINT = 'Request the cutover anew.';
+    END IF;
+    IF request.requested_by = session_user THEN
+        RAISE EXCEPTION 'Nobody approves their own request: % made request %.', session_user, request.id
+            USING HINT = 'Another role has to approve it.';
+    END IF;
+    NEW.approved_by := session_user;
+    NEW.approved_at := clock_timestamp();
+    NEW.client := coalesce(current_setting('revector.client', true), '');
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER check_approval BEFORE INSERT OR UPDATE OR DELETE ON :schema.cutover_approvals
+    FOR EACH ROW EXECUTE FUNCTION :schema.check_approval();
+
+CREATE TRIGGER approvals_not_truncated BEFORE TRUNCATE ON :schema.cutover_approvals
+    EXECUTE FUNCTION :schema.refuse_truncate();
+
+-- Who may make code in the schema could have it run in the session of an approver, and so approve by his hand.
+CREATE FUNCTION :schema.refuse_foreign_code() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    found text := (
+        WITH made AS (
+            SELECT 'function ' || proname AS what, proowner AS maker, pronamespace AS place FROM pg_proc
+            UNION ALL
+            SELECT 'operator ' || oprname, oprowner, oprnamespace FROM pg_operator)
+        SELECT string_agg(format('%s of %s', what, rolname), ', ' ORDER BY what)
+        FROM made JOIN pg_namespace n ON n.oid = place JOIN pg_roles r ON r.oid = maker
+        WHERE nspname = :'schema' AND NOT rolsuper AND NOT pg_has_role(r.oid, nspowner, 'MEMBER'));
+BEGIN
+    IF found IS NOT NULL THEN
+        RAISE EXCEPTION 'Nothing is approved while there is code in the schema that its owner did not make: %.', found
+            USING HINT = 'Have the owner of the schema look at it, and drop it.';
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER approved_by_own_hand AFTER INSERT ON :schema.cutover_approvals
+    FOR EACH STATEMENT EXECUTE FUNCTION :schema.refuse_foreign_code();
