@@ -29,8 +29,9 @@ from revector.screens.frame.footer import Footer
 from revector.screens.frame.header import Banner, Header, TabBar, Trouble
 from revector.screens.frame.snapshots import Reader, SnapshotReader
 from revector.screens.frame.too_small import TooSmall, too_small
-from revector.screens.pane import Following, Pane, Services
-from revector.screens.situation import Situation, State
+from revector.screens.pane import Pane
+from revector.screens.services import Services
+from revector.screens.situation import Following, Situation, State
 from revector.screens.wording.theme import THEME
 
 if TYPE_CHECKING:

@@ -2,33 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from textual.containers import Vertical
 from textual.message import Message
 
-from revector.core.database import Database
-from revector.core.settings import Settings
-from revector.screens.backfill.runs import Backfills
-from revector.screens.connections import Connections
+from revector.screens.services import Services
 from revector.screens.situation import Situation
-
-
-@dataclass(frozen=True)
-class Services:
-    """What a tab needs to work with the database."""
-
-    database: Database
-    settings: Settings
-    connections: Connections
-    backfills: Backfills
-
-
-class Following:
-    """A screen over the tabs that has to know how things stand."""
-
-    def show(self, situation: Situation) -> None:
-        """Take notice of this moment."""
 
 
 class Pane(Vertical):

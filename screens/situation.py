@@ -122,6 +122,13 @@ class Situation:
         return next((s for s in self.versions if s.version.version_key == key), None)
 
 
+class Following:
+    """A screen over the tabs that has to know how things stand."""
+
+    def show(self, situation: Situation) -> None:
+        """Take notice of this moment."""
+
+
 def key_of(status: VersionStatus | None) -> str | None:
     """The version key, None for no version."""
     return status.version.version_key if status else None

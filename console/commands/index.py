@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from revector.console.commands.options import Json
-from revector.console.commands.versions import Key
+from revector.console.commands.options import Json, Key
 from revector.console.context import answer, context_of, counted, plain
 from revector.console.progress import progress_bar
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from revector.console.commands.options import Json
-from revector.console.commands.versions import Key
+from revector.console.commands.options import Json, Key
 from revector.console.context import answer, context_of, note, plain
 from revector.console.progress import progress_bar
 

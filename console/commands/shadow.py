@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from revector.console.commands.options import Json
-from revector.console.commands.versions import Key
+from revector.console.commands.options import Confirm, Json, Key, Reason
 from revector.console.confirmation import confirmed_key
 from revector.console.context import answer, context_of, plain, print_rows
 
@@ -24,7 +23,6 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None,
 )  # fmt: skip
 
-Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; stays in the log.")]
 Limit = Annotated[
     int, typer.Option("--limit", metavar="N", help="How many of the worst disagreements.", min=1, max=1000)
 ]
@@ -48,7 +46,7 @@ def start(
         float, typer.Option("--retention-days", metavar="DAYS", help="After that its queries are deleted.")
     ] = 14.0,
     reason: Reason = "",
-    confirm: Annotated[str | None, typer.Option("--confirm", metavar="KEY", help="The version key again.")] = None,
+    confirm: Confirm = None,
     as_json: Json = False,
 ) -> None:
     """Begin to mirror users' queries to a candidate. Users always get the active version's answer."""

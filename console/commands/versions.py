@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from revector.console.commands.options import Json
+from revector.console.commands.options import Confirm, Json, Key
 from revector.console.context import answer, context_of, note, open_aloud, plain, print_rows
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 app = typer.Typer(name="versions", help="Embedding versions: an encoder at one revision, and its vectors.",
                   no_args_is_help=True, rich_markup_mode=None)  # fmt: skip
 
-Key = Annotated[str, typer.Argument(metavar="KEY", help="The version key, such as embed-v2026-03.")]
 EncoderOption = Annotated[
     str,
     typer.Option(
@@ -145,7 +144,7 @@ def retire(context: typer.Context, key: Key, as_json: Json = False) -> None:
 def drop(
     context: typer.Context,
     key: Key,
-    confirm: Annotated[str | None, typer.Option("--confirm", metavar="KEY", help="The key again.")] = None,
+    confirm: Confirm = None,
     as_json: Json = False,
 ) -> None:
     """Delete a retired version with its vectors and its index, for good."""

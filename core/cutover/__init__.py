@@ -7,16 +7,8 @@ from revector.core.cutover.guard import Check, Guard, GuardRule, Subject, Verdic
 from revector.core.cutover.guards import GUARDS, check, checked_waivers
 from revector.core.cutover.history import CutoverEntry, history
 from revector.core.cutover.policy import Policy, change_policy, read_policy
-from revector.core.cutover.requests import (
-    Approval,
-    Request,
-    approvals_guard,
-    approve,
-    open_request,
-    request,
-    requests,
-    withdraw,
-)
+from revector.core.cutover.request_store import Approval, Request, open_request, requests
+from revector.core.cutover.requests import approve, request, withdraw
 from revector.core.cutover.watch import Breach, Watch, observe, roll_back_broken
 
 __all__ = [
@@ -35,7 +27,6 @@ __all__ = [
     "Subject",
     "Verdict",
     "Watch",
-    "approvals_guard",
     "approve",
     "change_policy",
     "check",

@@ -21,7 +21,8 @@ from revector.core.cutover.commit_outcome import Address, how_it_ended
 from revector.core.cutover.guard import Check, Guard, Subject
 from revector.core.cutover.guards import GUARDS, check, check_in_flip, checked_waivers
 from revector.core.cutover.policy import Policy, read_policy
-from revector.core.cutover.requests import figures, open_request
+from revector.core.cutover.request_store import open_request
+from revector.core.cutover.requests import figures
 from revector.core.database import Connection, fetch_one
 from revector.core.errors import RefusedError, RevectorError, UnreachableError
 from revector.core.registry import Version, active_version, get_version

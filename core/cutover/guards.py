@@ -8,10 +8,9 @@ from dataclasses import replace
 
 import psycopg
 
-from revector.core.cutover.checks import encoding, evidence, indexes, servers, vectors
+from revector.core.cutover.checks import approvals, encoding, evidence, indexes, servers, vectors
 from revector.core.cutover.guard import Check, Guard, GuardRule, Subject
 from revector.core.cutover.policy import read_policy
-from revector.core.cutover.requests import approvals_guard
 from revector.core.database import Connection, fetch_one
 from revector.core.errors import UsageError, unknown_name
 from revector.core.registry import get_version
@@ -60,7 +59,7 @@ GUARDS: tuple[GuardRule, ...] = (
     GuardRule("pinned", "No process that searches is pinned to another version.", servers.pinned),
     GuardRule(
         "approvals", "As many others as the policy asks for have approved the cutover as it stands.",
-        approvals_guard, in_flip=True, waivable=False, settings=("approvals", "request_hours"),
+        approvals.approved, in_flip=True, waivable=False, settings=("approvals", "request_hours"),
     ),
     GuardRule(
         "warm", "A few searches for stored vectors find their pages in the server's buffers.",

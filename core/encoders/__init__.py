@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from revector.core.encoders.base import Encoder, Metered, Parallel, Throttled
 from revector.core.encoders.checks import PROBE_TEXT, check_vectors, find_bad_rows, probe
-from revector.core.encoders.providers import check_settings, find_provider
-from revector.core.encoders.spec import EncoderSpec, parse_spec
+from revector.core.encoders.providers import check_settings, find_provider, parse_spec
+from revector.core.encoders.spec import EncoderSpec
 
 __all__ = [
     "PROBE_TEXT",

@@ -12,11 +12,11 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 from revector.core.encoders.kinds import COMMON, Setting
+from revector.core.encoders.spec import EncoderSpec, read_spec
 from revector.core.errors import UnreachableError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from revector.core.encoders.base import Encoder
-    from revector.core.encoders.spec import EncoderSpec
 
 GROUP = "revector.encoders"
 
@@ -41,6 +41,13 @@ def find_provider(name: str) -> Callable[[EncoderSpec], Encoder]:
         if entry.name == name:
             return _load(entry)
     raise unknown_name("encoder provider", name, {entry.name for entry in (*BUILT_IN, *others)})
+
+
+def parse_spec(text: str) -> EncoderSpec:
+    """Read a spec and check it against what its provider understands; nothing is opened."""
+    spec = read_spec(text)
+    check_settings(spec)
+    return spec
 
 
 def check_settings(spec: EncoderSpec) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlencode
 
-from revector.core.encoders.providers import check_settings
 from revector.core.errors import UsageError
 
 
@@ -57,13 +56,6 @@ class EncoderSpec:
         """The longest text in tokens that the spec asks for."""
         text = self.settings.get("max_tokens")
         return None if text is None else int(text)
-
-
-def parse_spec(text: str) -> EncoderSpec:
-    """Read a spec and check it against what its provider understands; nothing is opened."""
-    spec = read_spec(text)
-    check_settings(spec)
-    return spec
 
 
 def read_spec(text: str) -> EncoderSpec:

@@ -5,23 +5,10 @@ Alembic and SQLAlchemy take half a second to import, so that only `upgrade` does
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from alembic.config import Config
-
     from revector.core.database import Database
-
-
-def alembic_config() -> Config:
-    """Alembic's configuration without an ini file."""
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent))
-    config.set_main_option("path_separator", "os")
-    return config
 
 
 def upgrade(database: Database) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 import sqlalchemy
 from alembic import command
+from alembic.config import Config
 from psycopg import errors as pg
 from psycopg import sql
 
@@ -20,7 +22,6 @@ from revector.core.database import (
     server_info,
 )
 from revector.core.errors import RefusedError, UnreachableError
-from revector.core.migrations import alembic_config
 from revector.core.revisions import HEAD, REVISIONS
 
 if TYPE_CHECKING:
@@ -50,6 +51,14 @@ def run_upgrade(database: Database) -> str:
             roles.renew_grants(raw)
         alchemy.commit()
         return info.schema_revision or ""
+
+
+def alembic_config() -> Config:
+    """Alembic's configuration without an ini file."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    config.set_main_option("path_separator", "os")
+    return config
 
 
 def alchemy_connection(database: Database) -> AlchemyConnection:

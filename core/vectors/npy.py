@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from revector.core.errors import UsageError
-from revector.core.vectors.files import NPY_MAGIC, digest, fingerprint, opened, read_magic, shown
 from revector.core.vectors.slices import (
     KEY_LENGTH,
     IdKind,
@@ -32,6 +31,7 @@ from revector.core.vectors.slices import (
     key_array,
     slice_rows,
 )
+from revector.core.vectors.source import NPY_MAGIC, digest, fingerprint, opened, read_magic, shown
 
 if TYPE_CHECKING:
     from io import FileIO

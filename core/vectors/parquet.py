@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from revector.core.errors import UsageError
-from revector.core.vectors.files import digest, fingerprint, opened, shown
 from revector.core.vectors.slices import IdKind, Slice, as_chunk_ids, bad_id, key_array, slice_rows
+from revector.core.vectors.source import digest, fingerprint, opened, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -19,7 +19,8 @@ from revector.screens.backfill import lists
 from revector.screens.backfill.range_map import RangeMap
 from revector.screens.backfill.reader import MOST_FAILURES, Found, JobReader
 from revector.screens.backfill.steering import Steering
-from revector.screens.pane import Services, step_through
+from revector.screens.pane import step_through
+from revector.screens.services import Services
 from revector.screens.situation import AT_WORK, Situation, key_of
 from revector.screens.widgets.background import in_background
 from revector.screens.widgets.buttons import Buttons

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from revector.core.errors import RevectorError
 from revector.core.registry import Version
-from revector.screens.pane import Services
+from revector.screens.services import Services
 from revector.screens.wording.facts import facts
 from revector.screens.wording.text import printable
 from revector.screens.wording.theme import BAD, CAUTION, GOOD

@@ -15,8 +15,7 @@ from textual.widgets import Input, Label, Static
 
 from revector.core.backfill.job.settings import HELP, JobSettings, shown
 from revector.core.errors import RevectorError
-from revector.screens.pane import Following
-from revector.screens.situation import Situation
+from revector.screens.situation import Following, Situation
 from revector.screens.widgets.inputs import LineBox
 from revector.screens.widgets.table import Column, Row, Table
 from revector.screens.wording.text import printable

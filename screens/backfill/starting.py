@@ -11,7 +11,8 @@ from revector.core.backfill.job.status import JobDetail
 from revector.core.errors import RevectorError
 from revector.core.registry import Version
 from revector.screens.backfill.runs import RunOptions
-from revector.screens.pane import Pane, Services
+from revector.screens.pane import Pane
+from revector.screens.services import Services
 from revector.screens.widgets.background import in_background
 from revector.screens.wording.errors import error_text
 from revector.screens.wording.text import printable

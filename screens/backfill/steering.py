@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from revector.core.backfill.job.settings import JobSettings, shown
 from revector.core.errors import RevectorError, UsageError
 from revector.screens.backfill.starting import Starting
-from revector.screens.pane import Services
+from revector.screens.services import Services
 from revector.screens.situation import AT_WORK
 from revector.screens.widgets.background import in_background
 from revector.screens.wording.text import chunks, printable

@@ -13,8 +13,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
 
-from revector.screens.pane import Following
-from revector.screens.situation import Situation
+from revector.screens.situation import Following, Situation
 from revector.screens.widgets.inputs import LineBox
 from revector.screens.wording.text import printable
 from revector.screens.wording.theme import CAUTION

@@ -17,7 +17,8 @@ from revector.core.retrieval import Comparison
 from revector.screens.compare.latest_search import Latest, Request
 from revector.screens.compare.query_sets import Browsing, Choices, PairFacts, browse, read_choices, read_pair
 from revector.screens.compare.searcher import Searcher
-from revector.screens.pane import Pane, Services, step_through
+from revector.screens.pane import Pane, step_through
+from revector.screens.services import Services
 from revector.screens.situation import key_of
 from revector.screens.widgets.background import in_background
 from revector.screens.widgets.inputs import QueryBox

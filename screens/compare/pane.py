@@ -18,7 +18,7 @@ from revector.core.evaluation.judged_sets.judged_hits import JudgedHits
 from revector.core.retrieval import Comparison, Hit
 from revector.screens.compare.hit_list import HitList
 from revector.screens.compare.pair import PairPane
-from revector.screens.pane import Services
+from revector.screens.services import Services
 from revector.screens.situation import key_of
 from revector.screens.widgets.chart import Chart, Series
 from revector.screens.widgets.inputs import QueryBox

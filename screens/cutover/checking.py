@@ -12,7 +12,8 @@ from textual.worker import get_current_worker
 from revector.core.errors import RefusedError, RevectorError
 from revector.screens.cutover.board import Board, minute_of, stamps_of
 from revector.screens.cutover.facts import Facts, read_facts
-from revector.screens.pane import Pane, Services
+from revector.screens.pane import Pane
+from revector.screens.services import Services
 from revector.screens.situation import Situation, key_of
 from revector.screens.widgets.background import Tell, in_background
 from revector.screens.wording.text import time_now

@@ -22,7 +22,8 @@ from revector.screens.cutover.text import (
     serving_table,
 )
 from revector.screens.cutover.watch import HISTORY, entry_page, history_row, watch_lines, watch_title
-from revector.screens.pane import Services, step_through
+from revector.screens.pane import step_through
+from revector.screens.services import Services
 from revector.screens.situation import Situation, key_of
 from revector.screens.widgets.buttons import Buttons
 from revector.screens.widgets.page import Page

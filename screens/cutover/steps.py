@@ -12,7 +12,8 @@ from rich.text import Text
 from revector.core.errors import RevectorError
 from revector.screens.cutover.checking import Checking
 from revector.screens.cutover.text import request_figures, sql_page
-from revector.screens.pane import Services, step_through
+from revector.screens.pane import step_through
+from revector.screens.services import Services
 from revector.screens.situation import Situation, key_of
 from revector.screens.widgets.background import Tell, in_background
 from revector.screens.wording.errors import error_text

@@ -16,7 +16,8 @@ from revector.core.errors import RevectorError
 from revector.core.evaluation.document import Evaluation, get_evaluation
 from revector.screens.evaluate.lists import Lists, ReportKind, read_lists, write_report
 from revector.screens.evaluate.runner import CancelledError, Evaluator, Wish
-from revector.screens.pane import Pane, Services, step_through
+from revector.screens.pane import Pane, step_through
+from revector.screens.services import Services
 from revector.screens.situation import key_of
 from revector.screens.widgets.background import in_background
 from revector.screens.wording.errors import error_text

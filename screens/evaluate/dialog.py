@@ -17,8 +17,8 @@ from textual.widgets import Input, Label, Static
 
 from revector.core.errors import RevectorError, UsageError
 from revector.screens.evaluate.runner import Wish, asked_of
-from revector.screens.pane import Following, step_through
-from revector.screens.situation import Situation
+from revector.screens.pane import step_through
+from revector.screens.situation import Following, Situation
 from revector.screens.widgets.background import in_background
 from revector.screens.widgets.inputs import LineBox
 from revector.screens.widgets.table import Column, Row, Table

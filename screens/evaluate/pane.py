@@ -32,7 +32,8 @@ from revector.screens.evaluate.text import (
     verdict_line,
     worst_queries,
 )
-from revector.screens.pane import Services, step_through
+from revector.screens.pane import step_through
+from revector.screens.services import Services
 from revector.screens.situation import Situation
 from revector.screens.widgets.buttons import Buttons
 from revector.screens.widgets.chart import Chart

@@ -29,7 +29,7 @@ from revector.core.evaluation.judging.queue import (
 )
 from revector.core.registry import Version
 from revector.screens.judging.answers import Step
-from revector.screens.pane import Services
+from revector.screens.services import Services
 
 _ITEMS = 50
 _MOST_PEOPLE = 5

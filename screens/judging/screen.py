@@ -34,8 +34,8 @@ from revector.screens.judging.text import (
     source_line,
     why_line,
 )
-from revector.screens.pane import Following, Services
-from revector.screens.situation import Situation
+from revector.screens.services import Services
+from revector.screens.situation import Following, Situation
 from revector.screens.widgets.background import Tell, in_background, readable
 from revector.screens.widgets.keyline import Key, KeyLine
 from revector.screens.widgets.page import Page

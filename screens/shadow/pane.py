@@ -14,7 +14,8 @@ from textual.widgets import Static
 from revector.core import shadow
 from revector.core.errors import RevectorError
 from revector.core.shadow import ShadowReport
-from revector.screens.pane import Pane, Services, step_through
+from revector.screens.pane import Pane, step_through
+from revector.screens.services import Services
 from revector.screens.shadow.text import (
     SEGMENTS,
     WORST,

@@ -17,8 +17,7 @@ from textual.widgets import Button, Input, Label, Static
 
 from revector.core.database import Database
 from revector.core.settings import Settings
-from revector.screens.pane import Following
-from revector.screens.situation import Situation
+from revector.screens.situation import Following, Situation
 from revector.screens.widgets.inputs import LineBox
 from revector.screens.wording.facts import facts
 from revector.screens.wording.text import printable

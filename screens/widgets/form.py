@@ -14,8 +14,7 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Button, Checkbox, Input, Label, Static
 
-from revector.screens.pane import Following
-from revector.screens.situation import Situation
+from revector.screens.situation import Following, Situation
 from revector.screens.widgets.inputs import LineBox
 from revector.screens.wording.text import printable
 from revector.screens.wording.theme import CAUTION

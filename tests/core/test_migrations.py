@@ -15,8 +15,8 @@ from revector.core import cutover
 from revector.core.chunks import content_sha256
 from revector.core.database import Connection, Database, require_schema
 from revector.core.errors import RefusedError, UnreachableError
-from revector.core.migrations import alembic_config, upgrade
-from revector.core.migrations._run import alchemy_connection
+from revector.core.migrations import upgrade
+from revector.core.migrations._run import alchemy_connection, alembic_config
 from revector.core.models import Base, version_model
 from revector.core.registry import active_version, get_version
 from revector.core.revisions import DEVELOPMENT_REVISIONS, HEAD, REVISIONS

@@ -10,8 +10,7 @@ import typer
 from revector.console.commands.backfill.plan import plan
 from revector.console.commands.backfill.run import confirm_cost, ray_settings, run_backfill
 from revector.console.commands.backfill.status import print_detail, print_status
-from revector.console.commands.options import Json, job_settings_options
-from revector.console.commands.versions import Key
+from revector.console.commands.options import Json, Key, job_settings_options
 from revector.console.context import Context, answer, context_of, counted, note, plain, print_rows
 from revector.core.errors import UsageError
 

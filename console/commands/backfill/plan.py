@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from revector.console.commands.options import Json
-from revector.console.commands.versions import Key
+from revector.console.commands.options import Json, Key
 from revector.console.context import answer, context_of, counted, note, open_aloud, plain, print_rows
 from revector.console.progress import progress_bar
 from revector.screens.wording.text import MARKS

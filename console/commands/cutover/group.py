@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from revector.console.commands.options import Json
+from revector.console.commands.options import Confirm, Json, Key, Reason
 from revector.console.commands.verdicts import Waive, check_document, exit_unless_ready, show_check, waivers_of
-from revector.console.commands.versions import Key
 from revector.console.confirmation import confirmed_key
 from revector.console.context import answer, context_of, counted, plain
 
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="cutover", help="Make a version active, behind guards.", no_args_is_help=True, rich_markup_mode=None
 )
-
-Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; stays in the log.")]
-Confirm = Annotated[str | None, typer.Option("--confirm", metavar="KEY", help="The version key again.")]
 
 
 def register(root: typer.Typer) -> None:

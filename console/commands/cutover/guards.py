@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from revector.console.commands.cutover.group import Reason
-from revector.console.commands.options import Json
+from revector.console.commands.options import Json, Key, Reason
 from revector.console.commands.verdicts import (
     Waive,
     check_document,
@@ -17,7 +16,6 @@ from revector.console.commands.verdicts import (
     show_check,
     waivers_of,
 )
-from revector.console.commands.versions import Key
 from revector.console.context import answer, context_of, print_rows
 
 if TYPE_CHECKING:

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from revector.console.commands.cutover.group import Reason
-from revector.console.commands.options import Json
+from revector.console.commands.options import Json, Key, Reason
 from revector.console.commands.verdicts import Waive, waivers_of
-from revector.console.commands.versions import Key
 from revector.console.context import answer, context_of, counted, plain, print_rows
 
 if TYPE_CHECKING:

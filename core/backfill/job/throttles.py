@@ -11,15 +11,14 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
+from revector.core.backfill.job.disk import data_folder, disks
 from revector.core.backfill.job.settings import JobSettings
 from revector.core.backfill.job.working_hours import closed_until
-from revector.core.backfill.plan.footprint import is_local
 from revector.core.database import Connection, fetch_one
 from revector.core.errors import RefusedError
 
@@ -96,7 +95,7 @@ def require_measurable(connection: Connection, settings: JobSettings, names: Ite
                 "This role does not see what other sessions do.",
                 "Grant it: GRANT pg_monitor TO role, or use throttle_query.",
             )
-        if name == "min_free_gb" and _data_folder(connection) is None:
+        if name == "min_free_gb" and data_folder(connection) is None:
             raise RefusedError(
                 "The disk of a server on another machine is not seen from here.",
                 "Use max_database_gb, or throttle_query with a figure of your monitoring.",
@@ -122,10 +121,10 @@ def _spend(_connection: Connection, at: Look) -> Reading:
 
 
 def _free_disk(connection: Connection, at: Look) -> Reading:
-    folder, limit = _data_folder(connection), at.settings.min_free_gb or 0.0
+    folder, limit = data_folder(connection), at.settings.min_free_gb or 0.0
     if folder is None:
         return Reading(None, "min_free_gb cannot be measured: the server's disk is not seen from here")
-    free = min(shutil.disk_usage(place).free for place in _disks(folder)) / _GB
+    free = min(shutil.disk_usage(place).free for place in disks(folder)) / _GB
     return Reading(free, f"{free:,.1f} GB free on the server's disk, limit {limit:g} GB" if free < limit else None)
 
 
@@ -250,23 +249,3 @@ def _kept(at: Look, name: str) -> Any:
 
 def _sees_all(connection: Connection) -> bool:
     return bool(fetch_one(connection, "SELECT pg_has_role('pg_read_all_stats', 'USAGE')")[0])
-
-
-def _data_folder(connection: Connection) -> Path | None:
-    """The server's data folder when it is on this machine."""
-    if not is_local(connection):
-        return None
-    row = connection.execute("SELECT current_setting('data_directory', true)").fetchone()
-    folder = Path(row[0]) if row and row[0] else None
-    try:
-        return folder if folder is not None and folder.is_dir() else None
-    except OSError:
-        return None
-
-
-def _disks(folder: Path) -> list[Path]:
-    wal = folder / "pg_wal"  # often a link to another disk
-    try:
-        return [folder, wal] if wal.is_dir() else [folder]
-    except OSError:
-        return [folder]

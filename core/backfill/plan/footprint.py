@@ -6,15 +6,11 @@ a vector of 1,536 dimensions has 6 kB and takes a page of 8.
 
 from __future__ import annotations
 
-import ipaddress
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-
-import psycopg
 
 from revector.core import index
+from revector.core.backfill.job.disk import free_bytes
 from revector.core.database import Connection, fetch_one
 from revector.core.index import graph_bytes, kind_of, value_bytes
 from revector.core.registry import PLAIN_DIMENSIONS, Version
@@ -197,45 +193,3 @@ def _wal_kept(connection: Connection) -> int:
         """,
     )
     return int(kept)
-
-
-def free_bytes(connection: Connection) -> int | None:
-    """Free disk where the version's table would be, when the server runs on this machine; else None.
-
-    None also when the role may not see the server's data directory (that takes pg_read_all_settings).
-    """
-    if not is_local(connection):
-        return None
-    (folder,) = fetch_one(
-        connection,
-        """
-        SELECT coalesce(
-            (SELECT nullif(pg_tablespace_location(t.oid), '')
-             FROM pg_database d LEFT JOIN pg_tablespace named
-                      ON named.spcname = nullif(current_setting('default_tablespace'), '')
-                  JOIN pg_tablespace t ON t.oid = coalesce(named.oid, d.dattablespace)
-             WHERE d.datname = current_database()),
-            (SELECT setting FROM pg_settings WHERE name = 'data_directory'))
-        """,
-    )
-    if folder is None or not Path(folder).is_absolute():
-        return None
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError:
-        return None
-
-
-def is_local(connection: Connection) -> bool:
-    """Whether the server runs on this machine: reached by a Unix socket, or loopback as both ends see it.
-
-    A forwarded port looks like loopback from here only; inside its container the server sees another address.
-    """
-    if connection.info.host.startswith(("/", "@")):
-        return True
-    (seen,) = fetch_one(connection, "SELECT host(inet_server_addr())")
-    try:
-        ends = [ipaddress.ip_address(address) for address in (connection.info.hostaddr, seen)]
-    except (ValueError, psycopg.Error):
-        return False
-    return all(end.is_loopback for end in ends)

@@ -460,9 +460,9 @@ def test_a_fingerprint_is_of_the_content(tmp_path: Path) -> None:
 
 def test_a_large_file_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Head, tail and what lies between; the ids whole."""
-    monkeypatch.setattr("revector.core.vectors.files._WHOLE", 1_000)
-    monkeypatch.setattr("revector.core.vectors.files._SAMPLE", 300)
-    monkeypatch.setattr("revector.core.vectors.files._SAMPLES", 10)
+    monkeypatch.setattr("revector.core.vectors.source._WHOLE", 1_000)
+    monkeypatch.setattr("revector.core.vectors.source._SAMPLE", 300)
+    monkeypatch.setattr("revector.core.vectors.source._SAMPLES", 10)
     vectors = random_vectors(1_000)
     ids = np.arange(1_000)
     first = open_vectors(write_npy(tmp_path, vectors, ids)).fingerprint

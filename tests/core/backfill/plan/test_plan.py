@@ -16,6 +16,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from revector.core import index, registry
+from revector.core.backfill.job import disk
 from revector.core.backfill.job.settings import JobSettings
 from revector.core.backfill.plan import findings, footprint, plan, probe, sample
 from revector.core.backfill.plan.plan import Plan, confirm_cost, make_plan
@@ -510,7 +511,7 @@ def test_the_disk(connection: Connection, monkeypatch: pytest.MonkeyPatch, times
     found = planned(connection, version, probe_texts=0)
     assert found.storage.free is not None  # over a socket the server is here
     free = SimpleNamespace(free=int(found.storage.needed * times))
-    monkeypatch.setattr(footprint.shutil, "disk_usage", lambda _folder: free)
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _folder: free)
     found = planned(connection, version, probe_texts=0)
     assert found.storage.free == free.free
     assert finding(found, "disk").verdict == verdict
@@ -520,7 +521,7 @@ def test_the_disk(connection: Connection, monkeypatch: pytest.MonkeyPatch, times
 def test_a_server_elsewhere_keeps_its_disk_to_itself(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(footprint, "is_local", lambda _connection: False)
+    monkeypatch.setattr(disk, "is_local", lambda _connection: False)
     found = planned(connection, by_hand(connection), probe_texts=0)
     assert found.storage.free is None
     assert "unknown from here" in finding(found, "disk").detail

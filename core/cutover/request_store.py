@@ -1,0 +1,128 @@
+"""The requests for a cutover as the database keeps them, with their approvals and what has made one void."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, LiteralString
+
+from psycopg.rows import dict_row
+
+from revector.core.database import Connection
+from revector.core.registry import Version
+
+RequestState = Literal["open", "approved", "void", "expired", "withdrawn", "done"]
+
+
+@dataclass(frozen=True)
+class Approval:
+    """Who approved a request, when, and what they said. `approved_by` is the database role, `client` user@host."""
+
+    approved_by: str
+    approved_at: datetime.datetime
+    client: str
+    comment: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request to make a version active.
+
+    `basis` is what its approvers sign, `waivers` are the guards that need not pass, each with the reason, and `guards`
+    the figures at the time of the request. `needed` is how many approvals the policy asks for now. `void_because` says
+    what has changed since, '' when nothing has. `ended` is None while the request could still be carried out.
+    """
+
+    id: int
+    version_key: str
+    requested_by: str
+    client: str
+    requested_at: datetime.datetime
+    expires_at: datetime.datetime
+    reason: str
+    basis: Mapping[str, Any]
+    waivers: Mapping[str, str]
+    guards: Mapping[str, str]
+    approvals: tuple[Approval, ...]
+    needed: int
+    void_because: str
+    expired: bool
+    ended: str | None
+    ended_at: datetime.datetime | None
+    ended_why: str
+
+    @property
+    def state(self) -> RequestState:
+        """Where it stands: `open` waits for approvals, `approved` for the flip; the others are over."""
+        if self.ended is not None:
+            return self.ended  # type: ignore[return-value]  # the table's check constraint
+        if self.expired:
+            return "expired"
+        if self.void_because:
+            return "void"
+        return "approved" if len(self.approvals) >= self.needed else "open"
+
+
+_SELECT = """
+SELECT r.id, v.version_key, r.requested_by, r.client, r.requested_at, r.expires_at, r.reason, r.basis, r.waivers,
+       r.guards, cutover_setting('approvals', 0)::int AS needed, r.expires_at <= clock_timestamp() AS expired,
+       r.ended, r.ended_at, r.ended_why, CASE WHEN r.ended IS NULL THEN cutover_basis(v.id) END AS basis_now,
+       (SELECT array_agg(ARRAY[a.approved_by, a.client, a.comment] ORDER BY a.approved_at)
+        FROM cutover_approvals a WHERE a.request_id = r.id) AS approvers,
+       (SELECT array_agg(a.approved_at ORDER BY a.approved_at)
+        FROM cutover_approvals a WHERE a.request_id = r.id) AS approved_at
+FROM cutover_requests r JOIN embedding_versions v ON v.id = r.embedding_version_id
+"""
+_OPEN = _SELECT + "WHERE r.embedding_version_id = %(id)s AND r.ended IS NULL"
+_ONE = _SELECT + "WHERE r.id = %(id)s"
+_NEWEST = _SELECT + "ORDER BY r.id DESC LIMIT %(limit)s"
+
+
+def open_request(connection: Connection, version: Version) -> Request | None:
+    """The request for this version that has not ended; it may be void or expired. None when there is none."""
+    found = _read(connection, _OPEN, {"id": version.id})
+    return found[0] if found else None
+
+
+def requests(connection: Connection, *, limit: int = 50) -> list[Request]:
+    """The newest requests first, those that are over too."""
+    return _read(connection, _NEWEST, {"limit": limit})
+
+
+def get_request(connection: Connection, request_id: int) -> Request:
+    """The request with this number, which has to be there."""
+    return _read(connection, _ONE, {"id": request_id})[0]
+
+
+def local_time(moment: datetime.datetime) -> str:
+    """A moment to the minute, in the time of this machine."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M}"
+
+
+def _read(connection: Connection, query: LiteralString, values: Mapping[str, object]) -> list[Request]:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return [_of_row(row) for row in cursor.execute(query, values).fetchall()]
+
+
+def _of_row(row: dict[str, Any]) -> Request:
+    now, approvers, moments = (row.pop(name) for name in ("basis_now", "approvers", "approved_at"))
+    approvals = tuple(
+        Approval(approved_by, at, client, comment)
+        for (approved_by, client, comment), at in zip(approvers or (), moments or (), strict=True)
+    )
+    void = "" if now is None else _differences(row["basis"], now)
+    return Request(**row, approvals=approvals, void_because=void)
+
+
+def _differences(signed: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What has changed since, with both values, in the words of `cutover_basis`."""
+    names = sorted(name for name in {*signed, *now} if signed.get(name) != now.get(name))
+    return "; ".join(
+        f"{name} changed from {_shown(signed.get(name))} to {_shown(now.get(name))}" for name in names
+    )
+
+
+def _shown(value: object) -> str:
+    return "none" if value in (None, "", {}) else value if isinstance(value, str) else json.dumps(value)

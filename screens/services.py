@@ -1,0 +1,20 @@
+"""What the tabs work with: the database, the settings, connections kept open, and the backfills of this process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from revector.core.database import Database
+from revector.core.settings import Settings
+from revector.screens.backfill.runs import Backfills
+from revector.screens.connections import Connections
+
+
+@dataclass(frozen=True)
+class Services:
+    """What a tab needs to work with the database."""
+
+    database: Database
+    settings: Settings
+    connections: Connections
+    backfills: Backfills
