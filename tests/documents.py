@@ -2,11 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from revector.core.cutover.documentation import guards_page
+from revector.core.cutover.guards import GUARDS
+from revector.core.cutover.policy import HELP, Policy, shown
 
 GUARDS_PAGE = Path(__file__).parent.parent / "docs" / "guards.md"
+
+
+def guards_table() -> str:
+    """Every guard: what it looks at, the policy's settings that it goes by with their defaults, and its rights."""
+    rows = [
+        (
+            f"`{rule.name}`",
+            rule.about,
+            ", ".join(_setting(name) for name in rule.settings) or "–",
+            ", ".join(f"`{name}`" for name in rule.after) or "–",
+            "yes" if rule.in_flip else "no",
+            "yes" if rule.waivable else "no",
+        )
+        for rule in GUARDS
+    ]
+    return _table(
+        ("Guard", "Looks at", "Settings", "Not run while these fail", "Again in the flip", "Can be waived"), rows
+    )
+
+
+def policy_table() -> str:
+    """Every setting of the policy, its default and what it means."""
+    rows = [(f"`{name}`", f"`{shown(Policy(), name)}`", text) for name, text in HELP.items()]
+    return _table(("Setting", "Default", "Meaning"), rows)
+
+
+def guards_page() -> str:
+    """The page docs/guards.md."""
+    return f"""# Guards of a cutover
+
+Made from the code (`core/cutover/checks`, `core/cutover/policy.py`) by `python -m tests.documents`.
+
+`revector cutover check KEY` runs them all, in this order, and says of each the verdict (pass, fail or inconclusive),
+the figure behind it and what to do. A cutover needs every one to pass or to be waived. Waiving takes the guard's name
+and a reason (`--waive "NAME=REASON"`), and stays in the log for good. Those that are quick and liable to change run
+again inside the flip's own transaction; the others never hold it. What a guard may not look at, or not in its time, is
+inconclusive. Those that take longest ({", ".join(f"`{rule.name}`" for rule in GUARDS if rule.slow)}) come last.
+
+{guards_table()}
+
+## The policy
+
+One for the whole collection. `revector cutover policy` shows it, `revector cutover policy NAME=VALUE … --reason TEXT`
+changes it; every change is in the log. `default` goes back to the default, `none` lifts a limit that may be absent.
+
+{policy_table()}
+"""
+
+
+def _setting(name: str) -> str:
+    return f"`{name}={shown(Policy(), name)}`"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
 
 if __name__ == "__main__":
     GUARDS_PAGE.write_text(guards_page(), encoding="utf-8")

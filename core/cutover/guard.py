@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from revector.core.cutover.policy import Policy
 from revector.core.database import Connection
@@ -14,6 +14,25 @@ if TYPE_CHECKING:
     from revector.core.retrieval import EncoderCache
 
 Verdict = Literal["pass", "fail", "inconclusive"]
+Found = tuple[Verdict, str, str]
+"""What the function of a guard has found: the verdict, the figure behind it, and what to do."""
+Source = Literal["version", "counts", "index", "active version", "evaluation", "request", "server"]
+"""What a console that reads the database every second knows of anyway, and sees change."""
+
+
+def passes(detail: str, remedy: str = "") -> Found:
+    """Nothing is wrong; a remedy goes with a warning."""
+    return "pass", detail, remedy
+
+
+def fails(detail: str, remedy: str) -> Found:
+    """This is wrong, and this is to be done about it."""
+    return "fail", detail, remedy
+
+
+def unsure(detail: str, remedy: str = "") -> Found:
+    """It cannot be told, and this is why."""
+    return "inconclusive", detail, remedy
 
 
 @dataclass(frozen=True)
@@ -63,18 +82,29 @@ class Subject:
 
 @dataclass(frozen=True)
 class GuardRule:
-    """One guard as code: its name, what it looks at in one sentence, and the function that does.
+    """All there is to know of one guard: its name, what it looks at in one sentence, and the function that looks.
 
     One that is `in_flip` is quick and liable to change, and runs once more inside the flip's transaction. One
     that is not `waivable` guards against a state in which searches would be wrong or nobody would have agreed.
     `settings` are those of the policy that it goes by. `after` are guards without which it would look in vain, or at
-    a price: while one of them fails it is not run, and is inconclusive.
+    a price: while one of them fails it is not run, and is inconclusive. One that is `slow` (it encodes, or reads much
+    of a table) is run after the others.
+
+    The console looks again when what is in `looks_at`, or one of the `settings`, has changed; with `each_minute`
+    each minute too, for what it does not see by itself.
     """
 
     name: str
     about: str
-    run: Callable[[Subject], Guard]
+    find: Callable[[Subject], Found]
     in_flip: bool = False
     waivable: bool = True
     settings: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    slow: bool = False
+    looks_at: tuple[Source, ...] = get_args(Source)
+    each_minute: bool = False
+
+    def run(self, subject: Subject) -> Guard:
+        """Look now."""
+        return Guard(self.name, *self.find(subject))

@@ -9,7 +9,7 @@ from dataclasses import replace
 import psycopg
 
 from revector.core.cutover.checks import approvals, encoding, evidence, indexes, servers, vectors
-from revector.core.cutover.guard import Check, Guard, GuardRule, Subject
+from revector.core.cutover.guard import Check, Guard, GuardRule, Subject, unsure
 from revector.core.cutover.policy import read_policy
 from revector.core.database import Connection, fetch_one
 from revector.core.errors import UsageError, unknown_name
@@ -17,68 +17,12 @@ from revector.core.registry import get_version
 from revector.core.retrieval import EncoderCache
 
 _STATEMENT_TIMEOUT_MS = 15_000
-_WHOLE = ("complete", "dimensions", "index valid")
 
-GUARDS: tuple[GuardRule, ...] = (
-    GuardRule(
-        "complete",
-        "Every chunk has a vector, nothing waits in the outbox, and no chunk was given up on without a waiver.",
-        vectors.complete, in_flip=True, waivable=False,
-    ),
-    GuardRule(
-        "dimensions",
-        "The table's vectors have the type and the dimensions of the version, and its encoder can be named.",
-        vectors.dimensions, in_flip=True, waivable=False,
-    ),
-    GuardRule(
-        "index valid", "The index is there, and its build was not cut off.",
-        indexes.valid, in_flip=True, waivable=False,
-    ),
-    GuardRule(
-        "index used", "The planner answers a top-10 search from the index, or the table is small enough to be scanned.",
-        indexes.used, after=("dimensions",),
-    ),
-    GuardRule(
-        "pgvector", "The server's pgvector, with a warning where vacuuming can damage HNSW indexes.", vectors.pgvector,
-    ),
-    GuardRule(
-        "evaluation",
-        "The newest evaluation of the active version against this one passed or had no gates, is of the encoders and "
-        "index settings of now, and not too many chunks are newer than it.",
-        evidence.evaluation, settings=("evaluation", "evaluation_new_share"),
-    ),
-    GuardRule(
-        "shadow",
-        "In the shadow of the active version it answered enough of users' queries, and few of them failed.",
-        evidence.shadow, settings=("shadow_queries", "shadow_error_share"),
-    ),
-    GuardRule(
-        "replicas", "Every connected standby replays in time what the primary has written when the guard looks.",
-        servers.replicas, settings=("replica_lag_s",),
-    ),
-    GuardRule("pinned", "No process that searches is pinned to another version.", servers.pinned),
-    GuardRule(
-        "approvals", "As many others as the policy asks for have approved the cutover as it stands.",
-        approvals.approved, in_flip=True, waivable=False, settings=("approvals", "request_hours"),
-    ),
-    GuardRule(
-        "warm", "A few searches for stored vectors find their pages in the server's buffers.",
-        indexes.warm, settings=("warm_share",), after=_WHOLE,
-    ),
-    GuardRule(
-        "encoder",
-        "A few stored chunks that are encoded again get the vectors that are stored: the model did not change under "
-        "its name.",
-        encoding.same, settings=("encoder_chunks", "encoder_cosine"), after=("complete", "dimensions"),
-    ),
-    GuardRule(
-        "recall",
-        "Searches for stored vectors drawn at random find what a scan of all vectors finds, as many as the time "
-        "allows for.",
-        indexes.recall, settings=("recall_queries", "min_recall", "recall_timeout_s"), after=_WHOLE,
-    ),
-)  # fmt: skip
-"""In the order in which they are run and shown: the quick ones first, and `warm` before `recall` has read it all."""
+_TOPICS = (vectors, encoding, indexes, evidence, servers, approvals)
+GUARDS: tuple[GuardRule, ...] = tuple(
+    sorted((rule for topic in _TOPICS for rule in topic.RULES), key=lambda rule: rule.slow)
+)
+"""Every guard, in the order in which they are run and shown. A new one is a row of its topic's RULES."""
 
 
 def check(
@@ -93,7 +37,7 @@ def check(
     """Run every guard for a version; `on_guard` is told of each as soon as it is known.
 
     `known` are guards by name that the caller has from an earlier check, and that are taken over as they are: a
-    screen looks often, and some of them are dear. A cutover takes over none.
+    screen looks often, and some of them are expensive. A cutover takes over none.
     `waivers` are guards that need not pass, each with the reason. What a guard may not look at, or not within its
     time, makes it inconclusive. Raises UsageError for a key nobody has and as `checked_waivers` does.
     """
@@ -160,7 +104,7 @@ def _statement_timeout(connection: Connection) -> Iterator[None]:
 
 
 def _not_run(rule: GuardRule, failed: list[str]) -> Guard:
-    return Guard(rule.name, "inconclusive", f"not looked at while {' and '.join(failed)} does not pass")
+    return Guard(rule.name, *unsure(f"not looked at while {' and '.join(failed)} does not pass"))
 
 
 def _bounded(rule: GuardRule, subject: Subject) -> Guard:
@@ -170,4 +114,4 @@ def _bounded(rule: GuardRule, subject: Subject) -> Guard:
         text, remedy = error.diag.message_primary, "Try again when the server is less busy."
     except psycopg.errors.InsufficientPrivilege as error:
         text, remedy = error.diag.message_primary, "Ask for the right, or check as a role that has it."
-    return Guard(rule.name, "inconclusive", f"it could not look: {text}", remedy)
+    return Guard(rule.name, *unsure(f"it could not look: {text}", remedy))

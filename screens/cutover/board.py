@@ -1,7 +1,7 @@
 """The guards as the Cutover screen keeps them: what each one looks at, what has to be looked at again, and its line.
 
 A guard is looked at again when what it looks at has changed, and not at every snapshot: some of them encode, or scan a
-table. What no snapshot shows (standbys, pinned processes, shadow traffic) is looked at again each minute.
+table. What no snapshot shows is looked at again each minute. The guard's rule says which is which.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from revector.core.cutover import GUARDS, Check, Guard
+from revector.core.cutover.guard import Source
 from revector.screens.cutover.facts import Facts
 from revector.screens.situation import Situation
 from revector.screens.wording.facts import facts as fact_lines
@@ -21,37 +22,34 @@ from revector.screens.wording.text import printable
 from revector.screens.wording.theme import CAUTION, FAINT, SIGNS, TITLE
 
 _RULES = {rule.name: rule for rule in GUARDS}
-_EACH_MINUTE = ("shadow", "replicas", "pinned")
 
 Stamps = Mapping[str, object]
 """What each guard looks at, as far as a snapshot and the facts show it."""
 
 
 def stamps_of(situation: Situation, facts: Facts | None) -> Stamps:
-    """By guard. Of one that is not known here, everything counts."""
-    candidate = situation.candidate
+    """By guard: the values of what its rule says that it looks at, and of its settings."""
+    candidate, active, overview = situation.candidate, situation.active, situation.overview
     if candidate is None:
         return {}
-    version, active = candidate.version, situation.active
-    rows = (candidate.embedded, candidate.missing, candidate.failed)
     policy = facts.policy if facts else None
-    built = (version, situation.index(candidate), policy)
-    pair = (active.version if active else None, version, policy)
     request = facts.request if facts else None
-    asked = request and (request.id, request.state, request.void_because, len(request.approvals))
-    server = situation.overview.server if situation.overview else None
-    own: dict[str, object] = {
-        "complete": (version, rows),
-        "dimensions": version,
-        "pgvector": server,
-        "evaluation": (pair, facts.evaluation if facts else None),
-        "shadow": pair,
-        "replicas": policy,
-        "pinned": version.id,
-        "approvals": (version.id, policy, asked),
-        **dict.fromkeys(("index valid", "index used", "warm", "encoder", "recall"), built),
+    seen: dict[Source, object] = {
+        "version": candidate.version,
+        "counts": (candidate.embedded, candidate.missing, candidate.failed),
+        "index": situation.index(candidate),
+        "active version": active.version if active else None,
+        "evaluation": facts.evaluation if facts else None,
+        "request": request and (request.id, request.state, request.void_because, len(request.approvals)),
+        "server": overview.server if overview else None,
     }
-    return {name: own.get(name, (pair, built, rows)) for name in _RULES}
+    return {
+        rule.name: (
+            *(seen[source] for source in rule.looks_at),
+            *(getattr(policy, setting, None) for setting in rule.settings),
+        )
+        for rule in GUARDS
+    }
 
 
 def minute_of(situation: Situation) -> int:
@@ -82,8 +80,8 @@ class Board:
 
     def due(self, stamps: Stamps, minute: int) -> set[str]:
         """Guards to be looked at now."""
-        again = {*_EACH_MINUTE} if self.guards and minute != self.minute else set()
-        return self.changed(stamps) | (again & set(stamps))
+        again = {name for name, rule in _RULES.items() if rule.each_minute and name in stamps}
+        return self.changed(stamps) | (again if self.guards and minute != self.minute else set())
 
     def known(self, due: Iterable[str]) -> dict[str, Guard]:
         """Guards that need not be looked at again, without their waivers."""

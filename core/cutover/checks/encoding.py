@@ -6,7 +6,7 @@ import queue
 import threading
 from typing import TYPE_CHECKING
 
-from revector.core.cutover.guard import Guard, Subject
+from revector.core.cutover.guard import Found, GuardRule, Subject, fails, passes, unsure
 from revector.core.errors import EncoderError, RefusedError, RevectorError
 from revector.core.index.warming import stored_vectors
 
@@ -18,8 +18,7 @@ _PATIENCE_S = 30.0
 """A provider that throttles may ask us to wait for minutes: whoever looks at the guards does not."""
 
 
-def same(subject: Subject) -> Guard:
-    """Stored chunks that are encoded again get the vectors that they have: the model did not change under its name."""
+def _same(subject: Subject) -> Found:
     import numpy as np
     from pgvector import Vector
 
@@ -29,20 +28,18 @@ def same(subject: Subject) -> Guard:
         connection.execute("SELECT id, content FROM document_chunks WHERE id = ANY(%s)", [list(stored)]).fetchall()
     )
     if not texts:
-        return Guard("encoder", "inconclusive", "there is no stored chunk to encode again")
+        return unsure("there is no stored chunk to encode again")
     remedy = f"The provider may have changed the model: backfill a new version with {version.encoder_spec}."
     try:
         now = _encode(subject, list(texts.values()))
     except (EncoderError, RefusedError) as error:
-        return Guard("encoder", "fail", f"it no longer makes such vectors: {error.problem}", remedy)
+        return fails(f"it no longer makes such vectors: {error.problem}", remedy)
     except RevectorError as error:
-        return Guard("encoder", "inconclusive", f"it cannot be asked: {error.problem}", error.remedy)
+        return unsure(f"it cannot be asked: {error.problem}", error.remedy)
     if now is None:
-        return Guard("encoder", "inconclusive", f"it gave no answer within {_PATIENCE_S:g} s", "Try again later.")
+        return unsure(f"it gave no answer within {_PATIENCE_S:g} s", "Try again later.")
     if now.shape[1] != version.dimensions:
-        return Guard(
-            "encoder", "fail", f"it gives {now.shape[1]} dimensions, the version has {version.dimensions}", remedy
-        )
+        return fails(f"it gives {now.shape[1]} dimensions, the version has {version.dimensions}", remedy)
     then = np.stack([Vector.from_text(stored[chunk_id]).to_numpy() for chunk_id in texts]).astype(np.float64)
     lengths = np.linalg.norm(then, axis=1) * np.linalg.norm(now, axis=1)
     cosines = np.einsum("ij,ij->i", then, now.astype(np.float64)) / np.where(lengths > 0, lengths, 1)
@@ -51,9 +48,7 @@ def same(subject: Subject) -> Guard:
         f"{len(texts)} stored chunks encoded again: least cosine {cosines[worst]:.5f}, chunk {list(texts)[worst]} "
         f"(at least {least:g} wanted)"
     )
-    return (
-        Guard("encoder", "pass", detail) if cosines[worst] >= least else Guard("encoder", "fail", detail, remedy)
-    )
+    return passes(detail) if cosines[worst] >= least else fails(detail, remedy)
 
 
 def _encode(subject: Subject, texts: list[str]) -> NDArray[np.float32] | None:
@@ -74,3 +69,14 @@ def _encode(subject: Subject, texts: list[str]) -> NDArray[np.float32] | None:
     if isinstance(found, Exception):
         raise found
     return found
+
+
+RULES = (
+    GuardRule(
+        "encoder",
+        "A few stored chunks that are encoded again get the vectors that are stored: the model did not change under "
+        "its name.",
+        _same, settings=("encoder_chunks", "encoder_cosine"), after=("complete", "dimensions"), slow=True,
+        looks_at=("version",),
+    ),
+)  # fmt: skip

@@ -6,7 +6,7 @@ import datetime
 import random
 from typing import TYPE_CHECKING
 
-from revector.core.cutover.guard import Guard, Subject
+from revector.core.cutover.guard import Found, GuardRule, Subject, fails, passes, unsure
 from revector.core.database import Connection, fetch_one
 from revector.core.registry import Version, active_version, chunk_count
 
@@ -19,41 +19,39 @@ _SAMPLED_CHUNKS = 2_000
 _NEWEST_QUERIES = 10_000
 
 
-def evaluation(subject: Subject) -> Guard:
-    """The newest evaluation against the active version passed, and is of the data and the settings of now."""
+def _evaluation(subject: Subject) -> Found:
     connection, version, policy = subject.connection, subject.version, subject.policy
     if policy.evaluation == "off":
-        return Guard("evaluation", "pass", "the policy asks for none")
+        return passes("the policy asks for none")
     active = active_version(connection)
     if active is None or active.id == version.id:
-        return Guard("evaluation", "pass", "no other version is active with which to compare")
+        return passes("no other version is active with which to compare")
     pair = f"{active.version_key} → {version.version_key}"
     found = _newest(connection, active, version)
     again = f"revector evaluate NAME --primary {active.version_key} --candidate {version.version_key}"
     if found is None:
         if policy.evaluation == "required":
-            return Guard("evaluation", "fail", f"none was made of {pair}, and the policy requires one", again)
-        return Guard("evaluation", "pass", f"none was made of {pair}, and none is required")
+            return fails(f"none was made of {pair}, and the policy requires one", again)
+        return passes(f"none was made of {pair}, and none is required")
     number, verdict, query_set, runs = found
     name = f"evaluation {number} of {pair} on {query_set}"
     if verdict not in ("pass", None):
         remedy = f"revector evaluations show {number}"
-        return Guard("evaluation", "fail" if verdict == "fail" else "inconclusive", f"{name}: {verdict}", remedy)
+        return (fails if verdict == "fail" else unsure)(f"{name}: {verdict}", remedy)
     if differing := _differing(connection, runs, (active, version)):
-        return Guard("evaluation", "fail", f"{name} is not of the settings of now: {'; '.join(differing)}", again)
+        return fails(f"{name} is not of the settings of now: {'; '.join(differing)}", again)
     share, how = _new_share(connection, min(run.started_at for run in runs))
     detail = f"{name}: {verdict or 'without gates'}; {share:.1%} of the chunks are newer{how}"
     if share > policy.evaluation_new_share:
-        return Guard("evaluation", "fail", f"{detail}, at most {policy.evaluation_new_share:.0%} may be", again)
-    return Guard("evaluation", "pass", detail)
+        return fails(f"{detail}, at most {policy.evaluation_new_share:.0%} may be", again)
+    return passes(detail)
 
 
-def shadow(subject: Subject) -> Guard:
-    """The version answered enough of users' queries in the shadow of the active one, and few of them failed."""
+def _shadow(subject: Subject) -> Found:
     connection, version, policy = subject.connection, subject.version, subject.policy
     active = active_version(connection)
     if active is None or active.id == version.id:
-        return Guard("shadow", "pass", "no other version is active whose queries it could have seen")
+        return passes("no other version is active whose queries it could have seen")
     row = fetch_one(
         connection,
         """
@@ -77,22 +75,20 @@ def shadow(subject: Subject) -> Guard:
     start = f"revector shadow start {version.version_key}"
     if answered + failed == 0:
         if wanted:
-            return Guard(
-                "shadow", "fail", f"it answered none of {active.version_key}'s queries, {required}", start
-            )
-        return Guard("shadow", "pass", "none was made, and none is required")
+            return fails(f"it answered none of {active.version_key}'s queries, {required}", start)
+        return passes("none was made, and none is required")
     share = failed / (answered + failed)
     detail = f"{answered:,} queries of {active.version_key} answered ({required}), {failed:,} failed ({share:.1%})"
     if overlap is not None:
         detail += f", mean overlap {overlap:.2f}"
     if share > policy.shadow_error_share:
-        return Guard(
-            "shadow", "fail", f"{detail}; at most {policy.shadow_error_share:.1%} may fail",
+        return fails(
+            f"{detail}; at most {policy.shadow_error_share:.1%} may fail",
             "revector shadow report",
-        )  # fmt: skip
+        )
     if answered < wanted:
-        return Guard("shadow", "inconclusive", detail, f"Let it see more; where it has stopped: {start}")
-    return Guard("shadow", "pass", detail)
+        return unsure(detail, f"Let it see more; where it has stopped: {start}")
+    return passes(detail)
 
 
 def _newest(
@@ -157,3 +153,20 @@ def _new_share(connection: Connection, since: datetime.datetime) -> tuple[float,
         [since, numbers],
     )
     return newer / max(1, chunks), f" (of {chunks:,} drawn at random)"
+
+
+RULES = (
+    GuardRule(
+        "evaluation",
+        "The newest evaluation of the active version against this one passed or had no gates, is of the encoders and "
+        "index settings of now, and not too many chunks are newer than it.",
+        _evaluation, settings=("evaluation", "evaluation_new_share"),
+        looks_at=("version", "active version", "evaluation"),
+    ),
+    GuardRule(
+        "shadow",
+        "In the shadow of the active version it answered enough of users' queries, and few of them failed.",
+        _shadow, settings=("shadow_queries", "shadow_error_share"), looks_at=("version", "active version"),
+        each_minute=True,
+    ),
+)  # fmt: skip

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from revector.core import index
-from revector.core.cutover.guard import Guard, Subject
+from revector.core.cutover.guard import Found, GuardRule, Subject, fails, passes, unsure
 from revector.core.index.warming import pages_of_searches, stored_vectors
 from revector.core.registry import embedded_count
 
@@ -28,39 +28,34 @@ _LEAST_QUERIES = 5
 """Fewer searches than these say too little of an index."""
 
 
-def valid(subject: Subject) -> Guard:
-    """The index is there and its build was not cut off."""
+def _valid(subject: Subject) -> Found:
     connection, version = subject.connection, subject.version
     state = index.inspect(connection, version)
     remedy = f"revector index build {version.version_key}"
     if not state.exists:
-        return Guard("index valid", "fail", "there is no index", remedy)
+        return fails("there is no index", remedy)
     if not state.valid:
-        return Guard("index valid", "fail", f"{state.name} is invalid: its build was cut off", remedy)
-    return Guard("index valid", "pass", f"{state.name}, {state.bytes / 1e6:,.1f} MB")
+        return fails(f"{state.name} is invalid: its build was cut off", remedy)
+    return passes(f"{state.name}, {state.bytes / 1e6:,.1f} MB")
 
 
-def used(subject: Subject) -> Guard:
-    """The planner answers a top-10 search from the index."""
+def _used(subject: Subject) -> Found:
     connection, version = subject.connection, subject.version
     if not index.inspect(connection, version).exists:
-        return Guard("index used", "fail", "there is no index", f"revector index build {version.version_key}")
+        return fails("there is no index", f"revector index build {version.version_key}")
     found = index.use(connection, version)
     if found.used:
-        return Guard("index used", "pass", found.node)
+        return passes(found.node)
     rows = embedded_count(connection, version)
     if rows <= _SMALL_TABLE_ROWS:
-        return Guard(
-            "index used", "pass", f"{found.node}: with {rows:,} rows the planner prefers to scan them all"
-        )
-    return Guard(
-        "index used", "fail", f"the planner takes a {found.node} over {rows:,} rows",
+        return passes(f"{found.node}: with {rows:,} rows the planner prefers to scan them all")
+    return fails(
+        f"the planner takes a {found.node} over {rows:,} rows",
         f"ANALYZE {version.table_name}, and look at random_page_cost and effective_cache_size.",
-    )  # fmt: skip
+    )
 
 
-def warm(subject: Subject) -> Guard:
-    """Searches find their pages in the server's buffers: the first users after the flip do not wait for the disk."""
+def _warm(subject: Subject) -> Found:
     connection, version = subject.connection, subject.version
     vectors = [vector for _, vector in stored_vectors(connection, version, _WARM_SEARCHES)]
     found = pages_of_searches(connection, version, vectors)
@@ -70,14 +65,12 @@ def warm(subject: Subject) -> Guard:
         f"({found.share:.0%}, at least {least:.0%} wanted), {found.median_s * 1000:.1f} ms each"
     )
     if found.share >= least:
-        return Guard("warm", "pass", detail)
-    return Guard("warm", "fail", detail, f"revector index prewarm {version.version_key}")
+        return passes(detail)
+    return fails(detail, f"revector index prewarm {version.version_key}")
 
 
-def recall(subject: Subject) -> Guard:
-    """Searches find what an exact search finds.
-
-    For vectors stored in the version, drawn at random: each one's top 10 as users search, itself left out, against
+def _recall(subject: Subject) -> Found:
+    """For vectors stored in the version, drawn at random: each one's top 10 as users search, itself left out, against
     those of a scan of all vectors. As many as the policy's time allows for; a chunk that is as near as the last of
     the exact ones counts as found.
     """
@@ -100,14 +93,13 @@ def recall(subject: Subject) -> Guard:
             limit = others[n - 1] + _ROUNDING * max(1.0, abs(others[n - 1]))
             shares.append(int((near[:n] <= limit).sum()) / n)
     if len(drawn) < 2:
-        return Guard("recall", "pass", "with fewer than two vectors there is nothing to find")
+        return passes("with fewer than two vectors there is nothing to find")
     if len(exactly) < min(_LEAST_QUERIES, len(drawn)):
-        return Guard(
-            "recall", "inconclusive",
+        return unsure(
             f"only {len(exactly)} of {len(drawn)} searches could be compared with a scan of all "
             f"{embedded_count(connection, version):,} vectors in {policy.recall_timeout_s:g} s",
             "Give it more time: revector cutover policy recall_timeout_s=60",
-        )  # fmt: skip
+        )
     mean = sum(shares) / len(shares)
     of = f"{len(shares)}" if len(exactly) == len(drawn) else f"{len(shares)} (of {len(drawn)}: time was up)"
     detail = (
@@ -115,11 +107,11 @@ def recall(subject: Subject) -> Guard:
         f"over {of} stored vectors drawn at random, {seconds:.1f} s"
     )
     if mean >= policy.min_recall:
-        return Guard("recall", "pass", detail)
-    return Guard(
-        "recall", "fail", detail,
+        return passes(detail)
+    return fails(
+        detail,
         "Raise the version's ef_search, or build its index again with a larger m and ef_construction.",
-    )  # fmt: skip
+    )
 
 
 def _searched(
@@ -149,3 +141,30 @@ def _besides(hits: Hits, chunk_id: int) -> NDArray[np.float64]:
     ids, distances = hits
     others: NDArray[np.float64] = distances[ids != chunk_id]
     return others
+
+
+_WHOLE = ("complete", "dimensions", "index valid")
+
+RULES = (
+    GuardRule(
+        "index valid", "The index is there, and its build was not cut off.",
+        _valid, in_flip=True, waivable=False, looks_at=("version", "index"),
+    ),
+    GuardRule(
+        "index used",
+        "The planner answers a top-10 search from the index, or the table is small enough to be scanned.",
+        _used, after=("dimensions",), looks_at=("version", "index"),
+    ),
+    GuardRule(
+        "warm", "A few searches for stored vectors find their pages in the server's buffers.",
+        _warm, settings=("warm_share",), after=_WHOLE, slow=True, looks_at=("version", "index"),
+    ),
+    GuardRule(
+        "recall",
+        "Searches for stored vectors drawn at random find what a scan of all vectors finds, as many as the time "
+        "allows for.",
+        _recall, settings=("recall_queries", "min_recall", "recall_timeout_s"), after=_WHOLE, slow=True,
+        looks_at=("version", "index"),
+    ),
+)  # fmt: skip
+"""`warm` before `recall`, which reads everything."""

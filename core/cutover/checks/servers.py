@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from revector.core.cutover.guard import Guard, Subject
+from revector.core.cutover.guard import Found, GuardRule, Subject, fails, passes, unsure
 from revector.core.database import Connection, fetch_one
 from revector.core.serving import serving
 
@@ -12,18 +12,14 @@ _LOOK_EVERY_S = 0.05
 _SHOWN = 5
 
 
-def replicas(subject: Subject) -> Guard:
-    """Every standby replays within the policy's seconds what the primary has written when it is asked.
-
-    replay_lag of pg_stat_replication stands still while a standby replays nothing, so the guard waits until the
+def _replicas(subject: Subject) -> Found:
+    """replay_lag of pg_stat_replication stands still while a standby replays nothing, so the guard waits until the
     position of now is replayed, at most for that long. Subscribers of logical replication and what only receives the
     WAL (pg_receivewal) are left out.
     """
     connection, limit = subject.connection, subject.policy.replica_lag_s
     if fetch_one(connection, "SELECT pg_is_in_recovery()")[0]:
-        return Guard(
-            "replicas",
-            "inconclusive",
+        return unsure(
             "this server is a standby itself",
             "Check on the primary, where the flip is.",
         )
@@ -36,16 +32,15 @@ def replicas(subject: Subject) -> Guard:
             break
         time.sleep(_LOOK_EVERY_S)
     if unseen := sum(behind is None for _, behind in late):
-        return Guard(
-            "replicas", "inconclusive",
+        return unsure(
             f"this role does not see how far {unseen} of {len(late)} standbys have replayed",
             "Grant it: GRANT pg_monitor TO role, or check as a role that has it.",
-        )  # fmt: skip
+        )
     if behind := [f"{name} by {missing / 1e6:,.1f} MB" for name, missing in late if missing]:
-        return Guard(
-            "replicas", "fail", f"behind after {limit:g} s: {', '.join(behind)}",
+        return fails(
+            f"behind after {limit:g} s: {', '.join(behind)}",
             "Wait until they have caught up: searches there would meet a version that is not yet whole.",
-        )  # fmt: skip
+        )
     absent = [
         row[0]
         for row in connection.execute(
@@ -53,16 +48,14 @@ def replicas(subject: Subject) -> Guard:
         ).fetchall()
     ]
     if absent:
-        return Guard(
-            "replicas", "inconclusive", f"no standby is connected to the replication slot {', '.join(absent)}",
+        return unsure(
+            f"no standby is connected to the replication slot {', '.join(absent)}",
             "Bring the standby back, or drop its slot: SELECT pg_drop_replication_slot('…')",
-        )  # fmt: skip
+        )
     if not late:
-        return Guard("replicas", "pass", "no standby is connected")
+        return passes("no standby is connected")
     names = ", ".join(name for name, _ in late)
-    return Guard(
-        "replicas", "pass", f"{names} replayed all of it within {seconds:.1f} s (at most {limit:g} s wanted)"
-    )
+    return passes(f"{names} replayed all of it within {seconds:.1f} s (at most {limit:g} s wanted)")
 
 
 def _standbys(connection: Connection, here: str) -> list[tuple[str, int | None]]:
@@ -82,8 +75,7 @@ def _standbys(connection: Connection, here: str) -> list[tuple[str, int | None]]
     return [(name, (1 if missing is None else missing) if seen else None) for name, seen, missing in rows]
 
 
-def pinned(subject: Subject) -> Guard:
-    """No process is pinned to another version: after the flip it would go on answering with that one."""
+def _pinned(subject: Subject) -> Found:
     key = subject.version.version_key
     processes = serving(subject.connection)
     held = [one for one in processes if one.pinned and one.version_key != key]
@@ -93,10 +85,22 @@ def pinned(subject: Subject) -> Guard:
             for one in held[:_SHOWN]
         )
         more = f" and {len(held) - _SHOWN} more" if len(held) > _SHOWN else ""
-        return Guard(
-            "pinned", "fail", f"{len(held)} of {len(processes)} that search would not follow: {shown}{more}",
+        return fails(
+            f"{len(held)} of {len(processes)} that search would not follow: {shown}{more}",
             "Start them again without RETRIEVAL_ROLLBACK_VERSION or `pinned`.",
-        )  # fmt: skip
+        )
     if not processes:
-        return Guard("pinned", "pass", "no process that searches is connected")
-    return Guard("pinned", "pass", f"of {len(processes)} that search, none is pinned to another version")
+        return passes("no process that searches is connected")
+    return passes(f"of {len(processes)} that search, none is pinned to another version")
+
+
+RULES = (
+    GuardRule(
+        "replicas", "Every connected standby replays in time what the primary has written when the guard looks.",
+        _replicas, settings=("replica_lag_s",), looks_at=(), each_minute=True,
+    ),
+    GuardRule(
+        "pinned", "No process that searches is pinned to another version.",
+        _pinned, looks_at=("version",), each_minute=True,
+    ),
+)  # fmt: skip

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from revector.core.cutover.guard import Guard, Subject
+from revector.core.cutover.guard import Found, GuardRule, Subject, fails, passes
 from revector.core.database import SOUND_PGVECTOR, fetch_one, version_tuple
 
 
-def complete(subject: Subject) -> Guard:
-    """No chunk is missing, nothing waits in the outbox, no chunk was given up on without a waiver."""
+def _complete(subject: Subject) -> Found:
     connection, version = subject.connection, subject.version
     row = fetch_one(
         connection,
@@ -27,22 +26,21 @@ def complete(subject: Subject) -> Guard:
     figures = f"{embedded:,} of {chunks:,} chunks embedded" + (f", {waived} waived" if waived else "")
     run_it = f"revector backfill run {version.version_key}"
     if version.completed_at is None:
-        return Guard("complete", "fail", f"{figures}; no backfill has finished yet", run_it)
+        return fails(f"{figures}; no backfill has finished yet", run_it)
     if failed:
-        return Guard(
-            "complete", "fail", f"chunks that could not be embedded: {failed:,}",
+        return fails(
+            f"chunks that could not be embedded: {failed:,}",
             f"revector backfill failures {version.version_key}",
-        )  # fmt: skip
+        )
     if missing > 0 or waiting:
-        return Guard("complete", "fail", f"{figures}; {max(missing, waiting)} missing", run_it)
+        return fails(f"{figures}; {max(missing, waiting)} missing", run_it)
     if chunks == 0:
-        return Guard("complete", "fail", "the collection has no chunks", "revector ingest PATH")
+        return fails("the collection has no chunks", "revector ingest PATH")
     proven = f"{version.proven_at:%Y-%m-%d %H:%M}" if version.proven_at else "never"
-    return Guard("complete", "pass", f"{figures}, proven {proven}")
+    return passes(f"{figures}, proven {proven}")
 
 
-def dimensions(subject: Subject) -> Guard:
-    """The table's vectors have the version's dimensions and type, and its encoder can be named."""
+def _dimensions(subject: Subject) -> Found:
     connection, version = subject.connection, subject.version
     row = connection.execute(
         """
@@ -54,26 +52,42 @@ def dimensions(subject: Subject) -> Guard:
     found = row[0].rpartition(".")[2] if row else "no table"
     expected = f"{version.storage}({version.dimensions})"
     if found != expected:
-        return Guard(
-            "dimensions", "fail", f"the table holds {found}, the version says {expected}",
+        return fails(
+            f"the table holds {found}, the version says {expected}",
             "Register the version again under another key.",
-        )  # fmt: skip
+        )
     if not version.encoder_spec:
-        return Guard(
-            "dimensions", "fail", "the version names no encoder, so that no query could be encoded",
+        return fails(
+            "the version names no encoder, so that no query could be encoded",
             f"revector versions adopt {version.version_key} --encoder SPEC",
-        )  # fmt: skip
-    return Guard("dimensions", "pass", f"{expected}, encoder {version.encoder_spec}")
+        )
+    return passes(f"{expected}, encoder {version.encoder_spec}")
 
 
-def pgvector(subject: Subject) -> Guard:
-    """The server's pgvector has no known fault in vacuuming HNSW indexes."""
-
+def _pgvector(subject: Subject) -> Found:
     (found,) = fetch_one(subject.connection, "SELECT extversion FROM pg_extension WHERE extname = 'vector'")
     if version_tuple(found) < SOUND_PGVECTOR:
         sound = ".".join(map(str, SOUND_PGVECTOR))
-        return Guard(
-            "pgvector", "pass", f"warning: {found}, whose vacuum can damage HNSW indexes; mended in {sound}",
+        return passes(
+            f"warning: {found}, whose vacuum can damage HNSW indexes; mended in {sound}",
             "Update pgvector: ALTER EXTENSION vector UPDATE",
-        )  # fmt: skip
-    return Guard("pgvector", "pass", found)
+        )
+    return passes(found)
+
+
+RULES = (
+    GuardRule(
+        "complete",
+        "Every chunk has a vector, nothing waits in the outbox, and no chunk was given up on without a waiver.",
+        _complete, in_flip=True, waivable=False, looks_at=("version", "counts"),
+    ),
+    GuardRule(
+        "dimensions",
+        "The table's vectors have the type and the dimensions of the version, and its encoder can be named.",
+        _dimensions, in_flip=True, waivable=False, looks_at=("version",),
+    ),
+    GuardRule(
+        "pgvector", "The server's pgvector, with a warning where vacuuming can damage HNSW indexes.",
+        _pgvector, looks_at=("server",),
+    ),
+)  # fmt: skip

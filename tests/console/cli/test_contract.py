@@ -14,6 +14,7 @@ from psycopg import sql
 from rich.cells import cell_len
 
 from revector.core import cutover
+from revector.core.cutover.guard import unsure
 from revector.core.database import Connection, Database
 from tests.console.cli.conftest import TEXTS, on, write_corpus
 from tests.console.cli.program import PROGRAM, Revector, finish, plain_environment
@@ -163,8 +164,9 @@ def test_no_console_without_a_terminal(library: Revector) -> None:
 
 
 def test_a_check_that_cannot_tell_is_3(library: Revector, monkeypatch: pytest.MonkeyPatch) -> None:
-    unsure = cutover.Guard("unsure", "inconclusive", "too few queries", "ask more")
-    rule = cutover.GuardRule("unsure", "whether it is sure", lambda _subject: unsure)
+    rule = cutover.GuardRule(
+        "unsure", "whether it is sure", lambda _subject: unsure("too few queries", "ask more")
+    )
     monkeypatch.setattr("revector.core.cutover.guards.GUARDS", (*cutover.GUARDS, rule))
     result = library.call("cutover", "check", "v2", status=3)
     assert "?  unsure" in result.out

@@ -1,0 +1,100 @@
+"""The errands of CONTRIBUTING.md, each done on a copy of the tree as that page has it, and seen where users look."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from revector.core import cutover
+from revector.core.database import Connection, Database
+from tests.versions import NUMBERS, add_chunks, ready_version
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """The product's source, to be changed."""
+    for folder in ("core", "screens", "console", "revector"):
+        shutil.copytree(
+            ROOT / folder, tmp_path / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    return tmp_path
+
+
+def edit(path: Path, before: str, after: str) -> None:
+    """Change one place of a file."""
+    text = path.read_text(encoding="utf-8")
+    assert text.count(before) == 1
+    path.write_text(text.replace(before, after), encoding="utf-8")
+
+
+def run(tree: Path, code: str, *arguments: str, status: int = 0) -> str:
+    """What a process that runs the changed source prints."""
+    path = os.pathsep.join((str(tree), str(ROOT)))
+    ran = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path},
+        cwd=tree,
+    )
+    assert ran.returncode == status, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+PROGRAM = "from revector.console.program import main; main()"
+
+ON_THE_BOARD = """
+import asyncio, sys
+from revector.core.database import Database
+from tests.screens.support import console, until_shown
+
+async def look():
+    async with console(Database(*sys.argv[1:])).run_test(size=(120, 60)) as pilot:
+        await until_shown(pilot, "v2")
+        await pilot.press("6")
+        await until_shown(pilot, "13 of 14 pass", "✗ fail moon it is full", "→ Wait two weeks.")
+        await pilot.press("enter")
+        await until_shown(pilot, "Whether the moon is full tonight.")
+
+asyncio.run(look())
+"""
+
+
+def test_a_new_guard(tree: Path, database: Database, connection: Connection) -> None:
+    edit(
+        tree / "core/cutover/checks/servers.py",
+        "RULES = (\n",
+        """
+RULES = (
+    GuardRule(
+        "moon", "Whether the moon is full tonight.", lambda _subject: fails("it is full", "Wait two weeks."),
+    ),
+""",
+    )
+    add_chunks(connection, NUMBERS)
+    for key in ("v1", "v2"):
+        ready_version(database, connection, key)
+    cutover.run(connection, "v1", confirm="v1")
+    options = ("--dsn", database.dsn, "--schema", database.schema, "cutover")
+
+    document = json.loads(run(tree, PROGRAM, *options, "check", "v2", "--json", status=1))
+    moon = {"name": "moon", "verdict": "fail", "detail": "it is full", "remedy": "Wait two weeks."}
+    assert moon in document["guards"]
+    assert "✗  moon" in run(tree, PROGRAM, *options, "check", "v2", status=1)
+    waive = ("--waive", "moon=we work by daylight")
+    assert "waived: we work by daylight" in run(tree, PROGRAM, *options, "check", "v2", *waive)
+    assert "Whether the moon is full tonight." in run(tree, PROGRAM, *options, "guards")
+    page = run(tree, "from tests.documents import guards_page; print(guards_page())")
+    assert "| `moon` | Whether the moon is full tonight. |" in page
+    run(tree, ON_THE_BOARD, database.dsn, database.schema)
+    flip = run(tree, PROGRAM, *options, "run", "v2", "--confirm", "v2", "--reason", "dawn", *waive)
+    assert "v2 is active (was v1)" in flip
