@@ -9,6 +9,7 @@ from typing import ClassVar
 from rich.text import Text
 from textual import events
 from textual.binding import Binding, BindingType
+from textual.coordinate import Coordinate
 from textual.widgets import DataTable
 from textual.widgets.data_table import RowDoesNotExist
 
@@ -68,7 +69,9 @@ class Table(DataTable[Text], inherit_bindings=False):
         super().__init__(id=id, cursor_type="row", show_header=header, cell_padding=1)
         self._plan = tuple(columns)
         self._rows_shown: tuple[Row, ...] = ()
-        self._laid_out: tuple[int, ...] = ()
+        self._laid_out: tuple[tuple[int, int], ...] = ()
+        """The columns that are there, each as its place in the plan and its width. A table that is hidden has no
+        size, and keeps the columns that it had."""
 
     def show(self, rows: Sequence[Row]) -> None:
         """Make these the rows; the cursor stays on the row of its key."""
@@ -85,8 +88,11 @@ class Table(DataTable[Text], inherit_bindings=False):
                 self._update_line(line, new)
 
     def _update_line(self, line: int, row: Row) -> None:
-        for place, index in enumerate(self._visible()):
-            self.update_cell_at((line, place), cell(row.cells[index], right=self._plan[index].right))  # type: ignore[arg-type]
+        for place, content in enumerate(self._cells(row)):
+            self.update_cell_at(Coordinate(line, place), content)
+
+    def _cells(self, row: Row) -> list[Text]:
+        return [cell(row.cells[index], right=self._plan[index].right) for index, _ in self._laid_out]
 
     @property
     def row_key(self) -> str | None:
@@ -103,31 +109,29 @@ class Table(DataTable[Text], inherit_bindings=False):
         self.move_cursor(row=line)
         return True
 
-    def _visible(self) -> list[int]:
+    def _fit(self) -> tuple[tuple[int, int], ...]:
+        """The columns that there is room for."""
         width = self.size.width
-        return [index for index, column in enumerate(self._plan) if width >= column.from_width]
-
-    def _widths(self) -> tuple[int, ...]:
-        columns = [self._plan[index] for index in self._visible()]
-        room = self.scrollable_content_region.width - 2 * len(columns) - sum(column.width for column in columns)
-        flexible = sum(not column.width for column in columns)
-        return tuple(column.width or max(4, room // flexible) for column in columns)
+        columns = [(index, column) for index, column in enumerate(self._plan) if width >= column.from_width]
+        fixed = sum(column.width for _, column in columns)
+        room = self.scrollable_content_region.width - 2 * len(columns) - fixed
+        flexible = sum(not column.width for _, column in columns)
+        return tuple((index, column.width or max(4, room // flexible)) for index, column in columns)
 
     def _on_resize(self, event: events.Resize) -> None:
         super()._on_resize(event)
-        if self.size.width and self._widths() != self._laid_out:
+        if self.size.width and (columns := self._fit()) != self._laid_out:
+            self._laid_out = columns
             self._rebuild(self.row_key)
 
     def _rebuild(self, key: str | None) -> None:
         line = self.cursor_row
-        self._laid_out = self._widths()
         with self.prevent(self.RowHighlighted):
             self.clear(columns=True)
-            for index, width in zip(self._visible(), self._laid_out, strict=True):
+            for index, width in self._laid_out:
                 column = self._plan[index]
                 self.add_column(cell(column.title, right=column.right), width=width)
             for row in self._rows_shown:
-                cells = [cell(row.cells[index], right=self._plan[index].right) for index in self._visible()]
-                self.add_row(*cells, key=row.key)
+                self.add_row(*self._cells(row), key=row.key)
             if key is None or not self.move_to(key):
                 self.move_cursor(row=max(0, min(line, len(self._rows_shown) - 1)))

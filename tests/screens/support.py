@@ -23,6 +23,7 @@ from revector.core.migrations import upgrade
 from revector.core.registry import get_version
 from revector.core.settings import Settings
 from revector.screens.backfill.pane import BackfillPane
+from revector.screens.widgets.table import Table
 from tests.versions import add, add_chunks, ready_version
 
 LARGE, SMALL = (120, 40), (80, 24)
@@ -87,6 +88,21 @@ def shown(app: RevectorApp) -> str:
     """What stands on the screen in front, line by line."""
     strips = app.screen._compositor.render_strips(app.size)
     return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips)
+
+
+def cells_of(table: Table) -> dict[str, dict[str, str]]:
+    """The cells of a table as they are drawn: by row key, and then by what is drawn as the title of their column."""
+    lines = shown(table.app).split("\n")  # type: ignore[arg-type]
+    left, top = table.content_region.offset
+    rows: dict[str, dict[str, str]] = {}
+    for number, row in enumerate(table.ordered_rows):
+        line = lines[top + number + table.header_height - int(table.scroll_y)]
+        right, cells = left, {}
+        for column in table.ordered_columns:
+            begin, right = right, right + column.get_render_width(table)
+            cells[lines[top][begin:right].strip()] = line[begin:right].strip()
+        rows[str(row.key.value)] = cells
+    return rows
 
 
 async def until(

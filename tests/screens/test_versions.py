@@ -12,9 +12,10 @@ from revector.core.index import IndexState
 from revector.core.registry import Version, VersionStatus
 from revector.core.settings import Settings
 from revector.screens.versions import index_word
+from revector.screens.widgets.table import Table
 from revector.screens.wording.next_step import next_step
 from tests.screens.frozen import NOWHERE, OVERVIEW, FrozenReader, job, situation, version
-from tests.screens.support import LARGE, SMALL, TEXTS, add_candidate, console, shown, until, until_shown
+from tests.screens.support import LARGE, SMALL, TEXTS, add_candidate, cells_of, console, shown, until, until_shown
 from tests.versions import add_chunks
 
 
@@ -54,6 +55,12 @@ async def test_what_others_do_appears_by_itself(own_library: Database) -> None:
             add_candidate(connection, "demo-new")
             add_chunks(connection, ["came later"])
         await until_shown(pilot, "demo-new", "registered", "1 chunk came since its backfill")
+        cells = cells_of(app.panes["1"].query_one(Table))
+        assert [(key, row["state"], row["missing"]) for key, row in cells.items()] == [
+            ("demo-64", "active", "1"),
+            ("demo-256", "ready", "1"),
+            ("demo-new", "registered", str(len(TEXTS) + 1)),
+        ]
         assert app.selection == "demo-256", "the cursor stays where it was"
 
 

@@ -15,10 +15,12 @@ from revector.core.registry import get_version
 from revector.screens.backfill import range_map
 from revector.screens.backfill.range_map import RangeMap, drawn
 from revector.screens.backfill.waive_dialog import Waive
+from revector.screens.widgets.table import Table
 from tests.protocol_server import Gate, ProtocolServer
 from tests.screens.support import (
     LARGE,
     SMALL,
+    cells_of,
     console,
     elsewhere,
     go_to_candidate,
@@ -55,6 +57,12 @@ async def test_a_backfill_runs_here_and_its_index_after_it(candidate: Database, 
         await until_shown(pilot, "─  done", "16 of 16 done", "100.0 %", "nothing missing")
         await until(pilot, lambda: not app.services.backfills.working, "all is done")
         await until_shown(pilot, "Compare it with the active one", "16 done")
+        await pilot.press("1")
+        await until_shown(pilot, "[1 Versions]")
+        cells = cells_of(app.panes["1"].query_one("#versions", Table))["demo-new"]
+        assert (cells["state"], cells["embedded"], cells["missing"]) == ("ready", "16", "0")
+        await pilot.press("2")
+        await until_shown(pilot, "[2 Backfill]")
         await pilot.press("l")
         await until_shown(pilot, "changes of state", "running → proving", "proving → done", "nothing missing")
     with candidate.session("test") as connection:
