@@ -27,6 +27,7 @@ from revector.screens.backfill.runs import Backfills
 from revector.screens.connections import Connections
 from revector.screens.frame.footer import Footer
 from revector.screens.frame.header import Banner, Header, TabBar, Trouble
+from revector.screens.frame.refusals import Refusals
 from revector.screens.frame.snapshots import Reader, SnapshotReader
 from revector.screens.frame.too_small import TooSmall, too_small
 from revector.screens.pane import Pane
@@ -90,6 +91,7 @@ class RevectorApp(App[None], inherit_bindings=False):
         self.selection: str | None = None
         self.tab = "1"
         self.panes: dict[str, Pane] = {}
+        self.refusals = Refusals()
         self._ending = False
         self.services = Services(
             database, settings, Connections(database, settings), Backfills(database, settings)
@@ -154,6 +156,7 @@ class RevectorApp(App[None], inherit_bindings=False):
             flipping=cutover is not None and cutover.flipping,
             request=cutover.request if cutover is not None else None,
             waivable=cutover is not None and bool(cutover.waivable),
+            blocked=cutover.blocked if cutover is not None else "",
             evidence=cutover is not None and cutover.evaluated,
             evaluated=evaluate is not None and evaluate.shown is not None,
             evaluating=evaluate is not None and evaluate.evaluating,
@@ -191,6 +194,7 @@ class RevectorApp(App[None], inherit_bindings=False):
         self.body.set_class(nothing, "-none")
         self.body.set_class(not nothing and not situation.state.live, "-old")
         self.footer.show(self.offers(situation), situation)
+        self.footer.say(self.refusals.text)
         self.panes[self.tab].show_actions(situation)
         for screen in self.screen_stack[1:]:
             if isinstance(screen, Following):
@@ -237,19 +241,19 @@ class RevectorApp(App[None], inherit_bindings=False):
 
     async def on_pane_open_query(self, event: Pane.OpenQuery) -> None:
         """A query of an evaluation, on the Compare tab."""
-        self.selection = event.candidate
-        await self.go_to("3")
-        compare: ComparePane = self.panes["3"]  # type: ignore[assignment]
-        compare.show(self.situation)
+        compare = await self._compare_with(event.candidate)
         compare.open_query(event.query_set, event.query_id, primary=event.primary)
 
     async def on_pane_open_text(self, event: Pane.OpenText) -> None:
         """A query of shadow traffic, on the Compare tab."""
-        self.selection = event.candidate
+        (await self._compare_with(event.candidate)).open_text(event.text, primary=event.primary)
+
+    async def _compare_with(self, candidate: str) -> ComparePane:
+        self.selection = candidate
         await self.go_to("3")
         compare: ComparePane = self.panes["3"]  # type: ignore[assignment]
         compare.show(self.situation)
-        compare.open_text(event.text, primary=event.primary)
+        return compare
 
     async def on_pane_open_evaluation(self, event: Pane.OpenEvaluation) -> None:
         """The evaluation that a cutover goes by, on the Evaluate tab."""
@@ -274,6 +278,20 @@ class RevectorApp(App[None], inherit_bindings=False):
         if action != "act":
             return True
         return offered(BY_ID[str(parameters[0])], self.situation)
+
+    def on_key(self, event: events.Key) -> None:
+        """Say why a key does nothing. Right after a dangerous one was refused, what is typed is no command."""
+        if len(self.screen_stack) > 1 or isinstance(self.focused, Input):
+            return
+        if self.refusals.deaf and event.key != "escape":
+            if event.is_printable or event.key == "enter":
+                self.refusals.swallow()
+                event.prevent_default()
+        elif event.key in self.screen.active_bindings:
+            self.refusals.forget()
+        else:
+            self.refusals.refuse(event.key, self.situation)
+        self.footer.say(self.refusals.text)
 
     async def action_act(self, action_id: str) -> None:
         """Do an action, whichever way it was asked for, if it is offered."""

@@ -34,6 +34,8 @@ class State:
     """Whether the Compare tab goes through a query set."""
     cleared: str | None = None
     """The version whose guards all passed, as the Cutover tab shows them."""
+    blocked: str = ""
+    """Why no version is cleared, in a few words."""
     flipping: bool = False
     request: Request | None = None
     """The request for a cutover to the candidate, as the Cutover tab shows it."""

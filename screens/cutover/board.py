@@ -125,6 +125,16 @@ class Board:
         return f"{text}, {waived} waived" if waived else text
 
     @property
+    def verdict(self) -> str:
+        """What stands in the way, as far as it is known: `1 guard fails: recall`; '' when nothing does."""
+        known = [guard for guard in self.in_order if guard.name not in self.pending and not guard.clear]
+        failing = [guard.name for guard in known if guard.verdict == "fail"]
+        if names := failing or [guard.name for guard in known]:
+            s, fail, are = ("", "fails", "is") if len(names) == 1 else ("s", "fail", "are")
+            return f"{len(names)} guard{s} {fail if failing else f'{are} inconclusive'}: {', '.join(names)}"
+        return ""
+
+    @property
     def waivable(self) -> tuple[str, ...]:
         """Guards that do not pass and can be waived, or are."""
         return tuple(

@@ -91,6 +91,16 @@ class Checking(Pane):
         return check.version_key if not self.board.changed(stamps_of(situation, self._facts_now)) else None
 
     @property
+    def blocked(self) -> str:
+        """Why the guards are not all clear, in a few words: `1 guard fails: recall`."""
+        if self.check_error is not None:
+            return "the guards could not be checked"
+        if self.left_alone:
+            return "its guards are not checked yet: g checks them"
+        known = self.board if self.board.candidate == key_of(self.situation.candidate) else Board()
+        return known.verdict or "the guards are being checked"
+
+    @property
     def encoders(self) -> EncoderCache:
         """Opened once: a model may take seconds."""
         if self._encoders is None:

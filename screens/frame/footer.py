@@ -1,4 +1,4 @@
-"""The last line: the actions that are there at this moment, each a key and a place to click."""
+"""The last line: the actions that are there at this moment, each a key and a place to click; or why one is not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from textual.widget import Widget
 
 from revector.screens.actions import Action, label_of, shown_keys
 from revector.screens.situation import Situation
-from revector.screens.wording.theme import TITLE
+from revector.screens.wording.text import printable
+from revector.screens.wording.theme import CAUTION, TITLE
 
 _LAST = ("help", "quit")
 """Always to be seen, however narrow the screen is."""
@@ -33,6 +34,7 @@ class Footer(Widget):
     def __init__(self) -> None:
         super().__init__()
         self._items: list[tuple[Action, str, str]] = []
+        self._reason = ""
 
     def show(self, actions: Sequence[Action], situation: Situation) -> None:
         """Draw these actions."""
@@ -43,6 +45,12 @@ class Footer(Widget):
         ]
         if items != self._items:
             self._items = items
+            self.refresh()
+
+    def say(self, reason: str) -> None:
+        """Show why a key does nothing in place of the keys; '' shows them again."""
+        if reason != self._reason:
+            self._reason = reason
             self.refresh()
 
     @property
@@ -61,7 +69,9 @@ class Footer(Widget):
         return fitting + last
 
     def render(self) -> Text:
-        """`↵ details  b backfill … ? help  q quit`."""
+        """`↵ details  b backfill … ? help  q quit`, or why a key does nothing."""
+        if self._reason:
+            return Text(printable(self._reason), f"bold {CAUTION}", no_wrap=True, overflow="ellipsis")
         line = Text(no_wrap=True)
         for _, key, label in self._fitting():
             line.append(key, TITLE)
@@ -70,6 +80,8 @@ class Footer(Widget):
 
     def on_click(self, event: events.Click) -> None:
         """Find the action under the mouse."""
+        if self._reason:
+            return  # a click meant for what stands there, and not for the keys under it
         right = self.styles.padding.left
         for item in self._fitting():
             right += _width(item)

@@ -11,7 +11,20 @@ from revector.core import embedded
 from revector.core.database import Database
 from revector.core.migrations import upgrade
 from revector.screens.frame import snapshots
-from tests.screens.support import ALL_PASS, LARGE, SMALL, console, fill, shown, until, until_gone, until_shown
+from revector.screens.widgets.table import Table
+from tests.screens.support import (
+    ALL_PASS,
+    LARGE,
+    SMALL,
+    cells_of,
+    console,
+    fill,
+    shown,
+    until,
+    until_gone,
+    until_shown,
+)
+from tests.versions import add_chunks
 
 
 @pytest.fixture
@@ -29,6 +42,7 @@ async def test_banner_greyed_data_no_action_and_recovery(home: Path, monkeypatch
     app = console(database)
     async with app.run_test(size=LARGE) as pilot:
         await until_shown(pilot, "demo-256", "↵ details")
+        versions = cells_of(app.panes["1"].query_one(Table))
         await pilot.press("down", "6")
         await until_shown(pilot, ALL_PASS, "u cut over")
 
@@ -41,18 +55,30 @@ async def test_banner_greyed_data_no_action_and_recovery(home: Path, monkeypatch
         await until_gone(pilot, "u cut over")
         await pilot.press("u", "R", "g")
         assert len(app.screen_stack) == 1
+        await until_shown(pilot, "u: not connected to the database")
+        await pilot.press("escape")
         await pilot.press("1")
         await until_shown(pilot, "[1 Versions]")
         assert "b backfill" not in shown(app)
         await pilot.resize_terminal(*SMALL)
         await until_shown(pilot, "✗ Cannot reach the database")
+        await pilot.resize_terminal(*LARGE)
+        await pilot.press("8")
+        await until_shown(pilot, "[8 Log]")
 
         embedded.start(home)
+        with database.session("test") as connection:
+            add_chunks(connection, ["came meanwhile"])
         await until_gone(pilot, "✗ Cannot reach")
+        await until(pilot, lambda: app.situation.versions[0].missing == 1, "the new chunk")
+        await pilot.press("1")
         await until_shown(pilot, "●", "b backfill")
         assert not app.body.has_class("-old")
+        assert cells_of(app.panes["1"].query_one(Table)) == {
+            key: {**cells, "missing": "1"} for key, cells in versions.items()
+        }
         await pilot.press("6")
-        await until_shown(pilot, ALL_PASS, "u cut over")
+        await until_shown(pilot, "1 missing", "w waive")
 
 
 async def test_a_search_goes_on_after_its_connection_was_killed(library: Database) -> None:

@@ -15,6 +15,7 @@ from revector.core.settings import Settings
 from revector.screens.cutover.pane import CutoverPane
 from revector.screens.frame.snapshots import Reading
 from revector.screens.widgets.confirm import Confirm
+from revector.screens.widgets.table import Table
 from tests.screens.frozen import NOWHERE, OVERVIEW, FrozenReader, check
 from tests.screens.support import (
     ALL_PASS,
@@ -22,6 +23,7 @@ from tests.screens.support import (
     SMALL,
     active_of,
     add_candidate,
+    cells_of,
     console,
     shown,
     type_text,
@@ -59,6 +61,15 @@ async def test_cut_over_and_roll_back(own_library: Database, size: tuple[int, in
         await confirm(pilot, "demo-256")
         await until_shown(pilot, "✓ Cut over: demo-64 → demo-256 in", "active demo-256", "R roll back")
         assert active_of(own_library) == "demo-256"
+        await pilot.press("1")
+        await until_shown(pilot, "[1 Versions]")
+        cells = cells_of(app.panes["1"].query_one(Table))
+        assert [(row[""], row["state"], row["missing"]) for row in cells.values()] == [
+            ("", "previous", "0"),
+            ("▶", "active", "0"),
+        ]
+        await pilot.press("6")
+        await until_shown(pilot, "R roll back")
 
         with own_library.session("test") as connection:
             add_chunks(connection, ["came later", "and later"])
@@ -131,6 +142,7 @@ async def test_a_guard_that_fails_takes_the_key_away(own_library: Database) -> N
         await until_gone(pilot, "u cut over")
         await pilot.press("u")
         assert len(app.screen_stack) == 1
+        await until_shown(pilot, "u: 1 guard fails: complete")
 
 
 async def test_a_guard_that_fails_at_the_last_moment_is_a_refusal_in_its_place(
