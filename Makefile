@@ -8,7 +8,7 @@ TEST_STAMP := .venv/.installed-test
 # Files of tests beside each other: much of their time is spent waiting for a server, a terminal or a process.
 TEST_PROCESSES ?= 2
 
-.PHONY: install demo test chaos bench lint screens clean
+.PHONY: install demo test chaos mutants bench lint screens clean
 
 install: $(STAMP)
 
@@ -22,6 +22,10 @@ test: $(TEST_STAMP)
 # The tests of faults in their long form: 200 kills, 10 restarts … (`make test` runs a short one).
 chaos: $(TEST_STAMP)
 	REVECTOR_CHAOS=1 $(BIN)/python -m pytest tests/faults
+
+# Plants faults one at a time, and sees that a test fails for each: before a release.
+mutants: $(TEST_STAMP)
+	$(BIN)/python -m tests.mutants
 
 bench: $(TEST_STAMP)
 	$(BIN)/python -m tests.benchmarks
