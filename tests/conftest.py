@@ -2,50 +2,56 @@
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from revector.core import embedded
 from revector.core.database import Connection, Database
-from revector.core.migrations import upgrade
-
-_numbers = itertools.count(1)
+from tests.databases import copied, empty_collection
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[embedded.EmbeddedServer]:
-    """One embedded server for the whole run, stopped at its end.
+    """One embedded server for the whole run, stopped at its end. Nothing in it outlives its machine.
 
     Not in pytest's own folder: under root that is closed to the server's user by every new run of pytest.
     """
     with tempfile.TemporaryDirectory(prefix="revector-test-") as folder:
         home = Path(folder)
         try:
-            yield embedded.start(home)
+            server = embedded.start(home)
+            with psycopg.connect(server.dsn, autocommit=True) as connection:
+                for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+                    connection.execute(f"ALTER SYSTEM SET {setting} = off")  # type: ignore[call-overload]
+                connection.execute("SELECT pg_reload_conf()")
+            yield server
         finally:
             embedded.stop(home)
 
 
-@pytest.fixture
-def empty_database(server: embedded.EmbeddedServer) -> Database:
-    """A schema of its own that is not set up."""
-    return Database(server.dsn, f"test_{next(_numbers)}")
+@pytest.fixture(scope="session")
+def template(server: embedded.EmbeddedServer) -> Iterator[Database]:
+    """A collection that is set up and empty, for `copied`: no test opens a session in it."""
+    with empty_collection(server.dsn) as database:
+        yield database
 
 
 @pytest.fixture
-def database(empty_database: Database) -> Iterator[Database]:
+def database(template: Database) -> Iterator[Database]:
     """A collection of its own: set up, and empty. Its name is odd on purpose: it needs quoting."""
-    database = Database(empty_database.dsn, f"Test_{empty_database.schema}")
-    upgrade(database)
-    yield database
-    with database.connect("test") as connection:
-        from psycopg import sql
+    with copied(template) as database:
+        yield database
 
-        connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(database.schema)))
+
+@pytest.fixture
+def empty_database(database: Database) -> Database:
+    """Another schema in the same database, which is not set up."""
+    return replace(database, schema="not_set_up")
 
 
 @pytest.fixture

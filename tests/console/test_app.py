@@ -12,19 +12,18 @@ import pytest
 
 from revector.console.app import RevectorApp, run_console
 from revector.core.database import Connection, Database
-from revector.core.embedded import EmbeddedServer
 from revector.core.migrations import upgrade
 from revector.core.settings import Settings
 from revector.screens.actions import TABS
 from revector.screens.frame import snapshots
 from revector.screens.frame.snapshots import SnapshotReader
 from revector.screens.widgets.confirm import Confirm
+from tests.databases import copied
 from tests.screens.frozen import NOWHERE, FrozenReader
 from tests.screens.support import (
     LARGE,
     SMALL,
     active_of,
-    collection,
     console,
     fill,
     shown,
@@ -44,8 +43,8 @@ def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def library(server: EmbeddedServer) -> Iterator[Database]:
-    with collection(server, "app_library") as database:
+def library(template: Database) -> Iterator[Database]:
+    with copied(template) as database:
         fill(database)
         yield database
 

@@ -17,10 +17,10 @@ import pytest
 
 from revector.core.backfill.job.status import status
 from revector.core.database import Database
-from revector.core.embedded import EmbeddedServer
 from revector.core.registry import get_version
+from tests.databases import copied
 from tests.protocol_server import Gate, ProtocolServer
-from tests.screens.support import LARGE, SMALL, collection, fill
+from tests.screens.support import LARGE, SMALL, fill
 from tests.versions import add
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,8 +38,8 @@ run_console(Database(sys.argv[1], sys.argv[2]), Settings(label="tmux"))
 
 
 @pytest.fixture(scope="module")
-def library(server: EmbeddedServer) -> Iterator[Database]:
-    with collection(server, "terminal_library") as database:
+def library(template: Database) -> Iterator[Database]:
+    with copied(template) as database:
         fill(database)
         yield database
 
@@ -116,7 +116,7 @@ def test_live_data_tabs_a_search_and_a_sane_terminal(folder: Path, command: str,
     terminal = Terminal(folder, size, command)
     try:
         screen = terminal.wait("active demo-64", "demo-256", "READ/WRITE", "●", "? help")
-        assert screen.startswith(" revector ─ tmux/terminal_library ─ active demo-64 ─ READ/WRITE ─ ")
+        assert screen.startswith(" revector ─ tmux/Test_collection ─ active demo-64 ─ READ/WRITE ─ ")
         assert len(screen.rstrip("\n").split("\n")) == size[1]
         for tab, text in (("2", "100.0 %"), ("6", "13 of 13 pass"), ("8", "cutover"),
                           ("3", "overlap by depth")):  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from revector.core.database import Database, readable_errors, require_schema, server_info, without_secrets
 from revector.core.doctor import examine
@@ -78,7 +79,7 @@ def test_no_server_and_no_database_are_named(database: Database) -> None:
     with pytest.raises(UnreachableError, match="Check --dsn"):
         Database("host=127.0.0.1 port=1 dbname=x", "s").connect("test")
     with pytest.raises(UnreachableError, match='"nowhere" does not exist'):
-        Database(database.dsn.replace("/postgres?", "/nowhere?"), "s").connect("test")
+        Database(make_conninfo(database.dsn, dbname="nowhere"), "s").connect("test")
 
 
 def connect_until_refused(database: Database) -> None:

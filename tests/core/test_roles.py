@@ -18,7 +18,6 @@ from psycopg.conninfo import make_conninfo
 from revector.core import cutover, roles, shadow
 from revector.core.audit import entries
 from revector.core.database import Connection, Database
-from revector.core.embedded import EmbeddedServer
 from revector.core.errors import RefusedError, UsageError
 from revector.core.migrations import upgrade
 from revector.core.models import Base
@@ -28,6 +27,7 @@ from revector.core.roles.groups import group_name, groups_of
 from tests.console.cli.conftest import write_corpus
 from tests.console.cli.program import Revector
 from tests.core.shadow.support import mirror_of
+from tests.databases import copied
 from tests.roles import login_roles
 from tests.versions import NUMBERS, add, add_chunks, backfill, ready_version
 
@@ -73,14 +73,10 @@ def collection(database: Database) -> Iterator[Collection]:
 
 
 @pytest.fixture(scope="module")
-def shared(server: EmbeddedServer) -> Iterator[Collection]:
+def shared(template: Database) -> Iterator[Collection]:
     """One for the tests that are refused everything, or only look."""
-    database = Database(server.dsn, "Roles")
-    upgrade(database)
-    with filled(database) as found:
+    with copied(template) as database, filled(database) as found:
         yield found
-    with database.connect("test") as connection:
-        connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(database.schema)))
 
 
 @pytest.fixture

@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from psycopg import sql
 
 from revector.core.database import Database
-from revector.core.migrations import upgrade
 from revector.core.registry import Version
+from tests.databases import copied, empty_collection
 from tests.faults import corpus
 from tests.faults.numbers import LONG, SEED
 from tests.faults.proxy import Proxy
@@ -54,25 +53,20 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
     return random.Random(f"{SEED} {request.node.name}")  # noqa: S311
 
 
+@pytest.fixture(scope="session")
+def faulty_template(faulty: FaultyServer) -> Iterator[Database]:
+    """A collection on the faulty server that is set up and empty, for `copied`."""
+    with empty_collection(faulty.dsn) as database:
+        yield database
+
+
 @pytest.fixture
-def target(faulty: FaultyServer) -> Iterator[Database]:
+def target(faulty: FaultyServer, faulty_template: Database) -> Iterator[Database]:
     """A collection on the faulty server."""
-    database = Database(faulty.dsn, f"faults_{next(_numbers)}")
     faulty.restart()  # if a test before left it stopped
-    upgrade(database)
-    yield database
-    faulty.restart()
-    drop(database)
-
-
-def drop(database: Database) -> None:
-    """With everything in it, whoever still has a session."""
-    with database.connect("test") as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE pid <> pg_backend_pid() AND application_name LIKE 'revector %'"
-        )
-        connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(database.schema)))
+    with copied(faulty_template) as database:
+        yield database
+        faulty.restart()
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         port = self._listener.getsockname()[1]
         # Without encryption, of which nothing could be read here.
-        self.dsn = f"postgresql://postgres@127.0.0.1:{port}/postgres?sslmode=disable&gssencmode=disable"
+        self.dsn = f"postgresql://postgres@127.0.0.1:{port}/{parts['dbname']}?sslmode=disable&gssencmode=disable"
         threading.Thread(target=self._take, daemon=True).start()
 
     # -- what a test does to it ---------------------------------------------------------------------------

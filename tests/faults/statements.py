@@ -34,7 +34,7 @@ class StatementProxy:
         """Those of the newest flip, as far as it came."""
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         port = self._listener.getsockname()[1]
-        self.dsn = f"postgresql://postgres@127.0.0.1:{port}/postgres?sslmode=disable&gssencmode=disable"
+        self.dsn = f"postgresql://postgres@127.0.0.1:{port}/{parts['dbname']}?sslmode=disable&gssencmode=disable"
         threading.Thread(target=self._take, daemon=True).start()
 
     def arm(self, moment: Moment | None, deed: Callable[[], None] = lambda: None) -> None:

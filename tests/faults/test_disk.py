@@ -14,11 +14,13 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from revector.core import embedded
 from revector.core.database import Database
 from revector.core.migrations import upgrade
-from tests.faults.conftest import Prepare, drop, fill
+from tests.databases import drop
+from tests.faults.conftest import Prepare, fill
 from tests.faults.numbers import NUMBERS
 from tests.faults.servers import FaultyServer, faulty_server, grow_disk, may_mount, small_disk
 from tests.faults.truth import assert_whole
@@ -31,17 +33,17 @@ READABLE = re.compile(r"\b(disk|space|room)\b", re.IGNORECASE)
 @pytest.fixture
 def small_tablespace(faulty: FaultyServer, target: Database) -> Iterator[Path]:
     """A file system of one megabyte, on which the tables made from here on lie."""
-    # The name of this session is not one of revector's: `drop` ends those.
-    with small_disk(1) as folder, psycopg.connect(target.dsn, autocommit=True) as connection:
+    name = str(conninfo_to_dict(target.dsn)["dbname"])
+    with small_disk(1) as folder, psycopg.connect(faulty.dsn, autocommit=True) as connection:
         space = folder / "space"
         space.mkdir(mode=0o700)
         owner = faulty.running.data_dir.stat()
         os.chown(space, owner.st_uid, owner.st_gid)
         connection.execute(sql.SQL("CREATE TABLESPACE small LOCATION {}").format(sql.Literal(str(space))))
-        connection.execute("ALTER DATABASE postgres SET default_tablespace = small")
+        put = sql.SQL("ALTER DATABASE {} SET default_tablespace = small")
+        connection.execute(put.format(sql.Identifier(name)))
         yield folder
-        connection.execute("ALTER DATABASE postgres RESET default_tablespace")
-        drop(target)
+        drop(target, name)
         connection.execute("DROP TABLESPACE small")
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from revector.core.database import Database
-from revector.core.embedded import EmbeddedServer
+from tests.databases import copied
 from tests.protocol_server import Gate, ProtocolServer
-from tests.screens.support import add_candidate, collection, fill, wait_in_small_steps
+from tests.screens.support import add_candidate, fill, wait_in_small_steps
 from tests.versions import add
 
 
@@ -21,18 +21,25 @@ def _small_steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture(scope="session")
-def library(server: EmbeddedServer) -> Iterator[Database]:
-    """The small collection, for tests that change nothing in it."""
-    with collection(server, "library") as database:
+def filled(template: Database) -> Iterator[Database]:
+    """The small collection, for `copied`."""
+    with copied(template) as database:
         fill(database)
         yield database
 
 
+@pytest.fixture(scope="session")
+def library(filled: Database) -> Iterator[Database]:
+    """The small collection, for tests that change nothing in it."""
+    with copied(filled) as database:
+        yield database
+
+
 @pytest.fixture
-def own_library(database: Database) -> Database:
+def own_library(filled: Database) -> Iterator[Database]:
     """The small collection, for one test alone."""
-    fill(database)
-    return database
+    with copied(filled) as database:
+        yield database
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from psycopg import sql
 from textual import events
 from textual.keys import _character_to_key
 from textual.pilot import Pilot
@@ -18,8 +17,6 @@ from revector.core import cutover
 from revector.core.backfill.engines.local import LocalEngine
 from revector.core.backfill.job.settings import JobSettings
 from revector.core.database import Connection, Database
-from revector.core.embedded import EmbeddedServer
-from revector.core.migrations import upgrade
 from revector.core.registry import get_version
 from revector.core.settings import Settings
 from revector.screens.backfill.pane import BackfillPane
@@ -53,16 +50,6 @@ def wait_in_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let Textual's Pilot look four times as often whether the app has come to rest: it does so for each key."""
     monkeypatch.setattr("textual._wait.SLEEP_GRANULARITY", 1 / 200)
     monkeypatch.setattr("textual._wait.SLEEP_IDLE", 1 / 1_000)
-
-
-@contextmanager
-def collection(server: EmbeddedServer, name: str) -> Iterator[Database]:
-    """A schema of its own, set up and empty; dropped at the end."""
-    database = Database(server.dsn, name)
-    upgrade(database)
-    yield database
-    with database.connect("test") as connection:
-        connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
 
 
 def fill(database: Database) -> None:

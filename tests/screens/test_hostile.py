@@ -11,11 +11,11 @@ from psycopg.types.json import Jsonb
 from revector.console.app import RevectorApp
 from revector.core import cutover
 from revector.core.database import Database
-from revector.core.embedded import EmbeddedServer
 from revector.core.evaluation.judged_sets.query_sets import Query
 from revector.screens.compare.pane import ComparePane
+from tests.databases import copied
 from tests.evaluations import judged_set, stored_evaluation
-from tests.screens.support import LARGE, SMALL, collection, console, shown, type_text, until, until_shown
+from tests.screens.support import LARGE, SMALL, console, shown, type_text, until, until_shown
 from tests.versions import add, add_chunks, ready_version
 
 HOSTILE = [
@@ -31,8 +31,8 @@ HOSTILE = [
 
 
 @pytest.fixture(scope="session")
-def hostile(server: EmbeddedServer) -> Iterator[Database]:
-    with collection(server, "hostile") as database:
+def hostile(template: Database) -> Iterator[Database]:
+    with copied(template) as database:
         with database.session("test") as connection:
             add_chunks(connection, HOSTILE)
             for key in ("demo-64", "demo-256"):

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from psycopg import sql
 
-from revector.core import cutover, embedded
+from revector.core import cutover
 from revector.core.database import Database
-from revector.core.migrations import upgrade
 from tests.console.cli.program import Revector
+from tests.databases import copied
 from tests.versions import add_chunks, ready_version
 
 TEXTS = (
@@ -43,28 +42,26 @@ def revector(database: Database, tmp_path: Path) -> Revector:
 
 
 @pytest.fixture(scope="session")
-def library(server: embedded.EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Revector]:
+def library(template: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Revector]:
     """A collection with the active version v1, which v0 was before, the candidate v2 and v3 without vectors.
 
     Shared: nothing may change it.
     """
-    database = Database(server.dsn, "cli_library")
-    upgrade(database)
-    with database.session("test") as connection:
-        add_chunks(connection, TEXTS)
-        for key in ("v0", "v1"):
-            ready_version(database, connection, key)
-            cutover.run(connection, key, confirm=key)
-        ready_version(database, connection, "v2", "static:wordllama-256")
-        connection.execute(
-            """
-            INSERT INTO embedding_versions (version_key, encoder_name, encoder_revision, dimensions, distance_metric)
-            VALUES ('v3', 'by-hand', '1', 64, 'cosine')
-            """
-        )
-    yield on(database, tmp_path_factory.mktemp("library"))
-    with database.connect("test") as connection:
-        connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(database.schema)))
+    with copied(template) as database:
+        with database.session("test") as connection:
+            add_chunks(connection, TEXTS)
+            for key in ("v0", "v1"):
+                ready_version(database, connection, key)
+                cutover.run(connection, key, confirm=key)
+            ready_version(database, connection, "v2", "static:wordllama-256")
+            connection.execute(
+                """
+                INSERT INTO embedding_versions (version_key, encoder_name, encoder_revision, dimensions,
+                                                distance_metric)
+                VALUES ('v3', 'by-hand', '1', 64, 'cosine')
+                """
+            )
+        yield on(database, tmp_path_factory.mktemp("library"))
 
 
 def on(database: Database, folder: Path) -> Revector:

@@ -119,6 +119,7 @@ def test_the_dsn_of_libpqs_own_variables(database: Database, tmp_path: Path) -> 
     variables = {
         "PGHOST": str(parts["host"]),
         "PGPORT": str(parts["port"]),
+        "PGDATABASE": str(parts["dbname"]),
         "PGUSER": "postgres",
         "PGPASSWORD": SECRET,
     }

@@ -7,15 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from psycopg import sql
 
-from revector.core import cutover, embedded
+from revector.core import cutover
 from revector.core.database import Database
 from revector.core.evaluation.judged_sets.judgements import Judgement, ensure_judge, save_judgements
 from revector.core.evaluation.judged_sets.query_sets import Query, get_query_set, save_queries
-from revector.core.migrations import upgrade
 from tests.console.cli.conftest import on, write_corpus
 from tests.console.cli.program import Revector
+from tests.databases import copied
 from tests.versions import NUMBERS, add, ready_version
 
 TEXTS = [f"{a} {b}" for a in NUMBERS for b in NUMBERS if a != b]
@@ -23,11 +22,14 @@ GATE = '[[gate]]\nname = "{name}"\nmeasure = "nDCG@10"\n{rule}\n'
 
 
 @pytest.fixture(scope="module")
-def judged(server: embedded.EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Revector]:
+def judged(template: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Revector]:
     """240 documents, 60 judged queries in two segments, v1 active, v2 ready, v3 without vectors."""
     folder = tmp_path_factory.mktemp("judged")
-    database = Database(server.dsn, "cli_judged")
-    upgrade(database)
+    with copied(template) as database:
+        yield judged_on(database, folder)
+
+
+def judged_on(database: Database, folder: Path) -> Revector:
     revector = on(database, folder)
     revector.call("ingest", str(write_corpus(folder / "corpus.jsonl", TEXTS)))
     with database.session("test") as connection:
@@ -54,9 +56,7 @@ def judged(server: embedded.EmbeddedServer, tmp_path_factory: pytest.TempPathFac
             [Judgement(f"t{n}", "document", f"doc-{n}", 1) for n in range(3)],
         )  # fmt: skip
         save_queries(connection, "nobody", [Query("n1", "seven", "all")])
-    yield revector
-    with database.connect("test") as connection:
-        connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(database.schema)))
+    return revector
 
 
 def gates(folder: Path, *rules: str) -> str:

@@ -14,10 +14,10 @@ from jupyter_client.manager import KernelManager
 
 from revector.console.notebook import Console
 from revector.core.database import Database
-from revector.core.embedded import EmbeddedServer
 from revector.core.evaluation.judged_sets.judgements import Judgement, ensure_judge, save_judgements
 from revector.core.evaluation.judged_sets.query_sets import Query, get_query_set, save_queries
-from tests.screens.support import TEXTS, collection, fill
+from tests.databases import copied
+from tests.screens.support import TEXTS, fill
 
 ROOT = Path(__file__).resolve().parents[3]
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> </td>&amp; \x1b[31mred\x07 ‮drow"
@@ -37,11 +37,18 @@ def _no_settings_of_the_machine(clean_environment: Path) -> None:
     """No setting but the test's own."""
 
 
-@pytest.fixture(scope="module")
-def library(server: EmbeddedServer) -> Iterator[Database]:
-    """What `fill_judged` makes; shared, so that nothing may change its versions."""
-    with collection(server, "notebook_library") as database:
+@pytest.fixture(scope="session")
+def judged(template: Database) -> Iterator[Database]:
+    """What `fill_judged` makes, for `copied`."""
+    with copied(template) as database:
         fill_judged(database)
+        yield database
+
+
+@pytest.fixture(scope="module")
+def library(judged: Database) -> Iterator[Database]:
+    """The same; shared, so that nothing may change its versions."""
+    with copied(judged) as database:
         yield database
 
 
@@ -52,10 +59,10 @@ def console(library: Database) -> Console:
 
 
 @pytest.fixture
-def own_library(database: Database) -> Database:
+def own_library(judged: Database) -> Iterator[Database]:
     """The same for one test alone."""
-    fill_judged(database)
-    return database
+    with copied(judged) as database:
+        yield database
 
 
 @pytest.fixture

@@ -13,13 +13,12 @@ from typing import Any
 
 import httpx
 import pytest
-from psycopg import sql
 
-from revector.core import cutover, embedded
+from revector.core import cutover
 from revector.core.database import Connection, Database, fetch_one
-from revector.core.migrations import upgrade
 from tests.console.cli.conftest import TEXTS, on
 from tests.console.cli.program import SECRET
+from tests.databases import copied
 from tests.versions import add_chunks, ready_version
 
 TOKEN = f"{SECRET}-0123456789abcdef"
@@ -109,15 +108,12 @@ def two_versions(database: Database, connection: Connection) -> Database:
 
 
 @pytest.fixture(scope="session")
-def library(server: embedded.EmbeddedServer) -> Iterator[Database]:
+def library(template: Database) -> Iterator[Database]:
     """A collection with v1 active and v2 ready that nothing may change."""
-    database = Database(server.dsn, "serve_library")
-    upgrade(database)
-    with database.session("test") as connection:
-        fill(database, connection)
-    yield database
-    with database.connect("test") as connection:
-        connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(database.schema)))
+    with copied(template) as database:
+        with database.session("test") as connection:
+            fill(database, connection)
+        yield database
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ from textual.widgets import Input
 
 from revector.console.app import RevectorApp
 from revector.core.database import Database
-from revector.core.embedded import EmbeddedServer
 from revector.core.evaluation.document import Evaluation
 from revector.core.evaluation.judged_sets.query_sets import Query
 from revector.screens.compare.hit_list import HitList
@@ -20,10 +19,11 @@ from revector.screens.compare.query_picker import QueryPicker
 from revector.screens.widgets.chart import Chart
 from revector.screens.widgets.page import LivePage
 from revector.screens.widgets.table import Table
+from tests.databases import copied
 from tests.evaluations import judged_set, stored_evaluation
 from tests.screens.compare.test_live import at_compare
 from tests.screens.compare.test_pane import search
-from tests.screens.support import LARGE, SMALL, TEXTS, collection, console, fill, shown, until, until_shown
+from tests.screens.support import LARGE, SMALL, TEXTS, console, fill, shown, until, until_shown
 
 QUERIES = [
     Query("k1", "rotate an api key", "keys"),
@@ -49,9 +49,9 @@ def use_source_ids(database: Database) -> None:
 
 
 @pytest.fixture(scope="module")
-def judged(server: EmbeddedServer) -> Iterator[Database]:
+def judged(template: Database) -> Iterator[Database]:
     """The small collection with a judged query set and another one, and no evaluation."""
-    with collection(server, "judged") as database:
+    with copied(template) as database:
         fill(database)
         use_source_ids(database)
         with database.session("test") as connection:
@@ -61,9 +61,9 @@ def judged(server: EmbeddedServer) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="module")
-def evaluated(server: EmbeddedServer) -> Iterator[tuple[Database, Evaluation]]:
+def evaluated(template: Database) -> Iterator[tuple[Database, Evaluation]]:
     """The same, evaluated."""
-    with collection(server, "evaluated") as database:
+    with copied(template) as database:
         fill(database)
         use_source_ids(database)
         with database.session("test") as connection:

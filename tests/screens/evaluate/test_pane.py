@@ -15,7 +15,6 @@ from revector.console.app import RevectorApp
 from revector.core import cutover
 from revector.core.database import Connection, Database
 from revector.core.documents import Document
-from revector.core.embedded import EmbeddedServer
 from revector.core.evaluation.document import Evaluation, evaluations, get_evaluation
 from revector.core.evaluation.evaluate import Asked, evaluate
 from revector.core.evaluation.gates.verdicts import read_gates
@@ -31,11 +30,11 @@ from revector.screens.evaluate.pane import EvaluatePane
 from revector.screens.evaluate.thresholds_page import ThresholdsPage
 from revector.screens.widgets.chart import Chart
 from revector.screens.widgets.table import Table
+from tests.databases import copied
 from tests.evaluations import judged_set
 from tests.screens.support import (
     LARGE,
     SMALL,
-    collection,
     console,
     shown,
     type_text,
@@ -82,9 +81,9 @@ def make(database: Database, connection: Connection) -> QuerySet:
 
 
 @pytest.fixture(scope="module")
-def numbers(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+def numbers(template: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     """The collection with one evaluation that has gates, for tests that add nothing but evaluations."""
-    with collection(server, "evaluated") as database:
+    with copied(template) as database:
         with database.session("test") as connection:
             query_set = make(database, connection)
             gates = tmp_path_factory.mktemp("gates") / "gates.toml"

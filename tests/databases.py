@@ -1,0 +1,53 @@
+"""Collections for tests: each is in a database of its own, copied from one that was set up once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+from revector.core.database import Database
+from revector.core.migrations import upgrade
+
+_numbers = itertools.count(1)
+
+
+@contextmanager
+def copied(original: Database) -> Iterator[Database]:
+    """A database with all that another has, in which nobody may have a session; dropped at the end with its own.
+
+    Its name is odd on purpose: it needs quoting.
+    """
+    source, name = str(conninfo_to_dict(original.dsn)["dbname"]), f"Copy_{next(_numbers)}"
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
+    _run(original, create.format(sql.Identifier(name), sql.Identifier(source)))
+    yield replace(original, dsn=_named(original, name))
+    drop(original, name)
+
+
+@contextmanager
+def empty_collection(dsn: str) -> Iterator[Database]:
+    """A collection that is set up and empty, by an embedded server's connection string: what `copied` begins with."""
+    with copied(Database(dsn.replace("/postgres?", "/template1?"), "Test_collection")) as database:
+        upgrade(database)
+        yield database
+
+
+def drop(database: Database, name: str) -> None:
+    """Drop a database beside that one, if it is there, whoever still has a session in it."""
+    _run(database, sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _named(database: Database, name: str) -> str:
+    return database.dsn.replace(f"/{conninfo_to_dict(database.dsn)['dbname']}?", f"/{name}?")
+
+
+def _run(database: Database, statement: sql.Composed) -> None:
+    """The server may have been restarted since the last statement: a connection of its own for each."""
+    with psycopg.connect(_named(database, "postgres"), autocommit=True) as connection:
+        connection.execute(statement)
