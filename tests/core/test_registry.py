@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -10,24 +12,18 @@ from revector.core import registry
 from revector.core.database import Connection, Database
 from revector.core.encoders import open_encoder
 from revector.core.errors import EncoderError, RefusedError, UsageError
+from tests.encoders import Stub
 from tests.versions import NUMBERS, SPEC, add, add_chunks, ready_version
 
 
-class Liar:
+class Liar(Stub):
     """States 64 dimensions and makes 32; stands for a provider that changed its model."""
 
-    name, revision, dimensions, max_tokens, price = "liar:test", "1", 64, None, 0.0
-
-    def encode_documents(self, texts: list[str]) -> NDArray[np.float32]:
-        return np.ones((len(texts), 32), np.float32)
+    def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return super().encode_documents(texts)[:, :32]
 
     def encode_query(self, text: str) -> NDArray[np.float32]:
-        return np.ones(32, np.float32)
-
-    def count_tokens(self, texts: list[str]) -> int:
-        return len(texts)
-
-    def close(self) -> None: ...
+        return super().encode_query(text)[:32]
 
 
 def test_a_version_is_registered_with_its_real_dimensions(connection: Connection) -> None:

@@ -25,6 +25,7 @@ from revector.core.encoders import open_encoder
 from revector.core.errors import EncoderError, RefusedError, UnreachableError, UsageError
 from revector.core.registry import Version, get_version, version_statuses
 from tests.core.backfill.steps import eventually
+from tests.encoders import Stub
 from tests.protocol_server import ProtocolServer
 from tests.versions import NUMBERS, SPEC, add, add_chunks, backfill
 
@@ -50,35 +51,6 @@ def on_batch(stored):
 Worker(database, version, open_encoder(version.encoder_spec), JobSettings(batch_size=10), on_batch=on_batch).run()
 print("finished", flush=True)
 """
-
-
-class Stub:
-    """An encoder in the test's hands; stands for none that exists."""
-
-    name, revision, dimensions, max_tokens, price = "stub:test", "1", 64, None, 0.0
-
-    def __init__(self, bad: Sequence[str] = (), error: Exception | None = None) -> None:
-        self.bad, self.error = bad, error
-        self.seen: list[str] = []
-
-    def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        self.seen += texts
-        if self.error:
-            raise self.error
-        vectors = np.ones((len(texts), self.dimensions), np.float32)
-        for row, text in enumerate(texts):
-            vectors[row, 0] = len(text)
-            if text in self.bad:
-                vectors[row, 1] = np.nan
-        return vectors
-
-    def encode_query(self, text: str) -> NDArray[np.float32]:
-        return np.ones(self.dimensions, np.float32)
-
-    def count_tokens(self, texts: Sequence[str]) -> int:
-        return sum(map(len, texts))
-
-    def close(self) -> None: ...
 
 
 def run(database: Database, version: Version, encoder: object, **settings: object) -> JobStatus:

@@ -10,7 +10,8 @@ import pytest
 
 from revector.core.database import Connection, Database
 from revector.core.registry import add_version
-from tests.core.backfill.steps import Steps, job_status
+from tests.core.backfill.steps import job_status
+from tests.encoders import Steps
 
 ROOT = Path(__file__).resolve().parents[3]
 MOST_MB = 130

@@ -16,7 +16,8 @@ from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Connection, Database
 from revector.core.errors import EncoderError, RefusedError, UnreachableError
 from revector.core.registry import Version
-from tests.core.backfill.steps import Steps, eventually, job_status
+from tests.core.backfill.steps import eventually, job_status
+from tests.encoders import Steps
 from tests.versions import add, add_chunks
 
 TEXTS = [f"text number {n}" for n in range(60)]

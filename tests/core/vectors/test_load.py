@@ -34,6 +34,7 @@ from revector.core.vectors import slices
 from revector.core.vectors.files import open_vectors
 from revector.core.vectors.load import LoadReport, load
 from revector.core.vectors.seen import Seen
+from tests.encoders import Stub
 from tests.vector_files import DIMENSIONS, expected, new_chunks, new_version, random_vectors, stored, write_npy
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -572,23 +573,6 @@ def test_a_chunk_that_is_being_deleted_by_another(
     assert stored(connection, version) == expected(ids[others], vectors[others])
 
 
-class Ones:
-    """An encoder that answers with ones; stands for none that exists."""
-
-    name, revision, dimensions, max_tokens, price = "ones", "1", DIMENSIONS, None, 0.0
-
-    def encode_documents(self, texts: list[str]) -> NDArray[np.float32]:
-        return np.ones((len(texts), DIMENSIONS), np.float32)
-
-    def encode_query(self, _text: str) -> NDArray[np.float32]:
-        return np.ones(DIMENSIONS, np.float32)
-
-    def count_tokens(self, texts: list[str]) -> int:
-        return len(texts)
-
-    def close(self) -> None: ...
-
-
 def test_a_load_beside_a_backfill(database: Database, connection: Connection, tmp_path: Path) -> None:
     """From both ends of the same chunks: each has one vector, from the one or the other, and all are counted."""
     ids, _ = new_chunks(connection, 3_000)
@@ -599,7 +583,7 @@ def test_a_load_beside_a_backfill(database: Database, connection: Connection, tm
 
     def backfill() -> Any:
         begun.wait()
-        return Worker(database, version, Ones(), JobSettings(batch_size=20)).run()
+        return Worker(database, version, Stub(DIMENSIONS), JobSettings(batch_size=20)).run()
 
     thread, backfilled = in_thread(backfill)
     begun.wait()
@@ -623,7 +607,7 @@ def test_a_backfill_completes_and_proves_what_the_file_left(
     version = new_version(connection)
     vectors = random_vectors(30)
     load(database, version, open_vectors(write_npy(tmp_path, vectors, ids[:30])))
-    status = Worker(database, get_version(connection, "v1"), Ones(), JobSettings()).run()
+    status = Worker(database, get_version(connection, "v1"), Stub(DIMENSIONS), JobSettings()).run()
     assert (status.state, status.done) == ("done", 20)
     assert get_version(connection, "v1").state == "loaded"
     wanted = expected(ids[:30], vectors) | expected(ids[30:], np.ones((20, DIMENSIONS)))

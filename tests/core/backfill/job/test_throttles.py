@@ -24,7 +24,8 @@ from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Connection, Database
 from revector.core.errors import RefusedError, UsageError
 from revector.core.registry import Version
-from tests.core.backfill.steps import Steps, eventually, job_status
+from tests.core.backfill.steps import eventually, job_status
+from tests.encoders import Steps
 from tests.standby import streaming_standby
 from tests.versions import NUMBERS, add, add_chunks
 

@@ -28,30 +28,11 @@ from revector.core.errors import EncoderError, UnreachableError, UsageError
 from revector.core.loader import copy_vectors
 from revector.core.registry import Version, get_version
 from revector.core.settings import Settings
+from tests.encoders import Stub
 from tests.protocol_server import ProtocolServer
 from tests.versions import SPEC, add, add_chunks, backfill
 
 TEXTS = [f"chunk {n}: " + " ".join(["word"] * (n % 40)) for n in range(200)]
-
-
-class Stub:
-    """An encoder in the test's hands; stands for none that exists. Vectors are filled with `value`."""
-
-    name, revision, max_tokens, price = "stub:test", "1", None, 0.0
-
-    def __init__(self, dimensions: int = 64, value: float = 1.0) -> None:
-        self.dimensions, self.value = dimensions, value
-
-    def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        return np.full((len(texts), self.dimensions), self.value, np.float32)
-
-    def encode_query(self, _text: str) -> NDArray[np.float32]:
-        return np.ones(self.dimensions, np.float32)
-
-    def count_tokens(self, texts: Sequence[str]) -> int:
-        return sum(map(len, texts))
-
-    def close(self) -> None: ...
 
 
 @pytest.fixture
