@@ -12,7 +12,7 @@ import pytest
 
 from revector.core import embedded
 from revector.core.database import Connection, Database
-from tests.databases import copied, empty_collection
+from tests.databases import bare_database, copied, empty_collection
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +32,13 @@ def server() -> Iterator[embedded.EmbeddedServer]:
             yield server
         finally:
             embedded.stop(home)
+
+
+@pytest.fixture
+def bare(server: embedded.EmbeddedServer) -> Iterator[Database]:
+    """A database with nothing in it, and without pgvector."""
+    with bare_database(server.dsn) as database:
+        yield database
 
 
 @pytest.fixture(scope="session")

@@ -31,9 +31,16 @@ def copied(original: Database) -> Iterator[Database]:
 
 
 @contextmanager
-def empty_collection(dsn: str) -> Iterator[Database]:
-    """A collection that is set up and empty, by an embedded server's connection string: what `copied` begins with."""
+def bare_database(dsn: str) -> Iterator[Database]:
+    """A database with nothing in it, without pgvector, on the embedded server of a connection string."""
     with copied(Database(dsn.replace("/postgres?", "/template1?"), "Test_collection")) as database:
+        yield database
+
+
+@contextmanager
+def empty_collection(dsn: str) -> Iterator[Database]:
+    """A collection that is set up and empty: what `copied` begins with."""
+    with bare_database(dsn) as database:
         upgrade(database)
         yield database
 

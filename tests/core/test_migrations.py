@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -146,80 +147,62 @@ def test_a_schema_of_a_development_version_is_refused_with_the_way_out(
     assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(revision,)]
 
 
-def test_tables_of_the_same_names_in_public_are_left_alone(empty_database: Database) -> None:
+def test_tables_of_the_same_names_in_public_are_left_alone(bare: Database) -> None:
     """An application of the same database may have an alembic_version, a trigger function or a table of that name."""
-    base = Database(empty_database.dsn.replace("/postgres?", "/of_an_application?"), empty_database.schema)
-    with empty_database.connect("test") as admin:
-        admin.execute("CREATE DATABASE of_an_application STRATEGY file_copy")
-        try:
-            with base.connect("test") as connection:
-                connection.execute("CREATE TABLE public.alembic_version AS SELECT '4f1c' AS version_num")
-                connection.execute("CREATE TABLE public.cutovers AS SELECT 1 AS n")
-                assert upgrade(base) == ""
-                assert upgrade(base) == HEAD
-                require_schema(connection, base.schema)
-                assert connection.execute("TABLE public.alembic_version").fetchall() == [("4f1c",)]
-                assert connection.execute("TABLE public.cutovers").fetchall() == [(1,)]
-        finally:
-            admin.execute("DROP DATABASE of_an_application WITH (FORCE)")
+    with bare.connect("test") as connection:
+        connection.execute("CREATE TABLE public.alembic_version AS SELECT '4f1c' AS version_num")
+        connection.execute("CREATE TABLE public.cutovers AS SELECT 1 AS n")
+        assert upgrade(bare) == ""
+        assert upgrade(bare) == HEAD
+        require_schema(connection, bare.schema)
+        assert connection.execute("TABLE public.alembic_version").fetchall() == [("4f1c",)]
+        assert connection.execute("TABLE public.cutovers").fetchall() == [(1,)]
 
 
 @pytest.mark.parametrize("name", ['a "quoted" name', "it's 100% {schema} %s $1", "Größe"])
-def test_a_schema_of_any_name_works(empty_database: Database, name: str) -> None:
-    database = Database(empty_database.dsn, name)
+def test_a_schema_of_any_name_works(bare: Database, name: str) -> None:
+    database = replace(bare, schema=name)
     assert upgrade(database) == ""
     with database.session("test") as connection:
-        try:
-            ids = add_chunks(connection, NUMBERS)
-            first = ready_version(database, connection, "v1")
-            connection.execute("DELETE FROM document_chunks WHERE id = %s", [ids[0]])
-            assert connection.execute("SELECT count(*) FROM chunk_embeddings").fetchone() == (len(ids) - 1,)
-            cutover.change_policy(connection, {"approvals": 1})
-            with pytest.raises(psycopg.errors.RaiseException, match="not approved"):
-                connection.execute(cutover.FLIP, {"key": "v1"})
-            cutover.change_policy(connection, {"approvals": 0})
+        ids = add_chunks(connection, NUMBERS)
+        first = ready_version(database, connection, "v1")
+        connection.execute("DELETE FROM document_chunks WHERE id = %s", [ids[0]])
+        assert connection.execute("SELECT count(*) FROM chunk_embeddings").fetchone() == (len(ids) - 1,)
+        cutover.change_policy(connection, {"approvals": 1})
+        with pytest.raises(psycopg.errors.RaiseException, match="not approved"):
             connection.execute(cutover.FLIP, {"key": "v1"})
-            found = connection.execute(
-                sql.SQL(
-                    "SELECT count(*), bool_and(active) FROM search_chunks((SELECT embedding FROM {} LIMIT 1), 5, 'v1')"
-                ).format(first.table)
-            ).fetchone()
-            assert found == (5, True)
-            assert connection.execute("SELECT version_key FROM active_version()").fetchall() == [("v1",)]
-        finally:
-            connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
+        cutover.change_policy(connection, {"approvals": 0})
+        connection.execute(cutover.FLIP, {"key": "v1"})
+        found = connection.execute(
+            sql.SQL(
+                "SELECT count(*), bool_and(active) FROM search_chunks((SELECT embedding FROM {} LIMIT 1), 5, 'v1')"
+            ).format(first.table)
+        ).fetchone()
+        assert found == (5, True)
+        assert connection.execute("SELECT version_key FROM active_version()").fetchall() == [("v1",)]
 
 
-def test_a_pgvector_in_a_schema_of_its_own(empty_database: Database) -> None:
+def test_a_pgvector_in_a_schema_of_its_own(bare: Database) -> None:
     """Managed services do that; nothing but revector's own sessions has that schema on its search path."""
-    base = Database(empty_database.dsn.replace("/postgres?", "/apart?"), empty_database.schema)
-    with empty_database.connect("test") as admin:
-        admin.execute("CREATE DATABASE apart STRATEGY file_copy")
-        try:
-            with base.connect("test") as connection:
-                connection.execute('CREATE SCHEMA "Its own"')
-                connection.execute('CREATE EXTENSION vector WITH SCHEMA "Its own"')
-            upgrade(base)
-            with base.session("test") as connection:
-                add_chunks(connection, NUMBERS)
-                version = ready_version(base, connection, "v1")
-                connection.execute("SET search_path = pg_catalog")
-                found = connection.execute(
-                    sql.SQL(
-                        "SELECT content FROM {}((SELECT embedding FROM {} ORDER BY 1 LIMIT 1), 5, 'v1')"
-                    ).format(
-                        sql.Identifier(base.schema, "search_chunks"),
-                        sql.Identifier(base.schema, version.table_name),
-                    )
-                ).fetchall()
-                assert len(found) == 5
-        finally:
-            admin.execute("DROP DATABASE apart WITH (FORCE)")
+    with bare.connect("test") as connection:
+        connection.execute('CREATE SCHEMA "Its own"')
+        connection.execute('CREATE EXTENSION vector WITH SCHEMA "Its own"')
+    upgrade(bare)
+    with bare.session("test") as connection:
+        add_chunks(connection, NUMBERS)
+        version = ready_version(bare, connection, "v1")
+        connection.execute("SET search_path = pg_catalog")
+        found = connection.execute(
+            sql.SQL("SELECT content FROM {}((SELECT embedding FROM {} ORDER BY 1 LIMIT 1), 5, 'v1')").format(
+                sql.Identifier(bare.schema, "search_chunks"), sql.Identifier(bare.schema, version.table_name)
+            )
+        ).fetchall()
+        assert len(found) == 5
 
 
-def test_two_upgrades_at_once_make_one_schema(empty_database: Database) -> None:
+def test_two_upgrades_at_once_make_one_schema(bare: Database) -> None:
     with ThreadPoolExecutor(2) as pool:
-        before = list(pool.map(upgrade, [empty_database, empty_database]))
+        before = list(pool.map(upgrade, [bare, bare]))
     assert sorted(before) == ["", HEAD]
 
 
@@ -235,7 +218,7 @@ def test_a_schema_that_is_missing_behind_or_ahead_is_named(empty_database: Datab
 
 
 def test_an_upgrade_in_read_only_mode_is_refused(empty_database: Database) -> None:
-    database = Database(empty_database.dsn, empty_database.schema, read_only=True)
+    database = replace(empty_database, read_only=True)
     with pytest.raises(RefusedError, match="read-only"):
         upgrade(database)
 

@@ -15,7 +15,6 @@ import pytest
 from numpy.typing import NDArray
 from psycopg import sql
 
-from revector.core import embedded
 from revector.core.database import Connection, Database
 from revector.core.registry import chunk_count, versions
 from revector.core.revisions import HEAD, REVISIONS
@@ -127,18 +126,6 @@ def test_the_dsn_of_libpqs_own_variables(database: Database, tmp_path: Path) -> 
     status = revector.call("db", "status", "--json").document
     assert f"host={parts['host']}" in status["dsn"]
     assert status["embedded"] is False
-
-
-@pytest.fixture
-def bare(server: embedded.EmbeddedServer) -> Iterator[Database]:
-    """A database of its own on the server, without pgvector."""
-    admin = Database(server.dsn, "public")
-    with admin.connect("test") as connection:
-        connection.execute("CREATE DATABASE cli_bare STRATEGY file_copy")
-        try:
-            yield Database(server.dsn.replace("/postgres?", "/cli_bare?"), "revector")
-        finally:
-            connection.execute("DROP DATABASE cli_bare WITH (FORCE)")
 
 
 def test_no_pgvector(bare: Database, tmp_path: Path) -> None:
