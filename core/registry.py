@@ -354,13 +354,6 @@ def drop_version(connection: Connection, key: str) -> None:
         audit.record(connection, "versions drop", key, detail={"encoder": version.encoder_spec})
 
 
-def set_state(connection: Connection, version: Version, state: str) -> None:
-    """Move a version that is not active to another state; for an active one this does nothing."""
-    connection.execute(
-        "UPDATE embedding_versions SET state = %s WHERE id = %s AND NOT active", [state, version.id]
-    )
-
-
 def _check_key(key: str) -> None:
     if not _KEY.fullmatch(key):
         raise UsageError(

@@ -76,4 +76,3 @@ APPLICATION_WRITES: dict[str, LiteralString] = {
     "shadow_queries": "INSERT, DELETE",
     "shadow_counts": _ALL,
 }
-ONLY_THE_OWNER_WRITES = ("alembic_version", "cutover_policy")

@@ -53,11 +53,6 @@ class Footer(Widget):
             self._reason = reason
             self.refresh()
 
-    @property
-    def visible_actions(self) -> list[Action]:
-        """The actions that have room."""
-        return [action for action, _, _ in self._fitting()]
-
     def _fitting(self) -> list[tuple[Action, str, str]]:
         last = [item for item in self._items if item[0].id in _LAST]
         room = self.content_size.width - sum(map(_width, last))

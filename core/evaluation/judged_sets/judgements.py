@@ -173,19 +173,6 @@ def save_judgements(
     return len(last)
 
 
-def delete_judgement(connection: Connection, query_set: QuerySet, judge: Judge, taken_back: Judgement) -> bool:
-    """Take one grade back; returns whether there was one."""
-    done = connection.execute(
-        """
-        DELETE FROM judgements j USING queries q
-        WHERE q.id = j.query AND q.query_set_id = %s AND q.query_id = %s
-          AND j.judge_id = %s AND j.target_kind = %s AND j.target = %s
-        """,
-        [query_set.id, taken_back.query, judge.id, taken_back.target_kind, taken_back.target],
-    )
-    return done.rowcount > 0
-
-
 def given_judgements(
     connection: Connection, query_set: QuerySet, *, judge: str | None = None
 ) -> list[GivenJudgement]:

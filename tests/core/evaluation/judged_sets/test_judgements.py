@@ -12,7 +12,6 @@ from revector.core.database import Connection, Database
 from revector.core.errors import UsageError
 from revector.core.evaluation.judged_sets.judgements import (
     Judgement,
-    delete_judgement,
     ensure_judge,
     get_judge,
     given_judgements,
@@ -162,9 +161,9 @@ def test_grades_are_stored_replaced_and_taken_back(connection: Connection) -> No
         ("anna", "q2"),
     ]
     assert judgement_count(connection, query_set) == 2
-    assert delete_judgement(connection, query_set, anna, Judgement("q2", "document", "d9", 1))
-    assert not delete_judgement(connection, query_set, anna, Judgement("q2", "document", "d9", 1))
+    assert save_judgements(connection, query_set, anna, [], replace=True) == 0
     assert given_judgements(connection, query_set, judge="anna") == []
+    assert [g.judge for g in given_judgements(connection, query_set)] == ["bert"]
 
 
 @pytest.mark.parametrize(
