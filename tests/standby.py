@@ -13,13 +13,14 @@ from typing import Any
 import psycopg
 
 from revector.core import embedded
+from revector.core.embedded.programs import service_user
 from tests.core.backfill.steps import eventually
 
 
 @contextlib.contextmanager
 def streaming_standby(server: embedded.EmbeddedServer) -> Iterator[Callable[[str], None]]:
     """A standby of that server, by the name `b`; what it yields runs SQL on it."""
-    user = embedded._service_user()
+    user = service_user()
     with tempfile.TemporaryDirectory(prefix="revector-standby-") as folder:
         data, sockets = Path(folder) / "data", Path(folder) / "s"
         sockets.mkdir()

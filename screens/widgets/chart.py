@@ -135,7 +135,7 @@ def _build(
 
 
 def _figure(width: int, height: int) -> Any:
-    import plotext  # type: ignore[import-untyped]
+    import plotext
 
     plotext.terminal.limit(False, False)  # or it would cut the chart to the terminal it believes to be in
     figure = plotext.figure

