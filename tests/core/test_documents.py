@@ -13,8 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from revector.core import documents
-from revector.core.documents import Document, DocumentError, DocumentReader, Rejection, read_documents
+from revector.core.documents import (
+    MAX_METADATA_BYTES,
+    Document,
+    DocumentError,
+    DocumentReader,
+    Rejection,
+    read_documents,
+)
+from revector.core.documents.files import csv_records
+from revector.core.documents.records import _csv_row
 from revector.core.errors import UsageError
 
 ABC = [("a", "A"), ("b", "B"), ("c", "C")]
@@ -313,7 +321,7 @@ def test_a_number_with_too_many_digits_is_rejected(tmp_path: Path) -> None:
 
 
 def test_metadata_that_is_too_large_is_rejected(tmp_path: Path) -> None:
-    fits = "x" * (documents.MAX_METADATA_BYTES - len('{"k": ""}'))
+    fits = "x" * (MAX_METADATA_BYTES - len('{"k": ""}'))
     path = json_lines(
         tmp_path / "a.jsonl",
         {"id": "a", "text": "A", "k": fits},
@@ -468,11 +476,11 @@ def test_records_are_cut_as_the_csv_module_reads_them(rows: list[tuple[str, str]
     file = io.StringIO()
     csv.writer(file, lineterminator="\r\n").writerows([("k", *row) for row in rows])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(documents, "_SKIP_BYTES", part)  # so that quotes fall on every border between two reads
-        records = [
-            record for _, record in documents._csv_records(io.BytesIO(file.getvalue().encode()), max_bytes=10_000)
-        ]
-    assert [tuple(documents._csv_row(record or b"")) for record in records] == [("k", *row) for row in rows]
+        patch.setattr(
+            "revector.core.documents.files._SKIP_BYTES", part
+        )  # so that quotes fall on every border between two reads
+        records = [record for _, record in csv_records(io.BytesIO(file.getvalue().encode()), max_bytes=10_000)]
+    assert [tuple(_csv_row(record or b"")) for record in records] == [("k", *row) for row in rows]
 
 
 # BEIR -------------------------------------------------------------------------------------------------------

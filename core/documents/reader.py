@@ -1,0 +1,198 @@
+"""Files and folders, read into documents."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from revector.core.documents.document import Document, DocumentError
+from revector.core.documents.files import BOM, UnreadableError, attempt, csv_records, json_lines
+from revector.core.documents.records import csv_header, from_csv, from_json, not_utf8, shown
+from revector.core.errors import UsageError
+
+_TEXT = frozenset({".txt", ".rst"})
+_MARKDOWN = frozenset({".md", ".markdown"})
+_JSON_LINES = frozenset({".jsonl", ".ndjson"})
+_CSV = frozenset({".csv"})
+_KNOWN = _TEXT | _MARKDOWN | _JSON_LINES | _CSV
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Something that was not taken. `where` is `file:line`, or the file when no line of it is to blame."""
+
+    where: str
+    problem: str
+
+
+class DocumentReader(Iterator[Document]):
+    """An iterator over documents that also counts: `rejected`, and `left_out`, the files of unknown kinds."""
+
+    def __init__(self, paths: list[Path], max_bytes: int, on_reject: Callable[[Rejection], None]) -> None:
+        self.rejected = 0
+        self.left_out = 0
+        self._max_bytes = max_bytes
+        self._on_reject = on_reject
+        self._seen: set[bytes] = set()
+        self._documents = self._read(paths)
+
+    def __next__(self) -> Document:
+        """The next document; what is rejected on the way goes to on_reject."""
+        return next(self._documents)
+
+    def _read(self, paths: list[Path]) -> Iterator[Document]:
+        for path in paths:
+            if path.is_dir():
+                yield from self._folder(path)
+            else:
+                yield from self._file(path, path.name)
+
+    def _folder(self, given: Path) -> Iterator[Document]:
+        """Everything in a folder and those below it, with a stack: a hostile tree is deeper than Python's own."""
+        read: set[tuple[int, int]] = set()
+        waiting = [(given, "")]
+        while waiting:
+            path, source_id = waiting.pop()
+            try:
+                status = path.stat()
+                if stat.S_ISDIR(status.st_mode):
+                    folder = (status.st_dev, status.st_ino)
+                    # A link is followed once: neither round a loop, nor in each way that links can be combined.
+                    if not (folder in read and path.is_symlink()):
+                        read.add(folder)
+                        waiting += _entries(path, source_id)
+                    continue
+            except OSError as error:
+                # A link to nothing too: the documents it stood for are missing, and a prune has to know.
+                self._reject(path, None, str(UnreadableError(error)))
+                continue
+            if stat.S_ISREG(status.st_mode) and path.suffix.lower() in _KNOWN:
+                yield from self._file(path, source_id)
+            else:
+                self.left_out += 1
+
+    def _file(self, path: Path, source_id: str) -> Iterator[Document]:
+        suffix = path.suffix.lower()
+        try:
+            with attempt(lambda: path.open("rb")) as file:
+                if suffix in _JSON_LINES:
+                    yield from self._json_lines(path, file)
+                elif suffix in _CSV:
+                    yield from self._csv(path, file)
+                else:
+                    yield from self._text(path, file, source_id)
+        except UnreadableError as error:
+            self._reject(path, None, str(error))
+
+    def _text(self, path: Path, file: BinaryIO, source_id: str) -> Iterator[Document]:
+        data = attempt(file.read, self._max_bytes + len(BOM) + 1).removeprefix(BOM)
+        if len(data) > self._max_bytes:
+            self._reject(path, None, _too_large(self._max_bytes))
+            return
+        try:
+            text = data.decode()
+        except UnicodeDecodeError as error:
+            self._reject(path, data.count(b"\n", 0, error.start) + 1, not_utf8(error))
+            return
+        markdown = path.suffix.lower() in _MARKDOWN
+        yield from self._checked(path, None, Document, source_id, text, {}, markdown)
+
+    def _json_lines(self, path: Path, file: BinaryIO) -> Iterator[Document]:
+        for number, line in json_lines(file, self._max_bytes):
+            if line is None:
+                self._reject(path, number, _too_large(self._max_bytes))
+            elif line.strip():
+                yield from self._checked(path, number, from_json, line)
+
+    def _csv(self, path: Path, file: BinaryIO) -> Iterator[Document]:
+        # A limit of the whole process, 128 KiB at first. Records are cut off at max_bytes before they get there.
+        csv.field_size_limit(max(csv.field_size_limit(), self._max_bytes))
+        records = csv_records(file, self._max_bytes)
+        try:
+            columns = csv_header(next(records, (1, b""))[1])
+        except DocumentError as error:
+            self._reject(path, 1, error.problem)
+            return
+        for number, record in records:
+            if record is None:
+                self._reject(path, number, _too_large(self._max_bytes))
+            elif record.strip():
+                yield from self._checked(path, number, from_csv, columns, record)
+
+    def _checked(
+        self, path: Path, line: int | None, make: Callable[..., Document], *parts: object
+    ) -> Iterator[Document]:
+        """The document made of these parts, unless it cannot be made or its id was there before."""
+        try:
+            document = make(*parts)
+        except DocumentError as error:
+            self._reject(path, line, error.problem)
+            return
+        digest = hashlib.blake2b(document.source_id.encode(), digest_size=16).digest()
+        if digest in self._seen:
+            self._reject(path, line, f"The id {shown(document.source_id)} was there before in this run.")
+            return
+        self._seen.add(digest)
+        yield document
+
+    def _reject(self, path: Path, line: int | None, problem: str) -> None:
+        self.rejected += 1
+        # A file's name need not be UTF-8; the message has to be.
+        name = os.fsencode(path).decode(errors="replace")
+        self._on_reject(Rejection(name if line is None else f"{name}:{line}", problem))
+
+
+def read_documents(
+    paths: Iterable[Path | str], *, max_bytes: int, on_reject: Callable[[Rejection], None]
+) -> DocumentReader:
+    """The documents in files and folders, one at a time, in a fixed order.
+
+    - Text (`.txt`, `.rst`, and whatever else is named itself) and Markdown (`.md`, `.markdown`) files are one
+      document each. Its id is the path below the given folder, with forward slashes, or the name of a file
+      that is named itself; of files with the same one, the first is taken and the others are duplicates.
+    - JSONL (`.jsonl`, `.ndjson`): an object a line, with `id` (or BEIR's `_id`) and `text`. A `title` goes before
+      the text on a line of its own, and into the metadata, as do all other members. The members of an object
+      `metadata` are merged with them; where names are the same, the outer one counts.
+    - CSV (`.csv`, commas, quotes doubled, first line the header): columns `id` (or `_id`) and `text`; the other
+      ones are metadata, as strings.
+    - Folders are read recursively, sorted by name, without hidden files and folders and without files of other
+      kinds, which `left_out` counts. Links are followed, but not round a loop. Beside a `corpus.jsonl` (the
+      BEIR layout), `queries.jsonl` and `qrels` are no documents.
+
+    Rejected, through on_reject, and the rest goes on: what cannot be parsed, is not UTF-8, is larger than
+    max_bytes, has no id or no text, or an id that was there before in this run; and what a `Document` refuses.
+    A byte order mark is dropped.
+
+    Raises UsageError, before anything is read, for a path that does not exist or is neither file nor folder.
+    """
+    found = [Path(path) for path in paths]
+    for path in found:
+        try:
+            mode = path.stat().st_mode
+        except FileNotFoundError:
+            raise UsageError(f"There is no file or folder {str(path)!r}.", "Nothing was read.") from None
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            raise UsageError(f"{str(path)!r} cannot be read: {error}.", "Nothing was read.") from None
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise UsageError(f"{str(path)!r} is neither a file nor a folder.", "Nothing was read.")
+    return DocumentReader(found, max_bytes, on_reject)
+
+
+def _entries(folder: Path, source_id: str) -> list[tuple[Path, str]]:
+    """What is in a folder, last name first, with the ids of files in it."""
+    names = sorted(os.listdir(folder), reverse=True)  # noqa: PTH208 (names are all that is needed)
+    left_out = {"queries.jsonl", "qrels"} if "corpus.jsonl" in names else set()
+    inside = f"{source_id}/" if source_id else ""
+    return [
+        (folder / name, f"{inside}{name}") for name in names if not name.startswith(".") and name not in left_out
+    ]
+
+
+def _too_large(max_bytes: int) -> str:
+    return f"This is larger than {max_bytes:,} bytes (max_document_bytes)."

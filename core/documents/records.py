@@ -1,0 +1,117 @@
+"""A document from a line of JSON or a record of CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from typing import Any
+
+from revector.core.documents.document import Document, DocumentError
+
+
+def from_json(line: bytes) -> Document:
+    """The document of a line. Raises DocumentError."""
+    try:
+        row = json.loads(_decoded(line))
+    except json.JSONDecodeError as error:
+        raise DocumentError(f"This is no JSON: {error.msg} at character {error.pos + 1}.") from None
+    except RecursionError:
+        raise DocumentError("This JSON is nested too deep.") from None
+    except ValueError as error:  # a number of more digits than Python converts
+        raise DocumentError(f"This is no JSON: {error}.") from None
+    if not isinstance(row, dict):
+        raise DocumentError(f"Expected an object with id and text, not {_kind(row)}.")
+    source_id, text = _take_id(row), _take_text(row)
+    title = row.get("title")
+    if title is not None and not isinstance(title, str):
+        raise DocumentError(f"The title is {_kind(title)}, not a string.")
+    if title is None or not title.strip():
+        row.pop("title", None)
+    else:
+        text = f"{title}\n{text}"
+    inner = row.pop("metadata", None)
+    if isinstance(inner, dict):
+        row = {**inner, **row}
+    elif inner is not None:
+        row["metadata"] = inner
+    return Document(source_id, text, row)
+
+
+def csv_header(record: bytes | None) -> list[str]:
+    """The columns that a first record names. Raises DocumentError."""
+    if record is None:
+        raise DocumentError("The header is larger than a document may be; the file was not read.")
+    columns = [name.strip() for name in _csv_row(record)]
+    named = [name for name in columns if name]
+    if twice := sorted({name for name in named if named.count(name) > 1}):
+        raise DocumentError(f"The header has the column {shown(twice[0])} twice; the file was not read.")
+    for name in ("id", "text"):
+        if name not in columns and not (name == "id" and "_id" in columns):
+            raise DocumentError(
+                f"The header has no column {name!r}, only {shown(', '.join(named))}; the file was not read."
+            )
+    return columns
+
+
+def from_csv(columns: list[str], record: bytes) -> Document:
+    """The document of a record. Raises DocumentError."""
+    values = _csv_row(record)
+    if len(values) != len(columns):
+        raise DocumentError(f"The record has {len(values)} fields, the header {len(columns)}.")
+    # A column without a name is what data frames write their row numbers to.
+    row = {name: value for name, value in zip(columns, values, strict=True) if name}
+    return Document(_take_id(row), _take_text(row), row)
+
+
+def _csv_row(record: bytes) -> list[str]:
+    try:
+        return next(csv.reader([_decoded(record)], strict=True), [])
+    except csv.Error as error:
+        raise DocumentError(f"This is no CSV: {error}.") from None
+
+
+def _take_id(row: dict[str, Any]) -> str:
+    name = "id" if "id" in row else "_id"
+    if name not in row:
+        raise DocumentError("There is no id.")
+    value = row.pop(name)
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise DocumentError(f"The id is {_kind(value)}, not a string or a whole number.")
+    return str(value)
+
+
+def _take_text(row: dict[str, Any]) -> str:
+    if "text" not in row:
+        raise DocumentError("There is no text.")
+    value = row.pop("text")
+    if not isinstance(value, str):
+        raise DocumentError(f"The text is {_kind(value)}, not a string.")
+    return value
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "no finite number"
+    kinds = {
+        type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "a string",
+        list: "a list", dict: "an object",
+    }  # fmt: skip
+    return kinds[type(value)]
+
+
+def shown(text: str) -> str:
+    """A foreign text in a message, in quotes."""
+    return repr(text if len(text) <= 80 else f"{text[:80]}…")
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise DocumentError(not_utf8(error)) from None
+
+
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """What to say of bytes that are no text."""
+    return f"This is not UTF-8: byte 0x{error.object[error.start]:02x} at {error.start:,} cannot be decoded."
