@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from psycopg import OperationalError, sql
@@ -21,6 +21,7 @@ from revector.core.database import Connection, Database, Progress, fetch_one
 from revector.core.errors import RefusedError, RevectorError, UsageError
 from revector.core.loader import copy_vectors, insert_missing
 from revector.core.registry import Version, chunk_count, create_table, embedded_count, get_version
+from revector.core.vectors.lookup import have_vectors, lock_chunks, look_up
 from revector.core.vectors.seen import Seen
 from revector.core.vectors.slices import Slice, VectorFile, split_bad
 
@@ -105,7 +106,7 @@ def load(
                 "Load it into a version that was registered with those.",
             )
         create_table(connection, version)
-        with _Load(connection, reading, version, file, skip_bad, on_progress or _silent).held() as run:
+        with _Load(connection, reading, version, file, skip_bad, on_progress or (lambda *_: None)).held() as run:
             try:
                 return run.finish()
             except RevectorError as error:
@@ -253,7 +254,7 @@ class _Load:
             good = np.ones(len(ids), np.bool_)
             good[list(bad)] = False
             ids, vectors = ids[good], vectors[good]
-        chunk_ids, known = _look_up(self._reading, ids)
+        chunk_ids, known = look_up(self._reading, ids)
         unknown = len(ids) - int(known.sum())
         if unknown:
             chunk_ids, vectors = chunk_ids[known], vectors[known]
@@ -262,7 +263,7 @@ class _Load:
             # Of rows for one chunk this keeps the first.
             chunk_ids, rows = np.unique(chunk_ids, return_index=True)
             vectors = vectors[rows]
-        present = _have_vectors(self._reading, self._version, chunk_ids)
+        present = have_vectors(self._reading, self._version, chunk_ids)
         return _Part(part.first, len(part.ids), chunk_ids, vectors, present, len(bad), unknown)
 
     def _bad_row(self, part: Slice, row: int, reason: str) -> RefusedError:
@@ -313,7 +314,7 @@ class _Load:
             try:
                 with self._slice_transaction():
                     # From here on none of them can be deleted.
-                    alive = np.isin(part.chunk_ids, _lock_chunks(self._connection, part.chunk_ids))
+                    alive = np.isin(part.chunk_ids, lock_chunks(self._connection, part.chunk_ids))
                     wanted = alive & ~part.present
                     chunk_ids = insert_missing(
                         self._connection, self._version, part.chunk_ids[wanted], part.vectors[wanted]
@@ -388,90 +389,8 @@ class _Load:
             return
         for ids in self._file.ids(self._seen.rows, first):
             self._on_progress("reading again", self._seen.rows, first)
-            chunk_ids, known = _look_up(self._connection, ids)
+            chunk_ids, known = look_up(self._connection, ids)
             self._seen.add(chunk_ids[known], len(ids))
-
-
-# Looking up ------------------------------------------------------------------------------------------------
-# Planned each time, since the tables grow. OFFSET 0 keeps the planner to one look into the index for each id: for
-# some thousands out of a small table it would otherwise read all of it, and so for each slice.
-
-
-def _look_up(connection: Connection, ids: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The chunk ids (n,) of chunk ids or semantic keys (n,), and which of them are chunks."""
-    if ids.dtype.kind == "S":
-        return _look_up_keys(connection, ids)
-    if _is_dense(ids):
-        query = "SELECT id FROM document_chunks WHERE id BETWEEN %s AND %s"
-        rows = connection.execute(query, [int(ids.min()), int(ids.max())], prepare=False)
-        return ids, np.isin(ids, [row[0] for row in rows])
-    rows = connection.execute(
-        """
-        SELECT i.id FROM unnest(%s::bigint[]) AS i(id) LEFT JOIN LATERAL (
-            SELECT id FROM document_chunks WHERE id = i.id OFFSET 0) AS c ON true
-        WHERE c.id IS NULL
-        """,
-        [ids.tolist()],
-        prepare=False,
-    )
-    return ids, np.isin(ids, [row[0] for row in rows], invert=True)
-
-
-def _look_up_keys(connection: Connection, keys: NDArray[np.bytes_]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    row = connection.execute(
-        """
-        SELECT array_agg(c.id ORDER BY k.place)
-        FROM unnest(%s::text[]) WITH ORDINALITY AS k(key, place) LEFT JOIN LATERAL (
-            SELECT id FROM document_chunks WHERE semantic_key = k.key OFFSET 0) AS c ON true
-        """,
-        [keys.astype(str).tolist()],
-        prepare=False,
-    ).fetchone()
-    found = row[0] or [] if row else []
-    known = np.array([chunk is not None for chunk in found], dtype=np.bool_)
-    return np.array([chunk or 0 for chunk in found], dtype=np.int64), known
-
-
-def _have_vectors(connection: Connection, version: Version, chunk_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of these chunks, in ascending order, have a vector in the version."""
-    none = np.zeros(len(chunk_ids), np.bool_)
-    if not len(chunk_ids):
-        return none
-    bounds = [int(chunk_ids[0]), int(chunk_ids[-1])]
-    between = sql.SQL("SELECT chunk_id FROM {} WHERE chunk_id BETWEEN %s AND %s ORDER BY chunk_id").format(
-        version.table
-    )
-    # The usual case by one look: a file in the chunks' order meets none.
-    if connection.execute(between + sql.SQL(" LIMIT 1"), bounds, prepare=False).fetchone() is None:
-        return none
-    if _is_dense(chunk_ids):
-        rows = connection.execute(between, bounds, prepare=False)
-    else:
-        rows = connection.execute(
-            sql.SQL(
-                """
-                SELECT e.chunk_id FROM unnest(%s::bigint[]) AS i(id) CROSS JOIN LATERAL (
-                    SELECT chunk_id FROM {} WHERE chunk_id = i.id OFFSET 0) AS e
-                """
-            ).format(version.table),
-            [chunk_ids.tolist()],
-            prepare=False,
-        )
-    return np.isin(chunk_ids, [row[0] for row in rows])
-
-
-def _is_dense(ids: NDArray[np.int64]) -> bool:
-    """Whether reading all chunks between the least and the largest of these is not much more than reading them."""
-    return len(ids) > 0 and int(ids.max()) - int(ids.min()) < 4 * len(ids)
-
-
-def _lock_chunks(connection: Connection, chunk_ids: NDArray[np.int64]) -> list[int]:
-    rows = connection.execute(
-        "SELECT id FROM document_chunks WHERE id = ANY(%s) ORDER BY id FOR KEY SHARE",
-        [chunk_ids.tolist()],
-        prepare=False,
-    )
-    return [row[0] for row in rows]
 
 
 def _require_loadable(connection: Connection, version: Version) -> None:
@@ -492,7 +411,3 @@ def _require_loadable(connection: Connection, version: Version) -> None:
 def _record(connection: Connection, report: LoadReport, outcome: audit.Outcome, reason: str = "") -> None:
     detail = {name: value for name, value in asdict(report).items() if name != "version_key"}
     audit.record(connection, "load", report.version_key, outcome, reason=reason, detail=detail)
-
-
-def _silent(_step: str, _done: int, _total: int) -> None:
-    """Report to nobody."""

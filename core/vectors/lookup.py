@@ -1,0 +1,96 @@
+"""Which chunks the rows of a file belong to, and which of these have a vector already.
+
+Planned each time, since the tables grow. OFFSET 0 keeps the planner to one look into the index for each id: for
+some thousands out of a small table it would otherwise read all of it, and so for each slice.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from psycopg import sql
+
+from revector.core.database import Connection
+from revector.core.registry import Version
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def look_up(connection: Connection, ids: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The chunk ids (n,) of chunk ids or semantic keys (n,), and which of them are chunks."""
+    if ids.dtype.kind == "S":
+        return _look_up_keys(connection, ids)
+    if _is_dense(ids):
+        query = "SELECT id FROM document_chunks WHERE id BETWEEN %s AND %s"
+        rows = connection.execute(query, [int(ids.min()), int(ids.max())], prepare=False)
+        return ids, np.isin(ids, [row[0] for row in rows])
+    rows = connection.execute(
+        """
+        SELECT i.id FROM unnest(%s::bigint[]) AS i(id) LEFT JOIN LATERAL (
+            SELECT id FROM document_chunks WHERE id = i.id OFFSET 0) AS c ON true
+        WHERE c.id IS NULL
+        """,
+        [ids.tolist()],
+        prepare=False,
+    )
+    return ids, np.isin(ids, [row[0] for row in rows], invert=True)
+
+
+def _look_up_keys(connection: Connection, keys: NDArray[np.bytes_]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    row = connection.execute(
+        """
+        SELECT array_agg(c.id ORDER BY k.place)
+        FROM unnest(%s::text[]) WITH ORDINALITY AS k(key, place) LEFT JOIN LATERAL (
+            SELECT id FROM document_chunks WHERE semantic_key = k.key OFFSET 0) AS c ON true
+        """,
+        [keys.astype(str).tolist()],
+        prepare=False,
+    ).fetchone()
+    found = row[0] or [] if row else []
+    known = np.array([chunk is not None for chunk in found], dtype=np.bool_)
+    return np.array([chunk or 0 for chunk in found], dtype=np.int64), known
+
+
+def have_vectors(connection: Connection, version: Version, chunk_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of these chunks, in ascending order, have a vector in the version."""
+    none = np.zeros(len(chunk_ids), np.bool_)
+    if not len(chunk_ids):
+        return none
+    bounds = [int(chunk_ids[0]), int(chunk_ids[-1])]
+    between = sql.SQL("SELECT chunk_id FROM {} WHERE chunk_id BETWEEN %s AND %s ORDER BY chunk_id").format(
+        version.table
+    )
+    # The usual case by one look: a file in the chunks' order meets none.
+    if connection.execute(between + sql.SQL(" LIMIT 1"), bounds, prepare=False).fetchone() is None:
+        return none
+    if _is_dense(chunk_ids):
+        rows = connection.execute(between, bounds, prepare=False)
+    else:
+        rows = connection.execute(
+            sql.SQL(
+                """
+                SELECT e.chunk_id FROM unnest(%s::bigint[]) AS i(id) CROSS JOIN LATERAL (
+                    SELECT chunk_id FROM {} WHERE chunk_id = i.id OFFSET 0) AS e
+                """
+            ).format(version.table),
+            [chunk_ids.tolist()],
+            prepare=False,
+        )
+    return np.isin(chunk_ids, [row[0] for row in rows])
+
+
+def _is_dense(ids: NDArray[np.int64]) -> bool:
+    """Whether reading all chunks between the least and the largest of these is not much more than reading them."""
+    return len(ids) > 0 and int(ids.max()) - int(ids.min()) < 4 * len(ids)
+
+
+def lock_chunks(connection: Connection, chunk_ids: NDArray[np.int64]) -> list[int]:
+    """Those of these chunks that are there; none of them can be deleted until the transaction ends."""
+    rows = connection.execute(
+        "SELECT id FROM document_chunks WHERE id = ANY(%s) ORDER BY id FOR KEY SHARE",
+        [chunk_ids.tolist()],
+        prepare=False,
+    )
+    return [row[0] for row in rows]
