@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import tomllib
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -74,6 +75,45 @@ def load_settings(**flags: Any) -> Settings:
             raise unknown_name("setting", name, names)
     kinds = get_type_hints(Settings, include_extras=True)
     return Settings(**{name: _checked(name, value, kinds[name]) for name, value in values.items()})
+
+
+def checked_values(
+    kind: type, what: str, words: Mapping[str, str], values: Mapping[str, object]
+) -> dict[str, Any]:
+    """Values, or texts of them, as the fields of a settings class have them; `words` says of each what it does.
+
+    Raises UsageError naming the one that is unknown or out of its range.
+    """
+    kinds = get_type_hints(kind, include_extras=True)
+    found = {}
+    for name, value in values.items():
+        if name not in words:
+            raise unknown_name(what, name, words)
+        try:
+            found[name] = msgspec.convert(value, kinds[name], strict=False)
+        except msgspec.ValidationError as error:
+            given = "none" if value is None else value
+            problem = f"The setting {name} cannot be {given!r}: {str(error).replace('`', '')}."
+            raise UsageError(problem, words[name]) from None
+    return found
+
+
+def changed_fields(settings: Any) -> dict[str, Any]:
+    """What differs from the defaults: all that is stored."""
+    defaults = asdict(type(settings)())
+    return {name: value for name, value in asdict(settings).items() if value != defaults[name]}
+
+
+def value_in_words(value: object) -> str:
+    """A setting's value as it may be given."""
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:g}"
+    return str(value)
 
 
 def _of_file() -> dict[str, Any]:

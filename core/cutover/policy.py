@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
 import msgspec
 from psycopg.types.json import Jsonb
 
 from revector.core.database import Connection, fetch_one
-from revector.core.errors import UsageError, unknown_name
+from revector.core.settings import changed_fields, checked_values, value_in_words
 
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=600)]
@@ -103,45 +103,25 @@ def change_policy(connection: Connection, changes: Mapping[str, object], reason:
                 "SELECT set_config('revector.reason', %s, true), set_config('revector.detail', %s, true)",
                 [reason, json.dumps({"changes": differing})],
             )
-            connection.execute("UPDATE cutover_policy SET settings = %s", [Jsonb(_stored(after))])
+            connection.execute("UPDATE cutover_policy SET settings = %s", [Jsonb(changed_fields(after))])
     return after
 
 
 def changed(policy: Policy, changes: Mapping[str, object]) -> Policy:
     """The policy with some settings changed; raises UsageError as `change_policy` does."""
-    given = {name: value for name, value in changes.items() if not _is(value, "default")}
-    values = {name: getattr(Policy(), name) for name in changes if name in HELP} | checked(given)
-    for name in changes:
-        _check_name(name)
-    return replace(policy, **values)
+    defaults = {name: getattr(Policy(), name, None) for name, value in changes.items() if _is(value, "default")}
+    return replace(policy, **checked({**changes, **defaults}))
 
 
 def checked(values: Mapping[str, object]) -> dict[str, Any]:
     """Settings of plain values or texts. Raises UsageError naming the one that is unknown or out of its range."""
-    kinds = get_type_hints(Policy, include_extras=True)
-    found = {}
-    for name, value in values.items():
-        _check_name(name)
-        try:
-            found[name] = msgspec.convert(None if _is(value, "none") else value, kinds[name], strict=False)
-        except msgspec.ValidationError as error:
-            raise UsageError(
-                f"The setting {name} cannot be {value!r}: {str(error).replace('`', '')}.", HELP[name]
-            ) from None
-    return found
+    given = {name: None if _is(value, "none") else value for name, value in values.items()}
+    return checked_values(Policy, "setting of the cutover policy", HELP, given)
 
 
 def shown(policy: Policy, name: str) -> str:
     """A setting's value in words, as `change_policy` would read it."""
-    match getattr(policy, name):
-        case None:
-            return "none"
-        case bool() as value:
-            return str(value).lower()
-        case float() as value:
-            return f"{value:g}"
-        case value:
-            return str(value)
+    return value_in_words(getattr(policy, name))
 
 
 def _of_stored(settings: Mapping[str, Any]) -> Policy:
@@ -149,16 +129,5 @@ def _of_stored(settings: Mapping[str, Any]) -> Policy:
     return Policy(**checked({name: value for name, value in settings.items() if name in known}))
 
 
-def _stored(policy: Policy) -> dict[str, Any]:
-    """Only what differs from the defaults."""
-    defaults = asdict(Policy())
-    return {name: value for name, value in asdict(policy).items() if value != defaults[name]}
-
-
 def _is(value: object, word: str) -> bool:
     return isinstance(value, str) and value.strip().lower() == word
-
-
-def _check_name(name: str) -> None:
-    if name not in HELP:
-        raise unknown_name("setting of the cutover policy", name, HELP)

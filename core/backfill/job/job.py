@@ -14,10 +14,11 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from revector.core import audit
-from revector.core.backfill.job.settings import JobSettings, changed, read_settings, stored
+from revector.core.backfill.job.settings import JobSettings, changed, read_settings
 from revector.core.database import Connection, fetch_one
 from revector.core.errors import RefusedError, UsageError
 from revector.core.registry import Version, chunk_count, create_table, embedded_count
+from revector.core.settings import changed_fields
 
 # interrupted is not failed: nobody works on the job at the moment, and any worker can go on with it.
 # pausing is not paused: the batch in hand is still being finished.
@@ -176,7 +177,7 @@ def _plan_job(connection: Connection, version: Version, settings: JobSettings) -
         """,
         [
             version.id,
-            Jsonb(stored(settings)),
+            Jsonb(changed_fields(settings)),
             max(0, chunk_count(connection) - embedded_count(connection, version)),
         ],
     )
@@ -190,7 +191,7 @@ def _plan_job(connection: Connection, version: Version, settings: JobSettings) -
         """,
         {"job": job_id, "chunks": _RANGE_CHUNKS, "most": _MOST_RANGES},
     )
-    audit.record(connection, "backfill start", version.version_key, detail=stored(settings))
+    audit.record(connection, "backfill start", version.version_key, detail=changed_fields(settings))
     return Job(job_id, "running")
 
 
@@ -279,7 +280,7 @@ def change_settings(connection: Connection, version: Version, changes: Mapping[s
         # A changed limit is looked at in the next heartbeat.
         connection.execute(
             "UPDATE backfill_jobs SET settings = %s, checked_at = '-infinity' WHERE id = %s",
-            [Jsonb(stored(after)), job.id],
+            [Jsonb(changed_fields(after)), job.id],
         )
         detail = {
             name: {"from": asdict(before)[name], "to": asdict(after)[name]}

@@ -7,13 +7,12 @@ them there steers all workers, wherever they run.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Annotated, Any, get_type_hints
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any
 
 import msgspec
 
-from revector.core.errors import UsageError, unknown_name
-from revector.core.settings import Settings
+from revector.core.settings import Settings, checked_values, value_in_words
 
 _Positive = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -82,49 +81,22 @@ def changed(settings: JobSettings, changes: Mapping[str, object]) -> JobSettings
 
     Raises UsageError for a setting that does not exist and for a value out of its range.
     """
-    for name in changes:
-        _check_name(name)
-    given = checked({name: value for name, value in changes.items() if not _lifts(value)})
-    defaults = JobSettings()
-    return replace(
-        settings,
-        **{name: getattr(defaults if _lifts(value) else given, name) for name, value in changes.items()},
-    )
-
-
-def stored(settings: JobSettings) -> dict[str, Any]:
-    """The settings as the job's row keeps them: only what differs from the defaults."""
-    defaults = asdict(JobSettings())
-    return {name: value for name, value in asdict(settings).items() if value != defaults[name]}
+    defaults = {name: getattr(JobSettings(), name, None) for name, value in changes.items() if _lifts(value)}
+    given = checked({**changes, **defaults})
+    return replace(settings, **{name: getattr(given, name) for name in changes})
 
 
 def shown(settings: JobSettings, name: str) -> str:
     """A setting's value in words, as `changed` would read it."""
     value = getattr(settings, name)
-    if value is None:
-        return "auto" if name == "batch_size" else "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return "auto" if name == "batch_size" and value is None else value_in_words(value)
 
 
 def checked(values: Mapping[str, object]) -> JobSettings:
     """Settings of plain values. Raises UsageError naming the one that is unknown or out of its range."""
-    kinds = get_type_hints(JobSettings, include_extras=True)
-    given = {}
-    for name, value in values.items():
-        _check_name(name)
-        try:
-            given[name] = msgspec.convert(value, kinds[name], strict=False)
-        except msgspec.ValidationError as error:
-            raise UsageError(
-                f"The setting {name} cannot be {value!r}: {str(error).replace('`', '')}.", HELP[name]
-            ) from None
+    given = checked_values(JobSettings, "setting of a backfill", HELP, values)
     _check_hours(given)
     return JobSettings(**given)
-
-
-def _check_name(name: str) -> None:
-    if name not in HELP:
-        raise unknown_name("setting of a backfill", name, HELP)
 
 
 def _lifts(value: object) -> bool:
