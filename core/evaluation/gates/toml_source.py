@@ -1,13 +1,13 @@
 """A TOML file with the line and column of every key, so that an error in it can be pointed at.
 
-tomllib gives values without their places. A TOML file is a row of statements (`[[gate]]`, `key = value`) each of which
-is TOML by itself, though, so they are parsed one by one for their places; the file as a whole stays tomllib's.
+tomllib gives values without their places: these are read off the lines.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from typing import Any
 from revector.core.errors import UsageError
 
 _MOST_BYTES = 256 * 1024
-_MOST_LINES = 200
-"""Of one value. A longer one is not worth finding its end."""
 _PLACE = re.compile(r" \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
+
+_HEADER = re.compile(r"\s*(?P<header>(?P<array>\[)?\[\s*(?P<name>[\w-]+)[\w\s.-]*\])")
+_ASSIGNMENT = re.compile(r"\s*[\"']?(?P<name>[\w-]+)[\"']?[\w\s.-]*=")
 
 Key = tuple[str | int, ...]
 Place = tuple[int, int]
@@ -35,29 +36,19 @@ class TomlSource:
     def places(self) -> dict[Key, Place]:
         """Where keys are: `("confidence",)`; `("gate", 0)` is the first [[gate]], `("gate", 0, "name")` in it.
 
-        What is inside a value, or named by a dotted key, has the place of its statement only, under the first name.
+        Looked for line by line, so that what a text of several lines says may be taken for a key.
         """
         found: dict[Key, Place] = {}
         table: Key = ()
-        counts: dict[str, int] = {}
-        lines = self.text.split("\n")
-        number = 0
-        while number < len(lines):
-            statement = _statement(lines, number)
-            if statement is None:
-                return found
-            data, length = statement
-            line = lines[number]
-            place = (number + 1, len(line) - len(line.lstrip()) + 1)
-            if line.lstrip().startswith("["):
-                ((name, value),) = data.items()
-                if value == [{}]:
-                    counts[name] = counts.get(name, -1) + 1
-                table = (name, *([counts[name]] if name in counts else []), *_names(value))
-                found.setdefault(table, place)
-            else:
-                found.update({(*table, name): place for name in data})
-            number += length
+        counts: Counter[str] = Counter()
+        for number, line in enumerate(self.text.split("\n"), 1):
+            match = _HEADER.match(line)
+            if match:
+                table = (match["name"], counts[match["name"]]) if match["array"] else (match["name"],)
+                counts[match["name"]] += 1
+                found.setdefault(table, (number, match.start("header") + 1))
+            elif match := _ASSIGNMENT.match(line):
+                found.setdefault((*table, match["name"]), (number, match.start("name") + 1))
         return found
 
 
@@ -92,23 +83,3 @@ def _syntax_error(path: Path, text: str, message: str) -> str:
     lines = text.split("\n")
     line, column = found["line"] or len(lines), found["column"] or len(lines[-1]) + 1
     return f"{path.name}:{line}:{column}: {message[: found.start()]}."
-
-
-def _statement(lines: list[str], start: int) -> tuple[dict[str, Any], int] | None:
-    """The statement that begins on that line, and how many lines it has; None where its end is not found."""
-    for length in range(1, min(_MOST_LINES, len(lines) - start) + 1):
-        try:
-            return tomllib.loads("\n".join(lines[start : start + length])), length
-        except ValueError:
-            continue
-    return None
-
-
-def _names(value: object) -> Key:
-    """The further names of a header: of [a.b.c], parsed to {"b": {"c": {}}}, `b` and `c`."""
-    while isinstance(value, list):
-        value = value[-1]
-    if isinstance(value, dict) and value:
-        (name, inner), *_ = value.items()
-        return (name, *_names(inner))
-    return ()
