@@ -35,7 +35,7 @@ def edit(path: Path, before: str, after: str) -> None:
     path.write_text(text.replace(before, after), encoding="utf-8")
 
 
-def run(tree: Path, code: str, *arguments: str, status: int = 0) -> str:
+def run(tree: Path, code: str, *arguments: str, status: int = 0, of: str = "stdout") -> str:
     """What a process that runs the changed source prints."""
     path = os.pathsep.join((str(tree), str(ROOT)))
     ran = subprocess.run(
@@ -47,7 +47,7 @@ def run(tree: Path, code: str, *arguments: str, status: int = 0) -> str:
         cwd=tree,
     )
     assert ran.returncode == status, ran.stdout + ran.stderr
-    return ran.stdout
+    return ran.stderr if of == "stderr" else ran.stdout
 
 
 PROGRAM = "from revector.console.program import main; main()"
@@ -98,3 +98,40 @@ RULES = (
     run(tree, ON_THE_BOARD, database.dsn, database.schema)
     flip = run(tree, PROGRAM, *options, "run", "v2", "--confirm", "v2", "--reason", "dawn", *waive)
     assert "v2 is active (was v1)" in flip
+
+
+JUDGED = """
+from pathlib import Path
+from revector.core.evaluation.gates.verdicts import judge_gates, read_gates
+
+gates = read_gates(Path("gates.toml"))
+values = [{"P@10": {str(query): value for query in range(20)}} for value in (0.5, 0.54)]
+for found in judge_gates(gates, *values, {"all": [str(query) for query in range(20)]}):
+    print(found.verdict, found.kind, found.name, found.detail, sep=" | ")
+"""
+
+
+def test_a_new_kind_of_gate(tree: Path) -> None:
+    edit(
+        tree / "core/evaluation/gates/gate_file.py",
+        "KINDS = (\n",
+        """KINDS = (
+    GateKind("superiority", "gain", "at least {:g} better", 0.01, compared=True, bound=lambda gain: gain),
+""",
+    )
+    for gain, said in (
+        (
+            0.02,
+            "pass | superiority | P@10: at least 0.02 better | +0.040 ≥ +0.020: the mean of candidate − primary",
+        ),
+        (
+            0.05,
+            "fail | superiority | P@10: at least 0.05 better | +0.040 < +0.050: the mean of candidate − primary",
+        ),
+    ):
+        (tree / "gates.toml").write_text(f"confidence = 0.5\n[[gate]]\nmeasure = 'P@10'\ngain = {gain}\n")
+        assert run(tree, JUDGED).startswith(said)
+    (tree / "gates.toml").write_text("[[gate]]\nmeasure = 'P@10'\ngain = 2\n")
+    refused = run(tree, JUDGED, status=1, of="stderr")
+    assert "gates.toml:3:1: gain is 2; expected a number from 0 to 1" in refused
+    assert 'with measure = "P@10" and gain = 0.01 or at_least = 0.9 or margin = 0.01, for one' in refused

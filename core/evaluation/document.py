@@ -80,7 +80,7 @@ class GateResult:
     """
 
     name: str
-    kind: Literal["floor", "non-inferiority"]
+    kind: str
     measure: str
     segment: str
     verdict: Verdict

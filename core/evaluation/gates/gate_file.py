@@ -20,20 +20,17 @@ corrected just the same. Only a confidence of 0.5, which is no test at all, is l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, TypeGuard
 
 from revector.core.errors import UsageError
 from revector.core.evaluation.gates.toml_source import Key, Place, read_toml
 from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET
 from revector.core.evaluation.measures.measures import check_measures
 from revector.core.evaluation.measures.significance import NO_TEST
-
-FLOOR: Literal["floor"] = "floor"
-NON_INFERIORITY: Literal["non-inferiority"] = "non-inferiority"
 
 DEFAULT_CONFIDENCE = 0.95
 MAX_CONFIDENCE = 0.9999
@@ -45,20 +42,40 @@ _MAX_CHARACTERS = 500
 _MOST_PROBLEMS = 20
 
 _FILE_KEYS = ("confidence", "min_queries", "gate")
-_GATE_KEYS = ("name", "measure", "segment", "at_least", "margin", "confidence")
+
+
+@dataclass(frozen=True)
+class GateKind:
+    """One kind of gate: a mean over the queries has to reach a bound.
+
+    A gate of it is written with `key`, a number from 0 to 1, and is named by `words` unless it has a name. `compared`
+    is whether the mean is that of candidate − primary, and not the candidate's; `bound` makes the bound of the number.
+    """
+
+    name: str
+    key: str
+    words: str
+    example: float
+    compared: bool
+    bound: Callable[[float], float]
+
+
+KINDS = (
+    GateKind("floor", "at_least", "at least {:g}", 0.9, compared=False, bound=lambda floor: floor),
+    GateKind("non-inferiority", "margin", "at most {:g} worse", 0.01, compared=True, bound=lambda margin: -margin),
+)
+_GATE_KEYS = ("name", "measure", "segment", *(kind.key for kind in KINDS), "confidence")
 
 
 @dataclass(frozen=True)
 class Gate:
     """A bound for a measure on a segment.
 
-    Kind `floor`: the candidate's mean has to reach `bound`. Kind `non-inferiority`: the mean of candidate − primary has
-    to reach `bound`, which is −margin. `confidence` is the gate's own, None for the file's. `where` says where it is
-    written (`gates.toml:4:1`).
+    `confidence` is the gate's own, None for the file's. `where` says where it is written (`gates.toml:4:1`).
     """
 
     name: str
-    kind: Literal["floor", "non-inferiority"]
+    kind: GateKind
     measure: str
     segment: str
     bound: float
@@ -105,10 +122,10 @@ def read_gates(path: Path) -> GateFile:
         shown = [f"{_named(path, place)}: {problem}." for place, problem in by_line[:_MOST_PROBLEMS]]
         if len(problems) > _MOST_PROBLEMS:
             shown.append(f"… and {len(problems) - _MOST_PROBLEMS} more.")
+        one_of = " or ".join(f"{kind.key} = {kind.example:g}" for kind in KINDS)
         raise UsageError(
             "\n".join(shown),
-            'A gate is [[gate]] with measure = "P@10" and at_least = 0.90 or margin = 0.01, for one segment with '
-            'segment = "invoice".',
+            f'A gate is [[gate]] with measure = "P@10" and {one_of}, for one segment with segment = "invoice".',
         )
     gates = (
         replace(gate, where=_named(path, _place_of(("gate", number), places)))
@@ -158,17 +175,17 @@ def _gate(row: dict[str, Any], key: Key, problems: list[tuple[Key, str]]) -> Gat
     segment = _text(row, "segment", key, problems) or WHOLE_SET
     name = _text(row, "name", key, problems)
     confidence = _confidence(row, key, problems)
-    if ("at_least" in row) == ("margin" in row):
-        both = "both at_least and margin" if "margin" in row else "neither at_least nor margin"
-        problems.append((key, f"the gate has {both}; expected one of them"))
-    bounds = {name: _share(row, name, key, problems) for name in ("at_least", "margin") if name in row}
+    kinds = [kind for kind in KINDS if kind.key in row]
+    if len(kinds) != 1:
+        given = " and ".join(kind.key for kind in kinds)
+        has = f"both {given}" if kinds else f"neither {' nor '.join(kind.key for kind in KINDS)}"
+        problems.append((key, f"the gate has {has}; expected one of them"))
+    numbers = [_share(row, kind.key, key, problems) for kind in kinds]
+    kind, number = (kinds or KINDS)[0], (numbers or [0.0])[0]
     what = measure if segment == WHOLE_SET else f"{measure} on {segment}"
-    if "margin" in bounds:
-        margin = bounds["margin"]
-        name = name or f"{what}: at most {margin:g} worse"
-        return Gate(name, NON_INFERIORITY, measure, segment, -margin, confidence)
-    floor = bounds.get("at_least", 0.0)
-    return Gate(name or f"{what}: at least {floor:g}", FLOOR, measure, segment, floor, confidence)
+    return Gate(
+        name or f"{what}: {kind.words.format(number)}", kind, measure, segment, kind.bound(number), confidence
+    )
 
 
 def _measure(row: dict[str, Any], key: Key, problems: list[tuple[Key, str]]) -> str:
@@ -243,7 +260,7 @@ def _check_repeated(gates: Sequence[Gate], problems: list[tuple[Key, str]]) -> N
     """The same gate twice would only make the others stricter; two of one name could not be told apart."""
     seen: dict[object, int] = {}
     for number, gate in enumerate(gates):
-        same = seen.setdefault((gate.kind, gate.measure, gate.segment), number)
+        same = seen.setdefault((gate.kind.name, gate.measure, gate.segment), number)
         named = seen.setdefault(gate.name, number)
         if gate.measure and same != number:
             problems.append((("gate", number), f"gate {number + 1} is gate {same + 1} again"))

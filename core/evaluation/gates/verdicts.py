@@ -14,7 +14,7 @@ import numpy as np
 
 from revector.core.errors import UsageError, unknown_name
 from revector.core.evaluation.document import GateResult, Verdict
-from revector.core.evaluation.gates.gate_file import FLOOR, NON_INFERIORITY, Gate, GateFile, read_gates
+from revector.core.evaluation.gates.gate_file import Gate, GateFile, read_gates
 from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET
 from revector.core.evaluation.measures.significance import (
     NO_TEST,
@@ -70,7 +70,7 @@ def _judge(gates: GateFile, gate: Gate, primary: Values, candidate: Values, quer
     further = None if verdict != "inconclusive" else _further(gates, gate, values, found, confidence)
     return GateResult(
         gate.name,
-        gate.kind,
+        gate.kind.name,
         gate.measure,
         gate.segment,
         verdict,
@@ -90,7 +90,7 @@ def _values(gate: Gate, primary: Values, candidate: Values, queries: Sequence[st
     """The values (n,) that are held against the gate's bound."""
     try:
         found = np.array([candidate[gate.measure][query] for query in queries], dtype=np.float64)
-        if gate.kind == NON_INFERIORITY:
+        if gate.kind.compared:
             found -= np.array([primary[gate.measure][query] for query in queries], dtype=np.float64)
     except KeyError as error:
         raise ValueError(f"gate {gate.name!r}: no value of {gate.measure} for {error.args[0]!r}") from None
@@ -125,7 +125,7 @@ def _detail(
         return (
             f"No judged {queries.removeprefix('0 ')}: nothing to tell by; {gates.min_queries} are needed at least."
         )
-    signed = "+" if gate.kind == NON_INFERIORITY else ""
+    signed = "+" if gate.kind.compared else ""
     places = _places(found.mean, gate.bound)
 
     def number(value: float) -> str:
@@ -133,9 +133,9 @@ def _detail(
 
     sign = "≥" if found.above or (not found.below and found.mean >= gate.bound) else "<"
     what = (
-        f"the candidate's mean {gate.measure}"
-        if gate.kind == FLOOR
-        else f"the mean of candidate − primary in {gate.measure}"
+        f"the mean of candidate − primary in {gate.measure}"
+        if gate.kind.compared
+        else f"the candidate's mean {gate.measure}"
     )
     sentence = f"{number(found.mean)} {sign} {number(gate.bound)}: {what} over {queries}"
     if found.low is None or found.high is None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from revector.core.evaluation.document import Evaluation, MeasureResult, OverlapResult, QueryResult, Run, worst
+from revector.core.evaluation.gates.gate_file import KINDS
 from revector.core.evaluation.gates.verdicts import Gate, GateFile, judge_gates
 from revector.core.evaluation.measures.significance import compare_paired
 from revector.core.evaluation.reports.charts import change_chart, difference_chart, distribution_chart
@@ -24,6 +25,7 @@ from revector.core.evaluation.reports.markdown import markdown
 from revector.core.evaluation.reports.wording import interval, number, p_value, signed
 from revector.core.overlap import RBO_P
 
+FLOOR, NON_INFERIORITY = KINDS
 NOW = datetime.datetime(2026, 11, 23, 4, 5, 6, tzinfo=datetime.UTC)
 HOSTILE = "<script>alert(1)</script> ]]> | `x` **b** [l](http://e.x) @all #1 \x00\x1b[31m\r\n\u202e\ufffe &lt; \"'"
 WARNING = "The candidate was searched on a sample of 2,000 chunks."
@@ -61,9 +63,9 @@ def evaluation(name: str = "", queries: int = 240) -> Evaluation:
     gates = judge_gates(
         GateFile(
             (
-                Gate(f"contracts stay good{name}", "floor", "P@10", segments[0], 0.4),
-                Gate(f"invoices stay precise{name}", "floor", "P@10", segments[1], 0.9),
-                Gate(f"nothing is lost{name}", "non-inferiority", "nDCG@10", "all", -0.01),
+                Gate(f"contracts stay good{name}", FLOOR, "P@10", segments[0], 0.4),
+                Gate(f"invoices stay precise{name}", FLOOR, "P@10", segments[1], 0.9),
+                Gate(f"nothing is lost{name}", NON_INFERIORITY, "nDCG@10", "all", -0.01),
             )
         ),
         primary,

@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from revector.core.errors import UsageError
 from revector.core.evaluation.document import GateResult
+from revector.core.evaluation.gates.gate_file import KINDS
 from revector.core.evaluation.gates.verdicts import Gate, GateFile, judge_gates, read_gates
 from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET
+
+FLOOR, NON_INFERIORITY = KINDS
 
 FILE = """\
 confidence = 0.9
@@ -32,11 +35,11 @@ confidence = 0.99
 
 
 def floor(bound: float, confidence: float | None = None, segment: str = WHOLE_SET) -> Gate:
-    return Gate("floor", "floor", "P@10", segment, bound, confidence)
+    return Gate("floor", FLOOR, "P@10", segment, bound, confidence)
 
 
 def no_worse(margin: float, confidence: float | None = None) -> Gate:
-    return Gate("no worse", "non-inferiority", "P@10", WHOLE_SET, -margin, confidence)
+    return Gate("no worse", NON_INFERIORITY, "P@10", WHOLE_SET, -margin, confidence)
 
 
 def judge(gates: GateFile, primary: list[float], candidate: list[float]) -> list[str]:
@@ -67,10 +70,8 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     found = read_gates(path)
     assert found == GateFile(
         (
-            Gate("invoices stay precise", "floor", "P@10", "invoice", 0.9, None, "gates.toml:3:1"),
-            Gate(
-                "nDCG@10: at most 0.01 worse", "non-inferiority", "nDCG@10", "all", -0.01, 0.99, "gates.toml:9:1"
-            ),
+            Gate("invoices stay precise", FLOOR, "P@10", "invoice", 0.9, None, "gates.toml:3:1"),
+            Gate("nDCG@10: at most 0.01 worse", NON_INFERIORITY, "nDCG@10", "all", -0.01, 0.99, "gates.toml:9:1"),
         ),
         confidence=0.9,
         min_queries=10,
@@ -321,8 +322,8 @@ def test_an_inconclusive_gate_says_how_many_queries_would_decide() -> None:
 def test_a_segment_nobody_has_is_named_with_those_there_are() -> None:
     gates = GateFile(
         (
-            Gate("a", "floor", "P@10", "invoces", 0.9, where="gates.toml:3:1"),
-            Gate("b", "floor", "P@10", "letters", 0.9, where="gates.toml:7:1"),
+            Gate("a", FLOOR, "P@10", "invoces", 0.9, where="gates.toml:3:1"),
+            Gate("b", FLOOR, "P@10", "letters", 0.9, where="gates.toml:7:1"),
         )
     )
     with pytest.raises(UsageError) as error:
