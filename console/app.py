@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import events
@@ -155,7 +156,7 @@ class RevectorApp(App[None], inherit_bindings=False):
             browsing=compare is not None and compare.browsing is not None,
             flipping=cutover is not None and cutover.flipping,
             request=cutover.request if cutover is not None else None,
-            waivable=cutover is not None and bool(cutover.waivable),
+            waivable=cutover is not None and cutover.waivable,
             blocked=cutover.blocked if cutover is not None else "",
             evidence=cutover is not None and cutover.evaluated,
             evaluated=evaluate is not None and evaluate.shown is not None,
@@ -298,7 +299,7 @@ class RevectorApp(App[None], inherit_bindings=False):
         action = BY_ID[action_id]
         if not offered(action, self.situation):
             return
-        handler = getattr(self if action.tab is None else self.panes[action.tab], action.handler)
+        handler = attrgetter(action.handler)(self if action.tab is None else self.panes[action.tab])
         outcome = handler() if action.argument is None else handler(action.argument)
         if outcome is not None:
             await outcome

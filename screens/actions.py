@@ -32,7 +32,7 @@ SYMBOLS = {
 
 @dataclass(frozen=True)
 class Action:
-    """One thing to do. `handler` is a method of the tab's screen, or of the app for an action of no tab."""
+    """One thing to do. `handler` is a method of the tab's pane or of a part of it (`control.waive`), or of the app."""
 
     id: str
     keys: tuple[str, ...]
@@ -241,25 +241,25 @@ ACTIONS: tuple[Action, ...] = (
     Action("previous-evaluated", _BEFORE, "candidate", "The version before as candidate.", "previous_candidate", "4",
            when.has_several, footer=False),
     # Cutover
-    Action("cut-over", ("u",), "cut over", "Make the candidate the active version.", "cut_over", "6",
+    Action("cut-over", ("u",), "cut over", "Make the candidate the active version.", "control.cut_over", "6",
            when.can_cut_over, dangerous=True, button=True),
     Action("roll-back", ("R",), "roll back", "Make the version that was active before active again.",
-           "roll_back", "6", when.can_roll_back, dangerous=True, button=True),
+           "control.roll_back", "6", when.can_roll_back, dangerous=True, button=True),
     Action("request-cutover", ("r",), "request", "Request the cutover, with a reason: others approve it.",
-           "ask_for_approval", "6", when.can_request, dangerous=True, button=True),
-    Action("approve", ("a",), "approve", "Approve the request of somebody else; asks for the version key.", "approve",
-           "6", when.can_approve, dangerous=True, needs="approve", button=True),
-    Action("withdraw", ("x",), "withdraw", "End the request for the cutover.", "withdraw", "6", when.has_request,
-           dangerous=True),
-    Action("refuse", ("x",), "refuse", "End the request of somebody else, as one who approves.", "withdraw", "6",
-           when.can_refuse, dangerous=True, needs="approve"),
+           "control.ask_for_approval", "6", when.can_request, dangerous=True, button=True),
+    Action("approve", ("a",), "approve", "Approve the request of somebody else; asks for the version key.",
+           "control.approve", "6", when.can_approve, dangerous=True, needs="approve", button=True),
+    Action("withdraw", ("x",), "withdraw", "End the request for the cutover.", "control.withdraw", "6",
+           when.has_request, dangerous=True),
+    Action("refuse", ("x",), "refuse", "End the request of somebody else, as one who approves.", "control.withdraw",
+           "6", when.can_refuse, dangerous=True, needs="approve"),
     Action("waive-guard", ("w",), "waive", "Let the cutover go on without one guard, by its name and with a reason "
-           "that stays in the log.", "waive", "6", when.can_waive_guard, dangerous=True),
-    Action("check-guards", ("g",), "check again", "Look at all the guards again.", "check_guards", "6",
+           "that stays in the log.", "control.waive", "6", when.can_waive_guard, dangerous=True),
+    Action("check-guards", ("g",), "check again", "Look at all the guards again.", "checks.check_again", "6",
            when.has_candidate, button=True),
     Action("cutover-part", ("m",), "next part", "Guards, evidence, approvals, watch, processes and history in turn, "
            "where they have no room beside each other.", "next_part", "6", when.is_tight, offline=True),
-    Action("dry-run", ("d",), "dry run", "The SQL of the flip on a page; nothing is changed.", "plan", "6",
+    Action("dry-run", ("d",), "dry run", "The SQL of the flip on a page; nothing is changed.", "control.plan", "6",
            when.has_candidate),
     Action("to-evaluation", ("e",), "evaluation", "The evaluation of the two versions, on the Evaluate tab.",
            "open_evaluation", "6", when.has_evidence),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from textual.containers import Vertical
 from textual.message import Message
 
@@ -13,6 +15,9 @@ class Pane(Vertical):
     """One tab. `situation` is the moment that it shows."""
 
     DEFAULT_CSS = "Pane { height: 1fr; }"
+    TALL: ClassVar[int] = 32
+    WIDE: ClassVar[int] = 100
+    """In a terminal with less than this, its parts have no room beside each other."""
 
     class Select(Message):
         """Make a version the selected one, and show a tab if one is named."""
@@ -71,6 +76,11 @@ class Pane(Vertical):
     def draw(self) -> None:
         """Draw `self.situation`."""
 
+    def changed(self, *, database: bool = False) -> None:
+        """Draw, and say that what actions depend on changed; with `database`, it was in the database."""
+        self.draw()
+        self.post_message(self.Changed(database=database))
+
     def show_actions(self, situation: Situation) -> None:
         """Show the buttons of this moment, which may follow from what the tab itself has just drawn."""
 
@@ -78,6 +88,11 @@ class Pane(Vertical):
     def tight(self) -> bool:
         """Whether it has parts that are shown in turn, for want of room."""
         return False
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the terminal is too small for parts beside each other."""
+        return self.app.size.height < self.TALL or self.app.size.width < self.WIDE
 
     def focus_main(self) -> None:
         """Put the focus where the tab's work is."""

@@ -18,3 +18,8 @@ class Services:
     settings: Settings
     connections: Connections
     backfills: Backfills
+
+    @property
+    def patience_s(self) -> float:
+        """After so many seconds a read that has not come back is taken for lost."""
+        return self.database.connect_timeout_s + 2 * self.settings.read_timeout_s

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from textual.worker import get_current_worker
 
+from revector.core import cutover
 from revector.core.errors import RefusedError, RevectorError
 from revector.screens.cutover.board import Board, minute_of, stamps_of
 from revector.screens.cutover.facts import Facts, read_facts
 from revector.screens.pane import Pane
-from revector.screens.services import Services
 from revector.screens.situation import Situation, key_of
 from revector.screens.widgets.background import Tell, in_background
 from revector.screens.wording.text import time_now
@@ -26,35 +26,41 @@ _REPORT_EVERY_S = 5.0
 """A shadow's report reads thousands of rows: not at every snapshot."""
 
 
-class Checking(Pane):
-    """Reads facts and runs guards for the candidate, one of each at a time. Whoever derives from it draws."""
+class CandidateChecks:
+    """Reads facts and runs guards for the pane's candidate, one of each at a time, and lets the pane draw them."""
 
-    def __init__(self, services: Services) -> None:
-        super().__init__(services)
+    def __init__(self, pane: Pane) -> None:
         self.facts: Facts | None = None
         self.facts_error: RevectorError | None = None
         self.board = Board()
         self.check: Check | None = None
         self.check_error: RevectorError | None = None
         self.flipping = False
-        self._waived: dict[str, dict[str, str]] = {}
+        """A flip is under way, which looks at the guards itself."""
+        self._pane, self._services = pane, pane.services
+        self._given: dict[str, dict[str, str]] = {}
+        """The waivers given here, by version."""
         self._read_of: object = None
         self._reading_since: float | None = None
         self._reported_at = 0.0
         self._checking = False
         self._asked_for = False
         self._encoders: EncoderCache | None = None
-        self._patience_s = services.database.connect_timeout_s + 2 * services.settings.read_timeout_s
 
     # -- what is known ------------------------------------------------------------------------------------
 
     @property
-    def request(self) -> Request | None:
-        """The request for the candidate that has not ended."""
-        return self._facts_now.request if self._facts_now else None
+    def situation(self) -> Situation:
+        """The moment that the pane shows."""
+        return self._pane.situation
 
     @property
-    def _facts_now(self) -> Facts | None:
+    def request(self) -> Request | None:
+        """The request for the candidate that has not ended."""
+        return self.facts_now.request if self.facts_now else None
+
+    @property
+    def facts_now(self) -> Facts | None:
         """The facts, unless they are of another candidate."""
         facts = self.facts
         return facts if facts and facts.candidate == key_of(self.situation.candidate) else None
@@ -65,30 +71,31 @@ class Checking(Pane):
         return self.facts.policy.approvals if self.facts else 0
 
     @property
+    def _settled(self) -> Request | None:
+        """The request whose waivers others approve, or have approved."""
+        request = self.request if self.approvals_needed else None
+        return request if request is not None and request.state in ("open", "approved") else None
+
+    @property
     def waivers(self) -> Mapping[str, str]:
         """The waivers that count: where approvals are required, those of the request that is open.
 
         Before there is one, they are those that it would be made with.
         """
-        request = self.request
-        if self.approvals_needed and request is not None and request.state in ("open", "approved"):
-            return request.waivers
-        return self._waived.get(key_of(self.situation.candidate) or "", {})
+        request = self._settled
+        return request.waivers if request else self._given.get(key_of(self.situation.candidate) or "", {})
 
     @property
     def waivable(self) -> tuple[str, ...]:
         """Guards that can be waived now, or are; none once others approve what was requested."""
-        request = self.request
-        if self.approvals_needed and request is not None and request.state in ("open", "approved"):
-            return ()
-        return self.board.waivable
+        return () if self._settled else self.board.waivable
 
     def cleared(self, situation: Situation) -> str | None:
         """The version whose guards are all clear, by a check of what this snapshot shows."""
         check = self.check
         if check is None or not check.ready or check.version_key != key_of(situation.candidate):
             return None
-        return check.version_key if not self.board.changed(stamps_of(situation, self._facts_now)) else None
+        return check.version_key if not self.board.changed(stamps_of(situation, self.facts_now)) else None
 
     @property
     def blocked(self) -> str:
@@ -109,35 +116,26 @@ class Checking(Pane):
             self._encoders = EncoderCache()
         return self._encoders
 
-    # -- to be done by whoever draws ----------------------------------------------------------------------
-
-    def changed(self) -> None:
-        """Facts or guards are other ones."""
-        self.draw()
-        self.post_message(self.Changed())
-
     # -- reading ------------------------------------------------------------------------------------------
 
-    def show(self, situation: Situation) -> None:
-        """Draw; read what belongs to a new snapshot, and look again at what has changed."""
-        self.situation = situation
-        if not situation.state.live:
+    def follow(self) -> None:
+        """Read what belongs to a new snapshot, and look again at what has changed."""
+        if not self.situation.state.live:
             # What is known stays to be seen; once the database is back, it does not count.
             self._read_of, self.board, self._checking = None, replace(self.board, stamps={}, pending=()), False
         else:
             self._read()
             self._consider()
-        self.draw()
 
     def _read(self) -> None:
         situation, now = self.situation, time.monotonic()
         active, candidate = situation.active, situation.candidate
         wanted = (situation.overview and situation.overview.taken_at, key_of(active), key_of(candidate))
-        busy = self._reading_since is not None and now - self._reading_since < self._patience_s
-        if wanted == self._read_of or (busy and self._facts_now is not None):
+        busy = self._reading_since is not None and now - self._reading_since < self._services.patience_s
+        if wanted == self._read_of or (busy and self.facts_now is not None):
             return
         self._read_of, self._reading_since = wanted, now
-        known = self._facts_now
+        known = self.facts_now
         report = known.shadow if known and now - self._reported_at < _REPORT_EVERY_S else None
         if report is None:
             self._reported_at = now
@@ -146,23 +144,23 @@ class Checking(Pane):
         watch = self.facts.watch if self.facts else None
 
         def read(_tell: Tell) -> Facts:
-            with self.services.connections.reading() as connection:
+            with self._services.connections.reading() as connection:
                 return read_facts(connection, *versions, shadow=report, watch=watch)
 
-        in_background(self, "facts", read, self.show_facts, self._no_facts)
+        in_background(self._pane, "facts", read, self.show_facts, self._no_facts)
 
     def show_facts(self, facts: Facts) -> None:
-        """Draw what was read."""
+        """Go by what was read."""
         self._reading_since, self.facts_error = None, None
         different, self.facts = facts != self.facts, facts
         self._consider()
         if different:
-            self.changed()
+            self._pane.changed()
 
     def _no_facts(self, error: RevectorError) -> None:
         self._reading_since, self.facts_error = None, error
         self._consider()
-        self.changed()
+        self._pane.changed()
 
     # -- the guards ---------------------------------------------------------------------------------------
 
@@ -178,7 +176,7 @@ class Checking(Pane):
         candidate = key_of(self.situation.candidate)
         if candidate is None or self.flipping or not self.situation.state.live:
             return
-        if self._facts_now is None and self.facts_error is None:
+        if self.facts_now is None and self.facts_error is None:
             return  # the policy is not known yet
         if self.left_alone and not self._asked_for:
             return
@@ -186,23 +184,30 @@ class Checking(Pane):
             self.board, self.check, self.check_error, self._checking = Board(candidate), None, None, False
         if self._checking:
             return
-        stamps, minute = stamps_of(self.situation, self._facts_now), minute_of(self.situation)
+        stamps, minute = stamps_of(self.situation, self.facts_now), minute_of(self.situation)
         due = self.board.due(stamps, minute)
         if due or self._asked_for:
             self._look(stamps, due, minute)
 
-    def check_guards(self) -> None:
+    def check_again(self) -> None:
         """Look at all of them again, now."""
-        self.board, self._checking, self._asked_for = Board(key_of(self.situation.candidate)), False, True
-        self.check = None
-        self._consider()
-        self.changed()
+        self.board, self.check = Board(key_of(self.situation.candidate)), None
+        self._look_anew()
 
-    def reconsider_waivers(self) -> None:
-        """Hold what is known against the waivers of now."""
+    def waive(self, key: str, guard: str, reason: str) -> None:
+        """Let a version go on without a guard, for this reason; without one the guard has to pass again."""
+        others = {name: why for name, why in self._given.get(key, {}).items() if name != guard}
+        self._given[key] = {**others, guard: reason} if reason else others
+        self._look_anew()
+
+    def forget_waivers(self, key: str) -> None:
+        """They were for the cutover that has been made."""
+        self._given.pop(key, None)
+
+    def _look_anew(self) -> None:
         self._asked_for, self._checking = True, False
         self._consider()
-        self.changed()
+        self._pane.changed()
 
     def _look(self, stamps: Mapping[str, object], due: set[str], minute: int) -> None:
         candidate = self.situation.candidate
@@ -216,8 +221,6 @@ class Checking(Pane):
         self._checking, self._asked_for, self.check_error = True, False, None
 
         def run(tell: Tell) -> Check:
-            from revector.core import cutover
-
             worker = get_current_worker()
 
             def on_guard(guard: Guard) -> None:
@@ -225,33 +228,33 @@ class Checking(Pane):
                     raise RefusedError("Nobody waits for these guards any more.")
                 tell(lambda: self._tell(guard))
 
-            with self.services.connections.reading() as connection:
+            with self._services.connections.reading() as connection:
                 return cutover.check(
                     connection, key, waivers=waivers, encoders=self.encoders, on_guard=on_guard, known=known
                 )
 
-        in_background(self, "guards", run, lambda check: self._checked(check, known), self._not_checked)
+        in_background(self._pane, "guards", run, lambda check: self._checked(check, known), self._not_checked)
 
     def _tell(self, guard: Guard) -> None:
         self.board = self.board.told(guard)
-        self.draw()
+        self._pane.draw()
 
     def _checked(self, check: Check, known: Mapping[str, Guard]) -> None:
         self._checking, self.check, self.check_error = False, check, None
         self.board = self.board.ended(check, known, time_now())
         self._consider()
-        self.changed()
+        self._pane.changed()
 
     def show_check(self, check: Check) -> None:
-        """Draw a finished check of what is shown now, in place of one that may be on its way."""
+        """Go by a finished check of what is shown now, in place of one that may be on its way."""
         if check.version_key != key_of(self.situation.candidate):
             return
-        self.workers.cancel_group(self, "guards")
-        stamps = stamps_of(self.situation, self._facts_now)
+        self._pane.workers.cancel_group(self._pane, "guards")
+        stamps = stamps_of(self.situation, self.facts_now)
         self.board = Board(check.version_key, stamps=stamps, minute=minute_of(self.situation))
         self._checked(check, {})
 
     def _not_checked(self, error: RevectorError) -> None:
         self._checking, self.check, self.check_error = False, None, error
         self.board = replace(self.board, pending=())
-        self.changed()
+        self._pane.changed()

@@ -11,9 +11,11 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
+from revector.core.cutover import Request
 from revector.screens.cutover.board import guard_lines, guards_page
+from revector.screens.cutover.checking import CandidateChecks
+from revector.screens.cutover.control import CutoverControl
 from revector.screens.cutover.facts import Facts
-from revector.screens.cutover.steps import Stepping
 from revector.screens.cutover.text import (
     approval_lines,
     approvals_word,
@@ -22,7 +24,7 @@ from revector.screens.cutover.text import (
     serving_table,
 )
 from revector.screens.cutover.watch import HISTORY, entry_page, history_row, watch_lines, watch_title
-from revector.screens.pane import step_through
+from revector.screens.pane import Pane, step_through
 from revector.screens.services import Services
 from revector.screens.situation import Situation, key_of
 from revector.screens.widgets.buttons import Buttons
@@ -33,11 +35,8 @@ from revector.screens.wording.errors import error_text
 from revector.screens.wording.text import printable
 from revector.screens.wording.theme import FAINT
 
-_TALL, _WIDE = 32, 100
-"""The terminal below which the parts have no room beside each other."""
 
-
-class CutoverPane(Stepping):
+class CutoverPane(Pane):
     """The change and who serves it; the watch, guards, evidence, approvals, processes and history; the outcome."""
 
     DEFAULT_CSS = """
@@ -67,6 +66,8 @@ class CutoverPane(Stepping):
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
+        self.checks = CandidateChecks(self)
+        self.control = CutoverControl(self, self.checks, self._show_what_matters)
         self.part: str | None = None
         """The part in front where one is shown at a time; None for the one that matters now."""
 
@@ -87,18 +88,34 @@ class CutoverPane(Stepping):
 
     # -- what is shown ------------------------------------------------------------------------------------
 
+    def show(self, situation: Situation) -> None:
+        """Draw; what belongs to a new snapshot is read and checked too."""
+        self.situation = situation
+        self.checks.follow()
+        self.draw()
+
     @property
     def tight(self) -> bool:
         """Whether one part is shown at a time."""
-        return self.app.size.height < _TALL or self.app.size.width < _WIDE
+        return self.narrow
 
     @property
     def front(self) -> str:
         """The part in front: while a cutover is watched that is the watch, unless another one was chosen."""
-        watched = self.facts is not None and self.facts.watch is not None
-        if self.part is None or (self.part == "watch" and not watched):
-            return "watch" if watched else "guards"
-        return self.part
+        there = self._parts
+        if self.part in there:
+            return str(self.part)
+        return "watch" if "watch" in there else "guards"
+
+    @property
+    def _parts(self) -> list[str]:
+        """The parts that there are now."""
+        facts, absent = self.checks.facts, set()
+        if facts is None or facts.watch is None:
+            absent = {"watch"}
+        if self.situation.candidate is None:
+            absent |= {"evidence", "approvals"}
+        return [part for part in self.PARTS if part not in absent]
 
     def show_actions(self, situation: Situation) -> None:
         """The buttons of this moment."""
@@ -113,9 +130,40 @@ class CutoverPane(Stepping):
         self.draw()
         self.post_message(self.Changed())
 
-    def step_done(self) -> None:
-        """After a flip the watch matters."""
+    def _show_what_matters(self) -> None:
+        """After a flip that is the watch."""
         self.part = None
+
+    # -- what actions depend on ---------------------------------------------------------------------------
+
+    @property
+    def flipping(self) -> bool:
+        """Whether a flip is under way."""
+        return self.checks.flipping
+
+    @property
+    def request(self) -> Request | None:
+        """The request for the candidate that has not ended."""
+        return self.checks.request
+
+    @property
+    def waivable(self) -> bool:
+        """Whether a guard can be waived, or is."""
+        return bool(self.checks.waivable)
+
+    @property
+    def blocked(self) -> str:
+        """Why the candidate is not cleared."""
+        return self.checks.blocked
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether there is an evaluation to open."""
+        return self.checks.facts is not None and self.checks.facts.evaluation is not None
+
+    def cleared(self, situation: Situation) -> str | None:
+        """The version whose guards are all clear, by a check of what this snapshot shows."""
+        return self.checks.cleared(situation)
 
     # -- drawing ------------------------------------------------------------------------------------------
 
@@ -123,14 +171,13 @@ class CutoverPane(Stepping):
         """Draw all that is known."""
         if not self.app.is_running or not self.query(Buttons):
             return  # what was read in the background may come while the console ends
-        facts = self.facts
-        self._arrange(facts)
+        facts, known, error = self.checks.facts, self.checks.facts_now, self.checks.facts_error
+        self._arrange()
         self.query_one("#change", Static).update(
             change_lines(self.situation, facts, broken=self.tight and self.front != "watch")
         )
         self._fill("guards", self._guards_title(), self._guard_lines())
-        waiting: RenderableType = error_text(self.facts_error) if self.facts_error else Text("Reading …", FAINT)
-        known = facts if facts and facts.candidate == key_of(self.situation.candidate) else None
+        waiting = error_text(error) if error else Text("Reading …", FAINT)
         self._fill("evidence", " evidence ", evidence_lines(known) if known else waiting)
         title = f" approvals{approvals_word(known)} "
         self._fill(
@@ -143,31 +190,25 @@ class CutoverPane(Stepping):
         history.border_title = Content(" history, the newest first ")
         history.border_subtitle = Content(" ↵ all of it ")
         outcome = self.query_one("#outcome", Static)
-        outcome.update(self.outcome)
-        outcome.display = bool(self.outcome)
+        outcome.update(self.control.outcome)
+        outcome.display = bool(self.control.outcome)
 
-    def _arrange(self, facts: Facts | None) -> None:
-        tight = self.tight
+    def _arrange(self) -> None:
+        tight, front, there = self.tight, self.front, self._parts
         self.set_class(tight, "-tight")
-        watched = facts is not None and facts.watch is not None
-        there = {part for part in self.PARTS if part != "watch" or watched}
-        if self.situation.candidate is None:
-            there -= {"evidence", "approvals"}
-        front = self.front if self.front in there else "guards"
-        shown = {front} if tight else there
+        shown = {front} if tight else set(there)
         for part in self.PARTS:
             self.query_one(f"#{part}").display = part in shown
         self.query_one("#side").display = bool(shown & {"evidence", "approvals", "serving"})
         self.query_one("#middle").display = bool(shown & {"guards", "evidence", "approvals", "serving"})
         parts = self.query_one("#parts", Parts)
         parts.display = tight
-        parts.show([(part, self._word(part)) for part in self.PARTS if part in there], front)
+        parts.show([(part, self._word(part)) for part in there], front)
 
     def _word(self, part: str) -> str:
-        facts = self.facts
-        if part == "guards" and self.board.guards:
-            clear = sum(guard.clear for guard in self.board.in_order)
-            return f"guards {clear}/{clear + sum(not guard.clear for guard in self.board.in_order)}"
+        facts, guards = self.checks.facts, self.checks.board.in_order
+        if part == "guards" and guards:
+            return f"guards {sum(guard.clear for guard in guards)}/{len(guards)}"
         if part == "approvals":
             return f"approvals{approvals_word(facts)}"
         if part == "watch" and facts is not None and facts.watch is not None and facts.watch.breaches:
@@ -191,33 +232,30 @@ class CutoverPane(Stepping):
 
     def _guards_title(self) -> str:
         candidate = printable(key_of(self.situation.candidate) or "no candidate")
-        board = self.board
+        board = self.checks.board
         if board.candidate != key_of(self.situation.candidate) or not (board.guards or board.pending):
             return f" guards of {candidate} "
         when = f"checked {board.checked_at}" if not board.pending else "checking …"
         return f" guards of {candidate} ─ {board.count} ─ {when} "
 
     def _guard_lines(self) -> RenderableType:
-        candidate = key_of(self.situation.candidate)
+        checks, candidate = self.checks, key_of(self.situation.candidate)
         if candidate is None:
             return Text("There is no version to cut over to: register and backfill one (1 Versions).", FAINT)
-        if self.check_error is not None:
-            return error_text(self.check_error)
-        if self.left_alone:
+        if checks.check_error is not None:
+            return error_text(checks.check_error)
+        if checks.left_alone:
             return Text(
                 f"{printable(candidate)} is the way back: a rollback asks no guard. g looks at them all the same.",
                 FAINT,
             )
-        return guard_lines(self.board)
+        return guard_lines(checks.board)
 
     # -- choosing -----------------------------------------------------------------------------------------
 
     def next_part(self) -> None:
         """The next part, where one is shown at a time."""
-        there = [part for part in self.PARTS if part != "watch" or (self.facts and self.facts.watch)]
-        if self.situation.candidate is None:
-            there = [part for part in there if part not in ("evidence", "approvals")]
-        self._show_part(step_through(there, self.front, 1) or "guards")
+        self._show_part(step_through(self._parts, self.front, 1) or "guards")
 
     def _show_part(self, part: str) -> None:
         self.part = part
@@ -237,30 +275,34 @@ class CutoverPane(Stepping):
 
     def open_row(self) -> None:
         """What has the focus, in full: a flip of the history, the evaluation, or the guards."""
-        focused = self.screen.focused
+        focused, facts = self.screen.focused, self.checks.facts
         history = self.query_one("#history", Table)
-        if focused is history and self.facts is not None:
-            entry = next((one for one in self.facts.history if str(one.id) == history.row_key), None)
+        if focused is history and facts is not None:
+            entry = next((one for one in facts.history if str(one.id) == history.row_key), None)
             if entry is not None:
                 self.app.push_screen(Page(f"flip {entry.id}", entry_page(entry)))
         elif focused is not None and focused.id == "evidence" and self.evaluated:
             self.open_evaluation()
         else:
-            self.app.push_screen(Page("guards", guards_page(self.board)))
-
-    @property
-    def evaluated(self) -> bool:
-        """Whether there is an evaluation to open."""
-        return self.facts is not None and self.facts.evaluation is not None
+            self.app.push_screen(Page("guards", guards_page(self.checks.board)))
 
     def open_evaluation(self) -> None:
         """The evaluation of the pair on the Evaluate tab."""
-        if self.facts is not None and self.facts.evaluation is not None:
-            self.post_message(self.OpenEvaluation(self.facts.evaluation.id))
+        facts = self.checks.facts
+        if facts is not None and facts.evaluation is not None:
+            self.post_message(self.OpenEvaluation(facts.evaluation.id))
 
     def open_shadow(self) -> None:
         """The shadow on its own tab."""
         self.post_message(self.Act("tab-5"))
+
+    def step_candidate(self, step: int) -> None:
+        """Another version as candidate: the next one, or the one before."""
+        keys = [s.version.version_key for s in self.situation.versions if not s.version.active]
+        key = step_through(keys, key_of(self.situation.candidate), step)
+        if key is not None:
+            self.control.outcome = Text("")
+            self.post_message(self.Select(key))
 
 
 def _box(name: str) -> VerticalScroll:

@@ -61,10 +61,6 @@ class Evaluating(Pane):
 
     # -- to be drawn --------------------------------------------------------------------------------------
 
-    def changed(self) -> None:
-        """Another evaluation, list or message is there."""
-        raise NotImplementedError
-
     def draw_said(self) -> None:
         """Draw how far an evaluation is, or the last message."""
         raise NotImplementedError

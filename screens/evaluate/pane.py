@@ -239,11 +239,6 @@ class EvaluatePane(Evaluating):
         table.border_title = Content(queries_title(found, self.measure, self.segment, rows))
         table.border_subtitle = Content(" ↵ compare ")
 
-    def changed(self) -> None:
-        """Another evaluation, list or message is there."""
-        self.draw()
-        self.post_message(self.Changed())
-
     # -- choosing -----------------------------------------------------------------------------------------
 
     def on_data_table_row_highlighted(self, event: Table.RowHighlighted) -> None:

@@ -119,7 +119,7 @@ async def test_dangerous_actions_are_not_there_in_read_only_mode(read_only: bool
         await until(pilot, lambda: app.selection == "embed-v2026-03" and app.tab == "6", "the candidate")
         await app.workers.wait_for_complete()
         await pilot.pause()
-        app.panes["6"].show_check(check())  # type: ignore[attr-defined]
+        app.panes["6"].checks.show_check(check())  # type: ignore[attr-defined]
         await until(pilot, lambda: app.situation.state.cleared, "all guards pass")
         assert ("READ ONLY" in shown(app)) == read_only
         for action, words in (("cut-over", "u cut over"), ("roll-back", "R roll back")):

@@ -83,34 +83,34 @@ async def pane_of(pilot: Pilot[None], key: str) -> CutoverPane:
     await pilot.press("6")
     await until(pilot, lambda: "6" in app.panes and app.tab == "6", "the tab")
     pane: CutoverPane = app.panes["6"]  # type: ignore[assignment]
-    await until(pilot, lambda: pane.check_error is not None, "there is no database to look at")
+    await until(pilot, lambda: pane.checks.check_error is not None, "there is no database to look at")
     return pane
 
 
 async def at_failing(pilot: Pilot[None]) -> None:
     pane = await pane_of(pilot, NEW)
-    pane.show_facts(replace(FACTS, request=None))
-    pane.show_check(check(ready=False))
+    pane.checks.show_facts(replace(FACTS, request=None))
+    pane.checks.show_check(check(ready=False))
     await pilot.pause()
 
 
 async def at_filling(pilot: Pilot[None]) -> None:
     pane = await pane_of(pilot, NEW)
-    pane.show_facts(replace(FACTS, policy=Policy(), request=None))
-    pane.show_check(check())
+    pane.checks.show_facts(replace(FACTS, policy=Policy(), request=None))
+    pane.checks.show_check(check())
     names = [rule.name for rule in GUARDS]
     known = {name: Guard(name, "pass", f"what was found of {name}") for name in names[:-2]}
-    pane.board = Board(NEW, known, pending=tuple(names[-2:]))
+    pane.checks.board = Board(NEW, known, pending=tuple(names[-2:]))
     pane.draw()
     await pilot.pause()
 
 
 async def at_request(pilot: Pilot[None]) -> None:
     pane = await pane_of(pilot, NEW)
-    pane.show_facts(FACTS)
+    pane.checks.show_facts(FACTS)
     waived = Guard("warm", "fail", "12 of 90 pages of 5 searches", "revector index prewarm", "restarted")
     missing = Guard("approvals", "fail", "1 of 2 approvals (bob)", "Another role has to approve it")
-    pane.show_check(Check(NEW, (*check().guards, waived, missing)))
+    pane.checks.show_check(Check(NEW, (*check().guards, waived, missing)))
     pane.part = "approvals"
     pane.changed()
     await pilot.pause()
@@ -119,8 +119,8 @@ async def at_request(pilot: Pilot[None]) -> None:
 async def at_void(pilot: Pilot[None]) -> None:
     pane = await pane_of(pilot, NEW)
     void = replace(REQUEST, void_because="gates changed from support.toml 5c1e to support.toml 90b2")
-    pane.show_facts(replace(FACTS, request=void))
-    pane.show_check(check())
+    pane.checks.show_facts(replace(FACTS, request=void))
+    pane.checks.show_check(check())
     pane.part = "approvals"
     pane.changed()
     await pilot.pause()
@@ -133,8 +133,8 @@ async def at_broken(pilot: Pilot[None]) -> None:
         NEW, OLD, Policy(max_empty_rate_rise=0.01, min_overlap=0.5), watch=WATCH,
         processes=(replace(late, version_key=NEW, pid=411, behind_s=None), late), history=ENTRIES,
     )  # fmt: skip
-    pane.board, pane.check_error = Board(), None
-    pane.show_facts(facts)
+    pane.checks.board, pane.checks.check_error = Board(), None
+    pane.checks.show_facts(facts)
     await pilot.pause()
 
 

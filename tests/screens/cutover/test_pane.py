@@ -180,7 +180,7 @@ async def test_a_question_cannot_be_answered_while_the_database_is_lost() -> Non
     app = RevectorApp(NOWHERE, Settings(), reader=reader)
     async with app.run_test(size=SMALL) as pilot:
         pane = await frozen_cutover(pilot, app)
-        pane.cut_over()
+        pane.control.cut_over()
         await until_shown(pilot, "type the version key embed-v2026-03")
         await pilot.press("tab")
         await type_text(pilot, "embed-v2026-03")
@@ -200,7 +200,7 @@ async def frozen_cutover(pilot: Pilot[None], app: RevectorApp) -> CutoverPane:
     await app.workers.wait_for_complete()
     pane = app.panes["6"]
     assert isinstance(pane, CutoverPane)
-    pane.show_check(check())
+    pane.checks.show_check(check())
     await until_shown(pilot, "3 of 3 pass")
     return pane
 
@@ -219,7 +219,7 @@ async def test_a_check_counts_only_for_what_it_was_made_of() -> None:
         await until_gone(pilot, "u cut over")
         await app.workers.wait_for_complete()
         await pilot.pause()
-        pane.show_check(check(ready=False))
+        pane.checks.show_check(check(ready=False))
         await until_shown(pilot, "✗  fail  index used", "→ ANALYZE chunk_embeddings_2")
         assert app.situation.state.cleared is None
         await until_gone(pilot, "u cut over")
@@ -232,7 +232,7 @@ async def test_production_looks_different() -> None:
         await until_shown(pilot, "PRODUCTION ─ prod-eu/docs")
         header = app.query_one("Header")
         assert header.styles.background.r > 2 * header.styles.background.b, "a warning colour"
-        pane.cut_over()
+        pane.control.cut_over()
         await until_shown(pilot, "prod-eu/docs", "PRODUCTION", "type the version key")
 
 

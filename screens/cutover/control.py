@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from revector.core.errors import RevectorError
-from revector.screens.cutover.checking import Checking
+from revector.core import cutover
+from revector.screens.cutover.checking import CandidateChecks
+from revector.screens.cutover.dialogs import ReasonDialog, WaiveDialog, Waiver
 from revector.screens.cutover.text import request_figures, sql_page
-from revector.screens.pane import step_through
-from revector.screens.services import Services
+from revector.screens.pane import Pane
 from revector.screens.situation import Situation, key_of
 from revector.screens.widgets.background import Tell, in_background
+from revector.screens.widgets.confirm import Answer, Confirm, Question
+from revector.screens.widgets.page import LivePage
 from revector.screens.wording.errors import error_text
 from revector.screens.wording.text import chunks, milliseconds, printable, time_now
 from revector.screens.wording.theme import CAUTION, FAINT, GOOD
@@ -25,71 +27,73 @@ if TYPE_CHECKING:
 
     from revector.core.cutover import Flip, Guard, Request
     from revector.core.database import Connection
-    from revector.screens.cutover.dialogs import ReasonDialog, Waiver
-    from revector.screens.widgets.confirm import Answer, Question
 
 
-class Stepping(Checking):
-    """Asks, and then changes something in the background; what came of it is `outcome`."""
+class CutoverControl:
+    """Asks, and then changes something in the background; what came of it is `outcome`.
 
-    def __init__(self, services: Services) -> None:
-        super().__init__(services)
+    `on_flip` is called when a flip has come to its end, whichever it is.
+    """
+
+    def __init__(self, pane: Pane, checks: CandidateChecks, on_flip: Callable[[], None]) -> None:
         self.outcome = Text("")
+        self._pane, self._checks, self._on_flip = pane, checks, on_flip
+        self._services = pane.services
+
+    @property
+    def _situation(self) -> Situation:
+        return self._pane.situation
+
+    def say(self, outcome: Text, *, database: bool = False) -> None:
+        """Show it until the next step; with `database`, something was changed there."""
+        self.outcome = outcome
+        self._pane.changed(database=database)
 
     # -- the flip -----------------------------------------------------------------------------------------
 
     def cut_over(self) -> None:
         """Ask, then make the candidate active."""
-        candidate = self.situation.candidate
+        candidate, checks = self._situation.candidate, self._checks
         if candidate is None:
             return
-        before, after = key_of(self.situation.active), candidate.version.version_key
+        before, after = key_of(self._situation.active), candidate.version.version_key
         back = f"{before} stays, and R rolls back to it" if before else "none: it is the first active version"
-        lines = [("way back", back), ("guards", self.board.count)]
-        lines += [("waived", f"{name}: {why}") for name, why in self._waivers_needed().items()]
-        if self.request is not None and self.request.approvals:
-            lines.append(("approved by", ", ".join(one.approved_by for one in self.request.approvals)))
+        lines = [("way back", back), ("guards", checks.board.count)]
+        lines += [("waived", f"{one.name}: {one.waived}") for one in checks.board.in_order if one.waived]
+        if checks.request is not None and checks.request.approvals:
+            lines.append(("approved by", ", ".join(one.approved_by for one in checks.request.approvals)))
         question = self._question("Cut over", before, after, *lines)
         # Where approvals are required, the waivers are those of the request, whatever is given here.
-        waivers = None if self.approvals_needed else dict(self.waivers)
+        waivers = None if checks.approvals_needed else dict(checks.waivers)
 
         def flip(answer: Answer, tell: Tell) -> Flip:
-            from revector.core import cutover
-
-            with self.services.connections.writing() as connection:
+            with self._services.connections.writing() as connection:
                 return cutover.run(
                     connection, after, confirm=answer.typed, reason=answer.reason, waivers=waivers,
-                    encoders=self.encoders, on_guard=lambda guard: tell(lambda: self._passed(guard)),
+                    encoders=checks.encoders, on_guard=lambda guard: tell(lambda: self._passed(guard)),
                 )  # fmt: skip
 
         self._ask(question, before, f"Looking at the guards of {after} once more …", flip)
 
     def roll_back(self) -> None:
         """Ask, then make the version active that was so before."""
-        target = self.situation.rollback
+        target = self._situation.rollback
         if target is None:
             return
-        before, after = key_of(self.situation.active), target.version.version_key
+        before, after = key_of(self._situation.active), target.version.version_key
         loss = f"{chunks(target.missing)}: not found until its backfill has run" if target.missing else "no chunk"
         question = self._question("Roll back", before, after, ("lacks", loss))
 
         def flip(answer: Answer, _tell: Tell) -> Flip:
-            from revector.core import cutover
-
-            with self.services.connections.writing() as connection:
+            with self._services.connections.writing() as connection:
                 return cutover.rollback(connection, confirm=answer.typed, reason=answer.reason, key=after)
 
         self._ask(question, before, "Flipping …", flip)
 
-    def _waivers_needed(self) -> dict[str, str]:
-        return {guard.name: guard.waived for guard in self.board.in_order if guard.waived}
-
     def _question(self, title: str, before: str | None, after: str, *lines: tuple[str, str]) -> Question:
-        from revector.screens.widgets.confirm import Question
-
         change = ("change", f"{before or 'no version'} → {after}")
         effect = ("effect", f"every search is answered by {after} from the next moment on")
-        database, settings = self.services.database, self.services.settings
+        database, settings = self._services.database, self._services.settings
         return Question(
             title, database, settings, (change, effect, *lines), after, f"{title} now", ask_reason=True
         )
@@ -97,8 +101,6 @@ class Stepping(Checking):
     def _ask(
         self, question: Question, before: str | None, doing: str, flip: Callable[[Answer, Tell], Flip]
     ) -> None:
-        from revector.screens.widgets.confirm import Confirm
-
         def still_so(situation: Situation) -> str:
             now = key_of(situation.active)
             if now != before:
@@ -108,19 +110,20 @@ class Stepping(Checking):
         def answered(answer: Answer | None) -> None:
             if answer is None:
                 return
-            self.flipping = True
-            self._say(Text(printable(doing), FAINT))
+            self._checks.flipping = True
+            self.say(Text(printable(doing), FAINT))
             began = time.perf_counter()
             in_background(
-                self, "flip", lambda tell: flip(answer, tell),
-                lambda done: self._flipped(done, time.perf_counter() - began), self._flip_refused,
+                self._pane, "flip", lambda tell: flip(answer, tell),
+                lambda done: self._flipped(done, time.perf_counter() - began),
+                lambda error: self._end(error_text(error)),
             )  # fmt: skip
 
-        self.app.push_screen(Confirm(question, still_so), answered)
+        self._pane.app.push_screen(Confirm(question, still_so), answered)
 
     def _passed(self, guard: Guard) -> None:
-        if self.flipping:
-            self._say(Text(f"Looking at the guards once more: {printable(guard.name)} {guard.verdict} …", FAINT))
+        if self._checks.flipping:
+            self.say(Text(f"Looking at the guards once more: {printable(guard.name)} {guard.verdict} …", FAINT))
 
     def _flipped(self, flip: Flip, whole: float) -> None:
         word = "Rolled back" if flip.action == "rollback" else "Cut over"
@@ -132,112 +135,79 @@ class Stepping(Checking):
         )
         if flip.missing:
             outcome.append(f" Searches do not find {chunks(flip.missing)}: run its backfill (2, r).", CAUTION)
-        self._waived.pop(flip.version_key, None)
+        self._checks.forget_waivers(flip.version_key)
         self._end(outcome)
 
-    def _flip_refused(self, error: RevectorError) -> None:
-        self._end(error_text(error))
-
     def _end(self, outcome: Text) -> None:
-        self.flipping = False
-        self.step_done()
-        self._say(outcome, database=True)
-
-    def step_done(self) -> None:
-        """A flip has come to its end: what follows from it may be shown."""
-
-    def _say(self, outcome: Text, *, database: bool = False) -> None:
-        self.outcome = outcome
-        self.draw()
-        self.post_message(self.Changed(database=database))
+        self._checks.flipping = False
+        self._on_flip()
+        self.say(outcome, database=True)
 
     # -- request and approvals ----------------------------------------------------------------------------
 
     def ask_for_approval(self) -> None:
         """Ask for the reason, then request the cutover."""
-        from revector.screens.cutover.dialogs import ReasonDialog
-
-        candidate = self.situation.candidate
+        candidate = self._situation.candidate
         if candidate is None:
             return
-        key, waivers = candidate.version.version_key, dict(self._waived.get(candidate.version.version_key, {}))
+        key, waivers = candidate.version.version_key, dict(self._checks.waivers)
         lines: list[tuple[str, str | Text]] = [
-            ("change", f"{key_of(self.situation.active) or 'no version'} → {key}"),
-            ("guards", self.board.count),
+            ("change", f"{key_of(self._situation.active) or 'no version'} → {key}"),
+            ("guards", self._checks.board.count),
             *(("waives", f"{name}: {why}") for name, why in waivers.items()),
         ]
-        dialog = ReasonDialog(
-            f"Request a cutover to {key}",
-            lines,
-            "Request it",
-            required="A request takes a reason: approvers read it.",
-        )
+        required = "A request takes a reason: approvers read it."
+        dialog = ReasonDialog(f"Request a cutover to {key}", lines, "Request it", required=required)
 
         def make(reason: str, connection: Connection) -> Request:
-            from revector.core import cutover
-
             return cutover.request(connection, key, reason=reason, waivers=waivers)
 
         def said(made: Request) -> str:
             needed = made.needed - len(made.approvals)
-            wait = (
-                f"{needed} approval{'' if needed == 1 else 's'} by others to come"
-                if needed > 0
-                else "none has to approve it"
-            )
+            plural = "" if needed == 1 else "s"
+            wait = f"{needed} approval{plural} by others to come" if needed > 0 else "none has to approve it"
             return f"✓ Requested the cutover to {key} (request {made.id}): {wait}."
 
         self._ask_reason(dialog, f"Requesting the cutover to {key} …", make, said)
 
     def approve(self) -> None:
         """Ask, then approve the request that is shown."""
-        from revector.screens.widgets.confirm import Confirm, Question
-
-        request = self.request
+        request = self._checks.request
         if request is None:
             return
         key = request.version_key
         question = Question(
-            "Approve", self.services.database, self.services.settings,
-            (("change", f"{key_of(self.situation.active) or 'no version'} → {key}"), *request_figures(request)),
+            "Approve", self._services.database, self._services.settings,
+            (("change", f"{key_of(self._situation.active) or 'no version'} → {key}"), *request_figures(request)),
             key, "Approve it", ask_reason=True,
         )  # fmt: skip
 
         def still_so(_situation: Situation) -> str:
-            now = self.request
+            now = self._checks.request
             if now is None or now.id != request.id:
                 return "The request is over: cancel, and look again."
             return f"It is void: {now.void_because}" if now.void_because else ""
 
         def answered(answer: Answer | None) -> None:
-            if answer is None:
-                return
+            if answer is not None:
+                self._change(
+                    "Approving …",
+                    lambda connection: cutover.approve(
+                        connection, key, comment=answer.reason, request_id=request.id
+                    ),
+                    lambda now: f"✓ Approved the cutover to {key}: {len(now.approvals)} of {now.needed}.",
+                )
 
-            def give(connection: Connection) -> Request:
-                from revector.core import cutover
-
-                return cutover.approve(connection, key, comment=answer.reason, request_id=request.id)
-
-            self._change(
-                "Approving …",
-                give,
-                lambda now: f"✓ Approved the cutover to {key}: {len(now.approvals)} of {now.needed}.",
-            )
-
-        self.app.push_screen(Confirm(question, still_so), answered)
+        self._pane.app.push_screen(Confirm(question, still_so), answered)
 
     def withdraw(self) -> None:
         """Ask for a reason, then end the request that is shown."""
-        from revector.screens.cutover.dialogs import ReasonDialog
-
-        request = self.request
+        request = self._checks.request
         if request is None:
             return
         key = request.version_key
 
         def end(reason: str, connection: Connection) -> Request:
-            from revector.core import cutover
-
             return cutover.withdraw(connection, key, reason=reason)
 
         dialog = ReasonDialog(f"Withdraw the request for {key}", request_figures(request), "Withdraw it")
@@ -254,71 +224,51 @@ class Stepping(Checking):
             if reason is not None:
                 self._change(doing, lambda connection: change(reason, connection), said)
 
-        self.app.push_screen(dialog, answered)
+        self._pane.app.push_screen(dialog, answered)
 
     def _change(self, doing: str, change: Callable[[Connection], Request], said: Callable[[Request], str]) -> None:
-        self._say(Text(printable(doing), FAINT))
+        self.say(Text(printable(doing), FAINT))
 
         def work(_tell: Tell) -> Request:
-            with self.services.connections.writing() as connection:
+            with self._services.connections.writing() as connection:
                 return change(connection)
 
         def done(request: Request) -> None:
-            if self.facts is not None and self.facts.candidate == request.version_key:
-                self.show_facts(replace(self.facts, request=None if request.ended else request))
-            self._say(Text(printable(said(request)), GOOD), database=True)
+            facts = self._checks.facts
+            if facts is not None and facts.candidate == request.version_key:
+                self._checks.show_facts(replace(facts, request=None if request.ended else request))
+            self.say(Text(printable(said(request)), GOOD), database=True)
 
-        in_background(self, "request", work, done, lambda error: self._say(error_text(error), database=True))
+        in_background(self._pane, "request", work, done, lambda error: self.say(error_text(error), database=True))
 
     # -- waivers and the dry run --------------------------------------------------------------------------
 
     def waive(self) -> None:
         """Ask which guard need not pass, and why."""
-        from revector.screens.cutover.dialogs import WaiveDialog
-
-        key = key_of(self.situation.candidate)
+        checks, key = self._checks, key_of(self._situation.candidate)
         if key is None:
             return
-        guards = [guard for guard in self.board.in_order if guard.name in self.waivable]
-        waived = self._waived.get(key, {})
 
         def answered(waiver: Waiver | None) -> None:
-            if waiver is None:
-                return
-            others = {name: why for name, why in self._waived.get(key, {}).items() if name != waiver.guard}
-            self._waived[key] = {**others, waiver.guard: waiver.reason} if waiver.reason else others
-            self.reconsider_waivers()
+            if waiver is not None:
+                checks.waive(key, waiver.guard, waiver.reason)
 
-        dialog = WaiveDialog(key, guards, waived, approved=self.approvals_needed > 0)
-        self.app.push_screen(dialog, answered)
+        guards = [guard for guard in checks.board.in_order if guard.name in checks.waivable]
+        dialog = WaiveDialog(key, guards, checks.waivers, approved=checks.approvals_needed > 0)
+        self._pane.app.push_screen(dialog, answered)
 
     def plan(self) -> None:
         """The SQL of the flip on a page; nothing is changed."""
-        from revector.screens.widgets.page import LivePage
-
-        key = key_of(self.situation.candidate)
+        checks, key = self._checks, key_of(self._situation.candidate)
         if key is None:
             return
-        waivers = dict(self.waivers)
+        waivers = dict(checks.waivers)
 
         def work() -> RenderableType:
-            from revector.core import cutover
-
-            with self.services.connections.reading() as connection:
-                found = cutover.plan(connection, key, waivers=waivers, encoders=self.encoders)
-            self.app.call_later(self.show_check, found.check)
+            with self._services.connections.reading() as connection:
+                found = cutover.plan(connection, key, waivers=waivers, encoders=checks.encoders)
+            self._pane.app.call_later(checks.show_check, found.check)
             return sql_page(key, found.statements, ready=found.check.ready)
 
-        self.app.push_screen(
-            LivePage(f"dry run of the cutover to {key}", Text("Looking at the guards …", FAINT), work)
-        )
-
-    # -- the candidate ------------------------------------------------------------------------------------
-
-    def step_candidate(self, step: int) -> None:
-        """Another version as candidate: the next one, or the one before."""
-        keys = [s.version.version_key for s in self.situation.versions if not s.version.active]
-        key = step_through(keys, key_of(self.situation.candidate), step)
-        if key is not None:
-            self.outcome = Text("")
-            self.post_message(self.Select(key))
+        waiting = Text("Looking at the guards …", FAINT)
+        self._pane.app.push_screen(LivePage(f"dry run of the cutover to {key}", waiting, work))
