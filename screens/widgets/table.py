@@ -79,6 +79,7 @@ class Table(DataTable[Text], inherit_bindings=False):
         key = self.row_key
         before, self._rows_shown = self._rows_shown, rows
         if not self._laid_out:
+            self._lay_out()  # the event that tells of the first size does not always come
             return
         if [row.key for row in before] != [row.key for row in rows]:
             self._rebuild(key)
@@ -120,6 +121,9 @@ class Table(DataTable[Text], inherit_bindings=False):
 
     def _on_resize(self, event: events.Resize) -> None:
         super()._on_resize(event)
+        self._lay_out()
+
+    def _lay_out(self) -> None:
         if self.size.width and (columns := self._fit()) != self._laid_out:
             self._laid_out = columns
             self._rebuild(self.row_key)

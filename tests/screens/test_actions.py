@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import attrgetter
 
 import pytest
 from textual.binding import Binding
@@ -45,7 +46,7 @@ async def test_every_action_has_its_handler(action: Action) -> None:
 
     app = frozen_app()
     target = app if action.tab is None else make_pane(action.tab, app.services)
-    assert callable(getattr(target, action.handler))
+    assert callable(attrgetter(action.handler)(target))
 
 
 def frozen_app(*, read_only: bool = False) -> RevectorApp:
