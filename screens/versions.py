@@ -9,14 +9,15 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from revector.core.registry import Version, VersionStatus
+from revector.core.registry import VersionStatus
 from revector.screens.pane import Pane
 from revector.screens.situation import Situation
 from revector.screens.widgets.table import Column, Row, Table
 from revector.screens.wording.facts import facts
 from revector.screens.wording.next_step import next_step
-from revector.screens.wording.text import date_and_time, printable, size
+from revector.screens.wording.text import printable, size
 from revector.screens.wording.theme import CAUTION, GOOD
+from revector.screens.wording.version import cells, facts_of
 
 _COLUMNS = (
     Column("", 1),
@@ -125,18 +126,19 @@ class VersionsPane(Pane):
 
 
 def _row(situation: Situation, status: VersionStatus) -> Row:
-    version = status.version
+    active = status.version.active
+    key, encoder, *others, missing = cells(
+        status, "version_key", "encoder_name", "metric", "state", "embedded", "missing"
+    )
     return Row(
-        version.version_key,
+        status.version.version_key,
         (
-            Text("▶", GOOD) if version.active else Text(" "),
-            Text(printable(version.version_key), "bold" if version.active else ""),
-            version.encoder_name,
-            str(version.dimensions),
-            version.distance_metric,
-            version.state,
-            f"{status.embedded:,}",
-            Text(f"{status.missing:,}", CAUTION if status.missing else ""),
+            Text("▶", GOOD) if active else Text(" "),
+            Text(printable(key), "bold" if active else ""),
+            encoder,
+            str(status.version.dimensions),
+            *others,
+            Text(missing, CAUTION if status.missing else ""),
             index_word(situation, status),
         ),
     )
@@ -156,33 +158,17 @@ def index_word(situation: Situation, status: VersionStatus) -> str:
 
 def describe(situation: Situation, status: VersionStatus, *, everything: bool = False) -> RenderableType:
     """The version in lines of name and value; the next step first."""
-    version = status.version
     index = situation.index(status)
     lines: list[tuple[str, str | Text]] = [
         ("next step", Text(next_step(situation, status), "bold")),
-        ("encoder", f"{version.encoder_spec or '(none that can be opened)'}"),
-        ("revision", version.encoder_revision),
         ("backfill", _job_line(situation, status)),
         ("index", _index_line(situation, status)),
-        ("proven", _proven_line(version)),
-        ("created", f"{date_and_time(version.created_at)} by {version.created_by}"),
     ]
     if everything:
-        settings = ", ".join(f"{name} {value}" for name, value in version.index_settings.items())
-        lines += [
-            ("name", version.encoder_name),
-            ("dimensions", f"{version.dimensions:,} as {version.storage}, {version.distance_metric}"),
-            ("state", version.state),
-            ("chunks", f"{status.embedded:,} embedded, {status.missing:,} missing, {status.failed:,} failed"),
-            ("activated", date_and_time(version.activated_at)),
-            ("deactivated", date_and_time(version.deactivated_at)),
-            ("table", version.table_name),
-            ("index name", index.name if index else "—"),
-            ("index settings", settings or "the defaults"),
-        ]
-    if version.notes:
-        lines.append(("notes", version.notes))
-    return facts(lines)
+        return facts([*lines, ("index name", index.name if index else "—"), *facts_of(status)])
+    notes = ("notes",) if status.version.notes else ()
+    lines[1:1] = facts_of(status, "encoder", "revision")
+    return facts([*lines, *facts_of(status, "proven_at", "created_at", *notes)])
 
 
 def _job_line(situation: Situation, status: VersionStatus) -> str:
@@ -193,12 +179,6 @@ def _job_line(situation: Situation, status: VersionStatus) -> str:
     if job.failed:
         line += f", {job.failed:,} failed"
     return f"{line}: {job.error}" if job.error else line
-
-
-def _proven_line(version: Version) -> str:
-    if version.completed_at is None:
-        return "not yet: no backfill has finished"
-    return f"{date_and_time(version.proven_at)}   complete since {date_and_time(version.completed_at)}"
 
 
 def _index_line(situation: Situation, status: VersionStatus) -> str:

@@ -161,27 +161,9 @@ def drop(
 def _show_version(console: Console, status: VersionStatus) -> None:
     from rich.table import Column
 
-    from revector.screens.wording.text import date_and_time
+    from revector.screens.wording.version import facts_of
 
-    version = status.version
-    rows = [
-        ("version", version.version_key),
-        ("state", version.state),
-        ("encoder", version.encoder_spec or f"{version.encoder_name} (by name only: revector versions adopt)"),
-        ("revision", version.encoder_revision),
-        ("dimensions", f"{version.dimensions:,}"),
-        ("metric", version.distance_metric),
-        ("storage", f"{version.storage}, table {version.table_name}"),
-        ("index", ", ".join(f"{name} {value}" for name, value in version.index_settings.items()) or "defaults"),
-        ("chunks", f"{status.embedded:,} embedded, {status.missing:,} missing, {status.failed:,} failed"),
-        ("created", f"{date_and_time(version.created_at)} by {version.created_by}"),
-        ("completed", date_and_time(version.completed_at)),
-        ("proven", date_and_time(version.proven_at)),
-        ("activated", date_and_time(version.activated_at)),
-        ("deactivated", date_and_time(version.deactivated_at)),
-        ("notes", version.notes or "—"),
-    ]
-    print_rows(console, rows, "", Column(overflow="fold"), header=False)
+    print_rows(console, facts_of(status), "", Column(overflow="fold"), header=False)
 
 
 def status_document(status: VersionStatus) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal
 
 from revector.console.notebook.page import Bar, Cell, Column, Figures, Kind, Note, Page, Part, Table
+from revector.screens.wording import version
 from revector.screens.wording.text import MARKS, date_and_time, duration, milliseconds, shorten
 
 if TYPE_CHECKING:
@@ -45,42 +46,24 @@ def verdict_cell(verdict: Literal["pass", "fail", "inconclusive"]) -> Cell:
 
 def versions_page(found: Sequence[VersionStatus]) -> tuple[Page, list[Record]]:
     """All versions with their counts."""
-    titles = ("version", "encoder", "dimensions", "state", "embedded", "missing", "failed", "created")
-    rows = tuple(
-        cells(
-            Cell(
-                s.version.version_key, "strong" if s.version.active else "", mark="●" if s.version.active else ""
-            ),
-            s.version.encoder_spec or s.version.encoder_name,
-            f"{s.version.dimensions:,}",
-            s.version.state,
-            f"{s.embedded:,}",
-            Cell(f"{s.missing:,}", "worse" if s.missing and s.version.active else ""),
-            Cell(f"{s.failed:,}", "fail" if s.failed else ""),
-            date_and_time(s.version.created_at),
-        )
-        for s in found
-    )
-    figures = ("dimensions", "embedded", "missing", "failed")
-    parts: tuple[Part, ...] = (Table(columns(*titles, figures=figures), rows),)
-    if not found:
-        parts = (Note("Register one: revector versions add KEY --encoder SPEC", "soft"),)
+    keys = ("version_key", "encoder", "dimensions", "state", "embedded", "missing", "failed", "created_at")
+    parts: tuple[Part, ...] = (Note("Register one: revector versions add KEY --encoder SPEC", "soft"),)
+    if found:
+        titles = [version.COLUMNS[key].label for key in keys]
+        figures = ("dimensions", "embedded", "missing", "failed")
+        parts = (Table(columns(*titles, figures=figures), tuple(_version_cells(one, keys) for one in found)),)
     active = next((s.version.version_key for s in found if s.version.active), None)
     page = Page(f"Versions: {active} is active" if active else "Versions: none is active", parts)
-    return page, [
-        {
-            "version_key": s.version.version_key,
-            "encoder": s.version.encoder_spec or s.version.encoder_name,
-            "dimensions": s.version.dimensions,
-            "metric": s.version.distance_metric,
-            "state": s.version.state,
-            "active": s.version.active,
-            "embedded": s.embedded,
-            "missing": s.missing,
-            "failed": s.failed,
-        }
-        for s in found
-    ]
+    return page, [{key: column.value(one) for key, column in version.COLUMNS.items()} for one in found]
+
+
+def _version_cells(status: VersionStatus, keys: Sequence[str]) -> tuple[Cell, ...]:
+    active = status.version.active
+    shown: dict[str, str | Cell] = dict(zip(keys, version.cells(status, *keys), strict=True))
+    shown["version_key"] = Cell(status.version.version_key, "strong" if active else "", mark="●" if active else "")
+    shown["missing"] = Cell(f"{status.missing:,}", "worse" if status.missing and active else "")
+    shown["failed"] = Cell(f"{status.failed:,}", "fail" if status.failed else "")
+    return cells(*shown.values())
 
 
 def backfill_page(found: JobStatus, index: IndexState | None = None, *notes: Note) -> Page:

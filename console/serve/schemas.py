@@ -192,14 +192,7 @@ def version_answer(version: Version) -> dict[str, Any]:
     except UsageError:  # written by hand, and nothing that revector could open
         spec = None
     return {
-        "version_key": version.version_key,
-        "active": version.active,
-        "state": version.state,
-        "encoder_name": version.encoder_name,
-        "encoder_revision": version.encoder_revision,
-        "dimensions": version.dimensions,
-        "distance_metric": version.distance_metric,
-        "storage": version.storage,
+        **{name: getattr(version, name) for name in VersionAnswer.model_fields if hasattr(version, name)},
         "provider": spec.provider if spec else None,
         "model": spec.model if spec else None,
         "base_url": spec.settings.get("base_url") if spec else None,
