@@ -98,12 +98,10 @@ class PairModel:
             dtype=np.float64,
         )
         if answers.shape != expected:
-            raise EncoderError(
-                f"{self.spec} answered {len(pairs)} pairs with numbers of the shape {answers.shape}, not {expected}."
-            )
+            raise EncoderError(f"{self.spec} returned numbers of shape {answers.shape}, not {expected}.")
         if bad := int(np.count_nonzero(~np.isfinite(answers))):
             raise EncoderError(
-                f"{self.spec} answered with {bad:,} numbers that are not finite: nothing of it was used.",
+                f"{self.spec} answered with {bad:,} non-finite numbers. Nothing was used.",
                 "Its weights are broken, or its half precision overflows on this device.",
             )
         return answers
@@ -140,7 +138,7 @@ def _load(folder: Path, spec: EncoderSpec) -> CrossEncoder:
     except Exception as error:
         raise UnreachableError(
             f"The model {spec.model!r} cannot be loaded from {folder}: {error}",
-            "The folder must hold a CrossEncoder, and the settings must suit it.",
+            "The folder must contain a CrossEncoder that fits the settings.",
         ) from error
     return model
 
@@ -152,11 +150,11 @@ def _require_head(folder: Path, spec: EncoderSpec) -> None:
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UnreachableError(
             f"The model {spec.model!r} cannot be loaded from {folder}: its config.json cannot be read ({error}).",
-            "The folder must hold a CrossEncoder.",
+            "The folder must contain a CrossEncoder.",
         ) from None
     if not any(name.endswith(_HEADS) for name in architectures):
         raise UnreachableError(
-            f"The model {spec.model!r} is no cross-encoder, but {', '.join(architectures) or 'of an unknown kind'}: "
+            f"The model {spec.model!r} is not a cross-encoder but {', '.join(architectures) or 'of an unknown kind'}: "
             "it has no output that judges a pair.",
             "Name a model that was trained on pairs, such as cross-encoder/ms-marco-MiniLM-L6-v2.",
         )

@@ -100,7 +100,7 @@ class Database:
         except psycopg.ProgrammingError:
             # The message may quote what it could not parse, and that may be the password.
             raise UnreachableError(
-                "The connection string cannot be read.",
+                "The connection string is malformed.",
                 "Expected postgresql://user@host:port/database or libpq's 'host=… dbname=…'.",
             ) from None
         return {
@@ -156,12 +156,12 @@ def readable_errors(database: Database) -> Iterator[None]:
     except pg.ReadOnlySqlTransaction:
         raise RefusedError(
             "This session is read-only: nothing was changed.",
-            "Start without --read-only (REVECTOR_READ_ONLY), on a primary, to change anything.",
+            "To change anything, start without --read-only (REVECTOR_READ_ONLY), on a primary.",
         ) from None
     except pg.InsufficientPrivilege as error:
         raise RefusedError(
-            f"Postgres refuses this to the current role: {error.diag.message_primary}.",
-            "Ask for the right, or connect as a role that has it.",
+            f"The current role may not do this: {error.diag.message_primary}.",
+            "Ask for the privilege, or connect as a role that has it.",
         ) from None
     except pg.QueryCanceled as error:
         raise UnreachableError(
@@ -192,7 +192,7 @@ def unreachable(error: psycopg.Error, database: Database) -> UnreachableError:
     elif database.embedded:
         remedy = "Start the embedded server with `revector db up`."
     else:
-        remedy = "Check --dsn (or REVECTOR_DSN, DATABASE_URL, PG*), the network, and that the server runs."
+        remedy = "Check --dsn (or REVECTOR_DSN, DATABASE_URL, PG*), the network, and that the server is running."
     return UnreachableError(f"Cannot reach the database {database.name}: {reason}", remedy)
 
 
@@ -240,7 +240,7 @@ def schema_error(info: ServerInfo, schema: str) -> UnreachableError | None:
     if revision in REVISIONS:
         return UnreachableError(
             f"The schema {schema!r} is at revision {revision}; this program needs {HEAD}.",
-            "Bring it up: revector db upgrade",
+            "Upgrade it: revector db upgrade",
         )
     if revision in DEVELOPMENT_REVISIONS:
         drop = sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)).as_string()

@@ -327,12 +327,12 @@ def _require_complete(done: Counter[str]) -> None:
     if done["rejected"]:
         raise RefusedError(
             f"Nothing was pruned: {done['rejected']:,} documents were rejected, "
-            f"and would be deleted though they are there. {done['documents']:,} were stored.",
-            "Mend them, or ingest without pruning.",
+            f"and their stored chunks would be deleted. {done['documents']:,} were stored.",
+            "Fix them, or ingest without --prune.",
         )
     if not done["documents"]:
         raise RefusedError(
-            "Nothing was pruned: no document was read, and all would be deleted.", "Check what was to be read."
+            "Nothing was pruned: no document was read, so everything would be deleted.", "Check the paths."
         )
 
 

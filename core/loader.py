@@ -132,7 +132,7 @@ def _refuse_bad_row(chunk_ids: NDArray[Any], vectors: NDArray[np.float32], store
         return
     row = int(bad.argmax())
     vector, name = vectors[row], f"The vector of chunk {chunk_ids[row]}"
-    nothing_stored = "Nothing of this batch was stored."
+    nothing_stored = "The batch was not stored."
     if not np.isfinite(vector).all():
         raise EncoderError(f"{name} has a NaN or an infinite number.", nothing_stored)
     if not vector.any():

@@ -222,12 +222,12 @@ def add_version(
     _check_choice("storage", storage, Storage)
     if any(v.version_key == key for v in versions(connection)):
         raise UsageError(
-            f"The version key {key!r} is taken.", "A version never changes its encoder: choose another key."
+            f"The version key {key!r} is taken.", "A version never changes its encoder. Choose another key."
         )
     dimensions = probe(encoder)
     if dimensions > MAX_DIMENSIONS:
         raise UsageError(
-            f"The encoder {encoder.name} makes {dimensions} dimensions; pgvector stores {MAX_DIMENSIONS} at most."
+            f"The encoder {encoder.name} returns {dimensions} dimensions; pgvector stores at most {MAX_DIMENSIONS}."
         )
     with connection.transaction():
         connection.execute(
@@ -271,9 +271,9 @@ def adopt_version(connection: Connection, key: str, encoder: Encoder, spec: str)
     dimensions = probe(encoder)
     if dimensions != version.dimensions:
         raise RefusedError(
-            f"The encoder {encoder.name} makes {dimensions} dimensions; "
+            f"The encoder {encoder.name} returns {dimensions} dimensions; "
             f"version {key} was registered with {version.dimensions}.",
-            "Name the encoder that the version was registered for.",
+            "Use the encoder that the version was registered with.",
         )
     with connection.transaction():
         connection.execute("UPDATE embedding_versions SET encoder_spec = %s WHERE id = %s", [spec, version.id])
@@ -321,9 +321,7 @@ def retire_version(connection: Connection, key: str) -> Version:
     """
     version = get_version(connection, key)
     if version.active:
-        raise RefusedError(
-            f"Version {key} is active: it answers users.", "Cut over to another version before retiring it."
-        )
+        raise RefusedError(f"Version {key} is active.", "Cut over to another version first.")
     with connection.transaction():
         connection.execute(
             "UPDATE embedding_versions SET state = 'retired', completed_at = NULL WHERE id = %s", [version.id]

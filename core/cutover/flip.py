@@ -105,9 +105,9 @@ def run(
         active = active_version(connection)
         if (active and active.id) != (before and before.id):
             raise _RefusedInFlipError(
-                f"{active.version_key if active else 'No version'} has become active while the guards of {key} were "
+                f"{active.version_key if active else 'No version'} became active while the guards of {key} were "
                 "checked: nothing was changed.",
-                "Look at it, and then decide again.",
+                "Check it, then decide again.",
             )
         policy = read_policy(connection)
         if _approved_waivers(connection, version, policy) not in (None, waived):
@@ -135,7 +135,7 @@ def plan(
     """What `run` would do, without doing it. Raises as `run` does for what can be seen before the guards."""
     version = get_version(connection, key)
     if version.active:
-        raise RefusedError(f"Version {key} is active already.")
+        raise RefusedError(f"Version {key} is already active.")
     before = active_version(connection)
     waived = _waivers(connection, version, waivers)
     result = check(connection, key, waivers=waived, encoders=encoders, on_guard=on_guard)
@@ -207,7 +207,7 @@ def rollback(
     ):
         raise _refused(
             connection, "rollback", version.version_key,
-            f"Version {version.version_key} was never active: to make it so is no rollback.",
+            f"Version {version.version_key} was never active, so it cannot be rolled back to.",
             f"Cut over to it: revector cutover run {version.version_key}",
         )  # fmt: skip
     missing = missing_chunks(connection, version)
@@ -216,7 +216,7 @@ def rollback(
         active = active_version(connection)
         if only_from is not None and (active is None or active.version_key != only_from):
             raise _RefusedInFlipError(
-                f"{only_from} is not active any more: nothing was changed.", "Look which version is."
+                f"{only_from} is no longer active: nothing was changed.", "Check which version is active."
             )
 
     # Not by the policy's timeout: what is stored there must not stand in the way.
@@ -295,8 +295,8 @@ class _Transaction:
             raise self._refused(refusal.problem, refusal.remedy) from None
         except _BUSY:
             raise self._refused(
-                f"The {self._action} waited {self._timeout_s:g} s for a lock in vain: nothing was changed.",
-                "Another operator may be flipping at this moment: look which version is active now.",
+                f"The {self._action} timed out waiting {self._timeout_s:g} s for a lock: nothing was changed.",
+                "Another operator may be flipping right now. Check which version is active.",
             ) from None
         except psycopg.errors.RaiseException as error:
             raise self._refused(error.diag.message_primary or str(error), error.diag.message_hint or "") from None
@@ -314,7 +314,7 @@ class _Transaction:
             before = active_version(self._connection)
             self._before = before.version_key if before else None
             if before is not None and before.id == self._version.id:
-                raise _RefusedInFlipError(f"Version {self._version.version_key} is active already.")
+                raise _RefusedInFlipError(f"Version {self._version.version_key} is already active.")
             once_more()
             self._connection.execute(self.says())
             self._connection.execute(self.flips())
@@ -336,12 +336,12 @@ class _Transaction:
         if done is None:
             raise UnreachableError(
                 f"The connection was lost while the {self._action} to {key} was being committed, and the database "
-                "cannot be asked: it is not known whether it happened.",
-                "Look which version is active before anything else: revector versions list",
+                "cannot be reached, so it is unknown whether it happened.",
+                "First check which version is active: revector versions list",
             )
         raise UnreachableError(
             f"The connection was lost before the {self._action} to {key} was committed: nothing was changed.",
-            "Look at the server, and run it again.",
+            "Check the server and run it again.",
         )
 
     def _refused(self, problem: str, remedy: str) -> RefusedError:
@@ -352,7 +352,7 @@ class _Transaction:
 
 
 def _waivers(connection: Connection, version: Version, given: Mapping[str, str] | None) -> dict[str, str]:
-    """The waivers that count: where approvals are required, those that were approved."""
+    """The waivers that count. Where approvals are required, those that were approved."""
     waivers = checked_waivers(given or {})
     approved = _approved_waivers(connection, version, read_policy(connection))
     if approved is None:
@@ -360,8 +360,8 @@ def _waivers(connection: Connection, version: Version, given: Mapping[str, str] 
     if alone := sorted(waivers.keys() - approved.keys()):
         raise _refused(
             connection, "cutover", version.version_key,
-            f"The request for {version.version_key} does not waive {', '.join(alone)}: where approvals are required, "
-            "so is that of a waiver.",
+            f"The request for {version.version_key} does not waive {', '.join(alone)}. Where approvals are required, "
+            "waivers need approval too.",
             f"Request it with the waiver: revector cutover request {version.version_key} --waive '{alone[0]}=REASON'",
         )  # fmt: skip
     return approved
@@ -380,10 +380,10 @@ def _require_typed(connection: Connection, action: Action, version: Version, con
     if confirm != key:
         audit.record(connection, action, key, "refused", detail={"typed": confirm[:100]})
         raise RefusedError(
-            f"The key typed is {confirm!r}, not {key!r}: nothing was changed.", "Type the version key exactly."
+            f"The typed key is {confirm!r}, not {key!r}: nothing was changed.", "Type the version key exactly."
         )
     if version.active:
-        raise RefusedError(f"Version {key} is active already.")
+        raise RefusedError(f"Version {key} is already active.")
 
 
 def _not_ready(connection: Connection, result: Check) -> RefusedError:

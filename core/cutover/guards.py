@@ -76,9 +76,9 @@ def checked_waivers(waivers: Mapping[str, str]) -> dict[str, str]:
             raise unknown_name("guard", name, rules)
         if not rules[name].waivable:
             able = ", ".join(rule.name for rule in GUARDS if rule.waivable)
-            raise UsageError(f"The guard {name!r} cannot be waived.", f"Those that can: {able}.")
+            raise UsageError(f"The guard {name!r} cannot be waived.", f"You can waive: {able}.")
         if not reason.strip():
-            raise UsageError(f"Waiving the guard {name!r} takes a reason.", "It stays in the log for good.")
+            raise UsageError(f"Waiving the guard {name!r} needs a reason.", "It is logged permanently.")
     return {name: reason.strip() for name, reason in waivers.items()}
 
 
@@ -104,7 +104,7 @@ def _statement_timeout(connection: Connection) -> Iterator[None]:
 
 
 def _not_run(rule: GuardRule, failed: list[str]) -> Guard:
-    return Guard(rule.name, *unsure(f"not looked at while {' and '.join(failed)} does not pass"))
+    return Guard(rule.name, *unsure(f"skipped: needs {' and '.join(failed)}"))
 
 
 def _bounded(rule: GuardRule, subject: Subject) -> Guard:
@@ -113,5 +113,5 @@ def _bounded(rule: GuardRule, subject: Subject) -> Guard:
     except psycopg.errors.QueryCanceled as error:
         text, remedy = error.diag.message_primary, "Try again when the server is less busy."
     except psycopg.errors.InsufficientPrivilege as error:
-        text, remedy = error.diag.message_primary, "Ask for the right, or check as a role that has it."
-    return Guard(rule.name, *unsure(f"it could not look: {text}", remedy))
+        text, remedy = error.diag.message_primary, "Ask for the privilege, or check as a role that has it."
+    return Guard(rule.name, *unsure(f"could not check: {text}", remedy))

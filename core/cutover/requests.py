@@ -31,7 +31,7 @@ def request(connection: Connection, key: str, *, reason: str, waivers: Mapping[s
     """
     version = get_version(connection, key)
     if not reason.strip():
-        raise UsageError("A request for a cutover needs a reason.", "It is what the approvers read: --reason TEXT")
+        raise UsageError("A request for a cutover needs a reason.", "Approvers read it: --reason TEXT")
     waived = checked_waivers(waivers or {})
     found = check(connection, key, waivers=waived)
     with _refusals(connection, "cutover request", key), connection.transaction():
@@ -39,9 +39,9 @@ def request(connection: Connection, key: str, *, reason: str, waivers: Mapping[s
         if before is not None:
             if before.state in ("open", "approved"):
                 raise RefusedError(
-                    f"{before.requested_by} has requested a cutover to {key} already, "
+                    f"{before.requested_by} has already requested a cutover to {key}, "
                     f"until {local_time(before.expires_at)}.",
-                    f"Have it approved (revector cutover approve {key}) or withdraw it "
+                    f"Get it approved (revector cutover approve {key}) or withdraw it "
                     f"(revector cutover withdraw {key}).",
                 )
             _end(connection, before, before.state, before.void_because)
@@ -72,8 +72,10 @@ def approve(connection: Connection, key: str, *, comment: str = "", request_id: 
     if found is None or request_id not in (None, found.id):
         problem = f"There is no open request for a cutover to {key}."
         if found is not None:
-            problem = f"Request {request_id} is over; {found.requested_by} has made another one, {found.id}."
-        raise RefusedError(problem, f"See revector cutover requests, or ask: revector cutover request {key}")
+            problem = f"Request {request_id} has ended; {found.requested_by} has made another one, {found.id}."
+        raise RefusedError(
+            problem, f"See revector cutover requests, or request it: revector cutover request {key}"
+        )
     try:
         with _refusals(connection, "cutover approve", key), connection.transaction():
             connection.execute(
@@ -81,7 +83,7 @@ def approve(connection: Connection, key: str, *, comment: str = "", request_id: 
             )
             audit.record(connection, "cutover approve", key, reason=comment, detail={"request": found.id})
     except psycopg.errors.UniqueViolation:
-        raise RefusedError(f"This role has approved the request for {key} already.") from None
+        raise RefusedError(f"This role has already approved the request for {key}.") from None
     return get_request(connection, found.id)
 
 

@@ -158,7 +158,7 @@ def _judge(
 def _too_few(before: SearchFigures, since: SearchFigures) -> str:
     for figures, when in ((before, "before the cutover"), (since, "since the cutover")):
         if figures.searches < FEWEST_SEARCHES:
-            return f"{figures.searches:,} searches {when} were counted, {FEWEST_SEARCHES} are needed"
+            return f"{figures.searches:,} searches counted {when}, {FEWEST_SEARCHES} needed"
     return ""
 
 
@@ -168,7 +168,8 @@ def _empty_rate(rise: float, before: SearchFigures, since: SearchFigures) -> tup
     if before.empty_rate is None or since.empty_rate is None:
         return "no search was answered"
     detail = (
-        f"{since.empty_rate:.1%} of searches find nothing, {before.empty_rate:.1%} before; {rise:.1%} more may"
+        f"{since.empty_rate:.1%} of searches find nothing, {before.empty_rate:.1%} before; "
+        f"at most {rise:.1%} more is allowed"
     )
     return detail, since.empty_rate - before.empty_rate > rise
 
@@ -184,7 +185,5 @@ def _latency(ratio: float, before: SearchFigures, since: SearchFigures) -> tuple
 
 def _least_overlap(least: float, overlap: float | None, compared: int) -> tuple[str, bool] | str:
     if overlap is None or compared < FEWEST_COMPARED:
-        return (
-            f"{compared:,} queries were answered by both versions since the cutover, {FEWEST_COMPARED} are needed"
-        )
+        return f"{compared:,} queries answered by both versions since the cutover, {FEWEST_COMPARED} needed"
     return f"mean overlap is {overlap:.2f} over {compared:,} queries; {least:.2f} is the limit", overlap < least

@@ -81,7 +81,7 @@ def _to_json(metadata: dict[str, Any]) -> str:
     try:
         return json.dumps(metadata, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise DocumentError(f"The metadata is no JSON: {error}.") from None
+        raise DocumentError(f"The metadata is not JSON: {error}.") from None
 
 
 def _deeper_than(value: object, levels: int) -> bool:

@@ -136,7 +136,7 @@ class DocumentReader(Iterator[Document]):
             return
         digest = hashlib.blake2b(document.source_id.encode(), digest_size=16).digest()
         if digest in self._seen:
-            self._reject(path, line, f"The id {shown(document.source_id)} was there before in this run.")
+            self._reject(path, line, f"The id {shown(document.source_id)} appeared before in this run.")
             return
         self._seen.add(digest)
         yield document

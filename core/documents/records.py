@@ -15,11 +15,11 @@ def from_json(line: bytes) -> Document:
     try:
         row = json.loads(_decoded(line))
     except json.JSONDecodeError as error:
-        raise DocumentError(f"This is no JSON: {error.msg} at character {error.pos + 1}.") from None
+        raise DocumentError(f"This is not JSON: {error.msg} at character {error.pos + 1}.") from None
     except RecursionError:
-        raise DocumentError("This JSON is nested too deep.") from None
+        raise DocumentError("This JSON is nested too deeply.") from None
     except ValueError as error:  # a number of more digits than Python converts
-        raise DocumentError(f"This is no JSON: {error}.") from None
+        raise DocumentError(f"This is not JSON: {error}.") from None
     if not isinstance(row, dict):
         raise DocumentError(f"Expected an object with id and text, not {_kind(row)}.")
     source_id, text = _take_id(row), _take_text(row)
@@ -41,15 +41,15 @@ def from_json(line: bytes) -> Document:
 def csv_header(record: bytes | None) -> list[str]:
     """The columns that a first record names. Raises DocumentError."""
     if record is None:
-        raise DocumentError("The header is larger than a document may be; the file was not read.")
+        raise DocumentError("The header is larger than a document may be. The file was skipped.")
     columns = [name.strip() for name in _csv_row(record)]
     named = [name for name in columns if name]
     if twice := sorted({name for name in named if named.count(name) > 1}):
-        raise DocumentError(f"The header has the column {shown(twice[0])} twice; the file was not read.")
+        raise DocumentError(f"The header has the column {shown(twice[0])} twice. The file was skipped.")
     for name in ("id", "text"):
         if name not in columns and not (name == "id" and "_id" in columns):
             raise DocumentError(
-                f"The header has no column {name!r}, only {shown(', '.join(named))}; the file was not read."
+                f"The header has no column {name!r}, only {shown(', '.join(named))}. The file was skipped."
             )
     return columns
 
@@ -68,13 +68,13 @@ def _csv_row(record: bytes) -> list[str]:
     try:
         return next(csv.reader([_decoded(record)], strict=True), [])
     except csv.Error as error:
-        raise DocumentError(f"This is no CSV: {error}.") from None
+        raise DocumentError(f"This is not CSV: {error}.") from None
 
 
 def _take_id(row: dict[str, Any]) -> str:
     name = "id" if "id" in row else "_id"
     if name not in row:
-        raise DocumentError("There is no id.")
+        raise DocumentError("The id is missing.")
     value = row.pop(name)
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise DocumentError(f"The id is {_kind(value)}, not a string or a whole number.")
@@ -83,7 +83,7 @@ def _take_id(row: dict[str, Any]) -> str:
 
 def _take_text(row: dict[str, Any]) -> str:
     if "text" not in row:
-        raise DocumentError("There is no text.")
+        raise DocumentError("The text is missing.")
     value = row.pop("text")
     if not isinstance(value, str):
         raise DocumentError(f"The text is {_kind(value)}, not a string.")
@@ -92,7 +92,7 @@ def _take_text(row: dict[str, Any]) -> str:
 
 def _kind(value: object) -> str:
     if isinstance(value, float) and not math.isfinite(value):
-        return "no finite number"
+        return "a non-finite number"
     kinds = {
         type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "a string",
         list: "a list", dict: "an object",

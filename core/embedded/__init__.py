@@ -81,7 +81,7 @@ def stop(home: Path, *, timeout_s: float = 60) -> bool:
                 time.sleep(POLL_S)
             send_signal(living_processes(data), signal.SIGQUIT)
         if living_processes(data):
-            raise failure(data, "The embedded server does not stop.", "End its processes by hand.")
+            raise failure(data, "The embedded server does not stop.", "Stop its processes by hand.")
         return True
 
 
@@ -131,5 +131,5 @@ def _start(data: Path, wait: Wait) -> EmbeddedServer:
             if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
                 wait.pause(data)
                 continue
-        raise failure(data, f"The embedded server in {data} did not start.", "Mend what its log says.")
+        raise failure(data, f"The embedded server in {data} did not start.", "See its log.")
     return replace(server, started=True)

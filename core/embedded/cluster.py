@@ -48,7 +48,7 @@ _LOG_S, _LOG_BYTES = 6 * 86_400, 50_000_000  # older or larger log files go at t
 def create_cluster(data: Path, user: struct_passwd | None, wait: Wait) -> None:
     """Make it in a folder beside, then rename that: what is in `data` is complete."""
     if data.is_dir() and any(data.iterdir()):
-        raise FileExistsError(f"{data} holds something else than a Postgres cluster")
+        raise FileExistsError(f"{data} contains something other than a Postgres cluster")
     wait.tell(f"creating the database cluster in {data}")
     for unfinished in data.parent.glob(f".{data.name}-initdb-*"):
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -75,7 +75,7 @@ def check_version(data: Path, user: struct_passwd | None, wait: Wait) -> None:
     ours = run([str(binary("postgres")), "--version"], user, wait).split()[-1]
     if found != ours.partition(".")[0]:
         raise UnreachableError(
-            f"The database in {data} was made by Postgres {found}, and this is Postgres {ours}.",
+            f"The database in {data} was created by Postgres {found}; this is Postgres {ours}.",
             f"Dump it with Postgres {found} (pg_dumpall), move the folder away, start again, and load the dump.",
         )
 
@@ -86,7 +86,7 @@ def launch(data: Path, user: struct_passwd | None, wait: Wait) -> int:
 
     control = run([str(binary("pg_controldata")), str(data)], user, wait).splitlines()
     clean = any(line.startswith("Database cluster state:") and line.endswith(" shut down") for line in control)
-    wait.tell("starting the server" if clean else "recovering the database, which was not shut down")
+    wait.tell("starting the server" if clean else "recovering the database, which was not shut down cleanly")
     sockets = _socket_folder(data, user)
     for folder, name in ((data, "postmaster.pid"), (sockets, ".s.PGSQL.5432.lock")):
         stale = pid_file(folder, name).pid

@@ -63,7 +63,7 @@ def service_user() -> struct_passwd | None:
     try:
         return pwd.getpwnam(_SERVICE_USER)
     except KeyError:
-        problem = f"Postgres does not run as root, and the system user {_SERVICE_USER} cannot be made."
+        problem = f"Postgres does not run as root, and the system user {_SERVICE_USER} cannot be created."
         raise UnreachableError(problem, "Make it (useradd), or run revector as another user.") from None
 
 

@@ -40,7 +40,7 @@ class Wait:
         """Sleep for a moment; UnreachableError when the time is over."""
         if not self.left():
             problem = f"The embedded server was not ready after {self._timeout_s:g} s ({self._reason})."
-            raise failure(data, problem, "It may need longer: try again in a while.")
+            raise failure(data, problem, "It may need longer. Try again in a minute.")
         time.sleep(POLL_S)
 
 
@@ -59,7 +59,7 @@ def locked(data: Path, wait: Wait) -> Iterator[None]:
                 got = file.acquire(timeout=wait.left())
         if not got:
             problem = f"Another revector process is still starting or stopping the server in {data}."
-            raise UnreachableError(problem, "Try again in a while, or end that process.")
+            raise UnreachableError(problem, "Try again in a minute, or stop that process.")
         held.callback(file.release)
         yield
 
@@ -73,7 +73,7 @@ def folder_errors(data: Path) -> Iterator[None]:
         name, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
         reason = f"{os.fsdecode(name)}: {reason}" if name and reason else error
         problem = f"The embedded database cannot use the folder {data.parent}: {reason}.{_space(data)}"
-        raise UnreachableError(problem, "Mend that, or name another folder in REVECTOR_HOME.") from error
+        raise UnreachableError(problem, "Fix that, or name another folder in REVECTOR_HOME.") from error
 
 
 def failure(data: Path, problem: str, remedy: str) -> UnreachableError:

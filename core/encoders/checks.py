@@ -20,13 +20,13 @@ def check_vectors(vectors: NDArray[np.float32], n: int, dimensions: int) -> None
     _check_shape(vectors, n)
     if vectors.shape[1] != dimensions:
         raise EncoderError(
-            f"Expected vectors of {dimensions} dimensions, and got {vectors.shape[1]}.",
+            f"Expected vectors of {dimensions} dimensions, got {vectors.shape[1]}.",
             "Register a version with the dimensions its encoder really has.",
         )
     for row, reason in find_bad_rows(vectors):
         raise EncoderError(
             f"The vector of text {row + 1} of {n} {reason}.",
-            "Look at that text: it may be empty, or longer than the model reads.",
+            "Check that text: it may be empty, or longer than the model reads.",
         )
 
 
@@ -58,7 +58,7 @@ def probe(encoder: Encoder) -> int:
     check_vectors(encoder.encode_query(PROBE_TEXT)[None], 1, real)
     if real != encoder.dimensions:
         raise EncoderError(
-            f"{encoder.name} is said to have {encoder.dimensions} dimensions and answers with {real}.",
+            f"{encoder.name} should have {encoder.dimensions} dimensions but returned {real}.",
             f"Use dimensions={real}, or a model and server that can give {encoder.dimensions}.",
         )
     return real
@@ -68,6 +68,6 @@ def _check_shape(vectors: object, n: int) -> None:
     kind: object = getattr(vectors, "dtype", type(vectors).__name__)
     shape: tuple[int, ...] = getattr(vectors, "shape", ())
     if kind != "float32" or len(shape) != 2:
-        raise EncoderError(f"Expected a float32 array of {n} rows, and got {kind} of shape {shape}.")
+        raise EncoderError(f"Expected a float32 array of {n} rows, got {kind} of shape {shape}.")
     if shape[0] != n:
-        raise EncoderError(f"Expected {n} vectors, one a text, and got {shape[0]}.")
+        raise EncoderError(f"Expected {n} vectors, one per text, got {shape[0]}.")

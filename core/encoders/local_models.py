@@ -36,8 +36,8 @@ def find_folder(spec: EncoderSpec, organisation: str) -> Path:
     except (OSError, ValueError):
         download = f"hf download {repository}" + (f" --revision {revision}" if revision else "")
         raise UnreachableError(
-            f"There is no model {spec.model!r}: neither a folder of that name, nor a download of it here.",
-            f"Give the path of a model's folder, or fetch it once: {download}",
+            f"There is no model {spec.model!r}: no folder of that name, and no download of it here.",
+            f"Give the path of a model's folder, or download it once: {download}",
         ) from None
 
 

@@ -58,7 +58,7 @@ class Quota:
             reason = f"the encoder's limit of {self._per_minute:,} {self._thing} a minute"
         if self._full_at > moment and self._total + amount > self._word:
             moment = self._full_at
-            reason = f"the provider has too few {self._thing} left, and says when there will be more"
+            reason = f"the provider has too few {self._thing} left until its limit resets"
         return moment, reason
 
     def spend(self, amount: float, share: float, now: float) -> Spending:

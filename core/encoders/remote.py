@@ -117,7 +117,7 @@ class RemoteEncoder(ABC):
         self._max_retries = int(settings.get("max_retries", 6))
         self._base_url = settings.get("base_url", self.public_url).rstrip("/")
         if not self._base_url:
-            raise UsageError(f"{self.name} is on no server.", "Say which: base_url=http://HOST:PORT")
+            raise UsageError(f"{self.name} has no server.", "Name one: base_url=http://HOST:PORT")
         public = self._base_url == self.public_url
         self.parallel = int(settings.get("parallel", _PARALLEL if public else _PARALLEL_ELSEWHERE))
         limit = settings.get("max_request_tokens", max_request_tokens)
@@ -167,8 +167,8 @@ class RemoteEncoder(ABC):
         """The error for n texts and so many vectors, for so many `texts` where the answer says which."""
         of = "" if texts is None else f" for {texts} of the texts"
         return SpoiltAnswerError(
-            f"{self.name} was asked for {n} vectors, and answered with {found}{of}.",
-            "The server does not keep to the protocol, or batch_size is too large for it.",
+            f"{self.name} was asked for {n} vectors and returned {found}{of}.",
+            "The server does not follow the protocol, or batch_size is too large for it.",
         )
 
     def headers(self, key: str) -> Mapping[str, str]:
@@ -294,8 +294,8 @@ class RemoteEncoder(ABC):
             if not (refused and self._pacer.answered > answered):
                 tries += 1
         raise UnreachableError(
-            f"{self.name} at {self._base_url} did not answer in {tries} tries; the last time: {reason}",
-            "Try again later, or be more patient (max_retries) or gentler (parallel, batch_size).",
+            f"{self.name} at {self._base_url} did not answer in {tries} attempts; the last: {reason}",
+            "Try again later, raise max_retries, or lower parallel and batch_size.",
             temporary=self._has_answered,
         )
 
@@ -315,14 +315,14 @@ class RemoteEncoder(ABC):
             try:
                 answer = json.loads(response.content)
             except ValueError:  # not JSON, or not even UTF-8
-                raise _ThrottledError("the answer was cut off") from None
+                raise _ThrottledError("the answer was incomplete") from None
         found = self.rows(answer)
         if found is None:
             if self._has_answered:  # so the address is right, and something stands in between
                 raise _ThrottledError("the answer was not that of an embeddings server")
             raise UnreachableError(
                 f"{self._base_url} does not answer as {self.server} does.",
-                f"Look at base_url: requests go to {self.url}",
+                f"Check base_url: requests go to {self.url}",
             )
         self._has_answered = True
         billed = self.billed(answer, response.headers)
@@ -349,7 +349,7 @@ class RemoteEncoder(ABC):
             error = text
         if isinstance(error, dict):
             error = error.get("error") or error
-        message = _words(error) or "no reason is given"
+        message = _words(error) or "no reason given"
         reason = self._scrub(f"{status}: {message}")
         match self.meaning(status, message, error):
             case "later":
@@ -357,14 +357,14 @@ class RemoteEncoder(ABC):
             case "less":  # about these texts or settings, not about the server: a smaller batch may well pass
                 return EncoderError(
                     f"{self.name} refused the request with {reason}",
-                    "Look at the texts, and at the settings in its spec.",
+                    "Check the texts and the settings in its spec.",
                 )
         remedy = {
-            401: f"Look at the key in the environment variable {self._key_env}.",
+            401: f"Check the key in the environment variable {self._key_env}.",
             403: f"The key in {self._key_env} may not use this model.",
-            404: "Look at the model's name and at base_url.",
-            429: f"Look at the plan and the billing of the account of {self._key_env}.",
-        }.get(status, "Look at base_url.")
+            404: "Check the model's name and base_url.",
+            429: f"Check plan and billing of the account of {self._key_env}.",
+        }.get(status, "Check base_url.")
         return UnreachableError(f"{self.name} at {self._base_url} answered {reason}", remedy)
 
     def _read_key(self, *, needed: bool) -> str:
@@ -377,8 +377,8 @@ class RemoteEncoder(ABC):
             )
         if not (key.isascii() and key.isprintable()):
             raise UnreachableError(
-                f"The key in the environment variable {self._key_env} holds characters that no key has.",
-                "Set it again: letters, digits and signs of ASCII, in one line.",
+                f"The key in the environment variable {self._key_env} has characters that no key has.",
+                "Set it again: ASCII letters, digits and punctuation, on one line.",
             )
         return key
 
@@ -402,7 +402,7 @@ def _check_alike(name: str, vectors: list[NDArray[np.float32]]) -> None:
     for row, vector in enumerate(vectors):
         if vector.size != vectors[0].size:
             raise SpoiltAnswerError(
-                f"{name} answered text 1 with {vectors[0].size} dimensions, and text {row + 1} with {vector.size}."
+                f"{name} returned {vectors[0].size} dimensions for text 1, and for text {row + 1} {vector.size}."
             )
 
 
@@ -418,7 +418,7 @@ def _vector(embedding: object) -> NDArray[np.float32]:
             raise ValueError("lists in a list")
         return vector
     except (TypeError, ValueError, OverflowError) as error:
-        raise SpoiltAnswerError(f"The answer holds something that is not a vector: {error}") from None
+        raise SpoiltAnswerError(f"The answer contains something that is not a vector: {error}") from None
 
 
 def _words(error: object) -> str:

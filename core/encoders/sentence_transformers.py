@@ -101,6 +101,6 @@ def _load(folder: Path, spec: EncoderSpec) -> SentenceTransformer:
     except Exception as error:
         raise UnreachableError(
             f"The model {spec.model!r} cannot be loaded from {folder}: {error}",
-            "The folder must hold a SentenceTransformers model, and the settings must suit it.",
+            "The folder must contain a SentenceTransformers model that fits the settings.",
         ) from error
     return model

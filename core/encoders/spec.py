@@ -75,7 +75,7 @@ def read_spec(text: str) -> EncoderSpec:
             raise UsageError(f"Setting {number} of the {provider} spec has no value.", "Expected: NAME=VALUE.")
         name = _unquote(quoted_name)
         if name in settings:
-            raise UsageError(f"The {provider} setting {name!r} is given twice.", "Give it once.")
+            raise UsageError(f"The {provider} setting {name!r} is given twice.", "Set it once.")
         settings[name] = _unquote(quoted_value.replace("+", " "))
     return EncoderSpec(provider, _unquote(model), settings)
 
@@ -106,5 +106,5 @@ def _refuse_secrets(spec: EncoderSpec) -> None:
 def _secret(problem: str) -> UsageError:
     return UsageError(
         f"{problem}, and a spec is stored and shown.",
-        "Put the secret into an environment variable and name that: key_env=NAME_OF_THE_VARIABLE.",
+        "Put the secret in an environment variable and name it: key_env=NAME_OF_THE_VARIABLE.",
     )

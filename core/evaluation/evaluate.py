@@ -89,7 +89,7 @@ def evaluate(
     asked = asked or Asked()
     if primary.id == candidate.id:
         raise RefusedError(
-            f"Version {primary.version_key} would be compared with itself.", "Name another one: --candidate KEY"
+            f"Version {primary.version_key} cannot be compared with itself.", "Name another one: --candidate KEY"
         )
     depth = max(asked.k, depth)
     check_depth(_measures(asked), depth)
@@ -360,12 +360,12 @@ def _warnings(
                 f"The runs differ in {what}: {one} of {primary.version_key}, {other} of {candidate.version_key}."
             )
     if qrels is None:
-        found.append(f"Nobody has judged a query of {query_set.name}: rankings are compared, not their quality.")
+        found.append(f"No query of {query_set.name} is judged: rankings are compared, not quality.")
         return tuple(dict.fromkeys(found))
     if qrels.unknown_count:
         found.append(
-            f"{qrels.unknown_count:,} of {qrels.judgements:,} judgements are of documents or chunks that the "
-            "collection does not have: no version can find them."
+            f"{qrels.unknown_count:,} of {qrels.judgements:,} judgements are for documents or chunks that the "
+            "collection does not contain: no version can find them."
         )
     deepest = max((depth for depth in map(measure_depth, measures) if depth), default=0)
     short = [
@@ -375,7 +375,7 @@ def _warnings(
     ]
     if short:
         found.append(
-            f"A run keeps {primary.k} chunks a query, and they are of fewer than {deepest} documents for "
-            f"{' and '.join(short)}: measures at that depth would be higher in a deeper run."
+            f"Runs keep {primary.k} chunks per query, fewer than {deepest} documents, for "
+            f"{' and '.join(short)}: deep measures read low."
         )
     return tuple(dict.fromkeys(found))

@@ -246,8 +246,8 @@ def build(connection: Connection, version: Version, settings: Settings) -> Index
     )
     if not complete:
         raise RefusedError(
-            f"Version {version.version_key} is not complete: loading into an index takes many times as long.",
-            f"Finish the load, which builds the index after it: revector backfill run {version.version_key}",
+            f"Version {version.version_key} is not complete, and loading into an index takes many times as long.",
+            f"Finish the load first; it then builds the index: revector backfill run {version.version_key}",
         )
     with _one_build(connection, version):
         if inspect(connection, version).exists:
@@ -265,7 +265,9 @@ def build(connection: Connection, version: Version, settings: Settings) -> Index
 def drop(connection: Connection, version: Version) -> None:
     """Drop the version's index. Raises RefusedError for the active version: its searches would scan."""
     if version.active:
-        raise RefusedError(f"Version {version.version_key} is active: without its index every search is a scan.")
+        raise RefusedError(
+            f"Version {version.version_key} is active. Without its index every search scans the table."
+        )
     connection.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(index_name(version))))
     connection.execute(
         "UPDATE embedding_versions SET state = 'loaded' WHERE id = %s AND state = 'ready'", [version.id]
@@ -300,7 +302,7 @@ def _one_build(connection: Connection, version: Version) -> Iterator[None]:
     """A session lock: two CONCURRENTLY builds of one index would only wait for each other and one would fail."""
     key = [version.id]
     if not fetch_one(connection, sql.SQL("SELECT pg_try_advisory_lock({})").format(_BUILD_LOCK), key)[0]:
-        raise RefusedError(f"The index of version {version.version_key} is being built already.")
+        raise RefusedError(f"The index of version {version.version_key} is already being built.")
     try:
         yield
     finally:

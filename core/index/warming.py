@@ -38,7 +38,7 @@ class PagesRead:
 
     @property
     def share(self) -> float:
-        """The share of accesses that met the buffers, 0 to 1; 1 when there were none."""
+        """The share of accesses found in the cache, 0 to 1; 1 when there were none."""
         return self.hit / (self.hit + self.read) if self.hit + self.read else 1.0
 
 
@@ -46,7 +46,7 @@ class PagesRead:
 class Prewarmed:
     """What a prewarming did: by what means, how many pages it loaded, and which relations did not fit.
 
-    `share` is the share of page accesses that met the buffers in searches afterwards, 0 to 1.
+    `share` is the share of page accesses found in the cache in searches afterwards, 0 to 1.
     """
 
     version_key: str

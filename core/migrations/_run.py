@@ -92,5 +92,5 @@ def _create_extension(raw: Connection) -> None:
     except pg.InsufficientPrivilege:
         raise UnreachableError(
             "The current role may not create the vector extension in this database.",
-            "Have an administrator run once: CREATE EXTENSION vector",
+            "Ask an administrator to run once: CREATE EXTENSION vector",
         ) from None

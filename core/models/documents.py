@@ -62,7 +62,7 @@ class RepeatedText(Base):
 
 
 class EmbeddingVersion(Base):
-    """An encoder at one revision, and the vectors it made. At most one is active: it answers users."""
+    """An encoder at one revision, and the vectors it made. At most one is active."""
 
     __tablename__ = "embedding_versions"
     __table_args__ = (

@@ -94,7 +94,7 @@ class RetrieverBase:
 
     def _busy(self, limit_s: float) -> UnreachableError:
         return UnreachableError(
-            f"No connection was free within {limit_s:g} s: {self._pool_size} searches were under way all the time.",
+            f"No connection was free within {limit_s:g} s: {self._pool_size} searches were running.",
             "Try again, or raise pool_size.",
             temporary=True,
         )

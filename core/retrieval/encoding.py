@@ -51,7 +51,7 @@ def open_version_encoder(version: Version, opener: Callable[[str], Encoder] | No
     """Open the encoder that a version was registered with. Raises RefusedError when it names none."""
     if not version.encoder_spec:
         raise RefusedError(
-            f"Version {version.version_key} names no encoder that revector can open.",
+            f"Version {version.version_key} has no encoder that revector can open.",
             f"Give it one: revector versions adopt {version.version_key} --encoder SPEC",
         )
     if opener is not None:

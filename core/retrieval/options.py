@@ -49,16 +49,16 @@ def check_options(
 
 def _filter(where: Mapping[str, object]) -> str:
     if not all(isinstance(name, str) for name in where):
-        raise UsageError("The names of a filter must be text.", 'Expected such as {"language": "en"}.')
+        raise UsageError("The keys of a filter must be text.", 'Expected such as {"language": "en"}.')
     try:
         text = json.dumps(dict(where), allow_nan=False, ensure_ascii=False)
         size = len(text.encode("utf-8"))
     except (TypeError, ValueError, RecursionError) as error:  # a lone surrogate too
-        raise UsageError(f"The filter is no JSON: {error}", 'Expected such as {"language": "en"}.') from None
+        raise UsageError(f"The filter is not JSON: {error}", 'Expected such as {"language": "en"}.') from None
     if "\\u0000" in text:
-        raise UsageError("The filter holds a NUL character, which no metadata can.")
+        raise UsageError("The filter contains a NUL character, which metadata cannot.")
     if size > _MOST_FILTER_BYTES:
-        raise UsageError(f"The filter has {size:,} bytes; {_MOST_FILTER_BYTES:,} are the most.")
+        raise UsageError(f"The filter has {size:,} bytes; the limit is {_MOST_FILTER_BYTES:,}.")
     return text
 
 

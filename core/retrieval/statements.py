@@ -173,7 +173,7 @@ def check_vector(version: Version, vector: NDArray[np.float32]) -> None:
             "Encode a query with the version's own encoder.",
         )
     if not np.isfinite(vector).all():
-        raise RefusedError("The query's vector holds numbers that are not finite.", "Look at its encoder.")
+        raise RefusedError("The query's vector contains non-finite numbers.", "Check its encoder.")
 
 
 def parameters(vector: NDArray[np.float32], options: SearchOptions, text: str) -> dict[str, Any]:

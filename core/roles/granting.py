@@ -140,7 +140,7 @@ def _granting(connection: Connection) -> Iterator[None]:
         ) from None
     except pg.InsufficientPrivilege as error:
         raise RefusedError(
-            f"Postgres refuses this to the current role: {error.diag.message_primary}.",
+            f"The current role may not do this: {error.diag.message_primary}.",
             "Rights are roles of the server: the owner of the schema needs CREATEROLE (ALTER ROLE … CREATEROLE), or "
             "have a superuser do it.",
         ) from None

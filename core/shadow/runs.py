@@ -100,7 +100,7 @@ def start(
         )
     if not version.encoder_spec:
         raise RefusedError(
-            f"Version {key} names no encoder that revector can open.",
+            f"Version {key} has no encoder that revector can open.",
             f"Give it one: revector versions adopt {key} --encoder SPEC",
         )
     if not embedded_count(connection, version):

@@ -91,7 +91,7 @@ def test_a_file_named_itself_is_a_document_whatever_its_suffix(tmp_path: Path) -
 def test_equal_names_are_duplicates(tmp_path: Path) -> None:
     found = Reading(write(tmp_path / "a" / "x.txt", "first"), write(tmp_path / "b" / "x.txt", "second"))
     assert found.texts == [("x.txt", "first")]
-    assert found.problems == [("x.txt", "The id 'x.txt' was there before in this run.")]
+    assert found.problems == [("x.txt", "The id 'x.txt' appeared before in this run.")]
     assert found.rejections[0].where == str(tmp_path / "b" / "x.txt")
 
 
@@ -264,42 +264,42 @@ def test_every_line_end_and_a_byte_order_mark(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ('{"id": "x", "text": ', "This is no JSON: Expecting value at character 21."),
+        ('{"id": "x", "text": ', "This is not JSON: Expecting value at character 21."),
         ("[1, 2]", "Expected an object with id and text, not a list."),
         ('"text"', "Expected an object with id and text, not a string."),
-        ('{"text": "x"}', "There is no id."),
+        ('{"text": "x"}', "The id is missing."),
         ('{"id": "", "text": "x"}', "The id is empty."),
         ('{"id": " \\t", "text": "x"}', "The id is empty."),
         ('{"id": "\\u0000\\ud800", "text": "x"}', "The id is empty."),
         ('{"id": null, "text": "x"}', "The id is null, not a string or a whole number."),
         ('{"id": true, "text": "x"}', "The id is true or false, not a string or a whole number."),
         ('{"id": 1.5, "text": "x"}', "The id is a number, not a string or a whole number."),
-        ('{"id": NaN, "text": "x"}', "The id is no finite number, not a string or a whole number."),
+        ('{"id": NaN, "text": "x"}', "The id is a non-finite number, not a string or a whole number."),
         ('{"id": ["x"], "text": "x"}', "The id is a list, not a string or a whole number."),
         (f'{{"id": "{"x" * 4_097}", "text": "x"}}', "The id has 4,097 characters, more than 4,096."),
-        ('{"id": "x"}', "There is no text."),
+        ('{"id": "x"}', "The text is missing."),
         ('{"id": "x", "text": null}', "The text is null, not a string."),
         ('{"id": "x", "text": ["x"]}', "The text is a list, not a string."),
         ('{"id": "x", "text": "x", "title": 1}', "The title is a number, not a string."),
         (
             '{"id": "x", "text": "x", "n": NaN}',
-            "The metadata is no JSON: Out of range float values are not JSON compliant.",
+            "The metadata is not JSON: Out of range float values are not JSON compliant.",
         ),
         (
             '{"id": "x", "text": "x", "metadata": {"n": [-Infinity]}}',
-            "The metadata is no JSON: Out of range float values are not JSON compliant.",
+            "The metadata is not JSON: Out of range float values are not JSON compliant.",
         ),
         (
             '{"id": "x", "text": "x", "n": 1e999}',
-            "The metadata is no JSON: Out of range float values are not JSON compliant.",
+            "The metadata is not JSON: Out of range float values are not JSON compliant.",
         ),
         (
             '{"id": "x", "text": "x", "n": ' + "[" * 100 + "]" * 100 + "}",
             "The metadata is nested deeper than 100 levels.",
         ),
-        ('{"id": "x", "text": "x", "n": ' + "[" * 9_000, "This JSON is nested too deep."),
+        ('{"id": "x", "text": "x", "n": ' + "[" * 9_000, "This JSON is nested too deeply."),
         (b'{"id": "x", "text": "\xff"}', "This is not UTF-8: byte 0xff at 21 cannot be decoded."),
-        ('{"id": "a", "text": "x"}', "The id 'a' was there before in this run."),
+        ('{"id": "a", "text": "x"}', "The id 'a' appeared before in this run."),
         ('{"id": "x", "text": "' + "x" * 9_980 + '"}', "This is larger than 10,000 bytes (max_document_bytes)."),
         ('{"id": "x", "text": "' + "x" * 99_980 + '"}', "This is larger than 10,000 bytes (max_document_bytes)."),
     ],
@@ -350,7 +350,7 @@ def test_nul_and_lone_surrogates_are_taken_out_everywhere(tmp_path: Path) -> Non
         Document("c", "😀 \\u0000 é", {"k": "\\u0000 \\ud800 😀"}),
     ]
     assert [document.cleaned for document in found.documents] == [True, True, False]
-    assert found.problems == [("a.jsonl:4", "The id 'a' was there before in this run.")]
+    assert found.problems == [("a.jsonl:4", "The id 'a' appeared before in this run.")]
 
 
 @pytest.mark.parametrize("size", range(90, 110))
@@ -403,10 +403,10 @@ def test_big_csv_fields(tmp_path: Path) -> None:
         ("x,y,z,extra", "The record has 4 fields, the header 3."),
         ("x", "The record has 1 fields, the header 3."),
         (",x,y", "The id is empty."),
-        ('"x"y,z,', "This is no CSV: ',' expected after '\"'."),
+        ('"x"y,z,', "This is not CSV: ',' expected after '\"'."),
         (b"x,\xff,y", "This is not UTF-8: byte 0xff at 2 cannot be decoded."),
-        ("a,again,", "The id 'a' was there before in this run."),
-        ("x,y\rz,", "This is no CSV: "),
+        ("a,again,", "The id 'a' appeared before in this run."),
+        ("x,y\rz,", "This is not CSV: "),
         (f"x,{'y' * 10_000},", "This is larger than 10,000 bytes (max_document_bytes)."),
         (f'x,"{"y" * 200_000}",', "This is larger than 10,000 bytes (max_document_bytes)."),
         # Lines of a field that is too large look like records, and are not.
@@ -443,11 +443,11 @@ def test_a_quote_that_is_never_closed_is_rejected(tmp_path: Path, size: int) -> 
 @pytest.mark.parametrize(
     ("header", "problem"),
     [
-        ("name,text", "The header has no column 'id', only 'name, text'; the file was not read."),
-        ("id;text", "The header has no column 'id', only 'id;text'; the file was not read."),
-        ("id,body", "The header has no column 'text', only 'id, body'; the file was not read."),
-        ("id,text,k, k", "The header has the column 'k' twice; the file was not read."),
-        ("id,text," + "k" * 10_000, "The header is larger than a document may be; the file was not read."),
+        ("name,text", "The header has no column 'id', only 'name, text'. The file was skipped."),
+        ("id;text", "The header has no column 'id', only 'id;text'. The file was skipped."),
+        ("id,body", "The header has no column 'text', only 'id, body'. The file was skipped."),
+        ("id,text,k, k", "The header has the column 'k' twice. The file was skipped."),
+        ("id,text," + "k" * 10_000, "The header is larger than a document may be. The file was skipped."),
     ],
     ids=lambda value: str(value)[:40],
 )

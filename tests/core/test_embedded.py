@@ -404,7 +404,7 @@ def test_immediate_stop_as_the_last_resort(home: Path) -> None:
     assert leftovers(home) == []
     lines, on_wait = told()
     assert query(embedded.start(home, on_wait=on_wait).dsn, "select x from t") == 42
-    assert lines == ["recovering the database, which was not shut down"]
+    assert lines == ["recovering the database, which was not shut down cleanly"]
 
 
 @pytest.mark.parametrize("name", ["it's %41 & é $HOME?#", "a,b", "x" * 200, 'a "long" $HOME, é ' * 8])

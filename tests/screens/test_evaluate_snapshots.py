@@ -73,7 +73,7 @@ def evaluation() -> Evaluation:
         GateResult(
             "invoices are found", "floor", "P@10", "invoice", "inconclusive", 70, 0.23, 0.19, 0.27, 0.25, 0.975,
             0.3, 140, "0.230 < 0.250: the candidate's mean P@10 over 70 queries of invoice lies above 0.190 and below "
-            "0.270. That decides nothing; about 140 further queries would, with 80 % power.",
+            "0.270. That is not conclusive; about 140 more queries would, with 80 % power.",
         ),
     )  # fmt: skip
     queries = tuple(

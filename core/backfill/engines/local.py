@@ -167,7 +167,7 @@ class LocalEngine:
 
     def _keep(self, wanted: int) -> None:
         for child in self._children[wanted:]:
-            child.ask_to_leave("fewer workers are wanted")
+            child.ask_to_leave("fewer workers are needed")
         if len(self._children) < wanted and time.monotonic() >= self._restart_at:
             missing = wanted - len(self._children)
             self._children += [_Child(self._database, self._version, self._prove_every_s) for _ in range(missing)]
@@ -188,11 +188,11 @@ class LocalEngine:
         self._done_at_death = done
         if self._deaths >= _MOST_DEATHS:
             self._error = RevectorError(
-                f"{self._deaths} workers died one after the other without storing a chunk; the last {how}",
-                "Out of memory, perhaps? Nothing is lost: mend it, and run the backfill again.",
+                f"{self._deaths} workers died in a row without storing a chunk; the last {how}",
+                "Possibly out of memory. Nothing is lost: fix the cause and run the backfill again.",
             )
         else:
-            self._on_note(f"a worker {how.partition(chr(10))[0]}; another takes its place")
+            self._on_note(f"a worker {how.partition(chr(10))[0]}; starting another")
             self._restart_at = time.monotonic() + 0.5 * (2 ** (self._deaths - 1) - 1)
 
     def _ended(self) -> bool:

@@ -60,7 +60,7 @@ def waive_failure(connection: Connection, version: Version, chunk_id: int, reaso
     Raises UsageError when the chunk is no dead letter of the version or the reason is empty.
     """
     if not reason.strip():
-        raise UsageError("A waiver needs a reason.", "Say why this chunk may be missing: --reason TEXT")
+        raise UsageError("A waiver needs a reason.", "Say why the chunk may be missing: --reason TEXT")
     with connection.transaction():
         updated = connection.execute(
             """
@@ -70,7 +70,7 @@ def waive_failure(connection: Connection, version: Version, chunk_id: int, reaso
             [reason, version.id, chunk_id],
         )
         if updated.rowcount == 0:
-            raise UsageError(f"Chunk {chunk_id} is no dead letter of version {version.version_key}.")
+            raise UsageError(f"Chunk {chunk_id} is not a dead letter of version {version.version_key}.")
         audit.record(
             connection, "backfill waive", version.version_key, reason=reason, detail={"chunk_id": chunk_id}
         )

@@ -94,7 +94,7 @@ def open_job(connection: Connection, version: Version, settings: JobSettings | N
         job = _settled(connection, job)
         if job.state == "pausing":
             raise RefusedError(
-                f"The backfill of {version.version_key} is pausing.", "Wait until it is paused, then go on."
+                f"The backfill of {version.version_key} is pausing.", "Wait until it is paused, then resume."
             )
         if job.state not in AT_WORK:
             move(connection, job, "running")

@@ -58,7 +58,7 @@ class Purse:
             )
             if spent + others + wanted > cap:
                 return (
-                    f"spend cap of ${cap:,.2f}: ${spent:,.4f} spent, ${others + wanted - usd:,.4f} in hand, "
+                    f"spend cap of ${cap:,.2f}: ${spent:,.4f} spent, ${others + wanted - usd:,.4f} reserved, "
                     f"the next batch costs ${usd:,.4f}"
                 )
             connection.execute(

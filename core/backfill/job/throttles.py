@@ -87,17 +87,17 @@ def require_measurable(connection: Connection, settings: JobSettings, names: Ite
             continue
         if name == "max_replication_lag_s" and not _sees_all(connection):
             raise RefusedError(
-                "This role does not see the standbys' lag.",
+                "This role cannot see the lag of standbys.",
                 "Grant it: GRANT pg_monitor TO role, or use throttle_query.",
             )
         if name in ("max_active", "max_transaction_s") and not _sees_all(connection):
             raise RefusedError(
-                "This role does not see what other sessions do.",
+                "This role cannot see what other sessions do.",
                 "Grant it: GRANT pg_monitor TO role, or use throttle_query.",
             )
         if name == "min_free_gb" and data_folder(connection) is None:
             raise RefusedError(
-                "The disk of a server on another machine is not seen from here.",
+                "The disk of a server on another machine cannot be measured from here.",
                 "Use max_database_gb, or throttle_query with a figure of your monitoring.",
             )
 
@@ -123,7 +123,7 @@ def _spend(_connection: Connection, at: Look) -> Reading:
 def _free_disk(connection: Connection, at: Look) -> Reading:
     folder, limit = data_folder(connection), at.settings.min_free_gb or 0.0
     if folder is None:
-        return Reading(None, "min_free_gb cannot be measured: the server's disk is not seen from here")
+        return Reading(None, "min_free_gb cannot be measured: the server's disk cannot be seen from here")
     free = min(shutil.disk_usage(place).free for place in disks(folder)) / _GB
     return Reading(free, f"{free:,.1f} GB free on the server's disk, limit {limit:g} GB" if free < limit else None)
 
@@ -222,10 +222,10 @@ def _query(connection: Connection, at: Look) -> Reading:
     if isinstance(answer, str):
         reason = answer.strip() or None
     elif isinstance(answer, bool) or answer is None:
-        reason = "throttle_query answers true" if answer else None
+        reason = "throttle_query returned true" if answer else None
     else:
         answer = float(answer)
-        reason = f"throttle_query answers {answer:g}" if answer > 0 else None
+        reason = f"throttle_query returned {answer:g}" if answer > 0 else None
     return Reading(answer, reason)
 
 

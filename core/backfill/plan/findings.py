@@ -99,7 +99,7 @@ def _job(connection: Connection, version: Version) -> _Job:
 def _encoder(situation: Situation) -> Iterable[Finding]:
     probe, version = situation.probe, situation.version
     if probe is None:
-        yield Finding("encoder", "warn", "was not asked for anything", "Leave out --no-probe to try it.")
+        yield Finding("encoder", "warn", "was not called", "Leave out --no-probe to try it.")
         return
     if probe.error is not None:
         problem, remedy = probe.error.problem, probe.error.remedy
@@ -109,16 +109,16 @@ def _encoder(situation: Situation) -> Iterable[Finding]:
     if probe.waited_s > 0:
         yield Finding(
             "throttling", "warn", f"the provider made the probe wait for {probe.waited_s:.1f} s",
-            "Somebody else may use up its limits at the moment; the time below them is shorter.",
+            "Others may be using its quota now; without them the backfill is faster.",
         )  # fmt: skip
     if probe.refused:
         yield Finding(
             "refused", "warn",
             f"{len(probe.refused)} of the probe's batches were refused: {probe.refused[0]}",
-            "The backfill splits such a batch until the bad chunk is alone, and goes on without it.",
+            "The backfill splits such a batch until the bad chunk is alone, and continues without it.",
         )  # fmt: skip
     if probe.encode is None and situation.demand.texts and not probe.refused:
-        yield Finding("probe", "warn", "nothing was measured", "Let it send more texts.")
+        yield Finding("probe", "warn", "not measured", "Allow it to send more texts.")
 
 
 def _revision(connection: Connection, situation: Situation) -> Iterable[Finding]:
@@ -132,8 +132,8 @@ def _revision(connection: Connection, situation: Situation) -> Iterable[Finding]
     yield Finding(
         "revision",
         "fail" if has_vectors else "warn",
-        f"the encoder is at {encoder.revision}, the version was registered with {version.encoder_revision}"
-        + (": its vectors would be of two kinds" if has_vectors else ""),
+        f"the encoder is now {encoder.revision}, the version was registered with {version.encoder_revision}"
+        + (": the version would mix vectors of two models" if has_vectors else ""),
         "Register a new version for this encoder: revector versions add",
     )
 
@@ -152,7 +152,7 @@ def _texts(situation: Situation) -> Iterable[Finding]:
         )  # fmt: skip
     if demand.to_embed and demand.sampled < min(30, demand.to_embed):
         yield Finding(
-            "sample", "warn", f"only {demand.sampled} missing chunks could be drawn: the figures are rough",
+            "sample", "warn", f"only {demand.sampled} missing chunks could be sampled: the figures are rough",
             "Try again when the server is less busy.",
         )  # fmt: skip
     if demand.too_long:
@@ -166,7 +166,7 @@ def _texts(situation: Situation) -> Iterable[Finding]:
     if demand.blank:
         yield Finding(
             "empty texts", "warn", f"{_share(len(demand.blank), demand)} are blank: {examples(demand.blank)}",
-            "They have no vector worth storing and become dead letters: delete or waive them.",
+            "They get no useful vector and become dead letters: delete or waive them.",
         )  # fmt: skip
 
 
@@ -186,9 +186,9 @@ def _vectors(situation: Situation, job: _Job) -> Iterable[Finding]:
     half = any("halfvec" in reason for reason in probe.bad)
     yield Finding(
         "vectors", "fail" if over or half else "warn",
-        f"{len(probe.bad)} of {probe.vectors} could not be stored: the first one {probe.bad[0]}",
+        f"{len(probe.bad)} of {probe.vectors} cannot be stored: the first {probe.bad[0]}",
         "Register a version with storage vector, or an encoder that normalises." if half
-        else "They become dead letters; look at the encoder when they are many.",
+        else "They become dead letters. If there are many, check the encoder.",
     )  # fmt: skip
 
 
@@ -197,10 +197,10 @@ def _spending(situation: Situation, job: _Job) -> Iterable[Finding]:
         return
     cap = job.limit("max_spend_usd", getattr(situation.settings, "max_spend_usd", None))
     if situation.price is None:
-        capped = " The spend cap cannot hold it." if cap is not None else ""
+        capped = " The spend cap cannot limit it." if cap is not None else ""
         yield Finding(
             "price", "warn", f"no price is known for {situation.encoder.name}.{capped}",
-            "Say it in the spec of a new version: price=0.02 (US dollars per million tokens), price=0 when free.",
+            "Set it in the spec of a new version: price=0.02 (US dollars per million tokens), or price=0 if free.",
         )  # fmt: skip
         return
     if cap is None or situation.cost_usd is None or situation.cost_usd.high == 0:
@@ -215,7 +215,7 @@ def _spending(situation: Situation, job: _Job) -> Iterable[Finding]:
     yield Finding(
         "spend cap", "fail" if short else "warn",
         f"{figures}, and it costs ${situation.cost_usd.low:,.2f} to ${situation.cost_usd.high:,.2f}: "
-        + (f"the job would be held at about {share:.0%}" if short else "the job may be held near its end"),
+        + (f"the job would be held at about {share:.0%}" if short else "the job may be held near the end"),
         f"revector backfill set {situation.version.version_key} with a higher max_spend_usd",
     )  # fmt: skip
 
@@ -226,8 +226,8 @@ def _spending(situation: Situation, job: _Job) -> Iterable[Finding]:
 def _version(situation: Situation) -> Iterable[Finding]:
     if situation.version.state == "retired":
         yield Finding(
-            "version", "warn", "is retired: a backfill brings it back, and keeps it up to date again",
-            "Backfill another one, if that is not what you want.",
+            "version", "warn", "is retired: a backfill makes it usable again and keeps it up to date",
+            "If you do not want that, backfill another version.",
         )  # fmt: skip
 
 
@@ -244,9 +244,9 @@ def _jobs(connection: Connection, situation: Situation) -> Iterable[Finding]:
         own = key == situation.version.version_key
         yield Finding(
             "running", "warn",
-            f"{workers} worker{'s' * (workers != 1)} already at work on this backfill: a run joins"
+            f"{workers} worker{'s' * (workers != 1)} already working on this backfill: a run joins"
             if own
-            else f"the backfill of {key} is at work, and shares the disk and maybe the encoder",
+            else f"the backfill of {key} is running, and shares the disk and maybe the encoder",
             f"revector backfill status {key}",
         )  # fmt: skip
 
@@ -263,11 +263,11 @@ def _server(connection: Connection) -> Iterable[Finding]:
         """,
     )
     if standby:
-        yield Finding("server", "fail", "is a standby: it takes no writes", "Name the primary in --dsn.")
+        yield Finding("server", "fail", "is a standby: it cannot be written to", "Name the primary in --dsn.")
     elif read_only:
         yield Finding(
             "session", "warn", "is read-only: writing was not measured",
-            "Leave out --read-only (REVECTOR_READ_ONLY), for the backfill in any case.",
+            "Leave out --read-only (REVECTOR_READ_ONLY); the backfill needs to write.",
         )  # fmt: skip
     found = version_tuple(pgvector or "0")
     if found < MINIMUM_PGVECTOR:
@@ -331,8 +331,8 @@ def _rights(connection: Connection, version: Version) -> Iterable[Finding]:
         yield Finding(
             "rights",
             "fail",
-            f"the role lacks {shown}",
-            "Connect as an operator: its owner makes one by revector db grant ROLE operator.",
+            f"the role is missing {shown}",
+            "Connect as an operator. The owner makes one: revector db grant ROLE operator.",
         )
     else:
         yield Finding("rights", "pass", "to write the job and the version's table, and to build its index")
@@ -361,7 +361,7 @@ def _index(connection: Connection, situation: Situation) -> Iterable[Finding]:
         asked = f"{-(-enough // 1024)}GB" if enough > 1024 else f"{enough}MB"
         yield Finding(
             "index memory", "warn",
-            f"the graph needs {_size(needed)}, maintenance_work_mem is {configured}: the build would take "
+            f"the graph needs {_size(needed)}, maintenance_work_mem is {configured}: the build takes "
             "many times as long",
             f"REVECTOR_MAINTENANCE_WORK_MEM={asked}, if the server has that much; or storage halfvec",
         )  # fmt: skip
@@ -374,15 +374,15 @@ def _disk(situation: Situation) -> Iterable[Finding]:
     needed = f"{_size(storage.needed)} needed for table, index and WAL"
     if storage.free is None:
         yield Finding(
-            "disk", "warn", f"{needed}; the server's free space is unknown from here",
-            "Look at it on the server.",
+            "disk", "warn", f"{needed}; the server's free space cannot be seen from here",
+            "Check it on the server.",
         )  # fmt: skip
         return
     figures = f"{needed}, {_size(storage.free)} free"
     if storage.needed > storage.free:
         yield Finding("disk", "fail", figures, "Make room, or register a version with storage halfvec.")
     elif 2 * storage.needed > storage.free:
-        yield Finding("disk", "warn", figures, "Less than twice of it: others write too. Keep an eye on it.")
+        yield Finding("disk", "warn", figures, "Less than twice that, and others write too: watch the disk.")
     else:
         yield Finding("disk", "pass", figures)
 
@@ -411,5 +411,5 @@ def _transactions(connection: Connection, job: _Job) -> Iterable[Finding]:
         yield Finding(
             "transactions", "warn",
             f"{len(rows)} open for more than {limit:g} s, the oldest for {seconds / 60:,.0f} min by {who}",
-            "They hold back vacuum, and the index build waits for their end.",
+            "They block vacuum, and the index build waits for them.",
         )  # fmt: skip

@@ -91,9 +91,9 @@ def make_plan(
     for fewer than 30 sampled chunks or less than one worker.
     """
     if sample < FEWEST_SAMPLED:
-        raise UsageError(f"A sample of {sample} chunks says too little.", f"Take {FEWEST_SAMPLED} or more.")
+        raise UsageError(f"A sample of {sample} chunks is too small.", f"Use {FEWEST_SAMPLED} or more.")
     if workers < 1:
-        raise UsageError(f"{workers} workers cannot do a backfill.", "Take 1 or more.")
+        raise UsageError(f"{workers} workers cannot run a backfill.", "Use 1 or more.")
     progress = on_progress or (lambda _step, _done, _total: None)
     opened = None if isinstance(encoder, RevectorError) else encoder
     progress("sampling chunks", 0, 0)

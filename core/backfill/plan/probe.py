@@ -137,7 +137,7 @@ def run_probe(
         except RevectorError as error:
             return Probe.failed(error)
         if real != version.dimensions:
-            problem = f"The encoder {encoder.name} makes {real} dimensions; version {version.version_key} has "
+            problem = f"The encoder {encoder.name} returns {real} dimensions; version {version.version_key} has "
             return Probe.failed(EncoderError(f"{problem}{version.dimensions}.", "Register a version for it."))
         measured = _Encoding(encoder, _usable(demand, encoder), offer, on_progress)
         gave_up = measured.run()
@@ -223,8 +223,8 @@ class _Waits:
             self.seconds += seconds
             if self.seconds > _LONGEST_WAIT_S:
                 raise UnreachableError(
-                    f"{encoder.name} makes the probe wait for more than {_LONGEST_WAIT_S:.0f} s: {why}",
-                    "Try again later, or leave the probe out: --no-probe.",
+                    f"{encoder.name} made the probe wait longer than {_LONGEST_WAIT_S:.0f} s: {why}",
+                    "Try again later, or skip the probe: --no-probe.",
                 )
             before(seconds)
 

@@ -26,9 +26,9 @@ def check_encoder(encoder: Encoder, version: Version) -> None:
     dimensions = encoder.encode_documents([PROBE_TEXT]).shape[1]
     if dimensions != version.dimensions:
         raise EncoderError(
-            f"The encoder {encoder.name} answers with {dimensions} dimensions; version {version.version_key} was "
+            f"The encoder {encoder.name} returned {dimensions} dimensions; version {version.version_key} was "
             f"registered with {version.dimensions}.",
-            "It is not the one that the version was registered with: look at its model and server.",
+            "It is not the encoder the version was registered with. Check its model and server.",
         )
 
 
@@ -91,9 +91,9 @@ class BatchEncoder:
         vectors = np.asarray(self._encoder.encode_documents(texts), dtype=np.float32)
         if vectors.shape != (len(texts), self._version.dimensions):
             raise EncoderError(
-                f"The encoder answered with vectors of shape {vectors.shape}; version "
+                f"The encoder returned vectors of shape {vectors.shape}; version "
                 f"{self._version.version_key} expects {(len(texts), self._version.dimensions)}.",
-                "The encoder is not the one that the version was registered with.",
+                "It is not the encoder the version was registered with.",
             )
         return vectors
 
@@ -102,5 +102,5 @@ class BatchEncoder:
         if len(self.failures) >= _FEWEST_FAILURES and len(self.failures) > _MAX_FAILED_SHARE * tried:
             raise EncoderError(
                 f"The encoder refused {len(self.failures)} of {tried} texts: {self.failures[0][1]}",
-                "Look at the encoder before going on; the batch was not stored.",
+                "Check the encoder. The batch was not stored.",
             )

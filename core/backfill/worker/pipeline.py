@@ -359,7 +359,7 @@ class Pipeline:
             except (pg.DeadlockDetected, pg.SerializationFailure):
                 self._control.wait(0.05)
             except (pg.DiskFull, pg.OutOfMemory, pg.InsufficientResources, pg.LockNotAvailable) as error:
-                reason = f"the server says: {error.diag.message_primary}; trying again every {delay:.0f} s"
+                reason = f"the server reports: {error.diag.message_primary}; trying again every {delay:.0f} s"
                 with self._control.holding(reason):
                     self._control.wait(delay)
                 delay = min(2 * delay, _LONGEST_RETRY_S)

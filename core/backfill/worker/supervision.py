@@ -89,8 +89,8 @@ def _stop_for_failures(connection: Connection, version: Version, job: Job, setti
         return
     share = 100 * failed / (failed + done)
     reason = (
-        f"{failed:,} of {failed + done:,} chunks of this run failed: {share:.0f} %, and at most "
-        f"{100 * settings.max_failed_share:g} % may (max_failed_share)"
+        f"{failed:,} of {failed + done:,} chunks of this run failed: {share:.0f} %, over the limit of "
+        f"{100 * settings.max_failed_share:g} % (max_failed_share)"
     )
     try:
         with connection.transaction():

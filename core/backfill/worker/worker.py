@@ -111,7 +111,7 @@ class Worker:
                 delay = losses.delay_after(self._stored)
                 if delay is None:
                     raise UnreachableError(
-                        f"The database {self._database.name} was lost again and again: {problem}"
+                        f"The database {self._database.name} was lost repeatedly: {problem}"
                     ) from error
                 self._on_lost(problem)
                 self._left.wait(delay)

@@ -15,8 +15,8 @@ def _approved(subject: Subject) -> Found:
         return passes("none required" + (f"; {_approvals(found)}" if found else ""))
     ask = f"revector cutover request {key} --reason TEXT"
     if found is None:
-        return fails(f"nobody has requested it; {needed} required", ask)
-    asked = f"asked for by {found.requested_by} on {local_time(found.requested_at)}"
+        return fails(f"not requested; {needed} required", ask)
+    asked = f"requested by {found.requested_by} on {local_time(found.requested_at)}"
     match found.state:
         case "void":
             return fails(f"void, {asked}: {found.void_because}", ask)
@@ -27,7 +27,7 @@ def _approved(subject: Subject) -> Found:
         case _:
             return fails(
                 f"{_approvals(found)}, {asked}",
-                f"Another role has to approve it: revector cutover approve {key}",
+                f"Another role must approve it: revector cutover approve {key}",
             )
 
 
@@ -39,7 +39,7 @@ def _approvals(found: Request) -> str:
 
 RULES = (
     GuardRule(
-        "approvals", "As many others as the policy asks for have approved the cutover as it stands.",
+        "approvals", "Enough others have approved the cutover as it is now.",
         _approved, in_flip=True, waivable=False, settings=("approvals", "request_hours"),
         looks_at=("version", "request"),
     ),

@@ -28,25 +28,25 @@ def _same(subject: Subject) -> Found:
         connection.execute("SELECT id, content FROM document_chunks WHERE id = ANY(%s)", [list(stored)]).fetchall()
     )
     if not texts:
-        return unsure("there is no stored chunk to encode again")
+        return unsure("no stored chunk to encode again")
     remedy = f"The provider may have changed the model: backfill a new version with {version.encoder_spec}."
     try:
         now = _encode(subject, list(texts.values()))
     except (EncoderError, RefusedError) as error:
-        return fails(f"it no longer makes such vectors: {error.problem}", remedy)
+        return fails(f"it no longer returns such vectors: {error.problem}", remedy)
     except RevectorError as error:
-        return unsure(f"it cannot be asked: {error.problem}", error.remedy)
+        return unsure(f"it cannot be reached: {error.problem}", error.remedy)
     if now is None:
         return unsure(f"it gave no answer within {_PATIENCE_S:g} s", "Try again later.")
     if now.shape[1] != version.dimensions:
-        return fails(f"it gives {now.shape[1]} dimensions, the version has {version.dimensions}", remedy)
+        return fails(f"it returns {now.shape[1]} dimensions, the version has {version.dimensions}", remedy)
     then = np.stack([Vector.from_text(stored[chunk_id]).to_numpy() for chunk_id in texts]).astype(np.float64)
     lengths = np.linalg.norm(then, axis=1) * np.linalg.norm(now, axis=1)
     cosines = np.einsum("ij,ij->i", then, now.astype(np.float64)) / np.where(lengths > 0, lengths, 1)
     worst = int(cosines.argmin())
     detail = (
-        f"{len(texts)} stored chunks encoded again: least cosine {cosines[worst]:.5f}, chunk {list(texts)[worst]} "
-        f"(at least {least:g} wanted)"
+        f"{len(texts)} stored chunks encoded again: lowest cosine {cosines[worst]:.5f}, chunk {list(texts)[worst]} "
+        f"(at least {least:g} required)"
     )
     return passes(detail) if cosines[worst] >= least else fails(detail, remedy)
 
@@ -74,8 +74,7 @@ def _encode(subject: Subject, texts: list[str]) -> NDArray[np.float32] | None:
 RULES = (
     GuardRule(
         "encoder",
-        "A few stored chunks that are encoded again get the vectors that are stored: the model did not change under "
-        "its name.",
+        "A few stored chunks, encoded again, give the stored vectors: the model has not changed.",
         _same, settings=("encoder_chunks", "encoder_cosine"), after=("complete", "dimensions"), slow=True,
         looks_at=("version",),
     ),

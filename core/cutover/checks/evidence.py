@@ -22,24 +22,24 @@ _NEWEST_QUERIES = 10_000
 def _evaluation(subject: Subject) -> Found:
     connection, version, policy = subject.connection, subject.version, subject.policy
     if policy.evaluation == "off":
-        return passes("the policy asks for none")
+        return passes("the policy does not require one")
     active = active_version(connection)
     if active is None or active.id == version.id:
-        return passes("no other version is active with which to compare")
+        return passes("no other version is active to compare with")
     pair = f"{active.version_key} → {version.version_key}"
     found = _newest(connection, active, version)
     again = f"revector evaluate NAME --primary {active.version_key} --candidate {version.version_key}"
     if found is None:
         if policy.evaluation == "required":
-            return fails(f"none was made of {pair}, and the policy requires one", again)
-        return passes(f"none was made of {pair}, and none is required")
+            return fails(f"none of {pair}, and the policy requires one", again)
+        return passes(f"none of {pair}, and none is required")
     number, verdict, query_set, runs = found
     name = f"evaluation {number} of {pair} on {query_set}"
     if verdict not in ("pass", None):
         remedy = f"revector evaluations show {number}"
         return (fails if verdict == "fail" else unsure)(f"{name}: {verdict}", remedy)
     if differing := _differing(connection, runs, (active, version)):
-        return fails(f"{name} is not of the settings of now: {'; '.join(differing)}", again)
+        return fails(f"{name} used other settings: {'; '.join(differing)}", again)
     share, how = _new_share(connection, min(run.started_at for run in runs))
     detail = f"{name}: {verdict or 'without gates'}; {share:.1%} of the chunks are newer{how}"
     if share > policy.evaluation_new_share:
@@ -51,7 +51,7 @@ def _shadow(subject: Subject) -> Found:
     connection, version, policy = subject.connection, subject.version, subject.policy
     active = active_version(connection)
     if active is None or active.id == version.id:
-        return passes("no other version is active whose queries it could have seen")
+        return passes("no other version is active whose queries it could have answered")
     row = fetch_one(
         connection,
         """
@@ -75,8 +75,8 @@ def _shadow(subject: Subject) -> Found:
     start = f"revector shadow start {version.version_key}"
     if answered + failed == 0:
         if wanted:
-            return fails(f"it answered none of {active.version_key}'s queries, {required}", start)
-        return passes("none was made, and none is required")
+            return fails(f"answered none of {active.version_key}'s queries, {required}", start)
+        return passes("no shadow, and none is required")
     share = failed / (answered + failed)
     detail = f"{answered:,} queries of {active.version_key} answered ({required}), {failed:,} failed ({share:.1%})"
     if overlap is not None:
@@ -87,7 +87,7 @@ def _shadow(subject: Subject) -> Found:
             "revector shadow report",
         )
     if answered < wanted:
-        return unsure(detail, f"Let it see more; where it has stopped: {start}")
+        return unsure(detail, f"Let it run longer. If it has stopped: {start}")
     return passes(detail)
 
 
@@ -158,14 +158,14 @@ def _new_share(connection: Connection, since: datetime.datetime) -> tuple[float,
 RULES = (
     GuardRule(
         "evaluation",
-        "The newest evaluation of the active version against this one passed or had no gates, is of the encoders and "
-        "index settings of now, and not too many chunks are newer than it.",
+        "The newest evaluation against the active version passed or had no gates, used today's encoders and "
+        "index settings, and few chunks are newer than it.",
         _evaluation, settings=("evaluation", "evaluation_new_share"),
         looks_at=("version", "active version", "evaluation"),
     ),
     GuardRule(
         "shadow",
-        "In the shadow of the active version it answered enough of users' queries, and few of them failed.",
+        "In shadow traffic it answered enough of users' queries, and few failed.",
         _shadow, settings=("shadow_queries", "shadow_error_share"), looks_at=("version", "active version"),
         each_minute=True,
     ),

@@ -33,25 +33,25 @@ def _valid(subject: Subject) -> Found:
     state = index.inspect(connection, version)
     remedy = f"revector index build {version.version_key}"
     if not state.exists:
-        return fails("there is no index", remedy)
+        return fails("no index", remedy)
     if not state.valid:
-        return fails(f"{state.name} is invalid: its build was cut off", remedy)
+        return fails(f"{state.name} is invalid: its build was interrupted", remedy)
     return passes(f"{state.name}, {state.bytes / 1e6:,.1f} MB")
 
 
 def _used(subject: Subject) -> Found:
     connection, version = subject.connection, subject.version
     if not index.inspect(connection, version).exists:
-        return fails("there is no index", f"revector index build {version.version_key}")
+        return fails("no index", f"revector index build {version.version_key}")
     found = index.use(connection, version)
     if found.used:
         return passes(found.node)
     rows = embedded_count(connection, version)
     if rows <= _SMALL_TABLE_ROWS:
-        return passes(f"{found.node}: with {rows:,} rows the planner prefers to scan them all")
+        return passes(f"{found.node}: with {rows:,} rows the planner scans them all instead")
     return fails(
         f"the planner takes a {found.node} over {rows:,} rows",
-        f"ANALYZE {version.table_name}, and look at random_page_cost and effective_cache_size.",
+        f"ANALYZE {version.table_name}, and check random_page_cost and effective_cache_size.",
     )
 
 
@@ -61,8 +61,8 @@ def _warm(subject: Subject) -> Found:
     found = pages_of_searches(connection, version, vectors)
     least = subject.policy.warm_share
     detail = (
-        f"{found.hit:,} of {found.hit + found.read:,} page accesses of {found.searches} searches met the buffers "
-        f"({found.share:.0%}, at least {least:.0%} wanted), {found.median_s * 1000:.1f} ms each"
+        f"{found.hit:,} of {found.hit + found.read:,} pages of {found.searches} searches were in cache "
+        f"({found.share:.0%}, at least {least:.0%} required), {found.median_s * 1000:.1f} ms each"
     )
     if found.share >= least:
         return passes(detail)
@@ -93,18 +93,18 @@ def _recall(subject: Subject) -> Found:
             limit = others[n - 1] + _ROUNDING * max(1.0, abs(others[n - 1]))
             shares.append(int((near[:n] <= limit).sum()) / n)
     if len(drawn) < 2:
-        return passes("with fewer than two vectors there is nothing to find")
+        return passes("fewer than two vectors: nothing to find")
     if len(exactly) < min(_LEAST_QUERIES, len(drawn)):
         return unsure(
-            f"only {len(exactly)} of {len(drawn)} searches could be compared with a scan of all "
+            f"only {len(exactly)} of {len(drawn)} searches could be compared with scanning all "
             f"{embedded_count(connection, version):,} vectors in {policy.recall_timeout_s:g} s",
             "Give it more time: revector cutover policy recall_timeout_s=60",
         )
     mean = sum(shares) / len(shares)
-    of = f"{len(shares)}" if len(exactly) == len(drawn) else f"{len(shares)} (of {len(drawn)}: time was up)"
+    of = f"{len(shares)}" if len(exactly) == len(drawn) else f"{len(shares)} (of {len(drawn)}: out of time)"
     detail = (
-        f"{mean:.3f} of what a scan finds (at least {policy.min_recall:g} wanted, worst {min(shares):.2f}), "
-        f"over {of} stored vectors drawn at random, {seconds:.1f} s"
+        f"{mean:.3f} of what an exact scan finds (at least {policy.min_recall:g} required, worst {min(shares):.2f}), "
+        f"over {of} random stored vectors, {seconds:.1f} s"
     )
     if mean >= policy.min_recall:
         return passes(detail)
@@ -147,22 +147,22 @@ _WHOLE = ("complete", "dimensions", "index valid")
 
 RULES = (
     GuardRule(
-        "index valid", "The index is there, and its build was not cut off.",
+        "index valid", "The index exists and its build finished.",
         _valid, in_flip=True, waivable=False, looks_at=("version", "index"),
     ),
     GuardRule(
         "index used",
-        "The planner answers a top-10 search from the index, or the table is small enough to be scanned.",
+        "The planner uses the index for a top-10 search, or the table is small enough to scan.",
         _used, after=("dimensions",), looks_at=("version", "index"),
     ),
     GuardRule(
-        "warm", "A few searches for stored vectors find their pages in the server's buffers.",
+        "warm", "A few searches for stored vectors find their pages in the server's cache.",
         _warm, settings=("warm_share",), after=_WHOLE, slow=True, looks_at=("version", "index"),
     ),
     GuardRule(
         "recall",
-        "Searches for stored vectors drawn at random find what a scan of all vectors finds, as many as the time "
-        "allows for.",
+        "Searches for random stored vectors find what an exact scan finds, as many searches as the time "
+        "allows.",
         _recall, settings=("recall_queries", "min_recall", "recall_timeout_s"), after=_WHOLE, slow=True,
         looks_at=("version", "index"),
     ),

@@ -20,8 +20,8 @@ def _replicas(subject: Subject) -> Found:
     connection, limit = subject.connection, subject.policy.replica_lag_s
     if fetch_one(connection, "SELECT pg_is_in_recovery()")[0]:
         return unsure(
-            "this server is a standby itself",
-            "Check on the primary, where the flip is.",
+            "this server is itself a standby",
+            "Check on the primary, where the flip happens.",
         )
     (here,) = fetch_one(connection, "SELECT pg_current_wal_lsn()::text")
     began = time.monotonic()
@@ -33,13 +33,13 @@ def _replicas(subject: Subject) -> Found:
         time.sleep(_LOOK_EVERY_S)
     if unseen := sum(behind is None for _, behind in late):
         return unsure(
-            f"this role does not see how far {unseen} of {len(late)} standbys have replayed",
+            f"this role cannot see how far {unseen} of {len(late)} standbys have replayed",
             "Grant it: GRANT pg_monitor TO role, or check as a role that has it.",
         )
     if behind := [f"{name} by {missing / 1e6:,.1f} MB" for name, missing in late if missing]:
         return fails(
             f"behind after {limit:g} s: {', '.join(behind)}",
-            "Wait until they have caught up: searches there would meet a version that is not yet whole.",
+            "Wait until they catch up: searches there would use an incomplete version.",
         )
     absent = [
         row[0]
@@ -55,7 +55,7 @@ def _replicas(subject: Subject) -> Found:
     if not late:
         return passes("no standby is connected")
     names = ", ".join(name for name, _ in late)
-    return passes(f"{names} replayed all of it within {seconds:.1f} s (at most {limit:g} s wanted)")
+    return passes(f"{names} caught up within {seconds:.1f} s (at most {limit:g} s allowed)")
 
 
 def _standbys(connection: Connection, here: str) -> list[tuple[str, int | None]]:
@@ -86,21 +86,21 @@ def _pinned(subject: Subject) -> Found:
         )
         more = f" and {len(held) - _SHOWN} more" if len(held) > _SHOWN else ""
         return fails(
-            f"{len(held)} of {len(processes)} that search would not follow: {shown}{more}",
-            "Start them again without RETRIEVAL_ROLLBACK_VERSION or `pinned`.",
+            f"{len(held)} of {len(processes)} search services would not switch: {shown}{more}",
+            "Restart them without RETRIEVAL_ROLLBACK_VERSION or `pinned`.",
         )
     if not processes:
-        return passes("no process that searches is connected")
-    return passes(f"of {len(processes)} that search, none is pinned to another version")
+        return passes("no search service is connected")
+    return passes(f"none of {len(processes)} search services is pinned to another version")
 
 
 RULES = (
     GuardRule(
-        "replicas", "Every connected standby replays in time what the primary has written when the guard looks.",
+        "replicas", "Every connected standby replays in time what the primary has written.",
         _replicas, settings=("replica_lag_s",), looks_at=(), each_minute=True,
     ),
     GuardRule(
-        "pinned", "No process that searches is pinned to another version.",
+        "pinned", "No search service is pinned to another version.",
         _pinned, looks_at=("version",), each_minute=True,
     ),
 )  # fmt: skip

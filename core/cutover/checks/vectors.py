@@ -53,12 +53,12 @@ def _dimensions(subject: Subject) -> Found:
     expected = f"{version.storage}({version.dimensions})"
     if found != expected:
         return fails(
-            f"the table holds {found}, the version says {expected}",
+            f"the table has {found}, the version is registered as {expected}",
             "Register the version again under another key.",
         )
     if not version.encoder_spec:
         return fails(
-            "the version names no encoder, so that no query could be encoded",
+            "the version has no encoder, so queries cannot be encoded",
             f"revector versions adopt {version.version_key} --encoder SPEC",
         )
     return passes(f"{expected}, encoder {version.encoder_spec}")
@@ -69,7 +69,7 @@ def _pgvector(subject: Subject) -> Found:
     if version_tuple(found) < SOUND_PGVECTOR:
         sound = ".".join(map(str, SOUND_PGVECTOR))
         return passes(
-            f"warning: {found}, whose vacuum can damage HNSW indexes; mended in {sound}",
+            f"warning: {found}, whose vacuum can damage HNSW indexes; fixed in {sound}",
             "Update pgvector: ALTER EXTENSION vector UPDATE",
         )
     return passes(found)
@@ -78,16 +78,16 @@ def _pgvector(subject: Subject) -> Found:
 RULES = (
     GuardRule(
         "complete",
-        "Every chunk has a vector, nothing waits in the outbox, and no chunk was given up on without a waiver.",
+        "Every chunk has a vector or a waiver, and nothing waits in the outbox.",
         _complete, in_flip=True, waivable=False, looks_at=("version", "counts"),
     ),
     GuardRule(
         "dimensions",
-        "The table's vectors have the type and the dimensions of the version, and its encoder can be named.",
+        "The table's vectors have the version's type and dimensions, and the version has an encoder.",
         _dimensions, in_flip=True, waivable=False, looks_at=("version",),
     ),
     GuardRule(
-        "pgvector", "The server's pgvector, with a warning where vacuuming can damage HNSW indexes.",
+        "pgvector", "The server's pgvector, with a warning where vacuum can damage HNSW indexes.",
         _pgvector, looks_at=("server",),
     ),
 )  # fmt: skip

@@ -59,16 +59,16 @@ def read_qrels(path: Path) -> JudgementFile:
             continue
         parts = line.split("\t") if beir else columns(line)
         if len(parts) != (3 if beir else 4):
-            raise bad_line(path, number, f"is no judgement: it has {len(parts)} columns.", expected)
+            raise bad_line(path, number, f"is not a judgement: it has {len(parts)} columns.", expected)
         query, target, grade = parts[0], parts[-2], parts[-1].strip()
         if not _WHOLE.fullmatch(grade):
-            raise bad_line(path, number, f"is no judgement: {shown(grade)} is no whole number.", expected)
+            raise bad_line(path, number, f"is not a judgement: {shown(grade)} is not a whole number.", expected)
         negative += int(grade) < 0
         row = Judgement(query, "document", target, max(0, int(grade)))
         try:
             check_judgement(row)
         except UsageError as error:
-            raise bad_line(path, number, f"cannot be taken. {error.problem}") from None
+            raise bad_line(path, number, f"cannot be read. {error.problem}") from None
         by_target = grades.setdefault(query, {})
         if target not in by_target:
             by_target[target] = row.grade
@@ -77,8 +77,8 @@ def read_qrels(path: Path) -> JudgementFile:
         else:
             raise bad_line(
                 path, number,
-                f"judges {shown(target)} for query {shown(query)} once more, with {row.grade} after "
+                f"judges {shown(target)} for query {shown(query)} again, with {row.grade} after "
                 f"{by_target[target]}.",
-                "Leave one of the two lines: a judge gives a target one grade.",
+                "Keep one of the two lines: a judge gives each target one grade.",
             )  # fmt: skip
     return JudgementFile(grades, negative, repeated)

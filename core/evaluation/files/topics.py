@@ -70,11 +70,11 @@ def read_queries(path: Path) -> tuple[Query, ...]:
         try:
             check_query(query)
         except UsageError as error:
-            raise bad_line(path, number, f"cannot be taken. {error.problem}") from None
+            raise bad_line(path, number, f"cannot be read. {error.problem}") from None
         if query.id in found:
             raise bad_line(
                 path, number, f"has query id {shown(query.id)} again, after line {found[query.id][0]}.",
-                "Every query needs an id of its own.",
+                "Every query needs its own id.",
             )  # fmt: skip
         found[query.id] = number, query
     return tuple(query for _, query in found.values())
@@ -91,7 +91,7 @@ def _from_json_lines(path: Path, lines: Lines) -> Iterator[tuple[int, Query]]:
             )
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             raise bad_line(
-                path, number, "is no query.", 'Expected {"_id": …, "text": …, "metadata": {"segment": …}}.'
+                path, number, "is not a query.", 'Expected {"_id": …, "text": …, "metadata": {"segment": …}}.'
             ) from None
 
 
@@ -113,7 +113,7 @@ def _from_columns(path: Path, lines: Lines) -> Iterator[tuple[int, Query]]:
         parts = line.split("\t")
         if len(parts) not in (2, 3):
             raise bad_line(
-                path, number, f"is no query: it has {len(parts)} columns.",
+                path, number, f"is not a query: it has {len(parts)} columns.",
                 "Expected an id, the text and perhaps a segment, by tabs; JSON lines as BEIR's; or TREC's <top>.",
             )  # fmt: skip
         yield number, Query(*parts)

@@ -103,7 +103,7 @@ def _claim(path: Path) -> None:
 
 
 def _exists(path: Path) -> RefusedError:
-    return RefusedError(f"{path} is there already: nothing was written.", "Take another folder, or --overwrite.")
+    return RefusedError(f"{path} already exists. Nothing was written.", "Choose another folder, or --overwrite.")
 
 
 def _held(text: str, forbidden: str, layout: str) -> str:
@@ -113,7 +113,7 @@ def _held(text: str, forbidden: str, layout: str) -> str:
 
 
 def _cannot_hold(text: str, layout: str) -> UsageError:
-    other = "Use --format beir." if layout == "TREC" else "Change the id where it comes from."
+    other = "Use --format beir." if layout == "TREC" else "Change the id at its source."
     return UsageError(
         f"The layout of {layout} cannot hold {shown(text)}: it would be read as something else.", other
     )

@@ -162,7 +162,7 @@ def _read(data: dict[str, Any], problems: list[tuple[Key, str]]) -> GateFile:
         problems.append((("gate",), "a gate begins with [[gate]], in double brackets"))
         rows = []
     elif not rows:
-        problems.append(((), "there is no [[gate]] in it"))
+        problems.append(((), "it has no [[gate]]"))
     gates = [_gate(row, ("gate", number), problems) for number, row in enumerate(rows)]
     _check_repeated(gates, problems)
     return GateFile(tuple(gates), DEFAULT_CONFIDENCE if confidence is None else confidence, min_queries)
@@ -247,7 +247,7 @@ def _check_keys(row: dict[str, Any], known: Sequence[str], key: Key, problems: l
             # A key of the file written below a [[gate]] belongs to that gate, as TOML sees it.
             misplaced = key and name in _FILE_KEYS
             hint = (
-                f"{name} stands above the first [[gate]]"
+                f"{name} comes before the first [[gate]]"
                 if misplaced
                 else f"did you mean {' or '.join(near)}?"
                 if near
@@ -263,7 +263,7 @@ def _check_repeated(gates: Sequence[Gate], problems: list[tuple[Key, str]]) -> N
         same = seen.setdefault((gate.kind.name, gate.measure, gate.segment), number)
         named = seen.setdefault(gate.name, number)
         if gate.measure and same != number:
-            problems.append((("gate", number), f"gate {number + 1} is gate {same + 1} again"))
+            problems.append((("gate", number), f"gate {number + 1} repeats gate {same + 1}"))
         elif gate.measure and named != number:
             problems.append((("gate", number, "name"), f"gate {named + 1} has the name {_shown(gate.name)} too"))
 

@@ -65,7 +65,7 @@ def read_toml(path: Path) -> TomlSource:
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from None
     if len(raw) > _MOST_BYTES:
-        raise UsageError(f"{path} has more than {_MOST_BYTES // 1024} KiB.", "That is no file of gates.")
+        raise UsageError(f"{path} has more than {_MOST_BYTES // 1024} KiB.", "That is not a gates file.")
     try:
         return TomlSource(path, text, tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:

@@ -122,9 +122,7 @@ def _detail(
     if gate.segment != WHOLE_SET:
         queries += f" of {gate.segment}"
     if found is None:
-        return (
-            f"No judged {queries.removeprefix('0 ')}: nothing to tell by; {gates.min_queries} are needed at least."
-        )
+        return f"No judged {queries.removeprefix('0 ')}; at least {gates.min_queries} are needed."
     signed = "+" if gate.kind.compared else ""
     places = _places(found.mean, gate.bound)
 
@@ -139,11 +137,11 @@ def _detail(
     )
     sentence = f"{number(found.mean)} {sign} {number(gate.bound)}: {what} over {queries}"
     if found.low is None or found.high is None:
-        sentence += " has no spread to judge by"
+        sentence += " has no spread"
     elif confidence == NO_TEST:
         sentence += "; at confidence 0.5 the mean itself decides"
     elif found.low == found.high:
-        sentence += " is the same for every one, so that nothing is known of its spread"
+        sentence += " is the same for every query, so its spread is unknown"
     else:
         sentence += (
             f" lies above {number(found.low)} and below {number(found.high)}, {_at(gates, gate, confidence)}"
@@ -153,11 +151,11 @@ def _detail(
     if count < gates.min_queries:
         sentence += f". That is inconclusive below {gates.min_queries} queries"
         if further is not None and further > gates.min_queries - count:
-            return f"{sentence}, and about {further:,} more of this spread would be needed to decide."
+            return f"{sentence}, and about {further:,} more with this spread would be needed to decide."
         return f"{sentence}: {gates.min_queries - count} more at least."
     if further is None:
-        return f"{sentence}. That decides nothing, and no number of further queries that can be named would."
-    return f"{sentence}. That decides nothing; about {further:,} further queries would, with {POWER * 100:.0f} % power."
+        return f"{sentence}. That is not conclusive, and no practical number of further queries would be."
+    return f"{sentence}. That is not conclusive; about {further:,} more queries would, with {POWER * 100:.0f} % power."
 
 
 def _at(gates: GateFile, gate: Gate, confidence: float) -> str:

@@ -40,7 +40,7 @@ class JudgedHits:
 
 @dataclass(frozen=True)
 class _Known:
-    """The judgements of a set at a moment, None when nobody judged it."""
+    """The judgements of a set at a moment, None when on average it."""
 
     stamp: tuple[str, int, datetime.datetime | None]
     qrels: Qrels | None

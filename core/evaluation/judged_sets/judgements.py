@@ -102,7 +102,7 @@ def ensure_judge(
     grades of two models under one name could not be told apart.
     """
     if not name.strip() or len(name) > MAX_TARGET_CHARACTERS or not name.isprintable():
-        raise UsageError(f"{name!r} is no name of a judge.", "Take some letters.")
+        raise UsageError(f"{name!r} is not a valid name for a judge.", "Use letters.")
     connection.execute(
         "INSERT INTO judges (name, kind, spec, revision) VALUES (%s, %s, %s, %s) ON CONFLICT (name) DO NOTHING",
         [name, kind, spec, revision],
@@ -110,7 +110,7 @@ def ensure_judge(
     judge = get_judge(connection, name)
     if (judge.kind, judge.spec, judge.revision) != (kind, spec, revision):
         have = "a person" if judge.kind == "person" else f"{judge.spec} at revision {judge.revision}"
-        raise UsageError(f"Judge {name!r} is {have}.", "Give the new one another name.")
+        raise UsageError(f"Judge {name!r} is {have}.", "Use another name.")
     return judge
 
 
@@ -136,7 +136,7 @@ def save_judgements(
         if row.query not in known:
             raise UsageError(
                 f"A judgement is for query {row.query!r}, which is not in query set {query_set.name!r}.",
-                "Import the queries with their judgements, or leave it out.",
+                "Import the queries with their judgements, or leave the judgement out.",
             )
         check_judgement(row)
     with connection.transaction():
@@ -197,7 +197,7 @@ def load_qrels(connection: Connection, query_set: QuerySet, names: Sequence[str]
     - With any judgement on a document, everything is judged by document: a chunk's grade then counts for its
       document, and a document has the best of its chunks' grades. Without, chunks are judged.
 
-    Raises UsageError for a judge that nobody knows, or when nobody judged the set.
+    Raises UsageError for a judge that nobody knows, or when on average the set.
     """
     given = given_judgements(connection, query_set)
     chosen = _chosen(connection, query_set, given, names)
@@ -255,7 +255,7 @@ def _chosen(
         raise UsageError(
             f"Query set {query_set.name!r} has no judgements {who}yet.".replace("  ", " "),
             f"Import some (revector queries import {query_set.name} --qrels FILE), judge in the console (J), "
-            f"or let a model judge: revector judge {query_set.name} --judge SPEC",
+            f"or use a model: revector judge {query_set.name} --judge SPEC",
         )
     return tuple(sorted(chosen))
 

@@ -138,7 +138,7 @@ def get_query_set(connection: Connection, name: str) -> QuerySet:
         known = [row[0] for row in connection.execute("SELECT name FROM query_sets").fetchall()]
         if not known:
             raise UsageError(
-                f"There is no query set {name!r}, and none is there yet.",
+                f"There is no query set {name!r}, and no other yet.",
                 f"Import one: revector queries import {name} --queries FILE --qrels FILE",
             )
         raise unknown_name("query set", name, known)
@@ -175,13 +175,13 @@ def drop_query_set(connection: Connection, name: str) -> None:
 
 def _check(name: str, queries: list[Query]) -> None:
     if not name or len(name) > MAX_ID_CHARACTERS or not name.isprintable():
-        raise UsageError(f"{name!r} is no name of a query set.", "Take some letters.")
+        raise UsageError(f"{name!r} is not a valid name for a query set.", "Use letters.")
     if not queries:
         raise UsageError(f"The query set {name!r} would have no queries.", "Nothing was changed.")
     seen: set[str] = set()
     for query in queries:
         if query.id in seen:
-            raise UsageError(f"Query id {query.id!r} comes twice.", "Every query needs an id of its own.")
+            raise UsageError(f"Query id {query.id!r} comes twice.", "Every query needs its own id.")
         seen.add(query.id)
         check_query(query)
 

@@ -51,8 +51,8 @@ def grade(connection: Connection, query_set: QuerySet, judge: Judge, item: Judgi
         query = _lock_query(connection, query_set, item)
         if judged_by(connection, query_set) != item.target_kind:
             raise RefusedError(
-                f"Query set {query_set.name!r} is not judged by {item.target_kind} any more: somebody's judgements "
-                "came or went.",
+                f"Query set {query_set.name!r} is no longer judged by {item.target_kind}: judgements "
+                "were added or removed.",
                 "Nothing was stored. Open the queue again.",
             )
         replaced = _take_away(connection, query, judge, item)
@@ -84,9 +84,9 @@ def undo(connection: Connection, judge: Judge, graded: Graded, query_set: QueryS
         ).rowcount
         if not gone:
             raise RefusedError(
-                f"The grade of {item.source_id!r} for query {item.query_id!r} was changed since, under the name "
+                f"The grade of {item.source_id!r} for query {item.query_id!r} has been changed since, under the name "
                 f"{judge.name!r}.",
-                "Nothing was taken back. Grade it again.",
+                "Nothing was undone. Grade it again.",
             )
         for before in graded.replaced:
             connection.execute(
@@ -109,7 +109,7 @@ def _lock_query(connection: Connection, query_set: QuerySet, item: JudgingItem) 
     ).fetchone()
     if found is None:
         raise RefusedError(
-            f"Query {item.query_id!r} of {query_set.name!r} is gone, or has another text now.",
+            f"Query {item.query_id!r} of {query_set.name!r} is gone or its text has changed.",
             "Nothing was changed. Open the queue again.",
         )
     return int(found[0])

@@ -40,8 +40,8 @@ def check_depth(measures: Iterable[str], k: int) -> None:
         depth = _depth(_parse(name))
         if depth is not None and depth > k:
             raise UsageError(
-                f"{name} looks at the first {depth} results, and the run holds {k} a query.",
-                f"Make the run with a depth of {depth} or more.",
+                f"{name} needs the first {depth} results; the run has {k} per query.",
+                f"Make a run with a depth of {depth} or more.",
             )
 
 

@@ -79,7 +79,7 @@ def thresholds(
     """
     most = min(primary.run.k, candidate.run.k)
     if not 1 <= depth <= most:
-        raise UsageError(f"The depth is {depth}; expected 1 to {most}, what the runs keep of each query.")
+        raise UsageError(f"The depth is {depth}; expected 1 to {most}, the depth of the runs.")
     if cut is not None and not np.isfinite(cut):
         raise UsageError(f"The cut is {cut}; expected a number such as 0.82.")
     sides = [
@@ -92,7 +92,7 @@ def thresholds(
     ]
     for results, side in zip((primary, candidate), sides, strict=True):
         if not len(side):
-            raise UsageError(f"Run {results.run.id} of {results.run.version_key} found nothing for any query.")
+            raise UsageError(f"Run {results.run.id} of {results.run.version_key} has no results for any query.")
     rows = [_row(sides[0], sides[1], float(np.quantile(sides[0], q))) for q in quantiles]
     return Thresholds(
         score=_SCORES[metrics[0]] if metrics[0] == metrics[1] else " and ".join(_SCORES[m] for m in metrics),

@@ -90,10 +90,9 @@ def _unknown(e: Evaluation) -> list[str]:
     )
     more = len(e.unknown_targets) - _MOST_TARGETS
     rest = f" and {more:,} more" if more > 0 else ""
-    are = "target is" if len(e.unknown_targets) == 1 else "targets are"
-    return [
-        f"{len(e.unknown_targets):,} judged {are} not in the collection and can be found by no version: {named}{rest}."
-    ]
+    are, them = ("target is", "it") if len(e.unknown_targets) == 1 else ("targets are", "them")
+    missing = f"{len(e.unknown_targets):,} judged {are} not in the collection"
+    return [f"{missing}, so no version can find {them}: {named}{rest}."]
 
 
 def _unjudged(e: Evaluation) -> list[str]:
@@ -106,8 +105,8 @@ def _unjudged(e: Evaluation) -> list[str]:
     candidate = sum(query.candidate_unjudged for query in judged)
     if primary or candidate:
         found.append(
-            f"Of the top {e.k} of {counted(len(judged), 'judged query', 'judged queries')}, nobody judged "
-            f"{primary / len(judged):.1f} results a query of the primary and {candidate / len(judged):.1f} of the "
-            "candidate. They count as not relevant, which favours the version with the fewer."
+            f"Of the top {e.k} of {counted(len(judged), 'judged query', 'judged queries')}, on average "
+            f"{primary / len(judged):.1f} results per query of the primary and {candidate / len(judged):.1f} of the "
+            "candidate are unjudged. They count as not relevant, which favours the version with fewer."
         )
     return found

@@ -163,14 +163,12 @@ def _encoder(version: Version, encoders: EncoderCache | None) -> Iterator[Encode
 
 def _check_version(connection: Connection, version: Version, encoder: Encoder) -> None:
     if get_version(connection, version.version_key).id != version.id:
-        raise RefusedError(
-            f"Version {version.version_key} was dropped, and is another one now.", "Evaluate again."
-        )
+        raise RefusedError(f"Version {version.version_key} was dropped and registered again.", "Evaluate again.")
     if encoder.dimensions != version.dimensions:
         raise EncoderError(
-            f"{encoder.name} makes {encoder.dimensions} dimensions; version {version.version_key} has "
+            f"{encoder.name} returns {encoder.dimensions} dimensions; version {version.version_key} has "
             f"{version.dimensions}.",
-            "It is not the encoder that made the version's vectors: look at its model and server.",
+            "It is not the encoder that made the version's vectors. Check its model and server.",
         )
     try:
         query = sql.SQL("SELECT EXISTS (SELECT FROM {})").format(version.table)
@@ -317,7 +315,7 @@ class _Crew:
         except Exception as error:
             raise EncoderError(
                 f"Query {query.id!r}: {self._encoder.name} failed with {type(error).__name__}: {error}",
-                "What was searched until then is kept: evaluate again to go on.",
+                "Finished searches are kept: evaluate again to continue.",
             ) from error
         return vector
 
@@ -331,7 +329,7 @@ class _Crew:
             sound = True
         except psycopg.errors.UndefinedTable:
             version = self._searches.version.version_key
-            self._fail(RefusedError(f"Version {version} was dropped while it was searched."))
+            self._fail(RefusedError(f"Version {version} was dropped during the search."))
         except BaseException as error:  # noqa: BLE001  (raised in the thread that asked for the run)
             self._fail(error)
         finally:
@@ -384,4 +382,4 @@ class _Crew:
     def _wait(self, seconds: float) -> None:
         """The encoder's own waiting, which ends when the run does."""
         if self._stop.wait(seconds):
-            raise RefusedError("The run was stopped while its encoder waited.")
+            raise RefusedError("The run was stopped while the encoder was waiting.")

@@ -73,7 +73,7 @@ class Pilot:
         """The sampling in a sentence, for every page that shows a result of it."""
         return (
             f"A pilot on {len(self.chunk_ids):,} of {self.collection:,} chunks: {self.judged:,} judged, {self.drawn:,} "
-            f"drawn at random (seed {self.seed}). Both versions were searched on these only and without an index: "
+            f"random (seed {self.seed}). Both versions were searched on these only, without an index: "
             "their scores are higher than on the whole collection."
         )
 
@@ -93,12 +93,12 @@ def plan_pilot(
     Raises UsageError for a negative number of distractors, RefusedError when no judged chunk is in the collection.
     """
     if distractors < 0:
-        raise UsageError(f"{distractors} distractors cannot be drawn.", "Take 0 or more.")
+        raise UsageError(f"{distractors} is not a number of distractors.", "Use 0 or more.")
     pool = _judged_chunks(connection, qrels)
     if not len(pool):
         raise RefusedError(
-            "None of the judged documents or chunks is in the collection: a pilot has nothing to find.",
-            "Ingest what was judged, or judge what is there.",
+            "None of the judged documents or chunks is in the collection, so a pilot has nothing to find.",
+            "Ingest the judged documents, or judge others.",
         )
     drawn = _draw(connection, distractors, seed, pool)
     wanted = np.union1d(pool, drawn)
@@ -145,7 +145,7 @@ def embed_pilot(
         if batch.failures:
             row, error = batch.failures[0]
             raise EncoderError(
-                f"The encoder refuses chunk {ids[row]}: {error}",
+                f"The encoder rejects chunk {ids[row]}: {error}",
                 "Leave its document out, or choose another encoder.",
             )
         order = np.argsort(ids)

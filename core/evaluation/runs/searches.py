@@ -101,8 +101,6 @@ def plan_searches(version: Version, *, k: int, exact: bool, ef_search: int | Non
         raise UsageError(f"ef_search is {ef_search}; pgvector takes 1 to {MAX_EF_SEARCH:,}.")
     if exact:
         if ef_search is not None:
-            raise UsageError(
-                "An exact search uses no index, so ef_search would do nothing.", "Give one of the two."
-            )
+            raise UsageError("An exact search uses no index, so ef_search has no effect.", "Use one of the two.")
         return Searches(version, k, exact, None)
     return Searches(version, k, exact, ef_search_for(version, k, ef_search))

@@ -251,7 +251,7 @@ def store_hits(connection: Connection, run: Run, hits: Iterable[QueryHits]) -> N
             copy.write(_COPY_TRAILER)
     except pg.ForeignKeyViolation:
         raise RefusedError(
-            f"Run {run.id} is gone: the query set {run.query_set!r} was dropped while it was searched.",
+            f"Run {run.id} is gone: the query set {run.query_set!r} was dropped during the search.",
             "Import the query set again, and evaluate again.",
         ) from None
 
@@ -296,12 +296,12 @@ def _check_unchanged(connection: Connection, set_id: int, name: str, revision: s
     found = connection.execute("SELECT revision FROM query_sets WHERE id = %s FOR SHARE", [set_id]).fetchone()
     if found is None:
         raise RefusedError(
-            f"The query set {name!r} was dropped meanwhile.", "Import it again, and evaluate again."
+            f"The query set {name!r} was dropped in the meantime.", "Import it again, and evaluate again."
         )
     if found[0] != revision:
         raise RefusedError(
-            f"The query set {name!r} was changed meanwhile: it is at revision {found[0]}, and was at {revision}.",
-            "Evaluate again, with the queries as they are now.",
+            f"The query set {name!r} changed in the meantime: it is at revision {found[0]}, and was at {revision}.",
+            "Evaluate again with the current queries.",
         )
 
 

@@ -115,14 +115,14 @@ BEGIN
            OR to_jsonb(NEW) - '{ended,ended_at,ended_why}'::text[]
               <> to_jsonb(OLD) - '{ended,ended_at,ended_why}'::text[] THEN
             RAISE EXCEPTION 'Request % never changes: it can only end, once.', OLD.id
-                USING HINT = 'Withdraw it and request anew.';
+                USING HINT = 'Withdraw it and request it again.';
         END IF;
         NEW.ended_at := clock_timestamp();
         RETURN NEW;
     END IF;
     SELECT * INTO wanted FROM :schema.embedding_versions WHERE id = NEW.embedding_version_id;
     IF wanted.active THEN
-        RAISE EXCEPTION 'Version % is active already.', wanted.version_key;
+        RAISE EXCEPTION 'Version % is already active.', wanted.version_key;
     END IF;
     IF wanted.completed_at IS NULL THEN
         RAISE EXCEPTION 'Version % was never complete: there is nothing to approve yet.', wanted.version_key
@@ -211,7 +211,7 @@ DECLARE
 BEGIN
     IF TG_OP = 'DELETE' THEN
         IF EXISTS (SELECT FROM :schema.cutover_requests WHERE id = OLD.request_id) THEN
-            RAISE EXCEPTION 'An approval stays: that of request % by %.', OLD.request_id, OLD.approved_by
+            RAISE EXCEPTION 'An approval cannot be deleted: that of request % by %.', OLD.request_id, OLD.approved_by
                 USING HINT = 'Withdraw the request: revector cutover withdraw KEY';
         END IF;
         RETURN OLD;
@@ -222,7 +222,7 @@ BEGIN
     SELECT * INTO request FROM :schema.cutover_requests WHERE id = NEW.request_id;
     IF :schema.request_obstacle(request) IS NOT NULL THEN
         RAISE EXCEPTION 'Request % cannot be approved: %.', NEW.request_id, :schema.request_obstacle(request)
-            USING HINT = 'Request the cutover anew.';
+            USING HINT = 'Request the cutover again.';
     END IF;
     IF request.requested_by = session_user THEN
         RAISE EXCEPTION 'Nobody approves their own request: % made request %.', session_user, request.id

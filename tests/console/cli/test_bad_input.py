@@ -52,7 +52,7 @@ def test_no_database(tmp_path: Path, command: str) -> None:
 def test_a_malformed_dsn(tmp_path: Path, dsn: str) -> None:
     for command in ("db status", "versions list"):
         result = Revector(tmp_path, ("--dsn", dsn)).call(*command.split(), status=4)
-        assert "The connection string cannot be read." in brief(result.err)
+        assert "The connection string is malformed." in brief(result.err)
         assert "Expected postgresql://user@host:port/database" in result.err
 
 
@@ -151,7 +151,7 @@ def test_no_pgvector(bare: Database, tmp_path: Path) -> None:
         assert revector.call("db", "upgrade", "--json").document["schema_revision"]
         for command in ("versions list", "search x", "log"):
             refused = plain.call(*command.split(), status=1)
-            assert "Postgres refuses this to the current role: permission denied for schema" in brief(refused.err)
+            assert "The current role may not do this: permission denied for schema" in brief(refused.err)
         for command in ("db status", "doctor", "db upgrade"):
             assert "permission denied" in brief(plain.call(*command.split(), status=1).err)
 
@@ -356,8 +356,8 @@ def test_a_version_that_cannot_be(library: Revector, unchanged: None, arguments:
 
 def test_states_that_do_not_allow_it(library: Revector) -> None:
     for command, message in (
-        ("cutover run v1", "Version v1 is active already."),
-        ("versions retire v1", "Version v1 is active: it answers users."),
+        ("cutover run v1", "Version v1 is already active."),
+        ("versions retire v1", "Version v1 is active."),
         ("versions drop v2", "only a retired version can be dropped"),
         ("index drop v1", "Version v1 is active"),
         ("backfill pause v2", "A backfill that is done cannot become pausing."),
@@ -367,7 +367,7 @@ def test_states_that_do_not_allow_it(library: Revector) -> None:
     for command, message in (
         ("backfill status v3", "Version v3 has no backfill yet."),
         ("backfill failures v2 --waive 1", "A waiver needs a reason."),
-        ("backfill failures v2 --waive 1 --reason x", "Chunk 1 is no dead letter of version v2."),
+        ("backfill failures v2 --waive 1 --reason x", "Chunk 1 is not a dead letter of version v2."),
     ):
         assert message in brief(library.call(*command.split(), status=2).err)
 
@@ -544,7 +544,7 @@ def test_an_encoder_that_answers_with_other_dimensions(
     provider.spoil("other dimensions", 4)  # each answer is asked for once more
     small = spec(provider, "text-embedding-3-small")
     result = revector.call("versions", "add", "v1", "--encoder", small, status=1)
-    assert "is said to have 1536 dimensions and answers with 1535" in brief(result.err)
+    assert "should have 1536 dimensions but returned 1535" in brief(result.err)
     assert versions(connection) == []
 
     revector.call("versions", "add", "v1", "--encoder", small)
@@ -614,7 +614,7 @@ def test_an_encoder_that_is_down(revector: Revector, database: Database, connect
         asking.call("cutover", "run", "v1")
         wrong = revector.with_options(OPENAI_API_KEY="other").call("search", "x", status=4)
         assert "answered 401" in brief(wrong.err)
-        assert "Look at the key in the environment variable OPENAI_API_KEY." in wrong.err
+        assert "Check the key in the environment variable OPENAI_API_KEY." in wrong.err
         provider.fail(500)
         assert "did not answer in 1 tries" in brief(asking.call("search", "x", status=4).err)
         assert asking.call("search", "x").out

@@ -66,7 +66,7 @@ def test_a_request_takes_a_reason_and_is_withdrawn(revector: Revector) -> None:
     assert "needs a reason" in revector.call("cutover", "request", "v2", status=2).err
     revector.call("cutover", "request", "v2", "--reason", "better")
     assert (
-        "has requested a cutover to v2 already"
+        "has already requested a cutover to v2 already"
         in revector.call("cutover", "request", "v2", "--reason", "again", status=1).err
     )
     over = revector.call("cutover", "withdraw", "v2", "--reason", "not on a Friday", "--json").document

@@ -150,7 +150,7 @@ def test_a_pilot_embeds_what_was_judged_and_a_sample(judged: Revector) -> None:
     found = first.document
     assert found["candidate"]["sample"]["judged"] == 60
     assert found["candidate"]["chunks"] == found["primary"]["chunks"] == 160
-    assert "A pilot on 160 of 240 chunks: 60 judged, 100 drawn at random (seed 2026)" in found["warnings"][0]
+    assert "A pilot on 160 of 240 chunks: 60 judged, 100 random (seed 2026)" in found["warnings"][0]
     assert "A pilot on 160 of 240 chunks" in first.err
     again = judged.call(*asked).document
     assert [row["candidate"] for row in again["measures"]] == [row["candidate"] for row in found["measures"]]

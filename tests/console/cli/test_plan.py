@@ -77,7 +77,7 @@ def test_the_probe_says_what_it_costs_before_it_is_sent(
     sent = len(service.requests)
     result = revector.call("backfill", "plan", "v1", "--no-probe")
     assert len(service.requests) == sent
-    assert "time    unknown: nothing was measured" in result.out
+    assert "time    unknown: not measured" in result.out
     assert "!  encoder" in result.out
     assert result.err == ""
     result = revector.call("backfill", "plan", "v1")

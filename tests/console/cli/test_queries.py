@@ -76,14 +76,14 @@ def test_judgements_on_chunks_are_told_not_guessed(
     ("arguments", "message"),
     [
         ("import set", "There is nothing to import."),
-        ("import set --qrels beir/qrels/test.tsv", "There is no query set 'set', and none is there yet."),
+        ("import set --qrels beir/qrels/test.tsv", "There is no query set 'set', and no other yet."),
         ("import set --queries no", "no cannot be read"),
         ("import set --queries .", "has no queries.jsonl"),
         ("import set --queries beir/qrels/test.tsv", "would have no queries|columns|Query"),
         ("import set --queries empty", "The query set 'set' would have no queries."),
         ("import set --queries beir --targets rows", "There is no kind of target 'rows'."),
         ("import set --queries beir/queries.jsonl --judge anna", "Add --qrels FILE."),
-        ("import set --queries bad", "bad:2 is no query: it has 1 columns."),
+        ("import set --queries bad", "bad:2 is not a query: it has 1 columns."),
         ("export set out", "There is no query set 'set'"),
         ("show set", "There is no query set 'set'"),
         ("drop set", "There is no query set 'set'"),
@@ -142,7 +142,7 @@ def test_an_export_comes_back(revector: Revector, connection: Connection, folder
     done = revector.run("queries", "export", "set", "out", "--json").document
     assert done["files"] == ["out/queries.jsonl", "out/qrels/test.tsv"]
     refused = revector.run("queries", "export", "set", "out", status=1)
-    assert "queries.jsonl is there already: nothing was written." in refused.err
+    assert "queries.jsonl already exists. Nothing was written." in refused.err
     revector.run("queries", "export", "set", "out", "--overwrite")
     copy = revector.run("queries", "import", "copy", "--queries", "out", "--json").document
     assert copy["revision"] == revector.call("queries", "show", "set", "--json").document["revision"]

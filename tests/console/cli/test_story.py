@@ -116,9 +116,9 @@ def test_at_a_terminal_the_key_is_typed(flipped: Revector, connection: Connectio
     for typed in ("V2", ""):
         refused = flipped.type(typed, "cutover", "run", "v2", status=1)
         assert "active v1 → v2" in refused.err
-        assert f"The key typed is {typed!r}, not 'v2': nothing was changed." in refused.err
+        assert f"The typed key is {typed!r}, not 'v2': nothing was changed." in refused.err
         assert refused.out == ""
-    assert "The key typed is 'v1', not 'v0': nothing was changed." in flipped.type("v1", "rollback", status=1).err
+    assert "The typed key is 'v1', not 'v0': nothing was changed." in flipped.type("v1", "rollback", status=1).err
     assert "nothing was changed" in flipped.type("v2", "versions", "drop", "v3", status=1).err
     assert active() == "v1"
     assert get_version(connection, "v3").state == "retired"
@@ -140,7 +140,7 @@ def test_confirm_takes_the_place_of_typing(flipped: Revector, connection: Connec
         for command in ("cutover run v2", "rollback", "versions drop v3"):
             given_here = given if command != "rollback" or not given else "v2"
             refused = flipped.call(*command.split(), "--confirm", given_here, status=1)
-            assert f"The key typed is {given_here!r}" in refused.err
+            assert f"The typed key is {given_here!r}" in refused.err
             assert "nothing was changed" in refused.err
     found = active_version(connection)
     assert found is not None

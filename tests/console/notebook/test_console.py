@@ -180,7 +180,7 @@ def test_cutover_rollback_and_log(console: Console, library: Database) -> None:
     check = console.cutover_check("demo-256")
     assert check.data.ready
     assert "✓ demo-256 is ready for a cutover" in shown(check)
-    with pytest.raises(RefusedError, match="The key typed is 'demo-64'"):
+    with pytest.raises(RefusedError, match="The typed key is 'demo-64'"):
         console.cutover("demo-256", confirm="demo-64")
     assert active_of(library) == "demo-64"
     flip = console.cutover("demo-256", confirm="demo-256", reason="better <b>by far</b>")

@@ -185,7 +185,7 @@ def test_the_costly_ones_wait_until_the_version_is_whole(
     assert found["complete"].verdict == "fail"
     for name in COSTLY:
         assert found[name].verdict == "inconclusive"
-        assert "not looked at while complete does not pass" in found[name].detail
+        assert "skipped: needs complete" in found[name].detail
 
 
 # -- recall, and whether the index is used -----------------------------------------------------------------
@@ -295,7 +295,7 @@ def test_a_cold_server_fails_and_prewarming_mends_it() -> None:
             corpus.backfill(database, version, encoder)
             index.build(connection, get_version(connection, key), Settings())
             change_policy(connection, {"warm_share": 0.99})
-            verdict(connection, "warm", "pass", "page accesses of 5 searches", key, encoders=cache)
+            verdict(connection, "warm", "pass", "pages of 5 searches", key, encoders=cache)
         for how in ("reading", "pg_prewarm"):
             embedded.stop(server.home)  # in order: a recovery would read what it replays
             server.restart()
@@ -343,7 +343,7 @@ def test_a_model_that_changed_under_its_name_is_found(
     add_chunks(connection, NUMBERS)
     ready_version(database, connection, "v2", served(provider))
     asked = len(provider.requests)
-    verdict(connection, "encoder", "pass", "3 stored chunks encoded again: least cosine 1.00000")
+    verdict(connection, "encoder", "pass", "3 stored chunks encoded again: lowest cosine 1.00000")
     assert [len(request.inputs) for request in provider.requests[asked:]] == [3]
 
     # A newer model of nearly the same vectors, as providers serve it under the old name.
@@ -404,7 +404,7 @@ def test_an_evaluation_counts_while_it_is_of_what_is_there_now(
             asked = Asked(gates=read_gates(tmp_path / "gates.toml"))
         evaluate(database, judged, *(get_version(connection, key) for key in ("v1", "v2")), asked)
 
-    verdict(connection, "evaluation", "pass", "none was made of v1 → v2, and none is required")
+    verdict(connection, "evaluation", "pass", "none of v1 → v2, and none is required")
     change_policy(connection, {"evaluation": "required"})
     verdict(connection, "evaluation", "fail", "the policy requires one")
     evaluated()
@@ -412,7 +412,7 @@ def test_an_evaluation_counts_while_it_is_of_what_is_there_now(
     evaluated('min_queries = 5\n[[gate]]\nmeasure = "P@10"\nat_least = 0.9\n')
     verdict(connection, "evaluation", "fail", "on numbers: fail")
     change_policy(connection, {"evaluation": "off"})
-    verdict(connection, "evaluation", "pass", "the policy asks for none")
+    verdict(connection, "evaluation", "pass", "the policy does not require one")
     change_policy(connection, {"evaluation": "default"})
     evaluated('min_queries = 30\n[[gate]]\nmeasure = "P@10"\nat_least = 0.05\n')
     verdict(connection, "evaluation", "inconclusive", "on numbers: inconclusive")
@@ -444,7 +444,7 @@ def test_an_evaluation_of_another_pair_does_not_count(
 ) -> None:
     judged = judged_set(connection, "numbers", [Query("q", "one", "all")], {"q": {"doc-one": 1}})
     evaluate(database, judged, two[1], two[0])
-    verdict(connection, "evaluation", "pass", "none was made of v1 → v2")
+    verdict(connection, "evaluation", "pass", "none of v1 → v2")
     verdict(connection, "evaluation", "pass", "no other version is active", "v1")
 
 
@@ -486,7 +486,7 @@ def shadowed(connection: Connection, version: Version, primary: str, *, answered
 
 
 def test_the_shadow_has_to_have_seen_enough(connection: Connection, two: tuple[Version, Version]) -> None:
-    verdict(connection, "shadow", "pass", "none was made, and none is required")
+    verdict(connection, "shadow", "pass", "no shadow, and none is required")
     change_policy(connection, {"shadow_queries": 150})
     shadowed(connection, two[1], "v0", answered=500, failed=0)  # of another version's users
     shadowed(connection, two[0], "v2", answered=500, failed=0)  # the other way round
@@ -514,7 +514,7 @@ def test_a_standby_has_to_replay_in_time(
 ) -> None:
     verdict(connection, "replicas", "pass", "no standby is connected")
     with streaming_standby(server) as on_standby:
-        eventually(lambda: guards(connection)["replicas"].detail.startswith("b replayed all of it within"))
+        eventually(lambda: guards(connection)["replicas"].detail.startswith("b caught up within"))
         on_standby("SELECT pg_wal_replay_pause()")
         change_policy(connection, {"replica_lag_s": 0.2})  # written, and so not replayed
         verdict(connection, "replicas", "fail", "behind after 0.2 s: b by ")
@@ -548,20 +548,20 @@ def test_a_slot_without_its_standby_is_said(connection: Connection, two: tuple[V
 def test_a_process_pinned_to_another_version_fails(
     database: Database, connection: Connection, two: tuple[Version, Version]
 ) -> None:
-    verdict(connection, "pinned", "pass", "no process that searches is connected")
+    verdict(connection, "pinned", "pass", "no search service is connected")
     with Retriever(database) as follower:
         assert follower.search("one").version_key == "v1"
         eventually(
-            lambda: guards(connection)["pinned"].detail == "of 1 that search, none is pinned to another version"
+            lambda: guards(connection)["pinned"].detail == "none of 1 search services is pinned to another version"
         )
         with Retriever(database, pinned="v1", program="old api") as pinned:
             assert pinned.search("one").version_key == "v1"
             eventually(lambda: guards(connection)["pinned"].verdict == "fail")
-            verdict(connection, "pinned", "fail", "1 of 2 that search would not follow: old-api")
+            verdict(connection, "pinned", "fail", "1 of 2 search services would not switch: old-api")
             assert cutover.check(connection, "v2", waivers={"pinned": "it is retired tonight"}).ready
         eventually(lambda: guards(connection)["pinned"].verdict == "pass")
     with Retriever(database, pinned="v2") as ahead:
         assert ahead.search("one").version_key == "v2"
         eventually(
-            lambda: guards(connection)["pinned"].detail == "of 1 that search, none is pinned to another version"
+            lambda: guards(connection)["pinned"].detail == "none of 1 search services is pinned to another version"
         )

@@ -43,9 +43,9 @@ def test_a_zero_vector_is_named_with_what_it_would_do():
 @pytest.mark.parametrize(
     ("vectors", "message"),
     [
-        (sound(3), "Expected 4 vectors, one a text, and got 3"),
-        (sound(4, 5), "Expected vectors of 3 dimensions, and got 5"),
-        (sound()[0], r"float32 array of 4 rows, and got float32 of shape \(3,\)"),
+        (sound(3), "Expected 4 vectors, one per text, got 3"),
+        (sound(4, 5), "Expected vectors of 3 dimensions, got 5"),
+        (sound()[0], r"float32 array of 4 rows, got float32 of shape \(3,\)"),
         (sound().astype(np.float64), "got float64"),
         (sound().tolist(), "got list"),
         (None, "got NoneType"),
@@ -90,8 +90,8 @@ def test_probe_returns_the_dimensions():
 @pytest.mark.parametrize(
     ("document", "query", "message"),
     [
-        ([1, 2, 3, 4], [1, 2, 3, 4], r"odd:1 is said to have 3 dimensions and answers with 4\.\nUse dimensions=4"),
-        ([1, 2, 3], [1, 2], "Expected vectors of 3 dimensions, and got 2"),
+        ([1, 2, 3, 4], [1, 2, 3, 4], r"odd:1 should have 3 dimensions but returned 4\.\nUse dimensions=4"),
+        ([1, 2, 3], [1, 2], "Expected vectors of 3 dimensions, got 2"),
         ([0, 0, 0], [1, 2, 3], "all zeros"),
         ([1, 2, 3], [1, np.nan, 3], "nan at position 2"),
     ],

@@ -121,7 +121,7 @@ def test_dimensions_of_an_unknown_model_come_from_its_first_answer(connect, serv
 def test_a_probe_finds_a_server_with_other_dimensions(connect):
     with (
         ProtocolServer(models={"text-embedding-3-small": 768}) as other,
-        pytest.raises(EncoderError, match=r"text-embedding-3-small is said to have 1536 .* answers with 768"),
+        pytest.raises(EncoderError, match=r"text-embedding-3-small should have 1536 .* answers with 768"),
     ):
         probe(connect(at=other))
 
@@ -176,7 +176,7 @@ def test_these_are_throttling(connect, server, waits, status):
 
 @pytest.mark.parametrize(
     ("how", "reason"),
-    [("close", "Connection error"), ("cut off", "Connection error"), ("truncated", "the answer was cut off")],
+    [("close", "Connection error"), ("cut off", "Connection error"), ("truncated", "the answer was incomplete")],
 )
 def test_a_broken_connection_or_answer_is_tried_again(connect, server, waits, how, reason):
     server.spoil(how)
@@ -208,7 +208,7 @@ def test_throttled_too_often_it_gives_up_with_the_providers_words(connect, serve
         connect(max_retries=3).encode_query("a key")
     assert len(server.requests) == 4
     assert len(waits[1::2]) == 3  # it does not wait before it gives up
-    assert "4 tries; the last time: 503: The engine is overloaded." in caught.value.problem
+    assert "4 attempts; the last: 503: The engine is overloaded." in caught.value.problem
     assert "max_retries" in caught.value.remedy
 
 
@@ -319,9 +319,9 @@ def test_the_address_is_the_specs_whatever_the_environment_says(connect, server,
     ("how", "error", "message"),
     [
         ("html", UnreachableError, "does not answer as an OpenAI-compatible"),
-        ("one short", EncoderError, "asked for 3 vectors, and answered with 2"),
-        ("one twice", EncoderError, "asked for 3 vectors, and answered with 3 for 2 of the texts"),
-        ("ragged", EncoderError, "text 1 with 1536 dimensions, and text 3 with 1535"),
+        ("one short", EncoderError, "asked for 3 vectors and returned 2"),
+        ("one twice", EncoderError, "asked for 3 vectors and returned 3 for 2 of the texts"),
+        ("ragged", EncoderError, "text 1 with 1536 dimensions for text 1, and for text 3 with 1535"),
         ("not a vector", EncoderError, "not a vector"),
     ],
 )
@@ -344,7 +344,7 @@ def test_an_answer_that_is_not_one_is_asked_for_once_more(connect, server, waits
 
 def test_other_dimensions_twice_are_for_the_caller_to_find(connect, server):
     server.spoil("other dimensions", times=2)
-    with pytest.raises(EncoderError, match="Expected vectors of 1536 dimensions, and got 1535"):
+    with pytest.raises(EncoderError, match="Expected vectors of 1536 dimensions, got 1535"):
         check_vectors(connect().encode_documents(TEXTS), 3, 1536)
     assert len(server.requests) == 2
 

@@ -1,4 +1,4 @@
-"""Several threads with one encoder, against a server that has the limits it is said to have."""
+"""Several threads with one encoder, against a server that has the limits it should have."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_a_request_that_alone_is_refused_is_given_up(connect, server):
     encoder = connect(parallel=2)
     encoder.encode_documents(["others are answered, though before"])
     server.fail(429, times=99)
-    with pytest.raises(UnreachableError, match="7 tries; the last time: 429"):
+    with pytest.raises(UnreachableError, match="7 attempts; the last: 429"):
         encoder.encode_documents(["refused"])
     assert len(server.requests) == 1 + 7
 

@@ -187,7 +187,7 @@ def test_headers_are_kept_to_before_the_provider_has_to_refuse(hooks, clock):
     assert clock() == 1000
     succeed(pacer)
     assert clock() == 1030
-    assert hooks.heard[0] == (30, "the provider has too few requests left, and says when there will be more")
+    assert hooks.heard[0] == (30, "the provider has too few requests left until its limit resets")
 
 
 def test_tokens_left_that_are_too_few_for_this_request(hooks, clock):

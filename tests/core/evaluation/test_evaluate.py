@@ -136,7 +136,7 @@ def test_runs_that_cannot_be_compared_are_refused(
     v1, v2 = get_version(connection, "v1"), get_version(connection, "v2")
     with pytest.raises(RefusedError, match="itself"):
         evaluate(database, numbers, v1, v1)
-    with pytest.raises(UsageError, match="R@200 looks at the first 200"):
+    with pytest.raises(UsageError, match="R@200 needs the first 200"):
         evaluate(database, numbers, v1, v2, Asked(measures=("R@200",)))
     found = evaluate(database, numbers, v1, v2)
     save_queries(connection, "numbers", QUERIES[:2])
@@ -178,7 +178,7 @@ def test_runs_that_hold_too_few_documents_for_a_measure_are_said(
     pair = get_version(connection, "v1"), get_version(connection, "v2")
     found = evaluate(database, numbers, *pair, Asked(measures=("R@20",)), depth=20)
     assert (
-        "A run keeps 20 chunks a query, and they are of fewer than 20 documents for 4 of v1 and 4 of v2: measures at "
+        "Runs keep 20 chunks per query, fewer than 20 documents, for 4 of v1 and 4 of v2: measures at "
         "that depth would be higher in a deeper run."
     ) in found.warnings
     shallow = evaluate(database, numbers, *pair, Asked(measures=("P@1",)), depth=20)

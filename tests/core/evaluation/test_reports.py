@@ -174,9 +174,9 @@ def test_every_report_shows_verdict_gates_and_all_that_qualifies_them() -> None:
     for name, text in pages.items():
         for expected in (
             WARNING,
-            "1 judged target is not in the collection and can be found by no version: doc-gone (query q0).",
+            "1 judged target is not in the collection, so no version can find it: doc-gone (query q0).",
             "1 query without any judgement",
-            "nobody judged 2.0 results a query of the primary and 5.0 of the candidate",
+            "on average 2.0 results per query of the primary and 5.0 of the candidate",
             "embed-v1",
             "embed-v2",
             "a1b2c3",

@@ -188,7 +188,7 @@ async def test_a_worker_that_was_killed_is_replaced_and_said(served: Database, g
         assert pane.detail is not None
         (worker,) = pane.detail.workers
         os.kill(worker.pid or 0, signal.SIGKILL)
-        await until_shown(pilot, "! a worker was killed by SIGKILL; another takes its place", "ended", "died")
+        await until_shown(pilot, "! a worker was killed by SIGKILL; starting another", "ended", "died")
         gate.open()
         await until(pilot, lambda: not app.services.backfills.working, "all is done")
     assert state_of(served) == "done"
@@ -395,7 +395,7 @@ async def test_dead_letters_are_read_waived_and_tried_again(refusing: ProtocolSe
         await pilot.press("w")
         await until_shown(pilot, "Waive a dead letter")
         await pilot.press("up", "ctrl+u", "7", "7", "7", "7", "7", "down", "n", "o", "enter")
-        await until_shown(pilot, "✗ Chunk 77777 is no dead letter of version demo-new.")
+        await until_shown(pilot, "✗ Chunk 77777 is not a dead letter of version demo-new.")
         await pilot.press("t")
         await until(
             pilot, lambda: [one.attempts for one in pane._failures if not one.waived_reason] == [2], "again"

@@ -124,7 +124,7 @@ async def test_a_probe_that_costs_money_is_offered_before_it_is_sent(
         await until_said(pilot, " for about $0.00000", "Plan without it", "Send the probe")
         assert len(provider.requests) == asked, "nothing is sent before the answer"
         await pilot.press("enter")
-        await until_shown(pilot, "plan of the backfill of demo-new", "216 of 216", "unknown: nothing was measured")
+        await until_shown(pilot, "plan of the backfill of demo-new", "216 of 216", "unknown: not measured")
         assert len(provider.requests) == asked, "Enter alone spends nothing"
         await pilot.press("escape", "P")
         await until_said(pilot, "The probe sends")

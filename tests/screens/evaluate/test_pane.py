@@ -538,7 +538,7 @@ async def test_unjudged_sets_show_what_moved(own_numbers: Database, connection: 
         pane = await at_tab(pilot)
         await until_shown(
             pilot,
-            "! Nobody has judged a query of nobody",
+            "! No query of nobody",
             "overlap@10 by segment",
             "that moved most",
             "[overlap@10]",

@@ -297,7 +297,7 @@ class Crew:
             f"A worker{where} died {slot.deaths.count} times in a row without embedding a chunk. "
             f"The last time: {reason}",
             "Nothing is lost. Each of Ray's nodes needs revector and the encoder's packages, and memory for them; "
-            f"then go on with it: revector backfill run {self._order.version.version_key}",
+            f"then resume: revector backfill run {self._order.version.version_key}",
         )
         self._end()
 
@@ -342,6 +342,6 @@ def _reason(error: BaseException) -> str:
         return in_short(cause)
     text = " ".join(str(error).split())
     if "unexpected" in text and "End of file" in text:
-        return "its process was killed, by a person or for want of memory, or it crashed"
+        return "its process was killed (by a person, or out of memory) or it crashed"
     found = re.search(r"(?:exit detail|because): (.*?)(?: Some common causes|$)", text)
     return (found[1] if found else text)[:300]

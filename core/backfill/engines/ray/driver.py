@@ -77,7 +77,7 @@ def _connected(settings: RaySettings, wanted: int) -> Iterator[Any]:
             at = "Ray cannot be started" if settings.address is None else f"No Ray cluster at {settings.address}"
             raise UnreachableError(
                 f"{at}: {in_short(error)}",
-                "Look at the address, and that Ray and Python have the same releases there.",
+                "Check the address, and that Ray and Python have the same versions there.",
             ) from None
         yield ray
 
@@ -91,7 +91,7 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), _KNOCK_S).close()
     except (OSError, OverflowError) as error:
         raise UnreachableError(
-            f"No Ray cluster at {address}: {error}", "Look at --ray-address, and that the cluster runs."
+            f"No Ray cluster at {address}: {error}", "Check --ray-address, and that the cluster is running."
         ) from None
 
 
@@ -110,15 +110,15 @@ def check_nodes(nodes: Sequence[Mapping[str, Any]], order: Order, here: str) -> 
     needs = {"CPU": order.ray.cpus_per_worker, "GPU": order.ray.gpus_per_worker}
     if needs["GPU"] and not any(node["Resources"].get("GPU") for node in alive):
         raise RefusedError(
-            f"No node of the Ray cluster has a GPU, and each worker asks for {needs['GPU']:g}.",
+            f"No node of the Ray cluster has a GPU, but each worker needs {needs['GPU']:g}.",
             "Run without --gpus-per-worker, or add a node with GPUs.",
         )
     if not any(fits(node["Resources"], needs) for node in alive):
         largest = max((node["Resources"] for node in alive), key=lambda r: (r.get("GPU", 0), r.get("CPU", 0)))
         raise RefusedError(
-            f"No node of the Ray cluster can hold a worker: each asks for {amounts(needs)}, and the largest node "
+            f"No node of the Ray cluster can run a worker: each needs {amounts(needs)}; the largest node "
             f"has {amounts(largest, needs)}.",
-            "Ask for less with --cpus-per-worker and --gpus-per-worker.",
+            "Lower it with --cpus-per-worker and --gpus-per-worker.",
         )
     others = sorted({node["NodeManagerHostname"] for node in alive} - {here})
     if not others:
@@ -131,7 +131,7 @@ def check_nodes(nodes: Sequence[Mapping[str, Any]], order: Order, here: str) -> 
             "Use a database that they can reach over the network (--dsn), or leave out --ray-address.",
         )
     if host in ("localhost", "127.0.0.1", "::1"):
-        return [f"The database is at {host}: each of {len(others) + 1} machines looks for it on itself."]
+        return [f"The database is at {host}: each of the {len(others) + 1} machines would look for it on itself."]
     return []
 
 

@@ -225,11 +225,11 @@ def run_on_ray(
             reason = str(death)
             if stop.is_set() or not deaths.one_more(run.progress):
                 raise UnreachableError(
-                    f"Ray's driver ended without an answer: {reason}",
-                    "Nothing is lost. Look at the Ray cluster, then go on with it: "
+                    f"Ray's driver ended without a result: {reason}",
+                    "Nothing is lost. Check the Ray cluster, then resume: "
                     f"revector backfill run {version.version_key}",
                 ) from None
-            on_note(f"Ray's driver ended and is started again: {reason}")
+            on_note(f"Ray's driver ended and is being restarted: {reason}")
 
 
 def _complete(database: Database) -> Database:
@@ -278,7 +278,7 @@ class _Run:
                 process.wait()
                 if process.returncode == -signal.SIGALRM:
                     raise UnreachableError(
-                        f"Ray at {self._order.ray.address or 'this machine'} does not answer in {CONNECT_S} s.",
+                        f"Ray at {self._order.ray.address or 'this machine'} did not answer within {CONNECT_S} s.",
                         "Look at the cluster's head node.",
                     ) from None
                 last = Sealed(self._order.database).scrub(_last_line(written, process.returncode))
@@ -375,4 +375,4 @@ def _last_line(written: IO[bytes], status: int) -> str:
     written.seek(0)
     lines = [line.strip() for line in written.read().decode(errors="replace").splitlines() if line.strip()]
     ended = f"signal {-status}" if status < 0 else f"exit status {status}"
-    return f"{ended}; its last words: {lines[-1][:300]}" if lines else ended
+    return f"{ended}; its last output: {lines[-1][:300]}" if lines else ended

@@ -80,7 +80,7 @@ class BackfillWorker:
         with self._lock:
             self._left = True
             if self._worker is not None:
-                self._worker.leave("fewer workers are wanted, or the run ends")
+                self._worker.leave("fewer workers are needed, or the run ends")
 
     def _run(self, database: Database, version: Version) -> JobStatus | None:
         from revector.core.retrieval import open_version_encoder

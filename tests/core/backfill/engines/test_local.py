@@ -104,7 +104,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost_or_done_twice(
         running.thread.join()
     assert isinstance(running.result, JobStatus)
     assert (running.result.state, running.result.done) == ("done", len(TEXTS))
-    assert running.engine.notes == ["a worker was killed by SIGKILL; another takes its place"]  # type: ignore[attr-defined]
+    assert running.engine.notes == ["a worker was killed by SIGKILL; starting another"]  # type: ignore[attr-defined]
     assert [s.missing for s in version_statuses(connection)] == [0]
     assert children() == []
 
@@ -150,7 +150,7 @@ def test_workers_that_die_again_and_again_end_the_run_with_the_reason(
         eventually(kill)
     assert isinstance(running.result, RevectorError)
     assert running.result.problem == (
-        "5 workers died one after the other without storing a chunk; the last was killed by SIGKILL"
+        "5 workers died in a row without storing a chunk; the last was killed by SIGKILL"
     )
     assert len(seen) == 5
     assert job_status(connection, version).state == "interrupted"

@@ -103,9 +103,9 @@ def test_active_sessions(database: Database, connection: Connection) -> None:
     ("query", "expected"),
     [
         ("SELECT 0", None),
-        ("SELECT 7", "throttle_query answers 7"),
-        ("SELECT 0.5", "throttle_query answers 0.5"),
-        ("SELECT true", "throttle_query answers true"),
+        ("SELECT 7", "throttle_query returned 7"),
+        ("SELECT 0.5", "throttle_query returned 0.5"),
+        ("SELECT true", "throttle_query returned true"),
         ("SELECT false", None),
         ("SELECT NULL", None),
         ("SELECT 'replica b is ill' WHERE true", "replica b is ill"),
@@ -131,7 +131,7 @@ def test_a_query_of_ones_own(
 def test_the_first_reason_in_the_table_is_the_one_that_is_said(connection: Connection) -> None:
     found = look(connection, throttle_query="SELECT 1", max_spend_usd=0, working_hours="off")
     assert found["held_by"] == "working_hours"
-    assert found["throttle_query"]["reason"] == "throttle_query answers 1"
+    assert found["throttle_query"]["reason"] == "throttle_query returned 1"
 
 
 def test_the_wal_rate_is_an_average_over_seconds(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:

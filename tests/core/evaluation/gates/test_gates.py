@@ -133,7 +133,7 @@ min_queries = 20
         *[line for line in problems(tmp_path, text) if line.startswith("gates.toml:11:1: ")],
         "gates.toml:13:1: segment is 7; expected a text of 1 to 500 characters.",
         "gates.toml:17:1: at_least is true; expected a number from 0 to 1.",
-        "gates.toml:18:1: there is no key 'min_queries' (min_queries stands above the first [[gate]]).",
+        "gates.toml:18:1: there is no key 'min_queries' (min_queries comes before the first [[gate]]).",
     ]
 
 
@@ -147,7 +147,7 @@ def test_an_unknown_measure_is_named_with_the_near_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "gates.toml: there is no [[gate]] in it."),
+        ("", "gates.toml: it has no [[gate]]."),
         ("gate = 3", "gates.toml:1:1: a gate begins with [[gate]], in double brackets."),
         ("\n[gate]\nmeasure = 'P@10'", "gates.toml:2:1: a gate begins with [[gate]], in double brackets."),
         (

