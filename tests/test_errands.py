@@ -135,3 +135,38 @@ def test_a_new_kind_of_gate(tree: Path) -> None:
     refused = run(tree, JUDGED, status=1, of="stderr")
     assert "gates.toml:3:1: gain is 2; expected a number from 0 to 1" in refused
     assert 'with measure = "P@10" and gain = 0.01 or at_least = 0.9 or margin = 0.01, for one' in refused
+
+
+def test_a_column_of_versions(tree: Path, empty_database: Database) -> None:
+    for file, before, after in (
+        (
+            "core/migrations/sql/versions.sql",
+            "    notes text",
+            "    tier text NOT NULL DEFAULT 'bronze',\n    notes text",
+        ),
+        (
+            "core/models/documents.py",
+            "    notes: Mapped[str]",
+            '    tier: Mapped[str] = mapped_column(server_default="bronze")\n    notes: Mapped[str]',
+        ),
+        (
+            "core/registry.py",
+            "    @property\n    def table(",
+            '    tier: str = ""\n\n    @property\n    def table(',
+        ),
+        (
+            "screens/wording/version.py",
+            'VersionColumn("notes"',
+            'VersionColumn("tier", "tier of service", lambda s: s.version.tier),\n        VersionColumn("notes"',
+        ),
+    ):
+        edit(tree / file, before, after)
+    options = ("--dsn", empty_database.dsn, "--schema", empty_database.schema)
+    run(tree, PROGRAM, *options, "db", "upgrade")
+    run(tree, PROGRAM, *options, "versions", "add", "v1", "--encoder", "static:wordllama-64")
+    assert "tier of service  bronze" in run(tree, PROGRAM, *options, "versions", "show", "v1")
+    assert json.loads(run(tree, PROGRAM, *options, "versions", "show", "v1", "--json"))["tier"] == "bronze"
+    records = (
+        "import sys; from revector import Console; print(Console(*sys.argv[1:]).versions().rows()[0]['tier'])"
+    )
+    assert "bronze" in run(tree, records, empty_database.dsn, empty_database.schema)
