@@ -177,13 +177,13 @@ class Steering(Starting):
 
     def waive(self, chunk_id: int | None) -> None:
         """Ask for the reason, then accept that a chunk has no vector."""
-        from revector.screens.backfill.waive_dialog import Waive, Waiver
+        from revector.screens.backfill.waive_dialog import ChunkWaiver, WaiveChunk
 
         version = self.version
         if version is None:
             return
 
-        def answered(waiver: Waiver | None) -> None:
+        def answered(waiver: ChunkWaiver | None) -> None:
             if waiver is None:
                 return
 
@@ -194,4 +194,4 @@ class Steering(Starting):
 
             self._ask(accept, lambda _nothing: self.done(f"Chunk {waiver.chunk_id} is waived."))
 
-        self.app.push_screen(Waive(version.version_key, chunk_id), answered)
+        self.app.push_screen(WaiveChunk(version.version_key, chunk_id), answered)

@@ -17,11 +17,11 @@ from textual.widgets import Button, Input, Label, Static
 
 from revector.core.database import Database
 from revector.core.settings import Settings
-from revector.screens.situation import Following, Situation
+from revector.screens.situation import Situation
+from revector.screens.widgets.form import Form, wrong
 from revector.screens.widgets.inputs import LineBox
 from revector.screens.wording.facts import facts
 from revector.screens.wording.text import printable
-from revector.screens.wording.theme import CAUTION
 
 
 @dataclass(frozen=True)
@@ -45,36 +45,22 @@ class Answer:
     reason: str
 
 
-class Confirm(Following, ModalScreen[Answer | None]):
+class Confirm(Form[Answer | None]):
     """Answers with what was typed, or with None. The focus starts on Cancel, and Escape is Cancel."""
 
     DEFAULT_CSS = """
-    Confirm { align: center middle; background: $background 70%; }
-    Confirm #box {
-        width: 100%; max-width: 84; height: auto; max-height: 100%; margin: 0 2; padding: 1 2;
-        border: heavy $warning; border-title-color: $warning; border-title-style: bold; background: $surface;
-    }
+    Confirm #box { max-width: 84; padding: 1 2; }
     Confirm.-production #box { border: heavy $error; border-title-color: $error; }
     Confirm #facts { height: auto; max-height: 10; scrollbar-size-vertical: 1; }
-    Confirm Label { margin: 1 0 0 0; }
-    Confirm Input { border: none; height: 1; padding: 0 1; background: $panel; }
-    Confirm Input:focus { border: none; background: $block-cursor-background; }
-    Confirm #state { height: auto; margin: 1 0 0 0; color: $secondary; }
-    Confirm #buttons { height: 1; margin: 1 0 0 0; }
-    Confirm Button { margin: 0 2 0 0; padding: 0 1; min-width: 4; background: $panel; }
-    Confirm Button:focus { text-style: bold reverse; }
+    Confirm Label { width: auto; margin: 1 0 0 0; color: $foreground; }
     """
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "cancel", "Cancel", show=False),
-        Binding("left,up", "app.focus_previous", show=False),
-        Binding("right,down", "app.focus_next", show=False),
-    ]
+    ready = "The key is right. Enter, or the button, does it now."
 
-    def __init__(self, question: Question, objection: Callable[[Situation], str] = lambda _situation: "") -> None:
+    def __init__(self, question: Question, changed: Callable[[Situation], str] = lambda _situation: "") -> None:
         super().__init__(classes="-production" if question.settings.production else "")
         self._question = question
-        self._objection = objection
+        self._changed = changed
         self._stopped = ""
 
     def compose(self) -> ComposeResult:
@@ -95,69 +81,33 @@ class Confirm(Following, ModalScreen[Answer | None]):
             if question.ask_reason:
                 yield Label("Reason, for the log (may stay empty)")
                 yield LineBox(id="reason", compact=True, select_on_focus=False)
-            yield Static(id="state", markup=False)
-            with Horizontal(id="buttons"):
-                yield Button("Cancel", id="cancel", compact=True)
-                yield Button(question.verb, id="go", compact=True, disabled=True)
-
-    def on_mount(self) -> None:
-        """Enter alone must not do it."""
-        self.query_one("#cancel").focus()
-        self._check()
+            yield from self.end_of_form(question.verb)
 
     def show(self, situation: Situation) -> None:
         """Make a yes impossible while the database is lost, or once what the question says is no longer so."""
-        stopped = self._objection(situation) if situation.state.live else "The database is lost: wait, or cancel."
-        if stopped != self._stopped:
-            self._stopped = stopped
-            self._check()
+        stopped = self._changed(situation) if situation.state.live else ""
+        if (stopped, situation.state.live) != (self._stopped, self.live):
+            self._stopped, self.live = stopped, situation.state.live
+            self.check()
 
-    def _check(self) -> None:
+    def objection(self) -> Text:
+        """What stands in the way: a change since, or the key, which has to be typed as it is."""
         typed = self.query_one("#key", Input).value
-        good = typed == self._question.key and not self._stopped
-        self.query_one("#go", Button).disabled = not good
         if self._stopped:
-            message = Text(f"✗ {printable(self._stopped)}", CAUTION)
-        elif good:
-            message = Text("The key is right. Enter, or the button, does it now.")
-        elif typed:
-            message = Text("That is not the key yet: nothing happens.")
-        else:
-            message = Text("Tab to the box, then type. Escape cancels.")
-        self.query_one("#state", Static).update(message)
+            return wrong(self._stopped)
+        if typed == self._question.key:
+            return Text()
+        return Text(
+            "That is not the key yet: nothing happens." if typed else "Tab to the box, then type. Escape cancels."
+        )
 
-    def on_input_changed(self, event: Input.Changed) -> None:
-        """Every letter counts."""
-        event.stop()
-        self._check()
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Enter in a box: does it when the key is right, and nothing otherwise."""
-        event.stop()
-        self._go()
-
-    def on_button_pressed(self, event: Button.Pressed) -> None:
-        """One of the two buttons."""
-        event.stop()
-        if event.button.id == "go":
-            self._go()
-        else:
-            self.dismiss(None)
+    def go(self) -> None:
+        """Yes."""
+        self.dismiss(Answer(self._question.key, self.text("reason") if self._question.ask_reason else ""))
 
     def on_paste(self, event: events.Paste) -> None:
         """A key that is pasted while Cancel has the focus was not typed."""
         event.stop()
-
-    def action_cancel(self) -> None:
-        """Escape."""
-        self.dismiss(None)
-
-    def _go(self) -> None:
-        typed = self.query_one("#key", Input).value
-        if typed != self._question.key or self._stopped:
-            return
-        reason = self.query_one("#reason", Input).value.strip() if self._question.ask_reason else ""
-        self.dismiss(Answer(typed, reason))
 
 
 class Ask(ModalScreen[bool]):

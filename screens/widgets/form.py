@@ -1,4 +1,4 @@
-"""A dialog of named boxes with two buttons: what the dialogs of a load and of a run have in common."""
+"""A dialog of boxes with two buttons: what all that ask before they act have in common."""
 
 from __future__ import annotations
 
@@ -54,11 +54,14 @@ class Form(Following, ModalScreen[R]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "Cancel", show=False),
-        Binding("up", "app.focus_previous", show=False),
-        Binding("down", "app.focus_next", show=False),
+        Binding("left,up", "app.focus_previous", show=False),
+        Binding("right,down", "app.focus_next", show=False),
     ]
 
     live = True
+    focus_first = "#cancel"
+    """Enter alone must not do it."""
+    ready = "Enter in a box, or the button, does it now. Escape cancels."
 
     def field(self, name: str, label: str, value: str = "", hint: str = "") -> Widget:
         """A named box; `hint` stands in it while it is empty."""
@@ -78,8 +81,8 @@ class Form(Following, ModalScreen[R]):
         )
 
     def on_mount(self) -> None:
-        """Enter alone must not do it."""
-        self.query_one("#cancel").focus()
+        """Put the focus where it is safe."""
+        self.query_one(self.focus_first).focus()
         self.check()
 
     def text(self, name: str) -> str:
@@ -104,7 +107,7 @@ class Form(Following, ModalScreen[R]):
         """Say what is missing, and let the button be there when nothing is."""
         objection = self.objection() if self.live else Text("✗ The database is lost: wait, or cancel.", CAUTION)
         self.query_one("#go", Button).disabled = bool(objection)
-        self.say(objection or Text("Enter in a box, or the button, does it now. Escape cancels."))
+        self.say(objection or Text(self.ready))
 
     def objection(self) -> Text:
         """What is missing or wrong; empty when nothing is."""

@@ -14,7 +14,7 @@ from revector.core.database import Database
 from revector.core.registry import get_version
 from revector.screens.backfill import range_map
 from revector.screens.backfill.range_map import RangeMap, drawn
-from revector.screens.backfill.waive_dialog import Waive
+from revector.screens.backfill.waive_dialog import WaiveChunk
 from revector.screens.widgets.table import Table
 from tests.protocol_server import Gate, ProtocolServer
 from tests.screens.support import (
@@ -385,7 +385,7 @@ async def test_dead_letters_are_read_waived_and_tried_again(refusing: ProtocolSe
         await pilot.press("escape", "w")
         await until_shown(pilot, "Waive a dead letter", "It takes the number of the chunk and a reason")
         await pilot.press("enter", "space", "enter")
-        assert isinstance(app.screen, Waive), "without a reason nothing happens"
+        assert isinstance(app.screen, WaiveChunk), "without a reason nothing happens"
         await type_text(pilot, "a scan")
         await pilot.press("enter")
         await until_shown(pilot, "is waived.", "1 failed")
