@@ -6,12 +6,16 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import psycopg
 
 from revector.core.database import Connection, Database, readable_errors
+from revector.core.errors import UnreachableError
 from revector.core.settings import Settings
+
+T = TypeVar("T")
 
 
 def shut_down(connection: Connection) -> None:
@@ -59,3 +63,49 @@ class Connections:
         with self._lock:
             for connection in self._open:
                 shut_down(connection)
+
+
+class KeptConnection:
+    """A connection that only reads and stays open: for one read at a time, from any thread."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._lock = threading.Lock()
+        self._open = contextlib.ExitStack()
+        self._connection: Connection | None = None
+
+    def do(self, work: Callable[[Connection], T]) -> T:
+        """Work on the connection, and once more on a new one when the old one turns out to be lost."""
+        with self._lock:
+            kept = self._connection is not None
+            try:
+                return self._try(work)
+            except UnreachableError:
+                self._close()
+                if not kept:
+                    raise
+            return self._try(work)
+
+    def _try(self, work: Callable[[Connection], T]) -> T:
+        with self._connections.readable_errors():
+            if self._connection is None:
+                self._connection = self._open.enter_context(self._connections.reading())
+            return work(self._connection)
+
+    def _close(self) -> None:
+        self._connection = None
+        self._open.close()
+
+    def hang_up(self) -> None:
+        """End a read that does not come back: it fails at once."""
+        connection = self._connection
+        if connection is not None:
+            shut_down(connection)
+
+    def close(self) -> None:
+        """Let go of the connection, unless a read has it, which ends by itself."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._close()
+            finally:
+                self._lock.release()

@@ -5,31 +5,20 @@ What judges say of the hits, and why a version ranks them so, is read on the sam
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Callable
-from typing import TypeVar
-
 from revector.core.database import Connection
-from revector.core.errors import UnreachableError
 from revector.core.evaluation.judged_sets.judged_hits import JudgedHits, QrelsCache, judge_comparison
 from revector.core.explain import ChunkFacts, Explanation, chunk_facts, explain
 from revector.core.registry import Version
 from revector.core.retrieval import Comparison, EncoderCache, VersionSearcher
-from revector.screens.connections import Connections
-
-T = TypeVar("T")
+from revector.screens.connections import Connections, KeptConnection
 
 
-class Searcher:
+class Searcher(KeptConnection):
     """One search at a time, from any thread."""
 
     def __init__(self, connections: Connections) -> None:
-        self._connections = connections
+        super().__init__(connections)
         self._encoders = EncoderCache()
-        self._lock = threading.Lock()
-        self._open = contextlib.ExitStack()
-        self._connection: Connection | None = None
         self._warm: set[int] = set()
         self._qrels = QrelsCache()
 
@@ -46,7 +35,7 @@ class Searcher:
                     self._warm.add(version.id)
             return searcher.compare(query, primary, candidate, k)
 
-        return self._on_connection(work)
+        return self.do(work)
 
     def judge(
         self, found: Comparison, primary: Version, candidate: Version, query_set: str | None
@@ -59,47 +48,16 @@ class Searcher:
                 connection, searcher, found, primary, candidate, qrels=self._qrels, prefer=query_set
             )
 
-        return self._on_connection(work)
+        return self.do(work)
 
     def explain(self, query: str, version: Version, chunk_id: int, k: int) -> Explanation:
         """Why the version ranks the chunk where it does."""
-        return self._on_connection(
-            lambda connection: explain(connection, self._encoders, query, version, chunk_id, k)
-        )
+        return self.do(lambda connection: explain(connection, self._encoders, query, version, chunk_id, k))
 
     def facts(self, chunk_id: int) -> ChunkFacts | None:
         """What else is known of a chunk."""
-        return self._on_connection(lambda connection: chunk_facts(connection, chunk_id))
-
-    def _on_connection(self, work: Callable[[Connection], T]) -> T:
-        with self._lock:
-            kept = self._connection is not None
-            try:
-                return self._do(work)
-            except UnreachableError:
-                self._close()
-                if not kept:
-                    raise
-            return self._do(work)  # the connection was an old one: a new one may do
-
-    def _do(self, work: Callable[[Connection], T]) -> T:
-        with self._connections.readable_errors():
-            return work(self._connected())
-
-    def _connected(self) -> Connection:
-        if self._connection is None:
-            self._connection = self._open.enter_context(self._connections.reading())
-        return self._connection
+        return self.do(lambda connection: chunk_facts(connection, chunk_id))
 
     def _close(self) -> None:
-        self._connection = None
         self._warm.clear()
-        self._open.close()
-
-    def close(self) -> None:
-        """Let go of the connection, unless a search has it, which ends by itself."""
-        if self._lock.acquire(blocking=False):
-            try:
-                self._close()
-            finally:
-                self._lock.release()
+        super()._close()
