@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from revector.console.notebook.kernel import current_cell
-from revector.console.notebook.page import Page
+from revector.console.notebook.plain import plain_text
+from revector.core.evaluation.reports.page import Page
 
 T = TypeVar("T")
 
@@ -26,7 +27,7 @@ class Answer(Generic[T]):
         return [dict(row) for row in self.table]
 
     def __repr__(self) -> str:
-        return self.page.text()
+        return plain_text(self.page)
 
     def _repr_html_(self) -> str:
         return self.page.html()
@@ -34,7 +35,7 @@ class Answer(Generic[T]):
     def _repr_mimebundle_(
         self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
     ) -> dict[str, str]:
-        return _bundle({"text/html": self.page.html, "text/plain": self.page.text}, include, exclude)
+        return _bundle({"text/html": self.page.html, "text/plain": self.__repr__}, include, exclude)
 
     def _ipython_display_(self) -> None:
         """Nothing in the cell that drew it while it came about: it would stand there twice."""

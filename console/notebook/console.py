@@ -14,8 +14,8 @@ from revector.console.context import Context
 from revector.console.notebook import views
 from revector.console.notebook.answer import Answer, Picture
 from revector.console.notebook.kernel import CellInterruptedError, Live, errors_for_people, in_kernel
-from revector.console.notebook.page import Note, Page
 from revector.core.errors import UsageError
+from revector.core.evaluation.reports.page import Note, Page
 
 if TYPE_CHECKING:
     from revector.core.audit import AuditEntry
@@ -240,10 +240,10 @@ class Console:
         the model's alone. A verdict is never an exception: look at `answer.data.verdict`.
         """
         from revector.console.commands.search import chosen_versions
-        from revector.console.notebook.evaluations import evaluation_page
         from revector.core.evaluation.evaluate import Asked, evaluate
         from revector.core.evaluation.gates.verdicts import read_gates
         from revector.core.evaluation.judged_sets.query_sets import get_query_set
+        from revector.core.evaluation.reports.evaluation import evaluation_page
 
         self._own.require_writable()
         asked = Asked(judges, measures, read_gates(Path(gates)) if gates else None, k, confidence)
@@ -256,27 +256,26 @@ class Console:
                 self._database, query_set, *pair, asked,
                 exact=exact, ef_search=ef_search, encoders=self._encoders, on_progress=progress,
             )  # fmt: skip
-        return _answer(found, *evaluation_page(found), live)
+        return _answer(found, evaluation_page(found), _measure_rows(found), live)
 
     @errors_for_people()
     def evaluation(self, number: int) -> Answer[Evaluation]:
         """An evaluation as it was when it was made."""
-        from revector.console.notebook.evaluations import evaluation_page
         from revector.core.evaluation.document import get_evaluation
+        from revector.core.evaluation.reports.evaluation import evaluation_page
 
         with self._session() as connection:
             found = get_evaluation(connection, number)
-        return _answer(found, *evaluation_page(found))
+        return _answer(found, evaluation_page(found), _measure_rows(found))
 
     @errors_for_people()
     def evaluations(self, *, candidate: str | None = None, n: int = 50) -> Answer[tuple[EvaluationSummary, ...]]:
         """The evaluations, newest first; of one candidate when it is named."""
-        from revector.console.notebook.evaluations import evaluations_page
         from revector.core.evaluation.document import evaluations
 
         with self._session() as connection:
             found = tuple(evaluations(connection, candidate=candidate, limit=n))
-        return _answer(found, *evaluations_page(found))
+        return _answer(found, *views.evaluations_page(found))
 
     @errors_for_people()
     def thresholds(
@@ -407,6 +406,10 @@ def _status(connection: Connection, version: Version) -> JobStatus:
         key = version.version_key
         raise UsageError(f"Version {key} has no backfill yet.", f'Start it: console.backfill("{key}")')
     return found
+
+
+def _measure_rows(found: Evaluation) -> list[dict[str, object]]:
+    return [asdict(row) for row in found.measures]
 
 
 def _backfill_answer(

@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from revector.console.notebook.page import Bar, Note, Page
+from revector.console.notebook.plain import plain_text
 from revector.core.errors import RevectorError
+from revector.core.evaluation.reports.page import Bar, Note, Page
 from revector.screens.wording.text import printable
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Live:
         from IPython.display import DisplayHandle
 
         self._next = time.monotonic() + _EVERY_S
-        bundle = {"text/html": page.html(), "text/plain": page.text()}
+        bundle = {"text/html": page.html(), "text/plain": plain_text(page)}
         # Its id is there before anything is sent: an interrupt in the middle of that makes no second output.
         if self._handle is None:
             self._handle = DisplayHandle()  # type: ignore[no-untyped-call]

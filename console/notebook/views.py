@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from revector.console.notebook.page import Bar, Cell, Column, Figures, Kind, Note, Page, Part, Table
+from revector.core.evaluation.reports.page import (
+    Bar,
+    Cell,
+    Column,
+    Figures,
+    Kind,
+    Note,
+    Page,
+    Part,
+    Table,
+    cells,
+    columns,
+    verdict_cell,
+)
 from revector.screens.wording import version
-from revector.screens.wording.text import MARKS, date_and_time, duration, milliseconds, shorten
+from revector.screens.wording.text import MARKS, counted, date_and_time, duration, milliseconds, shorten
 
 if TYPE_CHECKING:
     from revector.core.audit import AuditEntry
     from revector.core.backfill.job.status import JobStatus
     from revector.core.cutover import Check, Flip
+    from revector.core.evaluation.document import EvaluationSummary
     from revector.core.evaluation.judged_sets.judged_hits import JudgedHits
     from revector.core.evaluation.judged_sets.query_sets import QuerySetSummary
     from revector.core.evaluation.measures.thresholds import Thresholds
@@ -26,22 +40,6 @@ if TYPE_CHECKING:
 Record = Mapping[str, Any]
 _SNIPPET = 120
 _STATES: Mapping[str, Kind] = {"done": "pass", "failed": "fail", "interrupted": "inconclusive"}
-
-
-def cells(*texts: object) -> tuple[Cell, ...]:
-    """Plain cells."""
-    return tuple(text if isinstance(text, Cell) else Cell(str(text)) for text in texts)
-
-
-def columns(*titles: str, figures: Iterable[str] = ()) -> tuple[Column, ...]:
-    """Columns by title; those of `figures` are aligned to the right."""
-    wanted = set(figures)
-    return tuple(Column(title, title in wanted) for title in titles)
-
-
-def verdict_cell(verdict: Literal["pass", "fail", "inconclusive"]) -> Cell:
-    """A verdict with its mark."""
-    return Cell(verdict, verdict, mark=MARKS[verdict])
 
 
 def versions_page(found: Sequence[VersionStatus]) -> tuple[Page, list[Record]]:
@@ -71,7 +69,7 @@ def backfill_page(found: JobStatus, index: IndexState | None = None, *notes: Not
     share = found.done / found.total if found.total else 1.0
     said = [f"{found.done:,} of {found.total:,} chunks"]
     if found.state in ("running", "proving"):
-        said += [f"{found.rate:,.0f} chunks/s", _counted(found.workers, "worker"), f"ETA {_eta(found)}"]
+        said += [f"{found.rate:,.0f} chunks/s", counted(found.workers, "worker"), f"ETA {_eta(found)}"]
     elif found.started_at and found.finished_at:
         said.append(f"took {duration((found.finished_at - found.started_at).total_seconds())}")
     if found.failed:
@@ -179,6 +177,23 @@ def query_sets_page(found: Sequence[QuerySetSummary]) -> tuple[Page, list[Record
     return Page("Query sets" if found else "There is no query set yet", (table,)), [asdict(one) for one in found]
 
 
+def evaluations_page(found: Sequence[EvaluationSummary]) -> tuple[Page, list[Record]]:
+    """The evaluations, newest first."""
+    rows = tuple(
+        cells(
+            one.id, one.query_set, one.primary, one.candidate,
+            verdict_cell(one.verdict) if one.verdict else Cell("no gates", "soft"), date_and_time(one.created_at),
+            one.created_by,
+        )
+        for one in found
+    )  # fmt: skip
+    titles = ("id", "query set", "primary", "candidate", "verdict", "at", "by")
+    table = Table(columns(*titles, figures=("id",)), rows)
+    return Page("Evaluations" if found else "Nothing was evaluated yet", (table,) if found else ()), [
+        asdict(one) for one in found
+    ]
+
+
 def check_page(found: Check) -> tuple[Page, list[Record]]:
     """The guards before a cutover."""
     rows = tuple(
@@ -195,7 +210,7 @@ def flip_page(found: Flip) -> tuple[Page, list[Record]]:
     """A cutover or rollback that happened."""
     parts = [Note(f"In {milliseconds(found.seconds)}, in one transaction.", "soft")]
     if found.missing:
-        text = f"{found.version_key} lacks {_counted(found.missing, 'chunk')}: backfill it."
+        text = f"{found.version_key} lacks {counted(found.missing, 'chunk')}: backfill it."
         parts.append(Note(text, "inconclusive"))
     done = "Cut over" if found.action == "cutover" else "Rolled back"
     title = f"✓ {done}: {found.previous or 'none'} → {found.version_key}"
@@ -240,10 +255,6 @@ def log_page(found: Sequence[AuditEntry]) -> tuple[Page, list[Record]]:
     return Page("Log", (Table(columns("at", "who", "what", "version", "outcome", "reason"), rows),)), [
         asdict(one) for one in found
     ]
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def _snippet(hit: Hit) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from revector.core.backfill.plan.plan import dollars, short_number
-from revector.screens.wording.text import duration, size
+from revector.screens.wording.text import counted, duration, size
 
 if TYPE_CHECKING:
     from revector.core.backfill.plan.plan import Plan
@@ -41,7 +41,7 @@ def offer_words(offer: Offer, encoder: str) -> str:
     cost = "at an unknown price"
     if offer.cost_usd is not None:
         cost = f"for about ${offer.cost_usd:.{4 if offer.cost_usd >= 0.0001 else 7}f}"
-    return f"The probe sends {_counted(offer.texts, 'text')}, about {offer.tokens:,} tokens, to {encoder} {cost}"
+    return f"The probe sends {counted(offer.texts, 'text')}, about {offer.tokens:,} tokens, to {encoder} {cost}"
 
 
 def _text(plan: Plan) -> str:
@@ -53,7 +53,7 @@ def _text(plan: Plan) -> str:
         if found is not None:
             spread = "" if demand.exact else f" ({short_number(found.low)}–{short_number(found.high)})"
             parts.append(f"{short_number(found.estimate)} {thing}{spread}")
-    by = "counted" if demand.exact else f"from {_counted(demand.sampled, 'sampled chunk')}"
+    by = "counted" if demand.exact else f"from {counted(demand.sampled, 'sampled chunk')}"
     return f"{', '.join(parts)}; {by}"
 
 
@@ -75,7 +75,7 @@ def _time(plan: Plan) -> str:
 
     def shown(found: Estimate, workers: int) -> str:
         spread = f"{duration(found.estimate)} ({duration(found.low)} – {duration(found.high)})"
-        return f"{spread} with {_counted(workers, 'worker')}"
+        return f"{spread} with {counted(workers, 'worker')}"
 
     both = shown(plan.one_worker, 1)
     if plan.workers > 1:
@@ -87,11 +87,7 @@ def _measured(plan: Plan) -> str:
     probe = plan.probe
     if probe is None or probe.encode is None:
         return ""
-    at_once = f"{_counted(probe.parallel, 'request')} at once" if probe.parallel > 1 else "one at a time"
+    at_once = f"{counted(probe.parallel, 'request')} at once" if probe.parallel > 1 else "one at a time"
     parts = [f"{probe.encode.estimate:,.0f} chunks/s encoded in batches of {probe.batch_size}, {at_once}"]
     parts += [f"{rate:,.0f} {done}" for rate, done in ((probe.read, "read"), (probe.write, "written")) if rate]
     return ", ".join(parts)
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"

@@ -6,67 +6,17 @@ No Textual here: the command line uses it too.
 from __future__ import annotations
 
 import datetime
-import unicodedata
 
-MARKS = {"pass": "✓", "warn": "!", "fail": "✗", "inconclusive": "?"}
-"""What stands before a verdict."""
-
-_MOST_MARKS = 3
-"""Combining marks on one character that are drawn; more (no script needs them) would pile up over other lines."""
-
-_DELETE = "\x7f"
-_PRESENTATION = ("\ufe0e", "\ufe0f")
-"""Ask for an emoji as text or picture, and with that for a width on which terminals differ: left out."""
-
-
-def printable(text: str, *, lines: bool = False) -> str:
-    """The text with everything that a terminal would obey or not draw replaced by something to see.
-
-    Control characters become their symbols (␛, ␊, ␉), bidi overrides, invisible and unassigned characters their
-    code point (‹202E›). `lines` keeps line ends; tabs are four blanks then.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    if lines:
-        text = text.replace("\r\n", "\n").expandtabs(4)
-    shown = []
-    marks = _MOST_MARKS  # a mark that nothing comes before would sit on whatever is left of the text
-    for character in unicodedata.normalize("NFC", text):
-        if character in _PRESENTATION:
-            continue
-        if unicodedata.category(character) in ("Mn", "Me"):
-            shown.append(character if marks < _MOST_MARKS else f"‹{ord(character):04X}›")
-            marks += 1
-        elif character == "\n" and lines:
-            shown.append(character)
-            marks = _MOST_MARKS
-        else:
-            shown.append(_visible(character))
-            marks = 0
-    return "".join(shown)
-
-
-def _visible(character: str) -> str:
-    if character.isprintable():
-        return character
-    if character < " ":
-        return chr(0x2400 + ord(character))
-    if character == _DELETE:
-        return "␡"
-    if unicodedata.category(character) == "Zs":
-        return " "
-    return f"‹{ord(character):04X}›"
+from revector.core.text import MARKS as MARKS
+from revector.core.text import counted as counted
+from revector.core.text import printable as printable
+from revector.core.text import shorten as shorten
 
 
 def first_line(text: str) -> str:
     """The first line that has anything in it, printable: the title of a document."""
     head = text[:2_000].lstrip()
     return printable(head.splitlines()[0] if head else "(empty)")
-
-
-def shorten(text: str, length: int) -> str:
-    """The text cut to a number of characters, with an ellipsis where something is missing."""
-    return text if len(text) <= length else text[: max(0, length - 1)] + "…"
 
 
 def chunks(count: int) -> str:

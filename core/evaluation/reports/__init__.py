@@ -16,10 +16,9 @@ def report(found: Evaluation, kind: Kind) -> str:
         from revector.core.evaluation.reports.junit import junit
 
         return junit(found)
-    if kind == "markdown":
-        from revector.core.evaluation.reports.markdown import markdown
+    from revector.core.evaluation.reports.evaluation import evaluation_page
+    from revector.core.evaluation.reports.markdown import markdown
 
-        return markdown(found)
-    from revector.core.evaluation.reports.html import html
-
-    return html(found)
+    return (
+        markdown(evaluation_page(found, queries=10)) if kind == "markdown" else evaluation_page(found).document()
+    )

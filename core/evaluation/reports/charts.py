@@ -15,7 +15,8 @@ from math import ceil, floor, log10
 from statistics import fmean
 
 from revector.core.evaluation.document import MeasureResult, OverlapResult, QueryResult
-from revector.core.evaluation.reports.wording import counted, interval, number, percent, shortened, signed, visible
+from revector.core.evaluation.reports.wording import interval, number, percent, signed
+from revector.core.text import counted, printable, shorten
 
 _BETTER = "#2f81d8"
 _WORSE = "#d4691e"
@@ -54,7 +55,7 @@ def difference_chart(results: Sequence[MeasureResult], confidence: float) -> str
         colour = "currentColor" if row.difference == 0 else _BETTER if row.difference > 0 else _WORSE
         mark = _put(svg, "g", stroke=colour, stroke_width=2)
         queries = counted(row.queries, "query", "queries")
-        _put(mark, "title").text = visible(
+        _put(mark, "title").text = printable(
             f"{row.segment}: {signed(row.difference)}, {interval(row.low, row.high)}, {queries}"
         )
         if row.low is not None and row.high is not None:
@@ -66,7 +67,7 @@ def difference_chart(results: Sequence[MeasureResult], confidence: float) -> str
                 _put(mark, "line", x1=x1, y1=y1, x2=x2, y2=y2)
         # A hollow mark lets the whisker through: no colour of the page is known here to fill it with.
         _put(mark, "circle", cx=x(row.difference), cy=y, r=5, fill=colour if sure else "none")
-        _text(svg, _LABELS - 10, y + 4, shortened(row.segment, 16), "end")
+        _text(svg, _LABELS - 10, y + 4, shorten(row.segment, 16), "end")
         _text(svg, _WIDTH - _LABELS + 12, y + 4, f"{signed(row.difference)}  n {row.queries:,}")
     _rest(svg, bottom + 16 + _ROW, len(results) - len(shown))
     return _done(svg)
@@ -98,7 +99,7 @@ def distribution_chart(results: Sequence[OverlapResult], name: str) -> str:
             _put(bar, "title").text = f"{left:.1f} to {left + step:.1f}: {counted(count, 'query', 'queries')}"
         _line(svg, x(low), floor_y, x(high), floor_y, 0.4)
         _put(svg, "path", d=f"M{x(row.mean):.1f} {floor_y + 1} l-4 6 h8 z", fill="currentColor")
-        _text(svg, _LABELS - 10, floor_y - 8, shortened(row.segment, 16), "end")
+        _text(svg, _LABELS - 10, floor_y - 8, shorten(row.segment, 16), "end")
         _text(svg, x(high) + 12, floor_y - 8, f"{number(row.mean)}  n {row.queries:,}")
     for tick in (low, (low + high) / 2, high):
         _text(svg, x(tick), height * len(shown) + 22, f"{tick:g}".replace("-", "−"), "middle")
@@ -144,7 +145,7 @@ def change_chart(queries: Sequence[QueryResult], measure: str) -> str:
             svg, "rect", x=54 + wide * position + wide * 0.05, y=min(y(0), y(change)), width=wide * 0.9,
             height=abs(y(change) - y(0)), fill=_BETTER if change > 0 else _WORSE,
         )  # fmt: skip
-        _put(bar, "title").text = visible(f"{name}: {signed(change)}")
+        _put(bar, "title").text = printable(f"{name}: {signed(change)}")
     _text(svg, 54, 232, f"▲ {better:,} better")
     _text(svg, _WIDTH / 2, 232, f"{len(changes) - better - worse:,} equal", "middle")
     _text(svg, _WIDTH - 10, 232, f"▼ {worse:,} worse", "end")
@@ -211,8 +212,8 @@ def _svg(height: float, title: str, description: str) -> ET.Element:
             "font-size": "12",
         },
     )
-    _put(svg, "title").text = visible(title)
-    _put(svg, "desc").text = visible(description)
+    _put(svg, "title").text = printable(title)
+    _put(svg, "desc").text = printable(description)
     return svg
 
 
@@ -232,7 +233,7 @@ def _line(svg: ET.Element, x1: float, y1: float, x2: float, y2: float, opacity: 
 
 
 def _text(svg: ET.Element, x: float, y: float, text: str, anchor: str = "start") -> None:
-    _put(svg, "text", x=x, y=y, text_anchor=anchor, fill="currentColor").text = visible(text)
+    _put(svg, "text", x=x, y=y, text_anchor=anchor, fill="currentColor").text = printable(text)
 
 
 def _done(svg: ET.Element) -> str:

@@ -11,7 +11,8 @@ import xml.etree.ElementTree as ET
 from datetime import UTC
 
 from revector.core.evaluation.document import Evaluation, GateResult
-from revector.core.evaluation.reports.wording import caveats, interval, number, p_value, signed, visible
+from revector.core.evaluation.reports.wording import caveats, interval, number, p_value, signed
+from revector.core.text import printable
 
 
 def junit(e: Evaluation) -> str:
@@ -22,7 +23,7 @@ def junit(e: Evaluation) -> str:
         "errors": str(sum(gate.verdict == "inconclusive" for gate in e.gates)),
     }
     seconds = f"{e.primary.seconds + e.candidate.seconds:.3f}"
-    name = visible(f"{e.candidate.version_key} against {e.primary.version_key} on {e.query_set}")
+    name = printable(f"{e.candidate.version_key} against {e.primary.version_key} on {e.query_set}")
     root = ET.Element("testsuites", {"name": "revector evaluate", **counts, "time": seconds})
     suite = ET.SubElement(
         root,
@@ -37,7 +38,7 @@ def junit(e: Evaluation) -> str:
     )
     properties = ET.SubElement(suite, "properties")
     for key, value in _properties(e).items():
-        ET.SubElement(properties, "property", {"name": visible(key), "value": visible(value)})
+        ET.SubElement(properties, "property", {"name": printable(key), "value": printable(value)})
     notes = caveats(e)
     for gate in e.gates:
         _add_case(suite, e, gate, notes)
@@ -52,9 +53,9 @@ def _add_case(suite: ET.Element, e: Evaluation, gate: GateResult, notes: tuple[s
         suite,
         "testcase",
         # Jenkins and GitLab group by class; a dot in a name would open a package.
-        {"classname": visible(e.query_set).replace(".", "·"), "name": visible(gate.name), "time": "0"},
+        {"classname": printable(e.query_set).replace(".", "·"), "name": printable(gate.name), "time": "0"},
     )
-    detail = visible(gate.detail)
+    detail = printable(gate.detail)
     if gate.verdict == "pass":
         ET.SubElement(case, "system-out").text = detail
         return
@@ -86,7 +87,7 @@ def _properties(e: Evaluation) -> dict[str, str]:
 
 def _measures(e: Evaluation) -> str:
     return "\n".join(
-        visible(
+        printable(
             f"{row.measure} {row.segment} ({row.queries}): {number(row.primary)} -> {number(row.candidate)}, "
             f"{signed(row.difference)} ({interval(row.low, row.high)}), p {p_value(row.p_value)}"
         )

@@ -1,8 +1,9 @@
-"""How figures and foreign text look in every report, and the sentences that none of them may leave out."""
+"""How figures look in every report, and the sentences that none of them may leave out."""
 
 from __future__ import annotations
 
 from revector.core.evaluation.document import Evaluation, Run, Verdict
+from revector.core.text import counted, printable, shorten
 
 WORDS: dict[Verdict | None, str] = {
     "pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive", None: "No gates"
@@ -10,25 +11,6 @@ WORDS: dict[Verdict | None, str] = {
 
 NOTHING = "–"
 _MOST_TARGETS = 5
-
-
-def visible(text: str) -> str:
-    """The text on one line: control characters as their symbols (␛, ␊), what cannot be drawn as code points (‹202E›).
-
-    All that is left is valid in XML and HTML, once escaped.
-    """
-    if text.isprintable():
-        return text
-    return "".join(character if character.isprintable() else _symbol(character) for character in text)
-
-
-def _symbol(character: str) -> str:
-    return chr(0x2400 + ord(character)) if character < " " else f"‹{ord(character):04X}›"
-
-
-def shortened(text: str, most: int) -> str:
-    """The text cut to so many characters, with an ellipsis where it was."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def number(value: float | None) -> str:
@@ -56,11 +38,6 @@ def percent(share: float) -> str:
     return f"{100 * share:.4g} %"
 
 
-def counted(count: int, one: str, many: str = "") -> str:
-    """`1 query`, `2,000 queries`."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
 def run_settings(run: Run) -> str:
     """How a run searched, in a line."""
     how = "exact, without an index" if run.exact else "by the index"
@@ -78,14 +55,14 @@ def caveats(e: Evaluation) -> tuple[str, ...]:
     """What a reader has to know before believing the figures: the warnings, and what was judged but not found or the
     other way round.
     """
-    return tuple(visible(sentence) for sentence in (*e.warnings, *_unknown(e), *_unjudged(e)))
+    return tuple(printable(sentence) for sentence in (*e.warnings, *_unknown(e), *_unjudged(e)))
 
 
 def _unknown(e: Evaluation) -> list[str]:
     if not e.unknown_targets:
         return []
     named = ", ".join(
-        f"{shortened(target, 80)} (query {shortened(query, 40)})"
+        f"{shorten(target, 80)} (query {shorten(query, 40)})"
         for query, target in e.unknown_targets[:_MOST_TARGETS]
     )
     more = len(e.unknown_targets) - _MOST_TARGETS

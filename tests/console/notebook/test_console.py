@@ -150,7 +150,7 @@ def test_evaluation_with_gates(own_console: Console, tmp_path: Path) -> None:
         assert f"{row.measure} {row.segment} {row.queries}" in text
     html = answer._repr_html_()
     measures = {row.measure for row in e.measures}
-    assert html.count("<svg") == len(measures) + 1 + 2
+    assert html.count("<svg") == 2 * len(measures) + 2
     assert html.count("<circle") == len(e.measures), "a mark for every difference with its interval"
     assert all(warning in text for warning in e.warnings)
     assert answer.rows()[0] == {

@@ -18,10 +18,9 @@ from revector.core.evaluation.document import Evaluation, MeasureResult, Overlap
 from revector.core.evaluation.gates.gate_file import KINDS
 from revector.core.evaluation.gates.verdicts import Gate, GateFile, judge_gates
 from revector.core.evaluation.measures.significance import compare_paired
+from revector.core.evaluation.reports import report
 from revector.core.evaluation.reports.charts import change_chart, difference_chart, distribution_chart
-from revector.core.evaluation.reports.html import html
 from revector.core.evaluation.reports.junit import junit
-from revector.core.evaluation.reports.markdown import markdown
 from revector.core.evaluation.reports.wording import interval, number, p_value, signed
 from revector.core.overlap import RBO_P
 
@@ -34,6 +33,14 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def parsed(text: str) -> ET.Element:
     return ET.fromstring(text.encode())  # noqa: S314  our own
+
+
+def html(found: Evaluation) -> str:
+    return report(found, "html")
+
+
+def markdown(found: Evaluation) -> str:
+    return report(found, "markdown")
 
 
 def run(number: int, key: str) -> Run:

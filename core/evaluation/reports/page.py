@@ -1,26 +1,24 @@
-"""What a cell shows, said once and drawn twice: as HTML for the notebook, as text for `print` and a terminal.
+"""What a report or a cell of a notebook shows, said once and drawn as HTML, as Markdown or as text.
 
 The HTML stands on its own: one style of its own, charts as SVG, no script, nothing loaded from elsewhere. Text has the
-colour of the notebook around it and the few hues that mean something are readable on white and on black, since
-JupyterLab's theme is not the one that the browser prefers and no media query would know it.
+colour of what is around it and the few hues that mean something are readable on white and on black, since JupyterLab's
+theme is not the one that the browser prefers and no media query would know it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from revector.screens.wording.text import printable
+from revector.core.text import MARKS, printable
 
 if TYPE_CHECKING:
     import jinja2
 
 Kind = Literal["", "pass", "fail", "inconclusive", "better", "worse", "soft", "strong"]
 """What a text means, for its look: a verdict, a rank's way up or down, something of less or more weight."""
-
-_UNWRAPPED = 10_000
-_BAR = 30
 
 
 @dataclass(frozen=True)
@@ -90,60 +88,43 @@ class Page:
 
     def html(self) -> str:
         """As one HTML element. Everything in it is escaped; control characters are shown, not obeyed."""
-        return _template().render(page=self).strip()
+        return _template("page.html.j2").render(page=self, opened=False).strip()
 
-    def text(self) -> str:
-        """In lines for a terminal; charts are left out."""
-        return "\n".join([printable(self.title), *(line for part in self.parts for line in _lines(part))])
+    def document(self) -> str:
+        """As a whole HTML page, with all of its tables opened."""
+        return _template("document.html.j2").render(page=self, opened=True).strip() + "\n"
 
 
 @cache
-def _template() -> jinja2.Template:
+def _template(name: str) -> jinja2.Template:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("revector.console.notebook", "."),
+        loader=jinja2.PackageLoader("revector.core.evaluation.reports", "."),
         autoescape=True,
         finalize=_finalized,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html.j2")
+    return environment.get_template(name)
 
 
 def _finalized(value: object) -> object:
     return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
-def _lines(part: Part) -> list[str]:
-    if isinstance(part, Note):
-        return [printable(f"! {part.text}" if part.kind == "inconclusive" else part.text)]
-    if isinstance(part, Bar):
-        full = round(_BAR * part.share)
-        return [f"{'█' * full}{'░' * (_BAR - full)} {part.share:.0%}"]
-    if isinstance(part, Figures):
-        return []
-    return ["", *([printable(part.caption)] if part.caption else []), *_table_lines(part)]
+def cells(*texts: object) -> tuple[Cell, ...]:
+    """Plain cells."""
+    return tuple(text if isinstance(text, Cell) else Cell(str(text)) for text in texts)
 
 
-def _table_lines(table: Table) -> list[str]:
-    import rich.console
-    import rich.table
-
-    drawn = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-    for column in table.columns:
-        drawn.add_column(printable(column.title), justify="right" if column.figures else "left", no_wrap=True)
-    for row in table.rows:
-        drawn.add_row(*(_cell_text(cell) for cell in row))
-    page = rich.console.Console(
-        width=_UNWRAPPED, markup=False, emoji=False, highlight=False, color_system=None,
-        force_jupyter=False,  # else Rich shows it in the cell by itself
-    )  # fmt: skip
-    with page.capture() as captured:
-        page.print(drawn)
-    return [line.rstrip() for line in captured.get().splitlines()]
+def columns(*titles: str, figures: Iterable[str] = ()) -> tuple[Column, ...]:
+    """Columns by title; those of `figures` are aligned to the right."""
+    wanted = set(figures)
+    return tuple(Column(title, title in wanted) for title in titles)
 
 
-def _cell_text(cell: Cell) -> str:
-    return " ".join(printable(text) for text in (cell.mark, cell.text, cell.below) if text)
+def verdict_cell(verdict: Literal["pass", "fail", "inconclusive"]) -> Cell:
+    """A verdict with its mark."""
+    return Cell(verdict, verdict, mark=MARKS[verdict])
