@@ -29,7 +29,7 @@ from revector.screens.connections import Connections
 from revector.screens.frame.footer import Footer
 from revector.screens.frame.header import Banner, Header, TabBar, Trouble
 from revector.screens.frame.refusals import Refusals
-from revector.screens.frame.snapshots import Reader, SnapshotReader
+from revector.screens.frame.snapshots import SnapshotReader, SnapshotSource
 from revector.screens.frame.too_small import TooSmall, too_small
 from revector.screens.pane import Pane
 from revector.screens.services import Services
@@ -48,7 +48,7 @@ _LAST_S = 3.0
 """What the screen has to end in after its terminal was closed."""
 
 
-def run_console(database: Database, settings: Settings, *, reader: Reader | None = None) -> None:
+def run_console(database: Database, settings: Settings, *, reader: SnapshotSource | None = None) -> None:
     """Open the console on a collection; returns when it is left. `reader` may be at work already.
 
     Raises SystemExit, with the status of a process that a signal ended, when one did.
@@ -85,7 +85,7 @@ class RevectorApp(App[None], inherit_bindings=False):
     class NewReading(Message):
         """The reader has something new."""
 
-    def __init__(self, database: Database, settings: Settings, *, reader: Reader | None = None) -> None:
+    def __init__(self, database: Database, settings: Settings, *, reader: SnapshotSource | None = None) -> None:
         super().__init__()
         self.settings = settings
         self.reader = reader or SnapshotReader(database, settings)

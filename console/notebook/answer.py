@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from revector.console.notebook.kernel import current_cell
 from revector.console.notebook.plain import plain_text
-from revector.core.evaluation.reports.page import Page
+from revector.core.evaluation.reports.page import ReportPage
 
 T = TypeVar("T")
 
@@ -18,7 +18,7 @@ class Answer(Generic[T]):
     """`data` is core's object, `page` how it is shown, `table` its rows; `shown_in` the cell that shows it already."""
 
     data: T
-    page: Page
+    page: ReportPage
     table: tuple[Mapping[str, Any], ...]
     shown_in: int | None = None
 

@@ -15,7 +15,7 @@ from revector.console.notebook import views
 from revector.console.notebook.answer import Answer, Picture
 from revector.console.notebook.kernel import CellInterruptedError, Live, errors_for_people, in_kernel
 from revector.core.errors import UsageError
-from revector.core.evaluation.reports.page import Note, Page
+from revector.core.evaluation.reports.page import Note, ReportPage
 
 if TYPE_CHECKING:
     from revector.core.audit import AuditEntry
@@ -65,7 +65,9 @@ class Console:
         with found._session() as connection:
             story.begin_anew(connection)
         live.show(
-            Page("The demo is ready", (Note(f"{story.FIRST} is active, {story.SECOND} is registered."),), "pass")
+            ReportPage(
+                "The demo is ready", (Note(f"{story.FIRST} is active, {story.SECOND} is registered."),), "pass"
+            )
         )
         return found
 
@@ -373,10 +375,10 @@ class Console:
         live = Live()
         if in_kernel():
             title = "The embedded server"
-            self._own.on_wait = lambda text: live.show(Page(title, (Note(text, "soft"),)))
+            self._own.on_wait = lambda text: live.show(ReportPage(title, (Note(text, "soft"),)))
         database = self._own.database
         if live.drawn:
-            live.show(Page("The embedded server runs", kind="pass"))
+            live.show(ReportPage("The embedded server runs", kind="pass"))
         return database
 
     @cached_property
@@ -418,7 +420,7 @@ def _backfill_answer(
     return _answer(found, views.backfill_page(found, index, *notes), [asdict(found)], live)
 
 
-def _answer(data: T, page: Page, rows: Sequence[views.Record], live: Live | None = None) -> Answer[T]:
+def _answer(data: T, page: ReportPage, rows: Sequence[views.Record], live: Live | None = None) -> Answer[T]:
     """The answer; with `live` it takes the place of the progress that the cell shows, if it showed any."""
     shown_in = None
     if live is not None and live.shown_in is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from revector.console.notebook.plain import plain_text
 from revector.core.errors import RevectorError
-from revector.core.evaluation.reports.page import Bar, Note, Page
+from revector.core.evaluation.reports.page import Bar, Note, ReportPage
 from revector.screens.wording.text import printable
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Live:
         """The cell that it was shown in."""
         return current_cell() if self.drawn else None
 
-    def show(self, page: Page, *, now: bool = True) -> None:
+    def show(self, page: ReportPage, *, now: bool = True) -> None:
         """Draw the page in the place of the one before; unless `now`, only a few times a second."""
         if _shell() is None or (not now and time.monotonic() < self._next):
             return
@@ -95,7 +95,7 @@ class Live:
         def report(step: str, done: int, total: int) -> None:
             share = (Bar(min(1.0, done / total)),) if total else ()
             count = f"{done:,} of {total:,}" if total else f"{done:,}"
-            self.show(Page(step, (*share, Note(count, "soft"))), now=done == total)
+            self.show(ReportPage(step, (*share, Note(count, "soft"))), now=done == total)
 
         yield report
 

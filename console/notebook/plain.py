@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from revector.core.evaluation.reports.page import Bar, Cell, Figures, Note, Page, Part, Table
+from revector.core.evaluation.reports.page import Bar, Figures, Note, Part, ReportCell, ReportPage, ReportTable
 from revector.core.text import printable
 
 _UNWRAPPED = 10_000
 _BAR = 30
 
 
-def plain_text(page: Page) -> str:
+def plain_text(page: ReportPage) -> str:
     """The page in lines for a terminal; charts are left out."""
     return "\n".join([printable(page.title), *(line for part in page.parts for line in _lines(part))])
 
@@ -25,7 +25,7 @@ def _lines(part: Part) -> list[str]:
     return ["", *([printable(part.caption)] if part.caption else []), *_table_lines(part)]
 
 
-def _table_lines(table: Table) -> list[str]:
+def _table_lines(table: ReportTable) -> list[str]:
     import rich.console
     import rich.table
 
@@ -43,5 +43,5 @@ def _table_lines(table: Table) -> list[str]:
     return [line.rstrip() for line in captured.get().splitlines()]
 
 
-def _cell_text(cell: Cell) -> str:
+def _cell_text(cell: ReportCell) -> str:
     return " ".join(printable(text) for text in (cell.mark, cell.text, cell.below) if text)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from revector.core.evaluation.reports.page import (
     Bar,
-    Cell,
-    Column,
     Figures,
     Kind,
     Note,
-    Page,
     Part,
-    Table,
+    ReportCell,
+    ReportColumn,
+    ReportPage,
+    ReportTable,
     cells,
     columns,
     verdict_cell,
@@ -42,29 +42,33 @@ _SNIPPET = 120
 _STATES: Mapping[str, Kind] = {"done": "pass", "failed": "fail", "interrupted": "inconclusive"}
 
 
-def versions_page(found: Sequence[VersionStatus]) -> tuple[Page, list[Record]]:
+def versions_page(found: Sequence[VersionStatus]) -> tuple[ReportPage, list[Record]]:
     """All versions with their counts."""
     keys = ("version_key", "encoder", "dimensions", "state", "embedded", "missing", "failed", "created_at")
     parts: tuple[Part, ...] = (Note("Register one: revector versions add KEY --encoder SPEC", "soft"),)
     if found:
         titles = [version.COLUMNS[key].label for key in keys]
         figures = ("dimensions", "embedded", "missing", "failed")
-        parts = (Table(columns(*titles, figures=figures), tuple(_version_cells(one, keys) for one in found)),)
+        parts = (
+            ReportTable(columns(*titles, figures=figures), tuple(_version_cells(one, keys) for one in found)),
+        )
     active = next((s.version.version_key for s in found if s.version.active), None)
-    page = Page(f"Versions: {active} is active" if active else "Versions: none is active", parts)
+    page = ReportPage(f"Versions: {active} is active" if active else "Versions: none is active", parts)
     return page, [{key: column.value(one) for key, column in version.COLUMNS.items()} for one in found]
 
 
-def _version_cells(status: VersionStatus, keys: Sequence[str]) -> tuple[Cell, ...]:
+def _version_cells(status: VersionStatus, keys: Sequence[str]) -> tuple[ReportCell, ...]:
     active = status.version.active
-    shown: dict[str, str | Cell] = dict(zip(keys, version.cells(status, *keys), strict=True))
-    shown["version_key"] = Cell(status.version.version_key, "strong" if active else "", mark="●" if active else "")
-    shown["missing"] = Cell(f"{status.missing:,}", "worse" if status.missing and active else "")
-    shown["failed"] = Cell(f"{status.failed:,}", "fail" if status.failed else "")
+    shown: dict[str, str | ReportCell] = dict(zip(keys, version.cells(status, *keys), strict=True))
+    shown["version_key"] = ReportCell(
+        status.version.version_key, "strong" if active else "", mark="●" if active else ""
+    )
+    shown["missing"] = ReportCell(f"{status.missing:,}", "worse" if status.missing and active else "")
+    shown["failed"] = ReportCell(f"{status.failed:,}", "fail" if status.failed else "")
     return cells(*shown.values())
 
 
-def backfill_page(found: JobStatus, index: IndexState | None = None, *notes: Note) -> Page:
+def backfill_page(found: JobStatus, index: IndexState | None = None, *notes: Note) -> ReportPage:
     """Where a backfill stands; with its index when there is one to speak of."""
     share = found.done / found.total if found.total else 1.0
     said = [f"{found.done:,} of {found.total:,} chunks"]
@@ -83,7 +87,9 @@ def backfill_page(found: JobStatus, index: IndexState | None = None, *notes: Not
         parts.append(Note(found.error, "fail"))
     if index is not None and index.exists:
         parts.append(Note(f"Index {index.name}, {index.bytes / 1e6:,.1f} MB.", "soft"))
-    return Page(f"Backfill of {found.version_key}: {found.state}", (*parts, *notes), _STATES.get(found.state, ""))
+    return ReportPage(
+        f"Backfill of {found.version_key}: {found.state}", (*parts, *notes), _STATES.get(found.state, "")
+    )
 
 
 def _eta(found: JobStatus) -> str:
@@ -93,22 +99,22 @@ def _eta(found: JobStatus) -> str:
     return left
 
 
-def search_page(found: SearchResult) -> tuple[Page, list[Record]]:
+def search_page(found: SearchResult) -> tuple[ReportPage, list[Record]]:
     """The hits of one version."""
     rows = tuple(
-        cells(hit.rank, Cell(hit.source_id, "strong", below=_snippet(hit)), f"{hit.distance:.4f}")
+        cells(hit.rank, ReportCell(hit.source_id, "strong", below=_snippet(hit)), f"{hit.distance:.4f}")
         for hit in found.hits
     )
-    table = Table(columns("", "hit", "distance", figures=("", "distance")), rows)
+    table = ReportTable(columns("", "hit", "distance", figures=("", "distance")), rows)
     took = f"encoded in {milliseconds(found.encode_s)}, searched in {milliseconds(found.search_s)}"
-    page = Page(
+    page = ReportPage(
         f"“{found.query}” by {found.version_key}",
         (table if rows else Note("Nothing was found."), Note(took, "soft")),
     )
     return page, [{"version_key": found.version_key, **asdict(hit)} for hit in found.hits]
 
 
-def comparison_page(found: Comparison, judged: JudgedHits | None, chart: str) -> tuple[Page, list[Record]]:
+def comparison_page(found: Comparison, judged: JudgedHits | None, chart: str) -> tuple[ReportPage, list[Record]]:
     """Two versions' hits beside each other: with the rank moves and, where they are judged, the grades."""
     grades = judged.grades if judged else {}
     sides = [
@@ -119,15 +125,16 @@ def comparison_page(found: Comparison, judged: JudgedHits | None, chart: str) ->
     ]  # fmt: skip
     nothing = cells("", "", "")
     head = (
-        Column("", figures=True), Column(""), Column(f"{found.primary.version_key} (primary)"),
-        Column("", figures=True), Column(""), Column(f"{found.candidate.version_key} (candidate)"),
+        ReportColumn("", figures=True), ReportColumn(""), ReportColumn(f"{found.primary.version_key} (primary)"),
+        ReportColumn("", figures=True), ReportColumn(""),
+        ReportColumn(f"{found.candidate.version_key} (candidate)"),
     )  # fmt: skip
     o = found.overlap
     tau = "—" if o.kendall_tau is None else f"{o.kendall_tau:.2f}".replace("-", "−")
     parts: list[Part] = [
         Note(f"overlap@{o.k} {o.overlap:.2f} · Jaccard {o.jaccard:.2f} · RBO {o.rbo:.2f} · Kendall's tau {tau}"),
         *_judged_note(judged),
-        Table(head, tuple(left + right for left, right in zip_longest(*sides, fillvalue=nothing))),
+        ReportTable(head, tuple(left + right for left, right in zip_longest(*sides, fillvalue=nothing))),
         Figures(((f"Overlap by depth, 1 to {o.k}", chart),)),
         Note("▲2: two ranks better with the candidate. Ranks are compared; distances of two encoders cannot be."
              + (" ★2: judged relevant, grade 2; ✗: judged not relevant." if grades else ""), "soft"),
@@ -141,15 +148,17 @@ def comparison_page(found: Comparison, judged: JudgedHits | None, chart: str) ->
         )
         for hit, move in zip(result.hits, moves, strict=True)
     ]  # fmt: skip
-    return Page(f"“{found.query}”", tuple(parts)), records
+    return ReportPage(f"“{found.query}”", tuple(parts)), records
 
 
-def _compared(hit: Hit, move: Move, grades: Mapping[int, int]) -> tuple[Cell, ...]:
+def _compared(hit: Hit, move: Move, grades: Mapping[int, int]) -> tuple[ReportCell, ...]:
     label = move.label
     kind: Kind = "better" if label[0] in "▲n" else "worse" if label[0] in "▼g" else "soft"
     grade = grades.get(hit.chunk_id)
     star = "" if grade is None else f"★{grade}" if grade else "✗"
-    return cells(hit.rank, Cell(label, kind), Cell(hit.source_id, "strong", mark=star, below=_snippet(hit)))
+    return cells(
+        hit.rank, ReportCell(label, kind), ReportCell(hit.source_id, "strong", mark=star, below=_snippet(hit))
+    )
 
 
 def _judged_note(judged: JudgedHits | None) -> list[Note]:
@@ -161,52 +170,55 @@ def _judged_note(judged: JudgedHits | None) -> list[Note]:
     return [Note(said)]
 
 
-def query_sets_page(found: Sequence[QuerySetSummary]) -> tuple[Page, list[Record]]:
+def query_sets_page(found: Sequence[QuerySetSummary]) -> tuple[ReportPage, list[Record]]:
     """The query sets."""
     titles = ("query set", "queries", "segments", "judgements", "judges", "updated")
     rows = tuple(
         cells(
-            Cell(one.name, "strong"), f"{one.queries:,}", Cell(f"{len(one.segments):,}", below=_some(one.segments)),
-            f"{one.judgements:,}", ", ".join(one.judges) or "—", date_and_time(one.updated_at),
+            ReportCell(one.name, "strong"), f"{one.queries:,}",
+            ReportCell(f"{len(one.segments):,}", below=_some(one.segments)), f"{one.judgements:,}",
+            ", ".join(one.judges) or "—", date_and_time(one.updated_at),
         )
         for one in found
     )  # fmt: skip
-    table: Part = Table(columns(*titles, figures=("queries", "judgements")), rows)
+    table: Part = ReportTable(columns(*titles, figures=("queries", "judgements")), rows)
     if not found:
         table = Note("Import one: revector queries import NAME --queries FILE --qrels FILE", "soft")
-    return Page("Query sets" if found else "There is no query set yet", (table,)), [asdict(one) for one in found]
-
-
-def evaluations_page(found: Sequence[EvaluationSummary]) -> tuple[Page, list[Record]]:
-    """The evaluations, newest first."""
-    rows = tuple(
-        cells(
-            one.id, one.query_set, one.primary, one.candidate,
-            verdict_cell(one.verdict) if one.verdict else Cell("no gates", "soft"), date_and_time(one.created_at),
-            one.created_by,
-        )
-        for one in found
-    )  # fmt: skip
-    titles = ("id", "query set", "primary", "candidate", "verdict", "at", "by")
-    table = Table(columns(*titles, figures=("id",)), rows)
-    return Page("Evaluations" if found else "Nothing was evaluated yet", (table,) if found else ()), [
+    return ReportPage("Query sets" if found else "There is no query set yet", (table,)), [
         asdict(one) for one in found
     ]
 
 
-def check_page(found: Check) -> tuple[Page, list[Record]]:
+def evaluations_page(found: Sequence[EvaluationSummary]) -> tuple[ReportPage, list[Record]]:
+    """The evaluations, newest first."""
+    rows = tuple(
+        cells(
+            one.id, one.query_set, one.primary, one.candidate,
+            verdict_cell(one.verdict) if one.verdict else ReportCell("no gates", "soft"),
+            date_and_time(one.created_at), one.created_by,
+        )
+        for one in found
+    )  # fmt: skip
+    titles = ("id", "query set", "primary", "candidate", "verdict", "at", "by")
+    table = ReportTable(columns(*titles, figures=("id",)), rows)
+    return ReportPage("Evaluations" if found else "Nothing was evaluated yet", (table,) if found else ()), [
+        asdict(one) for one in found
+    ]
+
+
+def check_page(found: Check) -> tuple[ReportPage, list[Record]]:
     """The guards before a cutover."""
     rows = tuple(
-        cells(verdict_cell(guard.verdict), guard.name, Cell(guard.detail, below=guard.remedy))
+        cells(verdict_cell(guard.verdict), guard.name, ReportCell(guard.detail, below=guard.remedy))
         for guard in found.guards
     )
     kind: Kind = "pass" if found.ready else "fail"
     title = f"{MARKS[kind]} {found.version_key} is {'ready' if found.ready else 'not ready'} for a cutover"
-    page = Page(title, (Table(columns("", "guard", "because"), rows),), kind)
+    page = ReportPage(title, (ReportTable(columns("", "guard", "because"), rows),), kind)
     return page, [asdict(guard) for guard in found.guards]
 
 
-def flip_page(found: Flip) -> tuple[Page, list[Record]]:
+def flip_page(found: Flip) -> tuple[ReportPage, list[Record]]:
     """A cutover or rollback that happened."""
     parts = [Note(f"In {milliseconds(found.seconds)}, in one transaction.", "soft")]
     if found.missing:
@@ -214,10 +226,10 @@ def flip_page(found: Flip) -> tuple[Page, list[Record]]:
         parts.append(Note(text, "inconclusive"))
     done = "Cut over" if found.action == "cutover" else "Rolled back"
     title = f"✓ {done}: {found.previous or 'none'} → {found.version_key}"
-    return Page(title, tuple(parts), "pass"), [asdict(found)]
+    return ReportPage(title, tuple(parts), "pass"), [asdict(found)]
 
 
-def thresholds_page(found: Thresholds, primary: str, candidate: str) -> tuple[Page, list[Record]]:
+def thresholds_page(found: Thresholds, primary: str, candidate: str) -> tuple[ReportPage, list[Record]]:
     """What becomes of an absolute cut of the primary with the candidate."""
     titles = ("kept", f"cut of {primary}", f"same for {candidate}", "kept if the number is copied")
     rows = tuple(
@@ -227,7 +239,7 @@ def thresholds_page(found: Thresholds, primary: str, candidate: str) -> tuple[Pa
     parts: list[Part] = [
         Note(f"Scores ({found.score}) of the first {found.depth} of each of {found.queries:,} queries. Scores of two "
              "encoders mean nothing beside each other; the share of results that a cut keeps does."),
-        Table(columns(*titles, figures=titles), rows),
+        ReportTable(columns(*titles, figures=titles), rows),
     ]  # fmt: skip
     if found.asked is not None:
         row = found.asked
@@ -237,22 +249,22 @@ def thresholds_page(found: Thresholds, primary: str, candidate: str) -> tuple[Pa
         )
         parts.append(Note(text, "strong"))
     asked = (found.asked,) if found.asked else ()
-    return Page(f"Score thresholds: {primary} → {candidate}", tuple(parts)), [
+    return ReportPage(f"Score thresholds: {primary} → {candidate}", tuple(parts)), [
         asdict(row) | {"asked": row is found.asked} for row in (*found.rows, *asked)
     ]
 
 
-def log_page(found: Sequence[AuditEntry]) -> tuple[Page, list[Record]]:
+def log_page(found: Sequence[AuditEntry]) -> tuple[ReportPage, list[Record]]:
     """Who did what, newest first."""
     kinds: Mapping[str, Kind] = {"refused": "inconclusive", "failed": "fail"}
     rows = tuple(
         cells(
             date_and_time(one.at), one.client or one.actor, one.action, one.version_key or "",
-            Cell(one.outcome, kinds.get(one.outcome, "")), one.reason,
+            ReportCell(one.outcome, kinds.get(one.outcome, "")), one.reason,
         )
         for one in found
     )  # fmt: skip
-    return Page("Log", (Table(columns("at", "who", "what", "version", "outcome", "reason"), rows),)), [
+    return ReportPage("Log", (ReportTable(columns("at", "who", "what", "version", "outcome", "reason"), rows),)), [
         asdict(one) for one in found
     ]
 

@@ -38,14 +38,14 @@ _BAD_REQUEST = Problem(400, "invalid", "This is no HTTP request that can be read
 
 
 @dataclass(frozen=True)
-class Address:
+class ListenAddress:
     """Where a server listens. Port 0 takes a free one."""
 
     host: str
     port: int
 
 
-def listen(address: Address) -> socket.socket:
+def listen(address: ListenAddress) -> socket.socket:
     """A listening socket. Raises UsageError when the address cannot be had."""
     listener: socket.socket | None = None
     try:

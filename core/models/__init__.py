@@ -12,7 +12,7 @@ from revector.core.models.backfill import (
     BackfillRange,
     BackfillSample,
     BackfillTransition,
-    BackfillWorker,
+    BackfillWorkerRow,
     DeadLetter,
     VectorLoad,
 )
@@ -20,13 +20,13 @@ from revector.core.models.base import Base
 from revector.core.models.cutover import Cutover, CutoverApproval, CutoverPolicy, CutoverRequest
 from revector.core.models.documents import ChunkOutbox, DocumentChunk, EmbeddingVersion, RepeatedText, RowCount
 from revector.core.models.evaluation import (
-    Evaluation,
     EvaluationResult,
+    EvaluationRow,
     EvaluationRun,
-    Judge,
-    Judgement,
-    Query,
-    QuerySet,
+    JudgementRow,
+    JudgeRow,
+    QueryRow,
+    QuerySetRow,
 )
 from revector.core.models.log import AuditLog
 from revector.core.models.retrieval import SearchCount
@@ -40,7 +40,7 @@ __all__ = [
     "BackfillRange",
     "BackfillSample",
     "BackfillTransition",
-    "BackfillWorker",
+    "BackfillWorkerRow",
     "Base",
     "ChunkOutbox",
     "Cutover",
@@ -50,13 +50,13 @@ __all__ = [
     "DeadLetter",
     "DocumentChunk",
     "EmbeddingVersion",
-    "Evaluation",
     "EvaluationResult",
+    "EvaluationRow",
     "EvaluationRun",
-    "Judge",
-    "Judgement",
-    "Query",
-    "QuerySet",
+    "JudgeRow",
+    "JudgementRow",
+    "QueryRow",
+    "QuerySetRow",
     "RepeatedText",
     "RowCount",
     "SearchCount",

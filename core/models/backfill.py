@@ -132,7 +132,7 @@ class BackfillRange(Base):
     lease_until: Mapped[datetime.datetime | None]
 
 
-class BackfillWorker(Base):
+class BackfillWorkerRow(Base):
     """A process at work on a job. Its session holds an advisory lock on its id for as long as it lives."""
 
     __tablename__ = "backfill_workers"

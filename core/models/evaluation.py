@@ -23,7 +23,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from revector.core.models.base import NOW, Base
 
 
-class QuerySet(Base):
+class QuerySetRow(Base):
     """Queries by which versions are judged. `revision` is a digest of them: runs of one revision can be compared."""
 
     __tablename__ = "query_sets"
@@ -36,7 +36,7 @@ class QuerySet(Base):
     updated_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
 
 
-class Query(Base):
+class QueryRow(Base):
     """A query of a set, by the id that its author gave it. `segment` groups queries that are judged as one."""
 
     __tablename__ = "queries"
@@ -49,7 +49,7 @@ class Query(Base):
     segment: Mapped[str]
 
 
-class Judge(Base):
+class JudgeRow(Base):
     """Who says what is relevant: a person by name, or a cross-encoder by its spec and revision."""
 
     __tablename__ = "judges"
@@ -64,7 +64,7 @@ class Judge(Base):
     created_by: Mapped[str] = mapped_column(server_default=text("SESSION_USER"))
 
 
-class Judgement(Base):
+class JudgementRow(Base):
     """A grade (0 is not relevant) by one judge for a document (its source id) or a chunk (its semantic key).
 
     Never for a row id: those change with every import. The target need not be in the collection.
@@ -135,7 +135,7 @@ class EvaluationResult(Base):
     search_ms: Mapped[float] = mapped_column(REAL)
 
 
-class Evaluation(Base):
+class EvaluationRow(Base):
     """Two runs compared: measures, gates and the verdict, as they were shown to whoever signed."""
 
     __tablename__ = "evaluations"

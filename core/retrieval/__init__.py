@@ -7,7 +7,7 @@ when that moved since the query was encoded, the search is made again with the n
 from __future__ import annotations
 
 from revector.core.retrieval.async_retriever import AsyncRetriever
-from revector.core.retrieval.base import Mirror
+from revector.core.retrieval.base import MirrorHook
 from revector.core.retrieval.counts import SearchFigures, read_counts
 from revector.core.retrieval.encoding import EncoderCache, check_query, open_version_encoder
 from revector.core.retrieval.options import MAX_EF_SEARCH, MAX_K, SearchOptions, check_options, ef_search_for
@@ -25,7 +25,7 @@ __all__ = [
     "Comparison",
     "EncoderCache",
     "Hit",
-    "Mirror",
+    "MirrorHook",
     "Retriever",
     "SearchFigures",
     "SearchOptions",

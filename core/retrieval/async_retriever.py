@@ -19,7 +19,7 @@ from revector.core.retrieval.base import RetrieverBase
 from revector.core.retrieval.connections import LOOK_S, AsyncSearchConnection, late, timeout_setting
 from revector.core.retrieval.result import SearchResult
 from revector.core.retrieval.statements import SET_SESSION
-from revector.core.retrieval.steps import Run, Search, Work
+from revector.core.retrieval.steps import Statement, Steps, Work
 
 if TYPE_CHECKING:
     from typing import Self
@@ -109,14 +109,14 @@ class AsyncRetriever(RetrieverBase):
 
     # -- the steps of a search -------------------------------------------------------------------------------
 
-    async def _carry_out(self, steps: Search, timeout_s: float | None) -> SearchResult:
+    async def _carry_out(self, steps: Steps, timeout_s: float | None) -> SearchResult:
         limit_s, deadline = self._limit(timeout_s)
         with readable_errors(self._database):
             try:
                 step = next(steps)
                 while True:
                     try:
-                        if isinstance(step, Run):
+                        if isinstance(step, Statement):
                             answer: Any = await self._run(step, deadline, limit_s)
                         elif step.unlimited:
                             started = time.monotonic()
@@ -132,7 +132,7 @@ class AsyncRetriever(RetrieverBase):
                 result: SearchResult = done.value
                 return result
 
-    async def _run(self, step: Run, deadline: float, limit_s: float) -> Sequence[Sequence[Any]]:
+    async def _run(self, step: Statement, deadline: float, limit_s: float) -> Sequence[Sequence[Any]]:
         if self._places.locked():
             try:
                 await asyncio.wait_for(self._places.acquire(), max(0.0, deadline - time.monotonic()))
@@ -145,7 +145,7 @@ class AsyncRetriever(RetrieverBase):
         finally:
             self._places.release()
 
-    async def _run_on_one(self, step: Run, deadline: float, limit_s: float) -> Sequence[Sequence[Any]]:
+    async def _run_on_one(self, step: Statement, deadline: float, limit_s: float) -> Sequence[Sequence[Any]]:
         while True:
             connection = await self._taken(deadline, limit_s)
             try:

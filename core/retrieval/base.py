@@ -15,10 +15,10 @@ from revector.core.retrieval.counts import Counter
 from revector.core.retrieval.encoding import EncoderCache, QueryCache
 from revector.core.retrieval.pointer import Pointer
 from revector.core.retrieval.result import SearchResult
-from revector.core.retrieval.steps import Searches
+from revector.core.retrieval.steps import SearchSteps
 from revector.core.serving import plain_word
 
-Mirror: TypeAlias = Callable[[SearchResult, str], None]
+MirrorHook: TypeAlias = Callable[[SearchResult, str], None]
 """Called with a result and its segment when the answer is ready; returns at once and never raises."""
 
 
@@ -43,7 +43,7 @@ class RetrieverBase:
         pinned: str | None = None,
         poll_s: float = 1.0,
         program: str = "retriever",
-        mirror: Mirror | None = None,
+        mirror: MirrorHook | None = None,
     ) -> None:
         if pool_size < 1 or poll_s <= 0:
             raise UsageError(f"pool_size is {pool_size} and poll_s {poll_s}; expected 1 or more, and above 0.")
@@ -56,7 +56,7 @@ class RetrieverBase:
         encoders, counter = encoders or EncoderCache(), Counter()
         self._workers = concurrent.futures.ThreadPoolExecutor(pool_size, "revector-encoder")
         self._pointer = Pointer(database, counter, encoders, program=program, pinned=pinned, poll_s=poll_s)
-        self._searches = Searches(self._pointer, encoders, QueryCache(cache_size), counter)
+        self._searches = SearchSteps(self._pointer, encoders, QueryCache(cache_size), counter)
         self._open_pool(options)
 
     def _open_pool(self, options: dict[str, Any]) -> None:

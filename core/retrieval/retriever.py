@@ -23,7 +23,7 @@ from revector.core.retrieval.base import RetrieverBase
 from revector.core.retrieval.connections import LOOK_S, SearchConnection, late, timeout_setting
 from revector.core.retrieval.result import SearchResult
 from revector.core.retrieval.statements import SET_SESSION
-from revector.core.retrieval.steps import Run, Search, Work
+from revector.core.retrieval.steps import Statement, Steps, Work
 
 if TYPE_CHECKING:
     from typing import Self
@@ -103,14 +103,14 @@ class Retriever(RetrieverBase):
 
     # -- the steps of a search -------------------------------------------------------------------------------
 
-    def _carry_out(self, steps: Search, timeout_s: float | None) -> SearchResult:
+    def _carry_out(self, steps: Steps, timeout_s: float | None) -> SearchResult:
         limit_s, deadline = self._limit(timeout_s)
         with readable_errors(self._database):
             try:
                 step = next(steps)
                 while True:
                     try:
-                        if isinstance(step, Run):
+                        if isinstance(step, Statement):
                             answer: Any = self._run(step, deadline, limit_s)
                         elif step.unlimited:
                             started = time.monotonic()
@@ -126,7 +126,7 @@ class Retriever(RetrieverBase):
                 result: SearchResult = done.value
                 return result
 
-    def _run(self, step: Run, deadline: float, limit_s: float) -> Sequence[Sequence[Any]]:
+    def _run(self, step: Statement, deadline: float, limit_s: float) -> Sequence[Sequence[Any]]:
         if not self._places.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise self._busy(limit_s)
         try:
@@ -134,7 +134,7 @@ class Retriever(RetrieverBase):
         finally:
             self._places.release()
 
-    def _run_on_one(self, step: Run, deadline: float, limit_s: float) -> Sequence[Sequence[Any]]:
+    def _run_on_one(self, step: Statement, deadline: float, limit_s: float) -> Sequence[Sequence[Any]]:
         while True:
             connection = self._taken(deadline, limit_s)
             try:

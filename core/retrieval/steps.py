@@ -42,7 +42,7 @@ _MOST_STATEMENTS = 1_000
 
 
 @dataclass(frozen=True)
-class Run:
+class Statement:
     """A statement to run; sent back are its rows. `settings` are those of the session."""
 
     query: bytes
@@ -62,11 +62,11 @@ class Work:
     """Opening a model may take longer than any search: it is waited for, and not counted."""
 
 
-Step: TypeAlias = Run | Work
-Search: TypeAlias = Generator[Step, Any, SearchResult]
+Step: TypeAlias = Statement | Work
+Steps: TypeAlias = Generator[Step, Any, SearchResult]
 
 
-class Searches:
+class SearchSteps:
     """Makes the steps of searches; shared by all threads or tasks of a retriever."""
 
     def __init__(self, pointer: Pointer, encoders: EncoderCache, cache: QueryCache, counter: Counter) -> None:
@@ -86,7 +86,7 @@ class Searches:
         rerank: str | None,
         where: Mapping[str, object] | None,
         ef_search: int | None,
-    ) -> Search:
+    ) -> Steps:
         """The steps of a search by the version that is served. What is wrong with the call is raised at once."""
         text = check_query(text)
         options = check_options(k, hybrid=hybrid, where=where, ef_search=ef_search)
@@ -101,13 +101,13 @@ class Searches:
         k: int,
         where: Mapping[str, object] | None,
         ef_search: int | None,
-    ) -> Search:
+    ) -> Steps:
         """The steps of a search by a vector that was encoded for the version of that key."""
         return self._search_vector(vector, key, check_options(k, where=where, ef_search=ef_search), where)
 
     def _search(
         self, text: str, options: SearchOptions, where: Mapping[str, object] | None, rerank: str | None
-    ) -> Search:
+    ) -> Steps:
         version = self.pointer.version
         started = time.perf_counter()
         try:
@@ -147,7 +147,7 @@ class Searches:
 
     def _search_vector(
         self, vector: NDArray[np.float32], key: str, options: SearchOptions, where: Mapping[str, object] | None
-    ) -> Search:
+    ) -> Steps:
         started = time.perf_counter()
         version = self._named.get(key)
         fresh = version is None
@@ -187,7 +187,7 @@ class Searches:
         """The version of a key, or the one to serve."""
         wanted = key or self.pointer.pinned
         try:
-            rows = yield Run(NAMED_VERSION if wanted else ACTIVE_VERSION, {"key": wanted} if wanted else {})
+            rows = yield Statement(NAMED_VERSION if wanted else ACTIVE_VERSION, {"key": wanted} if wanted else {})
         except psycopg.errors.UndefinedTable:
             raise UnreachableError("The schema has not been set up.", "Set it up: revector db upgrade") from None
         if not rows and wanted:
@@ -218,7 +218,7 @@ class Searches:
     ) -> Generator[Step, Any, tuple[tuple[Hit, ...], int | None]]:
         # A filter and words are of very different frequency: planned for what they are, not once for all.
         planned = options.hybrid or options.filter is not None
-        rows = yield Run(
+        rows = yield Statement(
             self._statement(version, options),
             parameters(vector, options, text),
             session_settings(version, options),

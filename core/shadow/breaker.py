@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-State = Literal["closed", "open", "half-open"]
+BreakerState = Literal["closed", "open", "half-open"]
 
 
 class Breaker:
@@ -30,7 +30,7 @@ class Breaker:
     ) -> None:
         self._failures, self._first_pause_s, self._longest_s, self._clock = failures, pause_s, longest_s, clock
         self._lock = threading.Lock()
-        self._state: State = "closed"
+        self._state: BreakerState = "closed"
         self._in_a_row = 0
         self._pause_s = pause_s
         self._again_at = 0.0
@@ -38,7 +38,7 @@ class Breaker:
         self._why = ""
 
     @property
-    def state(self) -> State:
+    def state(self) -> BreakerState:
         """Where it stands."""
         return self._state
 

@@ -21,7 +21,7 @@ from revector.screens.widgets.background import Tell, in_background
 
 
 @dataclass(frozen=True)
-class Request:
+class PairSearch:
     """Queries for two versions. With `seek` the first one is wanted on which they disagree, else there is one.
 
     `typed` says that nobody has sent it yet. `query_set` is preferred where several have judgements of the query.
@@ -39,19 +39,19 @@ class Request:
 class Asker(Protocol):
     """Who asks, and is told on the screen's own thread."""
 
-    def wants(self, request: Request) -> bool:
+    def wants(self, request: PairSearch) -> bool:
         """Whether the answer is still of interest."""
 
-    def found(self, request: Request, number: int, comparison: Comparison) -> None:
+    def found(self, request: PairSearch, number: int, comparison: Comparison) -> None:
         """The hits for the query of that number."""
 
-    def found_nothing(self, request: Request) -> None:
+    def found_nothing(self, request: PairSearch) -> None:
         """The versions agree on all queries."""
 
     def found_judgements(self, comparison: Comparison, judged: JudgedHits | None) -> None:
         """What judges say of those hits, a moment later."""
 
-    def failed(self, request: Request, error: RevectorError) -> None:
+    def failed(self, request: PairSearch, error: RevectorError) -> None:
         """The search, or reading the judgements, went wrong."""
 
 
@@ -60,8 +60,8 @@ class Latest:
 
     def __init__(self, widget: Widget, searcher: Searcher, asker: Asker) -> None:
         self._widget, self._searcher, self._asker = widget, searcher, asker
-        self._waiting: Request | None = None
-        self._running: Request | None = None
+        self._waiting: PairSearch | None = None
+        self._running: PairSearch | None = None
 
     @property
     def asked(self) -> str | None:
@@ -69,7 +69,7 @@ class Latest:
         request = self._waiting or self._running
         return None if request is None or request.seek else request.queries[0]
 
-    def ask(self, request: Request) -> None:
+    def ask(self, request: PairSearch) -> None:
         """Search for it next, and for nothing else that still waits."""
         self._waiting = request
         if self._running is None:
@@ -87,15 +87,15 @@ class Latest:
             lambda error: self._fail(request, error),
         )
 
-    def _fail(self, request: Request, error: RevectorError) -> None:
+    def _fail(self, request: PairSearch, error: RevectorError) -> None:
         self._if_wanted(request, lambda: self._asker.failed(request, error))
         self._next()
 
-    def _if_wanted(self, request: Request, tell: Callable[[], None]) -> None:
+    def _if_wanted(self, request: PairSearch, tell: Callable[[], None]) -> None:
         if self._waiting is None and self._asker.wants(request):
             tell()
 
-    def _work(self, request: Request, tell: Tell) -> None:
+    def _work(self, request: PairSearch, tell: Tell) -> None:
         """In a thread. Looks between two statements whether anybody still wants to know."""
         asker = self._asker
         answer = self._first(request)
@@ -108,7 +108,7 @@ class Latest:
             judged = self._searcher.judge(found, request.primary, request.candidate, request.query_set)
             tell(lambda: self._if_wanted(request, lambda: asker.found_judgements(found, judged)))
 
-    def _first(self, request: Request) -> tuple[int, Comparison] | None:
+    def _first(self, request: PairSearch) -> tuple[int, Comparison] | None:
         """The first answer that will do, with the number of its query."""
         for number, query in enumerate(request.queries):
             if number and self._waiting is not None:

@@ -14,7 +14,7 @@ from revector.core.evaluation.judged_sets.judged_hits import JudgedHits
 from revector.core.evaluation.judged_sets.query_sets import QuerySet, get_query_set
 from revector.core.registry import VersionStatus
 from revector.core.retrieval import Comparison
-from revector.screens.compare.latest_search import Latest, Request
+from revector.screens.compare.latest_search import Latest, PairSearch
 from revector.screens.compare.query_sets import Browsing, Choices, PairFacts, browse, read_choices, read_pair
 from revector.screens.compare.searcher import Searcher
 from revector.screens.pane import Pane, step_through
@@ -233,24 +233,24 @@ class PairPane(Pane):
         if primary is None or candidate is None or not queries:
             return False
         name = self.browsing.query_set if self.browsing else None
-        self._latest.ask(Request(tuple(queries), primary.version, candidate.version, self.k, name, typed, seek))
+        self._latest.ask(PairSearch(tuple(queries), primary.version, candidate.version, self.k, name, typed, seek))
         return True
 
     # What the latest search is answered with.
 
-    def wants(self, request: Request) -> bool:
+    def wants(self, request: PairSearch) -> bool:
         """Whether the answer still belongs to the pair, to k, and to what stands in the box."""
         pair = (request.primary.version_key, request.candidate.version_key)
         same = pair == tuple(map(key_of, self.pair)) and request.k == self.k
         return same and (not request.typed or self._query == request.queries[0])
 
-    def found(self, request: Request, number: int, comparison: Comparison) -> None:
+    def found(self, request: PairSearch, number: int, comparison: Comparison) -> None:
         """The hits."""
         if request.seek and self.browsing is not None:
             self._put_in_front(self.browsing.at_text(request.queries[number]))
         self.show_comparison(comparison, stay=request.typed)
 
-    def found_nothing(self, request: Request) -> None:
+    def found_nothing(self, request: PairSearch) -> None:
         """No query on which the versions disagree."""
         self.say(Text(f"On all {len(request.queries):,} queries both versions give the same first {request.k}."))
 
@@ -259,7 +259,7 @@ class PairPane(Pane):
         if comparison is self.comparison:
             self.show_judgements(judged)
 
-    def failed(self, request: Request, error: RevectorError) -> None:
+    def failed(self, request: PairSearch, error: RevectorError) -> None:
         """Said where the measures stand; what was found before stays."""
         self.fail(error)
 

@@ -16,7 +16,7 @@ from revector.screens.cutover.text import request_figures, sql_page
 from revector.screens.pane import Pane
 from revector.screens.situation import Situation, key_of
 from revector.screens.widgets.background import Tell, in_background
-from revector.screens.widgets.confirm import Answer, Confirm, Question
+from revector.screens.widgets.confirm import Confirm, Confirmation, Question
 from revector.screens.widgets.page import LivePage
 from revector.screens.wording.errors import error_text
 from revector.screens.wording.text import chunks, milliseconds, printable, time_now
@@ -66,7 +66,7 @@ class CutoverControl:
         # Where approvals are required, the waivers are those of the request, whatever is given here.
         waivers = None if checks.approvals_needed else dict(checks.waivers)
 
-        def flip(answer: Answer, tell: Tell) -> Flip:
+        def flip(answer: Confirmation, tell: Tell) -> Flip:
             with self._services.connections.writing() as connection:
                 return cutover.run(
                     connection, after, confirm=answer.typed, reason=answer.reason, waivers=waivers,
@@ -84,7 +84,7 @@ class CutoverControl:
         loss = f"{chunks(target.missing)}: not found until its backfill has run" if target.missing else "no chunk"
         question = self._question("Roll back", before, after, ("lacks", loss))
 
-        def flip(answer: Answer, _tell: Tell) -> Flip:
+        def flip(answer: Confirmation, _tell: Tell) -> Flip:
             with self._services.connections.writing() as connection:
                 return cutover.rollback(connection, confirm=answer.typed, reason=answer.reason, key=after)
 
@@ -99,7 +99,7 @@ class CutoverControl:
         )
 
     def _ask(
-        self, question: Question, before: str | None, doing: str, flip: Callable[[Answer, Tell], Flip]
+        self, question: Question, before: str | None, doing: str, flip: Callable[[Confirmation, Tell], Flip]
     ) -> None:
         def still_so(situation: Situation) -> str:
             now = key_of(situation.active)
@@ -107,7 +107,7 @@ class CutoverControl:
                 return f"The active version changed meanwhile to {now}: cancel, and look again."
             return ""
 
-        def answered(answer: Answer | None) -> None:
+        def answered(answer: Confirmation | None) -> None:
             if answer is None:
                 return
             self._checks.flipping = True
@@ -188,7 +188,7 @@ class CutoverControl:
                 return "The request is over: cancel, and look again."
             return f"It is void: {now.void_because}" if now.void_because else ""
 
-        def answered(answer: Answer | None) -> None:
+        def answered(answer: Confirmation | None) -> None:
             if answer is not None:
                 self._change(
                     "Approving …",

@@ -47,7 +47,7 @@ class Reading:
         return time.monotonic() - self.received
 
 
-class Reader(Protocol):
+class SnapshotSource(Protocol):
     """Where the screen gets its snapshots from."""
 
     latest: Reading

@@ -21,7 +21,7 @@ _PACES = 20
 
 
 @dataclass(eq=False)
-class Step:
+class JudgingStep:
     """One answer; `grade` is None for a skip. `stored` is there once the database has it."""
 
     item: JudgingItem
@@ -33,7 +33,7 @@ class Step:
 class Write:
     """Something to be stored: an answer, or that it is taken back."""
 
-    step: Step
+    step: JudgingStep
     undo: bool
 
 
@@ -43,7 +43,7 @@ class Answers:
     def __init__(self) -> None:
         self.items: deque[JudgingItem] = deque()
         self.pending: deque[Write] = deque()
-        self._history: list[Step] = []
+        self._history: list[JudgingStep] = []
         self._counts: dict[tuple[ItemKind, str], list[int]] = {}
         self._times: deque[float] = deque(maxlen=_PACES + 1)
 
@@ -68,14 +68,14 @@ class Answers:
 
     def answer(self, grade: int | None, at: float) -> None:
         """Answer the pair that is asked for, or skip it; `at` is in seconds of any clock."""
-        step = Step(self.items.popleft(), grade)
+        step = JudgingStep(self.items.popleft(), grade)
         self._history.append(step)
         self._count(step, 1)
         self.pending.append(Write(step, undo=False))
         if grade is not None:
             self._times.append(at)
 
-    def undo(self) -> Step | None:
+    def undo(self) -> JudgingStep | None:
         """Take the last answer back; None when there is none."""
         if not self._history:
             return None
@@ -111,7 +111,7 @@ class Answers:
         """Take these counts as those of this moment."""
         self._counts = {(one.kind, one.segment): [one.done, one.remaining] for one in counts}
 
-    def _count(self, step: Step, by: int) -> None:
+    def _count(self, step: JudgingStep, by: int) -> None:
         counts = self._counts.get((step.item.kind, step.item.segment))
         if step.grade is not None and counts is not None:
             counts[0] += by

@@ -28,7 +28,7 @@ from revector.core.evaluation.judging.queue import (
     stored_pair,
 )
 from revector.core.registry import Version
-from revector.screens.judging.answers import Step
+from revector.screens.judging.answers import JudgingStep
 from revector.screens.services import Services
 
 _ITEMS = 50
@@ -36,7 +36,7 @@ _MOST_PEOPLE = 5
 
 
 @dataclass(frozen=True)
-class Choice:
+class JudgingChoice:
     """What is judged, and as whom. Empty names: the set that changed last, and the database role."""
 
     query_set: str = ""
@@ -56,7 +56,7 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Batch:
+class JudgingBatch:
     """The next items, how far this person is (None when not asked for), and how far the person agrees with others."""
 
     items: tuple[JudgingItem, ...]
@@ -75,7 +75,7 @@ class JudgingDesk:
         self._closed = False
         self._connection: Connection | None = None
 
-    def open(self, choice: Choice) -> Opened:
+    def open(self, choice: JudgingChoice) -> Opened:
         """Find the set and its runs, and who the person is. Raises UsageError for a name that is a model's."""
         with self._services.connections.writing() as connection:
             sets = query_sets(connection)
@@ -94,13 +94,15 @@ class JudgingDesk:
         pair = make_pair(self._services.database, opened.query_set, *self._versions, on_progress=on_progress)
         return replace(opened, pair=pair)
 
-    def read(self, opened: Opened, choice: Choice, without: frozenset[tuple[str, str]], *, count: bool) -> Batch:
+    def read(
+        self, opened: Opened, choice: JudgingChoice, without: frozenset[tuple[str, str]], *, count: bool
+    ) -> JudgingBatch:
         """The next items but those in `without`, and the figures.
 
         Counting looks at every query (some seconds for 10,000), finding the next items only at some.
         """
         if opened.query_set is None or opened.judge is None or opened.pair is None:
-            return Batch((), (), ())
+            return JudgingBatch((), (), ())
         common = opened.query_set, opened.judge, opened.pair
         with self._services.connections.reading() as connection:
             items = queue(
@@ -113,15 +115,15 @@ class JudgingDesk:
             )
             counts = progress(connection, *common) if count else None
             agreements = _agreements(connection, opened.query_set, opened.judge)
-        return Batch(tuple(items), counts, agreements)
+        return JudgingBatch(tuple(items), counts, agreements)
 
-    def write(self, opened: Opened, step: Step) -> None:
+    def write(self, opened: Opened, step: JudgingStep) -> None:
         """Store an answer; a skip is nothing to store. Raises what `grade` does, and UnreachableError."""
         if opened.query_set is not None and opened.judge is not None and step.grade is not None:
             with self._writing() as connection:
                 step.stored = grade(connection, opened.query_set, opened.judge, step.item, step.grade)
 
-    def take_back(self, opened: Opened, step: Step) -> None:
+    def take_back(self, opened: Opened, step: JudgingStep) -> None:
         """Put back what was there before the answer. Raises what `undo` does, and UnreachableError."""
         if opened.query_set is not None and opened.judge is not None and step.stored is not None:
             with self._writing() as connection:

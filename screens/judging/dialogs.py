@@ -16,7 +16,7 @@ from textual.widgets import Input, Static
 
 from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET
 from revector.core.evaluation.judging.queue import KINDS, ItemKind
-from revector.screens.judging.desk import Choice
+from revector.screens.judging.desk import JudgingChoice
 from revector.screens.widgets.inputs import LineBox
 from revector.screens.widgets.table import Column, Row, Table
 from revector.screens.wording.text import printable
@@ -25,7 +25,7 @@ from revector.screens.wording.theme import FAINT
 _COLUMNS = (Column("", 2), Column("what", 10), Column("which"), Column("left", 9, right=True))
 
 
-class ChoiceDialog(ModalScreen[Choice | None]):
+class ChoiceDialog(ModalScreen[JudgingChoice | None]):
     """Kind, segment and query set in one list; Enter takes the line under the cursor. None for no change."""
 
     DEFAULT_CSS = """
@@ -44,13 +44,13 @@ class ChoiceDialog(ModalScreen[Choice | None]):
     ]
 
     def __init__(
-        self, choice: Choice, query_set: str, sets: Sequence[str], left: Mapping[tuple[ItemKind, str], int]
+        self, choice: JudgingChoice, query_set: str, sets: Sequence[str], left: Mapping[tuple[ItemKind, str], int]
     ) -> None:
         """`left` counts open pairs by kind and segment."""
         super().__init__()
         self._choice, self._query_set, self._left = choice, query_set, left
         segments = sorted({segment for _, segment in left} - {WHOLE_SET})
-        self._choices: dict[str, Choice] = {}
+        self._choices: dict[str, JudgingChoice] = {}
         self._rows: list[Row] = []
         for kind in (None, *KINDS):
             self._add("kind", kind or "every kind", replace(choice, kind=kind), self._count(kind, choice.segment))
@@ -67,7 +67,7 @@ class ChoiceDialog(ModalScreen[Choice | None]):
             if kind in (None, of_kind) and segment in (WHOLE_SET, of_segment)
         )
 
-    def _add(self, what: str, name: str, choice: Choice, left: int | None) -> None:
+    def _add(self, what: str, name: str, choice: JudgingChoice, left: int | None) -> None:
         key = str(len(self._choices))
         here = name == self._query_set if what == "query set" else choice == self._choice
         self._choices[key] = choice
@@ -99,7 +99,7 @@ class ChoiceDialog(ModalScreen[Choice | None]):
         chosen = self._choices.get(key or "")
         self.dismiss(None if chosen is None or chosen == self._choice else chosen)
 
-    async def action_dismiss(self, result: Choice | None = None) -> None:
+    async def action_dismiss(self, result: JudgingChoice | None = None) -> None:
         """Escape changes nothing."""
         self.dismiss(result)
 

@@ -24,7 +24,7 @@ from revector.core.evaluation.judging.grading import GRADES
 from revector.core.evaluation.judging.queue import JudgingItem
 from revector.core.registry import Version
 from revector.screens.judging.answers import Answers
-from revector.screens.judging.desk import Batch, Choice, JudgingDesk, Opened
+from revector.screens.judging.desk import JudgingBatch, JudgingChoice, JudgingDesk, Opened
 from revector.screens.judging.text import (
     help_page,
     left_line,
@@ -105,7 +105,7 @@ class JudgingScreen(Following, ModalScreen[None]):
         self.answers = Answers()
         self._services = services
         self._desk = JudgingDesk(services, primary, candidate)
-        self._choice = Choice(name=name)
+        self._choice = JudgingChoice(name=name)
         self._opened = Opened(None, (), None, None)
         self._agreements: tuple[Agreement, ...] = ()
         self._drawn: JudgingItem | str | None = None
@@ -200,12 +200,12 @@ class JudgingScreen(Following, ModalScreen[None]):
         self._reading = True
         opened, choice, seen = self._opened, self._choice, self.answers.seen
 
-        def read(_tell: Tell) -> Batch:
+        def read(_tell: Tell) -> JudgingBatch:
             return self._desk.read(opened, choice, seen, count=count)
 
         in_background(self, "read", read, self._now_read, self._not_read)
 
-    def _now_read(self, batch: Batch) -> None:
+    def _now_read(self, batch: JudgingBatch) -> None:
         self._unread = False
         self._exhausted = not batch.items
         self._agreements = batch.agreements
@@ -229,7 +229,7 @@ class JudgingScreen(Following, ModalScreen[None]):
         self._status = status
         self._draw()
 
-    def _start_over(self, choice: Choice, *, forget: bool) -> None:
+    def _start_over(self, choice: JudgingChoice, *, forget: bool) -> None:
         """Read everything anew. `forget`: the answers before were about something else, and stay."""
         self._choice = choice
         self._to_search = False
@@ -309,7 +309,7 @@ class JudgingScreen(Following, ModalScreen[None]):
             dialog = ChoiceDialog(self._choice, query_set.name, self._opened.names, self.answers.left)
             self.app.push_screen(dialog, self._chosen)
 
-    def _chosen(self, choice: Choice | None) -> None:
+    def _chosen(self, choice: JudgingChoice | None) -> None:
         if choice is not None and self._can_change():
             self._start_over(choice, forget=choice.query_set != self._choice.query_set)
 

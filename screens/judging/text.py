@@ -12,7 +12,7 @@ from revector.core.evaluation.judged_sets.agreement import Agreement
 from revector.core.evaluation.judging.grading import GRADES
 from revector.core.evaluation.judging.queue import KINDS, JudgingItem
 from revector.screens.judging.answers import Answers
-from revector.screens.judging.desk import Choice
+from revector.screens.judging.desk import JudgingChoice
 from revector.screens.wording.facts import facts
 from revector.screens.wording.job import bar
 from revector.screens.wording.marking import marked
@@ -29,7 +29,7 @@ _WHY = {
 }
 
 
-def progress_line(answers: Answers, choice: Choice, width: int) -> Text:
+def progress_line(answers: Answers, choice: JudgingChoice, width: int) -> Text:
     """`━━━╌╌╌  33.3 %   12 of 36 judged   9 a minute, 2 min 40 s left`."""
     counts = answers.by_kind(choice.kind, choice.segment).values()
     done, remaining = (sum(both[place] for both in counts) for place in (0, 1))
@@ -46,7 +46,7 @@ def progress_line(answers: Answers, choice: Choice, width: int) -> Text:
     return text
 
 
-def left_line(answers: Answers, choice: Choice, agreements: Sequence[Agreement]) -> Text:
+def left_line(answers: Answers, choice: JudgingChoice, agreements: Sequence[Agreement]) -> Text:
     """`left  disputed 2  moved 12  unjudged 61  │ with bob: κ 0.71 on 42`."""
     counts = answers.by_kind(choice.kind, choice.segment)
     text = Text("left " if counts else "", FAINT)

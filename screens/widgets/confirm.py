@@ -38,14 +38,14 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Confirmation:
     """Yes: what was typed, and the reason given."""
 
     typed: str
     reason: str
 
 
-class Confirm(Form[Answer | None]):
+class Confirm(Form[Confirmation | None]):
     """Answers with what was typed, or with None. The focus starts on Cancel, and Escape is Cancel."""
 
     DEFAULT_CSS = """
@@ -103,7 +103,7 @@ class Confirm(Form[Answer | None]):
 
     def go(self) -> None:
         """Yes."""
-        self.dismiss(Answer(self._question.key, self.text("reason") if self._question.ask_reason else ""))
+        self.dismiss(Confirmation(self._question.key, self.text("reason") if self._question.ask_reason else ""))
 
     def on_paste(self, event: events.Paste) -> None:
         """A key that is pasted while Cancel has the focus was not typed."""

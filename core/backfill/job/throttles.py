@@ -43,7 +43,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Measurement:
     """One figure: `value` for people to see, `reason` when it holds the job, `keep` for the next look."""
 
     value: float | str | None
@@ -73,7 +73,7 @@ def look(
             if connection.broken:
                 raise
             text = error.diag.message_primary or type(error).__name__
-            reading = Reading(None, f"{name} cannot be measured: {text}")
+            reading = Measurement(None, f"{name} cannot be measured: {text}")
         found[name] = {"value": reading.value, "reason": reading.reason, "keep": reading.keep}
         if reading.reason and found["held_by"] is None:
             found["held_by"] = name
@@ -102,43 +102,45 @@ def require_measurable(connection: Connection, settings: JobSettings, names: Ite
             )
 
 
-def _hours(_connection: Connection, at: Look) -> Reading:
+def _hours(_connection: Connection, at: Look) -> Measurement:
     settings = at.settings
     now = datetime.datetime.fromtimestamp(at.now, datetime.UTC)
     until = closed_until(settings.working_hours or "24/7", settings.timezone, now)
     if until is None:
-        return Reading("open")
+        return Measurement("open")
     when = "never" if until.year == datetime.MAXYEAR else f"until {until:%a %d %b %H:%M} {settings.timezone}"
-    return Reading("closed", f"outside working hours ({settings.working_hours}), {when}")
+    return Measurement("closed", f"outside working hours ({settings.working_hours}), {when}")
 
 
-def _spend(_connection: Connection, at: Look) -> Reading:
+def _spend(_connection: Connection, at: Look) -> Measurement:
     cap = at.settings.max_spend_usd or 0.0
     reached = at.spent_usd >= cap
-    return Reading(
+    return Measurement(
         at.spent_usd, f"spend cap of ${cap:,.2f} reached (${at.spent_usd:,.4f} spent)" if reached else None
     )
 
 
-def _free_disk(connection: Connection, at: Look) -> Reading:
+def _free_disk(connection: Connection, at: Look) -> Measurement:
     folder, limit = data_folder(connection), at.settings.min_free_gb or 0.0
     if folder is None:
-        return Reading(None, "min_free_gb cannot be measured: the server's disk cannot be seen from here")
+        return Measurement(None, "min_free_gb cannot be measured: the server's disk cannot be seen from here")
     free = min(shutil.disk_usage(place).free for place in disks(folder)) / _GB
-    return Reading(free, f"{free:,.1f} GB free on the server's disk, limit {limit:g} GB" if free < limit else None)
+    return Measurement(
+        free, f"{free:,.1f} GB free on the server's disk, limit {limit:g} GB" if free < limit else None
+    )
 
 
-def _database_size(connection: Connection, at: Look) -> Reading:
+def _database_size(connection: Connection, at: Look) -> Measurement:
     limit = at.settings.max_database_gb or 0.0
     size, measured_at = _kept(at, "max_database_gb") or (None, 0.0)
     if size is None or at.now - measured_at > _SIZE_EVERY_S:
         size = fetch_one(connection, "SELECT pg_database_size(current_database())")[0] / _GB
         measured_at = at.now
     reason = f"the database has {size:,.1f} GB, limit {limit:g} GB" if size > limit else None
-    return Reading(size, reason, [size, measured_at])
+    return Measurement(size, reason, [size, measured_at])
 
 
-def _replication_lag(connection: Connection, at: Look) -> Reading:
+def _replication_lag(connection: Connection, at: Look) -> Measurement:
     """The lag of the slowest standby, in seconds.
 
     pg_stat_replication's replay_lag stands still while a standby replays nothing, so that positions of the last
@@ -167,21 +169,21 @@ def _replication_lag(connection: Connection, at: Look) -> Reading:
     if not history or at.now - history[-1][0] >= limit / 10:
         history = [*history[-_HISTORY:], [at.now, here]]
     reason = f"standby {slowest} is {worst:,.0f} s behind, limit {limit:g} s" if worst > limit else None
-    return Reading(worst, reason, history)
+    return Measurement(worst, reason, history)
 
 
-def _wal_rate(connection: Connection, at: Look) -> Reading:
+def _wal_rate(connection: Connection, at: Look) -> Measurement:
     limit = at.settings.max_wal_mb_s or 0.0
     (position,) = fetch_one(connection, "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint")
     before = _kept(at, "max_wal_mb_s")
     if not before or position < before[0] or at.now <= before[1]:
-        return Reading(0.0, None, [position, at.now, 0.0])
+        return Measurement(0.0, None, [position, at.now, 0.0])
     last, when, average = before
     seconds = at.now - when
     weight = min(1.0, seconds / _WAL_SECONDS)
     average += weight * ((position - last) / _MB / seconds - average)
     reason = f"{average:,.1f} MB/s of WAL, limit {limit:g} MB/s" if average > limit else None
-    return Reading(average, reason, [position, at.now, average])
+    return Measurement(average, reason, [position, at.now, average])
 
 
 _OTHERS = sql.SQL(
@@ -189,16 +191,16 @@ _OTHERS = sql.SQL(
 )
 
 
-def _active(connection: Connection, at: Look) -> Reading:
+def _active(connection: Connection, at: Look) -> Measurement:
     limit = at.settings.max_active or 0
     (active,) = fetch_one(
         connection,
         sql.SQL("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND {}").format(_OTHERS),
     )
-    return Reading(active, f"{active} active sessions, limit {limit}" if active > limit else None)
+    return Measurement(active, f"{active} active sessions, limit {limit}" if active > limit else None)
 
 
-def _transactions(connection: Connection, at: Look) -> Reading:
+def _transactions(connection: Connection, at: Look) -> Measurement:
     limit = at.settings.max_transaction_s or 0.0
     pid, name, age = fetch_one(
         connection,
@@ -212,10 +214,10 @@ def _transactions(connection: Connection, at: Look) -> Reading:
         ).format(_OTHERS),
     )
     what = f"a transaction of process {pid} ({name or 'no application name'})"
-    return Reading(age, f"{what} is {age:,.0f} s old, limit {limit:g} s" if age > limit else None)
+    return Measurement(age, f"{what} is {age:,.0f} s old, limit {limit:g} s" if age > limit else None)
 
 
-def _query(connection: Connection, at: Look) -> Reading:
+def _query(connection: Connection, at: Look) -> Measurement:
     # Binary, so that it is one statement: the read-only transaction around it cannot be ended by it.
     row = connection.execute(at.settings.throttle_query or "", binary=True).fetchone()
     answer = row[0] if row else None
@@ -226,10 +228,10 @@ def _query(connection: Connection, at: Look) -> Reading:
     else:
         answer = float(answer)
         reason = f"throttle_query returned {answer:g}" if answer > 0 else None
-    return Reading(answer, reason)
+    return Measurement(answer, reason)
 
 
-_LIMITS: dict[str, Callable[[Connection, Look], Reading]] = {
+_LIMITS: dict[str, Callable[[Connection, Look], Measurement]] = {
     "working_hours": _hours,
     "max_spend_usd": _spend,
     "min_free_gb": _free_disk,

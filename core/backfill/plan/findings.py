@@ -10,7 +10,7 @@ from psycopg import sql
 
 from revector.core import index
 from revector.core.backfill.job.job import worker_lives
-from revector.core.backfill.plan.footprint import Storage, index_kind_note
+from revector.core.backfill.plan.footprint import Footprint, index_kind_note
 from revector.core.backfill.plan.probe import Probe
 from revector.core.backfill.plan.sample import Demand, Estimate, examples
 from revector.core.database import MINIMUM_PGVECTOR, SOUND_PGVECTOR, Connection, fetch_one, version_tuple
@@ -28,7 +28,7 @@ _LONG_TRANSACTION_S = 600.0
 
 
 @dataclass(frozen=True)
-class Finding:
+class PlanFinding:
     """One thing looked at; `remedy` is empty when nothing is to be done."""
 
     name: str
@@ -38,7 +38,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Situation:
+class PlanFacts:
     """All that is known when findings are made. `encoder` is None when it could not be opened."""
 
     version: Version
@@ -47,11 +47,11 @@ class Situation:
     probe: Probe | None
     cost_usd: Estimate | None
     price: float | None
-    storage: Storage
+    storage: Footprint
     settings: Settings
 
 
-def find(connection: Connection, situation: Situation) -> list[Finding]:
+def find(connection: Connection, situation: PlanFacts) -> list[PlanFinding]:
     """Look at everything, in the order in which it would go wrong."""
     job = _job(connection, situation.version)
     return [
@@ -96,40 +96,40 @@ def _job(connection: Connection, version: Version) -> _Job:
 # -- encoder and texts -------------------------------------------------------------------------------------
 
 
-def _encoder(situation: Situation) -> Iterable[Finding]:
+def _encoder(situation: PlanFacts) -> Iterable[PlanFinding]:
     probe, version = situation.probe, situation.version
     if probe is None:
-        yield Finding("encoder", "warn", "was not called", "Leave out --no-probe to try it.")
+        yield PlanFinding("encoder", "warn", "was not called", "Leave out --no-probe to try it.")
         return
     if probe.error is not None:
         problem, remedy = probe.error.problem, probe.error.remedy
-        yield Finding("encoder", "fail", problem, remedy)
+        yield PlanFinding("encoder", "fail", problem, remedy)
         return
-    yield Finding("encoder", "pass", f"answers with {version.dimensions:,} dimensions")
+    yield PlanFinding("encoder", "pass", f"answers with {version.dimensions:,} dimensions")
     if probe.waited_s > 0:
-        yield Finding(
+        yield PlanFinding(
             "throttling", "warn", f"the provider made the probe wait for {probe.waited_s:.1f} s",
             "Others may be using its quota now; without them the backfill is faster.",
         )  # fmt: skip
     if probe.refused:
-        yield Finding(
+        yield PlanFinding(
             "refused", "warn",
             f"{len(probe.refused)} of the probe's batches were refused: {probe.refused[0]}",
             "The backfill splits such a batch until the bad chunk is alone, and continues without it.",
         )  # fmt: skip
     if probe.encode is None and situation.demand.texts and not probe.refused:
-        yield Finding("probe", "warn", "not measured", "Allow it to send more texts.")
+        yield PlanFinding("probe", "warn", "not measured", "Allow it to send more texts.")
 
 
-def _revision(connection: Connection, situation: Situation) -> Iterable[Finding]:
+def _revision(connection: Connection, situation: PlanFacts) -> Iterable[PlanFinding]:
     encoder, version = situation.encoder, situation.version
     if encoder is None or (situation.probe is not None and isinstance(situation.probe.error, UnreachableError)):
         return
     if encoder.revision == version.encoder_revision:
-        yield Finding("revision", "pass", encoder.revision)
+        yield PlanFinding("revision", "pass", encoder.revision)
         return
     has_vectors = embedded_count(connection, version) > 0
-    yield Finding(
+    yield PlanFinding(
         "revision",
         "fail" if has_vectors else "warn",
         f"the encoder is now {encoder.revision}, the version was registered with {version.encoder_revision}"
@@ -138,33 +138,33 @@ def _revision(connection: Connection, situation: Situation) -> Iterable[Finding]
     )
 
 
-def _texts(situation: Situation) -> Iterable[Finding]:
+def _texts(situation: PlanFacts) -> Iterable[PlanFinding]:
     demand = situation.demand
     if demand.chunks == 0:
-        yield Finding("chunks", "warn", "the collection has none", "revector ingest PATH")
+        yield PlanFinding("chunks", "warn", "the collection has none", "revector ingest PATH")
         return
     if demand.to_embed == 0:
-        yield Finding("chunks", "pass", "nothing is missing")
+        yield PlanFinding("chunks", "pass", "nothing is missing")
     if demand.failed:
-        yield Finding(
+        yield PlanFinding(
             "dead letters", "warn", f"{demand.failed:,} chunks failed before and are left out",
             f"revector backfill failures {situation.version.version_key} --retry",
         )  # fmt: skip
     if demand.to_embed and demand.sampled < min(30, demand.to_embed):
-        yield Finding(
+        yield PlanFinding(
             "sample", "warn", f"only {demand.sampled} missing chunks could be sampled: the figures are rough",
             "Try again when the server is less busy.",
         )  # fmt: skip
     if demand.too_long:
         ids = [chunk_id for chunk_id, _ in demand.too_long]
-        yield Finding(
+        yield PlanFinding(
             "long texts", "warn",
             f"{_share(len(ids), demand)} have more than the {demand.max_tokens:,} tokens that the model reads, "
             f"{demand.too_long[0][1]:,} at most: {examples(ids)}",
             "They would be cut, or refused by a service. Ingest with smaller chunks (REVECTOR_CHUNK_CHARACTERS).",
         )  # fmt: skip
     if demand.blank:
-        yield Finding(
+        yield PlanFinding(
             "empty texts", "warn", f"{_share(len(demand.blank), demand)} are blank: {examples(demand.blank)}",
             "They get no useful vector and become dead letters: delete or waive them.",
         )  # fmt: skip
@@ -176,7 +176,7 @@ def _share(count: int, demand: Demand) -> str:
     return f"{count:,} of {demand.sampled:,} sampled chunks ({count / demand.sampled:.1%})"
 
 
-def _vectors(situation: Situation, job: _Job) -> Iterable[Finding]:
+def _vectors(situation: PlanFacts, job: _Job) -> Iterable[PlanFinding]:
     probe = situation.probe
     if probe is None or not probe.bad:
         return
@@ -184,7 +184,7 @@ def _vectors(situation: Situation, job: _Job) -> Iterable[Finding]:
     limit = job.limit("max_failed_share", getattr(situation.settings, "max_failed_share", None))
     over = share > (limit or _MAX_FAILED_SHARE)
     half = any("halfvec" in reason for reason in probe.bad)
-    yield Finding(
+    yield PlanFinding(
         "vectors", "fail" if over or half else "warn",
         f"{len(probe.bad)} of {probe.vectors} cannot be stored: the first {probe.bad[0]}",
         "Register a version with storage vector, or an encoder that normalises." if half
@@ -192,13 +192,13 @@ def _vectors(situation: Situation, job: _Job) -> Iterable[Finding]:
     )  # fmt: skip
 
 
-def _spending(situation: Situation, job: _Job) -> Iterable[Finding]:
+def _spending(situation: PlanFacts, job: _Job) -> Iterable[PlanFinding]:
     if situation.encoder is None or situation.demand.to_embed == 0:
         return
     cap = job.limit("max_spend_usd", getattr(situation.settings, "max_spend_usd", None))
     if situation.price is None:
         capped = " The spend cap cannot limit it." if cap is not None else ""
-        yield Finding(
+        yield PlanFinding(
             "price", "warn", f"no price is known for {situation.encoder.name}.{capped}",
             "Set it in the spec of a new version: price=0.02 (US dollars per million tokens), or price=0 if free.",
         )  # fmt: skip
@@ -208,11 +208,11 @@ def _spending(situation: Situation, job: _Job) -> Iterable[Finding]:
     left = max(0.0, cap - job.spent_usd)
     figures = f"${left:,.2f} of ${cap:,.2f} are left"
     if left >= situation.cost_usd.high:
-        yield Finding("spend cap", "pass", figures)
+        yield PlanFinding("spend cap", "pass", figures)
         return
     share = left / situation.cost_usd.estimate if situation.cost_usd.estimate else 1.0
     short = left < situation.cost_usd.low
-    yield Finding(
+    yield PlanFinding(
         "spend cap", "fail" if short else "warn",
         f"{figures}, and it costs ${situation.cost_usd.low:,.2f} to ${situation.cost_usd.high:,.2f}: "
         + (f"the job would be held at about {share:.0%}" if short else "the job may be held near the end"),
@@ -223,15 +223,15 @@ def _spending(situation: Situation, job: _Job) -> Iterable[Finding]:
 # -- the version and other jobs ----------------------------------------------------------------------------
 
 
-def _version(situation: Situation) -> Iterable[Finding]:
+def _version(situation: PlanFacts) -> Iterable[PlanFinding]:
     if situation.version.state == "retired":
-        yield Finding(
+        yield PlanFinding(
             "version", "warn", "is retired: a backfill makes it usable again and keeps it up to date",
             "If you do not want that, backfill another version.",
         )  # fmt: skip
 
 
-def _jobs(connection: Connection, situation: Situation) -> Iterable[Finding]:
+def _jobs(connection: Connection, situation: PlanFacts) -> Iterable[PlanFinding]:
     query = sql.SQL(
         """
         SELECT v.version_key, count(*)
@@ -242,7 +242,7 @@ def _jobs(connection: Connection, situation: Situation) -> Iterable[Finding]:
     ).format(worker_lives(sql.SQL("w.id")))
     for key, workers in connection.execute(query).fetchall():
         own = key == situation.version.version_key
-        yield Finding(
+        yield PlanFinding(
             "running", "warn",
             f"{workers} worker{'s' * (workers != 1)} already working on this backfill: a run joins"
             if own
@@ -254,7 +254,7 @@ def _jobs(connection: Connection, situation: Situation) -> Iterable[Finding]:
 # -- the server --------------------------------------------------------------------------------------------
 
 
-def _server(connection: Connection) -> Iterable[Finding]:
+def _server(connection: Connection) -> Iterable[PlanFinding]:
     standby, read_only, pgvector = fetch_one(
         connection,
         """
@@ -263,19 +263,21 @@ def _server(connection: Connection) -> Iterable[Finding]:
         """,
     )
     if standby:
-        yield Finding("server", "fail", "is a standby: it cannot be written to", "Name the primary in --dsn.")
+        yield PlanFinding("server", "fail", "is a standby: it cannot be written to", "Name the primary in --dsn.")
     elif read_only:
-        yield Finding(
+        yield PlanFinding(
             "session", "warn", "is read-only: writing was not measured",
             "Leave out --read-only (REVECTOR_READ_ONLY); the backfill needs to write.",
         )  # fmt: skip
     found = version_tuple(pgvector or "0")
     if found < MINIMUM_PGVECTOR:
         needed = ".".join(map(str, MINIMUM_PGVECTOR))
-        yield Finding("pgvector", "fail", f"{pgvector}: halfvec needs {needed}", "ALTER EXTENSION vector UPDATE")
+        yield PlanFinding(
+            "pgvector", "fail", f"{pgvector}: halfvec needs {needed}", "ALTER EXTENSION vector UPDATE"
+        )
     elif found < SOUND_PGVECTOR:
         needed = ".".join(map(str, SOUND_PGVECTOR))
-        yield Finding(
+        yield PlanFinding(
             "pgvector", "warn", f"{pgvector}: vacuum can damage HNSW indexes before {needed}",
             "ALTER EXTENSION vector UPDATE",
         )  # fmt: skip
@@ -295,7 +297,7 @@ _WRITTEN = {
 }
 
 
-def _rights(connection: Connection, version: Version) -> Iterable[Finding]:
+def _rights(connection: Connection, version: Version) -> Iterable[PlanFinding]:
     """The rights to write the job's rows, to make the version's table, and to own it (key, index, storage)."""
     pairs = [(table, right) for table, rights in _WRITTEN.items() for right in rights]
     lacking = [
@@ -328,29 +330,29 @@ def _rights(connection: Connection, version: Version) -> Iterable[Finding]:
         lacking.append("EXECUTE on rebuild_chunk_embeddings")
     if lacking:
         shown = ", ".join(lacking[:4]) + (f" and {len(lacking) - 4} more" if len(lacking) > 4 else "")
-        yield Finding(
+        yield PlanFinding(
             "rights",
             "fail",
             f"the role is missing {shown}",
             "Connect as an operator. The owner makes one: revector db grant ROLE operator.",
         )
     else:
-        yield Finding("rights", "pass", "to write the job and the version's table, and to build its index")
+        yield PlanFinding("rights", "pass", "to write the job and the version's table, and to build its index")
 
 
 # -- index and disk ----------------------------------------------------------------------------------------
 
 
-def _index(connection: Connection, situation: Situation) -> Iterable[Finding]:
+def _index(connection: Connection, situation: PlanFacts) -> Iterable[PlanFinding]:
     version, settings = situation.version, situation.settings
     chosen = {**index.DEFAULTS, **version.index_settings}
     try:
         index.check_settings(chosen["m"], chosen["ef_construction"])
     except UsageError as error:
-        yield Finding("index", "fail", error.problem, "Register a version with other index settings.")
+        yield PlanFinding("index", "fail", error.problem, "Register a version with other index settings.")
         return
     if note := index_kind_note(version):
-        yield Finding("index", "warn" if index.kind_of(version) == "bit" else "pass", note)
+        yield PlanFinding("index", "warn" if index.kind_of(version) == "bit" else "pass", note)
     if index.inspect(connection, version).valid:
         return
     configured = settings.maintenance_work_mem
@@ -359,39 +361,39 @@ def _index(connection: Connection, situation: Situation) -> Iterable[Finding]:
     if needed > memory:
         enough = -(-needed * 11 // 10 // 2**20)
         asked = f"{-(-enough // 1024)}GB" if enough > 1024 else f"{enough}MB"
-        yield Finding(
+        yield PlanFinding(
             "index memory", "warn",
             f"the graph needs {_size(needed)}, maintenance_work_mem is {configured}: the build takes "
             "many times as long",
             f"REVECTOR_MAINTENANCE_WORK_MEM={asked}, if the server has that much; or storage halfvec",
         )  # fmt: skip
     else:
-        yield Finding("index memory", "pass", f"{_size(needed)} of {configured}")
+        yield PlanFinding("index memory", "pass", f"{_size(needed)} of {configured}")
 
 
-def _disk(situation: Situation) -> Iterable[Finding]:
+def _disk(situation: PlanFacts) -> Iterable[PlanFinding]:
     storage = situation.storage
     needed = f"{_size(storage.needed)} needed for table, index and WAL"
     if storage.free is None:
-        yield Finding(
+        yield PlanFinding(
             "disk", "warn", f"{needed}; the server's free space cannot be seen from here",
             "Check it on the server.",
         )  # fmt: skip
         return
     figures = f"{needed}, {_size(storage.free)} free"
     if storage.needed > storage.free:
-        yield Finding("disk", "fail", figures, "Make room, or register a version with storage halfvec.")
+        yield PlanFinding("disk", "fail", figures, "Make room, or register a version with storage halfvec.")
     elif 2 * storage.needed > storage.free:
-        yield Finding("disk", "warn", figures, "Less than twice that, and others write too: watch the disk.")
+        yield PlanFinding("disk", "warn", figures, "Less than twice that, and others write too: watch the disk.")
     else:
-        yield Finding("disk", "pass", figures)
+        yield PlanFinding("disk", "pass", figures)
 
 
 def _size(count: int) -> str:
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
-def _transactions(connection: Connection, job: _Job) -> Iterable[Finding]:
+def _transactions(connection: Connection, job: _Job) -> Iterable[PlanFinding]:
     """Transactions of others whose snapshot keeps vacuum from its work, and an index build waiting."""
     limit = job.limit("max_transaction_s") or _LONG_TRANSACTION_S
     rows = connection.execute(
@@ -408,7 +410,7 @@ def _transactions(connection: Connection, job: _Job) -> Iterable[Finding]:
     if rows:
         pid, name, seconds = rows[0]
         who = f"process {pid}" + (f" ({name})" if name else "")
-        yield Finding(
+        yield PlanFinding(
             "transactions", "warn",
             f"{len(rows)} open for more than {limit:g} s, the oldest for {seconds / 60:,.0f} min by {who}",
             "They block vacuum, and the index build waits for them.",

@@ -33,7 +33,7 @@ _WAL_TOAST_CHUNK = 146
 
 
 @dataclass(frozen=True)
-class Storage:
+class Footprint:
     """Bytes of a complete version: its table with TOAST, primary key and index, and the WAL still to be written.
 
     `index_memory` is what the graph takes while the index is built. `needed` is what the server's disk still has
@@ -50,7 +50,7 @@ class Storage:
     free: int | None
 
 
-def estimate_storage(connection: Connection, version: Version, rows: int) -> Storage:
+def estimate_storage(connection: Connection, version: Version, rows: int) -> Footprint:
     """The storage of a version with so many rows, less what is there already."""
     table, key, graph = table_bytes(version, rows), primary_key_bytes(rows), index_bytes(version, rows)
     there = _bytes_there(connection, version)
@@ -62,7 +62,7 @@ def estimate_storage(connection: Connection, version: Version, rows: int) -> Sto
         wal += graph
     kept = min(wal, _wal_kept(connection))
     memory = graph_bytes(version, rows)
-    return Storage(table, key, graph, wal, memory, growth + kept, free_bytes(connection))
+    return Footprint(table, key, graph, wal, memory, growth + kept, free_bytes(connection))
 
 
 # -- the table ---------------------------------------------------------------------------------------------

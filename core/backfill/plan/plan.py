@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from revector.core.backfill.job.job import ENDED, find_job
-from revector.core.backfill.plan.findings import Finding, Situation, find
-from revector.core.backfill.plan.footprint import Storage, estimate_storage
+from revector.core.backfill.plan.findings import PlanFacts, PlanFinding, find
+from revector.core.backfill.plan.footprint import Footprint, estimate_storage
 from revector.core.backfill.plan.probe import PROBE_TEXTS, Offer, Probe, make_offer, run_probe, usable_cores
 from revector.core.backfill.plan.sample import SAMPLE, Demand, Estimate, measure_demand, reading
 from revector.core.encoders import runs_here
@@ -51,8 +51,8 @@ class Plan:
     workers: int
     one_worker: Estimate | None
     seconds: Estimate | None
-    storage: Storage
-    findings: tuple[Finding, ...]
+    storage: Footprint
+    findings: tuple[PlanFinding, ...]
 
     @property
     def rate(self) -> float | None:
@@ -112,7 +112,7 @@ def make_plan(
     cost = cost_of(demand, price)
     with reading(connection):
         storage = estimate_storage(connection, version, demand.chunks)
-        findings = find(connection, Situation(version, opened, demand, probe, cost, price, storage, settings))
+        findings = find(connection, PlanFacts(version, opened, demand, probe, cost, price, storage, settings))
     return Plan(
         version_key=version.version_key,
         encoder=version.encoder_spec or version.encoder_name,

@@ -41,7 +41,7 @@ class BatchSize:
             self.size = int(min(high, max(low, wanted)))
 
 
-class Pacer:
+class BatchPacer:
     """Spaces batches so that no more than `rate` chunks a second begin; a changed rate counts at once."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -25,7 +25,7 @@ from revector.core.backfill.worker import batches
 from revector.core.backfill.worker.batches import Batch, Encoded, LostLeaseError
 from revector.core.backfill.worker.control import Control, DatabaseGoneError, StoppedError
 from revector.core.backfill.worker.encoding import BatchEncoder
-from revector.core.backfill.worker.pace import BatchSize, Pacer
+from revector.core.backfill.worker.pace import BatchPacer, BatchSize
 from revector.core.backfill.worker.proof import prove, proven_within, take_over_proof
 from revector.core.backfill.worker.unsaved import Kept
 from revector.core.database import Connection, Database, fetch_one
@@ -71,7 +71,7 @@ class Pipeline:
         self.stored = 0
         self._prove_every_s = prove_every_s
         self._most_bytes = _TEXT_BYTES // in_hand
-        self._pacer = Pacer()
+        self._pacer = BatchPacer()
         self._purse = spending.Purse(job, worker_id)
         self._batches: queue.SimpleQueue[Future[Encoded] | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(self._parallel + _QUEUED)

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from revector.core.evaluation.document import Evaluation, MeasureResult, QueryResult, Run
 from revector.core.evaluation.reports import charts
 from revector.core.evaluation.reports.page import (
-    Cell,
     Figures,
     Kind,
     Note,
-    Page,
     Part,
-    Table,
+    ReportCell,
+    ReportPage,
+    ReportTable,
     cells,
     columns,
     verdict_cell,
@@ -36,7 +36,7 @@ _MOST_TARGETS = 200
 _CHARTED = ("overlap", "rbo")
 
 
-def evaluation_page(e: Evaluation, *, queries: int = 100) -> Page:
+def evaluation_page(e: Evaluation, *, queries: int = 100) -> ReportPage:
     """The page of an evaluation, with so many of the queries that moved most."""
     judges = ", ".join(e.judges[:_MOST_JUDGES]) or "nobody"
     if len(e.judges) > _MOST_JUDGES:
@@ -49,7 +49,7 @@ def evaluation_page(e: Evaluation, *, queries: int = 100) -> Page:
         f"evaluation {e.id}, {e.created_at:%Y-%m-%d %H:%M %Z}, by {e.created_by}"
     )
     mark = f"{MARKS[e.verdict]} " if e.verdict else ""
-    return Page(
+    return ReportPage(
         f"{mark}{WORDS[e.verdict]}: {e.candidate.version_key} against {e.primary.version_key}",
         (
             Note(about, "soft"),
@@ -68,10 +68,10 @@ def evaluation_page(e: Evaluation, *, queries: int = 100) -> Page:
 def _gates(e: Evaluation) -> Iterable[Part]:
     if e.gates:
         rows = (
-            cells(verdict_cell(gate.verdict), Cell(gate.name, "strong"), gate.detail)
+            cells(verdict_cell(gate.verdict), ReportCell(gate.name, "strong"), gate.detail)
             for gate in sorted(e.gates, key=lambda gate: ("fail", "inconclusive", "pass").index(gate.verdict))
         )
-        yield Table(columns("verdict", "gate", "because"), tuple(rows), "Gates")
+        yield ReportTable(columns("verdict", "gate", "because"), tuple(rows), "Gates")
 
 
 def _measures(e: Evaluation) -> Iterable[Part]:
@@ -88,7 +88,7 @@ def _measures(e: Evaluation) -> Iterable[Part]:
     )  # fmt: skip
     titles = ("measure", "segment", "queries", "primary", "candidate", "difference",
               f"{percent(e.confidence)} interval", "p")  # fmt: skip
-    yield Table(
+    yield ReportTable(
         columns(*titles, figures=titles[2:]), tuple(map(_measure, e.measures)), "Measures by segment", folded=True
     )
     yield Note(
@@ -98,13 +98,13 @@ def _measures(e: Evaluation) -> Iterable[Part]:
     )
 
 
-def _measure(row: MeasureResult) -> tuple[Cell, ...]:
+def _measure(row: MeasureResult) -> tuple[ReportCell, ...]:
     sure = row.low is not None and row.high is not None and (row.low > 0 or row.high < 0)
     kind: Kind = ("better" if row.difference > 0 else "worse") if sure else ""
     return cells(
-        row.measure, Cell(row.segment, "strong" if row.segment == "all" else ""), f"{row.queries:,}",
-        number(row.primary), number(row.candidate), Cell(signed(row.difference), kind), interval(row.low, row.high),
-        p_value(row.p_value),
+        row.measure, ReportCell(row.segment, "strong" if row.segment == "all" else ""), f"{row.queries:,}",
+        number(row.primary), number(row.candidate), ReportCell(signed(row.difference), kind),
+        interval(row.low, row.high), p_value(row.p_value),
     )  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def _overlaps(e: Evaluation) -> Iterable[Part]:
         for row in e.overlaps
     )  # fmt: skip
     caption = "Rank overlap by segment, judged queries or not"
-    yield Table(columns(*titles, figures=titles[2:]), tuple(rows), caption, folded=True)
+    yield ReportTable(columns(*titles, figures=titles[2:]), tuple(rows), caption, folded=True)
 
 
 def _queries(e: Evaluation, most: int) -> Iterable[Part]:
@@ -140,23 +140,23 @@ def _queries(e: Evaluation, most: int) -> Iterable[Part]:
     titles = ("query", "segment", *measures, f"overlap@{e.k}", "RBO", "tau", "unjudged")
     rows = (
         cells(
-            Cell(shorten(query.text, 300), below=shorten(query.id, 60)), shorten(query.segment, 60),
+            ReportCell(shorten(query.text, 300), below=shorten(query.id, 60)), shorten(query.segment, 60),
             *(_change(query, measure) for measure in measures), number(query.overlap), number(query.rbo),
             number(query.kendall_tau), f"{query.primary_unjudged} / {query.candidate_unjudged}",
         )
         for query in moved[:most]
     )  # fmt: skip
     caption = f"The queries that moved most, {min(len(moved), most):,} of {len(moved):,}"
-    yield Table(columns(*titles, figures=titles[2:]), tuple(rows), caption, folded=True)
+    yield ReportTable(columns(*titles, figures=titles[2:]), tuple(rows), caption, folded=True)
     yield Note(f"Unjudged: how many of the top {e.k} of primary / candidate nobody judged.", "soft")
 
 
-def _change(query: QueryResult, measure: str) -> Cell:
+def _change(query: QueryResult, measure: str) -> ReportCell:
     before, after = query.primary.get(measure), query.candidate.get(measure)
     if before is None or after is None:
-        return Cell(NOTHING)
+        return ReportCell(NOTHING)
     kind: Kind = "" if before == after else "better" if after > before else "worse"
-    return Cell(f"{number(before)} → {number(after)}", kind)
+    return ReportCell(f"{number(before)} → {number(after)}", kind)
 
 
 def _unknown_targets(e: Evaluation) -> Iterable[Part]:
@@ -165,7 +165,7 @@ def _unknown_targets(e: Evaluation) -> Iterable[Part]:
             cells(shorten(target, 200), shorten(query, 60)) for query, target in e.unknown_targets[:_MOST_TARGETS]
         )
         caption = f"Judged, but not in the collection: {counted(len(e.unknown_targets), 'target')}"
-        yield Table(columns("target", "query"), tuple(rows), caption, folded=True)
+        yield ReportTable(columns("target", "query"), tuple(rows), caption, folded=True)
 
 
 def _run(run: Run) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from revector.core.evaluation.reports.page import Cell, Note, Page, Table
+from revector.core.evaluation.reports.page import Note, ReportCell, ReportPage, ReportTable
 from revector.core.text import printable, shorten
 
 _SIGNS = {"pass": "✅", "fail": "❌", "inconclusive": "❔"}
@@ -17,7 +17,7 @@ _HARMLESS = " ,.'-+%()"
 _MOST_OF_A_CELL, _MOST_OF_A_NOTE = 500, 1_000
 
 
-def markdown(page: Page) -> str:
+def markdown(page: ReportPage) -> str:
     """Headline, notes and tables, each table cut where it gets long; charts are left out."""
     sign = _SIGNS.get(page.kind, "")
     title = page.title[2:] if sign else page.title
@@ -28,7 +28,7 @@ def markdown(page: Page) -> str:
             parts += _within([f"> ⚠ {_text(one)}" for one in warnings], "> … and {} more warnings.")
         elif isinstance(part, Note) and part not in warnings:
             parts.append(_text(part))
-        elif isinstance(part, Table):
+        elif isinstance(part, ReportTable):
             parts += [f"### {_escaped(part.caption)}", _table(part)]
     return "\n\n".join(parts) + "\n"
 
@@ -43,7 +43,7 @@ def _within(lines: Sequence[str], rest: str) -> list[str]:
     return list(lines)
 
 
-def _table(table: Table) -> str:
+def _table(table: ReportTable) -> str:
     head = [_escaped(column.title) for column in table.columns]
     marks = ["--:" if column.figures else "---" for column in table.columns]
     rows = [_row(map(_cell, row)) for row in table.rows]
@@ -54,7 +54,7 @@ def _row(cells: Iterator[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: ReportCell) -> str:
     words = _escaped(shorten(cell.text, _MOST_OF_A_CELL))
     words = f"**{words}**" if cell.kind in ("better", "worse") else words
     mark = _SIGNS.get(cell.kind, _escaped(cell.mark))

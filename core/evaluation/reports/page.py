@@ -22,7 +22,7 @@ Kind = Literal["", "pass", "fail", "inconclusive", "better", "worse", "soft", "s
 
 
 @dataclass(frozen=True)
-class Cell:
+class ReportCell:
     """A text in a table; `mark` goes before it, `below` stands under it in small type."""
 
     text: str
@@ -32,7 +32,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Column:
+class ReportColumn:
     """The head of a column, and whether its cells are figures."""
 
     title: str
@@ -40,12 +40,12 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """Rows under a head. `caption` is a heading; `folded` shows only that, until it is opened."""
 
     part: ClassVar[str] = "table"
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    columns: tuple[ReportColumn, ...]
+    rows: tuple[tuple[ReportCell, ...], ...]
     caption: str = ""
     folded: bool = False
 
@@ -75,11 +75,11 @@ class Figures:
     charts: tuple[tuple[str, str], ...]
 
 
-Part = Table | Note | Bar | Figures
+Part = ReportTable | Note | Bar | Figures
 
 
 @dataclass(frozen=True)
-class Page:
+class ReportPage:
     """What a cell shows: a headline and its parts."""
 
     title: str
@@ -114,17 +114,17 @@ def _finalized(value: object) -> object:
     return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
-def cells(*texts: object) -> tuple[Cell, ...]:
+def cells(*texts: object) -> tuple[ReportCell, ...]:
     """Plain cells."""
-    return tuple(text if isinstance(text, Cell) else Cell(str(text)) for text in texts)
+    return tuple(text if isinstance(text, ReportCell) else ReportCell(str(text)) for text in texts)
 
 
-def columns(*titles: str, figures: Iterable[str] = ()) -> tuple[Column, ...]:
+def columns(*titles: str, figures: Iterable[str] = ()) -> tuple[ReportColumn, ...]:
     """Columns by title; those of `figures` are aligned to the right."""
     wanted = set(figures)
-    return tuple(Column(title, title in wanted) for title in titles)
+    return tuple(ReportColumn(title, title in wanted) for title in titles)
 
 
-def verdict_cell(verdict: Literal["pass", "fail", "inconclusive"]) -> Cell:
+def verdict_cell(verdict: Literal["pass", "fail", "inconclusive"]) -> ReportCell:
     """A verdict with its mark."""
-    return Cell(verdict, verdict, mark=MARKS[verdict])
+    return ReportCell(verdict, verdict, mark=MARKS[verdict])

@@ -20,7 +20,7 @@ from revector.core.evaluation.judging.queue import Count, JudgingItem, Passage
 from revector.core.migrations import upgrade
 from revector.core.settings import Settings
 from revector.screens.frame import snapshots
-from revector.screens.judging.desk import Batch, Opened
+from revector.screens.judging.desk import JudgingBatch, Opened
 from revector.screens.judging.screen import JudgingScreen
 from tests.screens.frozen import NOWHERE, FrozenReader, version
 from tests.screens.support import LARGE, SMALL, console, fill, shown, type_text, until, until_gone, until_shown
@@ -307,7 +307,7 @@ def frozen_screen(
         screen._message.plain = ""  # that there is no server
         queries = QuerySet(1, "support", "r", tuple(QUERIES))
         screen._opened = Opened(queries, ("support",), Judge(1, "ada", "person"), None)
-        screen._now_read(Batch((item,), counts, (agreement,)))
+        screen._now_read(JudgingBatch((item,), counts, (agreement,)))
         await pilot.pause()
 
     return app, before_picture

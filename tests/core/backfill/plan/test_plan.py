@@ -66,7 +66,7 @@ def planned(connection: Connection, version: Version, encoder: object = None, **
     return make_plan(connection, version, encoder or Stub(), settings, **options)  # type: ignore[arg-type]
 
 
-def finding(found: Plan, name: str) -> findings.Finding:
+def finding(found: Plan, name: str) -> findings.PlanFinding:
     (one,) = [finding for finding in found.findings if finding.name == name]
     return one
 

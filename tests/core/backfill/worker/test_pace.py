@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from revector.core.backfill.worker.pace import BatchSize, Pacer
+from revector.core.backfill.worker.pace import BatchPacer, BatchSize
 
 
 def test_the_size_follows_the_pace_by_no_more_than_twice_at_a_time() -> None:
@@ -51,7 +51,7 @@ def test_limits_of_the_size() -> None:
 
 def test_batches_are_spaced_by_the_rate_in_force() -> None:
     now = [0.0]
-    pacer = Pacer(clock=lambda: now[0])
+    pacer = BatchPacer(clock=lambda: now[0])
     assert pacer.delay(10) == 0
     pacer.begin(50)
     assert pacer.delay(10) == 5
