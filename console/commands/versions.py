@@ -88,29 +88,20 @@ def list_versions(context: typer.Context, as_json: Json = False) -> None:
             return
         from rich.table import Column
 
-        rows = [
-            (
-                "●" if row["active"] else "",
-                row["version_key"],
-                row["encoder"],
-                row["dimensions"],
-                row["state"],
-                f"{row['embedded']:,}",
-                f"{row['missing']:,}",
-            )
-            for row in documents
-        ]
+        from revector.screens.wording.version import COLUMNS, cells
+
+        folded, figures = ("version_key", "encoder"), ("dimensions", "embedded", "missing")
+        keys = (*folded, "dimensions", "state", "embedded", "missing")
         print_rows(
             console,
-            rows,
+            [("●" if one.version.active else "", *cells(one, *keys)) for one in statuses],
             "",
-            Column("version", overflow="fold"),
-            Column("encoder", overflow="fold"),
-            Column("dims", justify="right", no_wrap=True),
-            "state",
-            Column("embedded", justify="right", no_wrap=True),
-            Column("missing", justify="right", no_wrap=True),
-        )
+            *(
+                Column(COLUMNS[key].label, overflow="fold") if key in folded
+                else Column(COLUMNS[key].label, justify="right" if key in figures else "left", no_wrap=True)
+                for key in keys
+            ),
+        )  # fmt: skip
 
     answer({"versions": documents}, as_json, show)
 
