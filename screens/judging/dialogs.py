@@ -18,36 +18,23 @@ from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET
 from revector.core.evaluation.judging.queue import KINDS, ItemKind
 from revector.screens.judging.desk import JudgingChoice
 from revector.screens.widgets.inputs import LineBox
-from revector.screens.widgets.table import Column, Row, Table
+from revector.screens.widgets.list_dialog import ListDialog
+from revector.screens.widgets.table import Column, Row
 from revector.screens.wording.text import printable
 from revector.screens.wording.theme import FAINT
 
 _COLUMNS = (Column("", 2), Column("what", 10), Column("which"), Column("left", 9, right=True))
 
 
-class ChoiceDialog(ModalScreen[JudgingChoice | None]):
-    """Kind, segment and query set in one list; Enter takes the line under the cursor. None for no change."""
+class ChoiceDialog(ListDialog[JudgingChoice]):
+    """Kind, segment and query set in one list. None for no change."""
 
-    DEFAULT_CSS = """
-    ChoiceDialog { align: center middle; background: $background 70%; }
-    ChoiceDialog #box {
-        width: 100%; max-width: 76; height: auto; max-height: 100%; margin: 1 2; padding: 0 1;
-        border: round $border; background: $surface; border-title-color: $foreground;
-        border-subtitle-color: $secondary;
-    }
-    ChoiceDialog Table { height: auto; max-height: 100%; background: $surface; }
-    """
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,f", "dismiss", "Close", show=False),
-        Binding("enter", "take", "Take", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("f", "dismiss", "Close", show=False)]
 
     def __init__(
         self, choice: JudgingChoice, query_set: str, sets: Sequence[str], left: Mapping[tuple[ItemKind, str], int]
     ) -> None:
         """`left` counts open pairs by kind and segment."""
-        super().__init__()
         self._choice, self._query_set, self._left = choice, query_set, left
         segments = sorted({segment for _, segment in left} - {WHOLE_SET})
         self._choices: dict[str, JudgingChoice] = {}
@@ -59,6 +46,7 @@ class ChoiceDialog(ModalScreen[JudgingChoice | None]):
         for name in sets:
             # Segments are a set's own.
             self._add("query set", name, replace(choice, query_set=name, segment=WHOLE_SET), None)
+        super().__init__("what to judge", "take it", _COLUMNS, self._rows)
 
     def _count(self, kind: str | None, segment: str) -> int:
         return sum(
@@ -75,33 +63,10 @@ class ChoiceDialog(ModalScreen[JudgingChoice | None]):
         style = "bold" if here else ""
         self._rows.append(Row(key, ("●" if here else "", what, Text(printable(name), style), count)))
 
-    def compose(self) -> ComposeResult:
-        """The list."""
-        with Vertical(id="box") as box:
-            box.border_title = Content(" what to judge ")
-            box.border_subtitle = Content(" ↑ ↓ choose   ↵ take it   esc close ")
-            yield Table(_COLUMNS, id="choices")
-
-    def on_mount(self) -> None:
-        """The list has the focus."""
-        table = self.query_one(Table)
-        table.show(self._rows)
-        table.focus()
-
-    def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
-        """A click on the line under the cursor."""
-        event.stop()
-        self.action_take()
-
-    def action_take(self) -> None:
-        """Enter."""
-        key = self.query_one(Table).row_key
+    def taken(self, key: str | None) -> JudgingChoice | None:
+        """The choice, unless it is the one of now."""
         chosen = self._choices.get(key or "")
-        self.dismiss(None if chosen is None or chosen == self._choice else chosen)
-
-    async def action_dismiss(self, result: JudgingChoice | None = None) -> None:
-        """Escape changes nothing."""
-        self.dismiss(result)
+        return None if chosen == self._choice else chosen
 
 
 class NameDialog(ModalScreen[str | None]):
