@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from revector.core import index
-from revector.core.cutover import Verdict
 from revector.core.database import (
     MINIMUM_PGVECTOR,
     SOUND_PGVECTOR,
@@ -16,6 +15,7 @@ from revector.core.database import (
     server_info,
     version_tuple,
 )
+from revector.core.evaluation.document import Verdict
 from revector.core.registry import VersionStatus, version_statuses
 from revector.core.revisions import HEAD
 from revector.core.settings import Settings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from revector.core.cutover.flip import FLIP, DryRun, Flip, missing_chunks, plan, rollback, rollback_target, run
-from revector.core.cutover.guard import Check, Guard, GuardRule, Subject, Verdict
+from revector.core.cutover.guard import Check, Guard, GuardRule, Subject
 from revector.core.cutover.guards import GUARDS, check, checked_waivers
 from revector.core.cutover.history import CutoverEntry, history
 from revector.core.cutover.policy import Policy, change_policy, read_policy
@@ -25,7 +25,6 @@ __all__ = [
     "Policy",
     "Request",
     "Subject",
-    "Verdict",
     "Watch",
     "approve",
     "change_policy",

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from revector.core.cutover.policy import Policy
 from revector.core.database import Connection
+from revector.core.evaluation.document import Verdict
 from revector.core.registry import Version
 
 if TYPE_CHECKING:
     from revector.core.retrieval import EncoderCache
 
-Verdict = Literal["pass", "fail", "inconclusive"]
 Found = tuple[Verdict, str, str]
 """What the function of a guard has found: the verdict, the figure behind it, and what to do."""
 Source = Literal["version", "counts", "index", "active version", "evaluation", "request", "server"]
