@@ -1,7 +1,7 @@
 """Cross-encoders: models that read a query and a text together and say how relevant the text is.
 
 `cross-encoder:PATH-OR-NAME?batch_size=32&device=cpu&max_tokens=256&revision=COMMIT`, run by SentenceTransformers on
-this machine. They judge pools (core.evaluation.cross_encoder) and order anew what a search found
+this machine. They judge pools (core.evaluation.judging.cross_encoder) and order anew what a search found
 (core.retrieval.rerank).
 """
 

@@ -55,7 +55,7 @@ class Settings:
     batch_size: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
     """Texts encoded at a time; None adapts to the encoder's pace."""
     backfill: dict[str, Any] = field(default_factory=dict)
-    """The settings that a new backfill begins with: see core.backfill.settings."""
+    """The settings that a new backfill begins with: see core.backfill.job.settings."""
 
     maintenance_work_mem: MemorySize = "1GB"
     """For index builds only, set on their session. The graph has to fit, or the build slows tenfold."""

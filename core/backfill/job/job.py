@@ -315,6 +315,6 @@ def _holds(connection: Connection, lock: sql.Composed, job: Job) -> bool:
 
 
 def measured(connection: Connection, job: Job) -> dict[str, Any]:
-    """The figures behind the limits that are set, as `core.backfill.limits.look` last found them."""
+    """The figures behind the limits that are set, as `core.backfill.job.throttles.look` last found them."""
     found: dict[str, Any] = fetch_one(connection, "SELECT measured FROM backfill_jobs WHERE id = %s", [job.id])[0]
     return found

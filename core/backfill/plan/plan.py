@@ -1,8 +1,8 @@
 """What a backfill will take, before it starts: chunks, tokens, money, time, disk and memory, and what would stop it.
 
-Nothing is changed, and nothing large is counted or scanned: texts are known from a sample (core.backfill.sample),
-speed from a probe whose cost is bounded (core.backfill.probe), disk from the layout of pages
-(core.backfill.footprint).
+Nothing is changed, and nothing large is counted or scanned: texts are known from a sample (core.backfill.plan.sample),
+speed from a probe whose cost is bounded (core.backfill.plan.probe), disk from the layout of pages
+(core.backfill.plan.footprint).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Gates judged: what the candidate's measures have to reach before it may become active, and the verdict on each.
 
 A gate passes when the one-sided lower confidence bound of its value is on the good side, fails when the upper bound is
-on the bad side, and is inconclusive in between (core.evaluation.significance). How the gates are written, and how the
-confidence is shared out among them, says core.evaluation.gate_file.
+on the bad side, and is inconclusive in between (core.evaluation.measures.significance). How the
+gates are written, and how the confidence is shared out among them, says core.evaluation.gates.gate_file.
 """
 
 from __future__ import annotations

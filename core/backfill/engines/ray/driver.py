@@ -1,4 +1,4 @@
-"""Ray's driver, as a process of its own (see core.backfill.ray_engine): reaches a cluster and runs one order there."""
+"""Ray's driver, a process of its own (see core.backfill.engines.ray.engine): runs one order on a cluster."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ Ray places the workers (each with its share of CPUs and GPUs) and says when one 
 Postgres: what to do, progress, throttles, pause and cancel. So two engines may work on one job, and whatever dies
 loses nothing.
 
-Ray's own driver is a process of its own (core.backfill.ray_driver) and not this one, for reasons that were all
+Ray's own driver is a process of its own (core.backfill.engines.ray.driver) and not this one, for reasons that were all
 met: Ray shows the driver's command line to the whole cluster, and `--dsn` may be in it with a password; it prints
 on the driver's stdout and stderr when a worker dies, whatever it is told; it takes over signals and the
 environment; and it ends its driver when it loses its head node.
