@@ -547,7 +547,7 @@ def test_a_document_that_exists_can_be_stored(source_id: str, text: str, metadat
 
 @pytest.mark.parametrize("metadata", [{"k": object()}, {"k": {1, 2}}, {"k": b"x"}, {(1, 2): "x"}])
 def test_metadata_that_is_no_json_is_refused(metadata: dict[str, Any]) -> None:
-    with pytest.raises(DocumentError, match="The metadata is no JSON"):
+    with pytest.raises(DocumentError, match="The metadata is not JSON"):
         Document("a", "A", metadata)
 
 

@@ -126,7 +126,7 @@ def test_one_build_at_a_time(database: Database, connection: Connection) -> None
     with (
         database.session("other") as other,
         index._one_build(other, version),
-        pytest.raises(RefusedError, match="being built already"),
+        pytest.raises(RefusedError, match="already being built"),
     ):
         index.build(connection, version, Settings())
     assert index.build(connection, version, Settings()).valid

@@ -408,10 +408,10 @@ def test_what_cannot_be_taken_is_rejected_with_its_line(
     lines = result.err.splitlines()
     assert [line.partition(": ")[0] for line in lines] == [f"rejected {corpus}:{n}" for n in (2, 4, 5, 6, 7, 8)]
     problems = [
-        "This is no JSON",
+        "This is not JSON",
         "The id 'a' was there before",
         "The id is empty",
-        "There is no text",
+        "The text is missing",
         "",
         "not a list",
     ]
@@ -616,7 +616,7 @@ def test_an_encoder_that_is_down(revector: Revector, database: Database, connect
         assert "answered 401" in brief(wrong.err)
         assert "Check the key in the environment variable OPENAI_API_KEY." in wrong.err
         provider.fail(500)
-        assert "did not answer in 1 tries" in brief(asking.call("search", "x", status=4).err)
+        assert "did not answer in 1 attempts" in brief(asking.call("search", "x", status=4).err)
         assert asking.call("search", "x").out
     add_chunks(connection, ["one more"])
     for command in ("search x", "compare x --candidate v1", "backfill run v1"):

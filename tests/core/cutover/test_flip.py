@@ -233,7 +233,7 @@ def test_whoever_holds_the_flip_makes_others_wait_and_then_give_up(
     cutover.change_policy(connection, {"lock_timeout_s": 0.1})
     with database.session("test") as other, other.transaction():
         other.execute("SELECT lock_flip()")
-        with pytest.raises(RefusedError, match=r"waited 0.1 s for a lock in vain: nothing was changed"):
+        with pytest.raises(RefusedError, match=r"timed out waiting 0.1 s for a lock: nothing was changed"):
             cutover.run(connection, "v2", confirm="v2")
     assert active_key(connection) == "v1"
     entry = audit.entries(connection, limit=1)[0]

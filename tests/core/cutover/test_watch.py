@@ -122,7 +122,7 @@ def test_a_rollback_by_a_watch_that_is_out_of_date_changes_nothing(
     stale = watched(connection)
     ready_version(database, connection, "v3")
     cutover.run(connection, "v3", confirm="v3")
-    with pytest.raises(RefusedError, match="v2 is not active any more"):
+    with pytest.raises(RefusedError, match="v2 is no longer active"):
         cutover.roll_back_broken(connection, stale)
     active = active_version(connection)
     assert active is not None

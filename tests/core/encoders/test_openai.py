@@ -121,7 +121,7 @@ def test_dimensions_of_an_unknown_model_come_from_its_first_answer(connect, serv
 def test_a_probe_finds_a_server_with_other_dimensions(connect):
     with (
         ProtocolServer(models={"text-embedding-3-small": 768}) as other,
-        pytest.raises(EncoderError, match=r"text-embedding-3-small should have 1536 .* answers with 768"),
+        pytest.raises(EncoderError, match=r"text-embedding-3-small should have 1536 .* returned 768"),
     ):
         probe(connect(at=other))
 
@@ -217,7 +217,7 @@ def test_nobody_at_the_address(waits, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     encoder = open_encoder(f"openai:m?base_url=http://127.0.0.1:{port}/v1&max_retries=2", wait=waits.append)
-    with pytest.raises(UnreachableError, match=f"127.0.0.1:{port}/v1 did not answer in 3 tries"):
+    with pytest.raises(UnreachableError, match=f"127.0.0.1:{port}/v1 did not answer in 3 attempts"):
         encoder.encode_query("a key")
     assert len(waits) == 2
 
@@ -321,7 +321,7 @@ def test_the_address_is_the_specs_whatever_the_environment_says(connect, server,
         ("html", UnreachableError, "does not answer as an OpenAI-compatible"),
         ("one short", EncoderError, "asked for 3 vectors and returned 2"),
         ("one twice", EncoderError, "asked for 3 vectors and returned 3 for 2 of the texts"),
-        ("ragged", EncoderError, "text 1 with 1536 dimensions for text 1, and for text 3 with 1535"),
+        ("ragged", EncoderError, "1536 dimensions for text 1, and for text 3 1535"),
         ("not a vector", EncoderError, "not a vector"),
     ],
 )

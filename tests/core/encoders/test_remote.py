@@ -192,7 +192,7 @@ def test_one_more_provider_is_short_and_does_all_that_an_encoder_may(
 def test_its_settings_are_checked_and_it_has_to_be_somewhere(tei: EmbedServer) -> None:
     with pytest.raises(UsageError, match="truncate is 'yes'"):
         parse_spec(spec(tei, "&truncate=yes"))
-    with pytest.raises(UsageError, match="tei:bge-small is on no server"):
+    with pytest.raises(UsageError, match="tei:bge-small has no server"):
         open_encoder("tei:bge-small")
 
 
@@ -251,7 +251,7 @@ def test_a_key_that_no_header_can_carry_is_not_repeated(
     connect: Callable[..., Encoder], tei: EmbedServer, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     monkeypatch.setattr("os.environ", {"HF_TOKEN": key})
-    with pytest.raises(UnreachableError, match="environment variable HF_TOKEN holds characters") as caught:
+    with pytest.raises(UnreachableError, match="environment variable HF_TOKEN has characters") as caught:
         connect()
     assert "hf_" not in "".join(traceback.format_exception(caught.value))
     assert tei.requests == []

@@ -81,13 +81,13 @@ def test_queries_are_recognised_by_their_content(
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ('{"_id": 1, "text": "a"}\n{"_id": 1}', "file:2 is no query."),
-        ('{"_id": 1, "text": "a"}\n[]', "file:2 is no query."),
-        ('{"_id": true, "text": "a"}', "file:1 is no query."),
-        ('{"_id": 1, "text": 7}', "file:1 is no query."),
-        ('{"_id": 1, "text": "a", "metadata": {"segment": [1]}}', "file:1 is no query."),
-        ('{"_id": 1, "text": ' + "[" * 50_000, "file:1 is no query."),
-        ('{"_id": ' + "9" * 5_000 + ', "text": "a"}', "file:1 is no query."),
+        ('{"_id": 1, "text": "a"}\n{"_id": 1}', "file:2 is not a query."),
+        ('{"_id": 1, "text": "a"}\n[]', "file:2 is not a query."),
+        ('{"_id": true, "text": "a"}', "file:1 is not a query."),
+        ('{"_id": 1, "text": 7}', "file:1 is not a query."),
+        ('{"_id": 1, "text": "a", "metadata": {"segment": [1]}}', "file:1 is not a query."),
+        ('{"_id": 1, "text": ' + "[" * 50_000, "file:1 is not a query."),
+        ('{"_id": ' + "9" * 5_000 + ', "text": "a"}', "file:1 is not a query."),
         ('{"_id": 1, "text": "\\u0000"}', "file:1 cannot be read. Query '1': its text has a NUL"),
         ('{"_id": 1, "text": "\\ud800"}', "lone surrogate"),
         ('{"_id": 1, "text": " "}', "its text has 1 characters"),
@@ -174,9 +174,9 @@ def test_what_is_noticed_in_judgements(tmp_path: Path) -> None:
         ("query-id\tcorpus-id\tscore\n1\td1", "file:2 is not a judgement: it has 2 columns."),
         ("1\td1\t0.5", "file:1 is not a judgement: '0.5' is not a whole number."),
         ("1 0 d1 1.0", "file:1 is not a judgement: '1.0' is not a whole number."),
-        ("1 0 d1 ٣", "is no whole number"),
-        ("1 0 d1 1e2", "is no whole number"),
-        ("1 0 d1 " + "1" * 5_000, "is no whole number"),
+        ("1 0 d1 ٣", "is not a whole number"),
+        ("1 0 d1 1e2", "is not a whole number"),
+        ("1 0 d1 " + "1" * 5_000, "is not a whole number"),
         ("1 0 d1 101", "file:1 cannot be read. Query '1': the grade of 'd1' is 101"),
         ("1 0 " + "d" * 1_001 + " 1", "has 1001 characters"),
         ("1\t\t1", "has 0 characters"),
@@ -253,7 +253,7 @@ def test_judgements_come_back_or_are_refused(grades: dict[str, dict[str, int]]) 
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     path, other = tmp_path / "new" / "a", tmp_path / "new" / "b"
     writing.write_files({path: ["one"]})
-    with pytest.raises(RefusedError, match="is there already: nothing was written"):
+    with pytest.raises(RefusedError, match="already exists. Nothing was written"):
         writing.write_files({other: ["two"], path: ["two"]})
     assert (path.read_text(), other.exists()) == ("one\n", False)
     writing.write_files({path: ["two"]}, overwrite=True)
@@ -265,7 +265,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
         yield "ours"
         other.write_text("theirs")
 
-    with pytest.raises(RefusedError, match="there already"):
+    with pytest.raises(RefusedError, match="already exists"):
         writing.write_files({tmp_path / "c": ["x"], other: comes_meanwhile()})
     assert other.read_text() == "theirs"
     assert sorted(found.name for found in tmp_path.rglob("*") if found.is_file()) == ["a", "b"]

@@ -77,7 +77,7 @@ def test_a_set_that_is_refused_changes_nothing(connection: Connection, queries: 
 
 
 def test_sets_by_name(connection: Connection) -> None:
-    with pytest.raises(UsageError, match="none is there yet"):
+    with pytest.raises(UsageError, match="no other yet"):
         get_query_set(connection, "set")
     query_set = new_set(connection)
     new_set(connection, Query("x", "y"), name="other")
@@ -92,7 +92,7 @@ def test_sets_by_name(connection: Connection) -> None:
         get_query_set(connection, "sett")
     assert "Did you mean set" in caught.value.remedy
     for name in ("", "a\nb", "x" * 501):
-        with pytest.raises(UsageError, match="is no name of a query set"):
+        with pytest.raises(UsageError, match="is not a valid name for a query set"):
             save_queries(connection, name, [Query("a", "b")])
     drop_query_set(connection, "set")
     assert [s.name for s in query_sets(connection)] == ["other"]
@@ -139,7 +139,7 @@ def test_a_judge_is_a_person_or_one_revision_of_a_model(connection: Connection) 
             ensure_judge(connection, name, **spec)  # type: ignore[arg-type]
         assert "another name" in caught.value.remedy
     for name in ("", " ", "a\tb", "x" * 1001):
-        with pytest.raises(UsageError, match="is no name of a judge"):
+        with pytest.raises(UsageError, match="is not a valid name for a judge"):
             ensure_judge(connection, name, "person")
     with pytest.raises(UsageError, match="no judge 'ana'"):
         get_judge(connection, "ana")
