@@ -253,7 +253,7 @@ def test_judgements_come_back_or_are_refused(grades: dict[str, dict[str, int]]) 
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     path, other = tmp_path / "new" / "a", tmp_path / "new" / "b"
     writing.write_files({path: ["one"]})
-    with pytest.raises(RefusedError, match="already exists. Nothing was written"):
+    with pytest.raises(RefusedError, match=r"already exists\. Nothing was written"):
         writing.write_files({other: ["two"], path: ["two"]})
     assert (path.read_text(), other.exists()) == ("one\n", False)
     writing.write_files({path: ["two"]}, overwrite=True)
