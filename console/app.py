@@ -11,8 +11,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from operator import attrgetter
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from textual import events
 from textual.app import App, ComposeResult
@@ -23,9 +22,10 @@ from textual.widgets import Input
 
 from revector.core.database import Database
 from revector.core.settings import Settings
-from revector.screens.actions import ACTIONS, BY_ID, Action, offered
+from revector.screens.actions import Action, offered
 from revector.screens.backfill.runs import Backfills
 from revector.screens.connections import Connections
+from revector.screens.frame.actions import Console
 from revector.screens.frame.footer import Footer
 from revector.screens.frame.header import Banner, Header, TabBar, Trouble
 from revector.screens.frame.refusals import Refusals
@@ -34,14 +34,8 @@ from revector.screens.frame.too_small import TooSmall, too_small
 from revector.screens.pane import Pane
 from revector.screens.services import Services
 from revector.screens.situation import Following, Situation, State
+from revector.screens.tabs import ACTIONS, BY_ID, COMPARE, TABS, Tab
 from revector.screens.wording.theme import THEME
-
-if TYPE_CHECKING:
-    from revector.screens.backfill.pane import BackfillPane
-    from revector.screens.compare.pane import ComparePane
-    from revector.screens.cutover.pane import CutoverPane
-    from revector.screens.evaluate.pane import EvaluatePane
-    from revector.screens.shadow.pane import ShadowPane
 
 _CLOCK_S = 1.0
 _LAST_S = 3.0
@@ -90,7 +84,7 @@ class RevectorApp(App[None], inherit_bindings=False):
         self.settings = settings
         self.reader = reader or SnapshotReader(database, settings)
         self.selection: str | None = None
-        self.tab = "1"
+        self.tab = TABS[0].key
         self.panes: dict[str, Pane] = {}
         self.refusals = Refusals()
         self._ending = False
@@ -111,7 +105,7 @@ class RevectorApp(App[None], inherit_bindings=False):
         yield self.tab_bar
         yield self.banner
         yield self.trouble
-        self.panes[self.tab] = make_pane(self.tab, self.services)
+        self.panes[self.tab] = TABS[0].load()(self.services)
         with self.body:
             yield self.panes[self.tab]
         yield self.footer
@@ -138,11 +132,6 @@ class RevectorApp(App[None], inherit_bindings=False):
     def situation(self) -> Situation:
         """This moment."""
         reading = self.reader.latest
-        compare: ComparePane | None = self.panes.get("3")  # type: ignore[assignment]
-        cutover: CutoverPane | None = self.panes.get("6")  # type: ignore[assignment]
-        backfill: BackfillPane | None = self.panes.get("2")  # type: ignore[assignment]
-        evaluate: EvaluatePane | None = self.panes.get("4")  # type: ignore[assignment]
-        shadow: ShadowPane | None = self.panes.get("5")  # type: ignore[assignment]
         front = self.panes.get(self.tab)
         state = State(
             tab=self.tab,
@@ -152,25 +141,10 @@ class RevectorApp(App[None], inherit_bindings=False):
             working=self.services.backfills.working,
             staying=self.services.backfills.staying,
             on_ray=self.services.backfills.on_ray,
-            compared=compare is not None and compare.comparison is not None,
-            browsing=compare is not None and compare.browsing is not None,
-            flipping=cutover is not None and cutover.flipping,
-            request=cutover.request if cutover is not None else None,
-            waivable=cutover is not None and cutover.waivable,
-            blocked=cutover.blocked if cutover is not None else "",
-            evidence=cutover is not None and cutover.evaluated,
-            evaluated=evaluate is not None and evaluate.shown is not None,
-            evaluating=evaluate is not None and evaluate.evaluating,
-            listing_runs=evaluate is not None and evaluate.listing_runs,
-            shadowing=shadow.running if shadow is not None else None,
-            disagreeing=shadow is not None and shadow.disagreeing,
-            judgeable=shadow is not None and shadow.judgeable,
-            rows=backfill is not None and backfill.is_mounted and backfill.has_row,
             tight=front is not None and front.is_mounted and front.tight,
         )
         situation = Situation(reading.overview, self.selection, state)
-        cleared = cutover.cleared(situation) if cutover else None
-        return replace(situation, state=replace(state, cleared=cleared))
+        return replace(situation, tabs=tuple(pane.state(situation) for pane in self.panes.values()))
 
     def draw(self) -> None:
         """Draw this moment: the frame and the tab in front, as one update of the screen."""
@@ -211,56 +185,37 @@ class RevectorApp(App[None], inherit_bindings=False):
 
     # -- tabs ---------------------------------------------------------------------------------------------
 
-    async def _show_tab(self, tab: str) -> None:
-        if tab not in self.panes:
-            self.panes[tab] = make_pane(tab, self.services)
-            await self.body.mount(self.panes[tab])
-        self.tab = tab
-        for key, pane in self.panes.items():
-            pane.display = key == tab
-        self.panes[tab].entered()
-
-    async def go_to(self, tab: str) -> None:
+    async def go_to(self, tab: Tab) -> None:
         """Bring a tab to the front."""
-        if tab != self.tab:
-            await self._show_tab(tab)
-            self.draw()
-            if self.reader.latest.overview is not None:
-                self.panes[tab].focus_main()
+        if tab.key == self.tab:
+            return
+        if tab.key not in self.panes:
+            self.panes[tab.key] = tab.load()(self.services)
+            await self.body.mount(self.panes[tab.key])
+        self.tab = tab.key
+        for key, pane in self.panes.items():
+            pane.display = key == tab.key
+        self.panes[tab.key].entered()
+        self.draw()
+        if self.reader.latest.overview is not None:
+            self.panes[tab.key].focus_main()
 
     async def on_tab_bar_chosen(self, event: TabBar.Chosen) -> None:
         """A click on a tab."""
-        await self.go_to(event.key)
+        await self.go_to(event.tab)
 
-    async def on_pane_select(self, event: Pane.Select) -> None:
+    def on_pane_select(self, event: Pane.Select) -> None:
         """Another version is the selected one."""
         self.selection = event.key
-        if event.tab is not None and event.tab != self.tab:
-            await self.go_to(event.tab)
-        else:
-            self.draw()
+        self.draw()
 
-    async def on_pane_open_query(self, event: Pane.OpenQuery) -> None:
-        """A query of an evaluation, on the Compare tab."""
-        compare = await self._compare_with(event.candidate)
-        compare.open_query(event.query_set, event.query_id, primary=event.primary)
-
-    async def on_pane_open_text(self, event: Pane.OpenText) -> None:
-        """A query of shadow traffic, on the Compare tab."""
-        (await self._compare_with(event.candidate)).open_text(event.text, primary=event.primary)
-
-    async def _compare_with(self, candidate: str) -> ComparePane:
-        self.selection = candidate
-        await self.go_to("3")
-        compare: ComparePane = self.panes["3"]  # type: ignore[assignment]
-        compare.show(self.situation)
-        return compare
-
-    async def on_pane_open_evaluation(self, event: Pane.OpenEvaluation) -> None:
-        """The evaluation that a cutover goes by, on the Evaluate tab."""
-        await self.go_to("4")
-        evaluate: EvaluatePane = self.panes["4"]  # type: ignore[assignment]
-        evaluate.load(event.number)
+    async def on_pane_open(self, event: Pane.Open) -> None:
+        """Something on another tab."""
+        self.selection = event.select or self.selection
+        await self.go_to(event.tab)
+        if event.do is not None:
+            self.panes[event.tab.key].show(self.situation)
+            event.do(self.panes[event.tab.key])
 
     def on_pane_changed(self, event: Pane.Changed) -> None:
         """What actions depend on has changed."""
@@ -299,18 +254,14 @@ class RevectorApp(App[None], inherit_bindings=False):
         action = BY_ID[action_id]
         if not offered(action, self.situation):
             return
-        handler = attrgetter(action.handler)(self if action.tab is None else self.panes[action.tab])
-        outcome = handler() if action.argument is None else handler(action.argument)
+        target: Console | Pane = self if action.tab is None else self.panes[action.tab]
+        outcome = action.do(target)
         if outcome is not None:
             await outcome
 
     async def on_pane_act(self, event: Pane.Act) -> None:
-        """A row, a button or the palette asks for an action."""
+        """A row, a button, the footer or the palette asks for an action."""
         await self.action_act(event.action_id)
-
-    async def on_footer_chosen(self, event: Footer.Chosen) -> None:
-        """A click into the footer."""
-        await self.action_act(event.action.id)
 
     def show_help(self) -> None:
         """All keys."""
@@ -321,14 +272,13 @@ class RevectorApp(App[None], inherit_bindings=False):
 
     def open_judging(self) -> None:
         """Judge pairs of queries and chunks, for the pair of versions of the Compare tab."""
-        from revector.screens.compare.pane import ComparePane
         from revector.screens.judging.screen import JudgingScreen
 
-        compare = self.panes.get("3")
-        if not isinstance(compare, ComparePane):
-            compare = ComparePane(self.services)
-            compare.situation = self.situation
-        primary, candidate = compare.pair
+        pane, compare = self.panes.get(COMPARE.key), COMPARE.load()
+        if not isinstance(pane, compare):
+            pane = compare(self.services)
+            pane.situation = self.situation
+        primary, candidate = pane.pair
         if primary is not None and candidate is not None:
             self.push_screen(JudgingScreen(self.services, primary.version, candidate.version))
 
@@ -412,37 +362,6 @@ class RevectorApp(App[None], inherit_bindings=False):
         """Nothing goes on reading, however the console ends."""
         self.reader.stop()
         self.services.connections.hang_up()
-
-
-def make_pane(tab: str, services: Services) -> Pane:
-    """The pane of a tab; each is imported when it is first shown, so that the first frame comes soon."""
-    if tab == "1":
-        from revector.screens.versions import VersionsPane
-
-        return VersionsPane(services)
-    if tab == "2":
-        from revector.screens.backfill.pane import BackfillPane
-
-        return BackfillPane(services)
-    if tab == "3":
-        from revector.screens.compare.pane import ComparePane
-
-        return ComparePane(services)
-    if tab == "4":
-        from revector.screens.evaluate.pane import EvaluatePane
-
-        return EvaluatePane(services)
-    if tab == "5":
-        from revector.screens.shadow.pane import ShadowPane
-
-        return ShadowPane(services)
-    if tab == "6":
-        from revector.screens.cutover.pane import CutoverPane
-
-        return CutoverPane(services)
-    from revector.screens.log import LogPane
-
-    return LogPane(services)
 
 
 def _resume_collection() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.containers import Vertical
 from textual.message import Message
 
 from revector.screens.services import Services
 from revector.screens.situation import Situation
+
+if TYPE_CHECKING:
+    from revector.screens.tabs import Shown, Tab
 
 
 class Pane(Vertical):
@@ -20,12 +24,11 @@ class Pane(Vertical):
     """In a terminal with less than this, its parts have no room beside each other."""
 
     class Select(Message):
-        """Make a version the selected one, and show a tab if one is named."""
+        """Make a version the selected one."""
 
-        def __init__(self, key: str, tab: str | None = None) -> None:
+        def __init__(self, key: str) -> None:
             super().__init__()
             self.key = key
-            self.tab = tab
 
     class Changed(Message):
         """Something that actions depend on changed; with `database`, it was in the database."""
@@ -41,27 +44,16 @@ class Pane(Vertical):
             super().__init__()
             self.action_id = action_id
 
-    class OpenQuery(Message):
-        """Search for a query of a query set on the Compare tab, with these two versions."""
+    class Open(Message):
+        """Show another tab, with a version as the selected one if one is named, and do something there."""
 
-        def __init__(self, query_set: str, query_id: str, primary: str, candidate: str) -> None:
+        def __init__(
+            self, tab: Tab[Shown], do: Callable[[Shown], object] | None = None, *, select: str | None = None
+        ) -> None:
             super().__init__()
-            self.query_set, self.query_id = query_set, query_id
-            self.primary, self.candidate = primary, candidate
-
-    class OpenEvaluation(Message):
-        """Show an evaluation on the Evaluate tab."""
-
-        def __init__(self, number: int) -> None:
-            super().__init__()
-            self.number = number
-
-    class OpenText(Message):
-        """Search for a text on the Compare tab, with these two versions."""
-
-        def __init__(self, text: str, primary: str, candidate: str) -> None:
-            super().__init__()
-            self.text, self.primary, self.candidate = text, primary, candidate
+            self.tab: Tab = tab
+            self.do: Callable[[Any], object] | None = do
+            self.select = select
 
     def __init__(self, services: Services) -> None:
         super().__init__()
@@ -84,6 +76,9 @@ class Pane(Vertical):
     def show_actions(self, situation: Situation) -> None:
         """Show the buttons of this moment, which may follow from what the tab itself has just drawn."""
 
+    def state(self, situation: Situation) -> object:
+        """What actions depend on beside the snapshot, in a class of the tab's own."""
+
     @property
     def tight(self) -> bool:
         """Whether it has parts that are shown in turn, for want of room."""
@@ -96,14 +91,6 @@ class Pane(Vertical):
 
     def focus_main(self) -> None:
         """Put the focus where the tab's work is."""
-
-    def next_candidate(self) -> None:
-        """The next version as candidate."""
-        self.step_candidate(1)
-
-    def previous_candidate(self) -> None:
-        """The version before as candidate."""
-        self.step_candidate(-1)
 
     def step_candidate(self, step: int) -> None:
         """Another version as candidate, where the tab has one: the next one, or the one before."""

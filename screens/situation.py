@@ -1,15 +1,17 @@
-"""What the screen depends on: the snapshot, the version selected, and the state of the console itself."""
+"""What the screen depends on: the snapshot, the version selected, and what the console and its tabs know themselves."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from revector.core.backfill.job.status import JobStatus
-from revector.core.cutover import Request
 from revector.core.index import IndexState
 from revector.core.overview import Overview
 from revector.core.registry import VersionStatus
 from revector.core.roles import EVERYTHING, Rights
+
+Known = TypeVar("Known")
 
 AT_WORK = ("running", "pausing", "proving")
 """States of a backfill in which somebody works on it."""
@@ -19,7 +21,8 @@ AT_WORK = ("running", "pausing", "proving")
 class State:
     """The console's own state. `live` says that the snapshot is fresh: without that nothing can be done."""
 
-    tab: str = "1"
+    tab: str = ""
+    """The key of the tab in front."""
     live: bool = False
     read_only: bool = False
     typing: bool = False
@@ -29,34 +32,6 @@ class State:
     """Those of them that it stays with, through a pause and when they are done."""
     on_ray: frozenset[str] = frozenset()
     """Those of them whose workers are on Ray."""
-    compared: bool = False
-    browsing: bool = False
-    """Whether the Compare tab goes through a query set."""
-    cleared: str | None = None
-    """The version whose guards all passed, as the Cutover tab shows them."""
-    blocked: str = ""
-    """Why no version is cleared, in a few words."""
-    flipping: bool = False
-    request: Request | None = None
-    """The request for a cutover to the candidate, as the Cutover tab shows it."""
-    waivable: bool = False
-    """Whether a guard there can be waived, or is."""
-    evidence: bool = False
-    """Whether there is an evaluation of the pair to open from there."""
-    evaluated: bool = False
-    """Whether the Evaluate tab shows an evaluation."""
-    evaluating: bool = False
-    """Whether an evaluation runs here."""
-    listing_runs: bool = False
-    """Whether the Evaluate tab lists stored runs in place of evaluations."""
-    shadowing: bool | None = None
-    """Whether a shadow runs; None until the Shadow tab has looked."""
-    disagreeing: bool = False
-    """Whether the Shadow tab has a disagreement to open."""
-    judgeable: bool = False
-    """Whether the text of one of them is stored."""
-    rows: bool = False
-    """Whether the Backfill tab has a row to open."""
     tight: bool = False
     """Whether the tab in front shows its parts in turn."""
 
@@ -68,6 +43,12 @@ class Situation:
     overview: Overview | None = None
     selection: str | None = None
     state: State = field(default_factory=State)
+    tabs: tuple[object, ...] = ()
+    """What each tab that was shown knows beside the snapshot, in a class of its own."""
+
+    def of(self, kind: type[Known]) -> Known:
+        """What the tab with that class knows; before it is first shown, what the class says by default."""
+        return next((known for known in self.tabs if isinstance(known, kind)), None) or kind()
 
     @property
     def rights(self) -> Rights:

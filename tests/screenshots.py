@@ -21,7 +21,11 @@ from revector.core.evaluation.evaluate import Asked, evaluate
 from revector.core.evaluation.gates.verdicts import read_gates
 from revector.core.evaluation.judged_sets.query_sets import get_query_set
 from revector.core.registry import get_version
+from revector.screens.compare.actions import CompareState
+from revector.screens.cutover.actions import CutoverState
+from revector.screens.evaluate.actions import EvaluateState
 from revector.screens.pane import Pane
+from revector.screens.shadow.actions import ShadowState
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "screens"
 SIZE = (120, 36)
@@ -116,18 +120,18 @@ async def take(own: Context) -> None:
         await pilot.press("3")
         await until(lambda: app.tab == "3")
         await pilot.press("slash", *"run a command and get its output", "enter")
-        await until(lambda: app.situation.state.compared)
+        await until(lambda: app.situation.of(CompareState).compared)
         picture("compare")
         await asyncio.to_thread(judged, own)
         await pilot.press("escape", "4")
-        await until(lambda: app.situation.state.evaluated)
+        await until(lambda: app.situation.of(EvaluateState).evaluated)
         picture("evaluate")
         await asyncio.to_thread(mirrored, own)
         await pilot.press("escape", "5")
-        await until(lambda: app.tab == "5" and app.situation.state.shadowing is not None)
+        await until(lambda: app.tab == "5" and app.situation.of(ShadowState).shadowing is not None)
         picture("shadow")
         await pilot.press("escape", "6")
-        await until(lambda: app.situation.state.cleared)
+        await until(lambda: app.situation.of(CutoverState).cleared)
         picture("cutover")
         with own.session() as connection:
             cutover.run(connection, "demo-256", confirm="demo-256", reason="better on how-to queries")

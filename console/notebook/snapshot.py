@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from revector.console.app import RevectorApp
     from revector.core.database import Database
     from revector.core.settings import Settings
+    from revector.screens.tabs import Tab
 
 _PATIENCE_S = 30.0
 _LEAST, _MOST = (80, 24), (400, 200)
@@ -28,7 +29,7 @@ _REMOTE_FONT = re.compile(r',\s*url\("https?:[^"]*"\)\s*format\("[^"]*"\)')
 def take_snapshot(
     database: Database,
     settings: Settings,
-    tab: str,
+    name: str,
     size: tuple[int, int],
     query: str | None,
     candidate: str | None,
@@ -38,32 +39,32 @@ def take_snapshot(
     Raises UsageError for an unknown tab, a size out of bounds and a query that another tab cannot show, RefusedError
     when two versions with vectors are needed, UnreachableError when the database does not answer.
     """
-    from revector.screens.actions import TABS
+    from revector.screens.tabs import COMPARE, TABS
 
-    names = {name.lower(): (key, name) for key, name in TABS}
-    if tab.lower() not in names:
-        raise unknown_name("tab", tab, names)
-    key, name = names[tab.lower()]
+    names = {tab.name.lower(): tab for tab in TABS}
+    if name.lower() not in names:
+        raise unknown_name("tab", name, names)
+    tab = names[name.lower()]
     columns, lines = size
     if not (_LEAST[0] <= columns <= _MOST[0] and _LEAST[1] <= lines <= _MOST[1]):
         raise UsageError(
             f"A screen of {columns}×{lines} cannot be drawn.",
             f"Take {_LEAST[0]} to {_MOST[0]} columns and {_LEAST[1]} to {_MOST[1]} lines.",
         )
-    if query is not None and name != "Compare":
-        raise UsageError(f"The tab {name} shows no query.", 'Leave it out, or take tab="compare".')
+    if query is not None and tab is not COMPARE:
+        raise UsageError(f"The tab {tab.name} shows no query.", 'Leave it out, or take tab="compare".')
 
     def draw() -> str:
-        return asyncio.run(_draw(database, settings, key, name, size, query, candidate))
+        return asyncio.run(_draw(database, settings, tab, size, query, candidate))
 
     # In a thread, since a notebook has a running event loop in this one.
     with undisturbed(), ThreadPoolExecutor(1, thread_name_prefix="snapshot") as thread:
         svg = thread.submit(draw).result()
-    return Picture(name, size, _REMOTE_FONT.sub("", svg))
+    return Picture(tab.name, size, _REMOTE_FONT.sub("", svg))
 
 
 async def _draw(
-    database: Database, settings: Settings, key: str, name: str, size: tuple[int, int], query: str | None,
+    database: Database, settings: Settings, tab: Tab, size: tuple[int, int], query: str | None,
     candidate: str | None,
 ) -> str:  # fmt: skip
     from revector.console.app import RevectorApp
@@ -75,16 +76,18 @@ async def _draw(
             raise app.reader.latest.error
         if candidate is not None:
             app.selection = candidate
-        await app.go_to(key)
+        await app.go_to(tab)
         app.draw()
         if query is not None:
             await _search(app, pilot, query)
         await _at_rest(app, pilot)
-        return app.export_screenshot(title=f"revector: {name}")
+        return app.export_screenshot(title=f"revector: {tab.name}")
 
 
 async def _search(app: RevectorApp, pilot: Pilot[None], query: str) -> None:
-    from revector.screens.actions import BY_ID, offered
+    from revector.screens.actions import offered
+    from revector.screens.compare.actions import CompareState
+    from revector.screens.tabs import BY_ID
     from revector.screens.widgets.inputs import QueryBox
 
     await pilot.press("slash")
@@ -94,7 +97,7 @@ async def _search(app: RevectorApp, pilot: Pilot[None], query: str) -> None:
         )
     app.query_one(QueryBox).value = query
     await pilot.press("enter")
-    await _until(pilot, lambda: app.situation.state.compared, "the results")
+    await _until(pilot, lambda: app.situation.of(CompareState).compared, "the results")
 
 
 async def _at_rest(app: RevectorApp, pilot: Pilot[None]) -> None:

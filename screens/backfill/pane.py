@@ -16,12 +16,14 @@ from revector.core.backfill.job.status import JobDetail
 from revector.core.errors import RevectorError
 from revector.core.registry import VersionStatus
 from revector.screens.backfill import lists
+from revector.screens.backfill.actions import BackfillState
 from revector.screens.backfill.range_map import RangeMap
 from revector.screens.backfill.reader import MOST_FAILURES, Found, JobReader
 from revector.screens.backfill.steering import Steering
 from revector.screens.pane import step_through
 from revector.screens.services import Services
 from revector.screens.situation import AT_WORK, Situation, key_of
+from revector.screens.tabs import BACKFILL
 from revector.screens.widgets.background import in_background
 from revector.screens.widgets.buttons import Buttons
 from revector.screens.widgets.chart import Chart, Series
@@ -87,7 +89,7 @@ class BackfillPane(Steering):
             yield Chart("chunks a second, by seconds of work", nothing="No batch has been stored yet.", id="rate")
         yield Table(lists.WORKERS, id="workers")
         yield Table(lists.FAILURES, id="failures")
-        yield Buttons("2")
+        yield Buttons(BACKFILL)
 
     def on_mount(self) -> None:
         """Fit the parts into the room that there is."""
@@ -187,6 +189,10 @@ class BackfillPane(Steering):
         self.query_one(Parts).show([(name, items[name]) for name in self._parts()], self.part)
 
     # -- what has room ------------------------------------------------------------------------------------
+
+    def state(self, situation: Situation) -> BackfillState:
+        """What actions depend on beside the snapshot."""
+        return BackfillState(rows=self.is_mounted and self._table is not None)
 
     @property
     def tight(self) -> bool:
@@ -293,11 +299,6 @@ class BackfillPane(Steering):
         shown = [table for table in tables if table.display and table.row_key is not None]
         return next((table for table in shown if table.has_focus), shown[0] if shown else None)
 
-    @property
-    def has_row(self) -> bool:
-        """Whether there is a row to open."""
-        return self._table is not None
-
     def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
         """A click on the row under the cursor."""
         event.stop()
@@ -344,15 +345,8 @@ class BackfillPane(Steering):
 
     # -- the version --------------------------------------------------------------------------------------
 
-    def next_version(self) -> None:
-        """The backfill of the next version."""
-        self._step(1)
-
-    def previous_version(self) -> None:
-        """The backfill of the version before."""
-        self._step(-1)
-
-    def _step(self, step: int) -> None:
+    def step_candidate(self, step: int) -> None:
+        """The backfill of another version."""
         keys = [status.version.version_key for status in self.situation.versions]
         key = step_through(keys, key_of(self.situation.selected), step)
         if key is not None:

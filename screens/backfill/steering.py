@@ -66,15 +66,8 @@ class Steering(Starting):
 
     # -- settings -----------------------------------------------------------------------------------------
 
-    def more_workers(self) -> None:
-        """One more worker for each run."""
-        self._step_workers(1)
-
-    def fewer_workers(self) -> None:
-        """One worker less for each run."""
-        self._step_workers(-1)
-
-    def _step_workers(self, step: int) -> None:
+    def step_workers(self, step: int) -> None:
+        """So many more workers for each run."""
         version = self.version
         if version is None:
             return

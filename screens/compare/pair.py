@@ -92,16 +92,9 @@ class PairPane(Pane):
         """There may be a new evaluation."""
         self._facts_of = None
 
-    def more(self) -> None:
-        """Five more results."""
-        self._change_k(min(_MOST, self.k + _STEP))
-
-    def fewer(self) -> None:
-        """Five fewer results."""
-        self._change_k(max(_STEP, self.k - _STEP))
-
-    def _change_k(self, k: int) -> None:
-        self.k = k
+    def step_k(self, step: int) -> None:
+        """Five more results, or five fewer."""
+        self.k = min(_MOST, max(_STEP, self.k + step * _STEP))
         self.draw()
         if self.comparison is not None:
             self.search()
@@ -172,13 +165,9 @@ class PairPane(Pane):
         self.facts = facts
         self.show_facts()
 
-    def older_query(self) -> None:
-        """The query before."""
-        self.query_one(QueryBox).step(-1)
-
-    def newer_query(self) -> None:
-        """The query after."""
-        self.query_one(QueryBox).step(1)
+    def step_typed(self, step: int) -> None:
+        """Another of the queries that were typed: the one after, or the one before."""
+        self.query_one(QueryBox).step(step)
 
     def on_unmount(self) -> None:
         """The connection of the searches is not needed any more."""
@@ -322,15 +311,8 @@ class PairPane(Pane):
         self.search()
         self.post_message(self.Changed())
 
-    def next_query(self) -> None:
-        """The next query of the set."""
-        self._step_query(1)
-
-    def previous_query(self) -> None:
-        """The query before."""
-        self._step_query(-1)
-
-    def _step_query(self, step: int) -> None:
+    def step_query(self, step: int) -> None:
+        """Another query of the set: the next one, or the one before."""
         if self.browsing is not None:
             self.browsing = self.browsing.step(step)
             self._search_in_front()

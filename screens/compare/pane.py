@@ -16,10 +16,11 @@ from textual.widgets import Static
 from revector.core.errors import RevectorError
 from revector.core.evaluation.judged_sets.judged_hits import JudgedHits
 from revector.core.retrieval import Comparison, Hit
+from revector.screens.compare.actions import CompareState
 from revector.screens.compare.hit_list import HitList
 from revector.screens.compare.pair import PairPane
 from revector.screens.services import Services
-from revector.screens.situation import key_of
+from revector.screens.situation import Situation, key_of
 from revector.screens.widgets.chart import Chart, Series
 from revector.screens.widgets.inputs import QueryBox
 from revector.screens.widgets.table import Table
@@ -86,6 +87,10 @@ class ComparePane(PairPane):
         """A message of an earlier visit is over."""
         super().entered()
         self._message = Text("")
+
+    def state(self, situation: Situation) -> CompareState:
+        """What actions depend on beside the snapshot."""
+        return CompareState(compared=self.comparison is not None, browsing=self.browsing is not None)
 
     @property
     def tight(self) -> bool:
@@ -263,19 +268,8 @@ class ComparePane(PairPane):
             self.app.copy_to_clipboard(hit.content)
             self.say(Text(f"Copied {len(hit.content):,} characters of {printable(hit.source_id)}."))
 
-    def export_json(self) -> None:
-        """Write the comparison as JSON."""
-        self._export("json")
-
-    def export_csv(self) -> None:
-        """Write the comparison as CSV."""
-        self._export("csv")
-
-    def export_svg(self) -> None:
-        """Write a picture of the screen."""
-        self._export("svg")
-
-    def _export(self, kind: str) -> None:
+    def export(self, kind: str) -> None:
+        """Write the comparison to a file: as json, as csv, or svg for a picture of the screen."""
         from revector.screens.compare.export import write_comparison, write_file
 
         if self.comparison is None:

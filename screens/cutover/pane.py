@@ -11,7 +11,7 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from revector.core.cutover import Request
+from revector.screens.cutover.actions import CutoverState
 from revector.screens.cutover.board import guard_lines, guards_page
 from revector.screens.cutover.checking import CandidateChecks
 from revector.screens.cutover.control import CutoverControl
@@ -27,6 +27,7 @@ from revector.screens.cutover.watch import HISTORY, entry_page, history_row, wat
 from revector.screens.pane import Pane, step_through
 from revector.screens.services import Services
 from revector.screens.situation import Situation, key_of
+from revector.screens.tabs import CUTOVER, EVALUATE, SHADOW
 from revector.screens.widgets.buttons import Buttons
 from revector.screens.widgets.page import Page
 from revector.screens.widgets.parts import Parts
@@ -84,7 +85,7 @@ class CutoverPane(Pane):
                 yield _box("serving")
         yield Table(HISTORY, id="history")
         yield Static(id="outcome", markup=False)
-        yield Buttons("6")
+        yield Buttons(CUTOVER)
 
     # -- what is shown ------------------------------------------------------------------------------------
 
@@ -136,34 +137,22 @@ class CutoverPane(Pane):
 
     # -- what actions depend on ---------------------------------------------------------------------------
 
-    @property
-    def flipping(self) -> bool:
-        """Whether a flip is under way."""
-        return self.checks.flipping
-
-    @property
-    def request(self) -> Request | None:
-        """The request for the candidate that has not ended."""
-        return self.checks.request
-
-    @property
-    def waivable(self) -> bool:
-        """Whether a guard can be waived, or is."""
-        return bool(self.checks.waivable)
-
-    @property
-    def blocked(self) -> str:
-        """Why the candidate is not cleared."""
-        return self.checks.blocked
+    def state(self, situation: Situation) -> CutoverState:
+        """As the checks have it."""
+        checks = self.checks
+        return CutoverState(
+            cleared=checks.cleared(situation),
+            blocked=checks.blocked,
+            flipping=checks.flipping,
+            request=checks.request,
+            waivable=bool(checks.waivable),
+            evidence=self.evaluated,
+        )
 
     @property
     def evaluated(self) -> bool:
         """Whether there is an evaluation to open."""
         return self.checks.facts is not None and self.checks.facts.evaluation is not None
-
-    def cleared(self, situation: Situation) -> str | None:
-        """The version whose guards are all clear, by a check of what this snapshot shows."""
-        return self.checks.cleared(situation)
 
     # -- drawing ------------------------------------------------------------------------------------------
 
@@ -290,11 +279,12 @@ class CutoverPane(Pane):
         """The evaluation of the pair on the Evaluate tab."""
         facts = self.checks.facts
         if facts is not None and facts.evaluation is not None:
-            self.post_message(self.OpenEvaluation(facts.evaluation.id))
+            number = facts.evaluation.id
+            self.post_message(self.Open(EVALUATE, lambda tab: tab.load(number)))
 
     def open_shadow(self) -> None:
         """The shadow on its own tab."""
-        self.post_message(self.Act("tab-5"))
+        self.post_message(self.Open(SHADOW))
 
     def step_candidate(self, step: int) -> None:
         """Another version as candidate: the next one, or the one before."""

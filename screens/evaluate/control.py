@@ -19,6 +19,7 @@ from revector.screens.evaluate.runner import CancelledError, Evaluator, Wish
 from revector.screens.pane import Pane, step_through
 from revector.screens.services import Services
 from revector.screens.situation import key_of
+from revector.screens.tabs import COMPARE
 from revector.screens.widgets.background import in_background
 from revector.screens.wording.errors import error_text
 from revector.screens.wording.text import printable
@@ -298,7 +299,11 @@ class Evaluating(Pane):
         if gone is not None:
             self.say(Text(f"{printable(gone)} has no vectors any more: its results cannot be searched.", CAUTION))
             return
-        self.post_message(self.OpenQuery(found.query_set, query_id, *pair))
+        self.post_message(
+            self.Open(
+                COMPARE, lambda tab: tab.open_query(found.query_set, query_id, primary=pair[0]), select=pair[1]
+            )
+        )
 
     def open_details(self) -> None:
         """All of the evaluation."""

@@ -12,6 +12,7 @@ from textual.widgets import Static
 
 from revector.core.evaluation.document import Evaluation
 from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET
+from revector.screens.evaluate.actions import EvaluateState
 from revector.screens.evaluate.control import Evaluating
 from revector.screens.evaluate.lists import EVALUATIONS, RUNS, evaluation_row, run_row
 from revector.screens.evaluate.text import (
@@ -35,6 +36,7 @@ from revector.screens.evaluate.text import (
 from revector.screens.pane import step_through
 from revector.screens.services import Services
 from revector.screens.situation import Situation
+from revector.screens.tabs import EVALUATE
 from revector.screens.widgets.buttons import Buttons
 from revector.screens.widgets.chart import Chart
 from revector.screens.widgets.parts import Parts
@@ -95,9 +97,15 @@ class EvaluatePane(Evaluating):
         yield Static(id="nothing", markup=False)
         yield Table(EVALUATIONS, id="evaluations")
         yield Table(RUNS, id="runs")
-        yield Buttons("4")
+        yield Buttons(EVALUATE)
 
     # -- what is shown ------------------------------------------------------------------------------------
+
+    def state(self, situation: Situation) -> EvaluateState:
+        """What actions depend on beside the snapshot."""
+        return EvaluateState(
+            evaluated=self.shown is not None, evaluating=self.evaluating, listing_runs=self.listing_runs
+        )
 
     @property
     def tight(self) -> bool:
@@ -258,15 +266,8 @@ class EvaluatePane(Evaluating):
         event.data_table.focus()
         self.post_message(self.Act("open-evaluated"))
 
-    def next_measure(self) -> None:
-        """The next measure."""
-        self._step_measure(1)
-
-    def previous_measure(self) -> None:
-        """The measure before."""
-        self._step_measure(-1)
-
-    def _step_measure(self, step: int) -> None:
+    def step_measure(self, step: int) -> None:
+        """Another measure: the next one, or the one before."""
         if self.shown is not None:
             self._choose_measure(step_through(measures_of(self.shown), self.measure, step) or "")
 

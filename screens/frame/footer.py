@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from rich.cells import cell_len
 from rich.text import Text
 from textual import events
-from textual.message import Message
 from textual.widget import Widget
 
 from revector.screens.actions import Action, label_of, shown_keys
+from revector.screens.pane import Pane
 from revector.screens.situation import Situation
 from revector.screens.wording.text import printable
 from revector.screens.wording.theme import CAUTION, TITLE
@@ -23,13 +23,6 @@ class Footer(Widget):
     """Keys and what they do. What has no room is in the help."""
 
     DEFAULT_CSS = "Footer { height: 1; dock: bottom; background: $panel; padding: 0 1; }"
-
-    class Chosen(Message):
-        """An action was clicked."""
-
-        def __init__(self, action: Action) -> None:
-            super().__init__()
-            self.action = action
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +74,7 @@ class Footer(Widget):
         for item in self._fitting():
             right += _width(item)
             if event.x < right:
-                self.post_message(self.Chosen(item[0]))
+                self.post_message(Pane.Act(item[0].id))
                 return
 
 

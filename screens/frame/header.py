@@ -12,9 +12,9 @@ from textual.widget import Widget
 
 from revector.core.database import Database
 from revector.core.settings import Settings
-from revector.screens.actions import TABS
 from revector.screens.frame.snapshots import Reading
 from revector.screens.situation import Situation, key_of
+from revector.screens.tabs import TABS, Tab
 from revector.screens.wording.text import clock, duration, printable
 from revector.screens.wording.theme import BAD, CAUTION, FAINT
 
@@ -89,13 +89,13 @@ class TabBar(Widget):
     class Chosen(Message):
         """A tab was clicked."""
 
-        def __init__(self, key: str) -> None:
+        def __init__(self, tab: Tab) -> None:
             super().__init__()
-            self.key = key
+            self.tab = tab
 
     def __init__(self) -> None:
         super().__init__()
-        self._tab = TABS[0][0]
+        self._tab = TABS[0].key
 
     def show(self, tab: str) -> None:
         """Mark the tab that is shown."""
@@ -106,18 +106,18 @@ class TabBar(Widget):
     def render(self) -> Text:
         """The tab shown is in brackets too, not only in another colour."""
         line = Text(no_wrap=True, overflow="ellipsis")
-        for key, name in TABS:
-            shown = key == self._tab
-            line.append(f"[{key} {name}]" if shown else f" {key} {name} ", "bold reverse" if shown else FAINT)
+        for tab in TABS:
+            shown = tab.key == self._tab
+            line.append(f"[{tab}]" if shown else f" {tab} ", "bold reverse" if shown else FAINT)
         return line
 
     def on_click(self, event: events.Click) -> None:
         """Find the tab under the mouse."""
         right = self.styles.padding.left
-        for key, name in TABS:
-            right += len(f" {key} {name} ")
+        for tab in TABS:
+            right += len(f" {tab} ")
             if event.x < right:
-                self.post_message(self.Chosen(key))
+                self.post_message(self.Chosen(tab))
                 return
 
 

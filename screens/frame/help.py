@@ -6,8 +6,9 @@ from rich.console import RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from revector.screens.actions import ACTIONS, TABS, Action, label_of, offered, permitted
+from revector.screens.actions import Action, label_of, offered, permitted
 from revector.screens.situation import Situation
+from revector.screens.tabs import ACTIONS, TABS
 from revector.screens.wording.theme import FAINT, TITLE
 
 
@@ -16,10 +17,10 @@ def help_text(situation: Situation) -> RenderableType:
     grid = Grid.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True, justify="right")
     grid.add_column(overflow="fold")
-    for key, name in ((None, "Everywhere"), *TABS):
+    for key, title in ((None, "Everywhere"), *((tab.key, str(tab)) for tab in TABS)):
         actions = [action for action in listed(situation) if action.tab == key]
         if actions:
-            grid.add_row("", Text(f"{key} {name}" if key else name, TITLE))
+            grid.add_row("", Text(title, TITLE))
             for action in actions:
                 grid.add_row(Text(keys_of(action), "bold"), Text(action.help, _style(action, situation)))
             grid.add_row("", "")

@@ -6,8 +6,9 @@ import math
 import time
 from collections.abc import Callable
 
-from revector.screens.actions import label_of, refused, why_not
+from revector.screens.actions import label_of, why_not
 from revector.screens.situation import Situation
+from revector.screens.tabs import refused
 
 _PAUSE_S = 2.0
 """Without a key for so long, a letter is a command again."""

@@ -16,6 +16,7 @@ from revector.core.errors import RevectorError
 from revector.core.shadow import ShadowReport
 from revector.screens.pane import Pane, step_through
 from revector.screens.services import Services
+from revector.screens.shadow.actions import ShadowState
 from revector.screens.shadow.text import (
     SEGMENTS,
     WORST,
@@ -30,6 +31,7 @@ from revector.screens.shadow.text import (
     worst_rows,
 )
 from revector.screens.situation import Situation, key_of
+from revector.screens.tabs import COMPARE, SHADOW
 from revector.screens.widgets.background import in_background
 from revector.screens.widgets.buttons import Buttons
 from revector.screens.widgets.parts import Parts
@@ -92,7 +94,7 @@ class ShadowPane(Pane):
             yield Table(SEGMENTS, id="segments")
         yield Table(WORST, id="worst")
         yield Static(id="nothing", markup=False)
-        yield Buttons("5")
+        yield Buttons(SHADOW)
 
     # -- what actions depend on ---------------------------------------------------------------------------
 
@@ -102,14 +104,17 @@ class ShadowPane(Pane):
         return None if not self._known else self.report is not None and self.report.run.stopped_at is None
 
     @property
-    def disagreeing(self) -> bool:
-        """Whether there is a disagreement to open."""
-        return self.report is not None and bool(self.report.worst)
-
-    @property
     def judgeable(self) -> bool:
         """Whether the text of a disagreement is stored."""
         return self.report is not None and any(one.query for one in self.report.worst)
+
+    def state(self, situation: Situation) -> ShadowState:
+        """What actions depend on beside the snapshot."""
+        return ShadowState(
+            shadowing=self.running,
+            disagreeing=self.report is not None and bool(self.report.worst),
+            judgeable=self.judgeable,
+        )
 
     @property
     def tight(self) -> bool:
@@ -274,7 +279,8 @@ class ShadowPane(Pane):
         if self.tight and self.part != "worst":
             self._show_part("worst")
         elif one.query is not None:
-            self.post_message(self.OpenText(one.query, one.primary_version, found.run.candidate))
+            text, primary, key = one.query, one.primary_version, found.run.candidate
+            self.post_message(self.Open(COMPARE, lambda tab: tab.open_text(text, primary=primary), select=key))
         else:
             from revector.screens.widgets.page import Page
 

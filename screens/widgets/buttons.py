@@ -6,9 +6,10 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.widgets import Button
 
-from revector.screens.actions import ACTIONS, BY_ID, Action, label_of, offered
+from revector.screens.actions import Action, label_of, offered
 from revector.screens.pane import Pane
 from revector.screens.situation import Situation
+from revector.screens.tabs import ACTIONS, BY_ID, Tab
 
 
 class Buttons(Horizontal):
@@ -21,9 +22,9 @@ class Buttons(Horizontal):
     Buttons Button:focus { text-style: bold reverse; }
     """
 
-    def __init__(self, tab: str) -> None:
+    def __init__(self, tab: Tab) -> None:
         super().__init__()
-        self._actions = [action for action in ACTIONS if action.button and action.tab == tab]
+        self._actions = [action for action in ACTIONS if action.button and action.tab == tab.key]
 
     def compose(self) -> ComposeResult:
         """A button for every action; only those offered are displayed."""

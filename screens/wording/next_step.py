@@ -5,6 +5,7 @@ from __future__ import annotations
 from revector.core.backfill.job.status import JobStatus
 from revector.core.registry import VersionStatus
 from revector.screens.situation import AT_WORK, Situation
+from revector.screens.tabs import BACKFILL
 from revector.screens.wording.text import chunks, printable
 
 
@@ -12,7 +13,7 @@ def next_step(situation: Situation, status: VersionStatus) -> str:
     """What to do with a version now, with the keys that do it."""
     version = status.version
     job = situation.job(status)
-    there = situation.state.tab == "2"
+    there = situation.state.tab == BACKFILL.key
     run = "press r" if there else "press 2, then r"
     if situation.looks_only:
         run = "not in this console, which is read-only" if situation.state.read_only else "it takes an operator"

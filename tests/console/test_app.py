@@ -14,9 +14,9 @@ from revector.console.app import RevectorApp, run_console
 from revector.core.database import Connection, Database
 from revector.core.migrations import upgrade
 from revector.core.settings import Settings
-from revector.screens.actions import TABS
 from revector.screens.frame import snapshots
 from revector.screens.frame.snapshots import SnapshotReader
+from revector.screens.tabs import TABS
 from revector.screens.widgets.confirm import Confirm
 from tests.databases import copied
 from tests.screens.frozen import NOWHERE, FrozenReader
@@ -87,7 +87,7 @@ async def test_the_whole_way_by_keys(library: Database) -> None:
         await until(pilot, lambda: app._exit, "the console ends")
 
 
-@pytest.mark.parametrize("tab", [key for key, _ in TABS])
+@pytest.mark.parametrize("tab", [tab.key for tab in TABS])
 async def test_every_tab_fits_into_eighty_by_twenty_four(library: Database, tab: str) -> None:
     app = console(library)
     async with app.run_test(size=SMALL) as pilot:
@@ -122,8 +122,8 @@ async def test_a_schema_that_is_not_set_up(empty_database: Database, monkeypatch
     app = console(empty_database)
     async with app.run_test(size=SMALL) as pilot:
         await until_shown(pilot, "has not been set up in this database", "→ Set it up: revector db upgrade")
-        for tab, _ in TABS:
-            await pilot.press(tab)
+        for tab in TABS:
+            await pilot.press(tab.key)
         await pilot.press("1", "enter", "question_mark", "escape")
         assert app.is_running
         upgrade(empty_database)
@@ -204,7 +204,7 @@ def test_run_console_reads_before_textual_boots(monkeypatch: pytest.MonkeyPatch,
 
 def test_what_the_first_frame_does_not_import() -> None:
     code = (
-        "import revector.console.app, revector.screens.versions, revector.core.overview, sys; "
+        "import revector.console.app, revector.screens.versions.pane, revector.core.overview, sys; "
         "print(*{name.partition('.')[0] for name in sys.modules})"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -138,9 +138,14 @@ OVERVIEW = Overview(
 )  # fmt: skip
 
 
-def situation(overview: Overview | None = OVERVIEW, selection: str | None = None, **state: object) -> Situation:
+def situation(
+    overview: Overview | None = OVERVIEW,
+    selection: str | None = None,
+    tabs: tuple[object, ...] = (),
+    **state: object,
+) -> Situation:
     """A live situation, on the Versions tab unless another is named."""
-    return Situation(overview, selection, State(**{"live": True, **state}))  # type: ignore[arg-type]
+    return Situation(overview, selection, State(**{"live": True, "tab": "1", **state}), tabs)  # type: ignore[arg-type]
 
 
 class FrozenReader:

@@ -11,13 +11,19 @@ from textual.binding import Binding
 from revector.console.app import RevectorApp
 from revector.core.database import Database
 from revector.core.settings import Settings
-from revector.screens.actions import ACTIONS, BY_ID, TABS, Action, label_of, offered, shown_keys
+from revector.screens.actions import Action, label_of, offered, shown_keys
+from revector.screens.backfill.actions import BackfillState
+from revector.screens.compare.actions import CompareState
+from revector.screens.cutover.actions import CutoverState
 from revector.screens.frame.footer import Footer
 from revector.screens.frame.help import listed
 from revector.screens.frame.palette import provider_of
 from revector.screens.situation import Situation
+from revector.screens.tabs import ACTIONS, BY_ID, TABS
 from tests.screens.frozen import NOWHERE, OVERVIEW, FrozenReader, check, comparison, situation
 from tests.screens.support import LARGE, shown, until, until_shown
+
+CLEARED = CutoverState(cleared="embed-v2026-03")
 
 
 def test_every_action_is_there_once() -> None:
@@ -25,12 +31,16 @@ def test_every_action_is_there_once() -> None:
     assert all(action.help.endswith(".") and action.label for action in ACTIONS)
 
 
-@pytest.mark.parametrize("tab", [key for key, _ in TABS])
+@pytest.mark.parametrize("tab", [tab.key for tab in TABS])
 @pytest.mark.parametrize("typing", [False, True])
 @pytest.mark.parametrize("live", [False, True])
 def test_no_key_means_two_things(tab: str, typing: bool, live: bool) -> None:
     moment = situation(
-        selection="embed-v2026-04", tab=tab, typing=typing, live=live, compared=True, cleared="embed-v2026-04"
+        selection="embed-v2026-04",
+        tab=tab,
+        typing=typing,
+        live=live,
+        tabs=(CompareState(compared=True), CutoverState(cleared="embed-v2026-04")),
     )
     taken: dict[str, str] = {}
     for action in ACTIONS:
@@ -42,11 +52,11 @@ def test_no_key_means_two_things(tab: str, typing: bool, live: bool) -> None:
 
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.id)
 async def test_every_action_has_its_handler(action: Action) -> None:
-    from revector.console.app import make_pane
-
     app = frozen_app()
-    target = app if action.tab is None else make_pane(action.tab, app.services)
-    assert callable(attrgetter(action.handler)(target))
+    tab = next((tab for tab in TABS if tab.key == action.tab), None)
+    target = app if tab is None else tab.load()(app.services)
+    names = action.do.__code__.co_names
+    assert callable(attrgetter(".".join(names))(target))
 
 
 def frozen_app(*, read_only: bool = False) -> RevectorApp:
@@ -76,7 +86,7 @@ def in_footer(moment: Situation) -> str:
     return "".join(f"{label_of(shown_keys(action, moment)[0])} {action.label}  " for action in actions)
 
 
-@pytest.mark.parametrize("tab", [key for key, _ in TABS])
+@pytest.mark.parametrize("tab", [tab.key for tab in TABS])
 @pytest.mark.parametrize("read_only", [False, True])
 async def test_bindings_footer_help_and_palette_are_the_table(tab: str, read_only: bool) -> None:
     app = frozen_app(read_only=read_only)
@@ -121,7 +131,7 @@ async def test_dangerous_actions_are_not_there_in_read_only_mode(read_only: bool
         await app.workers.wait_for_complete()
         await pilot.pause()
         app.panes["6"].checks.show_check(check())  # type: ignore[attr-defined]
-        await until(pilot, lambda: app.situation.state.cleared, "all guards pass")
+        await until(pilot, lambda: app.situation.of(CutoverState).cleared, "all guards pass")
         assert ("READ ONLY" in shown(app)) == read_only
         for action, words in (("cut-over", "u cut over"), ("roll-back", "R roll back")):
             assert (action in bound(app).values()) != read_only
@@ -149,8 +159,8 @@ async def test_dangerous_actions_are_not_there_in_read_only_mode(read_only: bool
         ("set", situation(selection="embed-v2026-02", tab="2")),
         ("more-workers", situation(selection="embed-v2026-04", tab="2")),
         ("part", situation(selection="embed-v2026-04", tab="2", tight=True)),
-        ("open-row", situation(selection="embed-v2026-04", tab="2", rows=True)),
-        ("cut-over", situation(tab="6", selection="embed-v2026-03", cleared="embed-v2026-03")),
+        ("open-row", situation(selection="embed-v2026-04", tab="2", tabs=(BackfillState(rows=True),))),
+        ("cut-over", situation(tab="6", selection="embed-v2026-03", tabs=(CLEARED,))),
         ("quit", Situation()),
         ("help", Situation()),
     ],
@@ -170,9 +180,12 @@ def test_offered(action: str, moment: Situation) -> None:
         ("part", situation(selection="embed-v2026-04", tab="2")),
         ("open-row", situation(selection="embed-v2026-04", tab="2")),
         ("set", situation(selection="embed-v2026-04", tab="2", read_only=True)),
-        ("cut-over", situation(tab="6", selection="embed-v2026-03", cleared="embed-v2026-04")),
-        ("cut-over", situation(tab="6", selection="embed-v2026-03", cleared="embed-v2026-03", flipping=True)),
-        ("cut-over", situation(tab="6", selection="embed-v2026-03", cleared="embed-v2026-03", live=False)),
+        (
+            "cut-over",
+            situation(tab="6", selection="embed-v2026-03", tabs=(CutoverState(cleared="embed-v2026-04"),)),
+        ),
+        ("cut-over", situation(tab="6", selection="embed-v2026-03", tabs=(replace(CLEARED, flipping=True),))),
+        ("cut-over", situation(tab="6", selection="embed-v2026-03", tabs=(CLEARED,), live=False)),
         ("roll-back", situation(tab="6")),
         ("details", situation(None)),
         ("open-hit", situation(tab="3")),

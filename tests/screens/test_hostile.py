@@ -12,6 +12,7 @@ from revector.console.app import RevectorApp
 from revector.core import cutover
 from revector.core.database import Database
 from revector.core.evaluation.judged_sets.query_sets import Query
+from revector.screens.compare.actions import CompareState
 from revector.screens.compare.pane import ComparePane
 from tests.databases import copied
 from tests.evaluations import judged_set, stored_evaluation
@@ -82,7 +83,7 @@ async def test_it_is_shown_and_not_obeyed(hostile: Database, size: tuple[int, in
         await until(pilot, lambda: app.situation.state.typing, "the query box")
         await type_text(pilot, "red")
         await pilot.press("enter")
-        await until(pilot, lambda: app.situation.state.compared, "found")
+        await until(pilot, lambda: app.situation.of(CompareState).compared, "found")
         await until_shown(pilot, "[red]markup[/red]", "␛[31mescape", "‹202E›direction", "Z̶̶̶‹0336›", "‹009B›31m")
         nothing_obeyed(app)
         pane = app.panes["3"]

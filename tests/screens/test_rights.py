@@ -12,9 +12,12 @@ from revector.core import roles
 from revector.core.database import Database
 from revector.core.roles import EVERYTHING, Rights
 from revector.core.settings import Settings
-from revector.screens.actions import ACTIONS, BY_ID, offered
+from revector.screens.actions import offered
+from revector.screens.cutover.actions import CutoverState
+from revector.screens.evaluate.actions import EvaluateState
 from revector.screens.frame.help import listed
 from revector.screens.frame.snapshots import Reading
+from revector.screens.tabs import ACTIONS, BY_ID
 from revector.screens.wording.next_step import next_step
 from tests.roles import login_roles
 from tests.screens.frozen import NOWHERE, OVERVIEW, FrozenReader, situation
@@ -23,13 +26,14 @@ from tests.screens.support import LARGE, SMALL, active_of, console, shown, until
 VIEWER = Rights("ada", view=True, operate=False, approve=False, administer=False)
 OPERATOR = replace(VIEWER, operate=True)
 APPROVER = replace(VIEWER, approve=True)
+CLEARED = CutoverState(cleared="embed-v2026-03")
 
 
 def allowed(rights: Rights) -> set[str]:
     """The actions that change something and are offered to that role, at some moment of the console's."""
     overview = replace(OVERVIEW, rollback_to="embed-v2026-03", rights=rights)
     moments = [
-        situation(overview, key, tab=tab, cleared="embed-v2026-03", evaluating=evaluating)
+        situation(overview, key, tab=tab, tabs=(CLEARED, EvaluateState(evaluating=evaluating)))
         for key in ("embed-v2026-02", "embed-v2026-03", "embed-v2026-04")
         for tab in "123456"
         for evaluating in (False, True)
@@ -56,7 +60,7 @@ def test_the_help_and_the_advice_of_a_viewer() -> None:
 def test_an_action_that_needs_an_approver() -> None:
     approve = replace(BY_ID["cut-over"], needs="approve")
     for rights, there in ((VIEWER, False), (OPERATOR, False), (APPROVER, True), (EVERYTHING, True)):
-        moment = situation(replace(OVERVIEW, rights=rights), "embed-v2026-03", tab="6", cleared="embed-v2026-03")
+        moment = situation(replace(OVERVIEW, rights=rights), "embed-v2026-03", tab="6", tabs=(CLEARED,))
         assert offered(approve, moment) == there
 
 

@@ -11,7 +11,7 @@ from revector.core.database import Database
 from revector.core.index import IndexState
 from revector.core.registry import Version, VersionStatus
 from revector.core.settings import Settings
-from revector.screens.versions import index_word
+from revector.screens.versions.pane import index_word
 from revector.screens.widgets.table import Table
 from revector.screens.wording.next_step import next_step
 from tests.screens.frozen import NOWHERE, OVERVIEW, FrozenReader, job, situation, version

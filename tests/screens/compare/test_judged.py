@@ -14,6 +14,7 @@ from revector.console.app import RevectorApp
 from revector.core.database import Database
 from revector.core.evaluation.document import Evaluation
 from revector.core.evaluation.judged_sets.query_sets import Query
+from revector.screens.compare.actions import CompareState
 from revector.screens.compare.hit_list import HitList
 from revector.screens.compare.query_picker import QueryPicker
 from revector.screens.widgets.chart import Chart
@@ -380,4 +381,4 @@ async def test_there_is_no_query_set_yet(library: Database) -> None:
         await until_shown(pilot, "There is no query set yet: revector queries import")
         await pilot.press("enter", "tab", "ctrl+n", "down", "escape")
         await until(pilot, lambda: len(app.screen_stack) == 1, "closed")
-        assert not app.situation.state.browsing
+        assert not app.situation.of(CompareState).browsing

@@ -13,6 +13,7 @@ from revector.core.database import Database
 from revector.core.evaluation.judged_sets.query_sets import Query
 from revector.screens.cutover.board import Board, minute_of, stamps_of
 from revector.screens.cutover.facts import Facts
+from revector.screens.evaluate.actions import EvaluateState
 from revector.screens.situation import Situation
 from revector.screens.widgets.page import LivePage
 from tests.evaluations import judged_set, stored_evaluation
@@ -166,7 +167,7 @@ async def test_the_evidence_opens_where_it_is_told(own_library: Database) -> Non
         await pilot.press("m")
         await until_shown(pilot, f"without gates {first.id} on support", "none of this version; none required")
         await pilot.press("enter")
-        await until(pilot, lambda: app.tab == "4" and app.situation.state.evaluated, "the evaluation")
+        await until(pilot, lambda: app.tab == "4" and app.situation.of(EvaluateState).evaluated, "the evaluation")
         assert app.panes["4"].shown.id == first.id  # type: ignore[attr-defined]
         await pilot.press("6", "s")
         await until(pilot, lambda: app.tab == "5", "the Shadow tab")

@@ -12,6 +12,7 @@ from revector.core import cutover
 from revector.core.audit import entries
 from revector.core.database import Database
 from revector.core.settings import Settings
+from revector.screens.cutover.actions import CutoverState
 from revector.screens.cutover.pane import CutoverPane
 from revector.screens.frame.snapshots import Reading
 from revector.screens.widgets.confirm import Confirm
@@ -212,16 +213,16 @@ async def test_a_check_counts_only_for_what_it_was_made_of() -> None:
         pane = await frozen_cutover(pilot, app)
         first, second, third = OVERVIEW.versions
         changed = replace(OVERVIEW, versions=(first, replace(second, missing=1), third))
-        assert app.situation.state.cleared == "embed-v2026-03"
+        assert app.situation.of(CutoverState).cleared == "embed-v2026-03"
         reader.latest = Reading(changed, reader.latest.received, lost=False)
-        assert app.situation.state.cleared is None, "a key pressed before the new snapshot is drawn"
+        assert app.situation.of(CutoverState).cleared is None, "a key pressed before the new snapshot is drawn"
         reader.change(reader.latest)
         await until_gone(pilot, "u cut over")
         await app.workers.wait_for_complete()
         await pilot.pause()
         pane.checks.show_check(check(ready=False))
         await until_shown(pilot, "✗  fail  index used", "→ ANALYZE chunk_embeddings_2")
-        assert app.situation.state.cleared is None
+        assert app.situation.of(CutoverState).cleared is None
         await until_gone(pilot, "u cut over")
 
 

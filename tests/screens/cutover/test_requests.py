@@ -15,8 +15,10 @@ from revector.core.audit import entries
 from revector.core.cutover import Approval, Request
 from revector.core.database import Database
 from revector.core.roles import EVERYTHING, Rights
-from revector.screens.actions import ACTIONS, offered
+from revector.screens.actions import offered
+from revector.screens.cutover.actions import CutoverState
 from revector.screens.cutover.dialogs import ReasonDialog, WaiveDialog
+from revector.screens.tabs import ACTIONS
 from revector.screens.widgets.confirm import Confirm
 from tests.roles import login_roles
 from tests.screens.frozen import NOW, OVERVIEW, situation
@@ -174,7 +176,7 @@ def test_who_is_offered_what() -> None:
 
     def there(request: Request | None, rights: Rights) -> set[str]:
         overview = replace(OVERVIEW, rights=rights)
-        moment = situation(overview, "embed-v2026-03", tab="6", request=request)
+        moment = situation(overview, "embed-v2026-03", tab="6", tabs=(CutoverState(request=request),))
         own = {"request-cutover", "approve", "withdraw", "refuse"}
         return {one.id for one in ACTIONS if one.id in own and offered(one, moment)}
 

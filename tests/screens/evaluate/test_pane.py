@@ -25,6 +25,7 @@ from revector.core.ingest import ingest
 from revector.core.registry import get_version
 from revector.core.retrieval import EncoderCache
 from revector.screens.compare.pane import ComparePane
+from revector.screens.evaluate.actions import EvaluateState
 from revector.screens.evaluate.dialog import EvaluateDialog
 from revector.screens.evaluate.pane import EvaluatePane
 from revector.screens.evaluate.thresholds_page import ThresholdsPage
@@ -354,7 +355,7 @@ async def test_a_cancelled_evaluation_is_gone_on_with(own_numbers: Database, con
         assert 0 < count < len(many)
         await dialog_of(pilot)
         await pilot.press("r")
-        await until(pilot, lambda: app.situation.state.evaluated, "the evaluation", seconds=60)
+        await until(pilot, lambda: app.situation.of(EvaluateState).evaluated, "the evaluation", seconds=60)
         first, second = stored()
         assert first == (number, "done", len(many))
         assert second[1:] == ("done", len(many))

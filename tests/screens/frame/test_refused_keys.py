@@ -14,17 +14,22 @@ from revector.core.cutover import Guard
 from revector.core.database import Database
 from revector.core.roles import EVERYTHING, Rights
 from revector.core.settings import Settings
-from revector.screens.actions import ACTIONS, TABS, Action, offered, refused, why_not
+from revector.screens.actions import Action, offered, why_not
+from revector.screens.compare.actions import CompareState
+from revector.screens.cutover.actions import CutoverState
 from revector.screens.cutover.board import Board
 from revector.screens.cutover.pane import CutoverPane
+from revector.screens.evaluate.actions import EvaluateState
 from revector.screens.frame.refusals import Refusals
 from revector.screens.frame.snapshots import Reading
+from revector.screens.shadow.actions import ShadowState
 from revector.screens.situation import Situation
+from revector.screens.tabs import ACTIONS, TABS, refused
 from tests.screens.frozen import NOWHERE, OVERVIEW, FrozenReader, check, situation
 from tests.screens.support import LARGE, SMALL, add_candidate, console, shown, type_text, until, until_shown
 
 VIEWER = Rights("[b]ada", view=True, operate=False, approve=False, administer=False)
-NOBODY_NEEDS = {"runs", "open-cutover", "help", "palette", "quit", *(f"tab-{key}" for key, _ in TABS)}
+NOBODY_NEEDS = {"runs", "open-cutover", "help", "palette", "quit", *(f"tab-{tab.key}" for tab in TABS)}
 """Actions that are there at every moment, whatever the role."""
 
 
@@ -39,10 +44,12 @@ def moments(action: Action) -> Iterable[Situation]:
     for key in keys:
         for busy in (False, True):
             yield situation(
-                OVERVIEW, key, tab=tab, working=frozenset(keys if busy else ()), evaluating=busy, flipping=busy,
-                shadowing=busy, listing_runs=busy, browsing=busy,
+                OVERVIEW, key, tab=tab, working=frozenset(keys if busy else ()), tabs=(
+                    EvaluateState(evaluating=busy, listing_runs=busy), CutoverState(flipping=busy),
+                    ShadowState(shadowing=busy), CompareState(browsing=busy),
+                ),
             )  # fmt: skip
-            yield situation(replace(OVERVIEW, versions=unknown), key, tab=tab, shadowing=busy)
+            yield situation(replace(OVERVIEW, versions=unknown), key, tab=tab, tabs=(ShadowState(shadowing=busy),))
     yield situation(tab=tab, read_only=True)
     yield situation(tab=tab, live=False)
     yield situation(replace(OVERVIEW, rights=VIEWER), tab=tab)
@@ -248,5 +255,5 @@ async def test_letters_in_a_text_box_are_letters_after_a_refused_key(own_library
         await type_text(pilot, "refund")
         assert app.query_one("QueryBox").value == "refund"  # type: ignore[attr-defined]
         await pilot.press("enter")
-        await until(pilot, lambda: app.situation.state.compared, "searched")
+        await until(pilot, lambda: app.situation.of(CompareState).compared, "searched")
         assert "keys are ignored" not in shown(app), "and Enter is the box's"

@@ -12,6 +12,7 @@ from textual.widgets import Static
 from revector.core.registry import VersionStatus
 from revector.screens.pane import Pane
 from revector.screens.situation import Situation
+from revector.screens.tabs import BACKFILL, COMPARE, CUTOVER, Tab
 from revector.screens.widgets.table import Column, Row, Table
 from revector.screens.wording.facts import facts
 from revector.screens.wording.next_step import next_step
@@ -109,20 +110,19 @@ class VersionsPane(Pane):
 
     def to_backfill(self) -> None:
         """The backfill of the selected version."""
-        self._to("2")
+        self._open(BACKFILL)
 
     def to_compare(self) -> None:
         """The selected version against the active one."""
-        self._to("3")
+        self._open(COMPARE)
 
     def to_cutover(self) -> None:
         """The guards of the selected version."""
-        self._to("6")
+        self._open(CUTOVER)
 
-    def _to(self, tab: str) -> None:
-        selected = self.situation.selected
-        if selected is not None:
-            self.post_message(self.Select(selected.version.version_key, tab))
+    def _open(self, tab: Tab) -> None:
+        if self.situation.selected is not None:
+            self.post_message(self.Open(tab, select=self.situation.selected.version.version_key))
 
 
 def _row(situation: Situation, status: VersionStatus) -> Row:
