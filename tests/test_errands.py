@@ -170,3 +170,105 @@ def test_a_column_of_versions(tree: Path, empty_database: Database) -> None:
         "import sys; from revector import Console; print(Console(*sys.argv[1:]).versions().rows()[0]['tier'])"
     )
     assert "bronze" in run(tree, records, empty_database.dsn, empty_database.schema)
+
+
+IN_THE_CONSOLE = """
+import asyncio, sys
+from revector.console.app import RevectorApp
+from revector.core.settings import Settings
+from tests.screens.frozen import NOWHERE, FrozenReader
+from tests.screens.support import until_shown
+
+async def look(keys):
+    app = RevectorApp(NOWHERE, Settings(), reader=FrozenReader())
+    async with app.run_test(size=(120, 150)) as pilot:
+        for key, *texts in keys:
+            await pilot.press(key)
+            await until_shown(pilot, *texts)
+
+asyncio.run(look([line.split(" | ") for line in sys.argv[1].strip().split("\\n")]))
+"""
+
+HEALTH_ACTIONS = """
+from dataclasses import dataclass
+
+from revector.screens.actions import Action, needs
+
+
+@dataclass(frozen=True)
+class HealthState:
+    beats: int = 0
+
+
+ACTIONS = (
+    Action("beat", ("b",), "beat", "One more beat.", lambda pane: pane.beat(),
+           needs(lambda moment: moment.of(HealthState).beats < 1, "one beat is enough")),
+)
+"""
+
+HEALTH_PANE = """
+from textual.widgets import Static
+
+from revector.screens.health.actions import HealthState
+from revector.screens.pane import Pane
+
+
+class HealthPane(Pane):
+    beats = 0
+
+    def compose(self):
+        yield Static()
+
+    def state(self, situation):
+        return HealthState(self.beats)
+
+    def draw(self):
+        self.query_one(Static).update(f"{self.beats} of 1 beats")
+
+    def beat(self):
+        self.beats += 1
+        self.draw()
+        self.post_message(self.Changed())
+"""
+
+
+def test_a_new_tab(tree: Path) -> None:
+    (tree / "screens/health").mkdir()
+    (tree / "screens/health/actions.py").write_text(HEALTH_ACTIONS, encoding="utf-8")
+    (tree / "screens/health/pane.py").write_text(HEALTH_PANE, encoding="utf-8")
+    tabs = tree / "screens/tabs.py"
+    edit(tabs, "    LOG := ", '    Tab("7", "Health", "health.pane:HealthPane", health.ACTIONS),\n    LOG := ')
+    edit(
+        tabs,
+        "from revector.screens.log ",
+        "from revector.screens.health import actions as health\nfrom revector.screens.log ",
+    )
+    seen = """
+down | [1 Versions] |  7 Health
+7 | [7 Health] | 0 of 1 beats | b beat
+b | 1 of 1 beats
+b | b: one beat is enough
+question_mark | Show Health. | One more beat.
+escape | [7 Health]
+ctrl+p | Show Health.  (7)
+"""
+    run(tree, IN_THE_CONSOLE, seen)
+
+
+def test_another_key(tree: Path) -> None:
+    edit(
+        tree / "screens/log/actions.py",
+        "ACTIONS: tuple[Action[LogPane], ...] = (\n",
+        """ACTIONS: tuple[Action[LogPane], ...] = (
+    Action("log-read", ("g",), "read", "Read the entry.", lambda pane: pane.open_entry(), has_log),
+""",
+    )
+    seen = """
+8 | [8 Log] | g read
+g | application revector console
+escape | [8 Log]
+question_mark | Read the entry.
+escape | [8 Log]
+ctrl+p | Read the entry.  (g)
+"""
+    run(tree, IN_THE_CONSOLE, seen)

@@ -71,8 +71,8 @@ can_roll_back = needs(lambda moment: moment.rollback, "there is no version to go
 
 
 ACTIONS: tuple[Action[CutoverPane], ...] = (
-    Action("cut-over", ("u",), "cut over", "Make the candidate the active version.", lambda pane: pane.control.cut_over(),
-           can_cut_over, dangerous=True, button=True),
+    Action("cut-over", ("u",), "cut over", "Make the candidate the active version.",
+           lambda pane: pane.control.cut_over(), can_cut_over, dangerous=True, button=True),
     Action("roll-back", ("R",), "roll back", "Make the version that was active before active again.",
            lambda pane: pane.control.roll_back(), can_roll_back, dangerous=True, button=True),
     Action("request-cutover", ("r",), "request", "Request the cutover, with a reason: others approve it.",

@@ -67,8 +67,8 @@ class CutoverPane(Pane):
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
-        self.checks = CandidateChecks(self)
-        self.control = CutoverControl(self, self.checks, self._show_what_matters)
+        self.checks: CandidateChecks = CandidateChecks(self)
+        self.control: CutoverControl = CutoverControl(self, self.checks, self._show_what_matters)
         self.part: str | None = None
         """The part in front where one is shown at a time; None for the one that matters now."""
 
