@@ -112,7 +112,7 @@ async def test_bindings_footer_help_and_palette_are_the_table(tab: str, read_onl
         assert len(discovered) == len([action for action in offers if action.id != "palette"])
         await pilot.press("question_mark")
         await pilot.resize_terminal(110, 130)
-        await until(pilot, lambda: "Everywhere" in shown(app), "the help")
+        await until(pilot, lambda: "In lists:" in shown(app), "the help to its end")
         # Without the frame of the page, and what can be seen of the tab beside it.
         text = " ".join(" ".join(line.ljust(110)[4:-4] for line in shown(app).split("\n")).split())
         for action in ACTIONS:
