@@ -505,7 +505,7 @@ def test_a_server_elsewhere_keeps_its_disk_to_itself(
     monkeypatch.setattr(disk, "is_local", lambda _connection: False)
     found = planned(connection, by_hand(connection), probe_texts=0)
     assert found.storage.free is None
-    assert "unknown from here" in finding(found, "disk").detail
+    assert "cannot be seen from here" in finding(found, "disk").detail
 
 
 def test_an_index_that_outgrows_its_memory(connection: Connection) -> None:
