@@ -6,16 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from revector.core.encoders.kinds import Setting, whole_number
-from revector.core.encoders.remote import Meaning, RemoteEncoder, Role
-from revector.core.encoders.spec import EncoderSpec
-
-# Native dimensions, longest text in tokens, and US dollars per million tokens as OpenAI listed them in
-# July 2026. A model that is not here has its price in the spec, and its dimensions from the first answer.
-KNOWN_MODELS = {
-    "text-embedding-3-small": (1536, 8192, 0.02),
-    "text-embedding-3-large": (3072, 8192, 0.13),
-    "text-embedding-ada-002": (1536, 8192, 0.10),
-}
+from revector.core.encoders.remote import KnownModel, Meaning, RemoteEncoder, Role
 
 # In one request, by OpenAI's reference. The tokens are those of all inputs, and hold for its own models.
 MOST_INPUTS = 2048
@@ -34,10 +25,13 @@ class OpenAIEncoder(RemoteEncoder):
     public_url = "https://api.openai.com/v1"
     key_variable = "OPENAI_API_KEY"
 
-    def __init__(self, spec: EncoderSpec) -> None:
-        dimensions, max_tokens, price = KNOWN_MODELS.get(spec.model, (None, None, None))
-        limit = MOST_REQUEST_TOKENS if spec.model in KNOWN_MODELS else None
-        super().__init__(spec, dimensions=dimensions, max_tokens=max_tokens, price=price, max_request_tokens=limit)
+    # As OpenAI listed them in July 2026. A model that is not here has its price in the spec, and its dimensions from
+    # the first answer.
+    models: ClassVar[Mapping[str, KnownModel]] = {
+        "text-embedding-3-small": KnownModel(1536, 8192, 0.02, MOST_REQUEST_TOKENS),
+        "text-embedding-3-large": KnownModel(3072, 8192, 0.13, MOST_REQUEST_TOKENS),
+        "text-embedding-ada-002": KnownModel(1536, 8192, 0.10, MOST_REQUEST_TOKENS),
+    }
 
     def body(self, texts: list[str], role: Role) -> dict[str, Any]:
         """Vectors are asked for as base64; a server that does not know that sends lists."""

@@ -14,7 +14,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,11 +64,21 @@ class SpoiltAnswerError(EncoderError):
     """An answer that is none to the texts sent. A gateway may have done it, and would do better once more."""
 
 
+class KnownModel(NamedTuple):
+    """What a provider says of a model, where the spec does not: the price is US dollars per million tokens."""
+
+    dimensions: int | None = None
+    max_tokens: int | None = None
+    price: float | None = None
+    max_request_tokens: int | None = None
+
+
 class RemoteEncoder(ABC):
     """Splits texts into requests, paces and repeats them, counts what is billed, and keeps the key out of every error.
 
     A provider has to have `path`, `body` and `rows`. `public_url` is where it is unless the spec says otherwise, and
-    needs the key that `key_variable` holds. What `count_tokens` says is an estimate unless the spec names a tokenizer.
+    needs the key that `key_variable` holds; `models` are those that it knows of without asking. What `count_tokens`
+    says is an estimate unless the spec names a tokenizer.
     """
 
     settings: ClassVar[Mapping[str, Setting]] = {
@@ -91,28 +101,22 @@ class RemoteEncoder(ABC):
     public_url: ClassVar[str] = ""
     key_variable: ClassVar[str] = ""
 
-    def __init__(
-        self,
-        spec: EncoderSpec,
-        *,
-        dimensions: int | None = None,
-        max_tokens: int | None = None,
-        price: float | None = None,
-        max_request_tokens: int | None = None,
-    ) -> None:
-        """What the provider knows of the model is used where the spec says nothing. Opens no connection yet."""
+    models: ClassVar[Mapping[str, KnownModel]] = {}
+
+    def __init__(self, spec: EncoderSpec) -> None:
         settings = spec.settings
+        known = self.models.get(spec.model, KnownModel())
         self.spec = spec
         self.name = spec.name
         # No protocol tells one revision of a model from another; whoever runs the server can.
         self.revision = settings.get("revision", spec.model)
-        self.max_tokens = spec.max_tokens or max_tokens
-        self.price = float(settings["price"]) if "price" in settings else price
+        self.max_tokens = spec.max_tokens or known.max_tokens
+        self.price = float(settings["price"]) if "price" in settings else known.price
         self.on_throttle: Callable[[float, str], None] = lambda seconds, reason: None
         self.on_resume: Callable[[], None] = lambda: None
         self.wait: Callable[[float], None] = time.sleep
         self.asked_dimensions = int(settings["dimensions"]) if "dimensions" in settings else None
-        self._dimensions = self.asked_dimensions or dimensions
+        self._dimensions = self.asked_dimensions or known.dimensions
         self._batch_size = int(settings.get("batch_size", 256))
         self._max_retries = int(settings.get("max_retries", 6))
         self._base_url = settings.get("base_url", self.public_url).rstrip("/")
@@ -120,7 +124,7 @@ class RemoteEncoder(ABC):
             raise UsageError(f"{self.name} has no server.", "Name one: base_url=http://HOST:PORT")
         public = self._base_url == self.public_url
         self.parallel = int(settings.get("parallel", _PARALLEL if public else _PARALLEL_ELSEWHERE))
-        limit = settings.get("max_request_tokens", max_request_tokens)
+        limit = settings.get("max_request_tokens", known.max_request_tokens)
         self._max_request_tokens = math.inf if limit is None else int(limit)
         self._pacer = Pacer(
             self,
