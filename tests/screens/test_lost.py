@@ -42,6 +42,7 @@ async def test_banner_greyed_data_no_action_and_recovery(home: Path, monkeypatch
     app = console(database)
     async with app.run_test(size=LARGE) as pilot:
         await until_shown(pilot, "demo-256", "↵ details")
+        app.refusals.clock = lambda: 1_000.0
         versions = cells_of(app.panes["1"].query_one(Table))
         await pilot.press("down", "6")
         await until_shown(pilot, ALL_PASS, "u cut over")

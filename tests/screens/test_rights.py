@@ -101,7 +101,7 @@ async def test_a_viewer_becomes_an_operator(own_library: Database) -> None:
             assert not {"run", "pause", "set"} & {action.id for action in app.offers(app.situation)}
             await pilot.press("6")
             await until_shown(pilot, "complete")  # a viewer sees the guards
-            await pilot.press("u", "R")
+            await pilot.press("u", "R", "escape")
             assert len(app.screen_stack) == 1
             roles.grant(owner, names["ada"], "operator")
             await until_shown(pilot, " ─ operator ─ ")

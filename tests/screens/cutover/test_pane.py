@@ -141,6 +141,7 @@ async def test_a_guard_that_fails_takes_the_key_away(own_library: Database) -> N
             add_chunks(connection, ["came later"])
         await until_shown(pilot, "✗  fail  complete", "1 missing", "→ revector backfill run demo-256")
         await until_gone(pilot, "u cut over")
+        app.refusals.clock = lambda: 1_000.0
         await pilot.press("u")
         assert len(app.screen_stack) == 1
         await until_shown(pilot, "u: 1 guard fails: complete")

@@ -229,6 +229,7 @@ async def test_the_reason_goes_by_itself_and_is_never_markup() -> None:
 
 async def test_a_read_only_console_says_so_and_offers_nothing(library: Database) -> None:
     app = console(Database(library.dsn, library.schema, read_only=True))
+    app.refusals.clock = lambda: 1_000.0
     async with app.run_test(size=SMALL) as pilot:
         await until_shown(pilot, "demo-256")
         await pilot.press("2")
