@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rich.text import Text
-from textual import events
 from textual.binding import Binding, BindingType
 from textual.coordinate import Coordinate
+from textual.geometry import Size
 from textual.widgets import DataTable
 from textual.widgets.data_table import RowDoesNotExist
 
@@ -79,7 +79,6 @@ class Table(DataTable[Text], inherit_bindings=False):
         key = self.row_key
         before, self._rows_shown = self._rows_shown, rows
         if not self._laid_out:
-            self._lay_out()  # the event that tells of the first size does not always come
             return
         if [row.key for row in before] != [row.key for row in rows]:
             self._rebuild(key)
@@ -112,19 +111,22 @@ class Table(DataTable[Text], inherit_bindings=False):
 
     def _fit(self) -> tuple[tuple[int, int], ...]:
         """The columns that there is room for."""
-        width = self.size.width
+        width = self.outer_size.width - self.styles.gutter.width
         columns = [(index, column) for index, column in enumerate(self._plan) if width >= column.from_width]
         fixed = sum(column.width for _, column in columns)
-        room = self.scrollable_content_region.width - 2 * len(columns) - fixed
+        room = width - self.scrollbar_gutter.width - 2 * len(columns) - fixed
         flexible = sum(not column.width for _, column in columns)
         return tuple((index, column.width or max(4, room // flexible)) for index, column in columns)
 
-    def _on_resize(self, event: events.Resize) -> None:
-        super()._on_resize(event)
-        self._lay_out()
+    def _size_updated(self, size: Size, virtual_size: Size, container_size: Size, layout: bool = True) -> bool:
+        """Each layout tells the size here. Resize is no substitute: Textual does not send it if somebody asked for
+        the table's place between a change and the layout that follows from it."""
+        if size.width != self.outer_size.width:
+            self.call_later(self._lay_out)
+        return super()._size_updated(size, virtual_size, container_size, layout)
 
     def _lay_out(self) -> None:
-        if self.size.width and (columns := self._fit()) != self._laid_out:
+        if (columns := self._fit()) != self._laid_out:
             self._laid_out = columns
             self._rebuild(self.row_key)
 
