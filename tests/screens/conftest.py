@@ -15,8 +15,10 @@ from tests.versions import add
 
 @pytest.fixture(autouse=True)
 def _small_steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not for pictures, which are taken when the Pilot says that all is at rest."""
-    if "snap_compare" not in request.fixturenames:
+    """Not for pictures, which are taken when the Pilot says that all is at rest. In them no cursor blinks."""
+    if "snap_compare" in request.fixturenames:
+        monkeypatch.setattr("textual.widgets.Input._toggle_cursor", lambda _input: None)
+    else:
         wait_in_small_steps(monkeypatch)
 
 
