@@ -248,7 +248,7 @@ def test_a_caller_who_gives_up_ends_the_threads_and_the_searches_they_wait_for(
             return super().encode_query(text)
 
     def on_progress(_step: str, done: int, _total: int) -> None:
-        if done:
+        if done >= 500:  # a slow machine stores earlier: once a second
             assert locked.wait(60)
             raise EnoughError
 
