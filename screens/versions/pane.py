@@ -87,7 +87,7 @@ class VersionsPane(Pane):
 
     def on_data_table_row_highlighted(self, event: Table.RowHighlighted) -> None:
         """The version under the cursor is the selected one."""
-        key = self.query_one("#versions", Table).row_key
+        key = event.row_key.value  # a new snapshot may have put the cursor back meanwhile
         if key is not None and key != self.situation.selection:
             self.post_message(self.Select(key))
         event.stop()

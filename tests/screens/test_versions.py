@@ -46,6 +46,15 @@ async def test_the_detail_follows_the_cursor(library: Database) -> None:
         await until(pilot, lambda: len(app.screen_stack) == 1, "the details are closed")
 
 
+async def test_a_snapshot_that_comes_with_a_key_does_not_take_it_back() -> None:
+    app = RevectorApp(NOWHERE, Settings(), reader=FrozenReader())
+    async with app.run_test(size=SMALL) as pilot:
+        await until_shown(pilot, "embed-v2026-04")
+        app.panes["1"].query_one(Table).move_cursor(row=2)
+        app.draw()
+        await until(pilot, lambda: app.selection == "embed-v2026-04", "selected")
+
+
 async def test_what_others_do_appears_by_itself(own_library: Database) -> None:
     app = console(own_library)
     async with app.run_test(size=LARGE) as pilot:
