@@ -7,7 +7,7 @@ Exit status: 0 yes, 1 the answer is no, 2 usage, 3 inconclusive, 4 database or e
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -28,7 +28,7 @@ from revector.console.commands import (
 from revector.console.commands.backfill import group as backfill
 from revector.console.commands.cutover import group as cutover
 from revector.console.commands.evaluation import evaluate, judge, queries, stored
-from revector.console.context import Context, context_of, pipe
+from revector.console.context import Context, context_of, pipe, print_error
 
 _ORDER = (
     "demo", "db", "ingest", "versions", "load", "backfill", "index", "search", "compare", "serve", "serving",
@@ -50,7 +50,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Change the embedding model behind a pgvector search without breaking it.\n\n"
     "Without a command, the console opens. The database is --dsn, REVECTOR_DSN, DATABASE_URL or libpq's PG* "
-    "variables; with none of them, an embedded server.",
+    "variables; with none of them, an embedded server.\n\n"
+    'With --json an error is a document too: {"error": {"problem", "remedy", "kind"}}.',
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -60,6 +61,23 @@ for group in (db, versions, backfill, index, queries, stored, shadow, cutover):
     app.add_typer(group.app)
 for module in (demo, documents, load, search, serve, judge, evaluate, cutover, log, doctor):
     module.register(app)
+
+
+_UsageError: Any = typer.BadParameter.__base__
+"""Of the copy of click that Typer carries, or of the package: Typer does not say."""
+
+
+def run() -> int:
+    """Run the command line with the arguments of this process; returns the exit status."""
+    try:
+        status = app(standalone_mode=False) or 0
+    except _UsageError as error:
+        error.show()
+        print_error(error.format_message(), f"See {error.ctx.command_path} --help." if error.ctx else "", "usage")
+        return int(error.exit_code)
+    if status == 130:
+        print_error("Interrupted.", "", "interrupted")
+    return int(status)
 
 
 @app.callback(invoke_without_command=True)

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 if TYPE_CHECKING:
     import typer
@@ -109,20 +110,44 @@ def say_throttled(seconds: float, reason: str) -> None:
 # -- output ------------------------------------------------------------------------------------------------
 
 
-def answer(document: Mapping[str, Any], as_json: bool, show: Callable[[Console], None]) -> None:
-    """Print the answer: one JSON document, or whatever `show` writes for a person."""
+def answer(found: object, as_json: bool, show: Callable[[Console], None]) -> None:
+    """Print the answer: as one JSON document, whose keys core.keys decides, or as `show` writes it for a person."""
+    if as_json:
+        print_json(found)
+        return
     with pipe(sys.stdout):
-        if as_json:
-            # A terminal or locale without UTF-8 gets JSON's own escapes.
-            plain_ascii = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
-            text = json.dumps(document, ensure_ascii=plain_ascii, default=_in_json, allow_nan=False)
-            sys.stdout.write(text + "\n")
-        else:
-            page = human_console()
-            with page.capture() as shown:  # Rich itself would end the program when nobody reads
-                show(page)
-            sys.stdout.write(shown.get())
+        page = human_console()
+        with page.capture() as shown:  # Rich itself would end the program when nobody reads
+            show(page)
+        sys.stdout.write(shown.get())
         sys.stdout.flush()
+
+
+def print_json(found: object) -> None:
+    """Print one JSON document on stdout; a terminal or locale without UTF-8 gets JSON's own escapes."""
+    from revector.core.keys import document
+
+    plain_ascii = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    with pipe(sys.stdout):
+        text = json.dumps(document(found), ensure_ascii=plain_ascii, default=_in_json, allow_nan=False)
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+
+@dataclass(frozen=True)
+class ErrorDocument:
+    """What went wrong, under the key `error`."""
+
+    problem: Annotated[str, "what, and with what"]
+    remedy: Annotated[str, "what to do about it; may be empty"]
+    kind: Annotated[str, "usage, refused, unreachable, encoder, interrupted or failed"]
+
+
+def print_error(problem: str, remedy: str, kind: str) -> None:
+    """Where --json is given, print the document of an error, even when nothing else could be understood."""
+    given = sys.argv[1:]
+    if "--json" in given[: given.index("--") if "--" in given else None]:
+        print_json({"error": ErrorDocument(problem, remedy, kind)})
 
 
 def human_console(width: int | None = None) -> Console:
@@ -202,4 +227,8 @@ def counted(number: int, thing: str) -> str:
 
 
 def _in_json(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime.datetime) else str(value)
+    if isinstance(value, datetime.datetime):
+        return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no keys: no field of it has words")

@@ -10,7 +10,7 @@ import io
 import os
 import sys
 
-from revector.console.context import Context, note, pipe
+from revector.console.context import Context, note, pipe, print_error
 from revector.core.errors import RevectorError, UsageError
 
 
@@ -18,32 +18,37 @@ def main() -> None:
     """Run the program with the arguments of this process."""
     _prepare_streams()
     try:
-        _run()
+        status = _run()
     except RevectorError as error:
-        note(str(error))
-        sys.exit(error.exit_status)
+        status = _failed(error)
     except UnicodeEncodeError as error:
         if not any(error.object[error.start] in argument for argument in sys.argv[1:]):
             raise
-        note(f"{error.object!r} is not UTF-8: there is no such name.")
-        sys.exit(UsageError.exit_status)
+        status = _failed(UsageError(f"{error.object!r} is not UTF-8: there is no such name."))
     finally:
         with pipe(sys.stdout):
             sys.stdout.flush()
+    sys.exit(status)
 
 
-def _run() -> None:
+def _failed(error: RevectorError) -> int:
+    note(str(error))
+    print_error(error.problem, error.remedy, error.kind)
+    return error.exit_status
+
+
+def _run() -> int:
     if len(sys.argv) > 1:
-        from revector.console.cli import app
+        from revector.console.cli import run
 
-        app()
-        return
+        return run()
     from revector.console.terminal import open_console
 
     try:
         open_console(Context())
     except KeyboardInterrupt:  # while the embedded server starts
-        sys.exit(130)
+        return 130
+    return 0
 
 
 def _prepare_streams() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
@@ -17,18 +17,18 @@ Outcome = Literal["done", "refused", "failed"]
 
 @dataclass(frozen=True)
 class AuditEntry:
-    """One line of the log. `actor` is the database role, `client` the person's user@host."""
+    """One line of the log."""
 
-    id: int
-    at: datetime.datetime
-    actor: str
-    client: str
-    application: str
-    action: str
-    version_key: str | None
-    outcome: str
-    reason: str
-    detail: dict[str, Any]
+    id: Annotated[int, "its number"]
+    at: Annotated[datetime.datetime, "when"]
+    actor: Annotated[str, "the role of Postgres, as the database saw it"]
+    client: Annotated[str, "user@host, as the program says"]
+    application: Annotated[str, "the program, as it says"]
+    action: Annotated[str, "what was done"]
+    version_key: Annotated[str | None, "with which version"]
+    outcome: Annotated[str, "done, refused or failed"]
+    reason: Annotated[str, "why, as the person said"]
+    detail: Annotated[dict[str, Any], "the figures, by the action"]
 
 
 def record(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from revector.core import index
 from revector.core.database import (
@@ -23,12 +24,12 @@ from revector.core.settings import Settings
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at; `remedy` is empty when nothing is to be done."""
+    """One thing that was looked at."""
 
-    name: str
-    verdict: Verdict
-    detail: str
-    remedy: str = ""
+    name: Annotated[str, "what was looked at"]
+    verdict: Annotated[Verdict, "pass, warn or fail"]
+    detail: Annotated[str, "what was found"]
+    remedy: Annotated[str, "what to do about it; empty when nothing is"] = ""
 
 
 def examine(database: Database, settings: Settings) -> list[Finding]:

@@ -12,9 +12,13 @@ from typing import ClassVar
 
 
 class RevectorError(Exception):
-    """An error for a person: `problem` says what and which one, `remedy` says what to do about it."""
+    """An error for a person: `problem` says what and which one, `remedy` says what to do about it.
+
+    `kind` is for scripts: one word a class.
+    """
 
     exit_status: ClassVar[int] = 1
+    kind: ClassVar[str] = "failed"
 
     def __init__(self, problem: str, remedy: str = "") -> None:
         super().__init__(problem if not remedy else f"{problem}\n{remedy}")
@@ -30,12 +34,13 @@ class UsageError(RevectorError):
     """The request cannot be understood: an unknown name, a malformed spec, a missing file."""
 
     exit_status = 2
+    kind = "usage"
 
 
 class RefusedError(RevectorError):
     """The request was understood and the answer is no: a guard failed, a state does not allow it."""
 
-    exit_status = 1
+    kind = "refused"
 
 
 class UnreachableError(RevectorError):
@@ -45,6 +50,7 @@ class UnreachableError(RevectorError):
     """
 
     exit_status = 4
+    kind = "unreachable"
 
     def __init__(self, problem: str, remedy: str = "", *, temporary: bool = False) -> None:
         super().__init__(problem, remedy)
@@ -54,7 +60,7 @@ class UnreachableError(RevectorError):
 class EncoderError(RevectorError):
     """The encoder answered with something that must not be stored: wrong shape, NaN, a zero vector."""
 
-    exit_status = 1
+    kind = "encoder"
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:

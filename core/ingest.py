@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import LiteralString
+from typing import Annotated, LiteralString
 from uuid import UUID
 
 from psycopg import errors as pg
@@ -34,22 +34,18 @@ _LOCK = 0x696E6765
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What an ingest did. `chunks` is inserted + unchanged; deleted ones belong to edited or pruned documents."""
+    """What an ingest did."""
 
-    documents: int = 0
-    chunks: int = 0
-    inserted: int = 0
-    unchanged: int = 0
-    deleted: int = 0
-    rejected: int = 0
-    cleaned: int = 0
-    """Documents from which NUL characters or lone surrogates were taken."""
-    carried: int = 0
-    """Vectors that new chunks took over from chunks of the same text, in all versions together."""
-    empty: int = 0
-    """Documents without any text, which have no chunk."""
-    left_out: int = 0
-    """Files in folders that are of no kind we read."""
+    documents: Annotated[int, "that were read"] = 0
+    chunks: Annotated[int, "of these documents: inserted and unchanged ones"] = 0
+    inserted: Annotated[int, "chunks that are new"] = 0
+    unchanged: Annotated[int, "chunks that were there"] = 0
+    deleted: Annotated[int, "chunks of edited or pruned documents"] = 0
+    rejected: Annotated[int, "documents that were not stored"] = 0
+    cleaned: Annotated[int, "documents from which NUL characters or lone surrogates were taken"] = 0
+    carried: Annotated[int, "vectors that chunks took over from others of the same text, in all versions"] = 0
+    empty: Annotated[int, "documents without any text, which have no chunk"] = 0
+    left_out: Annotated[int, "files in folders that are of no kind we read"] = 0
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from bisect import bisect
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Annotated
 
 RBO_P = 0.9
 """Persistence of RBO: at 0.9 the first ten ranks carry 86 % of the weight."""
@@ -13,13 +14,13 @@ RBO_P = 0.9
 
 @dataclass(frozen=True)
 class Overlap:
-    """How alike two rankings are at depth k. `kendall_tau` is None with fewer than two common items."""
+    """How alike two rankings are at depth k."""
 
-    k: int
-    overlap: float
-    jaccard: float
-    rbo: float
-    kendall_tau: float | None
+    k: Annotated[int, "the depth"]
+    overlap: Annotated[float, "the share of results that both have"]
+    jaccard: Annotated[float, "results that both have, of those that either has"]
+    rbo: Annotated[float, "rank-biased overlap"]
+    kendall_tau: Annotated[float | None, "null with fewer than two results in common"]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from psycopg import sql
 from psycopg.rows import class_row
@@ -52,24 +52,24 @@ _DDL_LOCK = 0x7265766563746F73
 class Version:
     """One row of embedding_versions."""
 
-    id: int
-    version_key: str
-    encoder_name: str
+    id: Annotated[int, "its table is chunk_embeddings_<id>"]
+    version_key: Annotated[str, "its key"]
+    encoder_name: Annotated[str, "what the encoder calls itself"]
     encoder_revision: str
-    dimensions: int
+    dimensions: Annotated[int, "of its vectors"]
     distance_metric: Metric
-    active: bool
-    created_at: datetime.datetime
-    state: str
-    encoder_spec: str
-    storage: Storage
-    index_settings: dict[str, Any]
-    created_by: str
-    notes: str
-    completed_at: datetime.datetime | None
-    proven_at: datetime.datetime | None
-    activated_at: datetime.datetime | None
-    deactivated_at: datetime.datetime | None
+    active: Annotated[bool, "whether it answers users"]
+    created_at: Annotated[datetime.datetime, "when it was registered"]
+    state: Annotated[str, "registered, backfilling, loaded, ready, active, previous or retired"]
+    encoder_spec: Annotated[str, "how the encoder is opened; empty when plain SQL registered it"]
+    storage: Annotated[Storage, "vector or halfvec"]
+    index_settings: Annotated[dict[str, Any], "of its index: m, ef_construction"]
+    created_by: Annotated[str, "who registered it"]
+    notes: Annotated[str, "what others should know"]
+    completed_at: Annotated[datetime.datetime | None, "when its backfill was done"]
+    proven_at: Annotated[datetime.datetime | None, "when a proof last found no chunk missing"]
+    activated_at: Annotated[datetime.datetime | None, "when it last became active"]
+    deactivated_at: Annotated[datetime.datetime | None, "when another last took its place"]
 
     @property
     def table(self) -> sql.Identifier:

@@ -11,6 +11,7 @@ import os
 import re
 import socket
 from dataclasses import dataclass
+from typing import Annotated
 
 from revector.core.database import Connection, fetch_one
 
@@ -23,23 +24,18 @@ _NAME = re.compile(r"revector (\S+) v(\d+)@(\d+) (\S*):(\d+)( pinned)?")
 
 @dataclass(frozen=True)
 class Process:
-    """A process that searches this collection.
+    """A process that searches this collection."""
 
-    `version_key` is None while it serves none, or one that is gone. `since` is when it connected; None where the
-    role may not see that. `behind_s` says for how many seconds it has not followed the last flip, None when it
-    serves the active version, or is pinned on purpose.
-    """
-
-    pid: int
-    host: str
-    program: str
-    version_key: str | None
-    pinned: bool
-    since: datetime.datetime | None
-    behind_s: float | None
+    pid: Annotated[int, "its process id there"]
+    host: Annotated[str, "the machine, as it says"]
+    program: Annotated[str, "what it is, as it says"]
+    version_key: Annotated[str | None, "the version that it answers by; null when none"]
+    pinned: Annotated[bool, "whether it keeps to that one on purpose"]
+    since: Annotated[datetime.datetime | None, "when it connected; null where the role may not see that"]
+    behind_s: Annotated[float | None, "seconds since the last flip, when it has not followed"]
 
     @property
-    def late(self) -> bool:
+    def late(self) -> Annotated[bool, "whether it should have followed by now"]:
         """Whether it should have followed the last flip by now."""
         return self.behind_s is not None and self.behind_s > BEHIND_S
 

@@ -2,24 +2,69 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from revector.console.commands.options import Json
 from revector.console.context import Context, answer, context_of, note, plain, print_rows
+from revector.console.contract import answering
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from revector.core.database import Database
+    from revector.core.roles import Granted, Rights
 
 app = typer.Typer(
     name="db", help="The server, the schema, and who may do what.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
-@app.command()
+@dataclass(frozen=True)
+class ServerStatus:
+    """Where the database is, and what is there."""
+
+    dsn: Annotated[str, "the connection string, without a password"]
+    schema: Annotated[str, "the schema, which is the collection"]
+    server: Annotated[str, "version of Postgres"]
+    pgvector: Annotated[str | None, "version of the extension; null without it"]
+    schema_revision: Annotated[str | None, "null when the schema is not set up"]
+    embedded: Annotated[bool, "whether it is revector's own server"]
+    user: Annotated[str, "the role of this session"]
+    read_only: Annotated[bool, "by --read-only, or because the server is a standby"]
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """What became of the embedded server."""
+
+    stopped: Annotated[bool, "false when it was not running"]
+
+
+@dataclass(frozen=True)
+class Grant:
+    """A right that was given or taken."""
+
+    role: Annotated[str, "the role of Postgres"]
+    right: Annotated[str, "viewer, operator, approver or application"]
+    granted: Annotated[bool, "whether it has the right now"]
+
+
+@dataclass(frozen=True)
+class RoleList:
+    """Who may do what."""
+
+    role: Annotated[str, "the role of this session"]
+    rights: Annotated[Rights, "of this session"]
+    granted: Annotated[list[Granted], "the rights of all roles"]
+
+
+_STATUS = answering("console.commands.db:ServerStatus")
+
+
+@app.command(cls=_STATUS)
 def up(context: typer.Context, as_json: Json = False) -> None:
     """Start the embedded server and set up its schema."""
     own = context_of(context)
@@ -29,7 +74,7 @@ def up(context: typer.Context, as_json: Json = False) -> None:
     _print_status(own.database, as_json)
 
 
-@app.command()
+@app.command(cls=answering("console.commands.db:Stopped"))
 def down(context: typer.Context, as_json: Json = False) -> None:
     """Stop the embedded server. Its data stays."""
     from revector.core import embedded
@@ -39,10 +84,10 @@ def down(context: typer.Context, as_json: Json = False) -> None:
     _require_embedded(own, "down")
     stopped = embedded.stop(own.settings.home)
     text = "The embedded server was stopped." if stopped else "The embedded server was not running."
-    answer({"stopped": stopped}, as_json, lambda console: console.print(text))
+    answer(Stopped(stopped), as_json, lambda console: console.print(text))
 
 
-@app.command()
+@app.command(cls=_STATUS)
 def status(context: typer.Context, as_json: Json = False) -> None:
     """Where the database is, and what is there."""
     from revector.core import embedded
@@ -61,7 +106,7 @@ def status(context: typer.Context, as_json: Json = False) -> None:
     _print_status(named_database(own.settings, server.dsn, embedded=True), as_json)
 
 
-@app.command()
+@app.command(cls=_STATUS)
 def upgrade(context: typer.Context, as_json: Json = False) -> None:
     """Bring the schema to this program's revision, in one transaction."""
     from revector.core.revisions import HEAD
@@ -74,7 +119,7 @@ def upgrade(context: typer.Context, as_json: Json = False) -> None:
     _print_status(own.database, as_json)
 
 
-@app.command()
+@app.command(cls=answering("console.commands.db:Grant"))
 def grant(
     context: typer.Context,
     role: Annotated[str, typer.Argument(metavar="ROLE", help="A role of the server, e.g. a person's.")],
@@ -96,23 +141,16 @@ def grant(
     with own.session() as connection:
         (roles.revoke if take else roles.grant)(connection, role, right)  # type: ignore[arg-type]
     text = f"{role} is no {right} any more." if take else f"{role} is {right} now: {roles.KINDS[right]}."  # type: ignore[index]
-    answer(
-        {"role": role, "right": right, "granted": not take}, as_json, lambda console: console.print(plain(text))
-    )
+    answer(Grant(role, right, not take), as_json, lambda console: console.print(plain(text)))
 
 
-@app.command("roles")
+@app.command("roles", cls=answering("console.commands.db:RoleList"))
 def list_roles(context: typer.Context, as_json: Json = False) -> None:
     """Who was given which right, and what the role of this session may do."""
     from revector.core import roles
 
     with context_of(context).session() as connection:
         found, rights = roles.granted(connection), roles.read_rights(connection)
-    document: dict[str, Any] = {
-        "role": rights.role,
-        "rights": {name: getattr(rights, name) for name in ("view", "operate", "approve", "administer")},
-        "granted": [{"role": one.role, "right": one.kind, "login": one.login} for one in found],
-    }
 
     def show(console: Console) -> None:
         from rich.table import Column
@@ -121,17 +159,17 @@ def list_roles(context: typer.Context, as_json: Json = False) -> None:
         rows = [
             (
                 one.role,
-                one.kind,
+                one.right,
                 "yes" if one.login else "no",
-                owner if one.kind == "owner" else roles.KINDS[one.kind],
+                owner if one.right == "owner" else roles.KINDS[one.right],
             )
             for one in found
         ]
         print_rows(console, rows, "role", "right", "login", Column("may", overflow="fold"))
-        can = [name for name, has in document["rights"].items() if has]
+        can = [name for name in ("view", "operate", "approve", "administer") if getattr(rights, name)]
         console.print(plain(f"This session is {rights.role}, which may {', '.join(can) or 'do nothing'}."))
 
-    answer(document, as_json, show)
+    answer(RoleList(rights.role, rights, found), as_json, show)
 
 
 def _upgrade(database: Database) -> str:
@@ -158,19 +196,20 @@ def _print_status(database: Database, as_json: bool) -> None:
         info = server_info(connection, database.schema)
         # Where libpq's own variables say it all, the connection knows what came of them.
         dsn = database.public_dsn or without_secrets(connection.info.dsn)
-    document: dict[str, Any] = {
-        "dsn": dsn,
-        "schema": database.schema,
-        "server": info.server,
-        "pgvector": info.pgvector,
-        "schema_revision": info.schema_revision,
-        "embedded": database.embedded,
-        "user": info.user,
-        "read_only": database.read_only or info.in_recovery,
-    }
+    found = ServerStatus(
+        dsn,
+        database.schema,
+        info.server,
+        info.pgvector,
+        info.schema_revision,
+        database.embedded,
+        info.user,
+        database.read_only or info.in_recovery,
+    )
     words = {None: "—", True: "yes", False: "no"}
-    rows = [(name.replace("_", " "), words.get(value, value)) for name, value in document.items()]
-    answer(document, as_json, lambda console: print_rows(console, rows, "", "", header=False, wrap=False))
+    shown = [(field.name.replace("_", " "), getattr(found, field.name)) for field in fields(found)]
+    rows = [(name, words.get(value, value)) for name, value in shown]
+    answer(found, as_json, lambda console: print_rows(console, rows, "", "", header=False, wrap=False))
     wrong = schema_error(info, database.schema)
     if wrong:
         note(str(wrong))

@@ -8,11 +8,12 @@ import typer
 
 from revector.console.commands.options import Json
 from revector.console.context import context_of
+from revector.console.contract import answering
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command()(demo)
+    app.command(cls=answering("console.demo.story:Story"))(demo)
 
 
 def demo(
@@ -35,7 +36,10 @@ def demo(
         tell(own, as_json)
         return
     from revector.console.terminal import open_console, require_terminal
+    from revector.core.errors import UsageError
 
+    if as_json:
+        raise UsageError("The console answers with no document.", "Give --headless too.")
     require_terminal()
     from revector.console.demo.story import prepare
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import typer
 
 from revector.console.commands.options import Json
 from revector.console.commands.verdicts import print_verdicts
 from revector.console.context import answer, context_of
+from revector.console.contract import answering
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command()(doctor)
+    app.command(cls=answering(checks="core.doctor:Finding"))(doctor)
 
 
 def doctor(context: typer.Context, as_json: Json = False) -> None:
@@ -27,8 +26,6 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
     own = context_of(context)
     with readable_errors(own.database):
         checks = examine(own.database, own.settings)
-    answer(
-        {"checks": [asdict(found) for found in checks]}, as_json, lambda console: print_verdicts(console, checks)
-    )
+    answer({"checks": checks}, as_json, lambda console: print_verdicts(console, checks))
     if any(found.verdict == "fail" for found in checks):
         raise typer.Exit(1)

@@ -9,6 +9,7 @@ import typer
 
 from revector.console.commands.options import Json
 from revector.console.context import answer, context_of, counted, note, plain
+from revector.console.contract import answering
 from revector.console.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _SHOWN_REJECTIONS = 20
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command()(ingest)
+    app.command(cls=answering("core.ingest:IngestReport"))(ingest)
 
 
 def ingest(
@@ -39,8 +40,6 @@ def ingest(
     Running it twice changes nothing; an edited document replaces its changed chunks. Exit status 1 when something
     was rejected: the rest is stored all the same.
     """
-    from dataclasses import asdict
-
     from revector.core.documents import read_documents
     from revector.core.ingest import ingest as ingest_documents
 
@@ -84,7 +83,7 @@ def ingest(
             if number:
                 console.print(f"{counted(number, thing)} {what}.")
 
-    answer(asdict(report), as_json, show)
+    answer(report, as_json, show)
     if report.rejected:
         raise typer.Exit(1)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import typer
 
 from revector.console.commands.options import Json, Key
+from revector.console.commands.versions import Dropped
 from revector.console.context import answer, context_of, counted, plain
+from revector.console.contract import answering
 from revector.console.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(name="index", help="The HNSW index of a version.", no_args_is_help=True, rich_markup_mode=None)
 
 
-@app.command()
+@app.command(cls=answering("core.index:IndexPlan"))
 def plan(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """What a build would do, and the memory that it needs."""
     from revector.core import index
@@ -32,10 +33,10 @@ def plan(context: typer.Context, key: Key, as_json: Json = False) -> None:
         console.print(f"{counted(found.rows, 'row')}, about {size(found.memory_bytes)} of maintenance_work_mem")
         console.print(plain(found.statement))
 
-    answer(asdict(found), as_json, show)
+    answer(found, as_json, show)
 
 
-@app.command()
+@app.command(cls=answering("core.index:IndexState"))
 def build(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Build the index beside running writes, then ANALYZE."""
     from revector.core import index
@@ -46,13 +47,14 @@ def build(context: typer.Context, key: Key, as_json: Json = False) -> None:
     with own.session(changes=True) as connection:
         state = index.build(connection, get_version(connection, key), own.settings)
     text = f"{state.name}: valid, {size(state.bytes)}"
-    answer({"version_key": key, **asdict(state)}, as_json, lambda console: console.print(plain(text)))
+    answer(state, as_json, lambda console: console.print(plain(text)))
 
 
-@app.command()
+@app.command(cls=answering("core.index:IndexState", "core.index:IndexUse"))
 def check(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Whether the index is there, valid, and used by the planner."""
     from revector.core import index
+    from revector.core.keys import document
     from revector.core.registry import get_version
 
     with context_of(context).session() as connection:
@@ -60,16 +62,12 @@ def check(context: typer.Context, key: Key, as_json: Json = False) -> None:
         state = index.inspect(connection, version)
         use = index.use(connection, version) if state.exists else index.IndexUse(False, "no index")
     text = f"{state.name}: {'valid' if state.valid else 'missing' if not state.exists else 'invalid'}, {use.node}"
-    answer(
-        {"version_key": key, **asdict(state), "used": use.used, "node": use.node},
-        as_json,
-        lambda console: console.print(plain(text)),
-    )
+    answer(document(state) | document(use), as_json, lambda console: console.print(plain(text)))
     if not (state.valid and use.used):
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=answering("core.index.warming:Prewarmed"))
 def prewarm(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Bring table and index into the server's buffers, so that the first searches do not wait for the disk.
 
@@ -91,10 +89,10 @@ def prewarm(context: typer.Context, key: Key, as_json: Json = False) -> None:
         if done.left_out:
             console.print(plain(f"Larger than what shared_buffers has room for: {', '.join(done.left_out)}"))
 
-    answer(asdict(done), as_json, show)
+    answer(done, as_json, show)
 
 
-@app.command()
+@app.command(cls=answering("console.commands.versions:Dropped"))
 def drop(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Drop the index of a version that is not active."""
     from revector.core import index
@@ -103,4 +101,4 @@ def drop(context: typer.Context, key: Key, as_json: Json = False) -> None:
     with context_of(context).session(changes=True) as connection:
         version = get_version(connection, key)
         index.drop(connection, version)
-    answer({"version_key": key, "dropped": True}, as_json, lambda console: console.print("The index is gone."))
+    answer(Dropped(key), as_json, lambda console: console.print("The index is gone."))

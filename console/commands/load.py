@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from revector.console.commands.options import Json, Key
 from revector.console.context import answer, context_of, note, plain
+from revector.console.contract import answering
 from revector.console.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command()(load)
+    app.command(cls=answering("core.vectors.load:LoadReport"))(load)
 
 
 def load(
@@ -72,7 +72,5 @@ def load(
         for line in report_lines(report):
             console.print(plain(line))
 
-    document = asdict(report)
-    del document["resumed_at"]
-    answer(document, as_json, show)
+    answer(report, as_json, show)
     note(f"{next_words(report)} revector backfill run {key}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from revector.console.commands.options import Json
 from revector.console.context import answer, context_of, print_rows
+from revector.console.contract import answering
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command()(log)
+    app.command(cls=answering(entries="core.audit:AuditEntry"))(log)
 
 
 def log(
@@ -49,7 +49,7 @@ def log(
         if not found:
             console.print("The log is empty.")
 
-    answer({"entries": [asdict(entry) for entry in found]}, as_json, show)
+    answer({"entries": found}, as_json, show)
 
 
 def _why(entry: AuditEntry) -> str:

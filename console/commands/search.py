@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import replace
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from revector.console.commands.options import Json
 from revector.console.context import answer, context_of, open_aloud, plain, print_rows
+from revector.console.contract import answering
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,9 +33,9 @@ _SOURCE_WIDTH = 36
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    app.command()(search)
-    app.command()(compare)
-    app.command()(serving)
+    app.command(cls=answering("core.retrieval.result:SearchResult"))(search)
+    app.command(cls=answering("screens.compare.export:ComparisonDocument"))(compare)
+    app.command(cls=answering(processes="core.serving:Process"))(serving)
 
 
 def search(
@@ -90,10 +91,7 @@ def search(
         if not rows:
             console.print("Nothing was found.")
 
-    document = result_document(result) | {"active": result.active, "hybrid": hybrid, "where": where or {}}
-    if rerank is not None:
-        document |= {"rerank": rerank, "rerank_ms": round(result.rerank_s * 1000, 3)}
-    answer(document, as_json, show)
+    answer(replace(result, where=where), as_json, show)
 
 
 def _read_filters(filters: Sequence[str]) -> dict[str, object]:
@@ -140,8 +138,7 @@ def serving(context: typer.Context, as_json: Json = False) -> None:
         if not rows:
             console.print("No process searches this collection.")
 
-    document = {"processes": [asdict(one) | {"late": one.late} for one in found]}
-    answer(document, as_json, show)
+    answer({"processes": found}, as_json, show)
     if any(one.late for one in found):
         raise typer.Exit(1)
 
@@ -163,7 +160,7 @@ def compare(
     """
     from revector.core.evaluation.judged_sets.judged_hits import judge_comparison
     from revector.core.retrieval import EncoderCache, VersionSearcher
-    from revector.screens.compare.export import judged_document
+    from revector.screens.compare.export import comparison_document
     from revector.screens.wording.grades import ndcg_words
 
     with context_of(context).session() as connection:
@@ -198,14 +195,7 @@ def compare(
             name, values, known = ndcg_words(judged)
             console.print(plain(f"{name} {values}  ({known}, query {judged.query.id} of {judged.query_set})"))
 
-    document = {
-        "query": found.primary.query,
-        "primary": _with_moves(found.primary, found.primary_moves, judged),
-        "candidate": _with_moves(found.candidate, found.candidate_moves, judged),
-        "overlap": asdict(found.overlap),
-        "judged": judged_document(judged),
-    }
-    answer(document, as_json, show)
+    answer(comparison_document(found, judged), as_json, show)
 
 
 def chosen_versions(connection: Connection, primary: str | None, candidate: str | None) -> tuple[Version, Version]:
@@ -230,17 +220,6 @@ def chosen_versions(connection: Connection, primary: str | None, candidate: str 
     return first, others[-1]
 
 
-def result_document(result: SearchResult) -> dict[str, Any]:
-    """A search result in JSON, with the keys of the command line's contract."""
-    return {
-        "query": result.query,
-        "version_key": result.version_key,
-        "hits": [asdict(hit) for hit in result.hits],
-        "encode_ms": round(result.encode_s * 1000, 3),
-        "search_ms": round(result.search_s * 1000, 3),
-    }
-
-
 def _side(result: SearchResult, moves: Sequence[Move], judged: JudgedHits | None) -> list[tuple[object, str, str]]:
     from revector.screens.wording.grades import star
 
@@ -250,14 +229,6 @@ def _side(result: SearchResult, moves: Sequence[Move], judged: JudgedHits | None
         (hit.rank, move.label, star(grades.get(hit.chunk_id)).ljust(width) + hit.source_id)
         for move, hit in zip(moves, result.hits, strict=True)
     ]
-
-
-def _with_moves(result: SearchResult, moves: Sequence[Move], judged: JudgedHits | None) -> dict[str, Any]:
-    document = result_document(result)
-    for hit, move in zip(document["hits"], moves, strict=True):
-        grade = judged.grades.get(hit["chunk_id"]) if judged else None
-        hit |= {"primary_rank": move.before, "candidate_rank": move.after, "grade": grade}
-    return document
 
 
 def _snippet(hit: Hit) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +10,7 @@ import typer
 from revector.console.commands.options import Confirm, Json, Key, Reason
 from revector.console.confirmation import confirmed_key
 from revector.console.context import answer, context_of, plain, print_rows
+from revector.console.contract import answering
 
 if TYPE_CHECKING:
     import datetime
@@ -23,6 +24,40 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None,
 )  # fmt: skip
 
+
+@dataclass(frozen=True)
+class Bin:
+    """Queries of the same overlap."""
+
+    overlap: Annotated[float, "0 to 1"]
+    queries: Annotated[int, "in the bin"]
+
+
+@dataclass(frozen=True)
+class ShadowFailure:
+    """Why queries failed."""
+
+    error: Annotated[str, "the text"]
+    queries: Annotated[int, "that failed with it"]
+
+
+@dataclass(frozen=True)
+class ShadowOutcome:
+    """What a report spells out."""
+
+    histogram: Annotated[list[Bin], "queries by their overlap"]
+    errors: Annotated[list[ShadowFailure], "the newest texts of failures"]
+
+
+@dataclass(frozen=True)
+class Running:
+    """Whether a shadow runs."""
+
+    running: Annotated[bool, "false, and nothing else is said, when none does"]
+
+
+_RUN, _COUNTS = "core.shadow.runs:ShadowRun", "core.shadow.report:ShadowCounts"
+
 Limit = Annotated[
     int, typer.Option("--limit", metavar="N", help="How many of the worst disagreements.", min=1, max=1000)
 ]
@@ -31,7 +66,7 @@ Number = Annotated[int | None, typer.Option("--shadow", metavar="N", help="Else 
 _BAR_COLUMNS = 40
 
 
-@app.command()
+@app.command(cls=answering(_RUN))
 def start(
     context: typer.Context,
     key: Key,
@@ -61,23 +96,24 @@ def start(
         run = shadow.start(
             connection, key, sample=sample, query_text=query_text, retention_days=retention_days, reason=reason
         )
-    answer(_run_document(run), as_json, lambda console: console.print(plain(f"Started: {_run_words(run)}.")))
+    answer(run, as_json, lambda console: console.print(plain(f"Started: {_run_words(run)}.")))
 
 
-@app.command()
+@app.command(cls=answering(_RUN))
 def stop(context: typer.Context, reason: Reason = "", as_json: Json = False) -> None:
     """End the shadow that runs. What it found stays for as long as its retention says."""
     from revector.core import shadow
 
     with context_of(context).session(changes=True, needs="operate") as connection:
         run = shadow.stop(connection, reason=reason)
-    answer(_run_document(run), as_json, lambda console: console.print(plain(f"Stopped: {_run_words(run)}.")))
+    answer(run, as_json, lambda console: console.print(plain(f"Stopped: {_run_words(run)}.")))
 
 
-@app.command()
+@app.command(cls=answering("console.commands.shadow:Running", _RUN, _COUNTS))
 def status(context: typer.Context, as_json: Json = False) -> None:
     """Whether a shadow runs, and what its processes make of the queries. Exit status 1 when none runs."""
     from revector.core import shadow
+    from revector.core.keys import document
 
     with context_of(context).session() as connection:
         run = shadow.running(connection)
@@ -89,15 +125,15 @@ def status(context: typer.Context, as_json: Json = False) -> None:
         else:
             _show_head(console, found)
 
-    document: dict[str, Any] = {"running": found is not None}
+    running = document(Running(found is not None))
     if found is not None:
-        document |= _run_document(found.run) | _counts_document(found)
-    answer(document, as_json, show)
+        running |= document(found.run) | document(found, shadow.ShadowCounts)
+    answer(running, as_json, show)
     if found is None:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=answering(_RUN, "core.shadow.report:ShadowReport", "console.commands.shadow:ShadowOutcome"))
 def report(
     context: typer.Context,
     number: Number = None,
@@ -112,7 +148,7 @@ def report(
     answer(report_document(found), as_json, lambda console: _show_report(console, found))
 
 
-@app.command()
+@app.command(cls=answering("core.shadow.judging:SentToJudging"))
 def judge(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="SET", help="The query set; made when it is new.")] = "shadow",
@@ -132,53 +168,19 @@ def judge(
     text = f"{sent.added} {'query' if sent.added == 1 else 'queries'} added to {name}"
     text += f", {sent.there_already} there already" if sent.there_already else ""
     text += f", {sent.without_text} without text left out" if sent.without_text else ""
-    answer(asdict(sent), as_json, lambda console: console.print(plain(f"{text}.")))
+    answer(sent, as_json, lambda console: console.print(plain(f"{text}.")))
 
 
 def report_document(found: ShadowReport) -> dict[str, Any]:
     """The report in JSON."""
-    return {
-        **_run_document(found.run),
-        **_counts_document(found),
-        "queries": found.queries,
-        "first_at": found.first_at,
-        "last_at": found.last_at,
-        "overlap": found.overlap,
-        "jaccard": found.jaccard,
-        "rbo": found.rbo,
-        "kendall_tau": found.kendall_tau,
-        "histogram": [
-            {"overlap": place / (len(found.histogram) - 1), "queries": queries}
-            for place, queries in enumerate(found.histogram)
-        ],
-        "primary_ms": asdict(found.primary),
-        "candidate_ms": asdict(found.candidate),
-        "segments": [
-            {
-                "segment": one.segment, "queries": one.queries, "overlap": one.overlap, "rbo": one.rbo,
-                "primary_ms": asdict(one.primary), "candidate_ms": asdict(one.candidate),
-            }
-            for one in found.segments
-        ],
-        "worst": [asdict(one) for one in found.worst],
-        "failures": found.failures,
-        "errors": [{"error": error, "queries": queries} for error, queries in found.errors],
-    }  # fmt: skip
+    from revector.core.keys import document
 
-
-def _run_document(run: ShadowRun) -> dict[str, Any]:
-    return {
-        "shadow": run.id, "candidate": run.candidate, "sample": run.sample, "query_text": run.query_text,
-        "retention_days": run.retention_days, "started_at": run.started_at, "started_by": run.started_by,
-        "reason": run.reason, "stopped_at": run.stopped_at,
-    }  # fmt: skip
-
-
-def _counts_document(found: ShadowReport) -> dict[str, Any]:
-    return {
-        "seen": found.seen, "drawn": found.drawn, "done": found.done, "dropped": found.dropped,
-        "failed": found.failed, "breaker": [asdict(one) for one in found.breaker],
-    }  # fmt: skip
+    most = len(found.histogram) - 1
+    outcome = ShadowOutcome(
+        [Bin(place / most, queries) for place, queries in enumerate(found.histogram)],
+        [ShadowFailure(error, queries) for error, queries in found.errors],
+    )
+    return document(found.run) | document(found) | document(outcome)  # type: ignore[no-any-return]
 
 
 def _run_words(run: ShadowRun) -> str:
@@ -225,8 +227,8 @@ def _show_report(console: Console, found: ShadowReport) -> None:
     print_rows(console, rows, "overlap", Column("queries", justify="right"), "")
     console.print()
     right = {"justify": "right", "no_wrap": True}
-    figures = [("all", found.queries, found.overlap, found.rbo, found.primary, found.candidate)] + [
-        (one.segment or "(none)", one.queries, one.overlap, one.rbo, one.primary, one.candidate)
+    figures = [("all", found.queries, found.overlap, found.rbo, found.primary_ms, found.candidate_ms)] + [
+        (one.segment or "(none)", one.queries, one.overlap, one.rbo, one.primary_ms, one.candidate_ms)
         for one in found.segments
         if len(found.segments) > 1 or one.segment
     ]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from revector.screens.wording.text import MARKS
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from revector.core.backfill.plan.findings import PlanFinding
     from revector.core.cutover import Check, Guard
     from revector.core.doctor import Finding
 
@@ -47,15 +48,6 @@ def pairs(given: Sequence[str], what: str) -> dict[str, str]:
     return found
 
 
-def check_document(result: Check) -> dict[str, Any]:
-    """The guards in JSON, with the keys of the command line's contract, and `waived` where one is."""
-    guards = [asdict(guard) for guard in result.guards]
-    for guard in guards:
-        if not guard["waived"]:
-            del guard["waived"]
-    return {"version_key": result.version_key, "ready": result.ready, "guards": guards}
-
-
 def show_check(console: Console, result: Check) -> None:
     """The guards, a line or two each, and whether the version is ready."""
     shown = [
@@ -72,7 +64,7 @@ def exit_unless_ready(result: Check) -> None:
         raise typer.Exit(1 if any(one.verdict == "fail" and not one.waived for one in result.guards) else 3)
 
 
-def print_verdicts(console: Console, found: Sequence[Guard | Finding]) -> None:
+def print_verdicts(console: Console, found: Sequence[Guard | Finding | PlanFinding]) -> None:
     """Each guard or finding with its mark, the figure behind it and, on the next line, what to do about it."""
     from rich.table import Column
 

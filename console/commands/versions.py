@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from revector.console.commands.options import Confirm, Json, Key
 from revector.console.context import answer, context_of, note, open_aloud, plain, print_rows
+from revector.console.contract import answering
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,7 +28,47 @@ EncoderOption = Annotated[
 ]  # fmt: skip
 
 
-@app.command()
+@dataclass(frozen=True)
+class VersionRow:
+    """A version, as lists have it."""
+
+    version_key: Annotated[str, "its key"]
+    encoder: Annotated[str, "the encoder's spec, or its name when plain SQL registered the version"]
+    revision: Annotated[str, "the encoder's revision"]
+    dimensions: Annotated[int, "of its vectors"]
+    metric: Annotated[str, "cosine, l2 or ip"]
+    state: Annotated[str, "registered, backfilling, loaded, ready, active, previous or retired"]
+    active: Annotated[bool, "whether it answers users"]
+
+
+@dataclass(frozen=True)
+class CountedVersion(VersionRow):
+    """A version with its chunks."""
+
+    embedded: Annotated[int, "chunks that have a vector in it"]
+    missing: Annotated[int, "chunks that have none"]
+
+
+@dataclass(frozen=True)
+class FullVersion(CountedVersion):
+    """A version with all its chunks."""
+
+    failed: Annotated[int, "chunks that could not be embedded"]
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What is gone for good."""
+
+    version_key: Annotated[str, "whose vectors or index"]
+    dropped: Annotated[bool, "true"] = True
+
+
+_Row = TypeVar("_Row", bound=VersionRow)
+_ONE = answering("console.commands.versions:VersionRow")
+
+
+@app.command(cls=_ONE)
 def add(
     context: typer.Context,
     key: Key,
@@ -59,7 +100,7 @@ def add(
     note(f"Next: revector backfill run {key}")
 
 
-@app.command()
+@app.command(cls=_ONE)
 def adopt(context: typer.Context, key: Key, encoder: EncoderOption, as_json: Json = False) -> None:
     """Give an encoder to a version that was inserted by plain SQL."""
     from revector.core.encoders import parse_spec
@@ -71,7 +112,7 @@ def adopt(context: typer.Context, key: Key, encoder: EncoderOption, as_json: Jso
     _answer_one(version, as_json, f"{key} has the encoder {spec} now.")
 
 
-@app.command("list")
+@app.command("list", cls=answering(versions="console.commands.versions:CountedVersion"))
 def list_versions(context: typer.Context, as_json: Json = False) -> None:
     """All versions with their states and counts."""
     from revector.core.registry import version_statuses
@@ -79,7 +120,7 @@ def list_versions(context: typer.Context, as_json: Json = False) -> None:
     with context_of(context).session() as connection:
         statuses = version_statuses(connection)
 
-    documents = [status_document(status) for status in statuses]
+    found = [counted_version(status) for status in statuses]
 
     def show(console: Console) -> None:
         if not statuses:
@@ -103,25 +144,25 @@ def list_versions(context: typer.Context, as_json: Json = False) -> None:
             ),
         )  # fmt: skip
 
-    answer({"versions": documents}, as_json, show)
+    answer({"versions": found}, as_json, show)
 
 
-@app.command()
+@app.command(cls=answering("console.commands.versions:FullVersion", "core.registry:Version"))
 def show(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Everything about one version."""
+    from revector.core.keys import document
     from revector.core.registry import get_version, version_statuses
 
     with context_of(context).session() as connection:
         get_version(connection, key)  # says which keys are near when there is none
         status = next(s for s in version_statuses(connection) if s.version.version_key == key)
-    document = status_document(status) | {
-        "failed": status.failed,
-        **{name: value for name, value in asdict(status.version).items() if name not in ("version_key", "active")},
-    }
-    answer(document, as_json, lambda console: _show_version(console, status))
+    found = _row(
+        FullVersion, status.version, embedded=status.embedded, missing=status.missing, failed=status.failed
+    )
+    answer(document(status.version) | document(found), as_json, lambda console: _show_version(console, status))
 
 
-@app.command()
+@app.command(cls=_ONE)
 def retire(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Stop keeping a version up to date. Its vectors stay until it is dropped."""
     from revector.core.registry import retire_version
@@ -131,7 +172,7 @@ def retire(context: typer.Context, key: Key, as_json: Json = False) -> None:
     _answer_one(version, as_json, f"{key} is retired: new chunks no longer reach it.")
 
 
-@app.command()
+@app.command(cls=answering("console.commands.versions:Dropped"))
 def drop(
     context: typer.Context,
     key: Key,
@@ -146,7 +187,7 @@ def drop(
         get_version(connection, key)
         confirmed_key(key, confirm, f"This deletes the vectors of {key} for good.")
         drop_version(connection, key)
-    answer({"version_key": key, "dropped": True}, as_json, lambda console: console.print(plain(f"{key} is gone.")))
+    answer(Dropped(key), as_json, lambda console: console.print(plain(f"{key} is gone.")))
 
 
 def _show_version(console: Console, status: VersionStatus) -> None:
@@ -157,22 +198,23 @@ def _show_version(console: Console, status: VersionStatus) -> None:
     print_rows(console, facts_of(status), "", Column(overflow="fold"), header=False)
 
 
-def status_document(status: VersionStatus) -> dict[str, Any]:
-    """A version and its counts in JSON, with the keys of the command line's contract."""
-    return _version_document(status.version) | {"embedded": status.embedded, "missing": status.missing}
+def counted_version(status: VersionStatus) -> CountedVersion:
+    """A version with its chunks."""
+    return _row(CountedVersion, status.version, embedded=status.embedded, missing=status.missing)
 
 
-def _version_document(version: Version) -> dict[str, Any]:
-    return {
-        "version_key": version.version_key,
-        "encoder": version.encoder_spec or version.encoder_name,
-        "revision": version.encoder_revision,
-        "dimensions": version.dimensions,
-        "metric": version.distance_metric,
-        "state": version.state,
-        "active": version.active,
-    }
+def _row(kind: type[_Row], version: Version, **counts: int) -> _Row:
+    return kind(
+        version.version_key,
+        version.encoder_spec or version.encoder_name,
+        version.encoder_revision,
+        version.dimensions,
+        version.distance_metric,
+        version.state,
+        version.active,
+        **counts,
+    )
 
 
 def _answer_one(version: Version, as_json: bool, text: str) -> None:
-    answer(_version_document(version), as_json, lambda console: console.print(plain(text)))
+    answer(_row(VersionRow, version), as_json, lambda console: console.print(plain(text)))

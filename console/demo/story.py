@@ -7,30 +7,31 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from psycopg import errors as pg
 from psycopg import sql
 
 from revector.console.commands.backfill.run import run_backfill
-from revector.console.commands.search import result_document
-from revector.console.commands.versions import status_document
+from revector.console.commands.evaluation.evaluate import leave_with
+from revector.console.commands.versions import CountedVersion, counted_version
 from revector.console.context import Context, answer, counted, note, pipe, plain
 from revector.console.progress import progress_bar
 from revector.core import cutover, index, shadow
+from revector.core.cutover import Flip, Guard
 from revector.core.database import Connection, Database
 from revector.core.encoders import open_encoder
 from revector.core.errors import RefusedError
-from revector.core.evaluation.document import Evaluation
+from revector.core.evaluation.document import Evaluation, MeasureResult
 from revector.core.evaluation.evaluate import Asked, evaluate
 from revector.core.evaluation.files import read_beir
 from revector.core.evaluation.gates.verdicts import read_gates
 from revector.core.evaluation.judged_sets.judgements import Judgement, ensure_judge, save_judgements
 from revector.core.evaluation.judged_sets.query_sets import get_query_set, query_sets, save_queries
 from revector.core.registry import add_version, chunk_count, create_table, get_version, version_statuses, versions
-from revector.core.retrieval import VersionSearcher
+from revector.core.retrieval import SearchResult, VersionSearcher
 from revector.core.revisions import DEVELOPMENT_REVISIONS
 from revector.screens.wording.text import MARKS
 
@@ -46,6 +47,51 @@ _HERE = Path(__file__).parent
 QUERY_SET = "demo"
 GATES = _HERE / "gates.toml"
 """What the second version has to show."""
+
+
+@dataclass(frozen=True)
+class StoryShadow:
+    """What the shadow found."""
+
+    queries: Annotated[int, "answered by both versions"]
+    overlap: Annotated[float | None, "the mean"]
+    rbo: Annotated[float | None, "the mean"]
+
+
+@dataclass(frozen=True)
+class StorySegment(MeasureResult):
+    """The first measure in a segment, with how alike the rankings are."""
+
+    overlap: Annotated[float, "the mean"]
+    rbo: Annotated[float, "the mean"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoryRollback(Flip):
+    """A flip, and a search afterwards."""
+
+    search: Annotated[SearchResult, "afterwards"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoryCutover(StoryRollback):
+    """A cutover, and a search afterwards."""
+
+    guards: Annotated[tuple[Guard, ...], "as they were before"]
+
+
+@dataclass(frozen=True)
+class Story:
+    """What happened."""
+
+    chunks: Annotated[int, "of the documentation of Python's standard library"]
+    versions: Annotated[list[CountedVersion], "both of them, at the end"]
+    shadow: Annotated[StoryShadow, "of the demo's queries"]
+    evaluation: Annotated[list[StorySegment], "the first measure, by segment"]
+    cutover: Annotated[StoryCutover, "to the second version"]
+    rollback: Annotated[StoryRollback, "to the first one"]
+    seconds: Annotated[dict[str, float], "that each step took, by its name"]
+
 
 Shown = Callable[[], "AbstractContextManager[Progress]"]
 """Opens what shows a progress."""
@@ -143,22 +189,20 @@ def tell(own: Context, as_json: bool) -> None:
             f"“{QUERY}” by {after_rollback.version_key}: {', '.join(h.source_id for h in after_rollback.hits[:3])}"
         )
 
-        document = {
-            "chunks": chunks,
-            "versions": [status_document(status) for status in version_statuses(connection)],
-            "shadow": {"queries": mirrored.queries, "overlap": mirrored.overlap, "rbo": mirrored.rbo},
-            "evaluation": _segments(found),
-            "cutover": asdict(flip)
-            | {"guards": [asdict(guard) for guard in guards], "search": result_document(after_cutover)},
-            "rollback": asdict(back) | {"search": result_document(after_rollback)},
-            "seconds": {name: round(value, 3) for name, value in clock.seconds.items()},
-        }
-    program = f"revector --schema {own.schema}" if own.schema else "revector"
-    answer(document, as_json, lambda console: console.print(f"Open the console and try it by hand: {program}"))
-    if found.verdict != "pass":
-        raise RefusedError(
-            f"{SECOND} does not pass the demo's gates.", f"Look closer: revector evaluations show {found.id}"
+        story = Story(
+            chunks,
+            [counted_version(status) for status in version_statuses(connection)],
+            StoryShadow(mirrored.queries, mirrored.overlap, mirrored.rbo),
+            _segments(found),
+            StoryCutover(**vars(flip), guards=guards, search=after_cutover),
+            StoryRollback(**vars(back), search=after_rollback),
+            {name: round(value, 3) for name, value in clock.seconds.items()},
         )
+    program = f"revector --schema {own.schema}" if own.schema else "revector"
+    answer(story, as_json, lambda console: console.print(f"Open the console and try it by hand: {program}"))
+    if found.verdict != "pass":
+        note(f"{SECOND} does not pass the demo's gates. Look closer: revector evaluations show {found.id}")
+    leave_with(found.verdict)
 
 
 class _Clock:
@@ -296,11 +340,11 @@ def _judge(connection: Connection) -> None:
         )
 
 
-def _segments(found: Evaluation) -> list[dict[str, object]]:
+def _segments(found: Evaluation) -> list[StorySegment]:
     """The first measure by segment, with the overlap of the rankings beside it."""
-    overlaps = {(row.measure, row.segment): row.mean for row in found.overlaps}
+    means = {(row.measure, row.segment): row.mean for row in found.overlaps}
     return [
-        asdict(row) | {"overlap": overlaps["overlap", row.segment], "rbo": overlaps["rbo", row.segment]}
+        StorySegment(**vars(row), overlap=means["overlap", row.segment], rbo=means["rbo", row.segment])
         for row in found.measures
         if row.measure == found.measures[0].measure
     ]
@@ -309,8 +353,8 @@ def _segments(found: Evaluation) -> list[dict[str, object]]:
 def _table(found: Evaluation) -> str:
     lines = [f"{'segment':<14}{'queries':>8}{FIRST:>10}{SECOND:>10}{'difference':>12}{'overlap@10':>12}{'RBO':>7}"]
     lines += [
-        f"{row['segment']:<14}{row['queries']:>8}{row['primary']:>10.3f}{row['candidate']:>10.3f}"
-        f"{row['difference']:>+12.3f}{row['overlap']:>12.2f}{row['rbo']:>7.2f}"
+        f"{row.segment:<14}{row.queries:>8}{row.primary:>10.3f}{row.candidate:>10.3f}"
+        f"{row.difference:>+12.3f}{row.overlap:>12.2f}{row.rbo:>7.2f}"
         for row in _segments(found)
     ]
     return f"{found.measures[0].measure} on the judged queries\n" + "\n".join(lines)

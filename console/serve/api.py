@@ -191,9 +191,9 @@ def _answer(result: SearchResult, metrics: Metrics) -> Response:
             "version_key": result.version_key,
             "active": result.active,
             "hits": result.hits,
-            "encode_ms": round(result.encode_s * 1000, 3),
-            "search_ms": round(result.search_s * 1000, 3),
-            "rerank_ms": round(result.rerank_s * 1000, 3),
+            "encode_ms": result.encode_ms,
+            "search_ms": result.search_ms,
+            "rerank_ms": result.rerank_ms,
         }
     )
 

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import psycopg
 from psycopg import sql
@@ -48,18 +48,14 @@ _GONE = (
 
 @dataclass(frozen=True)
 class Flip:
-    """A flip that happened: from which version, to which.
+    """A flip that happened: from which version, to which."""
 
-    `seconds` is what its transaction took once it had its locks, for which it `waited` so many seconds. `missing`
-    are the chunks that the version lacks.
-    """
-
-    action: str
-    version_key: str
-    previous: str | None
-    seconds: float
-    missing: int
-    waited: float = 0.0
+    action: Annotated[str, "cutover or rollback"]
+    version_key: Annotated[str, "the version that is active now"]
+    previous: Annotated[str | None, "the one that was"]
+    seconds: Annotated[float, "that the transaction took once it had its locks"]
+    missing: Annotated[int, "chunks that the version lacks"]
+    waited: Annotated[float, "seconds that it waited for its locks"] = 0.0
 
 
 @dataclass(frozen=True)
@@ -67,9 +63,10 @@ class DryRun:
     """What a cutover would do: its guards as they are now, and every statement of the flip, fit for psql."""
 
     version_key: str
-    previous: str | None
-    statements: tuple[str, ...]
+    previous: Annotated[str | None, "the version that is active"]
+    statements: Annotated[tuple[str, ...], "the SQL of the flip; with --dry-run"]
     check: Check
+    dry_run: Annotated[bool, "true: nothing was changed; with --dry-run"] = True
 
 
 def run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from revector.core.cutover.policy import Policy
 from revector.core.database import Connection
@@ -37,16 +37,13 @@ def unsure(detail: str, remedy: str = "") -> Found:
 
 @dataclass(frozen=True)
 class Guard:
-    """A check before a flip: its verdict, the figure behind it, and what to do when it does not pass.
+    """A check before a flip."""
 
-    `waived` is the reason why an operator lets the cutover go on all the same; '' when nobody does.
-    """
-
-    name: str
-    verdict: Verdict
-    detail: str
-    remedy: str = ""
-    waived: str = ""
+    name: Annotated[str, "what it looks at"]
+    verdict: Annotated[Verdict, "pass, fail or inconclusive"]
+    detail: Annotated[str, "the figure behind it"]
+    remedy: Annotated[str, "what to do about it; empty when nothing is"] = ""
+    waived: Annotated[str, "why it need not pass; empty when it must"] = ""
 
     @property
     def clear(self) -> bool:
@@ -56,13 +53,13 @@ class Guard:
 
 @dataclass(frozen=True)
 class Check:
-    """All guards of a version. It is ready when each one passes or is waived."""
+    """All guards of a version."""
 
-    version_key: str
-    guards: tuple[Guard, ...]
+    version_key: Annotated[str, "the version that would become active"]
+    guards: Annotated[tuple[Guard, ...], "in their order"]
 
     @property
-    def ready(self) -> bool:
+    def ready(self) -> Annotated[bool, "whether each guard passes or is waived"]:
         """Whether nothing stands in the way of a cutover."""
         return all(guard.clear for guard in self.guards)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 from psycopg.rows import class_row
 
@@ -13,26 +14,22 @@ from revector.core.database import Connection
 
 @dataclass(frozen=True)
 class CutoverEntry:
-    """One change. `action` is cutover, rollback, or flip for an UPDATE that somebody typed.
+    """One change of the active version."""
 
-    `approved_by` are the roles that approved its request, `waived` the guards that did not pass, with the reasons.
-    `watch_until` is None where nothing was watched; `watch_ended_at` when the watch ended before that.
-    """
-
-    id: int
-    at: datetime.datetime
-    action: str
-    from_version: str | None
-    to_version: str
-    made_by: str
-    reason: str
-    request_id: int | None
-    requested_by: str | None
-    approved_by: list[str]
-    waived: Mapping[str, str]
-    watch_until: datetime.datetime | None
-    watch_ended_at: datetime.datetime | None
-    watch_ended_why: str
+    id: Annotated[int, "its number"]
+    at: Annotated[datetime.datetime, "when"]
+    action: Annotated[str, "cutover, rollback, or flip for an UPDATE that somebody typed"]
+    from_version: Annotated[str | None, "the version that was active"]
+    to_version: Annotated[str, "the one since then"]
+    made_by: Annotated[str, "the role of Postgres"]
+    reason: Annotated[str, "why"]
+    request_id: Annotated[int | None, "the request that it carried out"]
+    requested_by: Annotated[str | None, "who asked for it"]
+    approved_by: Annotated[list[str], "who approved it"]
+    waived: Annotated[Mapping[str, str], "guards that did not pass, each with the reason"]
+    watch_until: Annotated[datetime.datetime | None, "null where nothing was watched"]
+    watch_ended_at: Annotated[datetime.datetime | None, "when the watch ended before that"]
+    watch_ended_why: Annotated[str, "what ended it"]
 
 
 def history(connection: Connection, *, limit: int = 50) -> list[CutoverEntry]:

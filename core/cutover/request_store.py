@@ -6,7 +6,7 @@ import datetime
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, LiteralString
+from typing import Annotated, Any, Literal, LiteralString
 
 from psycopg.rows import dict_row
 
@@ -18,43 +18,38 @@ RequestState = Literal["open", "approved", "void", "expired", "withdrawn", "done
 
 @dataclass(frozen=True)
 class Approval:
-    """Who approved a request, when, and what they said. `approved_by` is the database role, `client` user@host."""
+    """An approval of a request."""
 
-    approved_by: str
-    approved_at: datetime.datetime
-    client: str
-    comment: str
+    approved_by: Annotated[str, "the role of Postgres"]
+    approved_at: Annotated[datetime.datetime, "when"]
+    client: Annotated[str, "user@host, as the program says"]
+    comment: Annotated[str, "what they said"]
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request to make a version active.
+    """A request to make a version active."""
 
-    `basis` is what its approvers sign, `waivers` are the guards that need not pass, each with the reason, and `guards`
-    the figures at the time of the request. `needed` is how many approvals the policy asks for now. `void_because` says
-    what has changed since, '' when nothing has. `ended` is None while the request could still be carried out.
-    """
-
-    id: int
-    version_key: str
-    requested_by: str
-    client: str
-    requested_at: datetime.datetime
-    expires_at: datetime.datetime
-    reason: str
-    basis: Mapping[str, Any]
-    waivers: Mapping[str, str]
-    guards: Mapping[str, str]
-    approvals: tuple[Approval, ...]
-    needed: int
-    void_because: str
-    expired: bool
-    ended: str | None
-    ended_at: datetime.datetime | None
-    ended_why: str
+    id: Annotated[int, "its number"]
+    version_key: Annotated[str, "the version that would become active"]
+    requested_by: Annotated[str, "the role of Postgres"]
+    client: Annotated[str, "user@host, as the program says"]
+    requested_at: Annotated[datetime.datetime, "when"]
+    expires_at: Annotated[datetime.datetime, "when it can no longer be carried out"]
+    reason: Annotated[str, "why"]
+    basis: Annotated[Mapping[str, Any], "what its approvers sign"]
+    waivers: Annotated[Mapping[str, str], "guards that need not pass, each with the reason"]
+    guards: Annotated[Mapping[str, str], "the figure of each guard at the time of the request"]
+    approvals: Annotated[tuple[Approval, ...], "those that were given"]
+    needed: Annotated[int, "approvals that the policy asks for"]
+    void_because: Annotated[str, "what has changed since; empty when nothing has"]
+    expired: Annotated[bool, "whether its time is over"]
+    ended: Annotated[str | None, "how it ended; null while it has not"]
+    ended_at: Annotated[datetime.datetime | None, "when it ended"]
+    ended_why: Annotated[str, "why it ended"]
 
     @property
-    def state(self) -> RequestState:
+    def state(self) -> Annotated[RequestState, "open waits for approvals, approved for the flip; others are over"]:
         """Where it stands: `open` waits for approvals, `approved` for the flip; the others are over."""
         if self.ended is not None:
             return self.ended  # type: ignore[return-value]  # the table's check constraint

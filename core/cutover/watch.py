@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 from revector.core.cutover.flip import Flip, missing_chunks, rollback
 from revector.core.cutover.policy import Policy, read_policy
@@ -30,39 +31,33 @@ _NEWEST = 10_000
 
 @dataclass(frozen=True)
 class Breach:
-    """A limit of the policy that is broken, and the figures in a sentence."""
+    """A limit of the policy, and what the figures say of it."""
 
-    limit: str
-    detail: str
+    limit: Annotated[str, "the setting of the policy"]
+    detail: Annotated[str, "the figures"]
 
 
 @dataclass(frozen=True)
 class Watch:
-    """A cutover under watch, as it was at `read_at`.
+    """A cutover under watch, as it was at `read_at`."""
 
-    `missing` chunks are not in the version before, None when that version is gone; `before` are its searches of up to
-    a day before the flip, `since` those of the active version since then. `overlap` is the mean share of results that
-    both have in common, over `compared` queries since the flip; `overlap_before` that of the shadow before. `breaches`
-    are limits that are broken, `unjudged` those that are set and cannot be judged yet, each with the reason.
-    """
-
-    cutover_id: int
-    version_key: str
-    previous: str
-    began: datetime.datetime
-    until: datetime.datetime
-    read_at: datetime.datetime
-    missing: int | None
-    before: SearchFigures
-    since: SearchFigures
-    overlap_before: float | None
-    overlap: float | None
-    compared: int
-    breaches: tuple[Breach, ...]
-    unjudged: tuple[Breach, ...]
+    cutover_id: Annotated[int, "as of `revector cutover history`"]
+    version_key: Annotated[str, "the active version"]
+    previous: Annotated[str, "the one before"]
+    began: Annotated[datetime.datetime, "when it was flipped"]
+    until: Annotated[datetime.datetime, "when the watch ends"]
+    read_at: Annotated[datetime.datetime, "when the figures were read"]
+    missing: Annotated[int | None, "chunks that the version before lacks; null when it is gone"]
+    before: Annotated[SearchFigures, "searches of up to a day before the flip"]
+    since: Annotated[SearchFigures, "searches since the flip"]
+    overlap_before: Annotated[float | None, "mean overlap of both versions in the shadow before"]
+    overlap: Annotated[float | None, "mean overlap of both versions since the flip"]
+    compared: Annotated[int, "queries behind that"]
+    breaches: Annotated[tuple[Breach, ...], "limits that are broken"]
+    unjudged: Annotated[tuple[Breach, ...], "limits that nothing shows yet"]
 
     @property
-    def way_back(self) -> bool:
+    def way_back(self) -> Annotated[bool, "whether the version before is there to roll back to"]:
         """Whether the version before is there to roll back to."""
         return self.missing is not None
 

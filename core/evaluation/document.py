@@ -10,7 +10,7 @@ import dataclasses
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from psycopg.types.json import Jsonb
@@ -24,164 +24,135 @@ Verdict = Literal["pass", "fail", "inconclusive"]
 
 @dataclass(frozen=True)
 class Run:
-    """The top-k of one version for every query of a set, with all that is needed to repeat it.
+    """The top-k of one version for every query of a set, with all that is needed to repeat it."""
 
-    `exact` searched without an index. `sample` says how the chunks of a pilot were drawn, None for the whole
-    collection.
-    """
-
-    id: int
-    query_set: str
-    query_set_revision: str
-    version_key: str
-    encoder: str
-    encoder_revision: str
-    k: int
-    exact: bool
-    ef_search: int | None
-    index_settings: dict[str, Any]
-    sample: dict[str, Any] | None
-    chunks: int
-    queries: int
-    state: Literal["running", "done"]
-    started_at: datetime.datetime
-    finished_at: datetime.datetime | None
-    seconds: float
-    created_by: str
+    id: Annotated[int, "its number"]
+    query_set: Annotated[str, "the query set"]
+    query_set_revision: Annotated[str, "the set's revision at that time"]
+    version_key: Annotated[str, "the version that searched"]
+    encoder: Annotated[str, "its encoder"]
+    encoder_revision: Annotated[str, "the encoder's revision"]
+    k: Annotated[int, "results of each query"]
+    exact: Annotated[bool, "whether it searched without an index"]
+    ef_search: Annotated[int | None, "of the index; null for the version's own"]
+    index_settings: Annotated[dict[str, Any], "of the index: m, ef_construction"]
+    sample: Annotated[dict[str, Any] | None, "how a pilot's chunks were drawn; null for the whole collection"]
+    chunks: Annotated[int, "that were searched"]
+    queries: Annotated[int, "that were asked"]
+    state: Annotated[Literal["running", "done"], "running or done"]
+    started_at: Annotated[datetime.datetime, "when it began"]
+    finished_at: Annotated[datetime.datetime | None, "when it ended"]
+    seconds: Annotated[float, "that it took"]
+    created_by: Annotated[str, "who made it"]
 
 
 @dataclass(frozen=True)
 class MeasureResult:
-    """A measure's means over the judged queries of one segment.
+    """A measure's means over the judged queries of one segment. Intervals and p take at least two queries."""
 
-    `difference` is candidate − primary; `low` to `high` is its confidence interval and `p_value` that of the two-sided
-    paired test of no difference, both None where they cannot be computed (fewer than two queries).
-    """
-
-    measure: str
-    segment: str
-    queries: int
-    primary: float
-    candidate: float
-    difference: float
-    low: float | None
-    high: float | None
-    p_value: float | None
+    measure: Annotated[str, "such as nDCG@10"]
+    segment: Annotated[str, "`all` for the whole set"]
+    queries: Annotated[int, "judged ones"]
+    primary: Annotated[float, "the mean of the primary"]
+    candidate: Annotated[float, "the mean of the candidate"]
+    difference: Annotated[float, "candidate − primary"]
+    low: Annotated[float | None, "where the difference's confidence interval begins"]
+    high: Annotated[float | None, "where it ends"]
+    p_value: Annotated[float | None, "of the two-sided paired test of no difference"]
 
 
 @dataclass(frozen=True)
 class GateResult:
-    """A gate with its verdict and the figures behind it.
+    """A gate with its verdict and the figures behind it."""
 
-    Kind `floor`: `value` is the candidate's mean and `bound` what it has to reach. Kind `non-inferiority`: `value` is
-    candidate − primary and `bound` is −margin. `low` and `high` bound the value at `confidence`, which is already
-    corrected for the number of gates. `further_queries` would decide an inconclusive one, None when no number that
-    can be named does; `detail` says all that in a sentence.
-    """
-
-    name: str
-    kind: str
-    measure: str
-    segment: str
-    verdict: Verdict
-    queries: int
-    value: float | None
-    low: float | None
-    high: float | None
-    bound: float
-    confidence: float
-    p_value: float | None
-    further_queries: int | None
-    detail: str
+    name: Annotated[str, "as the file of gates has it"]
+    kind: Annotated[str, "floor or non-inferiority"]
+    measure: Annotated[str, "such as nDCG@10"]
+    segment: Annotated[str, "`all` for the whole set"]
+    verdict: Annotated[Verdict, "pass, fail or inconclusive"]
+    queries: Annotated[int, "judged ones"]
+    value: Annotated[float | None, "the candidate's mean; for non-inferiority, candidate − primary"]
+    low: Annotated[float | None, "where the value's interval begins, at `confidence`"]
+    high: Annotated[float | None, "where it ends"]
+    bound: Annotated[float, "what the value has to reach; for non-inferiority, −margin"]
+    confidence: Annotated[float, "corrected for the number of gates"]
+    p_value: Annotated[float | None, "of the test"]
+    further_queries: Annotated[int | None, "that would decide an inconclusive one; null when no number would"]
+    detail: Annotated[str, "all that in a sentence"]
 
 
 @dataclass(frozen=True)
 class OverlapResult:
-    """How one measure of rank overlap is distributed over the queries of a segment, judged or not.
+    """How one measure of rank overlap is distributed over the queries of a segment, judged or not."""
 
-    `measure` is `overlap`, `jaccard`, `rbo` or `kendall_tau`; `quantiles` are those at 0, 0.05, 0.25, 0.5, 0.75, 0.95
-    and 1; `histogram` counts queries in ten equal bins from 0 to 1, for `kendall_tau` from −1 to 1.
-    """
-
-    measure: str
-    segment: str
-    queries: int
-    mean: float
-    quantiles: tuple[float, ...]
-    histogram: tuple[int, ...]
+    measure: Annotated[str, "overlap, jaccard, rbo or kendall_tau"]
+    segment: Annotated[str, "`all` for the whole set"]
+    queries: Annotated[int, "in it"]
+    mean: Annotated[float, "over the queries"]
+    quantiles: Annotated[tuple[float, ...], "at 0, 0.05, 0.25, 0.5, 0.75, 0.95 and 1"]
+    histogram: Annotated[tuple[int, ...], "queries in ten equal bins from 0 to 1, of kendall_tau from −1 to 1"]
 
 
 @dataclass(frozen=True)
 class QueryResult:
-    """One query: its values by measure (empty without judgements), and how far the ranking moved.
+    """One query: its values by measure, and how far the ranking moved."""
 
-    `judged` is how many of its relevant targets are known, `unjudged` how many of the top-k of the primary and of the
-    candidate nobody judged. `kendall_tau` is None with fewer than two common results.
-    """
-
-    id: str
-    text: str
-    segment: str
-    judged: int
-    primary: dict[str, float]
-    candidate: dict[str, float]
-    primary_unjudged: int
-    candidate_unjudged: int
-    overlap: float
-    jaccard: float
-    rbo: float
-    kendall_tau: float | None
+    id: Annotated[str, "in its query set"]
+    text: Annotated[str, "what was asked"]
+    segment: Annotated[str, "its segment"]
+    judged: Annotated[int, "relevant targets that are known"]
+    primary: Annotated[dict[str, float], "by measure; empty without judgements"]
+    candidate: Annotated[dict[str, float], "by measure; empty without judgements"]
+    primary_unjudged: Annotated[int, "of the primary's top-k, those that nobody judged"]
+    candidate_unjudged: Annotated[int, "of the candidate's top-k, those that nobody judged"]
+    overlap: Annotated[float, "the share of results that both have"]
+    jaccard: Annotated[float, "results that both have, of those that either has"]
+    rbo: Annotated[float, "rank-biased overlap"]
+    kendall_tau: Annotated[float | None, "null with fewer than two results in common"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Two runs on one query set compared.
+    """Two runs on one query set compared: what the database keeps, and what `revector evaluate --json` answers."""
 
-    `k` is the depth of the overlap and of "unjudged"; `rbo_p` the persistence of RBO. `measures` has the whole set
-    first (segment `all`), then the segments by name. `queries` are those that moved most first. `unknown_targets` are
-    (query, target) judged but not in the collection, `unjudged_queries` counts queries without any judgement; neither
-    is dropped in silence. `verdict` is None without gates. `warnings` are sentences that belong on every page that
-    shows the result: a pilot's sampling, runs with other index settings, a collection that changed between the runs.
-    `index_recall` is the mean share of the exact top-k that the index found, 0 to 1, for an exact run of a version
-    (primary) beside one by its index (candidate); None otherwise.
-    """
-
-    id: int
-    query_set: str
-    query_set_revision: str
-    primary: Run
-    candidate: Run
-    judges: tuple[str, ...]
-    level: TargetKind | None
-    k: int
-    rbo_p: float
-    confidence: float
-    measures: tuple[MeasureResult, ...]
-    overlaps: tuple[OverlapResult, ...]
-    gates: tuple[GateResult, ...]
-    verdict: Verdict | None
-    queries: tuple[QueryResult, ...]
-    judged_queries: int
-    unjudged_queries: int
-    judgements: int
-    unknown_targets: tuple[tuple[str, str], ...]
-    warnings: tuple[str, ...]
-    created_at: datetime.datetime
-    created_by: str
-    index_recall: float | None = None
+    verdict: Annotated[Verdict | None, "of the gates; null without gates"]
+    measures: Annotated[tuple[MeasureResult, ...], "the whole set first (segment `all`), then segments by name"]
+    gates: Annotated[tuple[GateResult, ...], "as the file has them"]
+    id: Annotated[int, "its number"]
+    query_set: Annotated[str, "the query set"]
+    query_set_revision: Annotated[str, "the set's revision at that time"]
+    primary: Annotated[Run, "the run to compare with"]
+    candidate: Annotated[Run, "the run that may be better"]
+    judges: Annotated[tuple[str, ...], "whose judgements counted"]
+    level: Annotated[TargetKind | None, "what was judged; null without judgements"]
+    k: Annotated[int, "the depth of overlaps and of what is unjudged"]
+    rbo_p: Annotated[float, "the persistence of RBO"]
+    confidence: Annotated[float, "of the intervals"]
+    overlaps: Annotated[tuple[OverlapResult, ...], "by measure and segment"]
+    queries: Annotated[tuple[QueryResult, ...], "those that moved most first"]
+    judged_queries: Annotated[int, "queries with a judgement"]
+    unjudged_queries: Annotated[int, "queries without any"]
+    judgements: Annotated[int, "that counted"]
+    unknown_targets: Annotated[tuple[tuple[str, str], ...], "query and target, judged but not in the collection"]
+    warnings: Annotated[tuple[str, ...], "sentences that belong on every page that shows the result"]
+    created_at: Annotated[datetime.datetime, "when"]
+    created_by: Annotated[str, "by whom"]
+    index_recall: Annotated[
+        float | None, "the share of the exact top-k that the index found, where the primary's run is an exact one"
+    ] = None
 
 
 @dataclass(frozen=True)
 class EvaluationSummary:
     """A row of the list of evaluations."""
 
-    id: int
-    query_set: str
-    primary: str
-    candidate: str
-    verdict: Verdict | None
-    created_at: datetime.datetime
-    created_by: str
+    id: Annotated[int, "its number"]
+    query_set: Annotated[str, "the query set"]
+    primary: Annotated[str, "the version to compare with"]
+    candidate: Annotated[str, "the version that may be better"]
+    verdict: Annotated[Verdict | None, "pass, fail or inconclusive; null without gates"]
+    created_at: Annotated[datetime.datetime, "when"]
+    created_by: Annotated[str, "by whom"]
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict | None:

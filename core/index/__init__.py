@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from psycopg import sql
 
@@ -32,32 +32,33 @@ BIT_CANDIDATES = 20
 class IndexPlan:
     """How a version is indexed: the type in the index, HNSW settings, and an estimate of the build's memory."""
 
-    version_key: str
-    name: str
-    kind: Kind
-    m: int
-    ef_construction: int
-    rows: int
-    memory_bytes: int
-    statement: str
+    version_key: Annotated[str, "whose index"]
+    name: Annotated[str, "of the index"]
+    kind: Annotated[Kind, "the type that it holds: vector, halfvec or bit"]
+    m: Annotated[int, "HNSW: neighbours a node"]
+    ef_construction: Annotated[int, "HNSW: candidates at build"]
+    rows: Annotated[int, "vectors to be indexed"]
+    memory_bytes: Annotated[int, "that the graph takes while it is built, about"]
+    statement: Annotated[str, "the SQL"]
 
 
 @dataclass(frozen=True)
 class IndexState:
-    """What is there: `exists`, `valid` (a build that was cut off leaves an invalid one), bytes on disk."""
+    """What is there."""
 
-    name: str
-    exists: bool
-    valid: bool
-    bytes: int
+    name: Annotated[str, "of the index"]
+    exists: Annotated[bool, "whether it is there"]
+    valid: Annotated[bool, "false for what a build that was cut off left"]
+    bytes: Annotated[int, "on disk"]
+    version_key: Annotated[str, "whose index"] = ""
 
 
 @dataclass(frozen=True)
 class IndexUse:
     """Whether the planner answers a top-k search of this version from its index, by EXPLAIN."""
 
-    used: bool
-    node: str
+    used: Annotated[bool, "whether the planner answers a search from it"]
+    node: Annotated[str, "what the plan reads"]
 
 
 def kind_of(version: Version) -> Kind:
@@ -195,7 +196,8 @@ def inspect(connection: Connection, version: Version) -> IndexState:
         """,
         [index_name(version)],
     ).fetchone()
-    return IndexState(index_name(version), row is not None, bool(row and row[0]), row[1] if row else 0)
+    valid, size = row or (False, 0)
+    return IndexState(index_name(version), row is not None, valid, size, version.version_key)
 
 
 def use(connection: Connection, version: Version, k: int = 10) -> IndexUse:

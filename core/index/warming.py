@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from psycopg import sql
 
@@ -44,17 +44,14 @@ class PagesRead:
 
 @dataclass(frozen=True)
 class Prewarmed:
-    """What a prewarming did: by what means, how many pages it loaded, and which relations did not fit.
+    """What a prewarming did."""
 
-    `share` is the share of page accesses found in the cache in searches afterwards, 0 to 1.
-    """
-
-    version_key: str
-    how: Literal["pg_prewarm", "reading"]
-    pages: int
-    seconds: float
-    share: float
-    left_out: tuple[str, ...]
+    version_key: Annotated[str, "whose table and index"]
+    how: Annotated[Literal["pg_prewarm", "reading"], "pg_prewarm or reading"]
+    pages: Annotated[int, "that were loaded"]
+    seconds: Annotated[float, "that it took"]
+    share: Annotated[float, "of page accesses that searches then found in the cache"]
+    left_out: Annotated[tuple[str, ...], "relations larger than what shared_buffers has room for"]
 
 
 def stored_vectors(connection: Connection, version: Version, wanted: int) -> list[tuple[int, str]]:

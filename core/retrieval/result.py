@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 from revector.core import overlap as ranks
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One result. `distance` has a meaning within its version only: never compare it with another's."""
+    """One result."""
 
-    rank: int
-    chunk_id: int
-    semantic_key: str
-    source_id: str
-    chunk_no: int
-    distance: float
-    content: str
+    rank: Annotated[int, "from 1"]
+    chunk_id: Annotated[int, "the chunk's number"]
+    semantic_key: Annotated[str, "the chunk's key, which follows from document, place and text"]
+    source_id: Annotated[str, "the document's id"]
+    chunk_no: Annotated[int, "its place in the document"]
+    distance: Annotated[float, "to be compared within its version only"]
+    content: Annotated[str, "its text"]
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,32 @@ class SearchResult:
     moment of the search. Hits are ordered by distance; those of a hybrid or reranked search are not.
     """
 
-    query: str
-    version_key: str
-    hits: tuple[Hit, ...]
+    query: Annotated[str, "what was searched for"]
+    version_key: Annotated[str, "the version that answered"]
+    hits: Annotated[tuple[Hit, ...], "the best first"]
     encode_s: float
     search_s: float
-    active: bool = True
+    active: Annotated[bool, "whether that version was the active one"] = True
     k: int = 10
-    hybrid: bool = False
-    where: Mapping[str, object] | None = None
-    rerank: str | None = None
+    hybrid: Annotated[bool, "whether full text was searched too"] = False
+    where: Annotated[Mapping[str, object] | None, "the filters"] = None
+    rerank: Annotated[str | None, "the cross-encoder; null without one"] = None
     rerank_s: float = 0.0
+
+    @property
+    def encode_ms(self) -> Annotated[float, "to encode the query"]:
+        """`encode_s` in milliseconds."""
+        return round(self.encode_s * 1000, 3)
+
+    @property
+    def search_ms(self) -> Annotated[float, "to search"]:
+        """`search_s` in milliseconds."""
+        return round(self.search_s * 1000, 3)
+
+    @property
+    def rerank_ms(self) -> Annotated[float, "to rerank; 0 without a cross-encoder"]:
+        """`rerank_s` in milliseconds."""
+        return round(self.rerank_s * 1000, 3)
 
 
 @dataclass(frozen=True)
@@ -63,7 +79,7 @@ class Comparison:
         return ranks.moves(keys_of(self.primary), keys_of(self.candidate))[1]
 
     @property
-    def overlap_by_depth(self) -> list[float]:
+    def overlap_by_depth(self) -> Annotated[list[float], "overlap@1 to overlap@k"]:
         """overlap@1 to overlap@k."""
         return ranks.overlap_by_depth(keys_of(self.primary), keys_of(self.candidate), self.k)
 

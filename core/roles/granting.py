@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from psycopg import errors as pg
 from psycopg import sql
@@ -26,9 +26,9 @@ _LOCK = 0x7265766772616E74
 class Granted:
     """A role and a right that it was given; `login` is false for a role that stands for others."""
 
-    role: str
-    kind: Kind | Literal["owner"]
-    login: bool
+    role: Annotated[str, "the role of Postgres"]
+    right: Annotated[Kind | Literal["owner"], "owner, viewer, operator, approver or application"]
+    login: Annotated[bool, "whether it may log in"]
 
 
 def granted(connection: Connection) -> list[Granted]:
@@ -56,7 +56,7 @@ def granted(connection: Connection) -> list[Granted]:
     members = [Granted(role, kinds[group], can_login) for role, group, can_login in rows]
     return [
         Granted(owner, "owner", login),
-        *sorted(members, key=lambda one: (one.role, order.index(one.kind))),  # type: ignore[arg-type]
+        *sorted(members, key=lambda one: (one.role, order.index(one.right))),  # type: ignore[arg-type]
     ]
 
 
@@ -84,7 +84,7 @@ def revoke(connection: Connection, role: str, kind: Kind) -> None:
     _check(connection, role, kind)
     with _granting(connection):
         group = groups_of(connection).get(kind, "")
-        if not any(one.role == role and one.kind == kind for one in granted(connection)):
+        if not any(one.role == role and one.right == kind for one in granted(connection)):
             raise RefusedError(
                 f"The role {role} was not given {kind}.", "See who was given what: revector db roles"
             )

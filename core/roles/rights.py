@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from revector.core.database import Connection, fetch_one
 from revector.core.errors import RefusedError
@@ -14,10 +15,10 @@ class Rights:
     """What the role of a connection may do to the collection, as Postgres says."""
 
     role: str
-    view: bool
-    operate: bool
-    approve: bool
-    administer: bool
+    view: Annotated[bool, "read and search"]
+    operate: Annotated[bool, "everything but approve and administer"]
+    approve: Annotated[bool, "approve what others request"]
+    administer: Annotated[bool, "the schema, the policy of cutovers, and rights"]
 
     @property
     def word(self) -> str:

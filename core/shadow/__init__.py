@@ -6,7 +6,15 @@
 
 from revector.core.shadow.judging import DEFAULT_SET, SentToJudging, send_to_judging
 from revector.core.shadow.mirror import Mirror
-from revector.core.shadow.report import Disagreement, Latency, OpenBreaker, SegmentFigures, ShadowReport, report
+from revector.core.shadow.report import (
+    Disagreement,
+    Latency,
+    OpenBreaker,
+    SegmentFigures,
+    ShadowCounts,
+    ShadowReport,
+    report,
+)
 from revector.core.shadow.runs import QUERY_TEXTS, QueryText, ShadowRun, get_run, latest, running, start, stop
 
 __all__ = [
@@ -19,6 +27,7 @@ __all__ = [
     "QueryText",
     "SegmentFigures",
     "SentToJudging",
+    "ShadowCounts",
     "ShadowReport",
     "ShadowRun",
     "get_run",

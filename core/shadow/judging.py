@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated
 
 from revector.core import audit
 from revector.core.database import Connection
@@ -17,12 +18,12 @@ DEFAULT_SET = "shadow"
 
 @dataclass(frozen=True)
 class SentToJudging:
-    """What came of it: queries added to the set, those that were in it already, and those whose text is not kept."""
+    """What came of it."""
 
-    query_set: str
-    added: int
-    there_already: int
-    without_text: int
+    query_set: Annotated[str, "the query set"]
+    added: Annotated[int, "queries added to it"]
+    there_already: Annotated[int, "queries that were in it"]
+    without_text: Annotated[int, "queries whose text is not kept"]
 
 
 def send_to_judging(connection: Connection, ids: Iterable[int], query_set: str = DEFAULT_SET) -> SentToJudging:

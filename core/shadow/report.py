@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
+from typing import Annotated
 
 from psycopg import sql
 
@@ -27,47 +28,47 @@ _ERRORS_TOLD = 3
 class Latency:
     """Percentiles of whole searches in milliseconds, encoding included; None without a search."""
 
-    p50: float | None
-    p95: float | None
-    p99: float | None
+    p50: Annotated[float | None, "the median"]
+    p95: Annotated[float | None, "95 % took no longer"]
+    p99: Annotated[float | None, "99 % took no longer"]
 
 
 @dataclass(frozen=True)
 class SegmentFigures:
     """The queries of one segment ("" for those of none) that both versions answered."""
 
-    segment: str
-    queries: int
-    overlap: float
-    rbo: float
-    primary: Latency
-    candidate: Latency
+    segment: Annotated[str, "empty for queries of none"]
+    queries: Annotated[int, "answered by both versions"]
+    overlap: Annotated[float, "the mean"]
+    rbo: Annotated[float, "the mean"]
+    primary_ms: Annotated[Latency, "whole searches of the active version"]
+    candidate_ms: Annotated[Latency, "whole searches of the candidate"]
 
 
 @dataclass(frozen=True)
 class OpenBreaker:
-    """A process that leaves the candidate alone for the time being, and why."""
+    """A process that leaves the candidate alone for the time being."""
 
-    process: str
-    since: datetime.datetime
-    why: str
+    process: Annotated[str, "which leaves the candidate alone for now"]
+    since: Annotated[datetime.datetime, "since when"]
+    why: Annotated[str, "the error behind it"]
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A query on which the versions disagree. `query` is None where its text is not kept; then there may be a hash."""
+    """A query on which the versions disagree."""
 
-    id: int
-    at: datetime.datetime
-    query: str | None
-    sha256: str | None
-    segment: str
-    k: int
-    primary_version: str
-    overlap: float
-    rbo: float
-    primary_keys: tuple[str, ...]
-    candidate_keys: tuple[str, ...]
+    id: Annotated[int, "its number"]
+    at: Annotated[datetime.datetime, "when it was asked"]
+    query: Annotated[str | None, "its text; null where that is not kept"]
+    sha256: Annotated[str | None, "its hash; null where that is not kept"]
+    segment: Annotated[str, "empty for none"]
+    k: Annotated[int, "the depth"]
+    primary_version: Annotated[str, "which answered the user"]
+    overlap: Annotated[float, "of both answers"]
+    rbo: Annotated[float, "of both answers"]
+    primary_keys: Annotated[tuple[str, ...], "semantic keys that the user got"]
+    candidate_keys: Annotated[tuple[str, ...], "semantic keys that the candidate found"]
 
     @property
     def name(self) -> str:
@@ -76,34 +77,38 @@ class Disagreement:
 
 
 @dataclass(frozen=True)
-class ShadowReport:
-    """Counts of all processes, and figures of the queries that both versions answered.
-
-    `seen` queries went by, `drawn` of them were sampled; of these, `done` were searched by the candidate, `dropped`
-    by a full queue or an open breaker, and `failed` with an error or a timeout. `errors` are the newest texts of
-    failures with how often each came, of `failures` stored.
-    """
+class ShadowCounts:
+    """What all processes made of the queries together."""
 
     run: ShadowRun
-    seen: int
-    drawn: int
-    done: int
-    dropped: int
-    failed: int
-    breaker: tuple[OpenBreaker, ...]
-    queries: int
-    first_at: datetime.datetime | None
-    last_at: datetime.datetime | None
-    overlap: float | None
-    jaccard: float | None
-    rbo: float | None
-    kendall_tau: float | None
+    seen: Annotated[int, "queries that went by"]
+    drawn: Annotated[int, "queries that were sampled"]
+    done: Annotated[int, "of them, searched by the candidate"]
+    dropped: Annotated[int, "of them, dropped by a full queue or an open breaker"]
+    failed: Annotated[int, "of them, failed or timed out"]
+    breaker: Annotated[tuple[OpenBreaker, ...], "open breakers"]
+
+
+@dataclass(frozen=True)
+class ShadowReport(ShadowCounts):
+    """Counts of all processes, and figures of the queries that both versions answered.
+
+    `histogram` counts queries by their overlap, in equal bins from 0 to 1; `errors` are texts with how often each came.
+    """
+
+    queries: Annotated[int, "answered by both versions"]
+    first_at: Annotated[datetime.datetime | None, "the first of them"]
+    last_at: Annotated[datetime.datetime | None, "the last of them"]
+    overlap: Annotated[float | None, "the mean"]
+    jaccard: Annotated[float | None, "the mean"]
+    rbo: Annotated[float | None, "the mean"]
+    kendall_tau: Annotated[float | None, "the mean"]
     histogram: tuple[int, ...]
-    primary: Latency
-    candidate: Latency
-    segments: tuple[SegmentFigures, ...]
-    worst: tuple[Disagreement, ...]
-    failures: int
+    primary_ms: Annotated[Latency, "whole searches of the active version"]
+    candidate_ms: Annotated[Latency, "whole searches of the candidate"]
+    segments: Annotated[tuple[SegmentFigures, ...], "those that disagree most first"]
+    worst: Annotated[tuple[Disagreement, ...], "the queries that disagree most"]
+    failures: Annotated[int, "failures that are kept"]
     errors: tuple[tuple[str, int], ...]
 
 

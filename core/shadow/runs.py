@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import psycopg
 from psycopg import sql
@@ -26,21 +26,23 @@ MAX_RETENTION_DAYS = 3_650.0
 
 @dataclass(frozen=True)
 class ShadowRun:
-    """A shadow: `sample` in (0, 1] of users' queries are searched by the candidate too.
-
-    Rows are kept for `retention_days`.
-    """
+    """A shadow: some of users' queries are searched by the candidate too."""
 
     id: int
-    candidate: str
+    candidate: Annotated[str, "the version that searches too"]
     version_id: int
-    sample: float
-    query_text: QueryText
-    retention_days: float
-    started_at: datetime.datetime
-    started_by: str
-    reason: str
-    stopped_at: datetime.datetime | None
+    sample: Annotated[float, "the share of queries that it gets"]
+    query_text: Annotated[QueryText, "what is kept of a query: stored, hashed or omitted"]
+    retention_days: Annotated[float, "days after which its queries are deleted"]
+    started_at: Annotated[datetime.datetime, "when it began"]
+    started_by: Annotated[str, "who began it"]
+    reason: Annotated[str, "why"]
+    stopped_at: Annotated[datetime.datetime | None, "null while it runs"]
+
+    @property
+    def shadow(self) -> Annotated[int, "its number"]:
+        """`id`, as documents call it."""
+        return self.id
 
 
 _SELECT = sql.SQL(

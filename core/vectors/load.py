@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from psycopg import OperationalError, sql
@@ -38,23 +38,21 @@ _CONFLICTS = (pg.UniqueViolation, pg.ForeignKeyViolation, pg.DeadlockDetected)
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of the rows of a file, from its first one on: rows = stored + present + unknown + duplicates + bad.
+    """What became of the rows of a file: rows = stored + present + unknown + duplicates + bad.
 
-    `present` rows are of chunks that had a vector before, `unknown` ones of no chunk, `duplicates` of a chunk that
-    an earlier row named; `bad` ones were left out by `skip_bad`. `missing` is what the version now lacks, and
-    `state` its state. `resumed_at` is the row at which this run went on.
+    `resumed_at` is the row at which this run went on.
     """
 
-    version_key: str
-    source: str
-    rows: int
-    stored: int = 0
-    present: int = 0
-    unknown: int = 0
-    duplicates: int = 0
-    bad: int = 0
-    missing: int = 0
-    state: str = ""
+    version_key: Annotated[str, "the version that has them now"]
+    source: Annotated[str, "the file"]
+    rows: Annotated[int, "in the file"]
+    stored: Annotated[int, "rows that are vectors of the version now"] = 0
+    present: Annotated[int, "rows of chunks that had a vector"] = 0
+    unknown: Annotated[int, "rows of no chunk"] = 0
+    duplicates: Annotated[int, "rows of a chunk that an earlier row named"] = 0
+    bad: Annotated[int, "rows that --skip-bad left out"] = 0
+    missing: Annotated[int, "chunks that the version lacks now"] = 0
+    state: Annotated[str, "of the version"] = ""
     resumed_at: int = 0
 
     @property

@@ -8,14 +8,69 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from revector.core.errors import RefusedError
 from revector.core.evaluation.judged_sets.judged_hits import JudgedHits
-from revector.core.overlap import Move
-from revector.core.retrieval import Comparison, SearchResult
+from revector.core.keys import document
+from revector.core.overlap import Move, Overlap
+from revector.core.retrieval import Comparison, Hit, SearchResult
+
+
+@dataclass(frozen=True)
+class ComparedHit(Hit):
+    """A result of one of two versions."""
+
+    primary_rank: Annotated[int | None, "null where the primary does not find it"]
+    candidate_rank: Annotated[int | None, "null where the candidate does not find it"]
+    grade: Annotated[int | None, "0 is not relevant; null where nobody judged it"]
+
+
+@dataclass(frozen=True)
+class Side:
+    """The results of one of two versions."""
+
+    query: Annotated[str, "what was searched for"]
+    version_key: Annotated[str, "the version that answered"]
+    hits: Annotated[list[ComparedHit], "the nearest first"]
+    encode_ms: Annotated[float, "to encode the query"]
+    search_ms: Annotated[float, "to search"]
+
+
+@dataclass(frozen=True)
+class Ndcg:
+    """nDCG of both versions; None when nothing relevant is known."""
+
+    k: Annotated[int, "the depth"]
+    primary: Annotated[float | None, "null when nothing relevant is known"]
+    candidate: Annotated[float | None, "null when nothing relevant is known"]
+
+
+@dataclass(frozen=True)
+class JudgedQuery:
+    """What judges say of a query."""
+
+    query_set: Annotated[str, "the set that has it"]
+    query_id: Annotated[str, "its id there"]
+    segment: Annotated[str, "its segment there"]
+    level: Annotated[str, "what was judged: document or chunk"]
+    judges: Annotated[tuple[str, ...], "who judged"]
+    relevant: Annotated[int, "documents or chunks known to be relevant"]
+    ndcg: Annotated[Ndcg, "of both versions"]
+
+
+@dataclass(frozen=True)
+class ComparisonDocument:
+    """Two versions on one query: what `revector compare --json` prints, and the console writes to a file."""
+
+    query: Annotated[str, "what was searched for"]
+    primary: Annotated[Side, "by default the active version"]
+    candidate: Annotated[Side, "by default the newest other one"]
+    overlap: Annotated[Overlap, "how alike both are"]
+    overlap_by_depth: Annotated[list[float], "overlap@1 to overlap@k"]
+    judged: Annotated[JudgedQuery | None, "null for a query of no query set"]
 
 
 def write_comparison(comparison: Comparison, folder: Path, kind: str, judged: JudgedHits | None = None) -> Path:
@@ -46,49 +101,38 @@ def write_file(name: str, folder: Path, kind: str, text: str, *, prefix: str = "
 
 
 def as_json(comparison: Comparison, judged: JudgedHits | None = None) -> str:
-    """One JSON document, with the fields of `revector compare --json`."""
-    document = {
-        "query": comparison.query,
-        "k": comparison.k,
-        "primary": _side(comparison.primary, comparison.primary_moves, judged),
-        "candidate": _side(comparison.candidate, comparison.candidate_moves, judged),
-        "overlap": asdict(comparison.overlap),
-        "overlap_by_depth": comparison.overlap_by_depth,
-        "judged": judged_document(judged),
-    }
-    return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+    """One JSON document, that of `revector compare --json`."""
+    return json.dumps(document(comparison_document(comparison, judged)), ensure_ascii=False, indent=2) + "\n"
 
 
-def judged_document(judged: JudgedHits | None) -> dict[str, Any] | None:
-    """What judges say of the query in JSON, None for a query of no set."""
-    if judged is None:
-        return None
-    return {
-        "query_set": judged.query_set,
-        "query_id": judged.query.id,
-        "segment": judged.query.segment,
-        "level": judged.level,
-        "judges": list(judged.judges),
-        "relevant": judged.relevant,
-        "ndcg": {"k": judged.k, "primary": judged.primary_ndcg, "candidate": judged.candidate_ndcg},
-    }
+def comparison_document(comparison: Comparison, judged: JudgedHits | None) -> ComparisonDocument:
+    """A comparison with what judges say of it, None for a query of no set."""
+    return ComparisonDocument(
+        comparison.primary.query,
+        _side(comparison.primary, comparison.primary_moves, judged),
+        _side(comparison.candidate, comparison.candidate_moves, judged),
+        comparison.overlap,
+        comparison.overlap_by_depth,
+        _judged(judged) if judged else None,
+    )
 
 
-def _side(result: SearchResult, moves: list[Move], judged: JudgedHits | None) -> dict[str, Any]:
-    return {
-        "version_key": result.version_key,
-        "encode_s": result.encode_s,
-        "search_s": result.search_s,
-        "hits": [
-            {
-                **asdict(hit),
-                "primary_rank": move.before,
-                "candidate_rank": move.after,
-                "grade": judged.grades.get(hit.chunk_id) if judged else None,
-            }
-            for hit, move in zip(result.hits, moves, strict=True)
-        ],
-    }
+def _judged(judged: JudgedHits) -> JudgedQuery:
+    query, ndcg = judged.query, Ndcg(judged.k, judged.primary_ndcg, judged.candidate_ndcg)
+    return JudgedQuery(
+        judged.query_set, query.id, query.segment, judged.level, judged.judges, judged.relevant, ndcg
+    )
+
+
+def _side(result: SearchResult, moves: list[Move], judged: JudgedHits | None) -> Side:
+    grades = judged.grades if judged else {}
+    hits = [
+        ComparedHit(
+            **vars(hit), primary_rank=move.before, candidate_rank=move.after, grade=grades.get(hit.chunk_id)
+        )
+        for hit, move in zip(result.hits, moves, strict=True)
+    ]
+    return Side(result.query, result.version_key, hits, result.encode_ms, result.search_ms)
 
 
 def as_csv(comparison: Comparison, judged: JudgedHits | None = None) -> str:

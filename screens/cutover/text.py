@@ -144,9 +144,9 @@ def _shadow(facts: Facts) -> Text:
         text.append(f", RBO {found.rbo:.2f}")
     if found.failures:
         text.append(f", {found.failures:,} failed", BAD)
-    if found.primary.p95 is not None and found.candidate.p95 is not None:
+    if found.primary_ms.p95 is not None and found.candidate_ms.p95 is not None:
         text.append(
-            f", p95 {milliseconds(found.candidate.p95 / 1_000)} against {milliseconds(found.primary.p95 / 1_000)}"
+            f", p95 {milliseconds(found.candidate_ms.p95 / 1_000)} against {milliseconds(found.primary_ms.p95 / 1_000)}"
         )
     state = "runs" if found.run.stopped_at is None else f"stopped {date_and_time(found.run.stopped_at)}"
     return text.append(f"; {state}  s opens it", FAINT)

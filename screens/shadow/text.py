@@ -100,7 +100,7 @@ def histogram(found: ShadowReport, width: int) -> Text:
 
 def segment_rows(found: ShadowReport) -> list[Row]:
     """All queries, then each segment, the least alike first."""
-    rows = [(ALL, ALL, found.queries, found.overlap, found.rbo, found.primary, found.candidate)]
+    rows = [(ALL, ALL, found.queries, found.overlap, found.rbo, found.primary_ms, found.candidate_ms)]
     if len(found.segments) > 1 or any(one.segment for one in found.segments):
         rows += [
             (
@@ -109,8 +109,8 @@ def segment_rows(found: ShadowReport) -> list[Row]:
                 one.queries,
                 one.overlap,
                 one.rbo,
-                one.primary,
-                one.candidate,
+                one.primary_ms,
+                one.candidate_ms,
             )
             for one in found.segments
         ]

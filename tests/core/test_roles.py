@@ -596,7 +596,7 @@ def test_an_owner_who_is_no_superuser(database: Database, connection: Connection
                 roles.grant(own, names["ada"], "operator")
             connection.execute(sql.SQL("ALTER ROLE {} CREATEROLE").format(owner))
             roles.grant(own, others["bob"], "operator")
-            assert [(one.role, one.kind) for one in roles.granted(own)] == [
+            assert [(one.role, one.right) for one in roles.granted(own)] == [
                 (names["owner"], "owner"), (others["bob"], "operator"),
             ]  # fmt: skip
             bobs = Database(make_conninfo(database.dsn, user=others["bob"]), schema.schema)

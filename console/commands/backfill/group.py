@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from revector.console.commands.backfill.plan import plan
+from revector.console.commands.backfill.plan import PLAN, plan
 from revector.console.commands.backfill.run import confirm_cost, ray_settings, run_backfill
 from revector.console.commands.backfill.status import print_detail, print_status
 from revector.console.commands.options import Json, Key, job_settings_options
 from revector.console.context import Context, answer, context_of, counted, note, plain, print_rows
+from revector.console.contract import answering
 from revector.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from revector.core.backfill.engines.ray.engine import RaySettings
+    from revector.core.backfill.job.dead_letters import Failure
     from revector.core.backfill.job.settings import JobSettings
-    from revector.core.backfill.job.status import JobStatus
+    from revector.core.backfill.job.status import JobDetail, JobStatus
     from revector.core.database import Connection
     from revector.core.registry import Version
 
@@ -31,7 +33,35 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-app.command()(plan)
+app.command(cls=answering(*PLAN))(plan)
+
+_STATUS = answering("core.backfill.job.status:JobStatus", "console.commands.backfill.group:StatusDetail")
+
+
+@dataclass(frozen=True)
+class StatusDetail:
+    """What --detail adds."""
+
+    detail: Annotated[JobDetail | None, "null without --detail"]
+
+
+@dataclass(frozen=True)
+class SettingsInForce:
+    """The settings of a backfill."""
+
+    version_key: Annotated[str, "the version that is backfilled"]
+    settings: Annotated[dict[str, Any], "those in force, by name; null is no limit"]
+    measured: Annotated[dict[str, Any], "the figures behind the limits that are set, by name"]
+
+
+@dataclass(frozen=True)
+class FailureList:
+    """The chunks that could not be embedded."""
+
+    version_key: Annotated[str, "the version that lacks them"]
+    queued: Annotated[int, "chunks that --retry queued once more"]
+    failures: Annotated[list[Failure], "the newest first"]
+
 
 NoIndex = Annotated[bool, typer.Option("--no-index", help="Do not build the index after the load.")]
 Stay = Annotated[
@@ -43,7 +73,7 @@ Stay = Annotated[
 ]
 
 
-@app.command()
+@app.command(cls=_STATUS)
 @job_settings_options
 def run(
     context: typer.Context,
@@ -81,7 +111,7 @@ def run(
         _run_here(own, key, changes, no_index, stay, as_json, ray)
 
 
-@app.command()
+@app.command(cls=_STATUS)
 def resume(
     context: typer.Context, key: Key, no_index: NoIndex = False, stay: Stay = False, as_json: Json = False
 ) -> None:
@@ -100,7 +130,7 @@ def resume(
         _run_here(own, key, {}, no_index, stay, as_json)
 
 
-@app.command()
+@app.command(cls=_STATUS)
 def status(
     context: typer.Context,
     key: Key,
@@ -111,6 +141,7 @@ def status(
 ) -> None:
     """Where the backfill stands. Costs the same at any size."""
     from revector.core.backfill.job.status import job_detail
+    from revector.core.keys import document
     from revector.core.registry import get_version
 
     own = context_of(context)
@@ -119,17 +150,17 @@ def status(
         return
     with own.session() as connection:
         found, more = _require_status(connection, key), job_detail(connection, get_version(connection, key))
-    document = asdict(found) | ({"detail": asdict(more)} if more else {})
 
     def show(console: Console) -> None:
         print_status(console, found)
         if more:
             print_detail(console, more)
 
-    answer(document, as_json, show)
+    parts = more and document(more) | {"settings": vars(more.settings)}
+    answer(document(found) | {"detail": parts}, as_json, show)
 
 
-@app.command()
+@app.command(cls=_STATUS)
 def pause(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Let the workers finish the batch in hand and stop."""
     from revector.core.backfill.job.job import request_pause
@@ -137,7 +168,7 @@ def pause(context: typer.Context, key: Key, as_json: Json = False) -> None:
     _request(context_of(context), key, request_pause, as_json)
 
 
-@app.command()
+@app.command(cls=_STATUS)
 def cancel(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Stop the backfill. What was embedded stays; `run` goes on with it."""
     from revector.core.backfill.job.job import request_cancel
@@ -145,7 +176,7 @@ def cancel(context: typer.Context, key: Key, as_json: Json = False) -> None:
     _request(context_of(context), key, request_cancel, as_json)
 
 
-@app.command(name="set")
+@app.command(name="set", cls=answering("console.commands.backfill.group:SettingsInForce"))
 @job_settings_options
 def set_(context: typer.Context, key: Key, changes: dict[str, str], as_json: Json = False) -> None:
     """Change settings of a backfill while it runs; its workers follow within two seconds. `none` lifts a limit.
@@ -164,7 +195,7 @@ def set_(context: typer.Context, key: Key, changes: dict[str, str], as_json: Jso
     _answer_settings(key, settings, measured, as_json)
 
 
-@app.command()
+@app.command(cls=answering("console.commands.backfill.group:FailureList"))
 def failures(
     context: typer.Context,
     key: Key,
@@ -200,7 +231,7 @@ def failures(
         if not found:
             console.print("No chunk failed.")
 
-    answer({"version_key": key, "queued": queued, "failures": [asdict(f) for f in found]}, as_json, show)
+    answer(FailureList(key, queued, found), as_json, show)
 
 
 def _run_here(
@@ -273,7 +304,9 @@ def _require_status(connection: Connection, key: str) -> JobStatus:
 
 
 def _answer_status(found: JobStatus, as_json: bool) -> None:
-    answer(asdict(found), as_json, lambda console: print_status(console, found))
+    from revector.core.keys import document
+
+    answer(document(found) | {"detail": None}, as_json, lambda console: print_status(console, found))
 
 
 def _answer_settings(key: str, settings: JobSettings, measured: dict[str, Any], as_json: bool) -> None:
@@ -287,7 +320,7 @@ def _answer_settings(key: str, settings: JobSettings, measured: dict[str, Any], 
             rows.append((name, shown(settings, name), "" if value is None else _short(value), text))
         print_rows(console, rows, "setting", "value", "measured", "")
 
-    answer({"version_key": key, "settings": asdict(settings), "measured": measured}, as_json, show)
+    answer(SettingsInForce(key, vars(settings), measured), as_json, show)
 
 
 def _short(value: object) -> str:

@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from revector.console.commands.options import Json, Key
+from revector.console.commands.verdicts import print_verdicts
 from revector.console.context import answer, context_of, counted, note, open_aloud, plain, print_rows
 from revector.console.progress import progress_bar
-from revector.screens.wording.text import MARKS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from revector.core.backfill.plan.plan import Plan
     from revector.core.backfill.plan.probe import Offer
-    from revector.core.backfill.plan.sample import Estimate
     from revector.core.encoders import Encoder
     from revector.core.errors import RevectorError
     from revector.core.registry import Version
+
+PLAN = (
+    "core.backfill.plan.plan:Plan",
+    "core.backfill.plan.sample:Demand",
+    "console.commands.backfill.plan:PlanSample",
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The chunks that the rest was concluded from."""
+
+    chunks: Annotated[int, "that were looked at"]
+    exact: Annotated[bool, "whether that was every one"]
+
+
+@dataclass(frozen=True)
+class PlanSample:
+    """What a plan says of its sample."""
+
+    repeated: Annotated[int, "chunks that take the vector of the same text"]
+    sample: Annotated[Sample, "what the rest was concluded from"]
 
 
 def plan(
@@ -98,37 +120,16 @@ def _is_free(encoder: Encoder | RevectorError) -> bool:
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
-    """The plan in JSON, with the keys of the command line's contract."""
-    demand, probe = plan.demand, plan.probe
+    """The plan in JSON, its estimates rounded to what they can mean."""
+    from revector.core.keys import document
 
-    def rounded(found: Estimate | None, places: int | None = None) -> dict[str, float] | None:
-        return None if found is None else {name: round(value, places) for name, value in vars(found).items()}
-
-    measured = None
-    if probe is not None:
-        names = ("texts", "tokens", "cost_usd", "batch_size", "parallel", "read", "write", "cores")
-        measured = {name: getattr(probe, name) for name in names} | {"encode": rounded(probe.encode, 3)}
-    return {
-        "version_key": plan.version_key,
-        "encoder": plan.encoder,
-        "chunks": demand.chunks,
-        "missing": demand.missing,
-        "failed": demand.failed,
-        "to_embed": demand.to_embed,
-        "repeated": round(demand.repeated.estimate),
-        "sample": {"chunks": demand.sampled, "exact": demand.exact},
-        "characters": rounded(demand.characters),
-        "tokens": rounded(demand.tokens),
-        "price": plan.price,
-        "cost_usd": rounded(plan.cost_usd, 6),
-        "workers": plan.workers,
-        "seconds": rounded(plan.seconds, 3),
-        "rate": plan.rate,
-        "one_worker": rounded(plan.one_worker, 3),
-        "probe": measured,
-        "storage": vars(plan.storage),
-        "findings": [vars(finding) for finding in plan.findings],
-        "ready": plan.ready,
+    demand = plan.demand
+    sample = PlanSample(round(demand.repeated.estimate), Sample(demand.sampled, demand.exact))
+    found: dict[str, Any] = document(plan) | document(demand) | document(sample)
+    places = {"characters": None, "tokens": None, "cost_usd": 6, "seconds": 3, "one_worker": 3}
+    return found | {
+        name: found[name] and {part: round(value, places[name]) for part, value in found[name].items()}
+        for name in places
     }
 
 
@@ -145,12 +146,7 @@ def _show(console: Console, plan: Plan, version: Version) -> None:
     console.print()
     print_rows(console, plan_figures(plan), "", Column(overflow="fold"), header=False)
     console.print()
-    rows = []
-    for finding in plan.findings:
-        rows.append((MARKS[finding.verdict], finding.name, finding.detail))
-        if finding.remedy:
-            rows.append(("", "", finding.remedy))
-    print_rows(console, rows, "", "", Column(overflow="fold"), header=False)
+    print_verdicts(console, plan.findings)
     console.print()
     failed = sum(finding.verdict == "fail" for finding in plan.findings)
     verdict = (

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from revector.console.commands.options import Confirm, Json, Key, Reason
-from revector.console.commands.verdicts import Waive, check_document, exit_unless_ready, show_check, waivers_of
+from revector.console.commands.verdicts import Waive, exit_unless_ready, show_check, waivers_of
 from revector.console.confirmation import confirmed_key
 from revector.console.context import answer, context_of, counted, plain
+from revector.console.contract import answering
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,12 +26,12 @@ def register(root: typer.Typer) -> None:
     """Add the command that stands beside the group, and the group's other commands."""
     from revector.console.commands.cutover import guards, requests, watch
 
-    root.command()(rollback)
+    root.command(cls=answering("core.cutover.flip:Flip"))(rollback)
     for module in (guards, requests, watch):
         module.register(app)
 
 
-@app.command()
+@app.command(cls=answering("core.cutover.guard:Check", "core.cutover.flip:DryRun", "core.cutover.flip:Flip"))
 def run(
     context: typer.Context,
     key: Key,
@@ -98,6 +98,8 @@ def rollback(
 
 
 def _answer_plan(found: DryRun, as_json: bool) -> None:
+    from revector.core.keys import document
+
     def show(console: Console) -> None:
         show_check(console, found.check)
         console.print(
@@ -107,13 +109,7 @@ def _answer_plan(found: DryRun, as_json: bool) -> None:
             for line in statement.splitlines():
                 console.print(plain(line))
 
-    document = {
-        **check_document(found.check),
-        "previous": found.previous,
-        "dry_run": True,
-        "statements": list(found.statements),
-    }
-    answer(document, as_json, show)
+    answer(document(found.check) | document(found), as_json, show)
     exit_unless_ready(found.check)
 
 
@@ -121,4 +117,4 @@ def _answer_flip(flip: Flip, as_json: bool) -> None:
     text = f"{flip.version_key} is active (was {flip.previous or 'none'}), in {flip.seconds * 1000:.1f} ms."
     if flip.missing:
         text += f" It lacks {counted(flip.missing, 'chunk')}: revector backfill run {flip.version_key}"
-    answer(asdict(flip), as_json, lambda console: console.print(plain(text)))
+    answer(flip, as_json, lambda console: console.print(plain(text)))

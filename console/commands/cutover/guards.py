@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from revector.console.commands.options import Json, Key, Reason
 from revector.console.commands.verdicts import (
     Waive,
-    check_document,
     exit_unless_ready,
     pairs,
     show_check,
     waivers_of,
 )
 from revector.console.context import answer, context_of, print_rows
+from revector.console.contract import answering
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
+@dataclass(frozen=True)
+class GuardTerms:
+    """A guard, and by what it goes."""
+
+    name: Annotated[str, "of the guard"]
+    about: Annotated[str, "what it looks at"]
+    settings: Annotated[dict[str, Any], "of the policy that it goes by, by name"]
+    in_flip: Annotated[bool, "whether it is run once more inside the flip"]
+    waivable: Annotated[bool, "whether --waive can do without it"]
+
+
+@dataclass(frozen=True)
+class PolicyInForce:
+    """What a cutover requires."""
+
+    settings: Annotated[dict[str, Any], "those in force, by name; null is no limit"]
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the group."""
-    for command in (check, guards, policy):
-        app.command()(command)
+    app.command(cls=answering("core.cutover.guard:Check"))(check)
+    app.command(cls=answering(guards="console.commands.cutover.guards:GuardTerms"))(guards)
+    app.command(cls=answering("console.commands.cutover.guards:PolicyInForce"))(policy)
 
 
 def check(context: typer.Context, key: Key, waive: Waive = None, as_json: Json = False) -> None:
@@ -37,7 +56,7 @@ def check(context: typer.Context, key: Key, waive: Waive = None, as_json: Json =
 
     with context_of(context).session() as connection:
         result = cutover.check(connection, key, waivers=waivers_of(waive))
-    answer(check_document(result), as_json, lambda console: show_check(console, result))
+    answer(result, as_json, lambda console: show_check(console, result))
     exit_unless_ready(result)
 
 
@@ -48,14 +67,14 @@ def guards(context: typer.Context, as_json: Json = False) -> None:
 
     with context_of(context).session() as connection:
         now = read_policy(connection)
-    document = [
-        {
-            "name": rule.name,
-            "about": rule.about,
-            "settings": {name: getattr(now, name) for name in rule.settings},
-            "in_flip": rule.in_flip,
-            "waivable": rule.waivable,
-        }
+    terms = [
+        GuardTerms(
+            rule.name,
+            rule.about,
+            {name: getattr(now, name) for name in rule.settings},
+            rule.in_flip,
+            rule.waivable,
+        )
         for rule in GUARDS
     ]
 
@@ -70,7 +89,7 @@ def guards(context: typer.Context, as_json: Json = False) -> None:
                 rows.append(("", "", settings))
         print_rows(console, rows, "guard", "waivable", Column("looks at", overflow="fold"))
 
-    answer({"guards": document}, as_json, show)
+    answer({"guards": terms}, as_json, show)
 
 
 def policy(
@@ -96,4 +115,4 @@ def policy(
         rows = [(name, shown(now, name), text) for name, text in HELP.items()]
         print_rows(console, rows, "setting", "value", Column("", overflow="fold"))
 
-    answer({"settings": asdict(now)}, as_json, show)
+    answer(PolicyInForce(vars(now)), as_json, show)

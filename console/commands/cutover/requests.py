@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from revector.console.commands.options import Json, Key, Reason
 from revector.console.commands.verdicts import Waive, waivers_of
 from revector.console.context import answer, context_of, counted, plain, print_rows
+from revector.console.contract import answering
 
 if TYPE_CHECKING:
     import datetime
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the group."""
-    for command in (request, approve, withdraw, requests):
-        app.command()(command)
+    for command in (request, approve, withdraw):
+        app.command(cls=answering("core.cutover.request_store:Request"))(command)
+    app.command(cls=answering(requests="core.cutover.request_store:Request"))(requests)
 
 
 def request(
@@ -82,16 +83,11 @@ def requests(
         if not found:
             console.print("No cutover has been requested.")
 
-    answer({"requests": [request_document(one) for one in found]}, as_json, show)
-
-
-def request_document(found: Request) -> dict[str, Any]:
-    """A request in JSON."""
-    return {**asdict(found), "state": found.state}
+    answer({"requests": found}, as_json, show)
 
 
 def _answer(found: Request, as_json: bool) -> None:
-    answer(request_document(found), as_json, lambda console: _show(console, found))
+    answer(found, as_json, lambda console: _show(console, found))
 
 
 def _show(console: Console, found: Request) -> None:

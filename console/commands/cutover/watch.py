@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from revector.console.commands.backfill.run import stopped_by_signal
 from revector.console.commands.options import Json
 from revector.console.context import Context, answer, context_of, counted, note, plain, print_rows
+from revector.console.contract import answering
 from revector.core.errors import RefusedError, UnreachableError
 
 if TYPE_CHECKING:
@@ -23,10 +24,18 @@ if TYPE_CHECKING:
     from revector.core.retrieval.counts import SearchFigures
 
 
+@dataclass(frozen=True)
+class Watched:
+    """What came of watching."""
+
+    watch: Annotated[Watch | None, "the last look; null when no cutover is watched"]
+    rolled_back: Annotated[Flip | None, "the rollback; null when there was none"]
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the group."""
-    app.command()(watch)
-    app.command()(history)
+    app.command(cls=answering("console.commands.cutover.watch:Watched"))(watch)
+    app.command(cls=answering(cutovers="core.cutover.history:CutoverEntry"))(history)
 
 
 def watch(
@@ -66,11 +75,7 @@ def watch(
             keeper.finish()
             watching.look(None)
     last, flip = watching.last, watching.flip
-    document = {
-        "watch": watch_document(last) if last else None,
-        "rolled_back": asdict(flip) if flip else None,
-    }
-    answer(document, as_json, lambda console: _show(console, last, flip))
+    answer(Watched(last, flip), as_json, lambda console: _show(console, last, flip))
     if flip is not None or (last is not None and last.breaches):
         raise typer.Exit(1)
 
@@ -101,7 +106,7 @@ def history(
         if not found:
             console.print("No version has been active yet.")
 
-    answer({"cutovers": [asdict(one) for one in found]}, as_json, show)
+    answer({"cutovers": found}, as_json, show)
 
 
 class _Watching:
@@ -151,11 +156,6 @@ class _Watching:
         if text != self._told:
             self._told = text
             note(text)
-
-
-def watch_document(found: Watch) -> dict[str, Any]:
-    """A watch in JSON."""
-    return {**asdict(found), "way_back": found.way_back}
 
 
 def lines(found: Watch) -> list[str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from revector.core.evaluation.judged_sets.agreement import Agreement
+
+
+@dataclass(frozen=True)
+class AgreementList:
+    """How far the judges of a set agree."""
+
+    name: Annotated[str, "the query set"]
+    agreements: Annotated[list[Agreement], "every pair of judges"]
 
 
 def agreement(
@@ -50,13 +58,7 @@ def agreement(
         for one in found:
             print_agreement(console, one)
 
-    answer({"name": name, "agreements": [agreement_document(one) for one in found]}, as_json, show)
-
-
-def agreement_document(found: Agreement) -> dict[str, Any]:
-    """An agreement in JSON."""
-    worst = found.most_disagreeing
-    return asdict(found) | {"most_disagreeing": worst.segment if worst else None}
+    answer(AgreementList(name, found), as_json, show)
 
 
 def print_agreement(console: Console, found: Agreement) -> None:
@@ -99,7 +101,7 @@ def print_agreement(console: Console, found: Agreement) -> None:
         Column("kappa", justify="right", no_wrap=True),
         Column("same grade", justify="right", no_wrap=True),
     )
-    if worst := found.most_disagreeing:
+    if worst := found.worst_segment:
         console.print(plain(f"They disagree most in the segment {worst.segment} (kappa {_kappa(worst.kappa)})."))
 
 

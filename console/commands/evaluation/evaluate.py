@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from revector.console.commands.options import Json
 from revector.console.commands.search import chosen_versions
 from revector.console.confirmation import require_yes
 from revector.console.context import Context, answer, context_of, counted, note, open_aloud, plain, print_rows
+from revector.console.contract import answering
 from revector.console.progress import progress_bar
 from revector.screens.wording.text import MARKS
 
@@ -55,10 +57,23 @@ Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write
 _WORST_QUERIES = 10
 
 
+@dataclass(frozen=True)
+class ThresholdPair:
+    """What a table of thresholds is about."""
+
+    query_set: Annotated[str, "the query set"]
+    primary: Annotated[str, "the version that the number was made for"]
+    candidate: Annotated[str, "the version that needs another"]
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    app.command()(evaluate)
-    app.command()(thresholds)
+    app.command(cls=answering("core.evaluation.document:Evaluation"))(evaluate)
+    types = (
+        "console.commands.evaluation.evaluate:ThresholdPair",
+        "core.evaluation.measures.thresholds:Thresholds",
+    )
+    app.command(cls=answering(*types))(thresholds)
 
 
 def evaluate(
@@ -117,7 +132,7 @@ def evaluate(
                 exact=exact, ef_search=ef_search, encoders=cache, on_progress=progress,
             )  # fmt: skip
     write_reports(found, junit=junit, markdown=markdown, html=html)
-    answer(evaluation_document(found), as_json, lambda console: show_evaluation(console, found))
+    answer(found, as_json, lambda console: show_evaluation(console, found))
     leave_with(found.verdict)
 
 
@@ -138,19 +153,13 @@ def thresholds(
 
     Scores of two encoders cannot be compared; shares can. Takes the newest runs of the query set, or makes them.
     """
-    from dataclasses import asdict
-
+    from revector.core.keys import document
     from revector.core.retrieval import EncoderCache
 
     own = context_of(context)
     found, pair = threshold_table(own, name, primary, candidate, EncoderCache(open_aloud), cut=cut, depth=depth)
-    document = {
-        "query_set": name,
-        "primary": pair[0].version_key,
-        "candidate": pair[1].version_key,
-        **asdict(found),
-    }
-    answer(document, as_json, lambda console: _show_thresholds(console, found, pair))
+    about = ThresholdPair(name, *(version.version_key for version in pair))
+    answer(document(about) | document(found), as_json, lambda console: _show_thresholds(console, found, pair))
 
 
 # -- what the commands of evaluations share, and the notebook ------------------------------------------------
@@ -220,15 +229,6 @@ def leave_with(verdict: Verdict | None) -> None:
     status = {"fail": 1, "inconclusive": 3}.get(verdict or "pass", 0)
     if status:
         raise typer.Exit(status)
-
-
-def evaluation_document(found: Evaluation) -> dict[str, Any]:
-    """An evaluation in JSON, with the keys of the command line's contract first."""
-    import msgspec
-
-    document = msgspec.to_builtins(found)
-    first = ("verdict", "measures", "gates")
-    return {key: document[key] for key in first} | {k: v for k, v in document.items() if k not in first}
 
 
 def show_evaluation(console: Console, found: Evaluation) -> None:

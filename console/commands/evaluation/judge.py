@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from revector.console.commands.evaluation.agreement import agreement_document, print_agreement
+from revector.console.commands.evaluation.agreement import print_agreement
 from revector.console.commands.options import Json
 from revector.console.commands.search import K, chosen_versions
 from revector.console.context import answer, context_of, counted, note, plain
+from revector.console.contract import answering
 from revector.console.progress import progress_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from revector.core.evaluation.judged_sets.agreement import Agreement
+
+
+@dataclass(frozen=True)
+class LabelledPool:
+    """Which results a model labelled, and how far it is to be believed."""
+
+    name: Annotated[str, "the query set"]
+    judge: Annotated[str, "what the model is called as a judge"]
+    spec: Annotated[str, "how the model is opened"]
+    revision: Annotated[str, "of the model"]
+    primary: Annotated[str, "the version whose results were labelled"]
+    candidate: Annotated[str, "the other"]
+    agreement: Annotated[Agreement | None, "with people; null when no person has judged"]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command()(judge)
+    types = ("console.commands.evaluation.judge:LabelledPool", "core.evaluation.judging.by_model:PoolLabels")
+    app.command(cls=answering(*types))(judge)
 
 
 def judge(
@@ -51,6 +69,7 @@ def judge(
     from revector.core.evaluation.judging.by_model import judge_pool
     from revector.core.evaluation.judging.cross_encoder import CrossEncoderJudge, parse_judge_spec
     from revector.core.evaluation.runs.make_run import stored_or_made_run
+    from revector.core.keys import document
 
     parse_judge_spec(spec)
     own = context_of(context)
@@ -87,18 +106,6 @@ def judge(
         else:
             print_agreement(console, found)
 
-    document = {
-        "name": name,
-        "judge": done.judge.name,
-        "spec": done.judge.spec,
-        "revision": done.judge.revision,
-        "primary": done.primary.version_key,
-        "candidate": done.candidate.version_key,
-        "k": k,
-        "pairs": done.pairs,
-        "made": done.made,
-        "kept": done.kept,
-        "gone": done.gone,
-        "agreement": None if found is None else agreement_document(found),
-    }
-    answer(document, as_json, show)
+    judged, keys = done.judge, (done.primary.version_key, done.candidate.version_key)
+    pool = LabelledPool(name, judged.name, judged.spec, judged.revision, *keys, found)
+    answer(document(pool) | document(done), as_json, show)

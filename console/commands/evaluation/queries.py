@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from revector.console.commands.evaluation import agreement
 from revector.console.commands.options import Json
 from revector.console.context import answer, context_of, counted, note, plain, print_rows
+from revector.console.contract import answering
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,14 +30,89 @@ TargetsOption = Annotated[
     str, typer.Option("--targets", metavar="KIND", help="What the judgements are on: documents or chunks.")
 ]
 
-app.command("agreement")(agreement.agreement)
+app.command("agreement", cls=answering("console.commands.evaluation.agreement:AgreementList"))(agreement.agreement)
 
 _TARGETS: dict[str, Literal["document", "chunk"]] = {"documents": "document", "chunks": "chunk"}
 _NAMED = 5
 """How many of a long list a person is shown."""
 
 
-@app.command("import")
+@dataclass(frozen=True)
+class ImportedSet:
+    """A query set that was imported."""
+
+    name: Annotated[str, "the query set"]
+    revision: Annotated[str, "a digest of ids, texts and segments"]
+    queries: Annotated[int, "in the set now"]
+    segments: Annotated[tuple[str, ...], "of the queries"]
+
+
+@dataclass(frozen=True)
+class SetSegment:
+    """A segment of a query set."""
+
+    segment: Annotated[str, "its name"]
+    queries: Annotated[int, "in it"]
+    judged: Annotated[int, "of them, with a judgement"]
+
+
+@dataclass(frozen=True)
+class SetJudge:
+    """A judge of a query set."""
+
+    judge: Annotated[str, "the name"]
+    kind: Annotated[str, "person or model"]
+    judgements: Annotated[int, "that were given"]
+    chunks: Annotated[int, "of them, on chunks"]
+
+
+@dataclass(frozen=True)
+class UnknownTarget:
+    """What was judged, and is not in the collection."""
+
+    query: Annotated[str, "the query's id"]
+    kind: Annotated[str, "document or chunk"]
+    target: Annotated[str, "what was judged"]
+
+
+@dataclass(frozen=True)
+class FullSet:
+    """Everything about a query set."""
+
+    name: Annotated[str, "the query set"]
+    revision: Annotated[str, "a digest of ids, texts and segments"]
+    queries: Annotated[int, "in it"]
+    judgements: Annotated[int, "of all judges"]
+    segments: Annotated[list[SetSegment], "by name"]
+    judges: Annotated[list[SetJudge], "people first"]
+    unknown_targets: Annotated[list[UnknownTarget], "judged, and not in the collection"]
+
+
+@dataclass(frozen=True)
+class ExportedSet:
+    """Which query set was exported."""
+
+    name: Annotated[str, "the query set"]
+    format: Annotated[str, "beir or trec"]
+
+
+@dataclass(frozen=True)
+class DroppedSet:
+    """What is gone for good."""
+
+    name: Annotated[str, "the query set"]
+    dropped: Annotated[bool, "true"] = True
+
+
+_HERE = "console.commands.evaluation.queries"
+_IMPORTED = (
+    f"{_HERE}:ImportedSet",
+    "core.evaluation.judged_sets.query_sets:QueryChanges",
+    "core.evaluation.files.importing:Imported",
+)
+
+
+@app.command("import", cls=answering(*_IMPORTED))
 def import_(
     context: typer.Context,
     name: Name,
@@ -65,6 +141,7 @@ def import_(
     from revector.core.evaluation.files import beir_files, read_qrels, read_queries
     from revector.core.evaluation.files.importing import import_query_set
     from revector.core.evaluation.judged_sets.judgements import IMPORTED
+    from revector.core.keys import document
 
     if queries is None and qrels is None:
         raise UsageError("There is nothing to import.", "Name a file: --queries FILE, --qrels FILE, or both.")
@@ -85,17 +162,7 @@ def import_(
         )
     _note_oddities(done, targets)
     changes = done.changes
-    document = {
-        "name": name,
-        "revision": done.query_set.revision,
-        "queries": len(done.query_set.queries),
-        **asdict(changes),
-        "judgements": done.judgements,
-        "segments": list(done.query_set.segments),
-        "judge": done.judge,
-        "skipped": done.skipped,
-        "unknown_targets": done.unknown_targets,
-    }
+    now = ImportedSet(name, done.query_set.revision, len(done.query_set.queries), done.query_set.segments)
 
     def show(console: Console) -> None:
         console.print(
@@ -108,10 +175,10 @@ def import_(
         if done.judge is not None:
             console.print(plain(f"{counted(done.judgements, 'judgement')} by {done.judge} on {targets}."))
 
-    answer(document, as_json, show)
+    answer(document(now) | document(changes) | document(done), as_json, show)
 
 
-@app.command("list")
+@app.command("list", cls=answering(query_sets="core.evaluation.judged_sets.query_sets:QuerySetSummary"))
 def list_sets(context: typer.Context, as_json: Json = False) -> None:
     """All query sets."""
     from revector.core.evaluation.judged_sets.query_sets import query_sets
@@ -149,10 +216,10 @@ def list_sets(context: typer.Context, as_json: Json = False) -> None:
             "updated",
         )
 
-    answer({"query_sets": [asdict(one) for one in found]}, as_json, show)
+    answer({"query_sets": found}, as_json, show)
 
 
-@app.command()
+@app.command(cls=answering(f"{_HERE}:FullSet"))
 def show(context: typer.Context, name: Name, as_json: Json = False) -> None:
     """One query set: its segments, its judges, and judged targets that are not in the collection."""
     from revector.core.evaluation.judged_sets.judgements import given_judgements
@@ -161,11 +228,11 @@ def show(context: typer.Context, name: Name, as_json: Json = False) -> None:
     with context_of(context).session() as connection:
         query_set = get_query_set(connection, name)
         given = given_judgements(connection, query_set)
-        document = _set_document(connection, query_set, given)
-    answer(document, as_json, lambda console: _show_set(console, document))
+        found = _full_set(connection, query_set, given)
+    answer(found, as_json, lambda console: _show_set(console, found))
 
 
-@app.command()
+@app.command(cls=answering(f"{_HERE}:ExportedSet", "core.evaluation.files.exporting:Exported"))
 def export(
     context: typer.Context,
     name: Name,
@@ -189,6 +256,7 @@ def export(
     from revector.core.errors import unknown_name
     from revector.core.evaluation.files.exporting import export_query_set
     from revector.core.evaluation.judged_sets.query_sets import get_query_set
+    from revector.core.keys import document
 
     if layout not in ("beir", "trec"):
         raise unknown_name("format", layout, ("beir", "trec"))
@@ -198,7 +266,6 @@ def export(
             layout,  # type: ignore[arg-type]
             judge=judge, runs=run or (), overwrite=overwrite,
         )  # fmt: skip
-    document = {"name": name, "format": layout, **asdict(done), "files": [str(path) for path in done.files]}
 
     def show(console: Console) -> None:
         judges = f" by {', '.join(done.judges)}" if done.judges else ""
@@ -208,10 +275,10 @@ def export(
         for path in done.files:
             console.print(plain(path))
 
-    answer(document, as_json, show)
+    answer(document(ExportedSet(name, layout)) | document(done), as_json, show)
 
 
-@app.command()
+@app.command(cls=answering(f"{_HERE}:DroppedSet"))
 def drop(
     context: typer.Context,
     name: Name,
@@ -231,7 +298,7 @@ def drop(
             f"evaluations of {name}, for good.", what="name",
         )  # fmt: skip
         drop_query_set(connection, name)
-    answer({"name": name, "dropped": True}, as_json, lambda console: console.print(plain(f"{name} is gone.")))
+    answer(DroppedSet(name), as_json, lambda console: console.print(plain(f"{name} is gone.")))
 
 
 def _note_oddities(done: Imported, targets: str) -> None:
@@ -254,7 +321,7 @@ def _note_oddities(done: Imported, targets: str) -> None:
         note(text)
 
 
-def _set_document(connection: Connection, query_set: QuerySet, given: list[GivenJudgement]) -> dict[str, Any]:
+def _full_set(connection: Connection, query_set: QuerySet, given: list[GivenJudgement]) -> FullSet:
     from revector.core.evaluation.judged_sets.judgements import in_collection
 
     here = {
@@ -265,55 +332,46 @@ def _set_document(connection: Connection, query_set: QuerySet, given: list[Given
     segments = {query.id: query.segment for query in query_set.queries}
     judged = {row.query for row in given}
     by_judge = Counter((row.judge_kind, row.judge) for row in given)
-    return {
-        "name": query_set.name,
-        "revision": query_set.revision,
-        "queries": len(query_set.queries),
-        "judgements": len(given),
-        "segments": [
-            {
-                "segment": segment,
-                "queries": sum(own == segment for own in segments.values()),
-                "judged": sum(segments[query] == segment for query in judged),
-            }
+    return FullSet(
+        query_set.name,
+        query_set.revision,
+        len(query_set.queries),
+        len(given),
+        [
+            SetSegment(
+                segment,
+                sum(own == segment for own in segments.values()),
+                sum(segments[query] == segment for query in judged),
+            )
             for segment in query_set.segments
         ],
-        "judges": [
-            {
-                "judge": judge,
-                "kind": kind,
-                "judgements": count,
-                "chunks": sum(row.judge == judge and row.target_kind == "chunk" for row in given),
-            }
+        [
+            SetJudge(judge, kind, count, sum(row.judge == judge and row.target_kind == "chunk" for row in given))
             # People first, as in the order of judges everywhere.
             for (kind, judge), count in sorted(
                 by_judge.items(), key=lambda item: (item[0][0] == "model", item[0][1])
             )
         ],
-        "unknown_targets": [
-            {"query": query, "kind": kind, "target": target}
-            for query, kind, target in unknown
-            if target not in here[kind]
-        ],
-    }
+        [UnknownTarget(query, kind, target) for query, kind, target in unknown if target not in here[kind]],
+    )
 
 
-def _show_set(console: Console, document: dict[str, Any]) -> None:
+def _show_set(console: Console, found: FullSet) -> None:
     from rich.table import Column
 
     right = {"justify": "right", "no_wrap": True}
-    console.print(plain(f"{document['name']}: {_queries(document['queries'])}, revision {document['revision']}"))
+    console.print(plain(f"{found.name}: {_queries(found.queries)}, revision {found.revision}"))
     print_rows(
         console,
-        [(row["segment"], f"{row['queries']:,}", f"{row['judged']:,}") for row in document["segments"]],
+        [(row.segment, f"{row.queries:,}", f"{row.judged:,}") for row in found.segments],
         Column("segment", overflow="fold"),
         Column("queries", **right),  # type: ignore[arg-type]
         Column("judged", **right),  # type: ignore[arg-type]
     )
-    if document["judges"]:
+    if found.judges:
         print_rows(
             console,
-            [(r["judge"], r["kind"], f"{r['judgements']:,}", f"{r['chunks']:,}") for r in document["judges"]],
+            [(r.judge, r.kind, f"{r.judgements:,}", f"{r.chunks:,}") for r in found.judges],
             Column("judge", overflow="fold"),
             "kind",
             Column("judgements", **right),  # type: ignore[arg-type]
@@ -321,8 +379,8 @@ def _show_set(console: Console, document: dict[str, Any]) -> None:
         )
     else:
         console.print("Nobody has judged it yet.")
-    if unknown := document["unknown_targets"]:
-        named = ", ".join(f"{row['target']} (query {row['query']})" for row in unknown[:_NAMED])
+    if unknown := found.unknown_targets:
+        named = ", ".join(f"{row.target} (query {row.query})" for row in unknown[:_NAMED])
         more = "…" if len(unknown) > _NAMED else ""
         console.print(plain(f"{counted(len(unknown), 'judged target')} not in the collection: {named}{more}"))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +15,6 @@ from revector.console.commands.evaluation.evaluate import (
     JUnit,
     Markdown,
     Measures,
-    evaluation_document,
     leave_with,
     read_gate_file,
     show_evaluation,
@@ -24,6 +22,7 @@ from revector.console.commands.evaluation.evaluate import (
 )
 from revector.console.commands.options import Json
 from revector.console.context import answer, context_of, print_rows
+from revector.console.contract import answering
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,7 +34,7 @@ app = typer.Typer(
 Number = Annotated[int, typer.Option("-n", "--number", metavar="N", help="How many.", min=1, max=10_000)]
 
 
-@app.command("list")
+@app.command("list", cls=answering(evaluations="core.evaluation.document:EvaluationSummary"))
 def list_(
     context: typer.Context,
     candidate: Annotated[str | None, typer.Option("--candidate", metavar="KEY", help="Of one only.")] = None,
@@ -63,10 +62,10 @@ def list_(
         ]
         print_rows(console, rows, "id", "query set", "primary", "candidate", "verdict", "at", "by")
 
-    answer({"evaluations": [asdict(row) for row in found]}, as_json, show)
+    answer({"evaluations": found}, as_json, show)
 
 
-@app.command()
+@app.command(cls=answering(runs="core.evaluation.document:Run"))
 def runs(
     context: typer.Context,
     query_set: Annotated[str | None, typer.Option("--query-set", metavar="NAME", help="Of one only.")] = None,
@@ -95,10 +94,10 @@ def runs(
         ]
         print_rows(console, rows, "id", "query set", "version", "k", "ef_search", "chunks", "seconds", "at")
 
-    answer({"runs": [asdict(run) for run in found]}, as_json, show)
+    answer({"runs": found}, as_json, show)
 
 
-@app.command()
+@app.command(cls=answering("core.evaluation.document:Evaluation"))
 def show(
     context: typer.Context,
     number: Annotated[int, typer.Argument(metavar="ID", help="As `list` has it.")],
@@ -113,10 +112,10 @@ def show(
     with context_of(context).session() as connection:
         found = get_evaluation(connection, number)
     write_reports(found, junit=junit, markdown=markdown, html=html)
-    answer(evaluation_document(found), as_json, lambda console: show_evaluation(console, found))
+    answer(found, as_json, lambda console: show_evaluation(console, found))
 
 
-@app.command()
+@app.command(cls=answering("core.evaluation.document:Evaluation"))
 def compare(
     context: typer.Context,
     primary: Annotated[int, typer.Argument(metavar="RUN", help="The run to compare with.")],
@@ -148,5 +147,5 @@ def compare(
             Asked(judge or (), measure or (), gate_file, k, confidence),
         )  # fmt: skip
     write_reports(found, junit=junit, markdown=markdown, html=html)
-    answer(evaluation_document(found), as_json, lambda console: show_evaluation(console, found))
+    answer(found, as_json, lambda console: show_evaluation(console, found))
     leave_with(found.verdict)

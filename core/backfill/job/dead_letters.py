@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
+from typing import Annotated
 
 from revector.core import audit
 from revector.core.database import Connection
@@ -15,13 +16,13 @@ from revector.core.registry import Version
 class Failure:
     """A dead letter: a chunk that the encoder could not embed."""
 
-    chunk_id: int
-    source_id: str
-    chunk_no: int
-    error: str
-    attempts: int
-    failed_at: datetime.datetime
-    waived_reason: str | None
+    chunk_id: Annotated[int, "the chunk"]
+    source_id: Annotated[str, "its document"]
+    chunk_no: Annotated[int, "its place in the document"]
+    error: Annotated[str, "what the encoder said"]
+    attempts: Annotated[int, "how often it was tried"]
+    failed_at: Annotated[datetime.datetime, "when it was last tried"]
+    waived_reason: Annotated[str | None, "why it may be missing; null when it may not"]
 
 
 def failures(connection: Connection, version: Version, *, limit: int = 100) -> list[Failure]:

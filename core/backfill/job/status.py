@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import statistics
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from psycopg import sql
 from psycopg.rows import class_row
@@ -23,96 +23,93 @@ _FEWEST_BUCKETS = 3
 
 @dataclass(frozen=True)
 class JobStatus:
-    """Where a backfill stands. `rate` is chunks a second over the last seconds; `eta_s` is None when unknown.
+    """Where a backfill stands.
 
-    `eta_low_s` and `eta_high_s` are what the tenth and the ninetieth percentile of the rate, in steps of ten
-    seconds over the last ten minutes, would still take. `throttle` is the one reason that holds the job at the
-    moment.
+    `eta_low_s` and `eta_high_s` are by the tenth and the ninetieth percentile of the rate, in steps of ten seconds.
     """
 
-    version_key: str
-    state: str
-    total: int
-    done: int
-    failed: int
-    pending: int
-    rate: float
-    eta_s: float | None
-    throttle: str | None
-    workers: int
-    spent_usd: float
-    error: str | None
-    started_at: datetime.datetime | None
-    finished_at: datetime.datetime | None
-    throttle_since: datetime.datetime | None = None
-    eta_low_s: float | None = None
-    eta_high_s: float | None = None
-    waiting: int = 0
-    """Chunks in the version's outbox: new ones since it was done, or since the backfill began."""
+    version_key: Annotated[str, "the version that is backfilled"]
+    state: Annotated[str, "running, paused, done, failed …"]
+    total: Annotated[int, "chunks"]
+    done: Annotated[int, "chunks that have their vector"]
+    failed: Annotated[int, "chunks that could not be embedded"]
+    pending: Annotated[int, "chunks that are left"]
+    rate: Annotated[float, "chunks a second, over the last seconds"]
+    eta_s: Annotated[float | None, "seconds that are left; null when unknown"]
+    throttle: Annotated[str | None, "the one reason that holds it at the moment"]
+    workers: Annotated[int, "that are alive"]
+    spent_usd: Annotated[float, "paid to the encoder so far"]
+    error: Annotated[str | None, "what ended it"]
+    started_at: Annotated[datetime.datetime | None, "when it began"]
+    finished_at: Annotated[datetime.datetime | None, "when it ended"]
+    throttle_since: Annotated[datetime.datetime | None, "since when it is held"] = None
+    eta_low_s: Annotated[float | None, "eta_s at the pace of the best tenth of the last ten minutes"] = None
+    eta_high_s: Annotated[float | None, "eta_s at the pace of the worst tenth"] = None
+    waiting: Annotated[int, "chunks in the outbox: new since it was done, or since it began"] = 0
 
 
 @dataclass(frozen=True)
 class WorkerState:
-    """A worker of a job, alive or ended not long ago. `done` is the chunks that it stored."""
+    """A worker of a job, alive or ended not long ago."""
 
-    id: int
-    client: str
-    engine: str
-    pid: int | None
-    alive: bool
-    started_at: datetime.datetime
-    seen_at: datetime.datetime
-    ended_at: datetime.datetime | None
-    done: int
-    batch_size: int | None
-    throttle: str | None
-    error: str | None
+    id: Annotated[int, "its number"]
+    client: Annotated[str, "user@host"]
+    engine: Annotated[str, "local or ray"]
+    pid: Annotated[int | None, "its process id there"]
+    alive: Annotated[bool, "false when it ended"]
+    started_at: Annotated[datetime.datetime, "when it began"]
+    seen_at: Annotated[datetime.datetime, "its last sign of life"]
+    ended_at: Annotated[datetime.datetime | None, "when it ended"]
+    done: Annotated[int, "chunks that it stored"]
+    batch_size: Annotated[int | None, "texts at a time"]
+    throttle: Annotated[str | None, "what holds it"]
+    error: Annotated[str | None, "what ended it"]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Neighbouring ranges of chunk ids, or a part of one, for a map: how many, and how many done and at work."""
+    """Neighbouring ranges of chunk ids, or a part of one, for a map."""
 
-    first_chunk_id: int
-    last_chunk_id: int
-    ranges: int
-    finished: int
-    running: int
-    failed: int
+    first_chunk_id: Annotated[int, "where it begins"]
+    last_chunk_id: Annotated[int, "where it ends"]
+    ranges: Annotated[int, "in it"]
+    finished: Annotated[int, "ranges that are done"]
+    running: Annotated[int, "ranges that a worker has"]
+    failed: Annotated[int, "ranges with chunks that failed"]
 
 
 @dataclass(frozen=True)
 class Proof:
-    """The result of one proof: 0 missing says that every chunk has its vector, dead letters aside."""
+    """The result of one proof."""
 
-    at: datetime.datetime
-    missing: int
-    embedded: int
-    dead_letters: int
-    seconds: float
+    at: Annotated[datetime.datetime, "when"]
+    missing: Annotated[int, "chunks without a vector, dead letters aside; 0 is the proof"]
+    embedded: Annotated[int, "chunks with one"]
+    dead_letters: Annotated[int, "chunks that could not be embedded"]
+    seconds: Annotated[float, "that it took"]
 
 
 @dataclass(frozen=True)
 class Transition:
-    """A change of a job's state. `client` is who caused it, as user@host."""
+    """A change of a job's state."""
 
-    at: datetime.datetime
-    from_state: str | None
-    to_state: str
-    reason: str | None
-    client: str
+    at: Annotated[datetime.datetime, "when"]
+    from_state: Annotated[str | None, "null for the first"]
+    to_state: Annotated[str, "the state since then"]
+    reason: Annotated[str | None, "why"]
+    client: Annotated[str, "who caused it, as user@host"]
 
 
 @dataclass(frozen=True)
 class JobDetail:
-    """What a screen shows beside the status. `measured` are the figures behind the limits that are set."""
+    """What a screen shows beside the status."""
 
-    settings: JobSettings
-    measured: dict[str, Any]
-    workers: tuple[WorkerState, ...]
-    cells: tuple[Cell, ...]
-    proofs: tuple[Proof, ...]
-    transitions: tuple[Transition, ...]
+    settings: Annotated[JobSettings, "by name, as of `revector backfill set`"]
+    measured: Annotated[dict[str, Any], "the figures behind the limits that are set, by name"]
+    workers: Annotated[tuple[WorkerState, ...], "those alive, and those that ended not long ago"]
+    cells: Annotated[tuple[Cell, ...], "the map"]
+    proofs: Annotated[tuple[Proof, ...], "the newest first"]
+    transitions: Annotated[tuple[Transition, ...], "the newest first"]
 
 
 def status(connection: Connection, version: Version) -> JobStatus | None:

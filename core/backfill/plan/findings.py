@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from psycopg import sql
 
@@ -29,12 +29,12 @@ _LONG_TRANSACTION_S = 600.0
 
 @dataclass(frozen=True)
 class PlanFinding:
-    """One thing looked at; `remedy` is empty when nothing is to be done."""
+    """One thing that was looked at."""
 
-    name: str
-    verdict: Verdict
-    detail: str
-    remedy: str = ""
+    name: Annotated[str, "what was looked at"]
+    verdict: Annotated[Verdict, "pass, warn or fail"]
+    detail: Annotated[str, "what was found"]
+    remedy: Annotated[str, "what to do about it; empty when nothing is"] = ""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 from revector.core import index
 from revector.core.backfill.job.disk import free_bytes
@@ -34,20 +35,18 @@ _WAL_TOAST_CHUNK = 146
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of a complete version: its table with TOAST, primary key and index, and the WAL still to be written.
+    """What a complete version takes, and what it needs on the way.
 
-    `index_memory` is what the graph takes while the index is built. `needed` is what the server's disk still has
-    to hold at the same time: the growth of the three, and the WAL that is kept at once. `free` is None when the
-    server's disk cannot be seen from here.
+    `needed` is the growth of table, key and index, and the WAL that is kept at once.
     """
 
-    table: int
-    primary_key: int
-    index: int
-    wal: int
-    index_memory: int
-    needed: int
-    free: int | None
+    table: Annotated[int, "bytes of the table"]
+    primary_key: Annotated[int, "bytes of its primary key"]
+    index: Annotated[int, "bytes of its HNSW index"]
+    wal: Annotated[int, "bytes of WAL still to be written"]
+    index_memory: Annotated[int, "bytes of memory that building the index takes"]
+    needed: Annotated[int, "bytes that the server's disk still has to hold at once"]
+    free: Annotated[int | None, "bytes that it has; null when that cannot be seen from here"]
 
 
 def estimate_storage(connection: Connection, version: Version, rows: int) -> Footprint:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from revector.core.backfill.job.job import ENDED, find_job
 from revector.core.backfill.plan.findings import PlanFacts, PlanFinding, find
@@ -35,34 +35,30 @@ FEWEST_SAMPLED = 30
 
 @dataclass(frozen=True)
 class Plan:
-    """What a backfill will take, and what would make it fail.
+    """What a backfill will take, and what would make it fail."""
 
-    `price` is US dollars per million tokens; it and `cost_usd` are None when nobody said, and 0 for an encoder that
-    runs here. `one_worker` and `seconds` (of `workers`) are None without a probe.
-    """
-
-    version_key: str
-    encoder: str
+    version_key: Annotated[str, "the version that would be backfilled"]
+    encoder: Annotated[str, "its encoder"]
     demand: Demand
-    price: float | None
-    cost_usd: Estimate | None
+    price: Annotated[float | None, "US dollars per million tokens; null when nobody said, 0 when it runs here"]
+    cost_usd: Annotated[Estimate | None, "of the whole backfill"]
     offer: Offer | None
-    probe: Probe | None
-    workers: int
-    one_worker: Estimate | None
-    seconds: Estimate | None
-    storage: Footprint
-    findings: tuple[PlanFinding, ...]
+    probe: Annotated[Probe | None, "what was measured; null without a probe"]
+    workers: Annotated[int, "that `seconds` is for"]
+    one_worker: Annotated[Estimate | None, "seconds with only one"]
+    seconds: Annotated[Estimate | None, "of the whole backfill; null without a probe"]
+    storage: Annotated[Footprint, "of the complete version"]
+    findings: Annotated[tuple[PlanFinding, ...], "in the order in which they would go wrong"]
 
     @property
-    def rate(self) -> float | None:
+    def rate(self) -> Annotated[float | None, "chunks a second of all workers"]:
         """Chunks a second of all workers, by the estimate of `seconds`."""
         if self.seconds is None or self.seconds.estimate <= 0:
             return None
         return self.demand.to_embed / self.seconds.estimate
 
     @property
-    def ready(self) -> bool:
+    def ready(self) -> Annotated[bool, "whether nothing would make it fail"]:
         """Whether nothing was found that would make it fail."""
         return all(finding.verdict != "fail" for finding in self.findings)
 

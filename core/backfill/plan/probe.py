@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import psycopg
 from psycopg import sql
@@ -76,15 +76,15 @@ class Probe:
     reasons for which vectors of real chunks could not be stored, of `vectors` that came back.
     """
 
-    texts: int
-    tokens: int
-    cost_usd: float | None
-    batch_size: int
-    parallel: int
-    encode: Estimate | None
-    read: float | None
-    write: float | None
-    cores: float
+    texts: Annotated[int, "that were encoded"]
+    tokens: Annotated[int, "in them"]
+    cost_usd: Annotated[float | None, "of that; null when nobody said"]
+    batch_size: Annotated[int, "texts at a time"]
+    parallel: Annotated[int, "batches under way at once"]
+    encode: Annotated[Estimate | None, "chunks a second that one worker encodes"]
+    read: Annotated[float | None, "chunks a second that it reads"]
+    write: Annotated[float | None, "chunks a second that it stores"]
+    cores: Annotated[float, "that it kept busy here"]
     vectors: int
     bad: tuple[str, ...]
     refused: tuple[str, ...]

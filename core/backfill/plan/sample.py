@@ -11,7 +11,7 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import psycopg
 from psycopg import sql
@@ -38,9 +38,9 @@ _EXAMPLES = 3
 class Estimate:
     """A figure with its 95 % confidence interval; all three are the same when it is exact."""
 
-    estimate: float
-    low: float
-    high: float
+    estimate: Annotated[float, "the figure"]
+    low: Annotated[float, "where its 95 % interval begins"]
+    high: Annotated[float, "where that ends"]
 
     def times(self, factor: float) -> Estimate:
         """The same in another unit."""
@@ -56,16 +56,16 @@ class Demand:
     both are when nothing could be drawn.
     """
 
-    chunks: int
-    missing: int
-    failed: int
-    to_embed: int
+    chunks: Annotated[int, "in the collection"]
+    missing: Annotated[int, "chunks without a vector"]
+    failed: Annotated[int, "chunks that could not be embedded before"]
+    to_embed: Annotated[int, "chunks to be embedded"]
     sampled: int
     exact: bool
     repeated: Estimate
     to_encode: Estimate
-    characters: Estimate | None
-    tokens: Estimate | None
+    characters: Annotated[Estimate | None, "to be encoded"]
+    tokens: Annotated[Estimate | None, "to be encoded"]
     blank: tuple[int, ...]
     too_long: tuple[tuple[int, int], ...]
     max_tokens: int | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from revector.core.database import Connection
 from revector.core.errors import UsageError
@@ -33,12 +33,12 @@ _QRELS: Mapping[tuple[Layout, TargetKind], str] = {
 
 @dataclass(frozen=True)
 class Exported:
-    """The files written, and how many queries and judgements are in them. `judges` gave the judgements."""
+    """The files written, and what is in them."""
 
-    files: tuple[Path, ...]
-    queries: int
-    judgements: int
-    judges: tuple[str, ...]
+    files: Annotated[tuple[Path, ...], "that were written"]
+    queries: Annotated[int, "in them"]
+    judgements: Annotated[int, "in them"]
+    judges: Annotated[tuple[str, ...], "who gave the judgements"]
 
 
 def export_query_set(

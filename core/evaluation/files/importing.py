@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from revector.core import audit
 from revector.core.database import Connection
@@ -29,18 +30,16 @@ from revector.core.evaluation.judged_sets.query_sets import (
 class Imported:
     """What an import did.
 
-    `judgements` were stored under `judge` (None without any file of them); `skipped` are for queries that the set
-    does not have, of which `skipped_queries` are the ids; `unknown_targets` counts those stored for a document or
-    chunk that is not in the collection. `negative` and `repeated` are those of `JudgementFile`.
+    `skipped_queries` are ids that the set does not have; `negative` and `repeated` are those of `JudgementFile`.
     """
 
     query_set: QuerySet
     changes: QueryChanges
-    judge: str | None
-    judgements: int
-    skipped: int
+    judge: Annotated[str | None, "who judged; null without judgements"]
+    judgements: Annotated[int, "that were stored"]
+    skipped: Annotated[int, "judgements of queries that the set does not have"]
     skipped_queries: tuple[str, ...]
-    unknown_targets: int
+    unknown_targets: Annotated[int, "judgements on what is not in the collection"]
     negative: int
     repeated: int
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from revector.core.evaluation.judged_sets.judgements import (
     GivenJudgement,
@@ -37,36 +37,30 @@ _FEW = 10
 
 @dataclass(frozen=True)
 class SegmentAgreement:
-    """Two judges on the pairs of one segment. `kappa` is None where it is undefined (see `weighted_kappa`)."""
+    """Two judges on the pairs of one segment."""
 
-    segment: str
-    pairs: int
-    exact: float
-    kappa: float | None
+    segment: Annotated[str, "its name"]
+    pairs: Annotated[int, "that both judged"]
+    exact: Annotated[float, "the share of equal grades"]
+    kappa: Annotated[float | None, "weighted kappa; null where it is undefined"]
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two judges on the (query, target) pairs that both judged.
+    """Two judges on the (query, target) pairs that both judged."""
 
-    `exact` is the share of equal grades; both figures are None without a common pair, and `kappa` too where it is
-    undefined. `confusion[i][j]` counts pairs that the first gave `grades[i]` and the second `grades[j]`. `binarised`
-    says that the judges' scales differ, so that both were made 0 and 1 (grades of at least 1). `unplaced` counts
-    judged chunks that are no longer in the collection, so that no document is known for them. `segments` are by name.
-    """
-
-    first: str
-    second: str
-    level: TargetKind
-    pairs: int
-    exact: float | None
-    kappa: float | None
-    grades: tuple[int, ...]
-    confusion: tuple[tuple[int, ...], ...]
-    binarised: bool
-    scales: tuple[int, int]
-    unplaced: int
-    segments: tuple[SegmentAgreement, ...]
+    first: Annotated[str, "one judge"]
+    second: Annotated[str, "the other"]
+    level: Annotated[TargetKind, "document or chunk"]
+    pairs: Annotated[int, "that both judged"]
+    exact: Annotated[float | None, "the share of equal grades; null without a pair"]
+    kappa: Annotated[float | None, "weighted kappa; null where it is undefined"]
+    grades: Annotated[tuple[int, ...], "the rows and columns of `confusion`"]
+    confusion: Annotated[tuple[tuple[int, ...], ...], "pairs by the grade of the first, then of the second"]
+    binarised: Annotated[bool, "whether grades became relevant or not, since the scales differ"]
+    scales: Annotated[tuple[int, int], "the highest grade of each"]
+    unplaced: Annotated[int, "judged chunks no longer in the collection"]
+    segments: Annotated[tuple[SegmentAgreement, ...], "by name"]
 
     @property
     def of_one_grade(self) -> tuple[str, ...]:
@@ -79,7 +73,12 @@ class Agreement:
         return tuple(name for name, used in ((self.first, rows), (self.second, columns)) if used == 1)
 
     @property
-    def most_disagreeing(self) -> SegmentAgreement | None:
+    def most_disagreeing(self) -> Annotated[str | None, "the segment with the lowest kappa, if one stands out"]:
+        """The name of `worst_segment`."""
+        return self.worst_segment.segment if self.worst_segment else None
+
+    @property
+    def worst_segment(self) -> SegmentAgreement | None:
         """The segment with the lowest kappa; None when none of at least two stands out."""
         comparable = [segment for segment in self.segments if segment.kappa is not None]
         if len({(segment.kappa, segment.exact) for segment in comparable}) < 2:

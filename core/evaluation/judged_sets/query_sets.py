@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated
 
 from revector.core import audit
 from revector.core.database import Connection, fetch_one
@@ -46,24 +47,24 @@ class QuerySet:
 class QuerySetSummary:
     """A row of the list of query sets."""
 
-    name: str
-    revision: str
-    queries: int
-    segments: tuple[str, ...]
-    judgements: int
-    judges: tuple[str, ...]
-    created_by: str
-    updated_at: datetime.datetime
+    name: Annotated[str, "the query set"]
+    revision: Annotated[str, "a digest of ids, texts and segments"]
+    queries: Annotated[int, "in it"]
+    segments: Annotated[tuple[str, ...], "of the queries"]
+    judgements: Annotated[int, "of all judges"]
+    judges: Annotated[tuple[str, ...], "who judged"]
+    created_by: Annotated[str, "who imported it"]
+    updated_at: Annotated[datetime.datetime, "its last change"]
 
 
 @dataclass(frozen=True)
 class QueryChanges:
     """What saving a set did, in queries. A query whose text changed lost its judgements: they were on another one."""
 
-    added: int
-    changed: int
-    removed: int
-    unchanged: int
+    added: Annotated[int, "queries that are new"]
+    changed: Annotated[int, "queries of another text or segment"]
+    removed: Annotated[int, "queries that are gone"]
+    unchanged: Annotated[int, "queries that were there"]
 
 
 def revision_of(queries: Iterable[Query]) -> str:

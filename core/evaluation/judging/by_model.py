@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from revector.core import audit
 from revector.core.errors import UsageError
@@ -34,22 +34,18 @@ _BATCHES_A_SAVE = 4
 
 @dataclass(frozen=True)
 class PoolLabels:
-    """What came of labelling a pool of (query, chunk) pairs.
-
-    `made` were labelled now and `kept` before, by this judge; `gone` are chunks of the runs that have left the
-    collection since, and have no label.
-    """
+    """What came of labelling a pool of (query, chunk) pairs."""
 
     judge: Judge
     primary: Run
     candidate: Run
-    k: int
-    made: int
-    kept: int
-    gone: int
+    k: Annotated[int, "the depth"]
+    made: Annotated[int, "labels made now"]
+    kept: Annotated[int, "labels made before"]
+    gone: Annotated[int, "chunks without one, since they left the collection"]
 
     @property
-    def pairs(self) -> int:
+    def pairs(self) -> Annotated[int, "of a query and a chunk"]:
         """How many pairs of the pool have a label of this judge."""
         return self.made + self.kept
 

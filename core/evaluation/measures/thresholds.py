@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
@@ -26,15 +26,12 @@ QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 
 @dataclass(frozen=True)
 class ThresholdRow:
-    """A cut of the primary and the one of the candidate that lets the same share of results through.
+    """A cut of the primary and the one of the candidate that lets the same share of results through."""
 
-    `kept` is that share, 0 to 1; `if_copied` the share that the candidate would keep at the primary's number.
-    """
-
-    kept: float
-    primary: float
-    candidate: float
-    if_copied: float
+    kept: Annotated[float, "the share of results that the cut keeps"]
+    primary: Annotated[float, "the cut of the primary"]
+    candidate: Annotated[float, "the cut of the candidate that keeps the same share"]
+    if_copied: Annotated[float, "the share that the candidate keeps at the primary's number"]
 
 
 @dataclass(frozen=True)
@@ -46,12 +43,12 @@ class Thresholds:
     every query.
     """
 
-    score: str
-    queries: int
-    depth: int
-    results: tuple[int, int]
-    rows: tuple[ThresholdRow, ...]
-    asked: ThresholdRow | None
+    score: Annotated[str, "what the numbers are; more is better"]
+    queries: Annotated[int, "behind the table"]
+    depth: Annotated[int, "results of each query"]
+    results: Annotated[tuple[int, int], "how many each version's share is taken of"]
+    rows: Annotated[tuple[ThresholdRow, ...], "cuts of the primary"]
+    asked: Annotated[ThresholdRow | None, "the cut that was asked for; null without one"]
 
 
 _SCORES = {"cosine": "1 − cosine distance", "ip": "inner product", "l2": "− L2 distance"}

@@ -15,6 +15,7 @@ from typing import Any
 from unittest import mock
 
 from revector.console.program import main
+from tests.console.cli.contract import command_of, hold_to_contract
 
 PROGRAM = Path(sys.executable).with_name("revector")
 SECRET = "sesame"  # noqa: S105
@@ -23,11 +24,15 @@ SECRET = "sesame"  # noqa: S105
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a command. No output ever has a traceback, a raw escape sequence or the password in it."""
+    """What came of a command. No output ever has a traceback, a raw escape sequence or the password in it.
+
+    A document that is read has the keys of the command's contract, and no others.
+    """
 
     status: int
     out: str
     err: str
+    command: str = ""
 
     def __post_init__(self) -> None:
         both = self.out + self.err
@@ -41,7 +46,13 @@ class Result:
         assert self.out.count("\n") == 1, self.out
         found = json.loads(self.out)
         assert isinstance(found, dict)
+        hold_to_contract(self.command, found)
         return found
+
+    @property
+    def error(self) -> dict[str, str]:
+        """What went wrong, of the document of a command that ended in an error."""
+        return self.document["error"]  # type: ignore[no-any-return]
 
 
 class _Stream(io.TextIOWrapper):
@@ -81,7 +92,7 @@ class Revector:
             except SystemExit as end:
                 code = end.code
         texts = [stream.buffer.getvalue().decode() for stream in (out, err)]  # type: ignore[attr-defined]
-        return _checked(Result(int(str(code or 0)), *texts), status)
+        return _checked(Result(int(str(code or 0)), *texts, command_of(arguments)), status)
 
     def run(self, *arguments: str, status: int = 0) -> Result:
         """Run the program as a process of its own, without a terminal."""
@@ -118,7 +129,8 @@ class Revector:
                         os.write(keyboard, f"{text}\n".encode())
                         shown += b"\n"
             out, _ = process.communicate()
-            return _checked(Result(process.returncode, out, shown.decode().replace("\r\n", "\n")), status)
+            err = shown.decode().replace("\r\n", "\n")
+            return _checked(Result(process.returncode, out, err, command_of(arguments)), status)
         finally:
             os.close(keyboard)
 
@@ -126,7 +138,8 @@ class Revector:
 def finish(process: subprocess.Popen[str], status: int = 0) -> Result:
     """Wait for a program that was started, and read what it wrote."""
     out, err = process.communicate()
-    return _checked(Result(process.returncode, out or "", err or ""), status)
+    command = command_of(process.args if isinstance(process.args, list) else [])
+    return _checked(Result(process.returncode, out or "", err or "", command), status)
 
 
 def _checked(result: Result, status: int) -> Result:

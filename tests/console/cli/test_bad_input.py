@@ -40,8 +40,9 @@ def brief(text: str) -> str:
 )
 def test_no_database(tmp_path: Path, command: str) -> None:
     revector = Revector(tmp_path, ("--dsn", f"postgresql://me:{SECRET}@127.0.0.1:1/x"))
-    result = revector.call(*command.split(), status=4)
-    assert result.out == ""
+    result = revector.call(*command.split(), "--json", status=4)
+    assert result.error["kind"] == "unreachable"
+    assert result.error["problem"] in result.err
     assert "Cannot reach the database 127.0.0.1/x" in brief(result.err)
     assert "Check --dsn" in result.err
 

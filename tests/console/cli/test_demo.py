@@ -15,8 +15,6 @@ from revector.core.registry import chunk_count, versions
 from tests.console.cli.program import Revector
 from tests.versions import add, add_chunks
 
-SECTIONS = {"chunks", "versions", "shadow", "evaluation", "cutover", "rollback", "seconds"}
-
 
 @pytest.fixture(scope="module")
 def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Revector]:
@@ -59,7 +57,6 @@ def test_up_and_down_are_not_for_a_server_of_ones_own(library: Revector) -> None
 def test_the_demo_tells_the_whole_story_twice(own_home: Revector) -> None:
     result = own_home.run("demo", "--headless", "--json")
     told = result.document
-    assert told.keys() == SECTIONS
     assert told["chunks"] > 4_000
 
     overall, *segments = told["evaluation"]

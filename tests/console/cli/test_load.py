@@ -17,10 +17,6 @@ from revector.core.registry import get_version
 from tests.console.cli.program import Revector, finish
 from tests.vector_files import expected, new_chunks, new_version, random_vectors, stored, write_npy
 
-KEYS = {
-    "version_key", "source", "rows", "stored", "present", "unknown", "duplicates", "bad", "missing", "state",
-}  # fmt: skip
-
 
 def test_a_load_and_what_it_answers(
     revector: Revector, database: Database, connection: Connection, tmp_path: Path
@@ -30,7 +26,6 @@ def test_a_load_and_what_it_answers(
     vectors = random_vectors(20)
     path = write_npy(tmp_path, vectors[:10], np.append(ids[:9], 999_999))
     found = revector.run("load", "v1", "vectors.npy", "--json")
-    assert found.document.keys() == KEYS
     assert found.document == {
         "version_key": "v1", "source": "vectors.npy", "rows": 10, "stored": 9, "present": 0, "unknown": 1,
         "duplicates": 0, "bad": 0, "missing": 11, "state": "backfilling",
@@ -95,8 +90,8 @@ def test_what_is_refused(
     write_npy(tmp_path, random_vectors(3), ids)
     np.save(tmp_path / "wide.npy", random_vectors(3, 9))
     (tmp_path / "text.npy").write_text("no vectors")
-    refused = revector.call("load", *arguments.split(), status=status)
-    assert refused.out == ""
+    refused = revector.call("load", *arguments.split(), "--json", status=status)
+    assert refused.error["problem"] in refused.err
     assert message in refused.err
     assert get_version(connection, "v1").state == "registered"
     assert connection.execute("SELECT count(*) FROM vector_loads").fetchone() == (0,)

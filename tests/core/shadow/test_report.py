@@ -119,8 +119,8 @@ def test_the_report_is_of_the_newest_queries_that_both_answered(
     assert found.queries == 5
     assert found.overlap == pytest.approx((1 + 0.9 + 0.2 + 0.3 + 0) / 5)
     assert found.histogram == (1, 0, 1, 1, 0, 0, 0, 0, 0, 1, 1)
-    assert found.primary.p50 == 3
-    assert found.candidate == shadow.Latency(30, pytest.approx(48), pytest.approx(49.6))
+    assert found.primary_ms.p50 == 3
+    assert found.candidate_ms == shadow.Latency(30, pytest.approx(48), pytest.approx(49.6))
     assert [(one.segment, one.queries) for one in found.segments] == [("hard", 3), ("easy", 2)]  # worst first
     assert found.segments[1].overlap == pytest.approx(0.95)
     assert (found.failures, found.errors) == (1, (("no answer", 1),))
