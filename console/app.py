@@ -313,10 +313,10 @@ class RevectorApp(App[None], inherit_bindings=False):
             self._end()
             return
         text = (
-            f"This console works on {working}.\n\nLeaving pauses the backfill (an index build is cut off and has to "
-            "be begun again). Anyone can go on with it, here or by `revector backfill run`."
+            f"This console is working on {working}.\n\nQuitting pauses the backfill (an index build is interrupted "
+            "and has to start again). Anyone can resume it, here or with `revector backfill run`."
         )
-        self.push_screen(Ask(text, "Stay", "Pause and leave"), lambda yes: self._pause_and_end() if yes else None)
+        self.push_screen(Ask(text, "Stay", "Pause and quit"), lambda yes: self._pause_and_end() if yes else None)
 
     def _pause_and_end(self, status: int = 0) -> None:
         if self._ending:

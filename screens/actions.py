@@ -82,14 +82,14 @@ def why_not(action: Action, situation: Situation) -> str | None:
         if action.dangerous and situation.state.read_only:
             return "this session is read-only"
         kind = "approver" if action.needs == "approve" else "operator"
-        return f"your role {situation.rights.role} may not: it takes an {kind}"
+        return f"your role {situation.rights.role} may not: ask an {kind}"
     if not situation.state.live and not action.offline:
         return "not connected to the database"
     return action.when(situation)
 
 
 def permitted(action: Action, situation: Situation) -> bool:
-    """Whether this session may do it at all: not in read-only mode, and only with the right that it takes."""
+    """Whether this session may do it at all: this session is read-only, and only with the right that it takes."""
     if action.dangerous and situation.state.read_only:
         return False
     return situation.rights.allow(action.needs or ("operate" if action.dangerous else None))

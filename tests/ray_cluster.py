@@ -1,4 +1,4 @@
-"""A real Ray of one node in a process of its own: the cluster that is there already."""
+"""A real Ray of one node in a process of its own: the cluster that is already there."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _LONGEST_NAME = 60
 
 
 class _StoppedError(Exception):
-    """Somebody stopped the load. No error for the log: the same load goes on where it stopped."""
+    """Somebody stopped the load. No error for the log: the same load continues where it stopped."""
 
 
 class LoadDialog(Form[bool]):
@@ -49,7 +49,7 @@ class LoadDialog(Form[bool]):
             yield Static(
                 Text(
                     "Ids are chunk ids or semantic keys. A chunk that has a vector keeps it. Stopped at any moment, "
-                    "the same load goes on where it stopped."
+                    "the same load continues where it stopped."
                 ),
                 id="about",
                 markup=False,
@@ -58,8 +58,8 @@ class LoadDialog(Form[bool]):
             yield self.field("ids", "ids of a .npy", hint="beside it: NAME.ids.npy or NAME.ids.txt")
             yield self.field("id-column", "id column", hint="of a Parquet file: chunk_id or semantic_key")
             yield self.field("vector-column", "vector column", hint="of a Parquet file: embedding")
-            yield self.choice("skip-bad", "bad vectors", "leave out, and count, what is zero or not finite")
-            yield from self.end_of_form("Load it")
+            yield self.choice("skip-bad", "bad vectors", "skip and count vectors that are zero or not finite")
+            yield from self.end_of_form("Load")
 
     def on_unmount(self) -> None:
         """A console that ends does not wait for the whole file."""
@@ -67,7 +67,7 @@ class LoadDialog(Form[bool]):
 
     def objection(self) -> Text:
         """Nothing happens without a file."""
-        return Text() if self.text("path") else Text("It takes a file: Tab to the box, then type. Escape cancels.")
+        return Text() if self.text("path") else Text("Tab to the box and type a file. Esc: close without changes")
 
     def check(self) -> None:
         """While it loads, and afterwards, the line below the boxes has other things to say."""
@@ -120,13 +120,13 @@ class LoadDialog(Form[bool]):
     def _ended(self, report: LoadReport | None) -> None:
         self._set_loading(False)
         if report is None:
-            self.say(Text("Stopped; nothing is lost. Load it again to go on there.", CAUTION))
+            self.say(Text("Stopped. Nothing is lost; load it again to continue.", CAUTION))
             return
         # The box above has the whole path.
         rows, state = report_lines(replace(report, source=shorten(Path(report.source).name, _LONGEST_NAME)))
         text = Text(f"✓ {printable(rows)}", GOOD)
         if report.resumed_at:
-            text.append(f" Went on at row {report.resumed_at:,}.", FAINT)
+            text.append(f" Resumed at row {report.resumed_at:,}.", FAINT)
         text.append(f"\n{printable(state)}", "default")
         if self._version.encoder_spec:
             text.append(f" {next_words(report)} r", "default")
@@ -153,7 +153,7 @@ class LoadDialog(Form[bool]):
             self.dismiss(self._loaded)
         elif not self._stop.is_set():
             self._stop.set()
-            self.say(Text("Stopping after the slice in hand …", CAUTION))
+            self.say(Text("Stopping after the current slice …", CAUTION))
 
 
 def _file(text: str) -> Path:

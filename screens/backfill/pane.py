@@ -128,7 +128,7 @@ class BackfillPane(Steering):
             return  # what was read in the background may come while the console ends
         selected, overview = self.situation.selected, self.situation.overview
         if selected is None or overview is None:
-            self.query_one("#state", Static).update(Text("No version yet: see 1 Versions."))
+            self.query_one("#state", Static).update(Text("No version yet. See 1 Versions."))
             return
         if key_of(selected) != self._detail_of:
             self._forget(key_of(selected))
@@ -163,7 +163,7 @@ class BackfillPane(Steering):
         if error is not None:
             text = error_text(error)
             if len(text) > _MOST_MESSAGE:
-                text = Text(shorten(text.plain, _MOST_MESSAGE) + " (l: all of it)", text.style)
+                text = Text(shorten(text.plain, _MOST_MESSAGE) + " (l: full text)", text.style)
             return text
         note = self.services.backfills.note(key)
         return Text(f"! {shorten(printable(note), _MOST_MESSAGE)}") if note else Text()
@@ -178,7 +178,7 @@ class BackfillPane(Steering):
         workers.border_title = Content(f" workers: {alive} alive, {len(rows) - alive} ended in the last 10 min ")
         failures.show([lists.failure_row(failure) for failure in self._failures])
         all_of_them = max(selected.failed, len(self._failures))
-        newest = f" the newest {MOST_FAILURES} of {all_of_them:,}" if all_of_them > MOST_FAILURES else ""
+        newest = f" newest {MOST_FAILURES} of {all_of_them:,}" if all_of_them > MOST_FAILURES else ""
         failures.border_title = Content(f"{newest} chunks that could not be embedded ")
         items = {
             "map": "map",

@@ -42,7 +42,7 @@ class RangeMap(Widget):
             self._cells = tuple(cells)
             ranges = sum(cell.ranges for cell in cells)
             each = -(-ranges // len(cells)) if cells else 1
-            scale = f", a sign for {each:,} of them" if each > 1 else ""
+            scale = f", one sign for {each:,} of them" if each > 1 else ""
             self.border_title = Content(
                 f" map of the chunk ids in {ranges:,} part{'s' if ranges != 1 else ''}{scale} "
             )

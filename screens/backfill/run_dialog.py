@@ -28,22 +28,22 @@ class RunDialog(Form[RunOptions | None]):
         with Vertical(id="box") as box:
             box.border_title = Content(f" Run the backfill of {printable(self._key)} ")
             effect = (
-                "Goes on with the backfill that is there; the number of workers is its setting, for each run."
+                "Resumes the backfill. The number of workers is a setting, for each run."
                 if self._has_job
-                else "Begins a backfill; its other settings are those of s."
+                else "Starts a backfill. Press s for its other settings."
             )
             yield Static(Text(effect), id="about", markup=False)
             yield self.field("workers", "workers", str(self._settings.workers))
             yield self.choice("index", "afterwards", "build the index", on=True)
-            yield self.choice("stay", "stay", "wait through a pause; embed new chunks when done")
-            words = self._no_ray or "actors on Ray, not worker processes here"
+            yield self.choice("stay", "stay", "keep running: wait through pauses, embed new chunks")
+            words = self._no_ray or "actors on Ray instead of processes here"
             yield self.choice("ray", "engine", words, disabled=bool(self._no_ray))
             if not self._no_ray:
-                hint = "a Ray of its own; or auto, host:port, ray://…"
+                hint = "empty starts one; or auto, host:port, ray://…"
                 yield self.field("address", "  Ray's address", hint=hint)
                 yield self.field("cpus", "  CPUs a worker", "1")
                 yield self.field("gpus", "  GPUs a worker", "0")
-            yield from self.end_of_form("Run it")
+            yield from self.end_of_form("Run")
 
     def objection(self) -> Text:
         """What cannot be."""
@@ -61,19 +61,19 @@ class RunDialog(Form[RunOptions | None]):
         """The options as they stand. Raises UsageError for what cannot be."""
         workers = self.text("workers")
         if not (workers.isascii() and workers.isdigit()):
-            raise UsageError(f"There cannot be {workers!r} workers.", "Expected a number of 1 or more.")
+            raise UsageError(f"{workers!r} is not a number of workers.", "Expected a number of 1 or more.")
         changes = {"workers": workers}
         if changed(self._settings, changes).workers == self._settings.workers:
             changes = {}
         stay, index = self.chosen("stay"), self.chosen("index")
         if self._no_ray or not self.chosen("ray"):
             if not self._no_ray and self.text("address"):
-                raise UsageError("The address is Ray's.", "Choose Ray as the engine, or empty the box.")
+                raise UsageError("The address is for Ray.", "Choose Ray as the engine, or empty the box.")
             return RunOptions(stay=stay, index=index, changes=changes)
         from revector.core.backfill.engines.ray.engine import RaySettings
 
         if stay:
-            raise UsageError("An engine on Ray does not stay.", "Leave out one of the two.")
+            raise UsageError("A run on Ray cannot keep running.", "Choose one of the two.")
         ray = RaySettings(
             address=self.text("address") or None,
             cpus_per_worker=_amount(self.text("cpus"), "CPUs"),
@@ -86,7 +86,7 @@ def _amount(text: str, what: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UsageError(f"{what} a worker cannot be {text!r}.", "Expected a number, such as 1 or 0.25.") from None
+        raise UsageError(f"{text!r} is not a number of {what}.", "Expected a number, such as 1 or 0.25.") from None
 
 
 def _why_no_ray() -> str:

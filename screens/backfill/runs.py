@@ -62,7 +62,7 @@ class _Run:
         self.leaving = True
         self.stop.set()
         if self.engine is not None:
-            self.engine.leave("the console let go of it")
+            self.engine.leave("stopped in the console")
         self.cut_index_off()
 
     def cut_index_off(self) -> None:
@@ -222,7 +222,7 @@ class Backfills:
             on_done=lambda: self._index(run) if run.options.index else None,
         )
         if run.leaving:
-            run.engine.leave("the console let go of it")  # asked for before there was an engine
+            run.engine.leave("stopped in the console")  # asked for before there was an engine
         return run.engine.run()
 
     def _index(self, run: _Run) -> None:

@@ -97,7 +97,7 @@ class SettingsDialog(Following, ModalScreen[None]):
         """Nothing can be applied while the database is lost."""
         if situation.state.live != self._live:
             self._live = situation.state.live
-            lost = Text("✗ The database is lost: wait, or go back.", CAUTION)
+            lost = Text("✗ No connection to the database: wait, or press Esc.", CAUTION)
             self._say(lost if not self._live else Text(self._effect, FAINT))
 
     # -- drawing ------------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ class SettingsDialog(Following, ModalScreen[None]):
     def _draw(self) -> None:
         self.query_one(Table).show([self._row(name) for name in HELP])
         self._draw_help()
-        keys = " ↵ apply   esc leave it as it is " if self._edited else " ↑ ↓ choose   ↵ change   esc close "
+        keys = " ↵ apply   esc keep the old value " if self._edited else " ↑ ↓ choose   ↵ change   esc close "
         self.query_one("#box").border_subtitle = Content(keys)
 
     def _row(self, name: str) -> Row:
@@ -137,7 +137,7 @@ class SettingsDialog(Following, ModalScreen[None]):
             return
         text = Text(HELP[name])
         if self._holds(name):
-            text.append(f" It holds the job now: {printable(self._holds(name))}.", CAUTION)
+            text.append(f" It holds the backfill now: {printable(self._holds(name))}.", CAUTION)
         else:
             text.append(
                 " `none` lifts it." if getattr(JobSettings(), name) is None and name != "batch_size" else ""

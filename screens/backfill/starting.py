@@ -62,7 +62,7 @@ class Starting(Pane):
 
         def resumed(elsewhere: bool) -> None:
             if elsewhere:
-                self.done("The process that stays with this backfill goes on with it.")
+                self.done("The process that keeps running continues this backfill.")
             else:
                 self._ask_for_money(version, RunOptions())
 
@@ -87,18 +87,18 @@ class Starting(Pane):
         self.app.push_screen(RunDialog(version.version_key, settings, has_job=self.has_job), chosen)
 
     def let_go(self) -> None:
-        """End the run of this console in order; the backfill is not paused by it."""
+        """Stop working on the backfill in this console. It is not paused for others."""
         version = self.version
         if version is None:
             return
         key = version.version_key
-        self.say(Text("The batch in hand is finished first …", FAINT))
+        self.say(Text("Finishing the current batch first …", FAINT))
 
         def ended(in_time: bool) -> None:
             if in_time:
-                self.done("This console has let go of it.")
+                self.done("This console has stopped working on it.")
             else:
-                self.say(Text("! It has been asked to end, and takes its time.", CAUTION))
+                self.say(Text("! Stopping takes longer than expected.", CAUTION))
 
         in_background(self, "let-go", lambda _tell: self.services.backfills.let_go(key), ended, self.refuse)
 
@@ -153,7 +153,7 @@ class Starting(Pane):
                 self.app.push_screen(Page(f"plan of the backfill of {key}", plan_page(plan)))
             elif plan.texts:
                 offer = plan
-                words = f"{offer_words(offer, version.encoder_name)}.\n\nWithout it the plan has no time."
+                words = f"{offer_words(offer, version.encoder_name)}.\n\nWithout it the plan has no time estimate."
                 self.app.push_screen(
                     Ask(words, "Plan without it", "Send the probe"),
                     lambda yes: self._plan(version, offer if yes else False),

@@ -39,16 +39,16 @@ class Steering(Starting):
             return
         key = version.version_key
         question = Question(
-            title="Cancel the backfill",
+            title="Stop backfill",
             database=self.services.database,
             settings=self.services.settings,
             lines=(
                 ("version", key),
                 ("effect", "Its workers stop. The vectors made so far stay; the version is not complete, and "
-                 "a new run goes on where this one ends."),
+                 "a new run continues where this one ends."),
             ),
             key=key,
-            verb="Cancel the backfill",
+            verb="Stop backfill",
         )  # fmt: skip
         self.app.push_screen(Confirm(question), lambda answer: self._request("cancel") if answer else None)
 
@@ -78,7 +78,9 @@ class Steering(Starting):
             with connection.transaction():  # two keys, one after the other, are two steps
                 before = job.job_settings(connection, job.require_job(connection, version, lock=True)).workers
                 if before + step < 1:
-                    raise UsageError("One worker is the least.", "To stop them all, pause the backfill: p")
+                    raise UsageError(
+                        "At least one worker is needed.", "To stop them all, pause the backfill: press p."
+                    )
                 job.change_settings(connection, version, {"workers": before + step})
             return before, before + step
 
@@ -96,11 +98,11 @@ class Steering(Starting):
                 return  # it comes with the next snapshot
             settings, effect = (
                 self.detail.settings,
-                "It takes effect within two seconds, wherever its workers run.",
+                "It takes effect within two seconds on every worker.",
             )
         else:
             settings = self.services.backfills.prepared(version.version_key)
-            effect = "The backfill begins with it when it is run from here: r."
+            effect = "It applies when the backfill is run from here (r)."
         self.dialog = SettingsDialog(version.version_key, settings, self._measured, effect, self._set)
         self.app.push_screen(self.dialog, self._settings_closed)
 
@@ -162,7 +164,7 @@ class Steering(Starting):
 
         def queued(moved: int) -> None:
             if job is not None and job.state in AT_WORK:
-                self.done(f"{chunks(moved)} queued once more.")
+                self.done(f"{chunks(moved)} queued again.")
             else:
                 self.run_backfill()
 

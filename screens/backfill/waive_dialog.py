@@ -37,21 +37,21 @@ class WaiveChunk(Form[ChunkWaiver | None]):
             yield Static(
                 Text(
                     f"The chunk gets no vector in {printable(self._key)}, and the version counts as complete "
-                    "without it. Searches do not find it. Who waived it, and why, stays in the log."
+                    "without it. Searches do not find it. Your name and reason are logged."
                 ),
                 id="about",
                 markup=False,
             )
             yield self.field("chunk", "chunk", str(self._chunk_id or ""))
             yield self.field("reason", "why", hint="why it may be missing")
-            yield from self.end_of_form("Waive it")
+            yield from self.end_of_form("Waive")
 
     def objection(self) -> Text:
         """What is missing."""
         chunk = self.text("chunk")
         if chunk.isascii() and chunk.isdigit() and int(chunk) < 2**63 and self.text("reason"):
             return Text()
-        return Text("It takes the number of the chunk and a reason. Escape cancels.")
+        return Text("Type the number of the chunk and a reason. Esc: close without changes")
 
     def go(self) -> None:
         """Waive it."""

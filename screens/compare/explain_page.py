@@ -39,7 +39,7 @@ def _lines(one: Explanation, k: int) -> list[tuple[str, str]]:
     state = one.state
     index = "none"
     if state.exists:
-        valid = "valid" if state.valid else "NOT VALID: a build was cut off"
+        valid = "valid" if state.valid else "NOT VALID: a build was interrupted"
         index = (
             f"{state.name}: HNSW over {one.kind}, m {one.m}, ef_construction {one.ef_construction}, "
             f"{size(state.bytes)}, {valid}"
@@ -54,7 +54,7 @@ def _lines(one: Explanation, k: int) -> list[tuple[str, str]]:
         ("rank", f"{one.rank} of {len(result.hits)}" if one.rank else f"not among the first {k}"),
         ("without index", _exact(one, k)),
         ("search", "by its index" if one.uses_index else "a scan of all vectors: no index is used"),
-        ("ef_search", f"{one.ef_search} candidates are kept while the index is searched"),
+        ("ef_search", f"ef_search {one.ef_search}"),
         ("index", index),
         ("time", f"{times}; comparing all vectors {milliseconds(one.exact_s)}"),
     ]
@@ -64,7 +64,7 @@ def _distance(one: Explanation) -> str:
     if one.distance is None:
         return "none: this version has no vector of the chunk"
     metric, key = one.version.distance_metric, one.version.version_key
-    return f"{one.distance:.4f} ({metric}) within {key}: never to be compared with another version's"
+    return f"{one.distance:.4f} ({metric}) in {key}; not comparable across versions"
 
 
 def _exact(one: Explanation, k: int) -> str:
@@ -72,15 +72,15 @@ def _exact(one: Explanation, k: int) -> str:
     if one.distance is None:
         return "—"
     if one.exact_rank is None:
-        return "not known: comparing all vectors took longer than a read may (read_timeout_s)"
+        return "unknown: comparing all vectors took longer than read_timeout_s"
     place = f"rank {one.exact_rank} of all vectors"
     if one.rank is None:
         lost = one.exact_rank <= k
-        return f"{place}: the index lost it" if lost else f"{place}: the model ranks it there, not the index"
+        return f"{place}: the index lost it" if lost else f"{place}: ranked there by the model, not by the index"
     if one.exact_rank > one.rank:
         missed = one.exact_rank - one.rank
         return f"{place}: the index missed {missed} nearer {'one' if missed == 1 else 'ones'}"
-    return f"{place}: the index loses nothing before it"
+    return f"{place}: the index missed nothing before it"
 
 
 def _plan(one: Explanation) -> Text:

@@ -97,7 +97,7 @@ def write_file(name: str, folder: Path, kind: str, text: str, *, prefix: str = "
         except OSError as error:
             raise RefusedError(f"{path} cannot be written: {error.strerror}.") from None
         return path.resolve()
-    raise RefusedError(f"There are a thousand files like {path.name} already.")
+    raise RefusedError(f"A thousand files like {path.name} already exist.")
 
 
 def as_json(comparison: Comparison, judged: JudgedHits | None = None) -> str:

@@ -61,14 +61,14 @@ def _ranks(hit: Hit, of_candidate: bool, comparison: Comparison) -> list[tuple[s
 def _judged(hit: Hit, judged: JudgedHits) -> str:
     grade = judged.grades.get(hit.chunk_id)
     if grade is None:
-        return f"by nobody (query {judged.query.id} of {judged.query_set})"
+        return f"not judged (query {judged.query.id} of {judged.query_set})"
     what = "its document" if judged.level == "document" else "this chunk"
     return f"{star(grade)} grade {grade}, of {what}, by {', '.join(judged.judges)} ({judged.query_set})"
 
 
 def _known(chunk: ChunkFacts | None) -> list[tuple[str, str]]:
     if chunk is None:
-        return [("", "The chunk is not in the collection any more.")]
+        return [("", "The chunk is no longer in the collection.")]
     metadata = json.dumps(chunk.metadata, ensure_ascii=False) if chunk.metadata else "none"
     return [
         ("document id", str(chunk.document_id)),

@@ -206,7 +206,7 @@ class PairPane(Pane):
         if self.live:
             self._ask((query,), typed=True)
         elif self.facts is not None and self.facts.remote is not None:
-            self.say(Text(f"Enter searches: {printable(self.facts.remote)} is elsewhere, or costs money.", FAINT))
+            self.say(Text(f"Enter searches: {printable(self.facts.remote)} is remote or costs money.", FAINT))
 
     def search(self) -> None:
         """Search both versions for the query in the box."""
@@ -339,14 +339,16 @@ class PairPane(Pane):
         if browsing.results:
             place = next((place for place in places if browsing.moved(place)), None)
             if place is None:
-                self.say(Text(f"The evaluation found the same ranking for every query of {browsing.query_set}."))
+                self.say(Text(f"Both versions rank the same for every query of {browsing.query_set}."))
                 return
             self.browsing = replace(browsing, place=place)
             self._search_in_front()
         elif self.live:
-            self.say(Text("Looking for the next query on which they disagree …", FAINT))
+            self.say(Text("Looking for the next query on which the versions disagree …", FAINT))
             self._ask([browsing.queries[place].text for place in places], seek=True)
         else:
             self.say(
-                Text("That needs an evaluation of this pair: no queries are sent elsewhere in search of one.")
+                Text(
+                    "This needs an evaluation of the pair: queries are not sent to a remote encoder to look for one."
+                )
             )

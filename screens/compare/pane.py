@@ -114,7 +114,7 @@ class ComparePane(PairPane):
         if found is not None and (found.primary.version_key, found.candidate.version_key) != (primary, candidate):
             self.comparison = self.judged = found = None
             self._end_pause()
-            self._message = Text("Another pair of versions: press / and Enter to search again.", FAINT)
+            self._message = Text("The pair has changed. Press / and Enter to search again.", FAINT)
             self.post_message(self.Changed())
         word = "active" if primary == key_of(self.situation.active) else "primary"
         pair = f"k {self.k}"
@@ -127,7 +127,7 @@ class ComparePane(PairPane):
             self.query_one("#overlap", Chart).plot([])
             self._preview(None)
             if candidate is None:
-                self._message = Text("Two versions with vectors are needed: backfill another one (2).")
+                self._message = Text("This needs two versions with vectors. Backfill another one (2).")
         self.query_one("#measures", Static).update(self._message)
 
     def show_comparison(self, comparison: Comparison, *, stay: bool = False) -> None:
@@ -163,7 +163,7 @@ class ComparePane(PairPane):
         box = self.query_one(QueryBox)
         box.placeholder = "press / and type a query"
         if facts is not None and facts.remote is not None:
-            box.placeholder += f"; Enter searches ({printable(facts.remote)} is elsewhere)"
+            box.placeholder += f"; press Enter to search ({printable(facts.remote)} is remote)"
         chart = self.query_one("#segments", Chart)
         chart.border_title = Content(f" {printable(facts.title)} " if facts else " RBO by segment ")
         chart.border_subtitle = Content(f" {facts.legend} " if facts and facts.legend else "")
@@ -258,7 +258,7 @@ class ComparePane(PairPane):
         self.toggle_class("-segments")
 
     def next_disagreement(self) -> None:
-        """The next hit that stands elsewhere in the other version."""
+        """The next hit whose rank differs in the other version."""
         self._lists[0].next_disagreement()
 
     def copy_hit(self) -> None:

@@ -156,7 +156,7 @@ def guard_lines(board: Board) -> RenderableType:
     for name in dict.fromkeys([*in_the_way, *names]):
         guard = board.guards.get(name)
         if guard is None:
-            words = "looking …" if name == running else "waits"
+            words = "checking …" if name == running else "waits"
             grid.add_row(Text("·", FAINT), Text("…", FAINT), Text(name, FAINT), Text(words, FAINT))
             continue
         sign, colour = SIGNS[guard.verdict]
@@ -166,7 +166,7 @@ def guard_lines(board: Board) -> RenderableType:
         again = name in board.pending
         detail = Text(printable(guard.detail), FAINT if again else "")
         if again:
-            detail.append("  looking again …" if name == running else "  to be looked at again")
+            detail.append("  checking again …" if name == running else "  will be checked again")
         if guard.waived:
             detail.append(f"\nwaived: {printable(guard.waived)}", CAUTION)
         elif guard.remedy:
@@ -189,7 +189,7 @@ def guards_page(board: Board) -> RenderableType:
                 lines.append(("to do", Text(printable(guard.remedy), CAUTION)))
             if guard.waived:
                 lines.append(("waived", Text(printable(guard.waived), CAUTION)))
-        notes = ["once more inside the flip"] if rule.in_flip else []
+        notes = ["again inside the flip"] if rule.in_flip else []
         notes.append("can be waived" if rule.waivable else "cannot be waived")
         if rule.settings:
             notes.append(f"policy: {', '.join(rule.settings)}")

@@ -103,7 +103,7 @@ class CandidateChecks:
         if self.check_error is not None:
             return "the guards could not be checked"
         if self.left_alone:
-            return "its guards are not checked yet: g checks them"
+            return "guards not checked yet: press g"
         known = self.board if self.board.candidate == key_of(self.situation.candidate) else Board()
         return known.verdict or "the guards are being checked"
 
@@ -192,19 +192,19 @@ class CandidateChecks:
     def check_again(self) -> None:
         """Look at all of them again, now."""
         self.board, self.check = Board(key_of(self.situation.candidate)), None
-        self._look_anew()
+        self._look_again()
 
     def waive(self, key: str, guard: str, reason: str) -> None:
         """Let a version go on without a guard, for this reason; without one the guard has to pass again."""
         others = {name: why for name, why in self._given.get(key, {}).items() if name != guard}
         self._given[key] = {**others, guard: reason} if reason else others
-        self._look_anew()
+        self._look_again()
 
     def forget_waivers(self, key: str) -> None:
         """They were for the cutover that has been made."""
         self._given.pop(key, None)
 
-    def _look_anew(self) -> None:
+    def _look_again(self) -> None:
         self._asked_for, self._checking = True, False
         self._consider()
         self._pane.changed()
@@ -225,7 +225,7 @@ class CandidateChecks:
 
             def on_guard(guard: Guard) -> None:
                 if worker.is_cancelled:
-                    raise RefusedError("Nobody waits for these guards any more.")
+                    raise RefusedError("The check was cancelled.")
                 tell(lambda: self._tell(guard))
 
             with self._services.connections.reading() as connection:

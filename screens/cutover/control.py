@@ -57,7 +57,7 @@ class CutoverControl:
         if candidate is None:
             return
         before, after = key_of(self._situation.active), candidate.version.version_key
-        back = f"{before} stays, and R rolls back to it" if before else "none: it is the first active version"
+        back = f"{before} is kept; R rolls back to it" if before else "none: this is the first active version"
         lines = [("way back", back), ("guards", checks.board.count)]
         lines += [("waived", f"{one.name}: {one.waived}") for one in checks.board.in_order if one.waived]
         if checks.request is not None and checks.request.approvals:
@@ -73,7 +73,7 @@ class CutoverControl:
                     encoders=checks.encoders, on_guard=lambda guard: tell(lambda: self._passed(guard)),
                 )  # fmt: skip
 
-        self._ask(question, before, f"Looking at the guards of {after} once more …", flip)
+        self._ask(question, before, f"Checking the guards of {after} again …", flip)
 
     def roll_back(self) -> None:
         """Ask, then make the version active that was so before."""
@@ -81,7 +81,7 @@ class CutoverControl:
         if target is None:
             return
         before, after = key_of(self._situation.active), target.version.version_key
-        loss = f"{chunks(target.missing)}: not found until its backfill has run" if target.missing else "no chunk"
+        loss = f"{chunks(target.missing)}: not found until the backfill has run" if target.missing else "no chunk"
         question = self._question("Roll back", before, after, ("lacks", loss))
 
         def flip(answer: Confirmation, _tell: Tell) -> Flip:
@@ -92,7 +92,7 @@ class CutoverControl:
 
     def _question(self, title: str, before: str | None, after: str, *lines: tuple[str, str]) -> Question:
         change = ("change", f"{before or 'no version'} → {after}")
-        effect = ("effect", f"every search is answered by {after} from the next moment on")
+        effect = ("effect", f"every search uses {after} from then on")
         database, settings = self._services.database, self._services.settings
         return Question(
             title, database, settings, (change, effect, *lines), after, f"{title} now", ask_reason=True
@@ -104,7 +104,7 @@ class CutoverControl:
         def still_so(situation: Situation) -> str:
             now = key_of(situation.active)
             if now != before:
-                return f"The active version changed meanwhile to {now}: cancel, and look again."
+                return f"The active version is now {now}. Cancel and check again."
             return ""
 
         def answered(answer: Confirmation | None) -> None:
@@ -123,7 +123,7 @@ class CutoverControl:
 
     def _passed(self, guard: Guard) -> None:
         if self._checks.flipping:
-            self.say(Text(f"Looking at the guards once more: {printable(guard.name)} {guard.verdict} …", FAINT))
+            self.say(Text(f"Checking the guards again: {printable(guard.name)} {guard.verdict} …", FAINT))
 
     def _flipped(self, flip: Flip, whole: float) -> None:
         word = "Rolled back" if flip.action == "rollback" else "Cut over"
@@ -134,7 +134,7 @@ class CutoverControl:
             f" Locks waited for {milliseconds(flip.waited)}; with all guards {milliseconds(whole)}.", FAINT
         )
         if flip.missing:
-            outcome.append(f" Searches do not find {chunks(flip.missing)}: run its backfill (2, r).", CAUTION)
+            outcome.append(f" {chunks(flip.missing)} missing from searches: run the backfill (2, r).", CAUTION)
         self._checks.forget_waivers(flip.version_key)
         self._end(outcome)
 
@@ -156,7 +156,7 @@ class CutoverControl:
             ("guards", self._checks.board.count),
             *(("waives", f"{name}: {why}") for name, why in waivers.items()),
         ]
-        required = "A request takes a reason: approvers read it."
+        required = "A request needs a reason for the approvers."
         dialog = ReasonDialog(f"Request a cutover to {key}", lines, "Request it", required=required)
 
         def make(reason: str, connection: Connection) -> Request:
@@ -165,7 +165,7 @@ class CutoverControl:
         def said(made: Request) -> str:
             needed = made.needed - len(made.approvals)
             plural = "" if needed == 1 else "s"
-            wait = f"{needed} approval{plural} by others to come" if needed > 0 else "none has to approve it"
+            wait = f"{needed} approval{plural} by others needed" if needed > 0 else "no approval needed"
             return f"✓ Requested the cutover to {key} (request {made.id}): {wait}."
 
         self._ask_reason(dialog, f"Requesting the cutover to {key} …", make, said)
@@ -185,8 +185,8 @@ class CutoverControl:
         def still_so(_situation: Situation) -> str:
             now = self._checks.request
             if now is None or now.id != request.id:
-                return "The request is over: cancel, and look again."
-            return f"It is void: {now.void_because}" if now.void_because else ""
+                return "The request has ended. Cancel and check again."
+            return f"It no longer applies: {now.void_because}" if now.void_because else ""
 
         def answered(answer: Confirmation | None) -> None:
             if answer is not None:
@@ -258,7 +258,7 @@ class CutoverControl:
         self._pane.app.push_screen(dialog, answered)
 
     def plan(self) -> None:
-        """The SQL of the flip on a page; nothing is changed."""
+        """Show the SQL of the flip. Nothing is changed."""
         checks, key = self._checks, key_of(self._situation.candidate)
         if key is None:
             return
@@ -270,5 +270,5 @@ class CutoverControl:
             self._pane.app.call_later(checks.show_check, found.check)
             return sql_page(key, found.statements, ready=found.check.ready)
 
-        waiting = Text("Looking at the guards …", FAINT)
+        waiting = Text("Checking the guards …", FAINT)
         self._pane.app.push_screen(LivePage(f"dry run of the cutover to {key}", waiting, work))

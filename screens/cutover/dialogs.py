@@ -32,7 +32,7 @@ class ReasonDialog(Form[str | None]):
         with Vertical(id="box") as box:
             box.border_title = Content(f" {printable(self._heading)} ")
             yield Static(facts(self._lines), id="about", markup=False)
-            yield self.field("reason", "reason", hint="" if self._required else "may stay empty")
+            yield self.field("reason", "reason", hint="" if self._required else "optional")
             yield from self.end_of_form(self._verb)
 
     def objection(self) -> Text:
@@ -69,14 +69,14 @@ class WaiveDialog(Form[Waiver | None]):
                 if guard.name in self._waived:
                     detail.append(f"\nwaived: {printable(self._waived[guard.name])}", CAUTION)
                 lines.append((guard.name, detail))
-            effect = "It is part of the request, and of what others approve." if self._approved else (
-                "It stays in the log for good, with your role and the reason."
+            effect = "It becomes part of the request, and approvers see it." if self._approved else (
+                "It is logged permanently, with your role and the reason."
             )  # fmt: skip
             lines.append(("", Text(effect, FAINT)))
             yield Static(facts(lines), id="about", markup=False)
             yield self.field("guard", "guard", hint="its name")
-            yield self.field("reason", "reason", hint="why the cutover may go on all the same")
-            yield from self.end_of_form("Waive it")
+            yield self.field("reason", "reason", hint="why the cutover is safe without it")
+            yield from self.end_of_form("Waive")
 
     def objection(self) -> Text:
         """A name that is none of them, or no reason."""
@@ -85,12 +85,12 @@ class WaiveDialog(Form[Waiver | None]):
         if name not in names:
             choice = Text(f"Type the name of the guard: {', '.join(names)}.", FAINT)
             return (
-                wrong(f"No guard {name!r} can be waived here.", f"Those that can: {', '.join(names)}.")
+                wrong(f"Guard {name!r} cannot be waived here.", f"You can waive: {', '.join(names)}.")
                 if name
                 else choice
             )
         if not reason and name not in self._waived:
-            return Text("Waiving a guard takes a reason.", FAINT)
+            return Text("A waiver needs a reason.", FAINT)
         return Text()
 
     def go(self) -> None:

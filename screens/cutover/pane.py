@@ -172,12 +172,12 @@ class CutoverPane(Pane):
         self._fill(
             "approvals", title, approval_lines(known, asks=not self.situation.looks_only) if known else waiting
         )
-        self._fill("serving", " who serves what ", serving_table(facts) if facts else waiting)
+        self._fill("serving", " Search services ", serving_table(facts) if facts else waiting)
         self._draw_watch(facts)
         history = self.query_one("#history", Table)
         history.show([history_row(one) for one in facts.history] if facts else [])
         history.border_title = Content(" history, the newest first ")
-        history.border_subtitle = Content(" ↵ all of it ")
+        history.border_subtitle = Content(" ↵ details ")
         outcome = self.query_one("#outcome", Static)
         outcome.update(self.control.outcome)
         outcome.display = bool(self.control.outcome)
@@ -230,12 +230,12 @@ class CutoverPane(Pane):
     def _guard_lines(self) -> RenderableType:
         checks, candidate = self.checks, key_of(self.situation.candidate)
         if candidate is None:
-            return Text("There is no version to cut over to: register and backfill one (1 Versions).", FAINT)
+            return Text("No version to cut over to. Register and backfill one (1 Versions).", FAINT)
         if checks.check_error is not None:
             return error_text(checks.check_error)
         if checks.left_alone:
             return Text(
-                f"{printable(candidate)} is the way back: a rollback asks no guard. g looks at them all the same.",
+                f"{printable(candidate)} is the version to roll back to, which needs no guard. g checks them anyway.",
                 FAINT,
             )
         return guard_lines(checks.board)

@@ -38,9 +38,9 @@ def change_lines(situation: Situation, facts: Facts | None, *, broken: bool) -> 
     else:
         lines.append(("cut over", Text(f"{before} is active", "bold")))
     if target is None:
-        back = Text("no version was active before: there is nothing to go back to", FAINT)
+        back = Text("no version was active before, so there is nothing to roll back to", FAINT)
     else:
-        lacks = f"lacks {chunks(target.missing)}" if target.missing else "lacks no chunk"
+        lacks = f"misses {chunks(target.missing)}" if target.missing else "is complete"
         back = Text(f"{printable(target.version.version_key)}, which {lacks}", CAUTION if target.missing else "")
     lines.append(("roll back to", back))
     if facts is not None:
@@ -55,18 +55,18 @@ def serving_line(facts: Facts) -> Text:
     """Whether every process serves the active version; those that are late come first."""
     late, count = facts.late, len(facts.processes)
     if not count:
-        return Text("no process says that it searches", FAINT)
+        return Text("No search service is connected", FAINT)
     if late:
         names = ", ".join(f"{_name(one)} serves {_served(one)}" for one in late[:_NAMED])
         more = f" and {len(late) - _NAMED} more" if len(late) > _NAMED else ""
         behind = duration(max(one.behind_s or 0.0 for one in late))
         have = "has" if len(late) == 1 else "have"
-        said = f"✗ {len(late)} of {_processes(count)} {have} not followed the flip for {behind}: "
+        said = f"✗ {len(late)} of {_processes(count)} {have} not switched {behind} after the flip: "
         return Text(f"{said}{printable(names)}{more}", f"bold {BAD}")
     pinned = sum(one.pinned for one in facts.processes)
     following = sum(one.behind_s is not None for one in facts.processes)
     text = Text(_processes(count))
-    text.append(f", {following} about to follow" if following else ", all follow", CAUTION if following else GOOD)
+    text.append(f", {following} switching" if following else ", all up to date", CAUTION if following else GOOD)
     if pinned:
         text.append(f", {pinned} pinned", CAUTION)
     return text
@@ -75,7 +75,7 @@ def serving_line(facts: Facts) -> Text:
 def serving_table(facts: Facts) -> RenderableType:
     """Every process, with what it serves and since when."""
     if not facts.processes:
-        return Text("No process says that it searches: they appear when they use the Retriever.", FAINT)
+        return Text("No search service is connected. Processes that use the Retriever appear here.", FAINT)
     grid = Grid.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
@@ -92,10 +92,10 @@ def _follows(one: Process) -> tuple[str, str]:
     if one.pinned:
         return "! pinned", CAUTION
     if one.behind_s is None:
-        return "✓ follows", GOOD
+        return "✓ up to date", GOOD
     if one.behind_s > BEHIND_S:
         return f"✗ {duration(one.behind_s)} behind", BAD
-    return "… to follow", CAUTION
+    return "… switching", CAUTION
 
 
 def _name(one: Process) -> str:
@@ -121,8 +121,8 @@ def evidence_lines(facts: Facts) -> RenderableType:
 def _evaluation(facts: Facts) -> Text:
     found = facts.evaluation
     if found is None:
-        need = {"required": "the policy requires one", "off": "the policy asks for none"}
-        why = need.get(facts.policy.evaluation, "none is required")
+        need = {"required": "the policy requires one", "off": "the policy does not require one"}
+        why = need.get(facts.policy.evaluation, "not required")
         return Text(f"none of this pair; {why}", CAUTION if facts.policy.evaluation == "required" else FAINT)
     words, style = _VERDICTS[found.verdict] if found.verdict else ("without gates", FAINT)
     text = Text.assemble((words, style), f"  {found.id} on {printable(found.query_set)}")
@@ -185,8 +185,8 @@ def approval_lines(facts: Facts, *, asks: bool) -> RenderableType:
     if request is None:
         if not needed:
             return Text("The policy requires no approval.", FAINT)
-        text = Text(f"Nobody has requested this cutover; {others} required.", CAUTION)
-        return text.append("\nr requests it, with a reason that the approvers read." if asks else "", FAINT)
+        text = Text(f"Not requested yet; {others} required.", CAUTION)
+        return text.append("\nPress r to request it, with a reason for the approvers." if asks else "", FAINT)
     words, style = _STATES.get(request.state, (request.state, FAINT))
     state = Text(words, f"bold {style}")
     if request.state == "open":
@@ -200,7 +200,7 @@ def approval_lines(facts: Facts, *, asks: bool) -> RenderableType:
     lines: list[tuple[str, str | Text]] = [(f"request {request.id}", state)]
     if request.void_because:
         lines.append(("changed", Text(printable(request.void_because), BAD)))
-        lines.append(("", Text(f"What was approved is so no more{again}.", CAUTION)))
+        lines.append(("", Text(f"The approval no longer applies{again}.", CAUTION)))
     lines.append(
         ("asked by", f"{_who(request.requested_by, request.client)}, {date_and_time(request.requested_at)}")
     )
@@ -236,7 +236,9 @@ def request_figures(request: Request) -> list[tuple[str, str]]:
 
 def sql_page(key: str, statements: Sequence[str], *, ready: bool) -> RenderableType:
     """The statements of a flip, as they would be run."""
-    note = Text("Every guard is clear." if ready else "Not every guard is clear: a cutover would be refused.")
+    note = Text(
+        "Every guard passes or is waived." if ready else "A guard does not pass: a cutover would be refused."
+    )
     note.stylize(GOOD if ready else CAUTION)
     cli = f"revector cutover run {printable(key)} --dry-run"
     about = Text(f"Nothing was changed. In a form for psql: {cli}\n", FAINT)

@@ -47,9 +47,7 @@ def watch_lines(watch: Watch, policy: Policy, now: datetime.datetime, *, can_rol
         parts.append(text.append(f" ({one.limit})", FAINT))
     back: list[tuple[str, str | Text]] = [("way back", _way_back(watch))]
     if can_roll_back:
-        key = Text.assemble(
-            ("R", "bold reverse"), f" and the key {printable(watch.previous)} typed: no guard is asked"
-        )
+        key = Text.assemble(("R", "bold reverse"), f" and type {printable(watch.previous)}: no guard is checked")
         back.append(("", key))
     parts += [fact_lines(back), _figures(watch)]
     lines: list[tuple[str, str | Text]] = [("overlap", _overlap(watch)), ("limits", _limits(watch, policy))]
@@ -64,8 +62,8 @@ def _way_back(watch: Watch) -> Text:
         return Text(f"✗ {printable(watch.previous)} is gone, or was never complete", BAD)
     if watch.missing:
         text = Text(f"! {chunks(watch.missing)} missing in {printable(watch.previous)}", CAUTION)
-        return text.append(": its backfill brings them (2, r)", FAINT)
-    return Text(f"✓ 0 chunks missing in {printable(watch.previous)}: a rollback loses nothing", GOOD)
+        return text.append(": run its backfill (2, r)", FAINT)
+    return Text(f"✓ {printable(watch.previous)} is complete: a rollback loses nothing", GOOD)
 
 
 def _figures(watch: Watch) -> RenderableType:
@@ -105,7 +103,7 @@ def _time(found: SearchFigures, name: str) -> str:
 
 def _overlap(watch: Watch) -> Text:
     if watch.overlap is None:
-        return Text("no shadow has compared the two since", FAINT)
+        return Text("not compared by a shadow since", FAINT)
     broken = any(one.limit == "min_overlap" for one in watch.breaches)
     text = Text(f"{watch.overlap:.2f} over {watch.compared:,} queries", BAD if broken else "")
     if watch.overlap_before is not None:
@@ -116,7 +114,7 @@ def _overlap(watch: Watch) -> Text:
 def _limits(watch: Watch, policy: Policy) -> Text:
     limits = [name for name in _WORDS if getattr(policy, name) is not None]
     if not limits:
-        return Text("the policy sets none", FAINT)
+        return Text("none in the policy", FAINT)
     held = [name for name in limits if name not in {one.limit for one in (*watch.breaches, *watch.unjudged)}]
     text = Text()
     if held:
@@ -163,7 +161,7 @@ def entry_page(one: CutoverEntry) -> RenderableType:
     """All of a flip."""
     lines: list[tuple[str, str | Text]] = [
         ("at", date_and_time(one.at)),
-        ("action", "flip: an UPDATE that somebody typed" if one.action == "flip" else one.action),
+        ("action", "flip: a typed UPDATE" if one.action == "flip" else one.action),
         ("from", one.from_version or "no version"),
         ("to", one.to_version),
         ("by", one.made_by),

@@ -45,22 +45,22 @@ ACTIONS: tuple[Action[EvaluatePane], ...] = (
            "segment, a query on the Compare tab.", lambda pane: pane.open_row()),
     Action("evaluate", ("r",), "evaluate", "Evaluate two versions: choose query set, search, judges, measures, "
            "gates.", lambda pane: pane.evaluate(), can_evaluate, dangerous=True, button=True),
-    Action("cancel-evaluation", ("x",), "cancel", "End the evaluation that runs here; what was searched is kept.",
+    Action("cancel-evaluation", ("x",), "cancel", "Cancel the evaluation running here. Finished searches are kept.",
            lambda pane: pane.cancel_evaluation(), is_evaluating, dangerous=True, button=True),
-    Action("evaluation-part", ("m",), "next part", "List, segments, intervals, queries and gates in turn, where "
-           "they have no room beside each other.", lambda pane: pane.next_part(), can_show_parts, offline=True),
+    Action("evaluation-part", ("m",), "next part", "Switch between the parts of this tab on a small screen.",
+           lambda pane: pane.next_part(), can_show_parts, offline=True),
     Action("next-measure", ("n",), "measure", "The next measure.", lambda pane: pane.step_measure(1), evaluated,
            offline=True),
     Action("previous-measure", ("N",), "measure", "The measure before.", lambda pane: pane.step_measure(-1),
            evaluated, offline=True, footer=False),
-    Action("runs", ("l",), "runs", "The stored runs in place of the evaluations, and back.",
+    Action("runs", ("l",), "runs", "Switch between evaluations and stored runs.",
            lambda pane: pane.toggle_runs(), offline=True, button=True),
     Action("compare-runs", ("c",), "compare runs", "Mark the run under the cursor; on another one, compare it "
            "with the marked one.", lambda pane: pane.compare_runs(), can_compare_runs, dangerous=True,
            button=True),
     Action("evaluation-details", ("d",), "details", "All of the evaluation: warnings, runs, gates, every measure, "
            "rank overlap.", lambda pane: pane.open_details(), evaluated, offline=True, button=True),
-    Action("thresholds", ("t",), "thresholds", "Which score threshold of the candidate keeps as many results.",
+    Action("thresholds", ("t",), "thresholds", "The score threshold of the candidate that keeps as many results.",
            lambda pane: pane.open_thresholds(), evaluated, button=True),
     Action("export-evaluation", ("e",), "export", "Write a report to a file in the working directory: Markdown, "
            "HTML, JUnit XML or JSON.", lambda pane: pane.export(), evaluated, offline=True, button=True),

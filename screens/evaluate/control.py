@@ -72,7 +72,7 @@ class Evaluating(Pane):
         if stage is None:
             return self._message
         if self._evaluator.cancelling:
-            return Text("Ending the evaluation …", CAUTION)
+            return Text("Cancelling the evaluation …", CAUTION)
         text = Text(f"Evaluating: {printable(stage.doing)}", no_wrap=True, overflow="ellipsis")
         if stage.total:
             full = _BAR * stage.done // stage.total
@@ -92,11 +92,11 @@ class Evaluating(Pane):
     def what_to_do(self) -> str:
         """The next step where there is no evaluation."""
         if len([status for status in self.situation.versions if status.embedded]) < 2:
-            return "Two versions with vectors are needed: backfill another one (2)."
+            return "This needs two versions with vectors. Backfill another one (2)."
         if not self.lists.sets:
             return "No query set yet: revector queries import NAME --queries FILE --qrels FILE"
         if self.situation.looks_only:
-            why = "not in read-only mode" if self.situation.state.read_only else "it takes an operator"
+            why = "this session is read-only" if self.situation.state.read_only else "an operator can"
             return f"No evaluation yet: revector evaluate {printable(self.lists.sets[0].name)} ({why})."
         return "No evaluation yet: press r."
 
@@ -207,7 +207,7 @@ class Evaluating(Pane):
         self.changed()
 
     def cancel_evaluation(self) -> None:
-        """End the evaluation that runs here; what was searched is kept."""
+        """Cancel the evaluation running here. Finished searches are kept."""
         self._evaluator.cancel()
 
     def on_evaluating_progressed(self) -> None:
@@ -222,7 +222,7 @@ class Evaluating(Pane):
             self._message = error_text(error)
         elif number is not None and number != self._finished:
             self._finished = number
-            self._message = Text(f"✓ Evaluation {number} is kept.", GOOD)
+            self._message = Text(f"✓ Evaluation {number} is stored.", GOOD)
             self.load(number)
         self.look_again()
         self.changed()
@@ -297,7 +297,7 @@ class Evaluating(Pane):
         there = {status.version.version_key for status in self.situation.versions if status.embedded}
         gone = next((key for key in pair if key not in there), None)
         if gone is not None:
-            self.say(Text(f"{printable(gone)} has no vectors any more: its results cannot be searched.", CAUTION))
+            self.say(Text(f"{printable(gone)} no longer has vectors, so its results cannot be searched.", CAUTION))
             return
         self.post_message(
             self.Open(

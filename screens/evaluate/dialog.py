@@ -29,18 +29,18 @@ _COLUMNS = (Column("", 13), Column("value", 26), Column("", from_width=90))
 _HOW = {"index": "by the index", "exact": "exact, no index", "pilot": "a pilot"}
 
 HELP = {
-    "query_set": "The queries that both versions are searched for.",
-    "primary": "The version to compare with: the active one, unless you say another.",
-    "candidate": "The version that may be better.",
-    "how": "By the index as users search; exact: the models alone; a pilot embeds only what was judged and a sample.",
-    "ef_search": "Of both versions' indexes; as each is set when empty.",
-    "distractors": "Chunks drawn at random for the pilot, beside those that were judged.",
-    "seed": "Of the pilot's random sample: the same seed draws the same chunks.",
-    "judges": "Whose judgements count, with commas between; all people's when empty.",
-    "measures": "Such as nDCG@10 P@10; the usual four and those of the gates when empty.",
-    "gates": "A TOML file, from the working directory: its gates give the verdict. None when empty.",
+    "query_set": "Both versions are searched for these queries.",
+    "primary": "The version to compare with. Default: the active one.",
+    "candidate": "The version to evaluate.",
+    "how": "Index: as users search. Exact: the models alone. Pilot: embeds only judged chunks and a sample.",
+    "ef_search": "For both indexes. Empty: each version's own setting.",
+    "distractors": "Random chunks for the pilot, besides the judged ones.",
+    "seed": "For the pilot's sample: the same seed draws the same chunks.",
+    "judges": "Whose judgements count, separated by commas. Empty: everybody's.",
+    "measures": "Such as nDCG@10 P@10. Empty: the usual four and those of the gates.",
+    "gates": "A TOML file in the working directory; its gates decide the verdict. Empty: no gates.",
     "k": "Depth of the rank overlap.",
-    "confidence": "Of the intervals, 0.5 to 0.9999.",
+    "confidence": "Confidence of the intervals, 0.5 to 0.9999.",
 }
 """Every line of the dialog, and what it means."""
 
@@ -96,7 +96,7 @@ class EvaluateDialog(Following, ModalScreen[Wish | None]):
         """The lines, what the one under the cursor means, the box, and what is wrong."""
         with Vertical(id="box") as box:
             runs = self._wish.runs
-            what = "an evaluation" if runs is None else f"run {runs[1]} against run {runs[0]}"
+            what = "New evaluation" if runs is None else f"run {runs[1]} against run {runs[0]}"
             box.border_title = Content(f" {what} ")
             yield Table(_COLUMNS, id="lines", header=False)
             yield Static(id="help", markup=False)
@@ -114,7 +114,7 @@ class EvaluateDialog(Following, ModalScreen[Wish | None]):
         """Nothing can begin while the database is lost."""
         if situation.state.live != self._live:
             self._live = situation.state.live
-            self._say(Text("" if self._live else "✗ The database is lost: wait, or go back.", CAUTION))
+            self._say(Text("" if self._live else "✗ No connection to the database: wait, or press Esc.", CAUTION))
 
     # -- drawing ------------------------------------------------------------------------------------------
 
@@ -134,7 +134,7 @@ class EvaluateDialog(Following, ModalScreen[Wish | None]):
         self.query_one(Table).show(rows)
         self._draw_help()
         keys = (
-            " ↵ take it   esc leave it " if self._edited else " ↑ ↓ line   ← → ↵ change   r evaluate   esc close "
+            " ↵ use it   esc leave it " if self._edited else " ↑ ↓ line   ← → ↵ change   r evaluate   esc close "
         )
         self.query_one("#box").border_subtitle = Content(keys)
 
@@ -145,7 +145,7 @@ class EvaluateDialog(Following, ModalScreen[Wish | None]):
         words = HELP[name]
         judges = self._judges.get(self._values["query_set"], ())
         if name == "judges":
-            words += f" There are: {shorten(', '.join(judges), 200)}." if judges else " Nobody has judged it."
+            words += f" Known: {shorten(', '.join(judges), 200)}." if judges else " It has no judgements."
         self.query_one("#help", Static).update(Text(printable(words)))
 
     def _say(self, message: Text) -> None:
@@ -231,7 +231,7 @@ class EvaluateDialog(Following, ModalScreen[Wish | None]):
             self._refuse(error)
             return
         if wish.runs is None and wish.primary == wish.candidate:
-            self._refuse(UsageError(f"{wish.primary} would be compared with itself.", "Choose another version."))
+            self._refuse(UsageError(f"{wish.primary} cannot be compared with itself.", "Choose another version."))
             return
         self._checking = True
         self._say(Text("Reading the gates …" if wish.gates else "", FAINT))

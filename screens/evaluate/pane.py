@@ -238,7 +238,7 @@ class EvaluatePane(Evaluating):
         chart = self.query_one("#intervals", Chart)
         chart.border_title = Content(f" {words}{'' if spread else ': candidate − primary'} ")
         chart.border_subtitle = Content(f" {legend} ")
-        chart.plot_ranges(ranges, "Nothing was judged.", limits)
+        chart.plot_ranges(ranges, "No judgements.", limits)
 
     def _draw_queries(self, found: Evaluation) -> None:
         rows = worst_queries(found, self.measure, self.segment)

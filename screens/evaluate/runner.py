@@ -122,8 +122,8 @@ class Evaluator:
     def _stop_if_asked(self) -> None:
         if self._cancelled.is_set():
             raise CancelledError(
-                "The evaluation was cancelled. What was searched is kept: the next one with the same settings goes on "
-                "from there."
+                "The evaluation was cancelled. Finished searches are kept: the next run with the same settings "
+                "reuses them."
             )
 
     def _evaluate(self, wish: Wish) -> Evaluation:
@@ -161,7 +161,7 @@ class Evaluator:
         cache: EncoderCache = EncoderCache()
         encoder = cache.encoder(pair[1])
         qrels = load_qrels(connection, query_set, wish.judges)
-        self._tell("drawing the pilot", 0, 0)
+        self._tell("sampling for the pilot", 0, 0)
         plan = plan_pilot(connection, qrels, *pair, encoder, distractors=wish.distractors, seed=wish.seed)
         if plan.to_embed and encoder.price != 0 and not self._ask(_cost(plan, encoder.name)):
             raise RefusedError("Nothing was embedded.")

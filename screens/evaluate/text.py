@@ -58,9 +58,9 @@ _LOW, _MEDIAN, _HIGH = 1, 3, 5
 """Where 5 %, the median and 95 % stand among the quantiles of an OverlapResult."""
 _ANSWERS: dict[Verdict | None, str] = {
     "pass": "Pass: every gate passes",
-    "fail": "Fail: the answer is no",
-    "inconclusive": "Inconclusive: the data cannot tell",
-    None: "No gates were asked for",
+    "fail": "Fail: a gate fails",
+    "inconclusive": "Inconclusive: not enough data to decide",
+    None: "No gates",
 }
 _MOST_QUERIES = 300
 _WIDE = 100
@@ -85,7 +85,7 @@ def measure_words(measure: str, k: int) -> str:
 
 
 def verdict_line(found: Evaluation, width: int) -> Text:
-    """`✗ Fail: the answer is no.  embed-03 against embed-02 on cran, 200 of 225 judged`."""
+    """`✗ Fail: a gate fails.  embed-03 against embed-02 on cran, 200 of 225 judged`."""
     sign, colour = SIGNS[found.verdict]
     answer = _ANSWERS[found.verdict] if width >= _WIDE else _ANSWERS[found.verdict].partition(":")[0]
     text = Text(f"{sign} {answer}", f"bold {colour}", no_wrap=True, overflow="ellipsis")
@@ -108,14 +108,14 @@ def caveat_lines(found: Evaluation, width: int, most: int) -> Text:
             wrapped[share - 1 :] = [shorten(wrapped[share - 1], width - 4).rstrip("…") + " … d"]
         lines += wrapped
     if len(said) > len(shown):
-        lines.append(f"! {len(said) - len(shown)} more of these: d shows them")
+        lines.append(f"! {len(said) - len(shown)} more: press d")
     return Text("\n".join(lines), CAUTION, no_wrap=True, overflow="ellipsis")
 
 
 def gate_lines(gates: Sequence[GateResult]) -> RenderableType:
     """Each gate with its mark, its name, and the figures behind it below."""
     if not gates:
-        return Text("No gates were asked for: a file of gates gives a verdict (r, then gates).", FAINT)
+        return Text("No gates, so no verdict. Name a gates file: r, then gates.", FAINT)
     grid = Grid.grid(padding=(0, 1, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
@@ -191,7 +191,7 @@ def ranges_of(found: Evaluation, measure: str) -> tuple[list[Range], tuple[float
     ranges = [_interval(row) for row in found.measures if row.measure == measure]
     widest = max((max(abs(one.low), abs(one.high)) for one in ranges), default=0.0)
     edge = _round_up(widest)
-    return ranges, (-edge, edge), "+ better  x worse  o cannot tell"
+    return ranges, (-edge, edge), "+ better  x worse  o unclear"
 
 
 def _spread(row: OverlapResult) -> Range:

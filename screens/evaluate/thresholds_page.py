@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _COLUMNS = (
     Column("kept", 8, right=True),
     Column("cut of the primary", 18, right=True),
-    Column("the same of the candidate", 25, right=True),
+    Column("same share in the candidate", 25, right=True),
     Column("kept if copied", right=True),
 )
 
@@ -65,7 +65,7 @@ class ThresholdsPage(ModalScreen[None]):
         """Why, the table, the boxes, the answer."""
         with Vertical(id="box") as box:
             box.border_title = Content(f" score thresholds: {self._primary} → {self._candidate} ")
-            box.border_subtitle = Content(" ↵ work it out   tab next box   esc close ")
+            box.border_subtitle = Content(" ↵ calculate   tab next box   esc close ")
             yield Static("Reading both runs …", id="why", markup=False)
             yield Table(_COLUMNS, id="cuts")
             with Horizontal():
@@ -106,7 +106,7 @@ class ThresholdsPage(ModalScreen[None]):
     def _show(self, found: Thresholds) -> None:
         self.query_one("#why", Static).update(
             f"Scores ({found.score}) of the first {found.depth} of each of {found.queries:,} queries. Scores of two "
-            "encoders mean nothing beside each other; the share of results that a cut keeps does."
+            "encoders cannot be compared; the share of results that a cut keeps can."
         )
         self.query_one(Table).show(
             [
@@ -118,12 +118,12 @@ class ThresholdsPage(ModalScreen[None]):
             ]
         )
         row = found.asked
-        words = Text("Type the number that your application compares with, then Enter.", FAINT)
+        words = Text("Type the threshold that your application uses, then Enter.", FAINT)
         if row is not None:
             words = Text(
                 f"A cut at {row.primary:g} keeps {row.kept:.1%} with {self._primary}. {self._candidate} keeps as many "
-                f"at {row.candidate:.4f}; at {row.primary:g} it would keep {row.if_copied:.1%}. Keep the number with "
-                "the version, or decide by rank.",
+                f"at {row.candidate:.4f}; at {row.primary:g} it would keep {row.if_copied:.1%}. Store the "
+                "threshold with the version, or decide by rank instead.",
                 "bold",
             )
         self.query_one("#answer", Static).update(words)

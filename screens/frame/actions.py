@@ -32,9 +32,9 @@ def showing(tab: Tab) -> Action[Console]:
 
 
 ACTIONS: tuple[Action[Console], ...] = (
-    Action("judge", ("J",), "judge", "Judge what both versions find, blind to which of them did.",
+    Action("judge", ("J",), "judge", "Judge what both versions find, without seeing which one found it.",
            lambda console: console.open_judging(), can_compare, dangerous=True, footer=False),
-    Action("retry", ("r",), "try again now", "Try to reach the database at once.", lambda console: console.retry(),
+    Action("retry", ("r",), "try again now", "Try to reach the database now.", lambda console: console.retry(),
            lost, offline=True),
     Action("help", ("question_mark",), "help", "All keys.", lambda console: console.show_help(), offline=True),
     Action("palette", ("ctrl+p",), "commands", "Find an action by its name.",

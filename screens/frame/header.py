@@ -146,8 +146,8 @@ class Banner(Widget):
             return Text()
         text = Text("✗ " if reading.lost else "! ", "bold")
         text.append(printable(reading.error.problem), "bold")
-        text.append(f" The data below is {duration(reading.age())} old; ")
-        text.append(f"no action is possible. {next_try(reading)}" if reading.lost else next_try(reading))
+        text.append(f" The data below is {duration(reading.age())} old. ")
+        text.append(f"No action is possible. {next_try(reading)}" if reading.lost else next_try(reading))
         return text
 
 
@@ -181,5 +181,5 @@ class Trouble(Widget):
             text.append("→ ", CAUTION)
             text.append(printable(error.remedy, lines=True) + "\n\n")
         text.append(f"{next_try(self._reading)} ", FAINT)
-        text.append("r tries again now, q leaves.", FAINT)
+        text.append("r: try again now   q: quit", FAINT)
         return text

@@ -24,8 +24,8 @@ def help_text(situation: Situation) -> RenderableType:
             for action in actions:
                 grid.add_row(Text(keys_of(action), "bold"), Text(action.help, _style(action, situation)))
             grid.add_row("", "")
-    grid.add_row("", Text("In lists: ↑ ↓ PgUp PgDn Home End. Tab and Shift+Tab go on to the next part.", FAINT))
-    grid.add_row("", Text("What is dim is not possible at this moment, or belongs to another tab.", FAINT))
+    grid.add_row("", Text("In lists: ↑ ↓ PgUp PgDn Home End. Tab and Shift+Tab move between parts.", FAINT))
+    grid.add_row("", Text("Dimmed keys do nothing right now, or belong to another tab.", FAINT))
     return grid
 
 

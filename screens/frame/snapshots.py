@@ -160,7 +160,7 @@ class SnapshotReader:
             try:
                 overview = read_overview(current.connection, self._database.schema)
             except psycopg.errors.QueryCanceled:
-                problem = f"A read took longer than {self._timeout_s:g} s and was given up."
+                problem = f"A read took longer than {self._timeout_s:g} s and was cancelled."
                 raise _SlowError(problem, "The server is busy; read_timeout_s sets how long to wait.") from None
             if overview.server.schema_revision != HEAD:
                 require_schema(current.connection, self._database.schema)

@@ -31,7 +31,7 @@ class JudgingStep:
 
 @dataclass(frozen=True)
 class Write:
-    """Something to be stored: an answer, or that it is taken back."""
+    """Something to be stored: an answer, or that it was undone."""
 
     step: JudgingStep
     undo: bool

@@ -93,8 +93,8 @@ class NameDialog(ModalScreen[str | None]):
         """A sentence and the box."""
         with Vertical(id="box") as box:
             box.border_title = Content(" judge as ")
-            box.border_subtitle = Content(" ↵ take it   esc close ")
-            yield Static(Text("Grades are kept under a person's name; two people are compared by it.", FAINT))
+            box.border_subtitle = Content(" ↵ use it   esc close ")
+            yield Static(Text("Grades are stored under a name, so that two people can be compared.", FAINT))
             yield LineBox(self._name_now, id="name", compact=True)
 
     def on_mount(self) -> None:

@@ -126,7 +126,7 @@ class JudgingScreen(Following, ModalScreen[None]):
         with Vertical():
             yield Static(id="where", classes="-production" if self._services.settings.production else "")
             yield Static(
-                Text("✗ The database is lost: no key is taken until it is back. Escape leaves."), id="lost"
+                Text("✗ No connection to the database: keys are ignored until it is back. Esc: close"), id="lost"
             )
             yield Static(id="progress")
             yield Static(id="left")
@@ -171,8 +171,8 @@ class JudgingScreen(Following, ModalScreen[None]):
         elif opened.pair is None:
             self._to_search = True
             self._rest(
-                f"Both versions have to be searched for the {len(opened.query_set.queries):,} queries of "
-                f"{printable(opened.query_set.name)} first; the encoder of each encodes them. Enter begins."
+                f"Both versions must first be searched for the {len(opened.query_set.queries):,} queries of "
+                f"{printable(opened.query_set.name)}. Each version's encoder encodes them. Enter: start"
             )
         else:
             self._read(count=True)
@@ -188,7 +188,7 @@ class JudgingScreen(Following, ModalScreen[None]):
         def search(tell: Tell) -> Opened:
             def progress(_step: str, done: int, total: int) -> None:
                 if not self.is_attached:
-                    raise RevectorError("The screen was left.")  # the next time the run goes on from here
+                    raise RevectorError("The screen was closed.")  # the next time the run goes on from here
                 tell(lambda: self._wait(f"Searching both versions, one after the other: {done:,} of {total:,}"))
 
             return self._desk.search(opened, progress)
@@ -212,12 +212,12 @@ class JudgingScreen(Following, ModalScreen[None]):
         self.answers.items.extend(batch.items)
         if batch.counts is not None:
             self.answers.counted(batch.counts)
-        self._rest("Nothing is left to judge here. f chooses something else, u goes back, r reads it again.")
+        self._rest("Nothing left to judge here. f: choose something else   u: undo   r: reload")
 
     def _not_read(self, error: RevectorError) -> None:
         self._unread = True
         self._message = Text("✗ ", BAD).append_text(problem(error))
-        self._rest("The queue could not be read. r tries again.")
+        self._rest("The queue could not be read. r: try again")
 
     def _wait(self, status: str) -> None:
         self._reading = True
@@ -263,9 +263,9 @@ class JudgingScreen(Following, ModalScreen[None]):
             return
         step = self.answers.undo()
         if step is None:
-            self._say(Text("Nothing was answered in this session that could be taken back.", FAINT))
+            self._say(Text("Nothing to undo in this session.", FAINT))
             return
-        self._message = Text("The skip" if step.grade is None else f"Your {step.grade}").append(" is taken back.")
+        self._message = Text("The skip" if step.grade is None else f"Your {step.grade}").append(" was undone.")
         self._store()
 
     def _store(self) -> None:
@@ -332,7 +332,7 @@ class JudgingScreen(Following, ModalScreen[None]):
 
     def _can_change(self) -> bool:
         if self.answers.pending:
-            self._say(Text("Wait: the last answers are being stored.", FAINT))
+            self._say(Text("Wait: the last answers are still being stored.", FAINT))
         return self._taking and not self.answers.pending
 
     def action_help(self) -> None:
@@ -343,7 +343,7 @@ class JudgingScreen(Following, ModalScreen[None]):
         """Back to the console; what is pending is stored first. Pressed again, it is given up."""
         if self.answers.pending and not self._leaving:
             self._leaving = True
-            self._say(Text(f"Storing {len(self.answers.pending)} more. Escape again gives them up.", CAUTION))
+            self._say(Text(f"Storing {len(self.answers.pending)} more. Esc again: close and lose them", CAUTION))
         else:
             self.dismiss(None)
 

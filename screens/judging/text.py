@@ -23,8 +23,8 @@ _MOST_CHARACTERS = 50_000
 _WIDE = 100
 
 _WHY = {
-    "disputed": "Disputed: judges do not agree on it.",
-    "moved": "Moved: its rank differs much between the versions.",
+    "disputed": "Disputed: judges disagree.",
+    "moved": "Moved: its rank differs a lot between the versions.",
     "unjudged": "",
 }
 
@@ -103,16 +103,16 @@ def help_page() -> RenderableType:
     return facts(
         [
             *((str(grade), label) for grade, label in enumerate(GRADES)),
-            ("s", "Skip: it stays open, and does not come again until the screen is opened anew."),
-            ("u", "Undo: back through the answers of this session; what was there before is there again."),
+            ("s", "Skip: leave it open until the screen is opened again."),
+            ("u", "Undo: step back through this session's answers, restoring what was there."),
             ("f", "What to judge: a kind, a segment, another query set."),
-            ("n", "Judge under another name, where several people share a database role."),
+            ("n", "Judge under another name, when several people share a database role."),
             ("r", "Read the queue and its counts again."),
             ("↑ ↓ PgUp PgDn", "Scroll the text; Tab goes to the query and back."),
-            ("esc", "Leave. Every answer is stored as it is given."),
+            ("esc", "Close. Every answer is stored at once."),
             ("", ""),
             ("unjudged", "One of the versions has it among its first ten, and you have not judged it."),
-            ("moved", "The same, and its rank differs by ten and more, or only one of the versions has it."),
+            ("moved", "The same, and its rank differs by ten or more, or only one version found it."),
             ("disputed", "Grades are more than a step apart, or on both sides of relevant (1 and more)."),
             (
                 "blind",
@@ -121,7 +121,7 @@ def help_page() -> RenderableType:
             ),
             (
                 "κ",
-                "Cohen's kappa, quadratic weights, over what two people both judged: 1 is agreement, 0 is chance.",
+                "Cohen's kappa, quadratic weights, over pairs that two people judged: 1 is agreement, 0 is chance.",
             ),
         ]
     )

@@ -41,7 +41,7 @@ class LogPane(Pane):
     def compose(self) -> ComposeResult:
         """The table, and what stands there while nothing has happened."""
         yield Table(_COLUMNS)
-        yield Static("Nothing has been done in this collection yet.", markup=False)
+        yield Static("No entries yet.", markup=False)
 
     def draw(self) -> None:
         """Draw the entries of the snapshot."""

@@ -54,12 +54,12 @@ ACTIONS: tuple[Action[ShadowPane], ...] = (
     Action("shadow-start", ("s",), "start", "Send a sample of users' queries to the candidate too; asks how many, "
            "what is kept of them, and for the version key.", lambda pane: pane.start(), can_shadow, dangerous=True,
            button=True),
-    Action("shadow-stop", ("x",), "stop", "End the shadow; what it found stays for as long as its retention says.",
+    Action("shadow-stop", ("x",), "stop", "Stop the shadow. Its results are kept for the retention time.",
            lambda pane: pane.stop(), shadowing, dangerous=True, button=True),
     Action("shadow-judge", ("t",), "to judging", "Send the worst disagreements to the judging queue, as queries "
            "of a query set.", lambda pane: pane.send_to_judging(), judgeable, dangerous=True, button=True),
-    Action("shadow-part", ("m",), "next part", "Overlap, latency by segment and disagreements in turn, where they "
-           "have no room beside each other.", lambda pane: pane.next_part(), is_tight, offline=True),
+    Action("shadow-part", ("m",), "next part", "Switch between the parts of this tab on a small screen.",
+           lambda pane: pane.next_part(), is_tight, offline=True),
     Action("next-shadow", NEXT, "candidate", "The next version as candidate.", lambda pane: pane.step_candidate(1),
            can_choose_shadow, footer=False),
     Action("previous-shadow", BEFORE, "candidate", "The version before as candidate.",

@@ -51,20 +51,23 @@ class StartShadow(Form[ShadowWish | None]):
         spec = self._version.encoder_spec
         encoder = Text(printable(spec))
         if not runs_here(spec):
-            encoder.append("  users' queries leave this machine, and may cost money", CAUTION)
+            encoder.append("  users' queries leave this machine and may cost money", CAUTION)
         lines: list[tuple[str, str | Text]] = [
             ("database", where),
             ("encoder", encoder),
-            ("effect", "a sample of users' queries is searched by it too; users get the active version's answer"),
+            (
+                "effect",
+                "users' queries are sampled and searched with it too; they get the active version's answer",
+            ),
         ]
         with Vertical(id="box") as box:
             box.border_title = Content(f" Shadow users' queries to {printable(key)} ")
             yield Static(facts(lines), id="about", markup=False)
-            yield self.field("sample", "sample", "0.1", hint="a share above 0 and up to 1")
+            yield self.field("sample", "sample", "0.1", hint="share, above 0 up to 1")
             yield self.field("query-text", "query text", "hashed", hint="stored, hashed or omitted")
             yield self.field("retention", "kept, in days", "14")
-            yield self.field("reason", "reason", hint="for the log; may stay empty")
-            yield self.field("key", "version key", hint=f"type {printable(key)} to go on")
+            yield self.field("reason", "reason", hint="for the log (optional)")
+            yield self.field("key", "version key", hint=f"type {printable(key)} to confirm")
             yield from self.end_of_form("Start it")
 
     def objection(self) -> Text:
@@ -75,9 +78,7 @@ class StartShadow(Form[ShadowWish | None]):
         except UsageError as error:
             return wrong(error.problem, error.remedy)
         if wish.key != self._version.version_key:
-            return Text(
-                f"Type the version key {printable(self._version.version_key)} in the last box. Escape cancels."
-            )
+            return Text(f"Type {printable(self._version.version_key)} in the last box. Esc: close without changes")
         return Text()
 
     def _wish(self) -> ShadowWish:
@@ -90,7 +91,7 @@ class StartShadow(Form[ShadowWish | None]):
         try:
             return float(self.text(name))
         except ValueError:
-            raise UsageError(f"{self.text(name)!r} is no number.", f"Expected one for the {name}.") from None
+            raise UsageError(f"{self.text(name)!r} is not a number.", f"Expected one for the {name}.") from None
 
     def go(self) -> None:
         """Answer."""
@@ -111,8 +112,8 @@ class SendToJudging(Form[str | None]):
             box.border_title = Content(" Send the worst disagreements to the judging queue ")
             yield Static(
                 Text(
-                    f"The {count} below whose text is stored join a query set; J judges what both versions find for "
-                    "them. A set of its own keeps evaluations of other sets as they are."
+                    f"The {count} below whose text is stored are added to a query set; J judges what both versions "
+                    "find for them. Use a separate set to leave evaluations of other sets unchanged."
                 ),
                 id="about",
                 markup=False,
@@ -122,7 +123,7 @@ class SendToJudging(Form[str | None]):
 
     def objection(self) -> Text:
         """It takes a name."""
-        return Text() if self.text("set") else Text("It takes the name of a query set; it is made when it is new.")
+        return Text() if self.text("set") else Text("Type the name of a query set. A new one is created.")
 
     def go(self) -> None:
         """Answer."""

@@ -270,7 +270,7 @@ class ShadowPane(Pane):
             self.post_message(self.Act("shadow-open"))
 
     def open_row(self) -> None:
-        """The disagreement under the cursor: on the Compare tab where its text is stored, else both rankings."""
+        """Open the disagreement: on the Compare tab if its text is stored, else both rankings."""
         found = self.report
         key = self.query_one("#worst", Table).row_key
         one = next((one for one in found.worst if str(one.id) == key), None) if found else None
@@ -310,7 +310,7 @@ class ShadowPane(Pane):
                 connection, wish.key, sample=wish.sample, query_text=wish.query_text,
                 retention_days=wish.retention_days, reason=wish.reason,
             )  # fmt: skip
-        return f"✓ The shadow of {printable(run.candidate)} runs: processes with a mirror follow within a second."
+        return f"✓ The shadow of {printable(run.candidate)} is running. Processes with a mirror follow within a second."
 
     def stop(self) -> None:
         """Ask, then end the shadow."""
@@ -319,7 +319,7 @@ class ShadowPane(Pane):
         run = self.report.run if self.report else None
         if run is None:
             return
-        text = f"Stop the shadow of {run.candidate}? What it found stays for {run.retention_days:g} days."
+        text = f"Stop the shadow of {run.candidate}? Its results are kept for {run.retention_days:g} days."
 
         def answered(yes: bool | None) -> None:
             if yes:
@@ -341,7 +341,7 @@ class ShadowPane(Pane):
         def send(name: str) -> str:
             with self.services.connections.writing() as connection:
                 sent = shadow.send_to_judging(connection, ids, name)
-            there = f", {sent.there_already} there already" if sent.there_already else ""
+            there = f", {sent.there_already} already there" if sent.there_already else ""
             return f"✓ Added to the query set {printable(name)}: {sent.added}{there}. J judges them."
 
         def answered(name: str | None) -> None:

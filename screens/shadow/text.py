@@ -155,7 +155,7 @@ def both_rankings(one: Disagreement, candidate: str) -> RenderableType:
     page.add_row(
         facts(
             [
-                ("query", one.query or "its text is not kept"),
+                ("query", one.query or "its text is not stored"),
                 ("SHA-256", one.sha256 or "not kept"),
                 ("segment", one.segment or "none"),
                 ("at", date_and_time(one.at)),
@@ -177,17 +177,17 @@ def what_to_do(situation: Situation, found: ShadowReport | None) -> Text:
             "or from revector serve."
         )
     if situation.active is None:
-        return Text("No version is active yet: a shadow holds a candidate against what users get (6 cuts over).")
+        return Text("No version is active yet. A shadow compares a candidate with what users get (6: cut over).")
     if not any(status.embedded and not status.version.active for status in situation.versions):
-        return Text("A shadow needs a candidate with vectors: register one, and backfill it (2).")
+        return Text("A shadow needs a candidate with vectors. Register one and backfill it (2).")
     lines = (
         "No shadow yet.\n\n"
-        "A shadow sends a sample of users' queries to a candidate too, off their path: users always get the active "
-        "version's answer, at once, whatever the candidate does. Here you see how alike both answer, how long both "
+        "A shadow also sends a sample of users' queries to a candidate, off the users' path. Users always get the "
+        "active version's answer at once. Here you see how similar both answers are, how long both "
         "take, and where they disagree most.\n\n"
     )
     if situation.state.read_only:
-        return Text(lines + "This console is read-only: revector shadow start KEY, elsewhere.")
+        return Text(lines + "This console is read-only. Start a shadow elsewhere: revector shadow start KEY")
     return Text(lines + "Choose a candidate with [ and ], then press s.")
 
 

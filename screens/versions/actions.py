@@ -23,7 +23,7 @@ can_propose = needs(
 
 
 ACTIONS: tuple[Action[VersionsPane], ...] = (
-    Action("details", ("enter",), "details", "All that is known about the version.",
+    Action("details", ("enter",), "details", "All details of the version.",
            lambda pane: pane.open_details(), has_versions),
     Action("to-backfill", ("b",), "backfill", "The backfill of the selected version.",
            lambda pane: pane.to_backfill(), has_versions),

@@ -34,16 +34,16 @@ _COLUMNS = (
 
 _EMPTY = """There is no embedding version yet.
 
-1. Put documents in:
+1. Import documents:
        revector ingest PATH…
 2. Register a version:
        revector versions add KEY --encoder static:wordllama-256
-3. Fill it. It appears here: press 2, then r. Or:
+3. Backfill it: press 2, then r. Or:
        revector backfill run KEY
-4. Make it answer users: press 6, then u. Or:
+4. Make it active: press 6, then u. Or:
        revector cutover run KEY
 
-To see all of it with documents of its own: revector demo"""
+To see it all with demo documents: revector demo"""
 
 
 class VersionsPane(Pane):
@@ -189,4 +189,4 @@ def _index_line(situation: Situation, status: VersionStatus) -> str:
     index = situation.index(status)
     if index is None or not index.exists:
         return "none"
-    return f"valid, {size(index.bytes)}" if index.valid else "invalid: its build was cut off"
+    return f"valid, {size(index.bytes)}" if index.valid else "invalid: its build was interrupted"

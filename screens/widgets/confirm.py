@@ -55,7 +55,7 @@ class Confirm(Form[Confirmation | None]):
     Confirm Label { width: auto; margin: 1 0 0 0; color: $foreground; }
     """
 
-    ready = "The key is right. Enter, or the button, does it now."
+    ready = "The key matches. Press Enter, or the button."
 
     def __init__(self, question: Question, changed: Callable[[Situation], str] = lambda _situation: "") -> None:
         super().__init__(classes="-production" if question.settings.production else "")
@@ -76,10 +76,10 @@ class Confirm(Form[Confirmation | None]):
             box.border_title = Content(f" {question.title} ")
             with VerticalScroll(id="facts", can_focus=False):
                 yield Static(facts(lines), markup=False)
-            yield Label(Text.assemble("To go on, type the version key ", (printable(question.key), "bold")))
+            yield Label(Text.assemble("Type the version key to confirm: ", (printable(question.key), "bold")))
             yield LineBox(id="key", compact=True, select_on_focus=False)
             if question.ask_reason:
-                yield Label("Reason, for the log (may stay empty)")
+                yield Label("Reason, for the log (optional)")
                 yield LineBox(id="reason", compact=True, select_on_focus=False)
             yield from self.end_of_form(question.verb)
 
@@ -97,9 +97,7 @@ class Confirm(Form[Confirmation | None]):
             return wrong(self._stopped)
         if typed == self._question.key:
             return Text()
-        return Text(
-            "That is not the key yet: nothing happens." if typed else "Tab to the box, then type. Escape cancels."
-        )
+        return Text("Not the version key yet." if typed else "Tab to the box and type. Esc: close without changes")
 
     def go(self) -> None:
         """Yes."""

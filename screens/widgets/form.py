@@ -61,7 +61,7 @@ class Form(Following, ModalScreen[R]):
     live = True
     focus_first = "#cancel"
     """Enter alone must not do it."""
-    ready = "Enter in a box, or the button, does it now. Escape cancels."
+    ready = "Enter or the button: do it   Esc: close without changes"
 
     def field(self, name: str, label: str, value: str = "", hint: str = "") -> Widget:
         """A named box; `hint` stands in it while it is empty."""
@@ -105,7 +105,8 @@ class Form(Following, ModalScreen[R]):
 
     def check(self) -> None:
         """Say what is missing, and let the button be there when nothing is."""
-        objection = self.objection() if self.live else Text("✗ The database is lost: wait, or cancel.", CAUTION)
+        lost = Text("✗ No connection to the database: wait, or press Esc.", CAUTION)
+        objection = self.objection() if self.live else lost
         self.query_one("#go", Button).disabled = bool(objection)
         self.say(objection or Text(self.ready))
 

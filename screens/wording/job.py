@@ -50,7 +50,7 @@ def _where(situation: Situation, key: str, detail: JobDetail | None) -> str:
 def _here(situation: Situation, key: str) -> str:
     """` in this console, on Ray`: what runs here, and how."""
     ray = ", on Ray" if key in situation.state.on_ray else ""
-    return f" in this console{ray}{', which stays with it' if key in situation.state.staying else ''}"
+    return f" in this console{ray}{', which keeps running' if key in situation.state.staying else ''}"
 
 
 def progress_bar(situation: Situation, selected: VersionStatus, width: int) -> Text:
@@ -84,12 +84,12 @@ def held(job: JobStatus | None, now: datetime.datetime, width: int) -> Text:
 def eta(job: JobStatus) -> str:
     """`18 min left (15 min – 24 min)`: the spread is that of the rate over the last minutes."""
     if job.eta_s is None:
-        return "time left not known yet"
+        return "time left unknown yet"
     text = f"{duration(job.eta_s)} left"
     if not job.pending or job.eta_low_s is None:
         return text
     if job.eta_high_s is None:
-        return f"{text} ({duration(job.eta_low_s)} at the best)"
+        return f"{text} ({duration(job.eta_low_s)} at best)"
     return f"{text} ({duration(job.eta_low_s)} – {duration(job.eta_high_s)})"
 
 

@@ -15,12 +15,12 @@ def report_lines(report: LoadReport) -> tuple[str, str]:
     rows = f"{report.rows:,} row" if report.rows == 1 else f"{report.rows:,} rows"
     return (
         f"{report.version_key}: {rows} of {report.source}: {report.stored:,} stored, {report.present:,} had a vector "
-        f"already, {report.unknown:,} of no chunk, {report.duplicates:,} duplicate, {report.bad:,} bad.",
-        f"{report.version_key} is {report.state} and lacks {chunks(report.missing)}.",
+        f"already, {report.unknown:,} for unknown chunks, {report.duplicates:,} duplicate, {report.bad:,} bad.",
+        f"{report.version_key} is {report.state}, {chunks(report.missing)} missing.",
     )
 
 
 def next_words(report: LoadReport) -> str:
     """What is left to a backfill."""
     what = f"embeds the {chunks(report.missing)} missing, proves" if report.missing else "proves"
-    return f"Next, which {what} that none is missing, and builds the index:"
+    return f"Next: {what} that none is missing, and build the index:"

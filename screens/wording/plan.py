@@ -47,7 +47,7 @@ def offer_words(offer: Offer, encoder: str) -> str:
 def _text(plan: Plan) -> str:
     demand = plan.demand
     if demand.characters is None:
-        return "unknown: no chunk could be drawn"
+        return "unknown: no chunk could be sampled"
     parts = []
     for found, thing in ((demand.tokens, "tokens"), (demand.characters, "characters")):
         if found is not None:
@@ -61,7 +61,7 @@ def _cost(plan: Plan) -> str:
     if plan.price == 0:
         return "none: the encoder runs here, or its price is 0"
     if plan.price is None:
-        return "unknown: nobody said the encoder's price"
+        return "unknown: the encoder has no price set"
     if plan.cost_usd is None:
         return f"unknown, at ${plan.price:g} per million tokens"
     return f"{dollars(plan.cost_usd)} at ${plan.price:g} per million tokens"
@@ -69,7 +69,7 @@ def _cost(plan: Plan) -> str:
 
 def _time(plan: Plan) -> str:
     if plan.seconds is None or plan.one_worker is None:
-        return "unknown: nothing was measured"
+        return "unknown: not measured"
     if plan.demand.to_embed == 0:
         return "nothing to do"
 
@@ -80,7 +80,7 @@ def _time(plan: Plan) -> str:
     both = shown(plan.one_worker, 1)
     if plan.workers > 1:
         both += f", {shown(plan.seconds, plan.workers)}"
-    return f"{both}; the index comes after it"
+    return f"{both}; then the index"
 
 
 def _measured(plan: Plan) -> str:

@@ -54,7 +54,7 @@ COLUMNS = {
         VersionColumn(
             "proven_at", "proven", lambda s: s.version.proven_at,
             lambda s: f"{date_and_time(s.version.proven_at)}   complete since {date_and_time(s.version.completed_at)}"
-            if s.version.completed_at else "not yet: no backfill has finished",
+            if s.version.completed_at else "no: no backfill has finished",
         ),
         VersionColumn("activated_at", "activated", lambda s: s.version.activated_at),
         VersionColumn("deactivated_at", "deactivated", lambda s: s.version.deactivated_at),

@@ -484,7 +484,7 @@ def test_pruning_leaves_what_another_ingest_wrote_meanwhile(connection: Connecti
     }
 
 
-# Vectors that are there already -----------------------------------------------------------------------------
+# Vectors that are already there -----------------------------------------------------------------------------
 
 
 def add_version(

@@ -52,9 +52,9 @@ def test_the_help_and_the_advice_of_a_viewer() -> None:
     moment = situation(replace(OVERVIEW, rights=VIEWER), "embed-v2026-04", tab="2")
     assert not [action.id for action in listed(moment) if action.dangerous]
     assert moment.selected is not None
-    assert next_step(moment, moment.selected) == "None: it goes on by itself."
+    assert next_step(moment, moment.selected) == "Nothing: it continues by itself."
     idle = situation(replace(OVERVIEW, rights=VIEWER, jobs={}), "embed-v2026-04")
-    assert next_step(idle, moment.selected) == "Backfill it: it takes an operator."
+    assert next_step(idle, moment.selected) == "Backfill it: an operator can."
 
 
 def test_an_action_that_needs_an_approver() -> None:

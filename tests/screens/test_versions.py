@@ -36,7 +36,7 @@ async def test_versions_as_the_database_has_them(library: Database, size: tuple[
 async def test_the_detail_follows_the_cursor(library: Database) -> None:
     app = console(library)
     async with app.run_test(size=SMALL) as pilot:
-        await until_shown(pilot, "It answers users, and lacks nothing.")
+        await until_shown(pilot, "Active and complete. Nothing to do.")
         await pilot.press("down")
         await until_shown(pilot, "press 3. Then cut over: press 6.", "static:wordllama-256")
         assert app.selection == "demo-256"
@@ -114,16 +114,20 @@ def test_the_index_in_one_word(state: IndexState, build: tuple[str, int, int] | 
     ("status", "extra", "expected"),
     [
         (version(2, "k", 64, "registered"), {}, "Backfill it: press 2, then r."),
-        (version(2, "k", 64, "registered"), {"job": "running"}, "Its backfill is running: press 2 to watch."),
-        (version(2, "k", 64, "registered"), {"job": "paused"}, "Its backfill is paused. Go on with it"),
+        (version(2, "k", 64, "registered"), {"job": "running"}, "The backfill is running. Press 2 to watch."),
+        (
+            version(2, "k", 64, "registered"),
+            {"job": "paused"},
+            "The backfill is paused. To resume it, press 2, then r.",
+        ),
         (version(2, "k", 64, "loaded"), {"failed": 3}, "3 chunks could not be embedded: press 2, then f."),
-        (version(2, "k", 64, "loaded"), {}, "Its index is missing"),
-        (version(2, "k", 64, "loaded"), {"build": True}, "Its index is being built"),
-        (version(2, "k", 64, "ready"), {"index": True}, "Compare it with the active one"),
-        (version(2, "k", 64, "ready"), {"index": True, "missing": 5}, "5 chunks came since its backfill."),
-        (version(2, "k", 64, "previous"), {"index": True, "rollback": True}, "press 6, then R to roll back"),
-        (version(2, "k", 64, "retired"), {}, "It is retired."),
-        (version(2, "k", 64, "registered"), {"read_only": True}, "not in this console, which is read-only"),
+        (version(2, "k", 64, "loaded"), {}, "The index is missing."),
+        (version(2, "k", 64, "loaded"), {"build": True}, "The index is being built."),
+        (version(2, "k", 64, "ready"), {"index": True}, "Compare it with the active version"),
+        (version(2, "k", 64, "ready"), {"index": True, "missing": 5}, "5 chunks are new since the backfill."),
+        (version(2, "k", 64, "previous"), {"index": True, "rollback": True}, "Press 6, then R to roll back"),
+        (version(2, "k", 64, "retired"), {}, "Retired."),
+        (version(2, "k", 64, "registered"), {"read_only": True}, "not in this read-only console"),
         (version(2, "k", 64, "registered"), {"no_encoder": True}, "revector versions adopt k --encoder SPEC"),
     ],
 )

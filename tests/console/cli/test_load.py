@@ -31,14 +31,15 @@ def test_a_load_and_what_it_answers(
         "duplicates": 0, "bad": 0, "missing": 11, "state": "backfilling",
     }  # fmt: skip
     assert found.err == (
-        "Next, which embeds the 11 chunks missing, proves that none is missing, and builds the index: "
+        "Next: embeds the 11 chunks missing, proves that none is missing, and build the index: "
         "revector backfill run v1\n"
     )
     shown = revector.call("load", "v1", str(path)).out
     assert (
-        f"v1: 10 rows of {path}: 0 stored, 9 had a vector already, 1 of no chunk, 0 duplicate, 0 bad.\n" in shown
+        f"v1: 10 rows of {path}: 0 stored, 9 had a vector already, 1 for unknown chunks, 0 duplicate, 0 bad.\n"
+        in shown
     )
-    assert "v1 is backfilling and lacks 11 chunks.\n" in shown
+    assert "v1 is backfilling, 11 chunks missing.\n" in shown
 
     table = pa.table({"key": keys, "v": pa.array(list(vectors), pa.list_(pa.float32()))})
     pq.write_table(table, tmp_path / "rest.parquet")
@@ -134,5 +135,5 @@ def test_ctrl_c_and_the_same_command_again(
     assert "Interrupted; nothing is lost." in stopped.err
     again = revector.run("load", "v1", "vectors.npy", "--json")
     assert again.document.items() >= {"stored": 20_000, "present": 0, "missing": 0}.items()
-    assert again.err.startswith("Went on at row 16,384.\n")
+    assert again.err.startswith("Resumed at row 16,384.\n")
     assert stored(connection, version) == expected(ids, vectors)

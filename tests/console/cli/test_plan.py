@@ -86,7 +86,7 @@ def test_a_plan_of_a_version_without_an_encoder(library: Revector) -> None:
     result = library.call("backfill", "plan", "v3", status=1)
     assert "names no encoder" in result.out
     assert "revector versions adopt v3" in result.out
-    assert "cost    unknown: nobody said the encoder's price" in result.out
+    assert "cost    unknown: the encoder has no price set" in result.out
     assert result.out.endswith("1 finding would make it fail.\n")
 
 

@@ -404,7 +404,7 @@ def test_an_evaluation_counts_while_it_is_of_what_is_there_now(
             asked = Asked(gates=read_gates(tmp_path / "gates.toml"))
         evaluate(database, judged, *(get_version(connection, key) for key in ("v1", "v2")), asked)
 
-    verdict(connection, "evaluation", "pass", "none of v1 → v2, and none is required")
+    verdict(connection, "evaluation", "pass", "none of v1 → v2, and not required")
     change_policy(connection, {"evaluation": "required"})
     verdict(connection, "evaluation", "fail", "the policy requires one")
     evaluated()
@@ -486,7 +486,7 @@ def shadowed(connection: Connection, version: Version, primary: str, *, answered
 
 
 def test_the_shadow_has_to_have_seen_enough(connection: Connection, two: tuple[Version, Version]) -> None:
-    verdict(connection, "shadow", "pass", "no shadow, and none is required")
+    verdict(connection, "shadow", "pass", "no shadow, and not required")
     change_policy(connection, {"shadow_queries": 150})
     shadowed(connection, two[1], "v0", answered=500, failed=0)  # of another version's users
     shadowed(connection, two[0], "v2", answered=500, failed=0)  # the other way round

@@ -78,7 +78,7 @@ async def test_a_job_of_another_process_is_shown_and_paused_from_here(served: Da
             await pilot.press("p")
             await until(pilot, lambda: state_of(served) in ("pausing", "paused"), "asked to pause")
             gate.open()
-            await until_shown(pilot, "─  paused", "Its backfill is paused. Go on with it")
+            await until_shown(pilot, "─  paused", "The backfill is paused. Go on with it")
     assert state_of(served) == "paused"
 
 
@@ -93,9 +93,7 @@ async def test_resuming_asks_the_process_that_stays_first(served: Database, gate
             gate.open()
             await until_shown(pilot, "─  paused")
             await pilot.press("r")
-            await until_shown(
-                pilot, "✓ The process that stays with this backfill goes on with it.", "16 of 16 done"
-            )
+            await until_shown(pilot, "✓ The process that keeps running continues this backfill.", "16 of 16 done")
             assert not app.services.backfills.working
             await until_shown(pilot, "─  done")
 
@@ -108,7 +106,7 @@ async def test_leaving_asks_and_pauses_what_runs_here(served: Database, gate: Ga
         await until_shown(pilot, "─  running in this console")
         await until(pilot, gate.reached.is_set, "a batch is in hand")
         await pilot.press("q")
-        await until_shown(pilot, "This console works on demo-new.", "Stay")
+        await until_shown(pilot, "This console is working on demo-new.", "Stay")
         await pilot.press("enter")
         await until(pilot, lambda: len(app.screen_stack) == 1, "Enter alone stays")
         assert app.is_running
@@ -143,7 +141,7 @@ async def test_cancelling_takes_the_typed_key(served: Database, gate: Gate) -> N
         await pilot.press("r")
         await until_shown(pilot, "─  running in this console")
         await pilot.press("x")
-        await until_shown(pilot, "Cancel the backfill", "type the version key demo-new")
+        await until_shown(pilot, "Stop backfill", "type the version key demo-new")
         await pilot.press("tab")
         await type_text(pilot, "demo-old")
         await pilot.press("enter")
@@ -261,7 +259,7 @@ async def test_plus_and_minus_change_the_workers_that_live(served: Database, gat
         gate.open()
         await until(pilot, lambda: not app.services.backfills.working, "all is done")
         await pilot.press("minus")
-        await until_shown(pilot, "✗ One worker is the least.")
+        await until_shown(pilot, "✗ At least one worker is needed.")
     assert settings_of(served).workers == 1
 
 

@@ -168,7 +168,7 @@ async def test_a_run_that_stays_embeds_what_is_new_and_is_let_go(candidate: Data
         await until_shown(pilot, "18 of 18 done")
         assert settings_of(candidate).workers == 2
         await pilot.press("k")
-        await until(pilot, lambda: not app.services.backfills.working, "let go")
+        await until(pilot, lambda: not app.services.backfills.working, "stop working here")
         await until_gone(pilot, "in this console")
         assert "✗" not in shown(app)
     with candidate.session("test") as connection:
@@ -219,8 +219,8 @@ async def test_a_run_without_its_index_and_one_that_is_let_go(served: Database, 
         await pilot.press("k")
         await until_shown(pilot, "The batch in hand is finished first")
         gate.open()
-        await until(pilot, lambda: not app.services.backfills.working, "let go")
-        await until_shown(pilot, "─  interrupted", "✓ This console has let go of it.")
+        await until(pilot, lambda: not app.services.backfills.working, "stop working here")
+        await until_shown(pilot, "─  interrupted", "✓ This console has stopped working on it.")
         assert state_of(served) == "interrupted", "not paused: whoever comes goes on with it"
         await run_with(pilot, "index")
         await until_shown(pilot, "─  done", "16 of 16 done")
@@ -268,7 +268,7 @@ async def test_ray_is_refused_with_the_reason_where_it_is_not_installed(
 @pytest.mark.parametrize(
     ("box", "text", "said"),
     [
-        ("stay", None, "✗ An engine on Ray does not stay."),
+        ("stay", None, "✗ A run on Ray cannot keep running."),
         ("cpus", "many", "✗ CPUs a worker cannot be 'many'."),
         ("gpus", "1.5", "✗ gpus_per_worker is 1.5."),
         ("workers", "0", "✗ The setting workers cannot be '0'"),
@@ -388,8 +388,9 @@ async def test_a_file_is_loaded_and_its_rows_accounted_for(
         await pilot.press("enter")
         await until_said(
             pilot,
-            "✓ demo-new: 12 rows of vectors.npy: 9 stored, 0 had a vector already, 1 of no chunk, 1 duplicate, 1 bad.",
-            "demo-new is backfilling and lacks 7 chunks.",
+            "✓ demo-new: 12 rows of vectors.npy: 9 stored, 0 had a vector already, 1 for unknown chunks, 1 duplicate, "
+            "1 bad.",
+            "demo-new is backfilling, 7 chunks missing.",
         )
         buttons = dialog.query_one("#buttons").region
         assert buttons.bottom <= size[1]
@@ -457,7 +458,7 @@ async def test_a_load_that_is_stopped_goes_on_where_it_was(
         await pilot.press("tab")
         dialog.query_one("#path").focus()
         await pilot.press("enter")
-        await until_said(pilot, "16 stored, 0 had a vector already", "Went on at row 8.")
+        await until_said(pilot, "16 stored, 0 had a vector already", "Resumed at row 8.")
     assert stored_of(candidate) == len(TEXTS)
 
 

@@ -149,7 +149,7 @@ async def test_the_dry_run_shows_the_sql_and_changes_nothing(own_library: Databa
         await pilot.press("d")
         await until(pilot, lambda: isinstance(app.screen, LivePage) and app.screen.ready, "the page")
         await until_shown(
-            pilot, "dry run of the cutover to demo-256", "Every guard is clear.", "BEGIN;", "lock_flip()",
+            pilot, "dry run of the cutover to demo-256", "Every guard passes or is waived.", "BEGIN;", "lock_flip()",
             "CASE WHEN version_key = 'demo-256'", "COMMIT;",
         )  # fmt: skip
     with own_library.session("test") as connection:
@@ -178,7 +178,5 @@ async def test_every_guard_in_full(library: Database) -> None:
     async with app.run_test(size=(100, 120)) as pilot:
         await to_tab(pilot)
         await pilot.press("enter")
-        await until_shown(
-            pilot, *(" ".join(rule.about.split()[:6]) for rule in GUARDS), "once more inside the flip"
-        )
+        await until_shown(pilot, *(" ".join(rule.about.split()[:6]) for rule in GUARDS), "again inside the flip")
         assert "cannot be waived" in shown(app)

@@ -77,7 +77,7 @@ async def test_cut_over_and_roll_back(own_library: Database, size: tuple[int, in
         await until_shown(pilot, "demo-64, which lacks 2 chunks")
         await pilot.press("R")
         await until_shown(
-            pilot, "Roll back", "demo-256 → demo-64", "2 chunks: not found until its backfill has run"
+            pilot, "Roll back", "demo-256 → demo-64", "2 chunks: not found until the backfill has run"
         )
         await confirm(pilot, "demo-64")
         await until_shown(pilot, "✓ Rolled back: demo-256 → demo-64 in", "find 2 chunks: run its backfill")
@@ -170,7 +170,7 @@ async def test_somebody_else_flips_while_the_question_is_open(own_library: Datab
         await until_shown(pilot, "type the version key")
         with own_library.session("test") as connection:
             cutover.run(connection, "demo-256", confirm="demo-256")
-        await until_shown(pilot, "✗ The active version changed meanwhile to demo-256")
+        await until_shown(pilot, "✗ The active version is now demo-256")
         await confirm(pilot, "demo-256")
         assert isinstance(app.screen, Confirm), "Enter does nothing"
         await pilot.press("escape")

@@ -67,7 +67,7 @@ async def to_tab(pilot: Pilot[None]) -> None:
 async def test_request_approve_and_run(people: People, own_library: Database) -> None:
     async with console(people["operator"]).run_test(size=LARGE) as pilot:
         await to_tab(pilot)
-        await until_shown(pilot, "12 of 13 pass", "Nobody has requested this cutover; 1 approval")
+        await until_shown(pilot, "12 of 13 pass", "Not requested yet; 1 approval")
         assert offers(pilot) == {"request-cutover"}
         await pilot.press("r")
         await until(pilot, lambda: isinstance(pilot.app.screen, ReasonDialog), "the dialog")
@@ -208,7 +208,7 @@ async def test_one_guard_is_waived_by_its_name_and_with_a_reason(own_library: Da
         await until_shown(pilot, "✗ No guard 'complete' can be waived here")
         app.screen.query_one("#guard").value = ""  # type: ignore[attr-defined]
         await type_text(pilot, "evaluation")
-        await until_shown(pilot, "Waiving a guard takes a reason.")
+        await until_shown(pilot, "A waiver needs a reason.")
         await pilot.press("enter")
         assert isinstance(app.screen, WaiveDialog)
         await pilot.press("tab")

@@ -272,7 +272,7 @@ async def test_an_evaluation_from_the_screen(
         pane = await at_tab(pilot)
         await until_shown(pilot, "No evaluation yet: press r.")
         dialog = await dialog_of(pilot)
-        await until_shown(pilot, "‹ v2 ›", "‹ by the index ›", "an evaluation")
+        await until_shown(pilot, "‹ v2 ›", "‹ by the index ›", "New evaluation")
         await choose(pilot, dialog, "how")
         await pilot.press("right")
         await until_shown(pilot, "‹ exact, no index ›")
@@ -292,7 +292,7 @@ async def test_an_evaluation_from_the_screen(
         assert found.judges == ("ann",)
         assert {row.measure for row in found.measures} == {"RR@10", "AP", "nDCG@10", "P@10"}
         assert found.verdict == "fail"
-        await until_shown(pilot, f"✓ Evaluation {found.id} is kept.", "✗ Fail")
+        await until_shown(pilot, f"✓ Evaluation {found.id} is stored.", "✗ Fail")
         # The next one begins with what the last was asked for.
         await dialog_of(pilot)
         await until_shown(pilot, "‹ exact, no index ›", "RR@10 AP")
@@ -381,7 +381,7 @@ async def test_nothing_to_show_says_what_to_do(database: Database, connection: C
     app = console(database)
     async with app.run_test(size=SMALL) as pilot:
         await at_tab(pilot)
-        await until_shown(pilot, "Two versions with vectors are needed: backfill another one (2).")
+        await until_shown(pilot, "This needs two versions with vectors. Backfill another one (2).")
         ingest(connection, [Document(text, text) for text in TEXTS[:20]], chunk_characters=500)
         ready_version(database, connection, "v1", "static:wordllama-64")
         ready_version(database, connection, "v2", "static:wordllama-256")

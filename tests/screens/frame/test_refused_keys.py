@@ -66,8 +66,8 @@ def test_every_action_that_cannot_be_done_says_why(action: Action) -> None:
         assert 10 < len(reason) <= 60, f"one line of the smallest terminal: {reason}"
     for moment, reason in reasons:
         if action.dangerous and (moment.state.read_only or moment.rights == VIEWER):
-            assert reason in ("this session is read-only", f"your role {VIEWER.role} may not: it takes an operator",
-                              f"your role {VIEWER.role} may not: it takes an approver")  # fmt: skip
+            assert reason in ("this session is read-only", f"your role {VIEWER.role} may not: an operator can",
+                              f"your role {VIEWER.role} may not: ask an approver")  # fmt: skip
         if not action.typing:
             assert offered(action, moment) == (reason is None)
             assert all(refused(key, moment) is not None for key in action.keys)
@@ -221,7 +221,7 @@ async def test_the_reason_goes_by_itself_and_is_never_markup() -> None:
         await pilot.press("2")
         await until(pilot, lambda: app.tab == "2", "the Backfill tab")
         await pilot.press("r")
-        await until_shown(pilot, "r: your role [b]ada may not: it takes an operator")
+        await until_shown(pilot, "r: your role [b]ada may not: an operator can")
         now += 10
         app.draw_frame()
         await until_shown(pilot, "? help")

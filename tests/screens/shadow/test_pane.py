@@ -126,7 +126,7 @@ async def test_hashes_show_both_rankings_and_cannot_be_judged(own_library: Datab
         await until_shown(pilot, f"sha256 {digest[:16]}…", "↵ both rankings")
         assert "to judging" not in shown(app)
         await pilot.press("enter")
-        await until_shown(pilot, "its text is not kept", digest, "a9", "b7")
+        await until_shown(pilot, "its text is not stored", digest, "a9", "b7")
 
 
 async def test_the_worst_go_to_the_judging_queue(own_library: Database) -> None:

@@ -24,9 +24,9 @@ def text_of(body: RenderableType, width: int = 80) -> str:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"eta_s": None}, "time left not known yet"),
+        ({"eta_s": None}, "time left unknown yet"),
         ({"eta_s": 1080.0, "eta_low_s": 900.0, "eta_high_s": 1440.0}, "18 min left (15 min – 24 min)"),
-        ({"eta_s": 1080.0, "eta_low_s": 900.0}, "18 min left (15 min at the best)"),
+        ({"eta_s": 1080.0, "eta_low_s": 900.0}, "18 min left (15 min at best)"),
         ({"eta_s": 1080.0}, "18 min left"),
         ({"eta_s": 0.0, "eta_low_s": 0.0, "eta_high_s": 0.0, "pending": 0}, "0 s left"),
     ],

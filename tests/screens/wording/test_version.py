@@ -55,5 +55,5 @@ def test_words_long_and_short() -> None:
     assert facts_of(status, "encoder", "storage", "proven_at") == [
         ("encoder", "by-hand (by name only: revector versions adopt)"),
         ("storage", f"vector, table chunk_embeddings_{made.id}"),
-        ("proven", "not yet: no backfill has finished"),
+        ("proven", "no: no backfill has finished"),
     ]
