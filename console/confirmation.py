@@ -10,7 +10,7 @@ from revector.core.errors import RefusedError
 
 def require_yes(refusal: str, remedy: str = "") -> None:
     """Ask the person at the terminal whether to go on. Raises RefusedError, with these words, for anything but yes."""
-    sys.stderr.write("Go on? [y/N] ")
+    sys.stderr.write("Continue? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise RefusedError(refusal, remedy)
@@ -27,7 +27,7 @@ def confirmed_key(key: str, given: str | None, effect: str, *, what: str = "vers
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             return key
         note(effect)
-        sys.stderr.write(f"Type the {what} {plain(key)} to go on: ")
+        sys.stderr.write(f"Type the {what} {plain(key)} to confirm: ")
         sys.stderr.flush()
         typed = sys.stdin.readline().strip()
     if typed != key:

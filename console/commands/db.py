@@ -126,7 +126,7 @@ def grant(
     right: Annotated[
         str, typer.Argument(metavar="viewer|operator|approver|application", help="What it may do; see `db roles`.")
     ],
-    take: Annotated[bool, typer.Option("--revoke", help="Take the right away.")] = False,
+    take: Annotated[bool, typer.Option("--revoke", help="Revoke the right.")] = False,
     as_json: Json = False,
 ) -> None:
     """Give a role of Postgres a right in this collection, as grants that Postgres itself enforces.
@@ -140,7 +140,7 @@ def grant(
     own.require_writable()
     with own.session() as connection:
         (roles.revoke if take else roles.grant)(connection, role, right)  # type: ignore[arg-type]
-    text = f"{role} is no {right} any more." if take else f"{role} is {right} now: {roles.KINDS[right]}."  # type: ignore[index]
+    text = f"{role} is no longer {right}." if take else f"{role} is now {right}: {roles.KINDS[right]}."  # type: ignore[index]
     answer(Grant(role, right, not take), as_json, lambda console: console.print(plain(text)))
 
 
@@ -184,7 +184,7 @@ def _require_embedded(own: Context, what: str) -> None:
 
     if configured_dsn(own.settings) is not None:
         raise UsageError(
-            f"`revector db {what}` is for the embedded server; these settings name a server of your own.",
+            f"`revector db {what}` is for the embedded server; these settings name your own server.",
             "Leave out --dsn and unset REVECTOR_DSN, DATABASE_URL and PG*.",
         )
 

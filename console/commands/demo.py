@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 def demo(
     context: typer.Context,
     headless: Annotated[
-        bool, typer.Option("--headless", help="Go through the whole story without the console, and print it.")
+        bool, typer.Option("--headless", help="Run the whole story without the console, and print it.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -39,7 +39,7 @@ def demo(
     from revector.core.errors import UsageError
 
     if as_json:
-        raise UsageError("The console answers with no document.", "Give --headless too.")
+        raise UsageError("The console prints no document.", "Add --headless.")
     require_terminal()
     from revector.console.demo.story import prepare
 

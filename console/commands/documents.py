@@ -75,10 +75,10 @@ def ingest(
             f"{report.rejected:,} rejected."
         )
         for number, thing, what in (
-            (report.cleaned, "document", "had NUL characters or lone surrogates, which were left out"),
+            (report.cleaned, "document", "had NUL characters or lone surrogates, which were removed"),
             (report.empty, "document", "without any text"),
-            (report.left_out, "file", "of other kinds left out"),
-            (report.carried, "vector", "taken over from chunks of the same text"),
+            (report.left_out, "file", "of other types skipped"),
+            (report.carried, "vector", "copied from chunks with the same text"),
         ):
             if number:
                 console.print(f"{counted(number, thing)} {what}.")

@@ -83,11 +83,11 @@ def prewarm(context: typer.Context, key: Key, as_json: Json = False) -> None:
         console.print(
             plain(
                 f"{key}: {counted(done.pages, 'page')} by {done.how} in {done.seconds:.1f} s; searches find "
-                f"{done.share:.0%} of their pages in the server's buffers."
+                f"{done.share:.0%} of their pages in the server's cache."
             )
         )
         if done.left_out:
-            console.print(plain(f"Larger than what shared_buffers has room for: {', '.join(done.left_out)}"))
+            console.print(plain(f"Too large for shared_buffers: {', '.join(done.left_out)}"))
 
     answer(done, as_json, show)
 
@@ -101,4 +101,4 @@ def drop(context: typer.Context, key: Key, as_json: Json = False) -> None:
     with context_of(context).session(changes=True) as connection:
         version = get_version(connection, key)
         index.drop(connection, version)
-    answer(Dropped(key), as_json, lambda console: console.print("The index is gone."))
+    answer(Dropped(key), as_json, lambda console: console.print("The index was deleted."))

@@ -30,7 +30,7 @@ def load(
         typer.Option(
             "--ids",
             metavar="FILE",
-            help="Ids of a .npy file's rows: .npy, or text of one a line. Default: NAME.ids.npy or NAME.ids.txt.",
+            help="Ids of a .npy file's rows: .npy, or text with one per line. Default: NAME.ids.npy or NAME.ids.txt.",
         ),
     ] = None,
     id_column: Annotated[
@@ -41,7 +41,7 @@ def load(
         str | None, typer.Option("--vector-column", metavar="NAME", help="Of a Parquet file. Default: embedding.")
     ] = None,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out vectors that are zero or not finite, and count them.")
+        bool, typer.Option("--skip-bad", help="Skip and count vectors that are zero or not finite.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -63,10 +63,10 @@ def load(
         with progress_bar() as progress:
             report = load_vectors(own.database, version, vectors, skip_bad=skip_bad, on_progress=progress)
     except KeyboardInterrupt:
-        note("Interrupted; nothing is lost. Run the same command to go on.")
+        note("Interrupted; nothing is lost. Run the same command to continue.")
         raise
     if report.resumed_at:
-        note(f"Went on at row {report.resumed_at:,}.")
+        note(f"Resumed at row {report.resumed_at:,}.")
 
     def show(console: Console) -> None:
         for line in report_lines(report):

@@ -26,7 +26,7 @@ def log(
     number: Annotated[
         int, typer.Option("-n", "--number", metavar="N", help="How many entries.", min=1, max=100_000)
     ] = 50,
-    version: Annotated[str | None, typer.Option("--version", metavar="KEY", help="Of one version only.")] = None,
+    version: Annotated[str | None, typer.Option("--version", metavar="KEY", help="Only of this version.")] = None,
     as_json: Json = False,
 ) -> None:
     """The audit log, newest first."""

@@ -13,8 +13,10 @@ from revector.core.backfill.job.settings import HELP
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Key = Annotated[str, typer.Argument(metavar="KEY", help="The version key, such as embed-v2026-03.")]
-Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; stays in the log.")]
-Confirm = Annotated[str | None, typer.Option("--confirm", metavar="KEY", help="The version key again.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is logged.")]
+Confirm = Annotated[
+    str | None, typer.Option("--confirm", metavar="KEY", help="The version key again, to confirm.")
+]
 
 
 def job_settings_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -42,13 +42,13 @@ def search(
     context: typer.Context,
     text: Query,
     k: K = 10,
-    version: Annotated[str | None, typer.Option("--version", metavar="KEY", help="Not the active one.")] = None,
-    hybrid: Annotated[bool, typer.Option("--hybrid", help="By full text as well, fused by rank.")] = False,
+    version: Annotated[
+        str | None, typer.Option("--version", metavar="KEY", help="Default: the active one.")
+    ] = None,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="Also search full text, and fuse by rank.")] = False,
     rerank: Annotated[
         str | None,
-        typer.Option(
-            "--rerank", metavar="SPEC", help="Order anew by a cross-encoder: cross-encoder:PATH-OR-NAME."
-        ),
+        typer.Option("--rerank", metavar="SPEC", help="Rerank with a cross-encoder: cross-encoder:PATH-OR-NAME."),
     ] = None,
     filters: Annotated[
         list[str] | None,
@@ -89,7 +89,7 @@ def search(
             header=False,
         )
         if not rows:
-            console.print("Nothing was found.")
+            console.print("No results.")
 
     answer(replace(result, where=where), as_json, show)
 
@@ -101,10 +101,10 @@ def _read_filters(filters: Sequence[str]) -> dict[str, object]:
     for text in filters:
         name, equals, value = text.partition("=")
         if not (name and equals):
-            raise UsageError(f"{text!r} is no filter.", "Expected NAME=VALUE, such as language=en.")
+            raise UsageError(f"{text!r} is not a filter.", "Expected NAME=VALUE, such as language=en.")
         if name in found:
             raise UsageError(
-                f"The filter {name!r} is given twice.", f"A list asks for all of its values: {name}='[1, 2]'."
+                f"The filter {name!r} is given twice.", f"A list requires all of its values: {name}='[1, 2]'."
             )
         try:
             found[name] = json.loads(value)
@@ -136,7 +136,7 @@ def serving(context: typer.Context, as_json: Json = False) -> None:
         ]
         print_rows(console, rows, "program", "process", "version", "", "", header=bool(rows))
         if not rows:
-            console.print("No process searches this collection.")
+            console.print("No search service is connected.")
 
     answer({"processes": found}, as_json, show)
     if any(one.late for one in found):
@@ -148,9 +148,11 @@ def compare(
     text: Query,
     k: K = 10,
     candidate: Annotated[
-        str | None, typer.Option("--candidate", metavar="KEY", help="Else the newest other one.")
+        str | None, typer.Option("--candidate", metavar="KEY", help="Default: the newest other one.")
     ] = None,
-    primary: Annotated[str | None, typer.Option("--primary", metavar="KEY", help="Else the active one.")] = None,
+    primary: Annotated[
+        str | None, typer.Option("--primary", metavar="KEY", help="Default: the active one.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """The top-k of two versions side by side.

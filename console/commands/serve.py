@@ -18,19 +18,19 @@ def serve(
     context: typer.Context,
     host: Annotated[str, typer.Option("--host", metavar="HOST", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option("--port", metavar="PORT", help="0 takes a free one.", min=0, max=65535)
+        int, typer.Option("--port", metavar="PORT", help="0 picks a free one.", min=0, max=65535)
     ] = 8765,
     token_env: Annotated[
         str, typer.Option("--token-env", metavar="NAME", help="The environment variable with the token.")
     ] = "REVECTOR_SERVE_TOKEN",  # noqa: S107
     no_token: Annotated[
-        bool, typer.Option("--no-token", help="Answer every program of this machine; on a loopback address only.")
+        bool, typer.Option("--no-token", help="Serve without a token; on a loopback address only.")
     ] = False,
     max_body_bytes: Annotated[
-        int, typer.Option("--max-body-bytes", metavar="N", help="More is answered 413.", min=1024)
+        int, typer.Option("--max-body-bytes", metavar="N", help="Larger ones get 413.", min=1024)
     ] = 1024 * 1024,
     max_concurrency: Annotated[
-        int, typer.Option("--max-concurrency", metavar="N", help="More at once are answered 503.", min=1, max=1024)
+        int, typer.Option("--max-concurrency", metavar="N", help="More at once get 503.", min=1, max=1024)
     ] = 32,
     timeout_s: Annotated[
         float, typer.Option("--timeout-s", metavar="SECONDS", help="For one search.", min=0.1, max=600)
@@ -40,7 +40,7 @@ def serve(
     ] = 8,
     rerank: Annotated[
         str | None,
-        typer.Option("--rerank", metavar="SPEC", help="The cross-encoder for requests that ask for it."),
+        typer.Option("--rerank", metavar="SPEC", help="The cross-encoder for requests that ask to rerank."),
     ] = None,
 ) -> None:
     """Search over HTTP, with OpenAPI: for services in any language.
@@ -76,9 +76,9 @@ def serve(
     listener = listen(ListenAddress(host, port))
     service = Service(own.database, limits, encoders=EncoderCache(open_aloud), rerank=rerank, pool_size=pool_size)
     if access.token is not None and len(access.token) < SHORT_TOKEN:
-        note(f"The token in {token_env} is short enough to be guessed: openssl rand -hex 32 makes a better one.")
+        note(f"The token in {token_env} is short enough to guess. Make a better one: openssl rand -hex 32")
     if not is_loopback(host):
-        note("This is HTTP without encryption: let a proxy with TLS stand before it.")
+        note("This is HTTP without encryption. Put a TLS proxy in front of it.")
     note(f"serving {own.database.name}, schema {own.database.schema}, on {url_of(listener)}")
     try:
         run(service, access, limits, listener, note)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from revector.core.shadow import Latency, ShadowReport, ShadowRun
 
 app = typer.Typer(
-    name="shadow", help="Send a sample of users' queries to a candidate too, off their path.",
+    name="shadow", help="Also send a sample of users' queries to a candidate, off the users' path.",
     no_args_is_help=True, rich_markup_mode=None,
 )  # fmt: skip
 
@@ -61,7 +61,9 @@ _RUN, _COUNTS = "core.shadow.runs:ShadowRun", "core.shadow.report:ShadowCounts"
 Limit = Annotated[
     int, typer.Option("--limit", metavar="N", help="How many of the worst disagreements.", min=1, max=1000)
 ]
-Number = Annotated[int | None, typer.Option("--shadow", metavar="N", help="Else the one that runs, or the last.")]
+Number = Annotated[
+    int | None, typer.Option("--shadow", metavar="N", help="Default: the running one, or the last.")
+]
 
 _BAR_COLUMNS = 40
 
@@ -75,7 +77,9 @@ def start(
     ] = 0.1,
     query_text: Annotated[
         str,
-        typer.Option("--query-text", metavar="HOW", help="What is kept of a query: stored, hashed or omitted."),
+        typer.Option(
+            "--query-text", metavar="HOW", help="What to store of a query's text: stored, hashed or omitted."
+        ),
     ] = "hashed",
     retention_days: Annotated[
         float, typer.Option("--retention-days", metavar="DAYS", help="After that its queries are deleted.")
@@ -91,7 +95,7 @@ def start(
     with own.session(changes=True, needs="operate") as connection:
         confirmed_key(
             key, confirm, f"Shadow on {own.database.name}, schema {own.database.schema}: {sample:.3g} of users' "
-            f"queries go to the encoder of {key} too; query text is {query_text}.",
+            f"queries also go to the encoder of {key}; query text is {query_text}.",
         )  # fmt: skip
         run = shadow.start(
             connection, key, sample=sample, query_text=query_text, retention_days=retention_days, reason=reason
@@ -121,7 +125,7 @@ def status(context: typer.Context, as_json: Json = False) -> None:
 
     def show(console: Console) -> None:
         if found is None:
-            console.print("No shadow runs. Start one: revector shadow start KEY")
+            console.print("No shadow is running. Start one: revector shadow start KEY")
         else:
             _show_head(console, found)
 
@@ -151,7 +155,7 @@ def report(
 @app.command(cls=answering("core.shadow.judging:SentToJudging"))
 def judge(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="SET", help="The query set; made when it is new.")] = "shadow",
+    name: Annotated[str, typer.Argument(metavar="SET", help="The query set; created if new.")] = "shadow",
     number: Number = None,
     limit: Limit = 20,
     as_json: Json = False,
@@ -166,8 +170,8 @@ def judge(
         found = shadow.report(connection, shadow_id=number, limit=limit)
         sent = shadow.send_to_judging(connection, [one.id for one in found.worst], name)
     text = f"{sent.added} {'query' if sent.added == 1 else 'queries'} added to {name}"
-    text += f", {sent.there_already} there already" if sent.there_already else ""
-    text += f", {sent.without_text} without text left out" if sent.without_text else ""
+    text += f", {sent.there_already} already there" if sent.there_already else ""
+    text += f", {sent.without_text} without text skipped" if sent.without_text else ""
     answer(sent, as_json, lambda console: console.print(plain(f"{text}.")))
 
 
@@ -202,7 +206,7 @@ def _show_head(console: Console, found: ShadowReport) -> None:
         f"{found.failed:,} failed"
     )
     for breaker in found.breaker:
-        console.print(plain(f"left alone by {breaker.process} since {_when(breaker.since)}: {breaker.why}"))
+        console.print(plain(f"paused by {breaker.process} since {_when(breaker.since)}: {breaker.why}"))
     for error, queries in found.errors:
         console.print(plain(f"failed ×{queries:,}: {error}"))
 
@@ -212,7 +216,7 @@ def _show_report(console: Console, found: ShadowReport) -> None:
 
     _show_head(console, found)
     if not found.queries:
-        console.print("No query has been answered by both versions yet.")
+        console.print("Both versions have not yet answered the same query.")
         return
     console.print()
     console.print(

@@ -24,7 +24,7 @@ Waive = Annotated[
     typer.Option(
         "--waive",
         metavar="GUARD[=REASON]",
-        help="A guard that need not pass, and why (or else --reason says it); may be repeated.",
+        help="A guard to waive, and why (or --reason); may be repeated.",
     ),
 ]
 

@@ -38,7 +38,7 @@ class VersionRow:
     dimensions: Annotated[int, "of its vectors"]
     metric: Annotated[str, "cosine, l2 or ip"]
     state: Annotated[str, "registered, backfilling, loaded, ready, active, previous or retired"]
-    active: Annotated[bool, "whether it answers users"]
+    active: Annotated[bool, "whether it is active"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class FullVersion(CountedVersion):
 
 @dataclass(frozen=True)
 class Dropped:
-    """What is gone for good."""
+    """What is gone permanently."""
 
     version_key: Annotated[str, "whose vectors or index"]
     dropped: Annotated[bool, "true"] = True
@@ -81,7 +81,7 @@ def add(
     ef_construction: Annotated[
         int, typer.Option("--ef-construction", metavar="N", help="HNSW: candidates at build.")
     ] = 64,
-    notes: Annotated[str, typer.Option("--notes", metavar="TEXT", help="Whatever others should know.")] = "",
+    notes: Annotated[str, typer.Option("--notes", metavar="TEXT", help="Notes for others.")] = "",
     as_json: Json = False,
 ) -> None:
     """Register a version. Probes the encoder's real dimensions; embeds nothing yet."""
@@ -109,7 +109,7 @@ def adopt(context: typer.Context, key: Key, encoder: EncoderOption, as_json: Jso
     spec = str(parse_spec(encoder))
     with context_of(context).session(changes=True) as connection:
         version = adopt_version(connection, key, open_aloud(spec), spec)
-    _answer_one(version, as_json, f"{key} has the encoder {spec} now.")
+    _answer_one(version, as_json, f"{key} now has the encoder {spec}.")
 
 
 @app.command("list", cls=answering(versions="console.commands.versions:CountedVersion"))
@@ -169,7 +169,7 @@ def retire(context: typer.Context, key: Key, as_json: Json = False) -> None:
 
     with context_of(context).session(changes=True) as connection:
         version = retire_version(connection, key)
-    _answer_one(version, as_json, f"{key} is retired: new chunks no longer reach it.")
+    _answer_one(version, as_json, f"{key} is retired. New chunks no longer reach it.")
 
 
 @app.command(cls=answering("console.commands.versions:Dropped"))
@@ -179,15 +179,15 @@ def drop(
     confirm: Confirm = None,
     as_json: Json = False,
 ) -> None:
-    """Delete a retired version with its vectors and its index, for good."""
+    """Delete a retired version with its vectors and its index, permanently."""
     from revector.console.confirmation import confirmed_key
     from revector.core.registry import drop_version, get_version
 
     with context_of(context).session(changes=True) as connection:
         get_version(connection, key)
-        confirmed_key(key, confirm, f"This deletes the vectors of {key} for good.")
+        confirmed_key(key, confirm, f"This deletes the vectors of {key} permanently.")
         drop_version(connection, key)
-    answer(Dropped(key), as_json, lambda console: console.print(plain(f"{key} is gone.")))
+    answer(Dropped(key), as_json, lambda console: console.print(plain(f"{key} was deleted.")))
 
 
 def _show_version(console: Console, status: VersionStatus) -> None:

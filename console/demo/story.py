@@ -133,7 +133,7 @@ def prepare(own: Context, shown: Shown = progress_bar) -> dict[str, float]:
 def begin_anew(connection: Connection) -> None:
     """Back to the first version, when an earlier visit left the second one active."""
     if get_version(connection, SECOND).active:
-        cutover.rollback(connection, confirm=FIRST, key=FIRST, reason="the demo begins anew")
+        cutover.rollback(connection, confirm=FIRST, key=FIRST, reason="the demo starts over")
 
 
 def tell(own: Context, as_json: bool) -> None:
@@ -180,7 +180,7 @@ def tell(own: Context, as_json: bool) -> None:
         say(f"“{QUERY}” by {after_cutover.version_key}: {', '.join(h.source_id for h in after_cutover.hits[:3])}")
 
         with clock.step("rollback"):
-            back = cutover.rollback(connection, confirm=FIRST, key=FIRST, reason="the demo shows the way back")
+            back = cutover.rollback(connection, confirm=FIRST, key=FIRST, reason="the demo shows a rollback")
         with clock.step("search again"):
             after_rollback = searcher.search(QUERY)
         missing = counted(back.missing, "chunk")
@@ -199,9 +199,9 @@ def tell(own: Context, as_json: bool) -> None:
             {name: round(value, 3) for name, value in clock.seconds.items()},
         )
     program = f"revector --schema {own.schema}" if own.schema else "revector"
-    answer(story, as_json, lambda console: console.print(f"Open the console and try it by hand: {program}"))
+    answer(story, as_json, lambda console: console.print(f"Open the console and try it yourself: {program}"))
     if found.verdict != "pass":
-        note(f"{SECOND} does not pass the demo's gates. Look closer: revector evaluations show {found.id}")
+        note(f"{SECOND} does not pass the demo's gates. For details: revector evaluations show {found.id}")
     leave_with(found.verdict)
 
 
@@ -225,7 +225,7 @@ def _database(own: Context) -> Database:
         revision = server_info(connection, database.schema).schema_revision
         if revision in DEVELOPMENT_REVISIONS and database.embedded:
             _drop(connection, database)
-            note(f"The demo's collection was made by a development version ({revision}). It is made again.")
+            note(f"The demo's collection was made by a development version ({revision}). It is being made again.")
             revision = None
     if revision is None:
         upgrade(database)
@@ -282,8 +282,8 @@ def _require_demo(connection: Connection, database: Database) -> None:
 
 def _not_the_demo(database: Database, found: str) -> RefusedError:
     return RefusedError(
-        f"The schema {database.schema!r} holds something else than the demo ({found}): nothing was changed.",
-        "Give the demo a schema of its own: revector --schema demo demo",
+        f"The schema {database.schema!r} contains more than the demo ({found}): nothing was changed.",
+        "Give the demo its own schema: revector --schema demo demo",
     )
 
 

@@ -154,7 +154,7 @@ class Console:
                 index.build(connection, version, self._own.settings)
         except KeyboardInterrupt:
             found = _status(connection, version)
-            kept = Note(f'Interrupted; nothing is lost. Go on with it: console.backfill("{version.version_key}")')
+            kept = Note(f'Interrupted; nothing is lost. Resume: console.backfill("{version.version_key}")')
             live.show(views.backfill_page(found, None, *notes, kept))
             raise CellInterruptedError(kept.text) from None
         return _backfill_answer(found, index.inspect(connection, version), live, *notes)
@@ -163,13 +163,13 @@ class Console:
         from revector.core import index
         from revector.core.backfill.job.job import AT_WORK
 
-        elsewhere = Note("It runs elsewhere; this cell follows it.", "soft")
+        elsewhere = Note("It is running elsewhere; this cell follows it.", "soft")
         try:
             while (found := _status(connection, version)).state in AT_WORK:
                 live.show(views.backfill_page(found, None, elsewhere))
                 time.sleep(_POLL_S)
         except KeyboardInterrupt:
-            text = "Not followed any more; the backfill runs on where it runs."
+            text = "No longer following. The backfill keeps running elsewhere."
             live.show(views.backfill_page(_status(connection, version), None, Note(text)))
             raise CellInterruptedError(text) from None
         return _backfill_answer(found, index.inspect(connection, version), live)

@@ -48,11 +48,11 @@ def take_snapshot(
     columns, lines = size
     if not (_LEAST[0] <= columns <= _MOST[0] and _LEAST[1] <= lines <= _MOST[1]):
         raise UsageError(
-            f"A screen of {columns}×{lines} cannot be drawn.",
-            f"Take {_LEAST[0]} to {_MOST[0]} columns and {_LEAST[1]} to {_MOST[1]} lines.",
+            f"A screen of {columns}×{lines} is not possible.",
+            f"Use {_LEAST[0]} to {_MOST[0]} columns and {_LEAST[1]} to {_MOST[1]} lines.",
         )
     if query is not None and tab is not COMPARE:
-        raise UsageError(f"The tab {tab.name} shows no query.", 'Leave it out, or take tab="compare".')
+        raise UsageError(f"The tab {tab.name} shows no query.", 'Leave it out, or use tab="compare".')
 
     def draw() -> str:
         return asyncio.run(_draw(database, settings, tab, size, query, candidate))
@@ -93,7 +93,7 @@ async def _search(app: RevectorApp, pilot: Pilot[None], query: str) -> None:
     await pilot.press("slash")
     if not offered(BY_ID["search"], app.situation):
         raise RefusedError(
-            "Two versions with vectors are needed for a comparison.", "Backfill another one: console.backfill(KEY)"
+            "A comparison needs two versions with vectors.", "Backfill another one: console.backfill(KEY)"
         )
     app.query_one(QueryBox).value = query
     await pilot.press("enter")

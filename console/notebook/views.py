@@ -109,7 +109,7 @@ def search_page(found: SearchResult) -> tuple[ReportPage, list[Record]]:
     took = f"encoded in {milliseconds(found.encode_s)}, searched in {milliseconds(found.search_s)}"
     page = ReportPage(
         f"“{found.query}” by {found.version_key}",
-        (table if rows else Note("Nothing was found."), Note(took, "soft")),
+        (table if rows else Note("No results."), Note(took, "soft")),
     )
     return page, [{"version_key": found.version_key, **asdict(hit)} for hit in found.hits]
 
@@ -201,7 +201,7 @@ def evaluations_page(found: Sequence[EvaluationSummary]) -> tuple[ReportPage, li
     )  # fmt: skip
     titles = ("id", "query set", "primary", "candidate", "verdict", "at", "by")
     table = ReportTable(columns(*titles, figures=("id",)), rows)
-    return ReportPage("Evaluations" if found else "Nothing was evaluated yet", (table,) if found else ()), [
+    return ReportPage("Evaluations" if found else "No evaluations yet", (table,) if found else ()), [
         asdict(one) for one in found
     ]
 
@@ -231,14 +231,14 @@ def flip_page(found: Flip) -> tuple[ReportPage, list[Record]]:
 
 def thresholds_page(found: Thresholds, primary: str, candidate: str) -> tuple[ReportPage, list[Record]]:
     """What becomes of an absolute cut of the primary with the candidate."""
-    titles = ("kept", f"cut of {primary}", f"same for {candidate}", "kept if the number is copied")
+    titles = ("kept", f"cut of {primary}", f"same for {candidate}", "kept if copied")
     rows = tuple(
         cells(f"{row.kept:.1%}", f"{row.primary:.4f}", f"{row.candidate:.4f}", f"{row.if_copied:.1%}")
         for row in found.rows
     )
     parts: list[Part] = [
         Note(f"Scores ({found.score}) of the first {found.depth} of each of {found.queries:,} queries. Scores of two "
-             "encoders mean nothing beside each other; the share of results that a cut keeps does."),
+             "encoders cannot be compared; the share of results that a cut keeps can."),
         ReportTable(columns(*titles, figures=titles), rows),
     ]  # fmt: skip
     if found.asked is not None:

@@ -55,19 +55,19 @@ def read_access(variable: str, host: str, *, no_token: bool) -> Access:
     if no_token:
         if not is_loopback(host):
             raise UsageError(
-                f"{host} can be reached from other machines: revector serves there with a token only.",
+                f"{host} can be reached from other machines, so a token is required.",
                 f"Leave out --no-token and set {variable}, or serve on 127.0.0.1.",
             )
         return Access(None)
     if not token:
         raise UsageError(
             f"No token is set: the environment variable {variable} is empty.",
-            f"Set it: export {variable}=$(openssl rand -hex 32). On this machine alone, --no-token does without.",
+            f"Set it: export {variable}=$(openssl rand -hex 32). On this machine alone, --no-token works without one.",
         )
     if not (token.isascii() and token.isprintable()) or " " in token:
         raise UsageError(
             f"The token in {variable} has a blank or a character that no HTTP header can carry.",
-            f"Take another: export {variable}=$(openssl rand -hex 32)",
+            f"Choose another: export {variable}=$(openssl rand -hex 32)",
         )
     return Access(token)
 

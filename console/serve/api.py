@@ -42,12 +42,12 @@ _WHEN = {
     408: "The request's body did not arrive in time.",
     413: "The request's body is too large.",
     422: "The request is not what this document says.",
-    503: "The server is busy or about to end, or cannot reach its database or encoder; see Retry-After.",
-    504: "The search was not over in time.",
+    503: "The server is busy or shutting down, or cannot reach its database or encoder; see Retry-After.",
+    504: "The search timed out.",
 }
 _WHEN_SEARCHING = {
-    409: "Understood, and the answer is no: there is no active version, say, or the version has no vectors.",
-    502: "The encoder answered with something that cannot be searched for.",
+    409: "Understood, but not possible: for example no active version, or a version without vectors.",
+    502: "The encoder returned something unusable.",
 }
 
 
@@ -97,7 +97,7 @@ def make_api(service: Service, metrics: Metrics) -> FastAPI:
                 raise Refused(Problem(404, "unknown_version", error.problem, error.remedy)) from None
             raise
 
-    @router.get("/versions", response_model=VersionsAnswer, summary="The versions, and what encodes for them")
+    @router.get("/versions", response_model=VersionsAnswer, summary="The versions and their encoders")
     async def versions(request: Request) -> Response:
         """Every embedding version with its encoder; `active` answers users."""
         registered = await service.registered(_slot(request))
@@ -157,9 +157,7 @@ def _handle_errors(api: FastAPI, metrics: Metrics) -> None:
 
     @api.exception_handler(RequestValidationError)
     async def _invalid(_request: Request, error: RequestValidationError) -> Response:
-        return answer(
-            Problem(422, "invalid", explain(list(error.errors())), "See /openapi.json for what is taken.")
-        )
+        return answer(Problem(422, "invalid", explain(list(error.errors())), "See /openapi.json."))
 
     @api.exception_handler(Exception)
     async def _internal(_request: Request, _error: Exception) -> Response:
@@ -172,11 +170,9 @@ def _handle_errors(api: FastAPI, metrics: Metrics) -> None:
         if error.status_code == 405:
             allowed = ", ".join(sorted(paths_of(api)[request.scope["path"]]))
             return answer(
-                Problem(405, "method_not_allowed", f"This path takes {allowed}.", "", {"allow": allowed})
+                Problem(405, "method_not_allowed", f"This path accepts {allowed}.", "", {"allow": allowed})
             )
-        return answer(
-            Problem(422, "invalid", "The request cannot be read.", "See /openapi.json for what is taken.")
-        )
+        return answer(Problem(422, "invalid", "The request cannot be read.", "See /openapi.json."))
 
 
 def _slot(request: Request) -> Slot:

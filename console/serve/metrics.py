@@ -43,9 +43,9 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
-        self.in_flight = Gauge("revector_requests_in_flight", "Requests worked on now.", registry=self._registry)
+        self.in_flight = Gauge("revector_requests_in_flight", "Requests in progress.", registry=self._registry)
         self.errors = Counter(
-            "revector_errors", "Requests not answered as asked, by type.", ["type"], registry=self._registry
+            "revector_errors", "Requests that failed, by type.", ["type"], registry=self._registry
         )
         self.search_seconds = Histogram(
             "revector_search_seconds",

@@ -54,18 +54,18 @@ UNAUTHORIZED = Problem(
 FOREIGN_HOST = Problem(
     401,
     "unauthorized",
-    "A server without a token answers to names of its own machine only.",
-    "Ask for 127.0.0.1 or localhost, or start it with a token.",
+    "A server without a token accepts only local host names.",
+    "Use 127.0.0.1 or localhost, or start it with a token.",
     {"www-authenticate": 'Bearer realm="revector"'},
 )
 STOPPING = Problem(
-    503, "stopping", "This server is about to end.", "Ask another one, or again in a moment.", RETRY_AFTER
+    503, "stopping", "This server is shutting down.", "Use another server, or retry in a moment.", RETRY_AFTER
 )
 INTERNAL = Problem(
     500,
     "internal",
     "Something went wrong in the server.",
-    "Its standard error says where; please report it with that line.",
+    "Its standard error says where. Please report it with that line.",
 )
 
 
@@ -84,8 +84,8 @@ def busy(limit: int) -> Problem:
     return Problem(
         503,
         "busy",
-        f"The server works on {limit:,} requests already.",
-        "Ask again in a moment; --max-concurrency raises the limit.",
+        f"The server is already working on {limit:,} requests.",
+        "Retry in a moment, or raise --max-concurrency.",
         RETRY_AFTER,
     )
 
@@ -95,14 +95,14 @@ def too_slow(seconds: float) -> Problem:
     return Problem(
         504,
         "timeout",
-        f"The search was not over within {seconds:g} s.",
-        "Ask again when the server is less busy; --timeout-s raises the limit.",
+        f"The search took longer than {seconds:g} s.",
+        "Retry when the server is less busy, or raise --timeout-s.",
     )
 
 
 def slow_body(seconds: float) -> Problem:
     """A body that did not arrive in time."""
-    return Problem(408, "timeout", f"The request's body did not arrive within {seconds:g} s.", "Send it at once.")
+    return Problem(408, "timeout", f"The request's body did not arrive within {seconds:g} s.", "Send it faster.")
 
 
 def of_error(error: RevectorError) -> Problem:

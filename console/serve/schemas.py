@@ -38,7 +38,7 @@ Query = Annotated[
     str,
     Field(description="What to search for.", min_length=1, max_length=MAX_QUERY, pattern=_SEEN),
 ]
-K = Annotated[int, Field(description="How many hits.", ge=1, le=MAX_K), BeforeValidator(_whole)]
+K = Annotated[int, Field(description="Number of hits.", ge=1, le=MAX_K), BeforeValidator(_whole)]
 Key = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00]+$")]
 Segment = Annotated[
     str,
@@ -51,7 +51,7 @@ EfSearch = Annotated[
 ]
 Filters = Annotated[
     dict[Text, Value],
-    Field(description="Only chunks whose metadata has these names with these values.", max_length=MAX_FILTERS),
+    Field(description="Only chunks whose metadata has these values.", max_length=MAX_FILTERS),
 ]
 
 
@@ -67,9 +67,7 @@ class SearchRequest(Strict):
     query: Query
     k: K = 10
     hybrid: Annotated[bool, Field(description="Fuse full text and vectors by reciprocal rank.")] = False
-    rerank: Annotated[bool, Field(description="Rank again by the cross-encoder the server was started with.")] = (
-        False
-    )
+    rerank: Annotated[bool, Field(description="Rerank with the server's cross-encoder.")] = False
     filters: Filters = {}
     ef_search: EfSearch = None
     segment: Segment = ""
@@ -115,7 +113,7 @@ class VectorRequest(Strict):
             max_length=MAX_DIMENSIONS,
         ),
     ]
-    version: Annotated[Key, Field(description="The key of the version that the query was encoded for.")]
+    version: Annotated[Key, Field(description="The version that the query was encoded for.")]
     k: K = 10
     filters: Filters = {}
     ef_search: EfSearch = None
@@ -137,7 +135,7 @@ class SearchAnswer(BaseModel):
     """The hits of one version, nearest first. All of them are of the version that `version_key` names."""
 
     version_key: str
-    active: Annotated[bool, Field(description="Whether that version was the active one when it was searched.")]
+    active: Annotated[bool, Field(description="Whether that version was active during the search.")]
     hits: list[HitAnswer]
     encode_ms: float
     search_ms: float
@@ -155,10 +153,12 @@ class VersionAnswer(BaseModel):
     dimensions: int
     distance_metric: Literal["cosine", "l2", "ip"]
     storage: Literal["vector", "halfvec"]
-    provider: Annotated[str | None, Field(description="Null for a version that revector cannot encode for.")]
+    provider: Annotated[
+        str | None, Field(description="Null for a version without an encoder that revector can open.")
+    ]
     model: str | None
     base_url: Annotated[str | None, Field(description="Null for the provider's own address.")]
-    query_prefix: Annotated[str, Field(description="To be put before a query.")]
+    query_prefix: Annotated[str, Field(description="Prefix for queries.")]
     normalise: Annotated[bool, Field(description="Whether vectors are scaled to length one.")]
     max_tokens: int | None
 
@@ -166,8 +166,8 @@ class VersionAnswer(BaseModel):
 class VersionsAnswer(BaseModel):
     """Every version, oldest first."""
 
-    active: Annotated[str | None, Field(description="The key of the version that answers users.")]
-    serving: Annotated[str | None, Field(description="The one that this server answers by; another when pinned.")]
+    active: Annotated[str | None, Field(description="The active version.")]
+    serving: Annotated[str | None, Field(description="The version this server uses; differs when pinned.")]
     versions: list[VersionAnswer]
 
 

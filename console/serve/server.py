@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _HEADERS_S = 10
 """For a request's headers to arrive, and between two requests of one connection."""
 
-_BAD_REQUEST = Problem(400, "invalid", "This is no HTTP request that can be read.")
+_BAD_REQUEST = Problem(400, "invalid", "This is not a valid HTTP request.")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def serve(
     finally:
         service.close()
     if door.slots.taken:
-        note(f"{door.slots.taken} searches did not end within {limits.drain_s:g} s and were left.")
+        note(f"{door.slots.taken} searches did not finish within {limits.drain_s:g} s and were abandoned.")
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)

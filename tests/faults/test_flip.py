@@ -133,7 +133,7 @@ def test_a_session_terminated_at_every_statement(target: Database, flips: Statem
 
 
 def terminate(database: Database) -> None:
-    """End the operator's session, as an administrator would, and wait until it is gone."""
+    """End the operator's session, as an administrator would, and wait until it was deleted."""
     with database.connect("other") as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE application_name = 'revector test'"

@@ -142,7 +142,7 @@ def test_what_a_killed_worker_had_from_the_outbox_is_taken_over_at_once(
     make_processes: MakeProcesses,
     chance: random.Random,
 ) -> None:
-    """As its range is: nobody waits for the lease of a worker whose session is gone."""
+    """As its range is: nobody waits for the lease of a worker whose session was deleted."""
     processes = make_processes(lease_s=3_600)
     prepare(200)
     processes.worker().finish()

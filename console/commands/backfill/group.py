@@ -68,7 +68,7 @@ Stay = Annotated[
     bool,
     typer.Option(
         "--stay",
-        help="Wait while it is paused, and embed new chunks when it is done, until stopped: for a service manager.",
+        help="Keep running: wait through pauses and embed new chunks, until stopped. For a service manager.",
     ),
 ]
 
@@ -92,7 +92,7 @@ def run(
     gpus_per_worker: Annotated[
         float, typer.Option("--gpus-per-worker", min=0, help="On Ray; 0.25 places four workers on a GPU.")
     ] = 0.0,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before money is spent.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before spending money.")] = False,
     as_json: Json = False,
 ) -> None:
     """Start a backfill, or go on where it stopped.
@@ -106,7 +106,9 @@ def run(
     if ray is None:
         _run_here(own, key, changes, no_index, stay, as_json)
     elif stay:
-        raise UsageError("An engine on Ray does not stay.", "Leave out --stay, or run the local engine.")
+        raise UsageError(
+            "A run on Ray cannot keep running (--stay).", "Leave out --stay, or use the local engine."
+        )
     else:
         _run_here(own, key, changes, no_index, stay, as_json, ray)
 
@@ -124,7 +126,7 @@ def resume(
         version = get_version(connection, key)
         resumed = job.request_resume(connection, version)
     if resumed:
-        note("The process that stays with it goes on.")
+        note("The process that keeps running continues.")
         _show_status(own, key, as_json)
     else:
         _run_here(own, key, {}, no_index, stay, as_json)
@@ -135,7 +137,7 @@ def status(
     context: typer.Context,
     key: Key,
     detail: Annotated[
-        bool, typer.Option("--detail", help="Workers, proofs and changes of state too; ranges with --json.")
+        bool, typer.Option("--detail", help="Also workers, proofs and changes of state; with --json also ranges.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -199,12 +201,12 @@ def set_(context: typer.Context, key: Key, changes: dict[str, str], as_json: Jso
 def failures(
     context: typer.Context,
     key: Key,
-    retry: Annotated[bool, typer.Option("--retry", help="Queue them once more.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Queue them again.")] = False,
     waive: Annotated[
-        int | None, typer.Option("--waive", metavar="CHUNK", help="Accept that it is missing.")
+        int | None, typer.Option("--waive", metavar="CHUNK", help="Accept that it stays missing.")
     ] = None,
     reason: Annotated[
-        str, typer.Option("--reason", metavar="TEXT", help="Why a chunk may be missing; stays in the log.")
+        str, typer.Option("--reason", metavar="TEXT", help="Why the chunk may be missing; it is logged.")
     ] = "",
     as_json: Json = False,
 ) -> None:
@@ -227,7 +229,7 @@ def failures(
                 plain(f"chunk {failure.chunk_id} of {failure.source_id}: {failure.error}{waived} ({tries})")
             )
         if queued:
-            console.print(f"{counted(queued, 'chunk')} queued once more: revector backfill run {key}")
+            console.print(f"{counted(queued, 'chunk')} queued again: revector backfill run {key}")
         if not found:
             console.print("No chunk failed.")
 
@@ -259,13 +261,13 @@ def _run_here(
         if result.state == "done" and not no_index:
             _build_index(own, version)
     except KeyboardInterrupt:
-        note(f"Interrupted; nothing is lost. Go on with it: revector backfill run {key}")
+        note(f"Interrupted; nothing is lost. Resume: revector backfill run {key}")
         raise
     _answer_status(result, as_json)
     if result.state == "failed":
-        note(f"Look at them: revector backfill failures {key}")
+        note(f"See them: revector backfill failures {key}")
     elif result.state != "done":
-        note(f"Go on with it: revector backfill run {key}")
+        note(f"Resume: revector backfill run {key}")
     if result.state != "done":
         raise typer.Exit(1)
 

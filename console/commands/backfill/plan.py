@@ -49,14 +49,14 @@ def plan(
     key: Key,
     no_probe: Annotated[bool, typer.Option("--no-probe", help="Send nothing to the encoder: no time.")] = False,
     workers: Annotated[
-        int, typer.Option("--workers", metavar="N", min=1, help="Estimate the time of so many.")
+        int, typer.Option("--workers", metavar="N", min=1, help="Estimate the time for this many.")
     ] = 1,
     sample: Annotated[
-        int, typer.Option("--sample", metavar="N", min=30, max=100_000, help="Chunks to conclude from.")
+        int, typer.Option("--sample", metavar="N", min=30, max=100_000, help="Chunks to sample.")
     ] = 400,
     as_json: Json = False,
 ) -> None:
-    """Chunks, tokens, cost, time, disk and memory of a backfill, and what would make it fail.
+    """Chunks, tokens, cost, time, disk and memory of a backfill, and what would make the backfill fail.
 
     Changes nothing. The probe encodes some chunks; with an encoder that has a price it costs a cent at most.
     Exit status 1 when something would make it fail, 4 when the encoder cannot be reached.
@@ -74,7 +74,7 @@ def plan(
         def say(offer: Offer) -> None:
             if _is_free(encoder) or not offer.texts:
                 return
-            note(f"{offer_words(offer, version.encoder_name)}; --no-probe leaves it out.")
+            note(f"{offer_words(offer, version.encoder_name)}; --no-probe skips it.")
 
         try:
             with progress_bar() as progress:
@@ -150,8 +150,8 @@ def _show(console: Console, plan: Plan, version: Version) -> None:
     console.print()
     failed = sum(finding.verdict == "fail" for finding in plan.findings)
     verdict = (
-        f"Nothing stands in its way: revector backfill run {plan.version_key}"
+        f"Ready to run: revector backfill run {plan.version_key}"
         if plan.ready
-        else f"{counted(failed, 'finding')} would make it fail."
+        else f"{counted(failed, 'finding')} would make the backfill fail."
     )
     console.print(plain(verdict))

@@ -40,7 +40,7 @@ def confirm_cost(own: Context, key: str, *, yes: bool) -> None:
     note(cost)
     if yes or not sys.stdin.isatty():
         return
-    require_yes("Nothing was embedded.", f"Look closer: revector backfill plan {key}")
+    require_yes("Nothing was embedded.", f"For details: revector backfill plan {key}")
 
 
 def ray_settings(engine: str, address: str | None, cpus: float, gpus: float) -> RaySettings | None:

@@ -39,7 +39,7 @@ def run(
     reason: Reason = "",
     waive: Waive = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Run the guards, print the SQL, and change nothing.")
+        bool, typer.Option("--dry-run", help="Check the guards, print the SQL, and change nothing.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -69,7 +69,7 @@ def run(
 
 def rollback(
     context: typer.Context,
-    to: Annotated[str | None, typer.Option("--to", metavar="KEY", help="Else the version before.")] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="KEY", help="Default: the version before.")] = None,
     confirm: Confirm = None,
     reason: Reason = "",
     as_json: Json = False,
@@ -91,7 +91,7 @@ def rollback(
             confirm,
             f"Rollback on {own.database.name}, schema {own.database.schema}: active "
             f"{active.version_key if active else 'none'} → {target.version_key}, "
-            f"which lacks {counted(missing, 'chunk')}.",
+            f"{counted(missing, 'chunk')} missing.",
         )
         flip = cutover.rollback(connection, confirm=typed, reason=reason, key=target.version_key)
     _answer_flip(flip, as_json)
@@ -103,7 +103,7 @@ def _answer_plan(found: DryRun, as_json: bool) -> None:
     def show(console: Console) -> None:
         show_check(console, found.check)
         console.print(
-            f"Active {plain(found.previous or 'none')} → {plain(found.version_key)} would be this, in psql too:"
+            f"Active {plain(found.previous or 'none')} → {plain(found.version_key)} would run this SQL (psql can too):"
         )
         for statement in found.statements:
             for line in statement.splitlines():
@@ -116,5 +116,5 @@ def _answer_plan(found: DryRun, as_json: bool) -> None:
 def _answer_flip(flip: Flip, as_json: bool) -> None:
     text = f"{flip.version_key} is active (was {flip.previous or 'none'}), in {flip.seconds * 1000:.1f} ms."
     if flip.missing:
-        text += f" It lacks {counted(flip.missing, 'chunk')}: revector backfill run {flip.version_key}"
+        text += f" {counted(flip.missing, 'chunk')} missing: revector backfill run {flip.version_key}"
     answer(flip, as_json, lambda console: console.print(plain(text)))

@@ -96,7 +96,7 @@ def policy(
     context: typer.Context,
     changes: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME=VALUE]…", help="`default` goes back to the default, `none` lifts a limit."),
+        typer.Argument(metavar="[NAME=VALUE]…", help="`default` restores the default, `none` removes a limit."),
     ] = None,
     reason: Reason = "",
     as_json: Json = False,

@@ -40,9 +40,9 @@ def request(
 def approve(
     context: typer.Context,
     key: Key,
-    comment: Annotated[str, typer.Option("--comment", metavar="TEXT", help="Stays with the approval.")] = "",
+    comment: Annotated[str, typer.Option("--comment", metavar="TEXT", help="Stored with the approval.")] = "",
     number: Annotated[
-        int | None, typer.Option("--request", metavar="N", help="Only if it is this request that is open.")
+        int | None, typer.Option("--request", metavar="N", help="Only if this request is the open one.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -67,7 +67,7 @@ def requests(
     context: typer.Context,
     number: Annotated[
         int,
-        typer.Option("-n", "--number", metavar="N", help="How many, those that are over too.", min=1, max=10_000),
+        typer.Option("-n", "--number", metavar="N", help="How many, including ended ones.", min=1, max=10_000),
     ] = 20,
     as_json: Json = False,
 ) -> None:
@@ -81,7 +81,7 @@ def requests(
         for one in found:
             _show(console, one)
         if not found:
-            console.print("No cutover has been requested.")
+            console.print("No requests yet.")
 
     answer({"requests": found}, as_json, show)
 

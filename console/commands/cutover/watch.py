@@ -44,13 +44,11 @@ def watch(
         bool | None,
         typer.Option(
             "--auto-rollback/--no-auto-rollback",
-            help="Roll back by itself when a limit of the policy is broken; else as the policy says.",
+            help="Roll back automatically when a limit of the policy is broken. Default: as the policy says.",
         ),
     ] = None,
-    keep: Annotated[
-        bool, typer.Option("--keep/--no-keep", help="Embed new chunks for both versions, so that nothing is lost.")
-    ] = True,
-    once: Annotated[bool, typer.Option("--once", help="Look once and end, as from cron.")] = False,
+    keep: Annotated[bool, typer.Option("--keep/--no-keep", help="Embed new chunks for both versions.")] = True,
+    once: Annotated[bool, typer.Option("--once", help="Look once and exit, for cron.")] = False,
     every: Annotated[
         float, typer.Option("--every", metavar="S", help="Seconds between looks.", min=0.1, max=3_600)
     ] = 5.0,
@@ -147,10 +145,10 @@ class _Watching:
         try:
             self.flip = cutover.roll_back_broken(connection, found)
         except RefusedError as error:
-            self._tell(f"It was not rolled back: {error.problem}")
+            self._tell(f"Not rolled back: {error.problem}")
         else:
             if self.flip is None:
-                self._tell(f"It cannot be rolled back: {found.previous} is no way back any more.")
+                self._tell(f"Cannot roll back: {found.previous} can no longer be used.")
 
     def _tell(self, text: str) -> None:
         if text != self._told:
@@ -164,12 +162,12 @@ def lines(found: Watch) -> list[str]:
         f"{found.previous} → {found.version_key}, watched until {found.until.astimezone():%Y-%m-%d %H:%M}",
         f"{counted(found.missing, 'chunk')} missing in {found.previous}"
         if found.missing is not None
-        else f"{found.previous} is no way back any more",
+        else f"{found.previous} can no longer be rolled back to",
         f"searches before: {_figures(found.before)}",
         f"searches since: {_figures(found.since)}",
     ]
     if found.overlap is None:
-        said.append("overlap: no shadow has compared the two since")
+        said.append("overlap: not compared by a shadow since")
     else:
         before = "" if found.overlap_before is None else f", {found.overlap_before:.2f} before"
         said.append(f"overlap {found.overlap:.2f} ({found.compared:,} compared){before}")

@@ -45,7 +45,7 @@ def agreement(
         query_set = get_query_set(connection, name)
         if judge:
             if len(set(judge)) != 2:
-                raise UsageError("An agreement is of two judges.", "Give --judge twice, or leave it out.")
+                raise UsageError("Agreement needs two judges.", "Use --judge twice, or leave it out.")
             for one in judge:
                 get_judge(connection, one)
         else:
@@ -66,7 +66,7 @@ def print_agreement(console: Console, found: Agreement) -> None:
     from rich.table import Column
 
     if not found.pairs:
-        console.print(plain(f"{found.first} and {found.second} judged nothing in common."))
+        console.print(plain(f"{found.first} and {found.second} have no judgements in common."))
         return
     console.print(
         plain(
@@ -83,13 +83,9 @@ def print_agreement(console: Console, found: Agreement) -> None:
             )
         )
     for name in found.of_one_grade:
-        console.print(
-            plain(
-                f"{name} gave all of these pairs one grade, so that kappa says nothing: it takes others as well."
-            )
-        )
+        console.print(plain(f"{name} gave all of these pairs the same grade, so kappa is undefined."))
     if found.unplaced:
-        console.print(f"{counted(found.unplaced, 'judged chunk')} no longer in the collection left out.")
+        console.print(f"{counted(found.unplaced, 'judged chunk')} no longer in the collection skipped.")
     rows = [(grade, *counts) for grade, counts in zip(found.grades, found.confusion, strict=True)]
     heads = [Column(str(grade), justify="right", no_wrap=True) for grade in found.grades]
     print_rows(console, rows, Column(f"{plain(found.first)} ↓ {plain(found.second)} →", justify="right"), *heads)
@@ -102,7 +98,7 @@ def print_agreement(console: Console, found: Agreement) -> None:
         Column("same grade", justify="right", no_wrap=True),
     )
     if worst := found.worst_segment:
-        console.print(plain(f"They disagree most in the segment {worst.segment} (kappa {_kappa(worst.kappa)})."))
+        console.print(plain(f"They disagree most in segment {worst.segment} (kappa {_kappa(worst.kappa)})."))
 
 
 def _kappa(kappa: float | None) -> str:

@@ -34,25 +34,27 @@ if TYPE_CHECKING:
     from revector.core.retrieval import EncoderCache
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The query set.")]
-Candidate = Annotated[str | None, typer.Option("--candidate", metavar="KEY", help="Else the newest other one.")]
-Primary = Annotated[str | None, typer.Option("--primary", metavar="KEY", help="Else the active one.")]
+Candidate = Annotated[
+    str | None, typer.Option("--candidate", metavar="KEY", help="Default: the newest other one.")
+]
+Primary = Annotated[str | None, typer.Option("--primary", metavar="KEY", help="Default: the active one.")]
 Judges = Annotated[
-    list[str] | None, typer.Option("--judge", metavar="NAME", help="Whose judgements count; else all people's.")
+    list[str] | None, typer.Option("--judge", metavar="NAME", help="Whose judgements count. Default: everybody's.")
 ]
 Measures = Annotated[
     list[str] | None,
-    typer.Option("--measure", "-m", metavar="MEASURE", help="Such as P@10; may come several times."),
+    typer.Option("--measure", "-m", metavar="MEASURE", help="Such as P@10; may be repeated."),
 ]
-Gates = Annotated[Path | None, typer.Option("--gates", metavar="FILE", help="Gates in TOML: the verdict.")]
+Gates = Annotated[Path | None, typer.Option("--gates", metavar="FILE", help="Gates in TOML, for a verdict.")]
 Depth = Annotated[int, typer.Option("-k", metavar="K", help="Depth of the rank overlap.", min=1, max=1000)]
 Confidence = Annotated[
-    float, typer.Option("--confidence", metavar="SHARE", help="Of the intervals.", min=0.5, max=0.9999)
+    float, typer.Option("--confidence", metavar="SHARE", help="Confidence of the intervals.", min=0.5, max=0.9999)
 ]
 JUnit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write the gates as JUnit XML.")]
 Markdown = Annotated[
-    Path | None, typer.Option("--markdown", metavar="FILE", help="Write a page for a pull request.")
+    Path | None, typer.Option("--markdown", metavar="FILE", help="Write Markdown for a pull request.")
 ]
-Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with charts, on its own.")]
+Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write an HTML page with charts.")]
 
 _WORST_QUERIES = 10
 
@@ -87,16 +89,18 @@ def evaluate(
     k: Depth = 10,
     exact: Annotated[bool, typer.Option("--exact", help="Search without the index: the model alone.")] = False,
     ef_search: Annotated[
-        int | None, typer.Option("--ef-search", metavar="N", help="Of both versions' indexes.", min=1, max=1000)
+        int | None, typer.Option("--ef-search", metavar="N", help="For both versions' indexes.", min=1, max=1000)
     ] = None,
     confidence: Confidence = 0.95,
     pilot: Annotated[
-        bool, typer.Option("--pilot", help="Embed only what was judged and a random sample, and evaluate on that.")
+        bool, typer.Option("--pilot", help="Embed only judged chunks and a random sample, and evaluate on those.")
     ] = False,
     distractors: Annotated[
-        int, typer.Option("--distractors", metavar="N", help="Chunks drawn at random for a pilot.", min=0)
+        int, typer.Option("--distractors", metavar="N", help="Random chunks for a pilot.", min=0)
     ] = 5_000,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of a pilot's random sample.", min=0)] = 2026,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", help="Seed of the pilot's random sample.", min=0)
+    ] = 2026,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a pilot that costs money.")] = False,
     junit: JUnit = None,
     markdown: Markdown = None,
@@ -145,7 +149,7 @@ def thresholds(
         float | None, typer.Option("--cut", metavar="SCORE", help="The number in your application.")
     ] = None,
     depth: Annotated[
-        int, typer.Option("--depth", metavar="N", help="Results of each query that the cut is put to.", min=1)
+        int, typer.Option("--depth", metavar="N", help="Results per query that the threshold applies to.", min=1)
     ] = 1,
     as_json: Json = False,
 ) -> None:
@@ -219,7 +223,7 @@ def write_reports(found: Evaluation, *, junit: Path | None, markdown: Path | Non
         except OSError as error:
             raise UsageError(
                 f"{path} cannot be written: {error.strerror}.",
-                f"The evaluation is kept: revector evaluations show {found.id}",
+                f"The evaluation is stored: revector evaluations show {found.id}",
             ) from None
         note(f"Written to {path}")
 
@@ -290,8 +294,8 @@ def show_evaluation(console: Console, found: Evaluation) -> None:
         console.print()
         print_gates(console, found.gates)
     console.print()
-    verdict = {None: "No gates were asked for", "pass": "Every gate passes", "fail": "The answer is no"}
-    said = verdict.get(found.verdict, "The data cannot tell")
+    verdict = {None: "No gates", "pass": "Every gate passes", "fail": "A gate fails"}
+    said = verdict.get(found.verdict, "Not enough data")
     console.print(plain(f"{said}: {candidate} against {primary}, evaluation {found.id}."))
 
 
@@ -332,7 +336,7 @@ def _versions(own: Context, primary: str | None, candidate: str | None, *, pilot
         if not pilot:
             return chosen_versions(connection, primary, candidate)
         if candidate is None:
-            raise UsageError("A pilot embeds for the version that is named.", "Name it: --candidate KEY")
+            raise UsageError("A pilot needs the name of the candidate.", "Name it: --candidate KEY")
         second = get_version(connection, candidate)
         return get_version(connection, primary) if primary else require_active(connection), second
 
@@ -380,24 +384,21 @@ def _show_thresholds(console: Console, found: Thresholds, pair: tuple[Version, V
     console.print(
         plain(
             f"Scores ({found.score}) of the first {found.depth} of each of {found.queries:,} queries. Scores of two "
-            "encoders mean nothing beside each other; the share of results that a cut keeps does."
+            "encoders cannot be compared; the share of results that a cut keeps can."
         )
     )
     print_rows(
         console,
         [_threshold_row(row) for row in found.rows],
-        *(
-            _right(title)
-            for title in ("kept", f"cut of {primary}", f"same for {candidate}", "kept if the number is copied")
-        ),
+        *(_right(title) for title in ("kept", f"cut of {primary}", f"same for {candidate}", "kept if copied")),
     )
     if found.asked is not None:
         row = found.asked
         console.print(
             plain(
                 f"A cut at {row.primary:g} keeps {row.kept:.1%} with {primary}. {candidate} keeps as many at "
-                f"{row.candidate:.4f}; at {row.primary:g} it would keep {row.if_copied:.1%}. Keep the number with the "
-                "version, or decide by rank."
+                f"{row.candidate:.4f}; at {row.primary:g} it would keep {row.if_copied:.1%}. Store the threshold "
+                "with the version, or decide by rank instead."
             )
         )
 

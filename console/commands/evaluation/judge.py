@@ -50,11 +50,13 @@ def judge(
     ],
     own_name: Annotated[
         str | None,
-        typer.Option("--name", metavar="JUDGE", help="What to call the judge. Default: the model's name."),
+        typer.Option("--name", metavar="JUDGE", help="Name of the judge. Default: the model's name."),
     ] = None,
-    primary: Annotated[str | None, typer.Option("--primary", metavar="KEY", help="Else the active one.")] = None,
+    primary: Annotated[
+        str | None, typer.Option("--primary", metavar="KEY", help="Default: the active one.")
+    ] = None,
     candidate: Annotated[
-        str | None, typer.Option("--candidate", metavar="KEY", help="Else the newest other one.")
+        str | None, typer.Option("--candidate", metavar="KEY", help="Default: the newest other one.")
     ] = None,
     k: K = 10,
     as_json: Json = False,
@@ -87,7 +89,7 @@ def judge(
                 own.database, query_set, model, first, second, k=k, name=own_name, on_progress=progress
             )
     except KeyboardInterrupt:
-        note("Interrupted; nothing is lost. Run the same command to go on.")
+        note("Interrupted; nothing is lost. Run the same command to continue.")
         raise
     with own.session() as connection:
         found = agreement_with_people(connection, query_set, done.judge.name)
@@ -102,7 +104,7 @@ def judge(
         if done.gone:
             console.print(f"{counted(done.gone, 'chunk')} of the runs left the collection and got no label.")
         if found is None:
-            console.print("No person has judged this set: how far the model is to be believed is not known.")
+            console.print("No person has judged this set, so the model's grades are unchecked.")
         else:
             print_agreement(console, found)
 

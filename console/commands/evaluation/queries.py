@@ -98,7 +98,7 @@ class ExportedSet:
 
 @dataclass(frozen=True)
 class DroppedSet:
-    """What is gone for good."""
+    """What is gone permanently."""
 
     name: Annotated[str, "the query set"]
     dropped: Annotated[bool, "true"] = True
@@ -127,9 +127,7 @@ def import_(
         str | None, typer.Option("--judge", metavar="NAME", help="Who judged. Default: qrels.")
     ] = None,
     targets: TargetsOption = "documents",
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Drop what this judge said of the set before.")
-    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace this judge's earlier judgements.")] = False,
     as_json: Json = False,
 ) -> None:
     """Import queries, judgements or both; the same set again replaces its queries.
@@ -155,7 +153,7 @@ def import_(
     read = None if queries is None else read_queries(queries)
     judged = None if qrels is None else read_qrels(qrels)
     if judged is None and (judge is not None or replace):
-        raise UsageError("--judge and --replace are about judgements, and there are none.", "Add --qrels FILE.")
+        raise UsageError("--judge and --replace need judgements.", "Add --qrels FILE.")
     with own.session(changes=True) as connection:
         done = import_query_set(
             connection, name, read, judged, judge=judge or IMPORTED, targets=_TARGETS[targets], replace=replace
@@ -236,16 +234,16 @@ def show(context: typer.Context, name: Name, as_json: Json = False) -> None:
 def export(
     context: typer.Context,
     name: Name,
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write; made if it is missing.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write to; created if missing.")],
     layout: Annotated[str, typer.Option("--format", metavar="LAYOUT", help="beir or trec.")] = "beir",
     judge: Annotated[
         str | None,
-        typer.Option("--judge", metavar="NAME", help="One judge's grades, and not all people's as one."),
+        typer.Option("--judge", metavar="NAME", help="One judge's grades, instead of everybody's merged."),
     ] = None,
     run: Annotated[
-        list[int] | None, typer.Option("--run", metavar="ID", help="A stored run too, with --format trec.")
+        list[int] | None, typer.Option("--run", metavar="ID", help="Also a stored run, with --format trec.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over files that are there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite existing files.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write a query set and its judgements in the layout of BEIR or of TREC.
@@ -285,7 +283,7 @@ def drop(
     confirm: Annotated[str | None, typer.Option("--confirm", metavar="NAME", help="The name again.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Delete a query set with its judgements, runs and evaluations, for good."""
+    """Delete a query set with its judgements, runs and evaluations, permanently."""
     from revector.console.confirmation import confirmed_key
     from revector.core.evaluation.judged_sets.judgements import judgement_count
     from revector.core.evaluation.judged_sets.query_sets import drop_query_set, get_query_set
@@ -295,29 +293,29 @@ def drop(
         judgements = counted(judgement_count(connection, query_set), "judgement")
         confirmed_key(
             name, confirm, f"This deletes {_queries(len(query_set.queries))}, {judgements}, and the runs and "
-            f"evaluations of {name}, for good.", what="name",
+            f"evaluations of {name}, permanently.", what="name",
         )  # fmt: skip
         drop_query_set(connection, name)
-    answer(DroppedSet(name), as_json, lambda console: console.print(plain(f"{name} is gone.")))
+    answer(DroppedSet(name), as_json, lambda console: console.print(plain(f"{name} was deleted.")))
 
 
 def _note_oddities(done: Imported, targets: str) -> None:
     """What an import noticed and took all the same; none of it may pass in silence."""
     if done.negative:
-        note(f"{counted(done.negative, 'grade')} below 0 (judged, and not relevant) became 0.")
+        note(f"{counted(done.negative, 'grade')} below 0 (judged, not relevant) became 0.")
     if done.repeated:
-        note(f"{counted(done.repeated, 'judgement')} stood there twice, with the same grade.")
+        note(f"{counted(done.repeated, 'judgement')} appeared twice with the same grade.")
     if done.skipped:
         named = ", ".join(done.skipped_queries[:_NAMED]) + ("…" if len(done.skipped_queries) > _NAMED else "")
         note(
-            f"{counted(done.skipped, 'judgement')} skipped: for {_queries(len(done.skipped_queries))} that the set "
-            f"does not have ({named})."
+            f"{counted(done.skipped, 'judgement')} skipped, for {_queries(len(done.skipped_queries))} that the set "
+            f"does not contain ({named})."
         )
     if done.unknown_targets:
         text = f"{counted(done.unknown_targets, 'judgement')} on {targets} that are not in the collection."
         if done.unknown_targets == done.judgements:
             other = "chunks" if targets == "documents" else "documents"
-            text += f" None is there: are they on {other} (--targets {other}), or is this another collection?"
+            text += f" None was found. Are they on {other} (--targets {other}), or is this another collection?"
         note(text)
 
 
@@ -378,7 +376,7 @@ def _show_set(console: Console, found: FullSet) -> None:
             Column("of them on chunks", **right),  # type: ignore[arg-type]
         )
     else:
-        console.print("Nobody has judged it yet.")
+        console.print("No judgements yet.")
     if unknown := found.unknown_targets:
         named = ", ".join(f"{row.target} (query {row.query})" for row in unknown[:_NAMED])
         more = "…" if len(unknown) > _NAMED else ""

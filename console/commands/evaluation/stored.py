@@ -27,9 +27,7 @@ from revector.console.contract import answering
 if TYPE_CHECKING:
     from rich.console import Console
 
-app = typer.Typer(
-    name="evaluations", help="Evaluations that are kept.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer(name="evaluations", help="Stored evaluations.", no_args_is_help=True, rich_markup_mode=None)
 
 Number = Annotated[int, typer.Option("-n", "--number", metavar="N", help="How many.", min=1, max=10_000)]
 
@@ -37,7 +35,7 @@ Number = Annotated[int, typer.Option("-n", "--number", metavar="N", help="How ma
 @app.command("list", cls=answering(evaluations="core.evaluation.document:EvaluationSummary"))
 def list_(
     context: typer.Context,
-    candidate: Annotated[str | None, typer.Option("--candidate", metavar="KEY", help="Of one only.")] = None,
+    candidate: Annotated[str | None, typer.Option("--candidate", metavar="KEY", help="Only of this one.")] = None,
     number: Number = 50,
     as_json: Json = False,
 ) -> None:
@@ -68,7 +66,7 @@ def list_(
 @app.command(cls=answering(runs="core.evaluation.document:Run"))
 def runs(
     context: typer.Context,
-    query_set: Annotated[str | None, typer.Option("--query-set", metavar="NAME", help="Of one only.")] = None,
+    query_set: Annotated[str | None, typer.Option("--query-set", metavar="NAME", help="Only of this one.")] = None,
     number: Number = 50,
     as_json: Json = False,
 ) -> None:
@@ -100,7 +98,7 @@ def runs(
 @app.command(cls=answering("core.evaluation.document:Evaluation"))
 def show(
     context: typer.Context,
-    number: Annotated[int, typer.Argument(metavar="ID", help="As `list` has it.")],
+    number: Annotated[int, typer.Argument(metavar="ID", help="The number from `list`.")],
     junit: JUnit = None,
     markdown: Markdown = None,
     html: Html = None,
@@ -119,7 +117,7 @@ def show(
 def compare(
     context: typer.Context,
     primary: Annotated[int, typer.Argument(metavar="RUN", help="The run to compare with.")],
-    candidate: Annotated[int, typer.Argument(metavar="RUN", help="The run that may be better.")],
+    candidate: Annotated[int, typer.Argument(metavar="RUN", help="The run to evaluate.")],
     gates: Gates = None,
     measure: Measures = None,
     judge: Judges = None,

@@ -125,7 +125,7 @@ class Revector:
             with contextlib.suppress(OSError):  # Linux says EIO when the last holder of the terminal is gone
                 while part := os.read(keyboard, 4096):
                     shown += part
-                    if shown.rstrip().endswith(b"to go on:"):
+                    if shown.rstrip().endswith(b"to confirm:"):
                         os.write(keyboard, f"{text}\n".encode())
                         shown += b"\n"
             out, _ = process.communicate()

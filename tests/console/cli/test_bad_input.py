@@ -577,7 +577,7 @@ def test_vectors_that_must_not_be_stored(
     revector.call("versions", "add", "v1", "--encoder", spec(provider))
     ran = revector.call("backfill", "run", "v1", status=1)
     assert "1 failed" in ran.out
-    assert ran.err == "Look at them: revector backfill failures v1\n"
+    assert ran.err == "See them: revector backfill failures v1\n"
     (failure,) = revector.call("backfill", "failures", "v1", "--json").document["failures"]
     assert failure["chunk_id"] == ids[-1]
     assert ("all zeros" if bad == 0 else str(bad)) in failure["error"]

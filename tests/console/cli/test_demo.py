@@ -170,7 +170,7 @@ def test_the_demo_replaces_its_own_collection_of_a_development_version(
 
     capsys.readouterr()
     story.prepare(own)
-    assert f"made by a development version ({revision}). It is made again." in capsys.readouterr().err
+    assert f"made by a development version ({revision}). It is being made again." in capsys.readouterr().err
     require_schema(connection, database.schema)
     assert chunk_count(connection) == chunks
     assert [(version.version_key, version.active) for version in versions(connection)] == [

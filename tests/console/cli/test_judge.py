@@ -67,7 +67,7 @@ def test_ctrl_c_and_the_same_command_again(
             assert process.poll() is None
         os.kill(process.pid, signal.SIGINT)
         stopped = finish(process, 130)
-    assert stopped.err.endswith("Interrupted; nothing is lost. Run the same command to go on.\n")
+    assert stopped.err.endswith("Interrupted; nothing is lost. Run the same command to continue.\n")
     kept = given_judgements(connection, query_set)
     assert kept
     again = revector.call(*arguments).document

@@ -55,7 +55,7 @@ def test_the_page_fits_a_terminal(revector: Revector, connection: Connection, se
     assert "with 2 workers" in " ".join(figures.split())
     assert "!  long texts" in findings
     assert "!  empty texts" in findings
-    assert lines[-1] == "Nothing stands in its way: revector backfill run v1"
+    assert lines[-1] == "Ready to run: revector backfill run v1"
 
 
 def test_the_probe_says_what_it_costs_before_it_is_sent(
@@ -73,7 +73,7 @@ def test_the_probe_says_what_it_costs_before_it_is_sent(
     assert len(service.requests) > sent
     assert re.match(r"The probe sends \d texts, about \d+ tokens, to ", result.err)
     assert "openai:text-embedding-3-small for about $0.000" in result.err
-    assert result.err.endswith("; --no-probe leaves it out.\n")
+    assert result.err.endswith("; --no-probe skips it.\n")
 
 
 def test_a_free_probe_is_not_talked_of(revector: Revector, connection: Connection) -> None:
@@ -87,7 +87,7 @@ def test_a_plan_of_a_version_without_an_encoder(library: Revector) -> None:
     assert "names no encoder" in result.out
     assert "revector versions adopt v3" in result.out
     assert "cost    unknown: the encoder has no price set" in result.out
-    assert result.out.endswith("1 finding would make it fail.\n")
+    assert result.out.endswith("1 finding would make the backfill fail.\n")
 
 
 def test_a_read_only_session_may_plan(revector: Revector, connection: Connection) -> None:

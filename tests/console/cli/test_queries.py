@@ -34,9 +34,9 @@ def test_an_import_and_what_it_answers(revector: Revector, connection: Connectio
         "unknown_targets": 1,
     }  # fmt: skip
     assert found.err == (
-        "2 grades below 0 (judged, and not relevant) became 0.\n"
-        "1 judgement stood there twice, with the same grade.\n"
-        "1 judgement skipped: for 1 query that the set does not have (9).\n"
+        "2 grades below 0 (judged, not relevant) became 0.\n"
+        "1 judgement appeared twice with the same grade.\n"
+        "1 judgement skipped, for 1 query that the set does not contain (9).\n"
         "1 judgement on documents that are not in the collection.\n"
     )
     (folder / "topics").write_text("1\theat\tlong\n3\tdrag\n")
@@ -151,8 +151,8 @@ def test_a_drop_names_its_target(revector: Revector, connection: Connection) -> 
     query_set = new_set(connection)
     judge(connection, query_set, "anna", ("q1", "d1", 1))
     refused = revector.type("sett", "queries", "drop", "set", status=1)
-    assert "This deletes 4 queries, 1 judgement, and the runs and evaluations of set, for good." in refused.err
-    assert "Type the name set to go on:" in refused.err
+    assert "This deletes 4 queries, 1 judgement, and the runs and evaluations of set, permanently." in refused.err
+    assert "Type the name set to confirm:" in refused.err
     assert "The name typed is 'sett', not 'set': nothing was changed." in refused.err
     assert revector.call("queries", "drop", "set", "--confirm", "", status=1).out == ""
     assert [one.name for one in query_sets(connection)] == ["set"]

@@ -38,7 +38,7 @@ def test_search_takes_filters_and_words(revector: Revector) -> None:
     assert one["hybrid"] is True
     listed = revector.call("search", "six", "--filter", 'tags=["a=b"]', "--version", "v2", "--json").document
     assert (listed["version_key"], listed["active"], len(listed["hits"])) == ("v2", False, 10)
-    assert "Nothing was found." in revector.call("search", "six", "--filter", "name=6").out
+    assert "No results." in revector.call("search", "six", "--filter", "name=6").out
     assert "is no filter" in revector.call("search", "six", "--filter", "name", status=2).err
     assert "given twice" in revector.call("search", "six", "--filter", "a=1", "--filter", "a=2", status=2).err
     assert "no kind of reranker" in revector.call("search", "six", "--rerank", "static:x", status=2).err

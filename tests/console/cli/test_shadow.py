@@ -21,7 +21,7 @@ def test_from_the_start_to_the_judging_queue(
     ).document
     assert (started["candidate"], started["sample"], started["query_text"]) == ("v2", 1, "stored")
     assert "Nothing" not in revector.call("shadow", "report").out
-    assert "No query has been answered by both versions yet." in revector.call("shadow", "report").out
+    assert "Both versions have not yet answered the same query." in revector.call("shadow", "report").out
     with mirror_of(database) as mirror:
         for result in answers(connection, primary, ["eleven and zero", "[red]nine\x1b[31m", "not a number"]):
             mirror(result, "numbers\x07")
@@ -86,5 +86,5 @@ def test_an_open_breaker_is_told_with_its_reason(
         assert mirror.flush()
     shown = revector.call("shadow", "status").out
     assert "0 done, 0 dropped, 1 failed" in shown
-    assert "left alone by " in shown
+    assert "paused by " in shown
     assert "failed ×1: Version v2 has no vectors yet." in shown

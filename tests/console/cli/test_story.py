@@ -87,9 +87,9 @@ def test_a_version_of_plain_sql_is_adopted(revector: Revector, connection: Conne
     assert "256 dimensions; version by-sql was registered with 64" in refused.err
     assert get_version(connection, "by-sql").encoder_spec == ""
     right = ("versions", "adopt", "by-sql", "--encoder", "static:wordllama-64")
-    assert "by-sql has the encoder" in revector.call(*right).out
+    assert "by-sql now has the encoder" in revector.call(*right).out
     assert revector.call("backfill", "run", "by-sql", "--json").document["state"] == "done"
-    assert "already has the encoder" in revector.call(*right, status=1).err
+    assert "already now has the encoder" in revector.call(*right, status=1).err
 
 
 # -- the key is typed --------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def test_at_a_terminal_the_key_is_typed(flipped: Revector, connection: Connectio
     assert "active v2 → v1, which lacks 0 chunks" in back.err
     assert back.document["version_key"] == "v1"
     assert active() == "v1"
-    assert "This deletes the vectors of v3 for good." in flipped.type("v3", "versions", "drop", "v3").err
+    assert "This deletes the vectors of v3 permanently." in flipped.type("v3", "versions", "drop", "v3").err
     assert "v3 is gone" not in flipped.call("versions", "list").out
 
 
@@ -193,7 +193,7 @@ def test_ctrl_c_interrupts_a_backfill_and_run_finishes_it(
             process.kill()
             process.wait()
         assert result.error["kind"] == "interrupted"
-        assert result.err == "Interrupted; nothing is lost. Go on with it: revector backfill run v1\n"
+        assert result.err == "Interrupted; nothing is lost. Resume: revector backfill run v1\n"
         status = few.call("backfill", "status", "v1", "--json").document
         assert status["state"] == "interrupted"
         assert 0 < status["pending"] == 12 - status["done"]
@@ -226,7 +226,7 @@ def test_pause_from_another_terminal(revector: Revector, connection: Connection)
             process.kill()
             process.wait()
         assert result.out.startswith("v1: paused")
-        assert result.err == "Go on with it: revector backfill run v1\n"
+        assert result.err == "Resume: revector backfill run v1\n"
         assert few.call("backfill", "resume", "v1", "--json").document["pending"] == 0
 
 
@@ -254,7 +254,7 @@ def test_ctrl_c_at_the_prompt_changes_nothing(flipped: Revector, connection: Con
     os.close(terminal)
     try:
         shown = b""
-        while not shown.rstrip().endswith(b"to go on:"):
+        while not shown.rstrip().endswith(b"to confirm:"):
             shown += os.read(keyboard, 4096)
         process.send_signal(signal.SIGINT)
         finish(process, status=130)

@@ -138,7 +138,7 @@ def test_evaluation_with_gates(own_console: Console, tmp_path: Path) -> None:
     gates.write_text(GATES)
     assert "titles 16 2 even, odd 16 ann" in shown(own_console.query_sets())
     assert own_console.query_sets().rows()[0]["queries"] == 16
-    assert repr(own_console.evaluations()) == "Nothing was evaluated yet"
+    assert repr(own_console.evaluations()) == "No evaluations yet"
 
     answer = own_console.evaluate("titles", "demo-256", gates=gates, exact=True)
     e = answer.data

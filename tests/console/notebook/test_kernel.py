@@ -43,7 +43,7 @@ def test_a_backfill_is_live_can_be_interrupted_and_goes_on(kernel: Kernel, datab
     ran = kernel.run('console.backfill("slow", max_rate=20, batch_size=4)', interrupt_when_running)
     assert ran.error is not None, ran
     assert ran.error["ename"] == "CellInterruptedError"
-    assert ran.error["traceback"] == ['Interrupted; nothing is lost. Go on with it: console.backfill("slow")']
+    assert ran.error["traceback"] == ['Interrupted; nothing is lost. Resume: console.backfill("slow")']
     assert "Backfill of slow: interrupted" in ran.live[-1], "what the saved notebook keeps"
     assert "Interrupted; nothing is lost." in ran.live[-1]
     stopped = job(database)
@@ -86,8 +86,8 @@ def test_a_backfill_that_runs_elsewhere_is_followed(kernel: Kernel, database: Da
 
         ran = kernel.run('console.backfill("slow")', stop_following)
         assert ran.error is not None
-        assert ran.error["traceback"] == ["Not followed any more; the backfill runs on where it runs."]
-        assert "It runs elsewhere; this cell follows it." in ran.live[0]
+        assert ran.error["traceback"] == ["No longer following. The backfill keeps running elsewhere."]
+        assert "It is running elsewhere; this cell follows it." in ran.live[0]
         assert "Backfill of slow: running" in ran.live[-1]
         assert job(database).state == "running"
 

@@ -221,7 +221,7 @@ def test_a_lost_encoder_interrupts_and_the_job_goes_on_later(database: Database,
     ids = add_chunks(connection, NUMBERS)
     version = add(connection, "v1")
     with pytest.raises(UnreachableError, match="gone"):
-        run(database, version, Stub(error=UnreachableError("The provider is gone.")))
+        run(database, version, Stub(error=UnreachableError("The provider was deleted.")))
     assert job_status(connection, version).state == "interrupted"
     assert run(database, version, Stub()).state == "done"
     assert vectors_of(connection, version) == ids

@@ -92,7 +92,7 @@ def test_pausing_what_nobody_works_on_is_a_pause_at_once(database: Database, con
 
     class Gone(Steps):
         def encode_documents(self, texts: object) -> object:  # type: ignore[override]
-            raise UnreachableError("The provider is gone.")
+            raise UnreachableError("The provider was deleted.")
 
     with pytest.raises(UnreachableError):
         Worker(database, version, Gone()).run()  # type: ignore[arg-type]

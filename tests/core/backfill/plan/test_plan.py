@@ -1,4 +1,4 @@
-"""The plan of a backfill: its figures against the truth, and each thing that would make it fail."""
+"""The plan of a backfill: its figures against the truth, and each thing that would make the backfill fail."""
 
 from __future__ import annotations
 
