@@ -149,7 +149,7 @@ async def at_segments(pilot: Pilot[None]) -> None:
 async def at_intervals(pilot: Pilot[None]) -> None:
     await at_segments(pilot)
     pane = pane_of(pilot)
-    await pilot.press("down", "down", "m")
+    await pilot.press("down", "down", "m", "escape")
     await until(pilot, lambda: pane.query_one(Chart).builds, "the chart")
 
 
@@ -167,7 +167,7 @@ async def at_overlap(pilot: Pilot[None]) -> None:
 
 async def at_gates(pilot: Pilot[None]) -> None:
     await at_segments(pilot)
-    await pilot.press("m", "m", "m")
+    await pilot.press("m", "m", "m", "escape")
     await pilot.pause()
 
 

@@ -89,13 +89,13 @@ async def at_report(pilot: Pilot[None]) -> None:
 
 async def at_open_breaker(pilot: Pilot[None]) -> None:
     await shows(pilot, replace(report(), breaker=(OpenBreaker("web-1:7/a", NOW, "no answer in 2 s"),)))
-    await pilot.press("m", "m")
+    await pilot.press("m", "m", "escape")
     await pilot.pause()
 
 
 async def at_segments(pilot: Pilot[None]) -> None:
     await at_report(pilot)
-    await pilot.press("m")
+    await pilot.press("m", "escape")
     await pilot.pause()
 
 

@@ -92,7 +92,7 @@ async def at_judged(pilot: Pilot[None]) -> None:
 
 async def at_segments(pilot: Pilot[None]) -> None:
     await at_judged(pilot)
-    await pilot.press("m")
+    await pilot.press("m", "escape")  # where all parts are on the screen, m says so in the footer
     await pilot.pause()
 
 
