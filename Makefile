@@ -8,7 +8,7 @@ TEST_STAMP := .venv/.installed-test
 # Files of tests beside each other: much of their time is spent waiting for a server, a terminal or a process.
 TEST_PROCESSES ?= 2
 
-.PHONY: install demo test chaos mutants bench lint screens clean
+.PHONY: install demo test check chaos mutants bench lint screens clean
 
 install: $(STAMP)
 
@@ -18,6 +18,11 @@ demo: $(STAMP)
 test: $(TEST_STAMP)
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+
+# Lint, types and the tests that need no server: within a minute.
+check: $(TEST_STAMP)
+	@$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) -m "not database and not faults and not slow and not terminal"
 
 # The tests of faults in their long form: 200 kills, 10 restarts … (`make test` runs a short one).
 chaos: $(TEST_STAMP)

@@ -14,6 +14,21 @@ from revector.core import embedded
 from revector.core.database import Connection, Database
 from tests.databases import bare_database, copied, empty_collection
 
+_FOLDERS = {"faults": pytest.mark.faults, "notebook": pytest.mark.slow, "docs": pytest.mark.slow}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that `make check` leaves out: by their folder, and by whether they need the embedded server."""
+    for item in items:
+        for folder, mark in _FOLDERS.items():
+            if folder in item.path.relative_to(Path(__file__).parent).parts:
+                item.add_marker(mark)
+        fixtures = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
+        if "snap_compare" in fixtures:
+            item.add_marker(pytest.mark.slow)
+        if any(fixture.scope == "session" for fixture in fixtures.get("server", ())):
+            item.add_marker(pytest.mark.database)
+
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[embedded.EmbeddedServer]:

@@ -15,6 +15,8 @@ from revector.core import cutover
 from revector.core.database import Connection, Database
 from tests.versions import NUMBERS, add_chunks, ready_version
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -400,7 +400,7 @@ def _require_loadable(connection: Connection, version: Version) -> None:
         )
     if found.active and embedded_count(connection, found) >= chunk_count(connection):
         raise RefusedError(
-            f"Version {found.version_key} is active and lacks no chunk: nothing was loaded.",
+            f"Version {found.version_key} is active and complete: nothing was loaded.",
             "A load never replaces a vector. Load the file into another version: "
             "revector versions add KEY --encoder SPEC",
         )

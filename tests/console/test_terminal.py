@@ -23,6 +23,7 @@ from tests.protocol_server import Gate, ProtocolServer
 from tests.screens.support import LARGE, SMALL, fill
 from tests.versions import add
 
+pytestmark = pytest.mark.terminal
 ROOT = Path(__file__).resolve().parents[2]
 
 RUNNER = """

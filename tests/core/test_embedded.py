@@ -25,6 +25,8 @@ from sqlalchemy import create_engine, text
 from revector.core import embedded
 from revector.core.errors import UnreachableError, UsageError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 process_iter = psutil.process_iter

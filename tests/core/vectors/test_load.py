@@ -245,7 +245,7 @@ def test_an_active_version_takes_only_what_it_lacks(
     connection.execute("UPDATE embedding_versions SET completed_at = now()")
     connection.execute("UPDATE embedding_versions SET active = true")
     file = open_vectors(write_npy(tmp_path, random_vectors(30, seed=1), ids))
-    with pytest.raises(RefusedError, match="v1 is active and lacks no chunk"):
+    with pytest.raises(RefusedError, match="v1 is active and complete"):
         load(database, version, file)
     new, _ = new_chunks(connection, 5, 1_000)
     every = np.append(ids, new)

@@ -38,6 +38,8 @@ from tests.protocol_server import MODELS, ProtocolServer, Request, embed
 from tests.ray_cluster import RayCluster, environment
 from tests.versions import add, add_chunks
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "sesame-of-the-ray-tests"  # noqa: S105
 BATCH = JobSettings(batch_size=4)
 PATIENCE_S = 120

@@ -31,6 +31,8 @@ from tests.core.evaluation.support import judge, new_set
 from tests.cross_encoders import WORDS, overlap, train
 from tests.versions import add_chunks, backfill, ready_version
 
+pytestmark = pytest.mark.slow
+
 PAIRS = [(query, f"{a} {b}") for query in WORDS[:4] for a in WORDS[:4] for b in WORDS if a != b]
 
 
