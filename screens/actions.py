@@ -89,7 +89,7 @@ def why_not(action: Action, situation: Situation) -> str | None:
 
 
 def permitted(action: Action, situation: Situation) -> bool:
-    """Whether this session may do it at all: this session is read-only, and only with the right that it takes."""
+    """Whether this session may do it at all: not in read-only mode, and only with the right that it takes."""
     if action.dangerous and situation.state.read_only:
         return False
     return situation.rights.allow(action.needs or ("operate" if action.dangerous else None))

@@ -58,7 +58,7 @@ class FullVersion(CountedVersion):
 
 @dataclass(frozen=True)
 class Dropped:
-    """What is gone permanently."""
+    """What was deleted."""
 
     version_key: Annotated[str, "whose vectors or index"]
     dropped: Annotated[bool, "true"] = True

@@ -23,7 +23,7 @@ from tests.faults.watch import wait_until
 from tests.versions import NUMBERS as TEXTS
 from tests.versions import add_chunks, ready_version
 
-NOTHING, UNKNOWN = "nothing was changed", "it is not known whether it happened"
+NOTHING, UNKNOWN = "nothing was changed", "it is unknown whether it happened"
 
 
 @pytest.fixture

@@ -45,4 +45,4 @@ async def test_an_empty_log(database: Database) -> None:
     async with app.run_test(size=SMALL) as pilot:
         await until_shown(pilot, "no active version")
         await pilot.press("8")
-        await until_shown(pilot, "Nothing has been done")
+        await until_shown(pilot, "No entries")

@@ -98,7 +98,7 @@ class ExportedSet:
 
 @dataclass(frozen=True)
 class DroppedSet:
-    """What is gone permanently."""
+    """What was deleted."""
 
     name: Annotated[str, "the query set"]
     dropped: Annotated[bool, "true"] = True

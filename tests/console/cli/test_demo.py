@@ -100,7 +100,7 @@ def test_the_demo_touches_nobody_elses_collection(
         add(connection, "production")
     before = chunk_count(connection)
     refused = revector.call("demo", "--headless", status=1)
-    assert "holds something else than the demo" in refused.err
+    assert "contains more than the demo" in refused.err
     assert ("document doc-somebody's own" if stranger == "document" else "version production") in refused.err
     assert "revector --schema demo demo" in refused.err
     assert chunk_count(connection) == before
@@ -161,7 +161,7 @@ def test_the_demo_replaces_its_own_collection_of_a_development_version(
     ]
     for stranger, make, unmake in strangers:
         connection.execute(make)  # type: ignore[arg-type]
-        with pytest.raises(RefusedError, match=rf"something else than the demo \({stranger}"):
+        with pytest.raises(RefusedError, match=rf"more than the demo \({stranger}"):
             story.prepare(own)
         connection.execute(unmake)  # type: ignore[arg-type]
     assert chunk_count(connection) == chunks

@@ -177,7 +177,7 @@ def test_a_set_that_nobody_judged_has_rankings_and_no_measures(judged: Revector,
     found = judged.call("evaluate", "nobody", "--json").document
     assert (found["measures"], found["judged_queries"]) == ([], 0)
     assert found["overlaps"]
-    assert any("Nobody has judged" in warning for warning in found["warnings"])
+    assert any("No query of" in warning for warning in found["warnings"])
     judged.call("evaluate", "nobody", "--gates", gates(tmp_path, "at_least = 0.1"), status=3)
 
 

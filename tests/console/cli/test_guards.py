@@ -94,7 +94,7 @@ def test_exit_statuses_of_a_check_and_its_waivers(ready: Revector) -> None:
     ("waiver", "text"),
     [
         ("complete=later", "'complete' cannot be waived"),
-        ("recall=", "takes a reason"),
+        ("recall=", "needs a reason"),
         ("recal=so", "recall"),
         ("recall", "'recall' cannot be read as --waive"),
     ],
@@ -107,7 +107,7 @@ def test_an_index_is_warmed(library: Revector) -> None:
     found = library.call("index", "prewarm", "v2", "--json").document
     assert (found["version_key"], found["how"], found["left_out"]) == ("v2", "reading", [])
     assert found["share"] == 1
-    assert "of their pages in the server's buffers" in library.with_options("--read-only").call(
+    assert "of their pages in the server's cache" in library.with_options("--read-only").call(
         "index", "prewarm", "v2"
     ).out  # fmt: skip
     assert "no valid index" in library.call("index", "prewarm", "v3", status=1).err

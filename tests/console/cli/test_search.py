@@ -39,7 +39,7 @@ def test_search_takes_filters_and_words(revector: Revector) -> None:
     listed = revector.call("search", "six", "--filter", 'tags=["a=b"]', "--version", "v2", "--json").document
     assert (listed["version_key"], listed["active"], len(listed["hits"])) == ("v2", False, 10)
     assert "No results." in revector.call("search", "six", "--filter", "name=6").out
-    assert "is no filter" in revector.call("search", "six", "--filter", "name", status=2).err
+    assert "is not a filter" in revector.call("search", "six", "--filter", "name", status=2).err
     assert "given twice" in revector.call("search", "six", "--filter", "a=1", "--filter", "a=2", status=2).err
     assert "no kind of reranker" in revector.call("search", "six", "--rerank", "static:x", status=2).err
 
@@ -48,7 +48,7 @@ def test_search_takes_filters_and_words(revector: Revector) -> None:
 def test_serving_shows_who_serves_what_and_fails_for_who_is_late(
     revector: Revector, database: Database, connection: Connection
 ) -> None:
-    assert "No process searches" in revector.call("serving").out
+    assert "No search service" in revector.call("serving").out
     with Retriever(database, program="shop"):
 
         def seen() -> list[dict[str, object]]:

@@ -66,7 +66,7 @@ async def test_what_cannot_be_drawn(console: Console, database: Database) -> Non
     with database.session("test") as connection:
         add_chunks(connection, ["one"])
         ready_version(database, connection, "only")
-    with pytest.raises(RefusedError, match="Two versions with vectors"):
+    with pytest.raises(RefusedError, match="A comparison needs two versions with vectors"):
         Console(database.dsn, database.schema).snapshot(query="x")
     with pytest.raises(UnreachableError):
         Console("postgresql://localhost:1/nowhere").snapshot()

@@ -58,7 +58,7 @@ def test_a_server_without_a_token_does_not_start(library: Database, tmp_path: Pa
     assert "ANOTHER is empty" in found.err
     for host in ("0.0.0.0", "::", "", "192.0.2.1", "no-such-host.invalid"):  # noqa: S104
         found = program.call("serve", "--port", "0", "--host", host, "--no-token", status=2)
-        assert "with a token only" in found.err
+        assert "so a token is required" in found.err
     found = program.call("serve", "--no-token", "--port", "0", "--rerank", "nonsense", status=2)
     assert "nonsense" in found.err
     odd = program.with_options(REVECTOR_SERVE_TOKEN="two words")  # noqa: S106

@@ -172,7 +172,7 @@ def test_it_stops_by_itself_when_too_many_fail(database: Database, connection: C
     assert found.failed >= 10
     assert found.pending > 0
     assert found.error is not None
-    assert "of this run failed: 33 %, over the limit of 20 % may (max_failed_share)" in found.error
+    assert "of this run failed: 33 %, over the limit of 20 % (max_failed_share)" in found.error
     assert len(failures(connection, version)) == found.failed
 
     # A higher share lets it go on from where it stood.

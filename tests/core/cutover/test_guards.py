@@ -118,7 +118,7 @@ def test_a_waived_guard_does_not_stand_in_the_way(connection: Connection, two: t
     [
         ({"complete": "who needs all of them"}, "'complete' cannot be waived"),
         ({"approvals": "they are asleep"}, "'approvals' cannot be waived"),
-        ({"warm": "  "}, "takes a reason"),
+        ({"warm": "  "}, "needs a reason"),
         ({"worm": "typo"}, "worm"),
     ],
 )
@@ -200,7 +200,7 @@ def test_what_is_as_near_as_the_last_of_the_exact_ones_is_found(
         ready_version(database, connection, "v1", f"openai:text-embedding-3-small?base_url={provider.base_url}")
         change_policy(connection, {"recall_queries": 256})
         detail = guards(connection, "v1")["recall"].detail
-    assert detail.startswith("1.000 of what a scan finds")
+    assert detail.startswith("1.000 of what an exact scan finds")
     assert "worst 1.00" in detail
 
 
@@ -219,7 +219,7 @@ def test_an_index_that_finds_too_little_fails(database: Database, connection: Co
     change_policy(connection, {"recall_queries": 50, "recall_timeout_s": 300})
     bad = guards(connection, key, encoders=cache)["recall"]
     assert bad.verdict == "fail", bad
-    assert "over 50 stored vectors drawn at random" in bad.detail
+    assert "over 50 random stored vectors" in bad.detail
     assert "ef_search" in bad.remedy
 
     change_policy(connection, {"recall_timeout_s": 0.001})
@@ -227,7 +227,7 @@ def test_an_index_that_finds_too_little_fails(database: Database, connection: Co
         connection,
         "recall",
         "inconclusive",
-        "could be compared with a scan of all 11,000 vectors",
+        "could be compared with scanning all 11,000 vectors",
         key,
         encoders=cache,
     )
@@ -236,7 +236,7 @@ def test_an_index_that_finds_too_little_fails(database: Database, connection: Co
     connection.execute("SET enable_indexscan = off")
     verdict(connection, "index used", "fail", "the planner takes a", key, encoders=cache)
     verdict(
-        connection, "recall", "pass", "1.000 of what a scan", key, encoders=cache
+        connection, "recall", "pass", "1.000 of what an exact scan", key, encoders=cache
     )  # as the planner would search
     connection.execute("RESET enable_indexscan")
     verdict(connection, "index used", "pass", "Index Scan", key, encoders=cache)
@@ -357,10 +357,10 @@ def test_a_model_that_changed_under_its_name_is_found(
     provider.embed = lambda *given: embed(*given)[:16]
     verdict(connection, "encoder", "fail", "dimensions")
     provider.embed = embed
-    verdict(connection, "encoder", "pass", "least cosine")
+    verdict(connection, "encoder", "pass", "lowest cosine")
 
     provider.fail(503)
-    verdict(connection, "encoder", "inconclusive", "it cannot be asked")
+    verdict(connection, "encoder", "inconclusive", "it cannot be reached")
 
     monkeypatch.setattr(encoding, "_PATIENCE_S", 0.2)
     gate = Gate(provider, lambda _text: True)
@@ -382,7 +382,7 @@ def test_the_encoder_is_asked_outside_of_any_transaction(
                 "SELECT state FROM pg_stat_activity WHERE pid = %s", [connection.info.backend_pid]
             )
         )
-        verdict(connection, "encoder", "pass", "least cosine")
+        verdict(connection, "encoder", "pass", "lowest cosine")
         provider.meet = lambda: None
     assert states == ["idle"]
 
@@ -526,7 +526,7 @@ def test_a_standby_has_to_replay_in_time(
         try:
             connection.execute("GRANT pg_read_all_data TO sees_little")
             connection.execute("SET ROLE sees_little")
-            verdict(connection, "replicas", "inconclusive", "does not see how far 1 of 1 standbys")
+            verdict(connection, "replicas", "inconclusive", "cannot see how far 1 of 1 standbys")
             connection.execute("RESET ROLE")
         finally:
             connection.execute("DROP ROLE sees_little")

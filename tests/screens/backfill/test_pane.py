@@ -56,7 +56,7 @@ async def test_a_backfill_runs_here_and_its_index_after_it(candidate: Database, 
         await pilot.press("r")
         await until_shown(pilot, "─  done", "16 of 16 done", "100.0 %", "nothing missing")
         await until(pilot, lambda: not app.services.backfills.working, "all is done")
-        await until_shown(pilot, "Compare it with the active one", "16 done")
+        await until_shown(pilot, "Compare it with the active version", "16 done")
         await pilot.press("1")
         await until_shown(pilot, "[1 Versions]")
         cells = cells_of(app.panes["1"].query_one("#versions", Table))["demo-new"]
@@ -145,7 +145,7 @@ async def test_cancelling_takes_the_typed_key(served: Database, gate: Gate) -> N
         await pilot.press("tab")
         await type_text(pilot, "demo-old")
         await pilot.press("enter")
-        await until_shown(pilot, "That is not the key yet")
+        await until_shown(pilot, "Not the version key yet")
         assert state_of(served) == "running"
         await pilot.press(*["backspace"] * 3)
         await type_text(pilot, "new")
@@ -272,12 +272,12 @@ async def test_what_holds_a_job_is_said_with_since_when(
     with elsewhere(served, JobSettings(batch_size=2, throttle_query=query)):
         async with app.run_test(size=size) as pilot:
             await go_to_candidate(pilot, app)
-            await until_shown(pilot, "HELD ", "[red]batch␛[31m job at work", "s changes its limits")
+            await until_shown(pilot, "HELD ", "[red]batch␛[31m job at work", "s changes the limits")
             assert re.search(r"HELD \d+ s", shown(app))
             await pilot.press("s")
             await until_shown(pilot, "throttle_query", "working_hours")
             await pilot.press("end", "up", "up")
-            await until_shown(pilot, "It holds the job now", "[red]batch␛[31m job at work.")
+            await until_shown(pilot, "It holds the backfill now", "[red]batch␛[31m job at work.")
             await pilot.press("enter", "ctrl+u")
             await type_text(pilot, "none")
             await pilot.press("enter")
@@ -336,7 +336,7 @@ async def test_settings_of_a_backfill_that_has_not_begun(candidate: Database) ->
         await go_to_candidate(pilot, app)
         await until_shown(pilot, "no backfill yet")
         await pilot.press("s")
-        await until_shown(pilot, "The backfill begins with it")
+        await until_shown(pilot, "It applies when the backfill is run")
         await pilot.press("down", "down", "enter", "ctrl+u")
         await type_text(pilot, "0")
         await pilot.press("enter")
@@ -381,7 +381,7 @@ async def test_dead_letters_are_read_waived_and_tried_again(refusing: ProtocolSe
         await pilot.press("escape", "f")
         await until_shown(pilot, "chunks that could not be embedded", "doc-Refunds", "doc-Invoices")
         await pilot.press("escape", "w")
-        await until_shown(pilot, "Waive a dead letter", "It takes the number of the chunk and a reason")
+        await until_shown(pilot, "Waive a dead letter", "Type the number of the chunk and a reason")
         await pilot.press("enter", "space", "enter")
         assert isinstance(app.screen, WaiveChunk), "without a reason nothing happens"
         await type_text(pilot, "a scan")

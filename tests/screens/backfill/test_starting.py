@@ -144,7 +144,7 @@ async def test_a_run_that_stays_embeds_what_is_new_and_is_let_go(candidate: Data
     async with app.run_test(size=SMALL) as pilot:
         await go_to_candidate(pilot, app)
         await pilot.press("o")
-        await until_said(pilot, "Begins a backfill")
+        await until_said(pilot, "Starts a backfill")
         assert app.focused is app.screen.query_one("#cancel")
         await pilot.press("enter")
         await until(pilot, lambda: len(app.screen_stack) == 1, "Enter alone cancels")
@@ -156,7 +156,7 @@ async def test_a_run_that_stays_embeds_what_is_new_and_is_let_go(candidate: Data
         assert app.screen.query_one("#stay", Checkbox).value
         app.screen.query_one("#workers").focus()
         await pilot.press("backspace")
-        await until_said(pilot, "✗ There cannot be '' workers.")
+        await until_said(pilot, "✗ '' is not a number of workers.")
         await pilot.press("enter")
         assert isinstance(app.screen, RunDialog), "nothing runs with what cannot be"
         await pilot.press("2", "enter")
@@ -217,7 +217,7 @@ async def test_a_run_without_its_index_and_one_that_is_let_go(served: Database, 
         await run_with(pilot, "index")
         await until(pilot, gate.reached.is_set, "a batch is in hand")
         await pilot.press("k")
-        await until_shown(pilot, "The batch in hand is finished first")
+        await until_shown(pilot, "Finishing the current batch first")
         gate.open()
         await until(pilot, lambda: not app.services.backfills.working, "stop working here")
         await until_shown(pilot, "─  interrupted", "✓ This console has stopped working on it.")
@@ -359,7 +359,7 @@ async def open_load(pilot: Pilot[None], path: Path | str) -> LoadDialog:
     app = pilot.app
     await pilot.press("L")
     await until(pilot, lambda: isinstance(app.screen, LoadDialog), "the dialog")
-    await until_said(pilot, "It takes a file")
+    await until_said(pilot, "Tab to the box and type a file")
     assert app.focused is app.screen.query_one("#cancel")
     await pilot.press("tab")
     await type_text(pilot, str(path))
@@ -451,9 +451,9 @@ async def test_a_load_that_is_stopped_goes_on_where_it_was(
         await until_said(pilot, "loading demo-new: 4 of 16 rows", "25.0 %", "Stop")
         assert dialog.query_one("#path").disabled
         await pilot.press("escape")
-        await until_said(pilot, "Stopping after the slice in hand")
+        await until_said(pilot, "Stopping after the current slice")
         go_on.set()
-        await until_said(pilot, "Stopped; nothing is lost.")
+        await until_said(pilot, "Stopped. Nothing is lost.")
         assert stored_of(candidate) == 8
         await pilot.press("tab")
         dialog.query_one("#path").focus()

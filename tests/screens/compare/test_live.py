@@ -134,7 +134,7 @@ async def test_without_candidate_or_database_typing_asks_for_nothing(own_library
     async with app.run_test(size=SMALL) as pilot:
         await until_shown(pilot, "demo-64")
         await pilot.press("3")
-        await until_shown(pilot, "Two versions with vectors are needed")
+        await until_shown(pilot, "This needs two versions with vectors")
         pane = app.panes["3"]
         assert isinstance(pane, ComparePane)
         app.query_one(QueryBox).value = "refund"

@@ -179,7 +179,7 @@ async def test_the_candidate_is_changed_by_keys(own_library: Database) -> None:
         await search(pilot)
         await until_shown(pilot, "primary demo-256 · ", "candidate other-64 · ")
         await pilot.press("P")
-        await until_shown(pilot, "active demo-64 │ candidate other-64", "Another pair of versions")
+        await until_shown(pilot, "active demo-64 │ candidate other-64", "The pair has changed")
 
 
 async def test_what_enter_has_searched_for_is_not_searched_for_once_more(
@@ -266,7 +266,7 @@ async def test_one_version_alone_cannot_be_compared(own_library: Database) -> No
     async with app.run_test(size=SMALL) as pilot:
         await until_shown(pilot, "demo-64")
         await pilot.press("3")
-        await until_shown(pilot, "Two versions with vectors are needed")
+        await until_shown(pilot, "This needs two versions with vectors")
 
 
 async def test_the_slash_that_leads_to_the_box_is_no_text(library: Database) -> None:

@@ -44,7 +44,7 @@ async def to_cutover(pilot: Pilot[None]) -> None:
 
 async def confirm(pilot: Pilot[None], key: str, typed: str | None = None) -> None:
     """Type into the question that is open, and press Enter."""
-    await until_shown(pilot, f"type the version key {key}")
+    await until_shown(pilot, f"Type the version key to confirm: {key}")
     await pilot.press("tab")
     await type_text(pilot, key if typed is None else typed)
     await pilot.press("enter")
@@ -122,7 +122,7 @@ async def test_anything_but_the_key_and_enter_changes_nothing(library: Database)
         await to_cutover(pilot)
         for keys in NOT_A_YES:
             await pilot.press("u")
-            await until_shown(pilot, "type the version key")
+            await until_shown(pilot, "Type the version key to confirm")
             assert app.focused is not None
             assert app.focused.id == "cancel"
             for key in keys:
@@ -154,7 +154,7 @@ async def test_a_guard_that_fails_at_the_last_moment_is_a_refusal_in_its_place(
     async with app.run_test(size=SMALL) as pilot:
         await to_cutover(pilot)
         await pilot.press("u")
-        await until_shown(pilot, "type the version key")
+        await until_shown(pilot, "Type the version key to confirm")
         with own_library.session("test") as connection:
             add_chunks(connection, ["came at the last moment"])
         await confirm(pilot, "demo-256")
@@ -167,7 +167,7 @@ async def test_somebody_else_flips_while_the_question_is_open(own_library: Datab
     async with app.run_test(size=SMALL) as pilot:
         await to_cutover(pilot)
         await pilot.press("u")
-        await until_shown(pilot, "type the version key")
+        await until_shown(pilot, "Type the version key to confirm")
         with own_library.session("test") as connection:
             cutover.run(connection, "demo-256", confirm="demo-256")
         await until_shown(pilot, "✗ The active version is now demo-256")
@@ -183,16 +183,16 @@ async def test_a_question_cannot_be_answered_while_the_database_is_lost() -> Non
     async with app.run_test(size=SMALL) as pilot:
         pane = await frozen_cutover(pilot, app)
         pane.control.cut_over()
-        await until_shown(pilot, "type the version key embed-v2026-03")
+        await until_shown(pilot, "Type the version key to confirm: embed-v2026-03")
         await pilot.press("tab")
         await type_text(pilot, "embed-v2026-03")
-        await until_shown(pilot, "The key is right.")
+        await until_shown(pilot, "The key matches.")
         reader.change(replace(reader.latest, lost=True))
-        await until_shown(pilot, "✗ The database is lost")
+        await until_shown(pilot, "✗ No connection to the database")
         await pilot.press("enter")
         assert isinstance(app.screen, Confirm)
         reader.change(replace(reader.latest, lost=False))
-        await until_shown(pilot, "The key is right.")
+        await until_shown(pilot, "The key matches.")
 
 
 async def frozen_cutover(pilot: Pilot[None], app: RevectorApp) -> CutoverPane:
@@ -235,7 +235,7 @@ async def test_production_looks_different() -> None:
         header = app.query_one("Header")
         assert header.styles.background.r > 2 * header.styles.background.b, "a warning colour"
         pane.control.cut_over()
-        await until_shown(pilot, "prod-eu/docs", "PRODUCTION", "type the version key")
+        await until_shown(pilot, "prod-eu/docs", "PRODUCTION", "Type the version key to confirm")
 
 
 async def test_the_candidate_is_changed_by_keys(own_library: Database) -> None:

@@ -71,7 +71,7 @@ async def test_request_approve_and_run(people: People, own_library: Database) ->
         assert offers(pilot) == {"request-cutover"}
         await pilot.press("r")
         await until(pilot, lambda: isinstance(pilot.app.screen, ReasonDialog), "the dialog")
-        await until_shown(pilot, "Request a cutover to demo-256", "A request takes a reason")
+        await until_shown(pilot, "Request a cutover to demo-256", "A request needs a reason")
         await pilot.press("enter")  # Cancel has the focus
         await until(pilot, lambda: len(pilot.app.screen_stack) == 1, "nothing was requested")
         await pilot.press("r", "tab", "enter")
@@ -87,7 +87,9 @@ async def test_request_approve_and_run(people: People, own_library: Database) ->
         await to_tab(pilot)
         await until(pilot, lambda: offers(pilot) == {"approve", "refuse"}, "what an approver may")
         await pilot.press("a")
-        await until_shown(pilot, "Approve", "demo-64 → demo-256", "better on [b]invoices", "type the version key")
+        await until_shown(
+            pilot, "Approve", "demo-64 → demo-256", "better on [b]invoices", "Type the version key to confirm"
+        )
         await pilot.press("tab")
         await type_text(pilot, "demo-256")
         await pilot.press("tab")
@@ -102,7 +104,7 @@ async def test_request_approve_and_run(people: People, own_library: Database) ->
         await to_tab(pilot)
         await until_shown(pilot, "✓ APPROVED", "looked at it", ALL_PASS, "u cut over")
         await pilot.press("u")
-        await until_shown(pilot, "approved by", "type the version key")
+        await until_shown(pilot, "approved by", "Type the version key to confirm")
         await pilot.press("tab")
         await type_text(pilot, "demo-256")
         await pilot.press("enter")
@@ -119,7 +121,7 @@ async def test_what_was_approved_and_then_changes_is_void(people: People, own_li
         await to_tab(pilot)
         await until_shown(pilot, "✓ APPROVED", "u cut over")
         await pilot.press("u")
-        await until_shown(pilot, "type the version key")
+        await until_shown(pilot, "Type the version key to confirm")
         await pilot.press("escape")
         with own_library.session("test") as owner:
             cutover.change_policy(owner, {"min_recall": 0.8})
@@ -133,7 +135,7 @@ async def test_what_was_approved_and_then_changes_is_void(people: People, own_li
         await pilot.press("x")
         await until_shown(pilot, "Withdraw the request for demo-256")
         await pilot.press("tab", "enter")
-        await until_shown(pilot, "✓ Withdrew the request for demo-256.", "Nobody has requested this cutover")
+        await until_shown(pilot, "✓ Withdrew the request for demo-256.", "Not requested yet")
 
 
 async def test_an_approval_is_stopped_when_the_request_is_over(people: People) -> None:
@@ -144,10 +146,10 @@ async def test_an_approval_is_stopped_when_the_request_is_over(people: People) -
         await until_shown(pilot, "a approve")
         await pilot.press("a", "tab")
         await type_text(pilot, "demo-256")
-        await until_shown(pilot, "The key is right.")
+        await until_shown(pilot, "The key matches.")
         with people["operator"].session("test") as connection:
             cutover.withdraw(connection, "demo-256")
-        await until_shown(pilot, "✗ The request is over")
+        await until_shown(pilot, "✗ The request has ended")
         await pilot.press("enter")
         assert isinstance(pilot.app.screen, Confirm), "Enter does nothing"
 
@@ -199,13 +201,13 @@ async def test_one_guard_is_waived_by_its_name_and_with_a_reason(own_library: Da
     app = console(own_library)
     async with app.run_test(size=SMALL) as pilot:
         await to_tab(pilot)
-        await until_shown(pilot, "✗  fail  evaluation", "none was made", "12 of 13 pass")
+        await until_shown(pilot, "✗  fail  evaluation", "none of ", "12 of 13 pass")
         assert "cut-over" not in offers(pilot)
         await pilot.press("w")
         await until(pilot, lambda: isinstance(app.screen, WaiveDialog), "the dialog")
         await pilot.press("tab")
         await type_text(pilot, "complete")
-        await until_shown(pilot, "✗ No guard 'complete' can be waived here")
+        await until_shown(pilot, "✗ Guard 'complete' cannot be waived here")
         app.screen.query_one("#guard").value = ""  # type: ignore[attr-defined]
         await type_text(pilot, "evaluation")
         await until_shown(pilot, "A waiver needs a reason.")
@@ -216,7 +218,7 @@ async def test_one_guard_is_waived_by_its_name_and_with_a_reason(own_library: Da
         await pilot.press("enter")
         await until_shown(pilot, "12 of 13 pass, 1 waived", "u cut over")
         await pilot.press("u")
-        await until_shown(pilot, "waived", "evaluation: no queries yet", "type the version key")
+        await until_shown(pilot, "waived", "evaluation: no queries yet", "Type the version key to confirm")
         await pilot.press("tab")
         await type_text(pilot, "demo-256")
         await pilot.press("enter")

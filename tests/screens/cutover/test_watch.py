@@ -66,7 +66,9 @@ async def test_the_watch_and_the_rollback(flipped: Database, size: tuple[int, in
             await pilot.press("m")
             await until_shown(pilot, "who serves what", "watch ✗", "✗ LIMIT BROKEN: max_empty_rate_rise")
         await pilot.press("R")
-        await until_shown(pilot, "Roll back", "demo-256 → demo-64", "1 chunk: not found", "type the version key")
+        await until_shown(
+            pilot, "Roll back", "demo-256 → demo-64", "1 chunk: not found", "Type the version key to confirm"
+        )
         await pilot.press("tab")
         await type_text(pilot, "demo-64")
         await pilot.press("enter")

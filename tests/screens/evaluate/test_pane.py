@@ -165,7 +165,7 @@ async def test_the_newest_evaluation_is_shown(numbers: Database, size: tuple[int
         assert pane.shown == found
         await until_shown(pilot, "v2 against v1 on numbers, 40 of 41 judged", "▲ better  ▼ worse")
         # What qualifies the figures is there whatever part is.
-        await until_shown(pilot, f"! 1 of {found.judgements} judgements are of documents", "[nDCG@10]")
+        await until_shown(pilot, f"! 1 of {found.judgements} judgements are for documents", "[nDCG@10]")
         row = next(row for row in found.measures if (row.measure, row.segment) == ("nDCG@10", "low"))
         line = next(line for line in shown(app).split("\n") if " low " in line and f"{row.candidate:.3f}" in line)
         assert row.low is not None
@@ -315,7 +315,7 @@ async def test_what_is_wrong_is_said_in_the_dialog(own_numbers: Database, tmp_pa
         await enter(pilot, dialog, "measures", "")
         await choose(pilot, dialog, "primary")
         await pilot.press("right", "r")
-        await until_shown(pilot, "v2 would be compared with itself")
+        await until_shown(pilot, "v2 cannot be compared with itself")
         await pilot.press("left")
         await enter(pilot, dialog, "judges", "nobody")
         await pilot.press("r")

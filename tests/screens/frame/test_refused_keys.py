@@ -66,7 +66,7 @@ def test_every_action_that_cannot_be_done_says_why(action: Action) -> None:
         assert 10 < len(reason) <= 60, f"one line of the smallest terminal: {reason}"
     for moment, reason in reasons:
         if action.dangerous and (moment.state.read_only or moment.rights == VIEWER):
-            assert reason in ("this session is read-only", f"your role {VIEWER.role} may not: an operator can",
+            assert reason in ("this session is read-only", f"your role {VIEWER.role} may not: ask an operator",
                               f"your role {VIEWER.role} may not: ask an approver")  # fmt: skip
         if not action.typing:
             assert offered(action, moment) == (reason is None)
@@ -123,7 +123,7 @@ async def to_failing_guard(pilot: Pilot[None], app: RevectorApp) -> CutoverPane:
     await until(pilot, lambda: app.selection == "embed-v2026-03" and app.tab == "6", "the tab")
     await app.workers.wait_for_complete()
     pane: CutoverPane = app.panes["6"]  # type: ignore[assignment]
-    pane.show_check(check(ready=False))
+    pane.checks.show_check(check(ready=False))
     await until_shown(pilot, "2 of 3 pass")
     return pane
 
@@ -221,7 +221,7 @@ async def test_the_reason_goes_by_itself_and_is_never_markup() -> None:
         await pilot.press("2")
         await until(pilot, lambda: app.tab == "2", "the Backfill tab")
         await pilot.press("r")
-        await until_shown(pilot, "r: your role [b]ada may not: an operator can")
+        await until_shown(pilot, "r: your role [b]ada may not: ask an operator")
         now += 10
         app.draw_frame()
         await until_shown(pilot, "? help")

@@ -59,7 +59,7 @@ async def open_screen(pilot: Pilot[None]) -> JudgingScreen:
     await until(pilot, lambda: isinstance(app.screen, JudgingScreen), "the screen")
     screen = app.screen
     assert isinstance(screen, JudgingScreen)
-    await until(pilot, lambda: screen.answers.item or "have to be searched" in shown(app), "opened")
+    await until(pilot, lambda: screen.answers.item or "must first be searched" in shown(app), "opened")
     if screen.answers.item is None:
         await pilot.press("enter")
         await until(pilot, lambda: screen.answers.item, "a pair to judge")
@@ -100,7 +100,7 @@ async def test_one_key_a_grade_and_back_again(judged_library: Database, size: tu
         await pilot.press("u", "u")
         await stored(pilot, screen)
         assert not said(judged_library)
-        await until_shown(pilot, "Nothing was answered", "0 of")
+        await until_shown(pilot, "Nothing to undo", "0 of")
         await pilot.press("escape")
         await until(pilot, lambda: len(app.screen_stack) == 1, "left")
 
@@ -115,7 +115,7 @@ async def test_to_the_end_and_nothing_twice(judged_library: Database) -> None:
             seen.append(item.pair)
             await pilot.press("1")
             await stored(pilot, screen)
-        await until_shown(pilot, "Nothing is left to judge here", "100.0 %", f"{left} of {left} judged")
+        await until_shown(pilot, "Nothing left to judge here", "100.0 %", f"{left} of {left} judged")
         assert len(seen) == len(set(seen)) == left == len(said(judged_library))
         await pilot.press("2", "escape")
         await until(pilot, lambda: len(app.screen_stack) == 1, "left")
@@ -135,7 +135,7 @@ async def test_what_cannot_be_stored_comes_again_in_its_order(judged_library: Da
         of_first = sum(item.query_id == first for item in items)
         await type_text(pilot, "2" * (of_first - 1) + "101s0")
         await stored(pilot, screen)
-        await until_shown(pilot, "✗ Not stored.", "is gone, or has another text now")
+        await until_shown(pilot, "✗ Not stored.", "is gone or its text has changed")
         assert list(screen.answers.items)[: len(items) - of_first] == items[of_first:], "all that came after it"
         assert grades(judged_library) == {
             item.pair: 2 if place else 3 for place, item in enumerate(items[:of_first])
@@ -145,7 +145,7 @@ async def test_what_cannot_be_stored_comes_again_in_its_order(judged_library: Da
         await stored(pilot, screen)
         assert len(said(judged_library)) == of_first - 1, "what was stored can be taken back"
         await pilot.press("r")
-        await until(pilot, lambda: screen.answers.item or "have to be searched" in shown(app), "read again")
+        await until(pilot, lambda: screen.answers.item or "must first be searched" in shown(app), "read again")
 
 
 async def test_two_people_and_how_far_they_agree(judged_library: Database) -> None:
@@ -183,7 +183,7 @@ async def test_kind_and_segment_are_chosen(judged_library: Database) -> None:
         await until(pilot, lambda: screen.answers.item, "read")
         assert {item.query_id for item in screen.answers.items} == {"q2"}
         await pilot.press("f", "down", "enter")
-        await until_shown(pilot, "disputed ─ segment billing", "Nothing is left to judge here")
+        await until_shown(pilot, "disputed ─ segment billing", "Nothing left to judge here")
 
 
 async def test_without_a_query_set_it_says_what_to_do(library: Database) -> None:
@@ -217,12 +217,12 @@ async def test_no_key_is_taken_while_the_database_is_lost(home: Path, monkeypatc
         await pilot.press("3")
         await stored(pilot, screen)
         embedded.stop(home)
-        await until_shown(pilot, "✗ The database is lost: no key is taken")
+        await until_shown(pilot, "✗ No connection to the database: keys are ignored")
         await pilot.press("2", "s", "u", "f", "n", "r")
         assert screen.answers.item == items[1]
         assert app.screen is screen
         embedded.start(home)
-        await until_gone(pilot, "The database is lost")
+        await until_gone(pilot, "No connection to the database")
         await pilot.press("1")
         await stored(pilot, screen)
         assert grades(database) == {items[0].pair: 3, items[1].pair: 1}

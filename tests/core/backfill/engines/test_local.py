@@ -164,7 +164,7 @@ def test_the_errors_of_an_encoder_reach_the_caller(
         running.thread.join()
     assert isinstance(running.result, EncoderError)
     assert "returned 95 dimensions; version v1 was registered with 96" in running.result.problem
-    assert "not the one that the version was registered with" in running.result.remedy
+    assert "not the encoder the version was registered with" in running.result.remedy
     provider.fail(401, message="no such key")
     with engine(database, version) as running:
         running.thread.join()

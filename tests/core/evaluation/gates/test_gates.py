@@ -263,7 +263,7 @@ def test_too_few_queries_lack_at_least_those_that_are_missing() -> None:
     (undecided,) = results(gates, [0.0] * 8, close)
     assert undecided.further_queries is not None
     assert undecided.further_queries > 12
-    assert f"about {undecided.further_queries} more of this spread" in undecided.detail
+    assert f"about {undecided.further_queries} more with this spread" in undecided.detail
 
 
 def test_more_gates_need_stronger_evidence() -> None:
@@ -310,7 +310,7 @@ def test_an_inconclusive_gate_says_how_many_queries_would_decide() -> None:
     assert f"about {result.further_queries} further queries would" in result.detail
     on_bound = results(GateFile((floor(0.7),)), [0.0] * 20, candidate)[0]
     assert (on_bound.verdict, on_bound.further_queries) == ("inconclusive", None)
-    assert "no number of further queries" in on_bound.detail
+    assert "no practical number of further queries" in on_bound.detail
     more = results(
         GateFile((floor(0.66),)),
         [0.0] * (20 + result.further_queries),

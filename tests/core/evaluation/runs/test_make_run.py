@@ -357,9 +357,9 @@ def test_what_changes_meanwhile_ends_the_run(
             drop_version(connection, "v1")
 
     expected = {
-        "queries": "'numbers' was changed meanwhile",
+        "queries": "'numbers' changed in the meantime",
         "set": "was dropped",
-        "version": "v1 was dropped while it was searched",
+        "version": "v1 was dropped during the search",
     }[change]
     with pytest.raises(RefusedError, match=expected):
         make_run(database, query_set, version, k=10, on_progress=on_progress)
