@@ -362,7 +362,7 @@ def test_states_that_do_not_allow_it(library: Revector) -> None:
         ("versions drop v2", "only a retired version can be dropped"),
         ("index drop v1", "Version v1 is active"),
         ("backfill pause v2", "A backfill that is done cannot become pausing."),
-        ("search x --version v3", "names no encoder"),
+        ("search x --version v3", "has no encoder"),
     ):
         assert message in brief(library.call(*command.split(), status=1).err)
     for command, message in (
@@ -410,7 +410,7 @@ def test_what_cannot_be_taken_is_rejected_with_its_line(
     assert [line.partition(": ")[0] for line in lines] == [f"rejected {corpus}:{n}" for n in (2, 4, 5, 6, 7, 8)]
     problems = [
         "This is not JSON",
-        "The id 'a' was there before",
+        "The id 'a' appeared before",
         "The id is empty",
         "The text is missing",
         "",
@@ -523,7 +523,7 @@ def test_a_key_of_plain_sql_is_shown_as_it_is(revector: Revector, connection: Co
     assert "no encoder" in revector.call("backfill", "run", NASTY, status=1).err
     assert SHOWN in revector.call("cutover", "check", NASTY, status=1).out
     assert f"{SHOWN} is retired" in revector.call("versions", "retire", NASTY).out
-    assert f"{SHOWN} is gone" in revector.call("versions", "drop", NASTY, "--confirm", NASTY).out
+    assert f"{SHOWN} was deleted" in revector.call("versions", "drop", NASTY, "--confirm", NASTY).out
 
 
 # -- encoders ------------------------------------------------------------------------------------------------
@@ -586,7 +586,7 @@ def test_vectors_that_must_not_be_stored(
     assert _vectors(connection) == len(TEXTS)
 
     provider.embed = embed
-    assert "1 chunk queued once more" in revector.call("backfill", "failures", "v1", "--retry").out
+    assert "1 chunk queued again" in revector.call("backfill", "failures", "v1", "--retry").out
     assert revector.call("backfill", "run", "v1", "--json").document["state"] == "done"
     assert _vectors(connection) == len(TEXTS) + 1
 

@@ -156,7 +156,7 @@ def test_a_drop_names_its_target(revector: Revector, connection: Connection) -> 
     assert "The name typed is 'sett', not 'set': nothing was changed." in refused.err
     assert revector.call("queries", "drop", "set", "--confirm", "", status=1).out == ""
     assert [one.name for one in query_sets(connection)] == ["set"]
-    assert revector.type("set", "queries", "drop", "set").out == "set is gone.\n"
+    assert revector.type("set", "queries", "drop", "set").out == "set was deleted.\n"
     assert query_sets(connection) == []
 
 
