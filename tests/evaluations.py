@@ -54,11 +54,30 @@ def stored_evaluation(
     return save_evaluation(
         connection,
         Evaluation(
-            0, query_set.name, query_set.revision, *(get_run(connection, run) for run in runs), ("ada",), "document",
-            k, 0.9, 0.95, (), tuple(_overlap(name, results) for name in segments), (), None, tuple(results), 0, 0, 0,
-            (), (), now, "ada",
+            id=0,
+            query_set=query_set.name,
+            query_set_revision=query_set.revision,
+            primary=get_run(connection, runs[0]),
+            candidate=get_run(connection, runs[1]),
+            judges=("ada",),
+            level="document",
+            k=k,
+            rbo_p=0.9,
+            confidence=0.95,
+            measures=(),
+            overlaps=tuple(_overlap(name, results) for name in segments),
+            gates=(),
+            verdict=None,
+            queries=tuple(results),
+            judged_queries=0,
+            unjudged_queries=0,
+            judgements=0,
+            unknown_targets=(),
+            warnings=(),
+            created_at=now,
+            created_by="ada",
         ),
-    )  # fmt: skip
+    )
 
 
 def _result(searcher: VersionSearcher, query: Query, versions: Sequence[Version], k: int) -> QueryResult:

@@ -270,10 +270,30 @@ def facts() -> PairFacts:
         "support",
         None,
         Evaluation(
-            12, "support", "r1", *runs, ("ada", "bob"), "document", 10, 0.9, 0.95, (), overlaps, (), None, queries,
-            3, 0, 9, (), (), NOW, "ada",
+            id=12,
+            query_set="support",
+            query_set_revision="r1",
+            primary=runs[0],
+            candidate=runs[1],
+            judges=("ada", "bob"),
+            level="document",
+            k=10,
+            rbo_p=0.9,
+            confidence=0.95,
+            measures=(),
+            overlaps=overlaps,
+            gates=(),
+            verdict=None,
+            queries=queries,
+            judged_queries=3,
+            unjudged_queries=0,
+            judgements=9,
+            unknown_targets=(),
+            warnings=(),
+            created_at=NOW,
+            created_by="ada",
         ),
-    )  # fmt: skip
+    )
 
 
 QUERIES = (

@@ -96,10 +96,29 @@ def evaluation() -> Evaluation:
         for segment, n, mean in (("all", 225, 0.61), ("how-to", 90, 0.66), ("invoice", 80, 0.48))
     )
     return Evaluation(
-        7, "search-log", "5c1e7a90b2d34f68", run(13, PAIR[0]), run(14, PAIR[1]), ("ada", "bob"), "document", 10, 0.9,
-        0.95, measures(), overlaps, gates, "inconclusive", queries, 200, 25, 1_840, (("q7", "KB-1204"),),
-        ("The runs differ in ef_search: 40 of embed-v2026-02, 100 of embed-v2026-03.",), NOW, "ada",
-    )  # fmt: skip
+        id=7,
+        query_set="search-log",
+        query_set_revision="5c1e7a90b2d34f68",
+        primary=run(13, PAIR[0]),
+        candidate=run(14, PAIR[1]),
+        judges=("ada", "bob"),
+        level="document",
+        k=10,
+        rbo_p=0.9,
+        confidence=0.95,
+        measures=measures(),
+        overlaps=overlaps,
+        gates=gates,
+        verdict="inconclusive",
+        queries=queries,
+        judged_queries=200,
+        unjudged_queries=25,
+        judgements=1_840,
+        unknown_targets=(("q7", "KB-1204"),),
+        warnings=("The runs differ in ef_search: 40 of embed-v2026-02, 100 of embed-v2026-03.",),
+        created_at=NOW,
+        created_by="ada",
+    )
 
 
 def lists() -> Lists:

@@ -124,11 +124,29 @@ def evaluation(name: str = "", queries: int = 240) -> Evaluation:
     ]  # fmt: skip
     unjudged = QueryResult("never judged", f"who{name}", segments[0], 0, {}, {}, 10, 10, 0.1, 0.1, 0.1, 0.5)
     return Evaluation(
-        7, f"support{name}", "a1b2c3", run(1, f"embed-v1{name}"), run(2, f"embed-v2{name}"), (f"ada{name}", "qrels"),
-        "document", 10, RBO_P, 0.95, tuple(results), tuple(overlaps), gates, worst([gate.verdict for gate in gates]),
-        (*judged, unjudged), queries, 1, 720, ((ids[0], f"doc-gone{name}"),), (f"{WARNING}{name}",), NOW,
-        f"grace{name}",
-    )  # fmt: skip
+        id=7,
+        query_set=f"support{name}",
+        query_set_revision="a1b2c3",
+        primary=run(1, f"embed-v1{name}"),
+        candidate=run(2, f"embed-v2{name}"),
+        judges=(f"ada{name}", "qrels"),
+        level="document",
+        k=10,
+        rbo_p=RBO_P,
+        confidence=0.95,
+        measures=tuple(results),
+        overlaps=tuple(overlaps),
+        gates=gates,
+        verdict=worst([gate.verdict for gate in gates]),
+        queries=(*judged, unjudged),
+        judged_queries=queries,
+        unjudged_queries=1,
+        judgements=720,
+        unknown_targets=((ids[0], f"doc-gone{name}"),),
+        warnings=(f"{WARNING}{name}",),
+        created_at=NOW,
+        created_by=f"grace{name}",
+    )
 
 
 class Page(HTMLParser):
