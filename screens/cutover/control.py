@@ -82,7 +82,7 @@ class CutoverControl:
             return
         before, after = key_of(self._situation.active), target.version.version_key
         loss = f"{chunks(target.missing)}: not found until the backfill has run" if target.missing else "no chunk"
-        question = self._question("Roll back", before, after, ("lacks", loss))
+        question = self._question("Roll back", before, after, ("missing", loss))
 
         def flip(answer: Confirmation, _tell: Tell) -> Flip:
             with self._services.connections.writing() as connection:

@@ -43,7 +43,7 @@ def next_step(situation: Situation, status: VersionStatus) -> str:
     if version.completed_at is None:
         return f"Backfill it: {run}."
     if status.missing:
-        return f"{chunks(status.missing)} are new since the backfill. Embed them: {run}."
+        return f"{chunks(status.missing)} added since the backfill. To embed, {run}."
     index = situation.index(status)
     if index is None or not index.valid:
         return f"The index is missing. A backfill run builds it: {run}."
@@ -51,7 +51,7 @@ def next_step(situation: Situation, status: VersionStatus) -> str:
         return "Active and complete. Nothing to do."
     if situation.overview and situation.overview.rollback_to == version.version_key:
         return "It was active before. Press 6, then R to roll back to it."
-    return "Compare it with the active version: press 3. Then cut over: press 6."
+    return "Compare it: press 3. Then cut over: press 6."
 
 
 def _meanwhile(situation: Situation, job: JobStatus) -> str:

@@ -65,7 +65,7 @@ async def test_the_whole_way_by_keys(library: Database) -> None:
         await pilot.press("u")
         await until_shown(pilot, "13 of 13 pass", "u cut over")
         await pilot.press("u")
-        await until_shown(pilot, "type the version key demo-256")
+        await until_shown(pilot, "Type the version key to confirm: demo-256")
         await pilot.press("tab")
         await type_text(pilot, "demo-265")
         await pilot.press("enter")
@@ -75,7 +75,7 @@ async def test_the_whole_way_by_keys(library: Database) -> None:
         await until_shown(pilot, "✓ Cut over: demo-64 → demo-256", "active demo-256")
         assert active_of(library) == "demo-256"
         await pilot.press("R")
-        await until_shown(pilot, "type the version key demo-64")
+        await until_shown(pilot, "Type the version key to confirm: demo-64")
         await pilot.press("tab")
         await type_text(pilot, "demo-64")
         await pilot.press("enter")
@@ -113,7 +113,7 @@ async def test_a_schema_of_a_development_version(database: Database, connection:
     app = console(database)
     async with app.run_test(size=SMALL) as pilot:
         await until_shown(pilot, "made by a development version of revector (revision 0005)")
-        await until_shown(pilot, "revector --schema NAME db upgrade", "CASCADE", "revector demo", "q leaves")
+        await until_shown(pilot, "revector --schema NAME db upgrade", "CASCADE", "revector demo", "q: quit")
 
 
 async def test_a_schema_that_is_not_set_up(empty_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

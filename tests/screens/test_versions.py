@@ -63,7 +63,7 @@ async def test_what_others_do_appears_by_itself(own_library: Database) -> None:
         with own_library.session("test") as connection:
             add_candidate(connection, "demo-new")
             add_chunks(connection, ["came later"])
-        await until_shown(pilot, "demo-new", "registered", "1 chunk came since its backfill")
+        await until_shown(pilot, "demo-new", "registered", "1 chunk added since the backfill")
         cells = cells_of(app.panes["1"].query_one(Table))
         assert [(key, row["state"], row["missing"]) for key, row in cells.items()] == [
             ("demo-64", "active", "1"),
@@ -123,8 +123,8 @@ def test_the_index_in_one_word(state: IndexState, build: tuple[str, int, int] | 
         (version(2, "k", 64, "loaded"), {"failed": 3}, "3 chunks could not be embedded: press 2, then f."),
         (version(2, "k", 64, "loaded"), {}, "The index is missing."),
         (version(2, "k", 64, "loaded"), {"build": True}, "The index is being built."),
-        (version(2, "k", 64, "ready"), {"index": True}, "Compare it with the active version"),
-        (version(2, "k", 64, "ready"), {"index": True, "missing": 5}, "5 chunks are new since the backfill."),
+        (version(2, "k", 64, "ready"), {"index": True}, "Compare it: press 3"),
+        (version(2, "k", 64, "ready"), {"index": True, "missing": 5}, "5 chunks added since the backfill."),
         (version(2, "k", 64, "previous"), {"index": True, "rollback": True}, "Press 6, then R to roll back"),
         (version(2, "k", 64, "retired"), {}, "Retired."),
         (version(2, "k", 64, "registered"), {"read_only": True}, "not in this read-only console"),

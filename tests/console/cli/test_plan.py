@@ -84,7 +84,7 @@ def test_a_free_probe_is_not_talked_of(revector: Revector, connection: Connectio
 
 def test_a_plan_of_a_version_without_an_encoder(library: Revector) -> None:
     result = library.call("backfill", "plan", "v3", status=1)
-    assert "names no encoder" in result.out
+    assert "has no encoder" in result.out
     assert "revector versions adopt v3" in result.out
     assert "cost    unknown: the encoder has no price set" in result.out
     assert result.out.endswith("1 finding would make the backfill fail.\n")

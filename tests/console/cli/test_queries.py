@@ -177,6 +177,6 @@ def test_agreement_of_judges(revector: Revector, connection: Connection) -> None
     shown = revector.call("queries", "agreement", "set", "--judge", "carl", "--judge", "anna").out
     assert shown.startswith("carl and anna: weighted kappa 1.00, 100% of 40 document pairs with the same grade.\n")
     assert "Their scales differ (carl 0 to 3, anna 0 to 1): compared as relevant (1 and above) or not." in shown
-    for judges, message in ((("anna",), "of two judges"), (("anna", "dora"), "no judge 'dora'")):
+    for judges, message in ((("anna",), "needs two judges"), (("anna", "dora"), "no judge 'dora'")):
         options = [part for name in judges for part in ("--judge", name)]
         assert message in revector.call("queries", "agreement", "set", *options, status=2).err

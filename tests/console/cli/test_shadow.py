@@ -55,7 +55,7 @@ def test_from_the_start_to_the_judging_queue(
         ("start v2 --query-text some", 2, "Expected one of stored, hashed, omitted."),
         ("start v2 --confirm v1", 1, "The typed key is 'v1', not 'v2': nothing was changed."),
         ("start v1", 1, "Version v1 is active"),
-        ("start v3", 1, "names no encoder"),
+        ("start v3", 1, "has no encoder"),
         ("start v9", 2, "There is no embedding version 'v9'."),
         ("stop", 1, "No shadow runs."),
         ("report", 1, "There is no shadow to report on."),

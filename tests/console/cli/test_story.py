@@ -128,7 +128,7 @@ def test_at_a_terminal_the_key_is_typed(flipped: Revector, connection: Connectio
     assert flipped.type("v2", "cutover", "run", "v2", "--json").document["version_key"] == "v2"
     assert active() == "v2"
     back = flipped.type(" v1 ", "rollback", "--json")
-    assert "active v2 → v1, which lacks 0 chunks" in back.err
+    assert "active v2 → v1, 0 chunks missing" in back.err
     assert back.document["version_key"] == "v1"
     assert active() == "v1"
     assert "This deletes the vectors of v3 permanently." in flipped.type("v3", "versions", "drop", "v3").err
@@ -154,7 +154,7 @@ def test_a_rollback_says_what_it_would_lose(flipped: Revector, connection: Conne
     back = flipped.type("v0", "rollback")
     assert "active v1 → v0, which lacks 2 chunks." in back.err
     assert back.out.startswith("v0 is active (was v1)")
-    assert "It lacks 2 chunks: revector backfill run v0" in back.out
+    assert "2 chunks missing: revector backfill run v0" in back.out
 
 
 # -- Ctrl-C ------------------------------------------------------------------------------------------------

@@ -189,7 +189,7 @@ def test_a_waived_chunk_needs_a_reason_and_stays_in_the_log(database: Database, 
     run(database, version, Stub(bad=["seven"]))
     with pytest.raises(UsageError, match="reason"):
         waive_failure(connection, version, ids[7], " ")
-    with pytest.raises(UsageError, match="no dead letter"):
+    with pytest.raises(UsageError, match="not a dead letter"):
         waive_failure(connection, version, ids[8], "why not")
     waive_failure(connection, version, ids[7], "a table of numbers")
     assert run(database, version, Stub(bad=["seven"])).state == "done"

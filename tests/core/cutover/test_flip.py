@@ -267,7 +267,7 @@ def test_what_became_active_during_the_check_stops_the_flip(
             with database.session("test") as other:
                 cutover.run(other, "v3", confirm="v3")
 
-    with pytest.raises(RefusedError, match="v3 has become active"):
+    with pytest.raises(RefusedError, match="v3 became active"):
         cutover.run(connection, "v2", confirm="v2", on_guard=somebody_flips)
     assert active_key(connection) == "v3"
 

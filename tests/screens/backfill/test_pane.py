@@ -56,7 +56,7 @@ async def test_a_backfill_runs_here_and_its_index_after_it(candidate: Database, 
         await pilot.press("r")
         await until_shown(pilot, "─  done", "16 of 16 done", "100.0 %", "nothing missing")
         await until(pilot, lambda: not app.services.backfills.working, "all is done")
-        await until_shown(pilot, "Compare it with the active version", "16 done")
+        await until_shown(pilot, "Compare it: press 3", "16 done")
         await pilot.press("1")
         await until_shown(pilot, "[1 Versions]")
         cells = cells_of(app.panes["1"].query_one("#versions", Table))["demo-new"]
@@ -141,7 +141,7 @@ async def test_cancelling_takes_the_typed_key(served: Database, gate: Gate) -> N
         await pilot.press("r")
         await until_shown(pilot, "─  running in this console")
         await pilot.press("x")
-        await until_shown(pilot, "Stop backfill", "type the version key demo-new")
+        await until_shown(pilot, "Stop backfill", "Type the version key to confirm: demo-new")
         await pilot.press("tab")
         await type_text(pilot, "demo-old")
         await pilot.press("enter")

@@ -86,7 +86,7 @@ async def test_a_backfill_that_costs_money_asks_before_it_spends(
         await go_to_candidate(pilot, app)
         await pilot.press("r")
         await until_shown(
-            pilot, "Spend money on a backfill", "at $0.02 per million", "type the version key demo-new"
+            pilot, "Spend money on a backfill", "at $0.02 per million", "Type the version key to confirm: demo-new"
         )
         await pilot.press("escape")
         await until_gone(pilot, "Spend money")
@@ -160,8 +160,8 @@ async def test_a_run_that_stays_embeds_what_is_new_and_is_let_go(candidate: Data
         await pilot.press("enter")
         assert isinstance(app.screen, RunDialog), "nothing runs with what cannot be"
         await pilot.press("2", "enter")
-        await until_shown(pilot, "─  done in this console, which stays with it", "16 of 16 done")
-        await until(pilot, lambda: "k let go" in shown(app), "the footer has the way out")
+        await until_shown(pilot, "─  done in this console, which keeps running", "16 of 16 done")
+        await until(pilot, lambda: "k stop working here" in shown(app), "the footer has the way out")
         await until(pilot, lambda: version_state(candidate) == "ready", "the index is built")
         with candidate.session("test") as connection:
             add_chunks(connection, ["one more", "and another"])
@@ -180,12 +180,12 @@ async def test_a_run_that_stays_waits_through_a_pause(served: Database, gate: Ga
     async with app.run_test(size=LARGE) as pilot:
         await go_to_candidate(pilot, app)
         await run_with(pilot, "stay")
-        await until_shown(pilot, "─  running in this console, which stays with it")
+        await until_shown(pilot, "─  running in this console, which keeps running")
         await until(pilot, gate.reached.is_set, "a batch is in hand")
         await pilot.press("p")
         await until(pilot, lambda: state_of(served) in ("pausing", "paused"), "asked to pause")
         gate.open()
-        await until_shown(pilot, "─  paused in this console, which stays with it", "r run")
+        await until_shown(pilot, "─  paused in this console, which keeps running", "r run")
         assert "o options" not in shown(app)
         await pilot.press("r")
         await until_shown(pilot, "16 of 16 done")
@@ -530,7 +530,7 @@ async def test_a_read_only_console_starts_nothing(candidate: Database) -> None:
     app = console(Database(candidate.dsn, candidate.schema, read_only=True))
     async with app.run_test(size=LARGE) as pilot:
         await go_to_candidate(pilot, app)
-        for words in ("o options", "L load", "k let go"):
+        for words in ("o options", "L load", "k stop working here"):
             assert words not in shown(app)
         await pilot.press("o", "L", "k")
         assert len(app.screen_stack) == 1

@@ -74,7 +74,7 @@ async def test_cut_over_and_roll_back(own_library: Database, size: tuple[int, in
 
         with own_library.session("test") as connection:
             add_chunks(connection, ["came later", "and later"])
-        await until_shown(pilot, "demo-64, which lacks 2 chunks")
+        await until_shown(pilot, "demo-64, which misses 2 chunks")
         await pilot.press("R")
         await until_shown(
             pilot, "Roll back", "demo-256 → demo-64", "2 chunks: not found until the backfill has run"

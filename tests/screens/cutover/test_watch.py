@@ -64,7 +64,7 @@ async def test_the_watch_and_the_rollback(flipped: Database, size: tuple[int, in
         )  # fmt: skip
         if size == SMALL:
             await pilot.press("m")
-            await until_shown(pilot, "who serves what", "watch ✗", "✗ LIMIT BROKEN: max_empty_rate_rise")
+            await until_shown(pilot, "Search services", "watch ✗", "✗ LIMIT BROKEN: max_empty_rate_rise")
         await pilot.press("R")
         await until_shown(
             pilot, "Roll back", "demo-256 → demo-64", "1 chunk: not found", "Type the version key to confirm"

@@ -180,7 +180,7 @@ async def test_the_newest_evaluation_is_shown(numbers: Database, size: tuple[int
         await until_shown(pilot, "✗ Fail", "gates ─ 1 of 2 pass", f"! 1 of {found.judgements} judgements")
         await part(pilot, pane, "intervals")
         await until(pilot, lambda: pane.query_one(Chart).builds, "the chart")
-        await until_shown(pilot, "nDCG@10: candidate − primary", "cannot tell")
+        await until_shown(pilot, "nDCG@10: candidate − primary", "unclear")
         assert any("┤" in line and "all" in line for line in shown(app).split("\n"))
 
 

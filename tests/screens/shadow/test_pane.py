@@ -55,7 +55,7 @@ async def test_from_the_empty_tab_to_live_figures_and_back(own_library: Database
         await pilot.press("5")
         await until_shown(pilot, "No shadow yet.", "then press s", "s start")
         await pilot.press("s")
-        await until_shown(pilot, "Type the version key demo-256 in the last box")
+        await until_shown(pilot, "Type demo-256 in the last box")
         await pilot.press("enter")  # on Cancel
         await until_gone(pilot, "Start it")
         assert run_of(own_library) is None

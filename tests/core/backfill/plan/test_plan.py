@@ -732,7 +732,7 @@ def test_jobs_at_work(database: Database, connection: Connection) -> None:
         go_on.set()
         worker.join()
     assert "1 worker already at work on this backfill" in finding(own, "running").detail
-    assert "the backfill of v1 is at work" in finding(other, "running").detail
+    assert "the backfill of v1 is running" in finding(other, "running").detail
     assert "running" not in names(planned(connection, version, probe_texts=0), "warn")
 
 

@@ -327,7 +327,7 @@ def test_what_is_not_there_is_said(
         VALUES ('plain', 'x', '1', 3, 'cosine')
         """
     )
-    with pytest.raises(RefusedError, match="names no encoder"):
+    with pytest.raises(RefusedError, match="has no encoder"):
         make_run(database, query_set, get_version(connection, "plain"))
     for settings, message in (
         ({"k": 0}, "expected 1 to 1,000"),
