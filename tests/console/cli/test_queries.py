@@ -59,7 +59,7 @@ def test_judgements_on_chunks_are_told_not_guessed(
     qrels.write_text(f"1\t{key}\t1\n")
     arguments = ("queries", "import", "set", "--queries", str(folder / "queries.jsonl"), "--qrels", str(qrels))
     wrong = revector.call(*arguments)
-    assert "None is there: are they on chunks (--targets chunks), or is this another collection?" in wrong.err
+    assert "None was found. Are they on chunks (--targets chunks), or is this another collection?" in wrong.err
     right = revector.call(*arguments, "--targets", "chunks", "--replace", "--json")
     assert (right.err, right.document["unknown_targets"]) == ("", 0)
     assert revector.call("queries", "show", "set", "--json").document["judges"] == [
