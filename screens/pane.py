@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from textual.containers import Vertical
 from textual.message import Message
 
+from revector.core.database import Connection
+from revector.core.errors import RevectorError
 from revector.screens.services import Services
-from revector.screens.situation import Situation
+from revector.screens.situation import Following, Situation
+from revector.screens.widgets.background import Tell, in_background
 
 if TYPE_CHECKING:
     from revector.screens.tabs import Shown, Tab
+
+T = TypeVar("T")
+Failed = Callable[[RevectorError], None]
 
 
 class Pane(Vertical):
     """One tab. `situation` is the moment that it shows."""
 
     DEFAULT_CSS = "Pane { height: 1fr; }"
+    PARTS: ClassVar[tuple[str, ...]] = ()
     TALL: ClassVar[int] = 32
     WIDE: ClassVar[int] = 100
     """In a terminal with less than this, its parts have no room beside each other."""
@@ -75,19 +82,37 @@ class Pane(Vertical):
 
     def show_actions(self, situation: Situation) -> None:
         """Show the buttons of this moment, which may follow from what the tab itself has just drawn."""
+        for buttons in self.query("Buttons"):
+            if isinstance(buttons, Following):
+                buttons.show(situation)
 
     def state(self, situation: Situation) -> object:
         """What actions depend on beside the snapshot, in a class of the tab's own."""
 
-    @property
-    def tight(self) -> bool:
-        """Whether it has parts that are shown in turn, for want of room."""
-        return False
+    def read(self, group: str, work: Callable[[Connection], T], done: Callable[[T], None], failed: Failed) -> None:
+        """Read in the background; `done` or `failed` is called on the screen's own thread. See `in_background`."""
+
+        def run(_tell: Tell) -> T:
+            with self.services.connections.reading() as connection:
+                return work(connection)
+
+        in_background(self, group, run, done, failed)
+
+    def write(
+        self, group: str, work: Callable[[Connection], T], done: Callable[[T], None], failed: Failed
+    ) -> None:
+        """Change something in the background, as `read` reads."""
+
+        def run(_tell: Tell) -> T:
+            with self.services.connections.writing() as connection:
+                return work(connection)
+
+        in_background(self, group, run, done, failed)
 
     @property
-    def narrow(self) -> bool:
-        """Whether the terminal is too small for parts beside each other."""
-        return self.app.size.height < self.TALL or self.app.size.width < self.WIDE
+    def tight(self) -> bool:
+        """Whether one part is shown at a time: the terminal is too small for parts beside each other."""
+        return bool(self.PARTS) and (self.app.size.height < self.TALL or self.app.size.width < self.WIDE)
 
     def focus_main(self) -> None:
         """Put the focus where the tab's work is."""

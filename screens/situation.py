@@ -106,7 +106,7 @@ class Situation:
 
 
 class Following:
-    """A screen over the tabs that has to know how things stand."""
+    """A screen over the tabs, or a line of buttons, that has to know how things stand."""
 
     def show(self, situation: Situation) -> None:
         """Take notice of this moment."""

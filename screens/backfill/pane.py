@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import ClassVar
 
 from rich.text import Text
@@ -11,36 +10,31 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from revector.core.backfill.job.dead_letters import Failure
-from revector.core.backfill.job.status import JobDetail
 from revector.core.errors import RevectorError
 from revector.core.registry import VersionStatus
 from revector.screens.backfill import lists
 from revector.screens.backfill.actions import BackfillState
+from revector.screens.backfill.control import BackfillControl
 from revector.screens.backfill.range_map import RangeMap
-from revector.screens.backfill.reader import MOST_FAILURES, Found, JobReader
-from revector.screens.backfill.steering import Steering
-from revector.screens.pane import step_through
+from revector.screens.backfill.reader import MOST_FAILURES, SelectedJob
+from revector.screens.backfill.settings_control import SettingsControl
+from revector.screens.pane import Pane, step_through
 from revector.screens.services import Services
-from revector.screens.situation import AT_WORK, Situation, key_of
+from revector.screens.situation import Situation, key_of
 from revector.screens.tabs import BACKFILL
-from revector.screens.widgets.background import in_background
 from revector.screens.widgets.buttons import Buttons
 from revector.screens.widgets.chart import Chart, Series
+from revector.screens.widgets.page import Page
 from revector.screens.widgets.parts import Parts
 from revector.screens.widgets.table import Table
 from revector.screens.wording import job as wording
 from revector.screens.wording.errors import error_text
 from revector.screens.wording.text import printable, shorten
 
-_TALL, _WIDE = 32, 100
-"""The terminal below which map, rate, workers and dead letters have no room beside each other."""
-_FAILURES_EVERY_S = 10.0
-"""Dead letters are read again when their number or the job's state changes, and else as seldom as this."""
 _MOST_MESSAGE = 400
 
 
-class BackfillPane(Steering):
+class BackfillPane(Pane):
     """State, progress, what holds it, figures, rate, map, workers and dead letters of one backfill."""
 
     DEFAULT_CSS = """
@@ -64,15 +58,9 @@ class BackfillPane(Steering):
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
-        self._jobs = JobReader(services.connections)
-        self._failures: tuple[Failure, ...] = ()
-        self._failures_of: tuple[object, ...] = ()
-        self._failures_at = 0.0
-        self._detail_of: str | None = None
-        self._drawn_at: object = None
-        self._reading_since: float | None = None
-        self._read_error = Text()
-        self._patience_s = services.database.connect_timeout_s + 2 * services.settings.read_timeout_s
+        self.job: SelectedJob = SelectedJob(self, lambda: self.query_one(RangeMap).room, self._job_read)
+        self.control: BackfillControl = BackfillControl(self, self.job)
+        self.settings: SettingsControl = SettingsControl(self, self.control, self.job)
         self._part: str | None = None
 
     def compose(self) -> ComposeResult:
@@ -97,7 +85,7 @@ class BackfillPane(Steering):
 
     def on_unmount(self) -> None:
         """The connection is not needed any more."""
-        self._jobs.close()
+        self.job.close()
 
     def on_resize(self) -> None:
         """What has room beside each other may be more or less now."""
@@ -113,12 +101,8 @@ class BackfillPane(Steering):
 
     def entered(self) -> None:
         """What was said in an earlier visit is over."""
-        self.message = Text()
-        self._drawn_at = None
-
-    def show_actions(self, situation: Situation) -> None:
-        """The buttons of this moment."""
-        self.query_one(Buttons).show(situation)
+        self.control.message = Text()
+        self.job.look_again()
 
     # -- drawing ------------------------------------------------------------------------------------------
 
@@ -130,21 +114,18 @@ class BackfillPane(Steering):
         if selected is None or overview is None:
             self.query_one("#state", Static).update(Text("No version yet. See 1 Versions."))
             return
-        if key_of(selected) != self._detail_of:
-            self._forget(key_of(selected))
+        self.job.look()
         self._arrange()
         job, width = self.situation.job(selected), self.app.size.width - 2
-        self.query_one("#state", Static).update(wording.state_line(self.situation, selected, self.detail))
+        self.query_one("#state", Static).update(wording.state_line(self.situation, selected, self.job.detail))
         self.query_one("#bar", Static).update(wording.progress_bar(self.situation, selected, width))
         self._show_line("#held", wording.held(job, overview.taken_at, width))
         self._show_line("#message", self._what_was_said(selected))
-        figures = wording.figures(self.situation, selected, self.detail, brief=self.tight)
+        figures = wording.figures(self.situation, selected, self.job.detail, brief=self.tight)
         self.query_one("#figures Static", Static).update(figures)
         rates = overview.rates.get(selected.version.version_key, ())
         self.query_one("#rate", Chart).plot([Series(tuple(rates))] if rates else [])
         self._draw_detail(selected)
-        if self._drawn_at != overview.taken_at and self.situation.state.live:
-            self._read(selected)
 
     def _show_line(self, place: str, text: Text) -> None:
         line = self.query_one(place, Static)
@@ -155,8 +136,10 @@ class BackfillPane(Steering):
         """What came of the last request; else why the run here ended, or the job; else what the run here notes."""
         key = selected.version.version_key
         job = self.situation.job(selected)
-        if self.message or self._read_error:
-            return self.message or self._read_error
+        if self.control.message:
+            return self.control.message
+        if self.job.error is not None:
+            return error_text(self.job.error)
         error = self.services.backfills.error(key)
         if error is None and job is not None and job.error and not job.failed:
             error = RevectorError(job.error)
@@ -169,15 +152,16 @@ class BackfillPane(Steering):
         return Text(f"! {shorten(printable(note), _MOST_MESSAGE)}") if note else Text()
 
     def _draw_detail(self, selected: VersionStatus) -> None:
-        detail, now = self.detail, self.situation.overview.taken_at if self.situation.overview else None
+        detail, dead_letters = self.job.detail, self.job.failures
+        now = self.situation.overview.taken_at if self.situation.overview else None
         workers, failures = self.query_one("#workers", Table), self.query_one("#failures", Table)
         self.query_one(RangeMap).plot(detail.cells if detail else ())
         rows = [lists.worker_row(worker, now) for worker in detail.workers] if detail and now else []
         workers.show(rows)
         alive = sum(worker.alive for worker in detail.workers) if detail else 0
         workers.border_title = Content(f" workers: {alive} alive, {len(rows) - alive} ended in the last 10 min ")
-        failures.show([lists.failure_row(failure) for failure in self._failures])
-        all_of_them = max(selected.failed, len(self._failures))
+        failures.show([lists.failure_row(failure) for failure in dead_letters])
+        all_of_them = max(selected.failed, len(dead_letters))
         newest = f" newest {MOST_FAILURES} of {all_of_them:,}" if all_of_them > MOST_FAILURES else ""
         failures.border_title = Content(f"{newest} chunks that could not be embedded ")
         items = {
@@ -195,23 +179,14 @@ class BackfillPane(Steering):
         return BackfillState(rows=self.is_mounted and self._table is not None)
 
     @property
-    def tight(self) -> bool:
-        """Whether one part is shown at a time."""
-        return self.app.size.height < _TALL or self.app.size.width < _WIDE
-
-    @property
     def part(self) -> str:
         """The part in front, where there is room for one: chosen, or dead letters if there are any."""
         if self._part in self._parts():
             return str(self._part)
-        return "failures" if self._failures else "map"
-
-    @part.setter
-    def part(self, name: str) -> None:
-        self._part = name
+        return "failures" if self.job.failures else "map"
 
     def _parts(self) -> list[str]:
-        return [name for name in self.PARTS if name != "failures" or self._failures]
+        return [name for name in self.PARTS if name != "failures" or self.job.failures]
 
     def _arrange(self) -> None:
         tight = self.tight
@@ -232,63 +207,15 @@ class BackfillPane(Steering):
         self._show_part(event.name)
 
     def _show_part(self, name: str) -> None:
-        self.part = name
-        self.draw()
+        self._part = name
+        self.changed()
         self.focus_main()
-        self.post_message(self.Changed())
-        self._drawn_at = None  # the map may have other room now
+        self.job.look_again()  # the map may have other room now
 
-    # -- reading ------------------------------------------------------------------------------------------
-
-    def _forget(self, key: str | None) -> None:
-        self._detail_of, self.detail, self._failures, self._failures_of = key, None, (), ()
-        self._drawn_at = None
-
-    def _read(self, selected: VersionStatus) -> None:
-        """Read job and dead letters once for each snapshot, and never twice at a time."""
-        now = time.monotonic()
-        if self._reading_since is not None:
-            if now - self._reading_since > self._patience_s:
-                self._jobs.hang_up()  # the snapshots come: this one connection is gone without a word
-            return
-        if self.situation.overview is None:
-            return
-        self._reading_since, self._drawn_at = now, self.situation.overview.taken_at
-        key, version, room = key_of(selected), selected.version, self.query_one(RangeMap).room
-        job = self.situation.job(selected)
-        wanted = (key, selected.failed, job.state if job else None)
-        at_work = job is not None and job.state in AT_WORK
-        stale = at_work and now - self._failures_at > _FAILURES_EVERY_S
-        letters = wanted != self._failures_of or stale
-
-        def done(found: Found) -> None:
-            self._reading_since = None
-            if key != self._detail_of:
-                self.draw()
-                return
-            if found[1] is not None:
-                self._failures_of, self._failures_at = wanted, time.monotonic()
-            self.show_detail(*found)
-
-        def failed(error: RevectorError) -> None:
-            self._reading_since = None
-            if self.situation.state.live:  # else the banner says it
-                self._read_error = error_text(error)
-                self.draw()
-
-        in_background(
-            self, "job", lambda _tell: self._jobs.read(version, room, dead_letters=letters), done, failed
-        )
-
-    def show_detail(self, detail: JobDetail | None, failures: tuple[Failure, ...] | None = None) -> None:
-        """Draw what was read about the selected version; None leaves the dead letters as they were."""
-        self._read_error = Text()
-        self.detail = detail
-        if failures is not None:
-            self._failures = failures
-        self.draw()
-        self.show_settings()
-        self.post_message(self.Changed())
+    def _job_read(self) -> None:
+        """More is known of the job."""
+        self.settings.follow()
+        self.changed()
 
     # -- the lists ----------------------------------------------------------------------------------------
 
@@ -307,41 +234,32 @@ class BackfillPane(Steering):
 
     def open_row(self) -> None:
         """The dead letter or the worker under the cursor, in full."""
-        from revector.screens.widgets.page import Page
-
         table = self._table
         if table is None:
             return
         if table.id == "failures":
-            failure = next(one for one in self._failures if str(one.chunk_id) == table.row_key)
+            failure = next(one for one in self.job.failures if str(one.chunk_id) == table.row_key)
             self.app.push_screen(Page(f"chunk {failure.chunk_id}", lists.failure_page([failure])))
-        elif self.detail is not None:
-            worker = next(one for one in self.detail.workers if str(one.id) == table.row_key)
+        elif self.job.detail is not None:
+            worker = next(one for one in self.job.detail.workers if str(one.id) == table.row_key)
             self.app.push_screen(Page(f"worker {worker.id}", lists.worker_page(worker)))
 
     def open_failures(self) -> None:
         """All dead letters, each with its whole error."""
-        from revector.screens.widgets.page import Page
-
-        title = "chunks that could not be embedded"
-        if self.situation.selected is not None and self.situation.selected.failed > len(self._failures):
-            title = f"the newest {len(self._failures)} {title}"
-        self.app.push_screen(Page(title, lists.failure_page(self._failures)))
+        title, dead_letters = "chunks that could not be embedded", self.job.failures
+        if self.situation.selected is not None and self.situation.selected.failed > len(dead_letters):
+            title = f"the newest {len(dead_letters)} {title}"
+        self.app.push_screen(Page(title, lists.failure_page(dead_letters)))
 
     def open_log(self) -> None:
         """What happened to the job: its changes of state, its proofs."""
-        from revector.screens.widgets.page import Page
-
-        job = self.situation.job(self.situation.selected)
-        if job is not None and self.detail is not None:
-            self.app.push_screen(
-                Page(f"log of the backfill of {job.version_key}", lists.log_page(job, self.detail))
-            )
+        job, detail = self.situation.job(self.situation.selected), self.job.detail
+        if job is not None and detail is not None:
+            self.app.push_screen(Page(f"log of the backfill of {job.version_key}", lists.log_page(job, detail)))
 
     def waive_failure(self) -> None:
         """Give up the dead letter under the cursor, with a reason."""
-        key = self.query_one("#failures", Table).row_key
-        self.waive(int(key) if key is not None else None)
+        self.control.waive(self.query_one("#failures", Table).row_key)
 
     # -- the version --------------------------------------------------------------------------------------
 
@@ -350,5 +268,5 @@ class BackfillPane(Steering):
         keys = [status.version.version_key for status in self.situation.versions]
         key = step_through(keys, key_of(self.situation.selected), step)
         if key is not None:
-            self.message = Text()
+            self.control.message = Text()
             self.post_message(self.Select(key))

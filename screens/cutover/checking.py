@@ -143,11 +143,12 @@ class CandidateChecks:
         versions = (active.version if active else None, candidate.version if candidate else None)
         watch = self.facts.watch if self.facts else None
 
-        def read(_tell: Tell) -> Facts:
-            with self._services.connections.reading() as connection:
-                return read_facts(connection, *versions, shadow=report, watch=watch)
-
-        in_background(self._pane, "facts", read, self.show_facts, self._no_facts)
+        self._pane.read(
+            "facts",
+            lambda connection: read_facts(connection, *versions, shadow=report, watch=watch),
+            self.show_facts,
+            self._no_facts,
+        )
 
     def show_facts(self, facts: Facts) -> None:
         """Go by what was read."""

@@ -229,17 +229,13 @@ class CutoverControl:
     def _change(self, doing: str, change: Callable[[Connection], Request], said: Callable[[Request], str]) -> None:
         self.say(Text(printable(doing), FAINT))
 
-        def work(_tell: Tell) -> Request:
-            with self._services.connections.writing() as connection:
-                return change(connection)
-
         def done(request: Request) -> None:
             facts = self._checks.facts
             if facts is not None and facts.candidate == request.version_key:
                 self._checks.show_facts(replace(facts, request=None if request.ended else request))
             self.say(Text(printable(said(request)), GOOD), database=True)
 
-        in_background(self._pane, "request", work, done, lambda error: self.say(error_text(error), database=True))
+        self._pane.write("request", change, done, lambda error: self.say(error_text(error), database=True))
 
     # -- waivers and the dry run --------------------------------------------------------------------------
 

@@ -96,11 +96,6 @@ class CutoverPane(Pane):
         self.draw()
 
     @property
-    def tight(self) -> bool:
-        """Whether one part is shown at a time."""
-        return self.narrow
-
-    @property
     def front(self) -> str:
         """The part in front: while a cutover is watched that is the watch, unless another one was chosen."""
         there = self._parts
@@ -118,18 +113,13 @@ class CutoverPane(Pane):
             absent |= {"evidence", "approvals"}
         return [part for part in self.PARTS if part not in absent]
 
-    def show_actions(self, situation: Situation) -> None:
-        """The buttons of this moment."""
-        self.query_one(Buttons).show(situation)
-
     def focus_main(self) -> None:
         """The part in front, which may be longer than its place."""
         self.query_one(f"#{self.front if self.tight else 'guards'}").focus()
 
     def on_resize(self) -> None:
         """What has room beside each other may be more or less now."""
-        self.draw()
-        self.post_message(self.Changed())
+        self.changed()
 
     def _show_what_matters(self) -> None:
         """After a flip that is the watch."""

@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY_S = 2.0
 _WORST = 50
-_TALL, _WIDE = 32, 110
-"""The terminal below which the parts have no room beside each other."""
 
 
 class ShadowPane(Pane):
@@ -69,6 +67,7 @@ class ShadowPane(Pane):
     """
 
     PARTS: ClassVar[tuple[str, ...]] = ("overlaps", "segments", "worst")
+    WIDE = 110
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
@@ -119,15 +118,11 @@ class ShadowPane(Pane):
     @property
     def tight(self) -> bool:
         """Whether there are parts, of which one is shown at a time."""
-        return self._has_figures and self._narrow
+        return self._has_figures and super().tight
 
     @property
     def _has_figures(self) -> bool:
         return self.report is not None and self.report.queries > 0
-
-    @property
-    def _narrow(self) -> bool:
-        return self.app.size.height < _TALL or self.app.size.width < _WIDE
 
     # -- reading ------------------------------------------------------------------------------------------
 
@@ -174,12 +169,7 @@ class ShadowPane(Pane):
 
     def on_resize(self) -> None:
         """What has room beside each other may be more or less now."""
-        self.draw()
-        self.post_message(self.Changed())
-
-    def show_actions(self, situation: Situation) -> None:
-        """The buttons of this moment."""
-        self.query_one(Buttons).show(situation)
+        self.changed()
 
     def focus_main(self) -> None:
         """The disagreements, or the part in front."""

@@ -8,11 +8,11 @@ from textual.widgets import Button
 
 from revector.screens.actions import Action, label_of, offered
 from revector.screens.pane import Pane
-from revector.screens.situation import Situation
+from revector.screens.situation import Following, Situation
 from revector.screens.tabs import ACTIONS, BY_ID, Tab
 
 
-class Buttons(Horizontal):
+class Buttons(Following, Horizontal):
     """One line of buttons. What is not offered is not there."""
 
     DEFAULT_CSS = """

@@ -138,7 +138,7 @@ async def at_backfill(pilot: Pilot[None]) -> None:
     await app.workers.wait_for_complete()
     await pilot.pause()
     pane: Any = app.panes["2"]
-    pane.show_detail(detail(), letters())
+    pane.job.show(detail(), letters())
     chart = pane.query_one("Chart")
     await until(pilot, lambda: chart.builds or not chart.is_on_screen, "the chart")
 
@@ -146,7 +146,7 @@ async def at_backfill(pilot: Pilot[None]) -> None:
 async def at_map(pilot: Pilot[None]) -> None:
     await at_backfill(pilot)
     pane: Any = pilot.app.panes["2"]  # type: ignore[attr-defined]
-    pane.part = "map"
+    pane._part = "map"
     pane.draw()
     await pilot.pause()
 

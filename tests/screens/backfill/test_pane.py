@@ -6,10 +6,12 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from revector.core.backfill.job.settings import JobSettings
+from revector.core.backfill.job.status import JobDetail, job_detail
 from revector.core.database import Database
 from revector.core.registry import get_version
 from revector.screens.backfill import range_map
@@ -182,9 +184,9 @@ async def test_a_worker_that_was_killed_is_replaced_and_said(served: Database, g
         pane = await go_to_candidate(pilot, app)
         await pilot.press("r")
         await until(pilot, gate.reached.is_set, "a batch is in hand")
-        await until(pilot, lambda: pane.detail and pane.detail.workers, "the worker is listed")
-        assert pane.detail is not None
-        (worker,) = pane.detail.workers
+        await until(pilot, lambda: pane.job.detail and pane.job.detail.workers, "the worker is listed")
+        assert pane.job.detail is not None
+        (worker,) = pane.job.detail.workers
         os.kill(worker.pid or 0, signal.SIGKILL)
         await until_shown(pilot, "! a worker was killed by SIGKILL; starting another", "ended", "died")
         gate.open()
@@ -220,13 +222,13 @@ async def test_the_map_shows_what_is_done_running_failed_and_waiting(
             await until_shown(pilot, "21 of 176 done", "1 failed", "the chunk ids in 176 parts", "1 failed chunk")
 
             def signs() -> str:
-                return "".join(map(range_map.sign, pane.detail.cells)) if pane.detail else ""
+                return "".join(map(range_map.sign, pane.job.detail.cells)) if pane.job.detail else ""
 
             # The counts above the map are looked up by themselves, and may be a look ahead of it.
             await until(pilot, lambda: re.fullmatch("█✗█{20}[»·]+", signs()), "the map shows what the counts say")
-            assert pane.detail is not None
+            assert pane.job.detail is not None
             width, height = pane.query_one(RangeMap).content_size
-            assert "✗" in drawn(pane.detail.cells, width, height - 2)[0].plain
+            assert "✗" in drawn(pane.job.detail.cells, width, height - 2)[0].plain
             assert "█" * 8 in shown(app)
             await pilot.press("m")
             assert not pane.tight, "all parts are there beside each other"
@@ -297,7 +299,7 @@ async def test_settings_of_a_job_good_and_bad(served: Database, gate: Gate) -> N
         async with app.run_test(size=SMALL) as pilot:
             await go_to_candidate(pilot, app)
             await until_shown(pilot, "─  running")
-            await until(pilot, lambda: app.panes["2"].detail is not None, "the detail")  # type: ignore[attr-defined]
+            await until(pilot, lambda: app.panes["2"].job.detail is not None, "the detail")  # type: ignore[attr-defined]
             await pilot.press("s")
             await until_shown(
                 pilot, "batch_size", "target_batch_s", "Texts encoded at a time", "within two seconds"
@@ -396,7 +398,7 @@ async def test_dead_letters_are_read_waived_and_tried_again(refusing: ProtocolSe
         await until_shown(pilot, "✗ Chunk 77777 is not a dead letter of version demo-new.")
         await pilot.press("t")
         await until(
-            pilot, lambda: [one.attempts for one in pane._failures if not one.waived_reason] == [2], "again"
+            pilot, lambda: [one.attempts for one in pane.job.failures if not one.waived_reason] == [2], "again"
         )
         await until(pilot, lambda: not app.services.backfills.working, "the run is over")
         refusing.embed = Gate(refusing, lambda _text: False)._embed
@@ -431,18 +433,14 @@ async def test_a_read_only_console_steers_nothing(served: Database, gate: Gate) 
 async def test_one_read_at_a_time_and_none_while_another_tab_is_in_front(
     candidate: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from revector.screens.backfill.reader import JobReader
+    reads, blocked = [], threading.Event()
 
-    reads, blocked, at_once = [], threading.Event(), []
-    read = JobReader.read
-
-    def slow(self: JobReader, *arguments: object, **more: object) -> object:
+    def slow(*arguments: Any, **more: Any) -> JobDetail | None:
         reads.append(time.monotonic())
-        at_once.append(threading.active_count())
         blocked.wait(30)
-        return read(self, *arguments, **more)  # type: ignore[arg-type]
+        return job_detail(*arguments, **more)
 
-    monkeypatch.setattr(JobReader, "read", slow)
+    monkeypatch.setattr("revector.screens.backfill.reader.job_detail", slow)
     app = console(candidate)
     async with app.run_test(size=LARGE) as pilot:
         await go_to_candidate(pilot, app)
@@ -456,7 +454,7 @@ async def test_one_read_at_a_time_and_none_while_another_tab_is_in_front(
         await until(pilot, lambda: len(reads) > 2, "then one for each snapshot")
         await pilot.press("1")
         await until(pilot, lambda: app.tab == "1", "another tab")
-        await until(pilot, lambda: app.panes["2"]._reading_since is None, "the last read is over")  # type: ignore[attr-defined]
+        await until(pilot, lambda: app.panes["2"].job._reading_since is None, "the last read is over")  # type: ignore[attr-defined]
         count, taken = len(reads), app.reader.latest.overview
         await until(pilot, lambda: app.reader.latest.overview is not taken, "a new snapshot")
         assert len(reads) == count
@@ -467,15 +465,15 @@ async def test_a_read_goes_on_after_its_connection_was_killed(candidate: Databas
     async with app.run_test(size=LARGE) as pilot:
         pane = await go_to_candidate(pilot, app)
         await pilot.press("r")
-        await until(pilot, lambda: pane.detail is not None, "the detail")
+        await until(pilot, lambda: pane.job.detail is not None, "the detail")
         await until(pilot, lambda: not app.services.backfills.working, "all is done")
-        kept = pane._jobs._connection
+        kept = pane.job._connection._connection
         assert kept is not None
         with candidate.session("test") as connection:
             connection.execute("SELECT pg_terminate_backend(%s)", [kept.info.backend_pid])
-        before = pane.detail
-        await until(pilot, lambda: pane._jobs._connection not in (None, kept), "a new connection")
-        await until(pilot, lambda: pane.detail is not before, "read again")
+        before = pane.job.detail
+        await until(pilot, lambda: pane.job._connection._connection not in (None, kept), "a new connection")
+        await until(pilot, lambda: pane.job.detail is not before, "read again")
         assert "✗" not in shown(app)
 
 

@@ -241,7 +241,7 @@ async def run_with(pilot: Pilot[None], *choices: str) -> None:
         return isinstance(app.screen, RunDialog)
 
     pane = app.panes["2"]  # type: ignore[attr-defined]
-    await until(pilot, lambda: pane.detail is not None or not pane.has_job, "the job's settings")
+    await until(pilot, lambda: pane.job.detail is not None or not pane.control.has_job, "the job's settings")
     await pilot.press("o")
     await until(pilot, opened, "the dialog")
     for choice in choices:

@@ -89,7 +89,7 @@ async def test_workers_and_failures_that_change_while_their_tab_is_hidden() -> N
         await until(pilot, lambda: app.tab == "2", "the Backfill tab")
         await app.workers.wait_for_complete()  # nothing can be read here
         pane: BackfillPane = app.panes["2"]  # type: ignore[assignment]
-        pane.show_detail(detail(), letters())
+        pane.job.show(detail(), letters())
         await until_shown(pilot, "ada@ops-1", "guide/1.md")
         workers, failures = pane.query_one("#workers", Table), pane.query_one("#failures", Table)
         before = cells_of(workers), cells_of(failures)
@@ -99,7 +99,7 @@ async def test_workers_and_failures_that_change_while_their_tab_is_hidden() -> N
         ada, bob, died = detail().workers
         works = replace(bob, throttle=None, done=9_999, batch_size=512, seen_at=NOW)
         waived = (replace(letters()[0], waived_reason="empty page"), *letters()[1:])
-        pane.show_detail(detail(workers=(ada, works, died)), waived)
+        pane.job.show(detail(workers=(ada, works, died)), waived)
         await pilot.pause()
         await to_tab(pilot, "2")
         assert cells_of(workers) == {

@@ -1,0 +1,272 @@
+"""What is done with a backfill on its tab: plan, run, let go, pause, cancel, load, and its dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from rich.text import Text
+
+from revector.core.backfill.job.dead_letters import retry_failures, waive_failure
+from revector.core.backfill.job.job import find_job, request_cancel, request_pause, request_resume
+from revector.core.errors import RevectorError
+from revector.core.registry import Version
+from revector.screens.backfill.reader import SelectedJob
+from revector.screens.backfill.runs import RunOptions
+from revector.screens.pane import Pane
+from revector.screens.situation import AT_WORK, Situation
+from revector.screens.widgets.background import in_background
+from revector.screens.wording.errors import error_text
+from revector.screens.wording.text import chunks, printable
+from revector.screens.wording.theme import CAUTION, FAINT, GOOD
+
+if TYPE_CHECKING:
+    from revector.core.backfill.job.settings import JobSettings
+    from revector.core.backfill.plan.plan import Plan
+    from revector.core.backfill.plan.probe import Offer
+    from revector.core.database import Connection
+    from revector.screens.backfill.plan_page import Agreed
+    from revector.screens.backfill.waive_dialog import ChunkWaiver
+
+T = TypeVar("T")
+
+
+class BackfillControl:
+    """Asks, and then does something to the selected version's backfill; what came of it is `message`."""
+
+    def __init__(self, pane: Pane, job: SelectedJob) -> None:
+        self.message = Text()
+        self._pane, self._services, self._job = pane, pane.services, job
+
+    @property
+    def _situation(self) -> Situation:
+        return self._pane.situation
+
+    @property
+    def version(self) -> Version | None:
+        """The selected version."""
+        return self._situation.selected.version if self._situation.selected else None
+
+    @property
+    def has_job(self) -> bool:
+        """Whether the version has a job whose settings the next run goes by."""
+        selected = self._situation.selected
+        planned_anew = selected is not None and selected.version.state in ("registered", "retired")
+        return self._situation.job(selected) is not None and not planned_anew
+
+    @property
+    def settings(self) -> JobSettings | None:
+        """The settings of the job, or else those that a run from here begins with; None before they were read."""
+        if self.has_job:
+            return self._job.detail.settings if self._job.detail is not None else None
+        return self._services.backfills.prepared(self.version.version_key) if self.version else None
+
+    # -- run ----------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Let the process that stays with the job go on with it, or else work on it in this one."""
+        version = self.version
+        if version is None:
+            return
+
+        def resume(connection: Connection, version: Version) -> bool:
+            return find_job(connection, version) is not None and request_resume(connection, version)
+
+        def resumed(elsewhere: bool) -> None:
+            if elsewhere:
+                self.done("The process that keeps running continues this backfill.")
+            else:
+                self._ask_for_money(version, RunOptions())
+
+        self.ask(version, resume, resumed)
+
+    def run_with_options(self) -> None:
+        """Choose where the workers run, how many, and whether the run stays; then work on it in this process."""
+        from revector.screens.backfill.run_dialog import RunDialog
+
+        version, settings = self.version, self.settings
+        if version is None or settings is None:
+            return  # they come with the next snapshot
+
+        def chosen(options: RunOptions | None) -> None:
+            if options is not None:
+                self._ask_for_money(version, options)
+
+        self._pane.app.push_screen(RunDialog(version.version_key, settings, has_job=self.has_job), chosen)
+
+    def let_go(self) -> None:
+        """Stop working on the backfill in this console. It is not paused for others."""
+        version = self.version
+        if version is None:
+            return
+        key = version.version_key
+        self.say(Text("Finishing the current batch first …", FAINT))
+
+        def ended(in_time: bool) -> None:
+            if in_time:
+                self.done("This console has stopped working on it.")
+            else:
+                self.say(Text("! Stopping takes longer than expected.", CAUTION))
+
+        in_background(self._pane, "let-go", lambda _tell: self._services.backfills.let_go(key), ended, self.refuse)
+
+    def _ask_for_money(self, version: Version, options: RunOptions) -> None:
+        from revector.screens.backfill.plan_page import read_cost
+        from revector.screens.widgets.confirm import Confirm, Question
+
+        key = version.version_key
+
+        def start(agreed: object) -> None:
+            if agreed:
+                self._services.backfills.start(version, options)
+                self.done("")
+
+        def priced(cost: str | None) -> None:
+            if cost is None:
+                start(True)
+                return
+            question = Question(
+                title="Spend money on a backfill",
+                database=self._services.database,
+                settings=self._services.settings,
+                lines=(("version", key), ("encoder", version.encoder_name), ("cost", cost)),
+                key=key,
+                verb="Run the backfill",
+            )
+            self._pane.app.push_screen(Confirm(question), start)
+
+        in_background(self._pane, "request", lambda _tell: read_cost(self._services, version), priced, self.refuse)
+
+    # -- plan, load ---------------------------------------------------------------------------------------
+
+    def plan(self) -> None:
+        """What the backfill will take, and what would make it fail, on a page; asks before its probe costs money."""
+        if self.version is not None:
+            self._plan(self.version, None)
+
+    def _plan(self, version: Version, agreed: Agreed) -> None:
+        from revector.core.backfill.plan.plan import Plan
+        from revector.screens.backfill.plan_page import plan_page, read_plan
+        from revector.screens.widgets.confirm import Ask
+        from revector.screens.widgets.page import Page
+        from revector.screens.wording.plan import offer_words
+
+        key = version.version_key
+        self.say(Text(f"planning the backfill of {printable(key)} …"))
+
+        def found(plan: Plan | Offer) -> None:
+            if isinstance(plan, Plan):
+                self.say(Text())
+                self._pane.app.push_screen(Page(f"plan of the backfill of {key}", plan_page(plan)))
+            elif plan.texts:
+                offer = plan
+                words = f"{offer_words(offer, version.encoder_name)}.\n\nWithout it the plan has no time estimate."
+                self._pane.app.push_screen(
+                    Ask(words, "Plan without it", "Send the probe"),
+                    lambda yes: self._plan(version, offer if yes else False),
+                )
+            else:
+                self._plan(version, False)  # there is nothing to measure with
+
+        in_background(
+            self._pane, "plan", lambda _tell: read_plan(self._services, version, agreed), found, self.refuse
+        )
+
+    def load_vectors(self) -> None:
+        """Load a file of vectors made elsewhere, in a dialog."""
+        from revector.screens.backfill.load_dialog import LoadDialog
+
+        def closed(loaded: bool | None) -> None:
+            if loaded:
+                self._pane.changed(database=True)
+
+        if self.version is not None:
+            self._pane.app.push_screen(LoadDialog(self._services.database, self.version), closed)
+
+    # -- pause, cancel ------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Ask for a pause; the workers follow within a second or two, wherever they run."""
+        self.ask(self.version, request_pause, lambda _nothing: self.done(""))
+
+    def cancel(self) -> None:
+        """End the backfill, after the version key was typed."""
+        from revector.screens.widgets.confirm import Confirm, Question
+
+        version = self.version
+        if version is None:
+            return
+        key = version.version_key
+        question = Question(
+            title="Stop backfill",
+            database=self._services.database,
+            settings=self._services.settings,
+            lines=(
+                ("version", key),
+                ("effect", "Its workers stop. The vectors made so far stay; the version is not complete, and "
+                 "a new run continues where this one ends."),
+            ),
+            key=key,
+            verb="Stop backfill",
+        )  # fmt: skip
+
+        def answered(answer: object) -> None:
+            if answer:
+                self.ask(version, request_cancel, lambda _nothing: self.done(""))
+
+        self._pane.app.push_screen(Confirm(question), answered)
+
+    # -- dead letters -------------------------------------------------------------------------------------
+
+    def retry_failures(self) -> None:
+        """Queue the dead letters once more; whoever works on the job takes them, and else a run here."""
+        job = self._situation.job(self._situation.selected)
+
+        def queued(moved: int) -> None:
+            if job is not None and job.state in AT_WORK:
+                self.done(f"{chunks(moved)} queued again.")
+            else:
+                self.run()
+
+        self.ask(self.version, retry_failures, queued)
+
+    def waive(self, chunk_id: str | None) -> None:
+        """Ask for the reason, then accept that a chunk has no vector."""
+        from revector.screens.backfill.waive_dialog import WaiveChunk
+
+        version = self.version
+        if version is None:
+            return
+
+        def answered(waiver: ChunkWaiver | None) -> None:
+            if waiver is not None:
+                self.ask(
+                    version,
+                    lambda connection, version: waive_failure(connection, version, waiver.chunk_id, waiver.reason),
+                    lambda _nothing: self.done(f"Chunk {waiver.chunk_id} is waived."),
+                )
+
+        self._pane.app.push_screen(WaiveChunk(version.version_key, int(chunk_id) if chunk_id else None), answered)
+
+    # -- what comes of it ---------------------------------------------------------------------------------
+
+    def ask(
+        self, version: Version | None, request: Callable[[Connection, Version], T], done: Callable[[T], None]
+    ) -> None:
+        """Make a request for a version, off the screen's thread; a refusal is said."""
+        if version is not None:
+            self._pane.write("request", lambda connection: request(connection, version), done, self.refuse)
+
+    def done(self, words: str) -> None:
+        """The request was granted."""
+        self.message = Text(f"✓ {words}", GOOD) if words else Text()
+        self._pane.changed(database=True)
+
+    def refuse(self, error: RevectorError) -> None:
+        """The request was refused, or could not be made."""
+        self.say(error_text(error))
+
+    def say(self, message: Text) -> None:
+        """Show this until the next request."""
+        self.message = message
+        self._pane.draw()
