@@ -278,7 +278,7 @@ class RevectorApp(App[None], inherit_bindings=False):
         if not isinstance(pane, compare):
             pane = compare(self.services)
             pane.situation = self.situation
-        primary, candidate = pane.pair
+        primary, candidate = pane.pair.versions
         if primary is not None and candidate is not None:
             self.push_screen(JudgingScreen(self.services, primary.version, candidate.version))
 

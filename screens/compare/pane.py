@@ -11,14 +11,20 @@ from textual import events
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.widgets import Static
+from textual.widgets import Input, Static
 
 from revector.core.errors import RevectorError
 from revector.core.evaluation.judged_sets.judged_hits import JudgedHits
 from revector.core.retrieval import Comparison, Hit
 from revector.screens.compare.actions import CompareState
+from revector.screens.compare.control import CompareControl
+from revector.screens.compare.diff import diff_page
+from revector.screens.compare.explain_page import explain_page
+from revector.screens.compare.export import write_comparison, write_file
 from revector.screens.compare.hit_list import HitList
-from revector.screens.compare.pair import PairPane
+from revector.screens.compare.hit_page import hit_page
+from revector.screens.compare.pair import VersionPair
+from revector.screens.pane import Pane
 from revector.screens.services import Services
 from revector.screens.situation import Situation, key_of
 from revector.screens.widgets.chart import Chart, Series
@@ -27,7 +33,7 @@ from revector.screens.widgets.table import Table
 from revector.screens.wording.grades import ndcg_words
 from revector.screens.wording.marking import marked
 from revector.screens.wording.text import milliseconds, printable, shorten
-from revector.screens.wording.theme import BAD, FAINT, GOOD, TITLE
+from revector.screens.wording.theme import FAINT, GOOD, TITLE
 
 if TYPE_CHECKING:
     from revector.core.explain import Explanation
@@ -38,7 +44,7 @@ _ROOMY = 110
 """From this width on both charts have room beside the text."""
 
 
-class ComparePane(PairPane):
+class ComparePane(Pane):
     """The query, the hits of both versions, overlap by depth, RBO by segment, and the text of the hit under the cursor.
 
     Where encoders are here and cost nothing it searches while somebody types, else on Enter.
@@ -62,14 +68,17 @@ class ComparePane(PairPane):
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
-        self.judged: JudgedHits | None = None
-        self._message = Text("")
+        self.box = QueryBox()
+        self.pair: VersionPair = VersionPair(self, self._show_facts, lambda error: self.control.fail(error))
+        self.control: CompareControl = CompareControl(
+            self, self.pair, self.box, on_found=self._show_comparison, on_judged=self._show_judgements
+        )
 
     def compose(self) -> ComposeResult:
         """As the sketch in the design has it."""
         with Horizontal(id="ask"):
             yield Static("query › ", id="prompt", markup=False)
-            yield QueryBox()
+            yield self.box
             yield Static(id="pair", markup=False)
         with Horizontal(id="lists"):
             yield HitList("primary")
@@ -83,14 +92,23 @@ class ComparePane(PairPane):
 
     # -- what is compared ---------------------------------------------------------------------------------
 
+    @property
+    def comparison(self) -> Comparison | None:
+        """What was found last for the pair of now."""
+        return self.control.comparison
+
     def entered(self) -> None:
-        """A message of an earlier visit is over."""
-        super().entered()
-        self._message = Text("")
+        """A message of an earlier visit is over, and there may be a new evaluation."""
+        self.control.message = Text("")
+        self.pair.forget()
+
+    def on_unmount(self) -> None:
+        """The connection of the searches is not needed any more."""
+        self.control.searcher.close()
 
     def state(self, situation: Situation) -> CompareState:
         """What actions depend on beside the snapshot."""
-        return CompareState(compared=self.comparison is not None, browsing=self.browsing is not None)
+        return CompareState(compared=self.comparison is not None, browsing=self.pair.browsing is not None)
 
     @property
     def tight(self) -> bool:
@@ -108,59 +126,47 @@ class ComparePane(PairPane):
 
     def draw(self) -> None:
         """Draw the pair and what was found for it; what was found for another pair goes."""
-        primary, candidate = map(key_of, self.pair)
-        found = self.comparison
-        self.look_at_pair()
-        if found is not None and (found.primary.version_key, found.candidate.version_key) != (primary, candidate):
-            self.comparison = self.judged = found = None
-            self._end_pause()
-            self._message = Text("The pair has changed. Press / and Enter to search again.", FAINT)
-            self.post_message(self.Changed())
+        self.pair.look()
+        self.control.follow()
+        primary, candidate = self.pair.keys
         word = "active" if primary == key_of(self.situation.active) else "primary"
-        pair = f"k {self.k}"
+        pair = f"k {self.control.k}"
         if self.size.width >= _WIDE:
             pair = f"{word} {printable(primary or '—')} │ candidate {printable(candidate or '—')}  {pair}"
         self.query_one("#pair", Static).update(Text(pair, no_wrap=True, overflow="ellipsis"))
-        if found is None:
+        if self.comparison is None:
             self.query_one("#primary", HitList).show_nothing(word, primary)
             self.query_one("#candidate", HitList).show_nothing("candidate", candidate)
             self.query_one("#overlap", Chart).plot([])
             self._preview(None)
-            if candidate is None:
-                self._message = Text("This needs two versions with vectors. Backfill another one (2).")
-        self.query_one("#measures", Static).update(self._message)
+        self.query_one("#measures", Static).update(self.control.message)
 
-    def show_comparison(self, comparison: Comparison, *, stay: bool = False) -> None:
-        """Draw what was found, and put the cursor into the results, unless it is to stay where somebody types."""
-        self.comparison, self.judged = comparison, None
+    def _show_comparison(self, stay: bool) -> None:
+        comparison = self.comparison
+        if comparison is None:
+            return
         self.query_one("#lists").styles.max_height = max(len(comparison.primary.hits), 10) + 2
         primary, candidate = self.query_one("#primary", HitList), self.query_one("#candidate", HitList)
         active = comparison.primary.version_key == key_of(self.situation.active)
         primary.show_result("active" if active else "primary", comparison.primary, comparison.primary_moves)
         candidate.show_result("candidate", comparison.candidate, comparison.candidate_moves)
         self.query_one("#overlap", Chart).plot([Series(tuple(comparison.overlap_by_depth))])
-        self._message = measures(comparison, self.size.width)
-        browsed = self.browsing if self.is_browsed else None
+        self.control.say(measures(comparison, self.size.width))
+        browsed = self.control.browsed
         primary.border_subtitle = Content(f" {printable(browsed.words)} " if browsed else "")
         if not stay and not isinstance(self.screen.focused, HitList):
             primary.focus()
         self._link()
-        self.draw()
-        self.post_message(self.Changed())
+        self.changed()
 
-    def show_judgements(self, judged: JudgedHits | None) -> None:
-        """Draw what judges said of the hits that are shown."""
-        self.judged = judged
-        if self.comparison is None or judged is None:
-            return
+    def _show_judgements(self, judged: JudgedHits) -> None:
         for hits in self.query(HitList):
             hits.show_stars(judged)
-        self.say(measures(self.comparison, self.size.width, judged))
+        if self.comparison is not None:
+            self.control.say(measures(self.comparison, self.size.width, judged))
 
-    def show_facts(self) -> None:
-        """Draw what is known of the pair."""
-        facts = self.facts
-        box = self.query_one(QueryBox)
+    def _show_facts(self) -> None:
+        facts, box = self.pair.facts, self.box
         box.placeholder = "press / and type a query"
         if facts is not None and facts.remote is not None:
             box.placeholder += f"; press Enter to search ({printable(facts.remote)} is remote)"
@@ -212,9 +218,22 @@ class ComparePane(PairPane):
 
     def focus_query(self) -> None:
         """Type a query."""
-        box = self.query_one(QueryBox)
-        box.focus()
-        box.cursor_position = len(box.value)
+        self.box.focus()
+        self.box.cursor_position = len(self.box.value)
+
+    def step_typed(self, step: int) -> None:
+        """Another of the queries that were typed: the one after, or the one before."""
+        self.box.step(step)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Enter in the query box."""
+        event.stop()
+        self.post_message(self.Act("search"))
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """A letter more or less in it."""
+        event.stop()
+        self.control.typed(event.value)
 
     def leave_query(self) -> None:
         """Back to the results."""
@@ -222,34 +241,28 @@ class ComparePane(PairPane):
 
     def open_hit(self) -> None:
         """The hit under the cursor in full."""
-        from revector.screens.compare.hit_page import hit_page
-
         hit = self._lists[0].hit
         if hit is not None and self.comparison is not None:
             of_candidate = self._lists[0].id == "candidate"
-            read = partial(self._searcher.facts, hit.chunk_id) if self.situation.state.live else None
-            self.app.push_screen(hit_page(hit, of_candidate, self.comparison, self.judged, read))
+            read = partial(self.control.searcher.facts, hit.chunk_id) if self.situation.state.live else None
+            self.app.push_screen(hit_page(hit, of_candidate, self.comparison, self.control.judged, read))
 
     def open_diff(self) -> None:
         """Both lists as one."""
-        from revector.screens.compare.diff import diff_page
-
         if self.comparison is not None:
-            self.app.push_screen(diff_page(self.comparison, self.judged))
+            self.app.push_screen(diff_page(self.comparison, self.control.judged))
 
     def explain_hit(self) -> None:
         """Why the hit under the cursor stands where it does."""
-        from revector.screens.compare.explain_page import explain_page
-
         hit, found = self._lists[0].hit, self.comparison
-        primary, candidate = self.pair
+        primary, candidate = self.pair.versions
         if hit is None or found is None or primary is None or candidate is None:
             return
         chunk_id, query, k = hit.chunk_id, found.query, found.k
         sides = (("primary", primary.version), ("candidate", candidate.version))
 
         def work() -> list[tuple[str, Explanation]]:
-            return [(role, self._searcher.explain(query, version, chunk_id, k)) for role, version in sides]
+            return [(role, self.control.searcher.explain(query, version, chunk_id, k)) for role, version in sides]
 
         self.app.push_screen(explain_page(hit, work, k))
 
@@ -266,12 +279,10 @@ class ComparePane(PairPane):
         hit = self._lists[0].hit
         if hit is not None:
             self.app.copy_to_clipboard(hit.content)
-            self.say(Text(f"Copied {len(hit.content):,} characters of {printable(hit.source_id)}."))
+            self.control.say(Text(f"Copied {len(hit.content):,} characters of {printable(hit.source_id)}."))
 
     def export(self, kind: str) -> None:
         """Write the comparison to a file: as json, as csv, or svg for a picture of the screen."""
-        from revector.screens.compare.export import write_comparison, write_file
-
         if self.comparison is None:
             return
         try:
@@ -279,20 +290,17 @@ class ComparePane(PairPane):
                 picture = self.app.export_screenshot(title="revector: compare")
                 path = write_file(self.comparison.query, Path.cwd(), kind, picture)
             else:
-                path = write_comparison(self.comparison, Path.cwd(), kind, self.judged)
+                path = write_comparison(self.comparison, Path.cwd(), kind, self.control.judged)
         except RevectorError as error:
-            self.fail(error)
+            self.control.fail(error)
         else:
-            self.say(Text(f"Written to {printable(str(path))}", GOOD))
+            self.control.say(Text(f"Written to {printable(str(path))}", GOOD))
 
-    def fail(self, error: RevectorError) -> None:
-        """An error, in the same place; what was found before stays."""
-        self.say(Text(f"✗ {printable(error.problem)} {printable(error.remedy)}".strip(), BAD))
-
-    def say(self, message: Text) -> None:
-        """Where the measures stand."""
-        self._message = message
-        self.query_one("#measures", Static).update(message)
+    def step_candidate(self, step: int) -> None:
+        """Another version as candidate: the next one, or the one before."""
+        key = self.pair.other_candidate(step)
+        if key is not None:
+            self.post_message(self.Select(key))
 
 
 def measures(comparison: Comparison, width: int, judged: JudgedHits | None = None) -> Text:

@@ -301,7 +301,9 @@ class Evaluating(Pane):
             return
         self.post_message(
             self.Open(
-                COMPARE, lambda tab: tab.open_query(found.query_set, query_id, primary=pair[0]), select=pair[1]
+                COMPARE,
+                lambda tab: tab.control.open_query(found.query_set, query_id, primary=pair[0]),
+                select=pair[1],
             )
         )
 

@@ -270,7 +270,9 @@ class ShadowPane(Pane):
             self._show_part("worst")
         elif one.query is not None:
             text, primary, key = one.query, one.primary_version, found.run.candidate
-            self.post_message(self.Open(COMPARE, lambda tab: tab.open_text(text, primary=primary), select=key))
+            self.post_message(
+                self.Open(COMPARE, lambda tab: tab.control.open_text(text, primary=primary), select=key)
+            )
         else:
             from revector.screens.widgets.page import Page
 

@@ -232,7 +232,7 @@ async def test_letters_are_letters_while_somebody_types() -> None:
         assert app.query_one("QueryBox").value == "q1?e"  # type: ignore[attr-defined]
         assert app.tab == "3"
         assert "^q quit" in shown(app)
-        app.panes["3"].show_comparison(comparison())  # type: ignore[attr-defined]
+        app.panes["3"].control.show(comparison())  # type: ignore[attr-defined]
         await pilot.pause()
         assert "q quit" in shown(app)
 

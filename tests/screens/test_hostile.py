@@ -122,13 +122,13 @@ async def test_queries_and_segments_are_text_too(own_library: Database, size: tu
         await until(pilot, lambda: app.tab == "3", "the tab")
         pane = app.panes["3"]
         assert isinstance(pane, ComparePane)
-        await until(pilot, lambda: pane.facts and pane.facts.evaluation, "the evaluation")
+        await until(pilot, lambda: pane.pair.facts and pane.pair.facts.evaluation, "the evaluation")
         await pilot.press("m", "o")
         await until_shown(pilot, "[red]key␛[31m ‹202E›rotate", "[@click=app.bell]x[/]", "[blink]seg␛[5m")
         nothing_obeyed(app)
         await pilot.press("tab", "tab", "enter")
         for number in range(2):
-            await until(pilot, lambda: pane.judged is not None, "judged")
+            await until(pilot, lambda: pane.control.judged is not None, "judged")
             nothing_obeyed(app)
             for key in ("enter", "d", "x"):
                 await pilot.press(key)

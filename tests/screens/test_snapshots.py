@@ -70,7 +70,7 @@ async def at_compare(pilot: Pilot[None]) -> None:
     await until(pilot, lambda: "3" in app.panes, "the tab")
     pane: Any = app.panes["3"]
     pane.query_one("QueryBox").value = "rotate an api key"
-    pane.show_comparison(comparison())
+    pane.control.show(comparison())
     await until(pilot, lambda: pane.query_one("Chart").builds, "the chart")
 
 
@@ -81,11 +81,11 @@ async def at_judged(pilot: Pilot[None]) -> None:
     await app.workers.wait_for_complete()  # what is known of the pair: nothing, without a database
     await pilot.pause()
     pane: Any = app.panes["3"]
-    pane._facts_of = ("embed-v2026-02", "embed-v2026-03")
-    pane.browsing, pane.facts = browsing(), facts()
-    pane.show_facts()
-    pane.show_comparison(comparison())
-    pane.show_judgements(judged())
+    pane.pair._facts_of = ("embed-v2026-02", "embed-v2026-03")
+    pane.pair.browsing = browsing()
+    pane.pair._set_facts(facts())
+    pane.control.show(comparison())
+    pane.control.show_judgements(judged())
     await pilot.press("n")
     await pilot.pause()
 

@@ -84,8 +84,8 @@ async def test_judged_hits_carry_their_grade(judged: Database, size: tuple[int, 
     app = console(judged)
     async with app.run_test(size=size) as pilot:
         pane = await search(pilot, "rotate an api key")
-        await until(pilot, lambda: pane.judged is not None, "judged")
-        found = pane.judged
+        await until(pilot, lambda: pane.control.judged is not None, "judged")
+        found = pane.control.judged
         assert found is not None
         await until_shown(pilot, "★2 Rotating", "★1 Key rotation")
         assert f"nDCG@10 {found.primary_ndcg:.2f} → {found.candidate_ndcg:.2f}" in shown(app)
@@ -108,7 +108,7 @@ async def test_a_query_of_a_set_that_nobody_judged(judged: Database) -> None:
     app = console(judged)
     async with app.run_test(size=LARGE) as pilot:
         pane = await search(pilot, "who owns a key")
-        await until(pilot, lambda: pane.judged is not None, "looked up")
+        await until(pilot, lambda: pane.control.judged is not None, "looked up")
         await until_shown(pilot, "nDCG@10 —", "not judged, help")
 
 
@@ -116,7 +116,7 @@ async def test_judgements_are_in_the_exports(judged: Database, clean_environment
     app = console(judged)
     async with app.run_test(size=LARGE) as pilot:
         pane = await search(pilot, "rotate an api key")
-        await until(pilot, lambda: pane.judged is not None, "judged")
+        await until(pilot, lambda: pane.control.judged is not None, "judged")
         await pilot.press("e", "E", "S", "S")
         await until(pilot, lambda: len(list(clean_environment.iterdir())) == 4, "four files")
     (document,) = (json.loads(path.read_text()) for path in clean_environment.glob("*.json"))
@@ -124,7 +124,7 @@ async def test_judgements_are_in_the_exports(judged: Database, clean_environment
     assert grades[BY_KEY["Rotating credentials"]] == 2
     assert grades.get(BY_KEY["Backups"]) is None
     assert document["judged"]["query_set"] == "help"
-    assert document["judged"]["ndcg"]["primary"] == pane.judged.primary_ndcg  # type: ignore[union-attr]
+    assert document["judged"]["ndcg"]["primary"] == pane.control.judged.primary_ndcg  # type: ignore[union-attr]
     (table,) = clean_environment.glob("*.csv")
     assert ",grade,content" in table.read_text().splitlines()[0]
     pictures = list(clean_environment.glob("*.svg"))
@@ -230,9 +230,9 @@ async def test_the_next_query_on_which_they_disagree_is_searched_for_without_an_
         assert pane.comparison is not None
         assert any(move.label != "=" for move in pane.comparison.primary_moves)
         assert app.query_one("QueryBox").value == pane.comparison.query  # type: ignore[attr-defined]
-        assert pane.browsing is not None
-        assert pane.browsing.query is not None
-        assert pane.browsing.query.text == pane.comparison.query
+        assert pane.pair.browsing is not None
+        assert pane.pair.browsing.query is not None
+        assert pane.pair.browsing.query.text == pane.comparison.query
 
 
 async def test_rbo_by_segment_of_the_stored_evaluation(evaluated: tuple[Database, Evaluation]) -> None:
@@ -245,11 +245,11 @@ async def test_rbo_by_segment_of_the_stored_evaluation(evaluated: tuple[Database
         await until_shown(
             pilot, "RBO · help · 2", f"o mean  --- middle half  #{evaluation.id}", "keys┤", "money┤", "all┤"
         )
-        assert pane.facts is not None
-        means = {row.label: row.mean for row in pane.facts.ranges}
+        assert pane.pair.facts is not None
+        means = {row.label: row.mean for row in pane.pair.facts.ranges}
         expected = {row.segment: row.mean for row in evaluation.overlaps}
         assert means == expected
-        assert pane.facts.ranges[0].label == "all"
+        assert pane.pair.facts.ranges[0].label == "all"
         await search(pilot, "rotate an api key")
         drawn = chart.builds  # the first hits may have changed its size
         await search(pilot, "who owns a key")
@@ -282,12 +282,12 @@ async def test_from_an_evaluation_to_one_of_its_queries(evaluated: tuple[Databas
     app = console(database)
     async with app.run_test(size=LARGE) as pilot:
         pane = await at_compare(pilot)
-        pane.open_query("help", "m1")
+        pane.control.open_query("help", "m1")
         await until(pilot, lambda: pane.comparison is not None, "searched")
         assert pane.comparison is not None
         assert pane.comparison.query == QUERIES[2].text
         await until_shown(pilot, "help · money · ")
-        pane.open_query("nothing", "m1")
+        pane.control.open_query("nothing", "m1")
         await until_shown(pilot, "✗ There is no query set 'nothing'")
         assert evaluation.query_set == "help"
 
@@ -305,7 +305,7 @@ async def test_a_hit_with_the_words_of_the_query_marked(judged: Database, size: 
     app = console(judged)
     async with app.run_test(size=size) as pilot:
         pane = await search(pilot, "rotate an api key")
-        await until(pilot, lambda: pane.judged is not None, "judged")
+        await until(pilot, lambda: pane.control.judged is not None, "judged")
         hits = app.query_one("#primary", HitList)
         place = [hit.content.split("\n")[0] for hit in hits.hits].index("Key rotation policy")
         hits.move_cursor(row=place)
@@ -327,7 +327,7 @@ async def test_the_diff_of_both_lists_is_one_column_and_is_copied(judged: Databa
     app = console(judged)
     async with app.run_test(size=SMALL) as pilot:
         pane = await search(pilot, "rotate an api key")
-        await until(pilot, lambda: pane.judged is not None, "judged")
+        await until(pilot, lambda: pane.control.judged is not None, "judged")
         assert pane.comparison is not None
         moves = [*pane.comparison.candidate_moves, *(m for m in pane.comparison.primary_moves if m.after is None)]
         labels = [move.label for move in moves]

@@ -27,7 +27,7 @@ async def at_compare(pilot: Pilot[None]) -> ComparePane:
     await until(pilot, lambda: app.tab == "3", "the tab")
     pane = app.panes["3"]
     assert isinstance(pane, ComparePane)
-    await until(pilot, lambda: pane.facts is not None, "what is known of the pair")
+    await until(pilot, lambda: pane.pair.facts is not None, "what is known of the pair")
     return pane
 
 
@@ -75,13 +75,13 @@ async def test_a_newer_query_replaces_the_older_and_nothing_queues(
         await until(pilot, lambda: searched == ["first"], "the first search hangs")
         for query in ("second", "third", "fourth"):
             box.value = query
-            await until(pilot, lambda query=query: pane._latest.asked == query, "asked for")  # type: ignore[misc]
+            await until(pilot, lambda query=query: pane.control._latest.asked == query, "asked for")  # type: ignore[misc]
         assert searched == ["first"], "the others wait in one place"
         assert pane.comparison is None
         stale: list[str] = []
-        show = pane.show_comparison
+        show = pane.control.show
         monkeypatch.setattr(
-            pane, "show_comparison", lambda found, **more: (stale.append(found.query), show(found, **more))
+            pane.control, "show", lambda found, **more: (stale.append(found.query), show(found, **more))
         )
         go_on.set()
         await until(pilot, lambda: pane.comparison is not None, "found")
@@ -112,14 +112,14 @@ async def test_nothing_is_sent_elsewhere_before_enter(own_library: Database, spe
     app = console(own_library)
     async with app.run_test(size=LARGE) as pilot:
         pane = await at_compare(pilot)
-        assert not pane.live
+        assert not pane.pair.live
         name = spec or "static:wordllama-256"
         assert name in app.query_one(QueryBox).placeholder
         await pilot.press("slash")
         await type_text(pilot, "refund")
         await until_shown(pilot, f"Enter searches: {name[:30]}")
         assert pane.comparison is None
-        assert pane._latest.asked is None
+        assert pane.control._latest.asked is None
         await pilot.press("enter")
         await until(pilot, lambda: "✗ " in shown(app), "it was tried now")
 
@@ -139,7 +139,7 @@ async def test_without_candidate_or_database_typing_asks_for_nothing(own_library
         assert isinstance(pane, ComparePane)
         app.query_one(QueryBox).value = "refund"
         await pilot.pause(0.3)
-        assert pane._latest.asked is None
+        assert pane.control._latest.asked is None
         assert pane.comparison is None
 
 

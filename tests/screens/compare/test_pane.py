@@ -41,7 +41,11 @@ async def search(pilot: Pilot[None], query: str = QUERY) -> ComparePane:
 
     def found() -> bool:
         """Not only what was found while the query was typed."""
-        return pane.comparison is not before and pane._latest.asked is None and isinstance(app.focused, HitList)
+        return (
+            pane.comparison is not before
+            and pane.control._latest.asked is None
+            and isinstance(app.focused, HitList)
+        )
 
     await until(pilot, found, "found")
     assert pane.comparison is not None
@@ -118,7 +122,7 @@ async def test_more_and_fewer_results(library: Database) -> None:
         assert len(app.query_one("#primary", HitList).hits) == 5
         await until_shown(pilot, "overlap@5", "k 5")
         await pilot.press("minus", "minus")
-        assert pane.k == 5
+        assert pane.control.k == 5
         await pilot.press("plus", "plus")
         await until(pilot, lambda: pane.comparison and pane.comparison.k == 15, "fifteen results")
 
@@ -186,13 +190,13 @@ async def test_what_enter_has_searched_for_is_not_searched_for_once_more(
     library: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As would happen after the pair of versions was changed, by a query that nobody sent."""
-    monkeypatch.setattr("revector.screens.compare.pair._PAUSE_S", 600.0)
+    monkeypatch.setattr("revector.screens.compare.control._PAUSE_S", 600.0)
     app = console(library)
     async with app.run_test(size=LARGE) as pilot:
         pane = await search(pilot)
-        assert pane._pause is None
+        assert pane.control._pause is None
         app.query_one(QueryBox).value = "another query"
-        await until(pilot, lambda: pane._pause is not None, "the pause after a letter")
+        await until(pilot, lambda: pane.control._pause is not None, "the pause after a letter")
 
 
 async def test_copying_goes_to_the_terminals_clipboard(library: Database) -> None:
