@@ -270,7 +270,7 @@ class CutoverPane(Pane):
         facts = self.checks.facts
         if facts is not None and facts.evaluation is not None:
             number = facts.evaluation.id
-            self.post_message(self.Open(EVALUATE, lambda tab: tab.load(number)))
+            self.post_message(self.Open(EVALUATE, lambda tab: tab.reader.load(number)))
 
     def open_shadow(self) -> None:
         """The shadow on its own tab."""

@@ -44,9 +44,9 @@ ACTIONS: tuple[Action[EvaluatePane], ...] = (
     Action("open-evaluated", ("enter",), "open", "What is under the cursor: an evaluation, the worst queries of a "
            "segment, a query on the Compare tab.", lambda pane: pane.open_row()),
     Action("evaluate", ("r",), "evaluate", "Evaluate two versions: choose query set, search, judges, measures, "
-           "gates.", lambda pane: pane.evaluate(), can_evaluate, dangerous=True, button=True),
+           "gates.", lambda pane: pane.control.evaluate(), can_evaluate, dangerous=True, button=True),
     Action("cancel-evaluation", ("x",), "cancel", "Cancel the evaluation running here. Finished searches are kept.",
-           lambda pane: pane.cancel_evaluation(), is_evaluating, dangerous=True, button=True),
+           lambda pane: pane.control.cancel(), is_evaluating, dangerous=True, button=True),
     Action("evaluation-part", ("m",), "next part", "Switch between the parts of this tab on a small screen.",
            lambda pane: pane.next_part(), can_show_parts, offline=True),
     Action("next-measure", ("n",), "measure", "The next measure.", lambda pane: pane.step_measure(1), evaluated,
@@ -59,13 +59,13 @@ ACTIONS: tuple[Action[EvaluatePane], ...] = (
            "with the marked one.", lambda pane: pane.compare_runs(), can_compare_runs, dangerous=True,
            button=True),
     Action("evaluation-details", ("d",), "details", "All of the evaluation: warnings, runs, gates, every measure, "
-           "rank overlap.", lambda pane: pane.open_details(), evaluated, offline=True, button=True),
+           "rank overlap.", lambda pane: pane.control.open_details(), evaluated, offline=True, button=True),
     Action("thresholds", ("t",), "thresholds", "The score threshold of the candidate that keeps as many results.",
-           lambda pane: pane.open_thresholds(), evaluated, button=True),
+           lambda pane: pane.control.open_thresholds(), evaluated, button=True),
     Action("export-evaluation", ("e",), "export", "Write a report to a file in the working directory: Markdown, "
-           "HTML, JUnit XML or JSON.", lambda pane: pane.export(), evaluated, offline=True, button=True),
+           "HTML, JUnit XML or JSON.", lambda pane: pane.control.export(), evaluated, offline=True, button=True),
     Action("only-candidate", ("f",), "only this candidate", "List the evaluations of the selected candidate only, "
-           "or all again.", lambda pane: pane.toggle_only(), has_candidate, footer=False),
+           "or all again.", lambda pane: pane.control.toggle_only(), has_candidate, footer=False),
     Action("next-evaluated", NEXT, "candidate", "The next version as candidate.",
            lambda pane: pane.step_candidate(1), has_several, footer=False),
     Action("previous-evaluated", BEFORE, "candidate", "The version before as candidate.",

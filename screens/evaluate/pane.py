@@ -13,8 +13,9 @@ from textual.widgets import Static
 from revector.core.evaluation.document import Evaluation
 from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET
 from revector.screens.evaluate.actions import EvaluateState
-from revector.screens.evaluate.control import Evaluating
+from revector.screens.evaluate.control import EvaluateControl
 from revector.screens.evaluate.lists import EVALUATIONS, RUNS, evaluation_row, run_row
+from revector.screens.evaluate.reader import EvaluationReader
 from revector.screens.evaluate.text import (
     OVERLAPS,
     QUERIES,
@@ -33,9 +34,9 @@ from revector.screens.evaluate.text import (
     verdict_line,
     worst_queries,
 )
-from revector.screens.pane import step_through
+from revector.screens.pane import Pane, step_through
 from revector.screens.services import Services
-from revector.screens.situation import Situation
+from revector.screens.situation import Situation, key_of
 from revector.screens.tabs import EVALUATE
 from revector.screens.widgets.buttons import Buttons
 from revector.screens.widgets.chart import Chart
@@ -46,11 +47,9 @@ from revector.screens.wording.theme import FAINT
 
 _CAVEATS = 4
 """The lines for what qualifies the figures."""
-_TALL, _WIDE = 32, 100
-"""The terminal below which the parts have no room beside each other."""
 
 
-class EvaluatePane(Evaluating):
+class EvaluatePane(Pane):
     """One evaluation: verdict, caveats, segments, chart, worst queries, gates; below it the list of all, or of runs."""
 
     DEFAULT_CSS = """
@@ -75,6 +74,11 @@ class EvaluatePane(Evaluating):
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
+        self.reader: EvaluationReader = EvaluationReader(
+            self, self._show_evaluation, lambda error: self.control.fail(error)
+        )
+        self.control: EvaluateControl = EvaluateControl(self, self.reader, self._draw_said)
+        self.listing_runs = False
         self.part = "segments"
         self.segment = WHOLE_SET
         self._measure = ""
@@ -99,18 +103,33 @@ class EvaluatePane(Evaluating):
         yield Table(RUNS, id="runs")
         yield Buttons(EVALUATE)
 
+    def on_unmount(self) -> None:
+        """What was searched is kept: another evaluation can use it."""
+        self.control.cancel()
+
+    def entered(self) -> None:
+        """A message of an earlier visit is over, and there may be something new."""
+        self.control.say(Text())
+        self.reader.forget()
+
     # -- what is shown ------------------------------------------------------------------------------------
 
     def state(self, situation: Situation) -> EvaluateState:
         """What actions depend on beside the snapshot."""
         return EvaluateState(
-            evaluated=self.shown is not None, evaluating=self.evaluating, listing_runs=self.listing_runs
+            evaluated=self.shown is not None, evaluating=self.control.evaluating, listing_runs=self.listing_runs
         )
 
     @property
-    def tight(self) -> bool:
-        """Whether one part is shown at a time."""
-        return self.app.size.height < _TALL or self.app.size.width < _WIDE
+    def shown(self) -> Evaluation | None:
+        """The evaluation that is shown."""
+        return self.reader.shown
+
+    def _show_evaluation(self, first: bool) -> None:
+        self.listing_runs = False
+        self.changed()
+        if first or not self.screen.focused or not self.screen.focused.is_on_screen:
+            self.focus_main()
 
     @property
     def measure(self) -> str:
@@ -124,12 +143,7 @@ class EvaluatePane(Evaluating):
 
     def on_resize(self) -> None:
         """What has room beside each other may be more or less now."""
-        self.draw()
-        self.post_message(self.Changed())
-
-    def show_actions(self, situation: Situation) -> None:
-        """The buttons of this moment."""
-        self.query_one(Buttons).show(situation)
+        self.changed()
 
     def focus_main(self) -> None:
         """The part in front; the segments, where all are."""
@@ -162,11 +176,11 @@ class EvaluatePane(Evaluating):
         """Draw the list and the evaluation."""
         if not self.app.is_running or not self.query(Buttons):
             return  # what was read in the background may come while the console ends
-        self.look()
+        self.reader.look()
         found, tight = self.shown, self.tight
         self._arrange(found, tight=tight)
         self._draw_list()
-        self.draw_said()
+        self._draw_said()
         if found is None:
             self.query_one("#nothing", Static).update(self.nothing)
             return
@@ -188,7 +202,7 @@ class EvaluatePane(Evaluating):
         front = there & {self._front} if tight else there
         spread = self.measure in OVERLAPS
         for place, shown in (
-            ("evaluations", "list" in front and bool(self.lists.evaluations) and not self.listing_runs),
+            ("evaluations", "list" in front and bool(self.reader.lists.evaluations) and not self.listing_runs),
             ("runs", "list" in front and self.listing_runs),
             ("verdict", found is not None),
             ("caveats", found is not None),
@@ -201,24 +215,22 @@ class EvaluatePane(Evaluating):
             ("gates", "gates" in front),
             ("upper", bool(front & {"segments", "intervals"})),
             ("lower", bool(front & {"queries", "gates"})),
-            ("nothing", found is None and not (self.listing_runs and self.lists.runs)),
+            ("nothing", found is None and not (self.listing_runs and self.reader.lists.runs)),
         ):
             self.query_one(f"#{place}").display = shown
 
     def _draw_list(self) -> None:
-        number = self.shown.id if self.shown else None
+        number, lists, marked = self.shown.id if self.shown else None, self.reader.lists, self.control.marked
         evaluations, runs = self.query_one("#evaluations", Table), self.query_one("#runs", Table)
-        evaluations.show([evaluation_row(one, number) for one in self.lists.evaluations])
-        of = f" of {printable(self.only)}" if self.only else ""
+        evaluations.show([evaluation_row(one, number) for one in lists.evaluations])
+        of = f" of {printable(self.reader.only)}" if self.reader.only else ""
         evaluations.border_title = Content(f" evaluations{of}, the newest first ")
-        runs.show([run_row(run, self.marked) for run in self.lists.runs])
-        how = "c: against the marked one" if self.marked else "c: mark it, then c on another of its query set"
+        runs.show([run_row(run, marked) for run in lists.runs])
+        how = "c: against the marked one" if marked else "c: mark it, then c on another of its query set"
         runs.border_title = Content(f" stored runs, the newest first ─ {how} ")
 
-    def draw_said(self) -> None:
-        """Draw how far an evaluation is, or the last message."""
-        said = self.query_one("#said", Static)
-        text = self.said()
+    def _draw_said(self) -> None:
+        said, text = self.query_one("#said", Static), self.control.said()
         said.display = bool(text)
         said.update(text)
 
@@ -300,7 +312,7 @@ class EvaluatePane(Evaluating):
         focused = self.screen.focused
         queries = self.query_one("#queries", Table)
         if focused is queries:
-            self.open_query(queries.row_key)
+            self.control.open_query(queries.row_key)
         elif focused is self._list:
             self._open_listed()
         elif focused is self._segments:
@@ -308,15 +320,15 @@ class EvaluatePane(Evaluating):
             self.changed()
             queries.focus()
         else:
-            self.open_details()
+            self.control.open_details()
 
     def _open_listed(self) -> None:
         key = self._list.row_key
         if self.listing_runs:
-            self.open_run(key)
+            self.control.open_run(key)
         elif key is not None:
             self.part = "segments"
-            self.load(int(key))
+            self.reader.load(int(key))
 
     def toggle_runs(self) -> None:
         """The stored runs, or the evaluations again."""
@@ -326,11 +338,19 @@ class EvaluatePane(Evaluating):
 
     def compare_runs(self) -> None:
         """Mark the run under the cursor, or hold it against the marked one."""
-        self.compare_run(self.query_one("#runs", Table).row_key)
+        self.control.compare_run(self.query_one("#runs", Table).row_key)
 
     @property
     def nothing(self) -> Text:
         """What to do where no evaluation is shown."""
-        if self.opening:
-            return Text("Reading …", FAINT)
-        return Text(self.what_to_do)
+        return Text("Reading …", FAINT) if self.reader.opening else Text(self.control.what_to_do)
+
+    def step_candidate(self, step: int) -> None:
+        """Another version as candidate: the next one, or the one before."""
+        keys = [status.version.version_key for status in self.situation.versions if not status.version.active]
+        key = step_through(keys, key_of(self.situation.candidate), step)
+        if key is not None:
+            self.control.say(Text(f"The candidate is {printable(key)}: r evaluates it.", FAINT))
+            if self.reader.only is not None:
+                self.reader.list_only(key)
+            self.post_message(self.Select(key))

@@ -38,7 +38,7 @@ PAIR = ("embed-v2026-02", "embed-v2026-03")
 
 @pytest.fixture(autouse=True)
 def looks_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("revector.screens.evaluate.control._LOOK_EVERY_S", 3_600.0)
+    monkeypatch.setattr("revector.screens.evaluate.reader._LOOK_EVERY_S", 3_600.0)
 
 
 def run(number: int, key: str, **sample: object) -> Run:
@@ -143,8 +143,8 @@ async def at_nothing(pilot: Pilot[None]) -> None:
     await app.workers.wait_for_complete()
     await pilot.pause()
     pane = pane_of(pilot)
-    pane.lists, pane.opening = Lists(sets=lists().sets), False
-    pane.say(Text())
+    pane.reader.lists, pane.reader.opening = Lists(sets=lists().sets), False
+    pane.control.say(Text())
     pane.draw()
     await pilot.pause()
 
@@ -158,8 +158,8 @@ def pane_of(pilot: Pilot[None]) -> EvaluatePane:
 async def at_segments(pilot: Pilot[None]) -> None:
     await at_nothing(pilot)
     pane = pane_of(pilot)
-    pane.lists = lists()
-    pane.show_evaluation(evaluation())
+    pane.reader.lists = lists()
+    pane.reader.show(evaluation())
     await pilot.pause()
     chart = pane.query_one(Chart)
     await until(pilot, lambda: chart.builds or not chart.is_on_screen, "the chart")

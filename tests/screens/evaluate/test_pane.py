@@ -114,7 +114,7 @@ async def at_tab(pilot: Pilot[None]) -> EvaluatePane:
     await until(pilot, lambda: app.tab == "4", "the tab")
     pane = app.panes["4"]
     assert isinstance(pane, EvaluatePane)
-    await until(pilot, lambda: not pane.opening, "the lists")
+    await until(pilot, lambda: not pane.reader.opening, "the lists")
     return pane
 
 
@@ -321,7 +321,7 @@ async def test_what_is_wrong_is_said_in_the_dialog(own_numbers: Database, tmp_pa
         await pilot.press("r")
         await until(pilot, lambda: not isinstance(app.screen, EvaluateDialog), "begun")
         await until_shown(pilot, "✗", "nobody")
-        assert not pane.evaluating
+        assert not pane.control.evaluating
         await pilot.press("escape")
     with own_numbers.session("test") as connection:
         assert runs(connection) == []
@@ -370,7 +370,7 @@ async def test_leaving_ends_an_evaluation(own_numbers: Database, connection: Con
         await dialog_of(pilot)
         await pilot.press("r")
         await until_shown(pilot, "Evaluating: searching v1")
-        thread = pane._evaluator._thread
+        thread = pane.control._evaluator._thread
     assert thread is not None
     thread.join(30)
     assert not thread.is_alive()
@@ -421,7 +421,7 @@ async def test_two_stored_runs_are_compared(own_numbers: Database, connection: C
         await pilot.press("escape")
         table.move_to(str(by_index.candidate.id))
         await pilot.press("c")
-        await until(pilot, lambda: pane.marked == by_index.candidate.id, "marked")
+        await until(pilot, lambda: pane.control.marked == by_index.candidate.id, "marked")
         table.move_to(str(exactly.candidate.id))
         await dialog_of(pilot, "c")
         await until_shown(pilot, f"run {exactly.candidate.id} against run {by_index.candidate.id}")
