@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
+
+from psycopg import sql
 
 from revector.core import index
 from revector.core.database import (
@@ -16,96 +18,119 @@ from revector.core.database import (
     server_info,
     version_tuple,
 )
-from revector.core.evaluation.document import Verdict
 from revector.core.registry import VersionStatus, version_statuses
 from revector.core.revisions import HEAD
 from revector.core.settings import Settings
+from revector.core.text import counted
+
+Severity = Literal["ok", "warning", "error"]
 
 
 @dataclass(frozen=True)
 class Finding:
     """One thing that was looked at."""
 
-    name: Annotated[str, "what was looked at"]
-    verdict: Annotated[Verdict, "pass, warn or fail"]
+    severity: Annotated[Severity, "ok, warning or error"]
+    check: Annotated[str, "server, pgvector, schema, active version, version, chunks, index or index memory"]
+    object: Annotated[str, "the server, extension, schema, version, index or setting; empty when there is none"]
     detail: Annotated[str, "what was found"]
     remedy: Annotated[str, "what to do about it; empty when nothing is"] = ""
+    sql: Annotated[str, "the statement that mends it; empty when none does alone"] = ""
 
 
-def examine(database: Database, settings: Settings) -> list[Finding]:
+@dataclass(frozen=True)
+class Diagnosis:
+    """All that was looked at."""
+
+    findings: Annotated[tuple[Finding, ...], "each thing that was looked at, also what is ok"]
+
+    @property
+    def ok(self) -> Annotated[bool, "whether no finding is an error"]:
+        """Whether nothing needs mending now; warnings may wait."""
+        return all(finding.severity != "error" for finding in self.findings)
+
+
+def examine(database: Database, settings: Settings) -> Diagnosis:
     """Look at server, extension, schema and every version. Raises UnreachableError when there is no server."""
     with database.connect("doctor") as connection:
         info = server_info(connection, database.schema)
-        found = [Finding("server", "pass", f"PostgreSQL {info.server} at {database.name}, as {info.user}")]
-        found.append(_pgvector(info.pgvector))
+        found = [
+            Finding("ok", "server", database.name, f"PostgreSQL {info.server} at {database.name}, as {info.user}"),
+            _pgvector(info.pgvector),
+        ]
         wrong = schema_error(info, database.schema)
         if wrong:
-            found.append(Finding("schema", "fail", wrong.problem, wrong.remedy))
-            return found
-        found.append(Finding("schema", "pass", f"{database.schema} at revision {HEAD}"))
+            found.append(Finding("error", "schema", database.schema, wrong.problem, wrong.remedy))
+            return Diagnosis(tuple(found))
+        found.append(Finding("ok", "schema", database.schema, f"{database.schema} at revision {HEAD}"))
         statuses = version_statuses(connection)
         found.append(_active(statuses))
         for status in statuses:
-            found += _version(connection, settings, status)
-        return found
+            found += _version(connection, database.schema, settings, status)
+        return Diagnosis(tuple(found))
 
 
 def _pgvector(installed: str | None) -> Finding:
     if installed is None:
-        return Finding("pgvector", "fail", "not installed in this database", "revector db upgrade")
-    limits: tuple[tuple[tuple[int, ...], Verdict, str], ...] = (
-        (MINIMUM_PGVECTOR, "fail", "halfvec needs"),
-        (SOUND_PGVECTOR, "inconclusive", "vacuum can damage HNSW indexes before"),
+        return Finding(
+            "error",
+            "pgvector",
+            "vector",
+            "not installed in this database",
+            "revector db upgrade",
+            "CREATE EXTENSION vector",
+        )
+    limits: tuple[tuple[tuple[int, ...], Severity, str], ...] = (
+        (MINIMUM_PGVECTOR, "error", "halfvec needs"),
+        (SOUND_PGVECTOR, "warning", "vacuum can damage HNSW indexes before"),
     )
-    for needed, verdict, why in limits:
+    for needed, severity, why in limits:
         if version_tuple(installed) < needed:
             detail = f"{installed}: {why} {'.'.join(map(str, needed))}"
-            return Finding("pgvector", verdict, detail, "ALTER EXTENSION vector UPDATE")
-    return Finding("pgvector", "pass", installed)
+            update = "ALTER EXTENSION vector UPDATE"
+            remedy = f"Install a newer pgvector on the server, then: {update}"
+            return Finding(severity, "pgvector", "vector", detail, remedy, update)
+    return Finding("ok", "pgvector", "vector", installed)
 
 
 def _active(statuses: list[VersionStatus]) -> Finding:
     active = next((status.version.version_key for status in statuses if status.version.active), None)
     if active is None:
-        return Finding("active version", "inconclusive", "none: no search is answered", "revector cutover run KEY")
-    return Finding("active version", "pass", active)
+        return Finding("warning", "active version", "", "none: no search is answered", "revector cutover run KEY")
+    return Finding("ok", "active version", active, active)
 
 
-def _version(connection: Connection, settings: Settings, status: VersionStatus) -> list[Finding]:
+def _version(connection: Connection, schema: str, settings: Settings, status: VersionStatus) -> list[Finding]:
     version = status.version
-    name = f"version {version.version_key}"
+    key = version.version_key
     if version.state in ("registered", "retired"):
-        return [Finding(name, "pass", version.state)]
+        return [Finding("ok", "version", key, f"{key}: {version.state}")]
+    severity: Severity = "error" if version.active else "warning"
     found = []
     if status.missing:
-        found.append(
-            Finding(
-                name,
-                "fail" if version.active else "inconclusive",
-                f"chunks missing: {status.missing:,}",
-                f"revector backfill run {version.version_key}",
-            )
-        )
+        lacks = f"{key} lacks {counted(status.missing, 'chunk')}"
+        found.append(Finding(severity, "chunks", key, lacks, f"revector backfill run {key}"))
     state = index.inspect(connection, version)
-    if not state.valid and version.state != "backfilling":
-        found.append(
-            Finding(
-                name,
-                "fail" if version.active else "inconclusive",
-                "its index is invalid" if state.exists else "it has no index",
-                f"revector index build {version.version_key}",
-            )
-        )
     plan = index.plan(connection, version)
+    if not state.valid and version.state != "backfilling":
+        if state.exists:
+            detail = f"the index of {key} is invalid"
+            statement = sql.SQL("REINDEX INDEX CONCURRENTLY {}").format(sql.Identifier(schema, state.name))
+        else:
+            detail = f"{key} has no index"
+            statement = index.create_statement(version, schema)
+        remedy = f"revector index build {key}"
+        found.append(Finding(severity, "index", state.name, detail, remedy, statement.as_string(connection)))
     (memory,) = fetch_one(connection, "SELECT pg_size_bytes(%s)", [settings.maintenance_work_mem.replace(" ", "")])
     if not state.valid and plan.memory_bytes > memory:
         found.append(
             Finding(
-                name,
-                "inconclusive",
-                f"the index needs about {plan.memory_bytes / 1e9:.1f} GB of maintenance_work_mem, "
+                "warning",
+                "index memory",
+                state.name,
+                f"the index of {key} needs about {plan.memory_bytes / 1e9:.1f} GB of maintenance_work_mem, "
                 f"{settings.maintenance_work_mem} is set",
                 "Set REVECTOR_MAINTENANCE_WORK_MEM higher for the build.",
             )
         )
-    return found or [Finding(name, "pass", f"{version.state}, {status.embedded:,} chunks")]
+    return found or [Finding("ok", "version", key, f"{key}: {version.state}, {status.embedded:,} chunks")]

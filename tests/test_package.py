@@ -107,7 +107,7 @@ def test_it_runs_beside_packages_of_the_same_names(
     program = installed.folder / "bin" / "revector"
     collection = ["--dsn", database.dsn, "--schema", database.schema]
     ran = installed.run(program, *collection, "doctor", "--json", cwd=project, **environment)
-    assert "checks" in json.loads(ran.stdout), ran.stderr
+    assert "findings" in json.loads(ran.stdout), ran.stderr
 
 
 def test_types_are_seen_from_outside(installed: Environment, project: Path) -> None:

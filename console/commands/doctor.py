@@ -9,10 +9,12 @@ from revector.console.commands.verdicts import print_verdicts
 from revector.console.context import answer, context_of
 from revector.console.contract import answering
 
+_VERDICTS = {"ok": "pass", "warning": "warn", "error": "fail"}
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command(cls=answering(checks="core.doctor:Finding"))(doctor)
+    app.command(cls=answering("core.doctor:Diagnosis"))(doctor)
 
 
 def doctor(context: typer.Context, as_json: Json = False) -> None:
@@ -25,7 +27,8 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
 
     own = context_of(context)
     with readable_errors(own.database):
-        checks = examine(own.database, own.settings)
-    answer({"checks": checks}, as_json, lambda console: print_verdicts(console, checks))
-    if any(found.verdict == "fail" for found in checks):
+        found = examine(own.database, own.settings)
+    rows = [(_VERDICTS[one.severity], one.check, one.detail, one.remedy) for one in found.findings]
+    answer(found, as_json, lambda console: print_verdicts(console, rows))
+    if not found.ok:
         raise typer.Exit(1)

@@ -1,9 +1,8 @@
-"""Guards and findings as the command line shows them, and the option that waives one."""
+"""Guards and findings as the command line prints them, and the option that waives a guard."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,9 +14,7 @@ from revector.screens.wording.text import MARKS
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from revector.core.backfill.plan.findings import PlanFinding
-    from revector.core.cutover import Check, Guard
-    from revector.core.doctor import Finding
+    from revector.core.cutover import Check
 
 Waive = Annotated[
     list[str] | None,
@@ -50,11 +47,11 @@ def pairs(given: Sequence[str], what: str) -> dict[str, str]:
 
 def show_check(console: Console, result: Check) -> None:
     """The guards, a line or two each, and whether the version is ready."""
-    shown = [
-        replace(one, detail=f"{one.detail}; waived: {one.waived}", remedy="") if one.waived else one
-        for one in result.guards
-    ]
-    print_verdicts(console, shown)
+    rows = []
+    for one in result.guards:
+        detail, remedy = (f"{one.detail}; waived: {one.waived}", "") if one.waived else (one.detail, one.remedy)
+        rows.append((one.verdict, one.name, detail, remedy))
+    print_verdicts(console, rows)
     console.print(plain(f"{result.version_key} is {'ready' if result.ready else 'not ready'}."))
 
 
@@ -64,13 +61,13 @@ def exit_unless_ready(result: Check) -> None:
         raise typer.Exit(1 if any(one.verdict == "fail" and not one.waived for one in result.guards) else 3)
 
 
-def print_verdicts(console: Console, found: Sequence[Guard | Finding | PlanFinding]) -> None:
-    """Each guard or finding with its mark, the figure behind it and, on the next line, what to do about it."""
+def print_verdicts(console: Console, found: Iterable[tuple[str, str, str, str]]) -> None:
+    """Verdict, name, detail and remedy: each with its mark, the remedy on a line of its own."""
     from rich.table import Column
 
     rows = []
-    for one in found:
-        rows.append((MARKS[one.verdict], one.name, one.detail))
-        if one.remedy:
-            rows.append(("", "", one.remedy))
+    for verdict, name, detail, remedy in found:
+        rows.append((MARKS[verdict], name, detail))
+        if remedy:
+            rows.append(("", "", remedy))
     print_rows(console, rows, "", "", Column(overflow="fold"), header=False)

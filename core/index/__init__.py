@@ -165,7 +165,7 @@ def plan(connection: Connection, version: Version) -> IndexPlan:
         settings["ef_construction"],
         rows,
         graph_bytes(version, rows),
-        _create_statement(version).as_string(connection),
+        create_statement(version).as_string(connection),
     )
 
 
@@ -257,7 +257,7 @@ def build(connection: Connection, version: Version, settings: Settings) -> Index
                 sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(index_name(version)))
             )
         with _session_settings(connection, settings):
-            connection.execute(_create_statement(version))
+            connection.execute(create_statement(version))
         connection.execute(sql.SQL("ANALYZE {}").format(version.table))
         _indexed(connection, version)
     audit.record(connection, "index build", version.version_key, detail={"name": index_name(version)})
@@ -277,7 +277,8 @@ def drop(connection: Connection, version: Version) -> None:
     audit.record(connection, "index drop", version.version_key)
 
 
-def _create_statement(version: Version) -> sql.Composed:
+def create_statement(version: Version, *schema: str) -> sql.Composed:
+    """The SQL that builds the version's index, for a session on any search path when the schema is named."""
     settings = {**DEFAULTS, **version.index_settings}
     kind = kind_of(version)
     operators = "bit_hamming_ops" if kind == "bit" else f"{kind}_{version.distance_metric}_ops"
@@ -285,7 +286,7 @@ def _create_statement(version: Version) -> sql.Composed:
         "CREATE INDEX CONCURRENTLY {} ON {} USING hnsw ({} {}) WITH (m = {}, ef_construction = {})"
     ).format(
         sql.Identifier(index_name(version)),
-        version.table,
+        sql.Identifier(*schema, version.table_name),
         indexed_expression(version),
         sql.Identifier(operators),
         sql.Literal(settings["m"]),

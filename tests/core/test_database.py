@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from revector.core import index
 from revector.core.database import Database, readable_errors, require_schema, server_info, without_secrets
 from revector.core.doctor import examine
 from revector.core.errors import UnreachableError, UsageError
@@ -143,14 +145,45 @@ def test_others_see_who_is_connected(database: Database) -> None:
 
 def test_the_doctor_names_what_is_wrong(database: Database, empty_database: Database) -> None:
     settings = load_settings()
-    assert [f.name for f in examine(empty_database, settings) if f.verdict == "fail"] == ["schema"]
+    empty = examine(empty_database, settings)
+    assert not empty.ok
+    assert [(f.check, f.object) for f in empty.findings if f.severity == "error"] == [
+        ("schema", empty_database.schema)
+    ]
     with database.session("test") as connection:
         add_chunks(connection, NUMBERS)
         version = ready_version(database, connection, "v1")
-        assert {f.verdict for f in examine(database, settings) if f.name == "version v1"} == {"pass"}
+        healthy = examine(database, settings)
+        assert healthy.ok
+        assert ("ok", "version", "v1") in [(f.severity, f.check, f.object) for f in healthy.findings]
         add_chunks(connection, ["new"])
-        from revector.core import index
+        index.drop(connection, version)
+    found = examine(database, settings)
+    assert found.ok, "a version that is not active may wait"
+    assert [(f.check, f.object, f.detail) for f in found.findings if f.severity == "warning"][1:] == [
+        ("chunks", "v1", "v1 lacks 1 chunk"),
+        ("index", f"chunk_embeddings_{version.id}_hnsw", "v1 has no index"),
+    ]
+
+
+def test_the_doctors_sql_mends_the_index_from_any_session(database: Database) -> None:
+    settings = load_settings()
+    with database.session("test") as connection:
+        add_chunks(connection, NUMBERS)
+        version = ready_version(database, connection, "v1")
+
+        def mend() -> str:
+            (finding,) = [f for f in examine(database, settings).findings if f.check == "index"]
+            with psycopg.connect(database.dsn, autocommit=True) as elsewhere:
+                elsewhere.execute(finding.sql.encode())
+            assert index.inspect(connection, version).valid
+            assert not [f for f in examine(database, settings).findings if f.check == "index"]
+            return finding.detail
 
         index.drop(connection, version)
-    details = [f.detail for f in examine(database, settings) if f.name == "version v1"]
-    assert details == ["chunks missing: 1", "it has no index"]
+        assert mend() == "v1 has no index"
+        connection.execute(
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass(%s)",
+            [index.index_name(version)],
+        )
+        assert mend() == "the index of v1 is invalid"

@@ -146,7 +146,7 @@ def _show(console: Console, plan: Plan, version: Version) -> None:
     console.print()
     print_rows(console, plan_figures(plan), "", Column(overflow="fold"), header=False)
     console.print()
-    print_verdicts(console, plan.findings)
+    print_verdicts(console, [(one.verdict, one.name, one.detail, one.remedy) for one in plan.findings])
     console.print()
     failed = sum(finding.verdict == "fail" for finding in plan.findings)
     verdict = (

@@ -220,7 +220,7 @@ CONTRACT: dict[str, type_of | Sequence[type_of]] = {
     ),
     "rollback": FLIP,
     "log": keys("", entries=[keys("id at actor client application action version_key outcome reason detail")]),
-    "doctor": keys("", checks=[FINDING]),
+    "doctor": keys("ok", findings=[keys("severity check object detail remedy sql")]),
 }
 
 

@@ -46,7 +46,7 @@ def test_the_whole_story_by_commands(revector: Revector, tmp_path: Path) -> None
     assert "1 inserted, 11 unchanged, 1 deleted" in edited.out
     assert edited.err == "1 chunk not in version v1 yet: revector backfill run v1\n"
     doctor = revector.run("doctor", status=1).out
-    assert re.search(r"version v1 +chunks missing: 1\n +revector backfill run v1", doctor)
+    assert re.search(r"✗  chunks +v1 lacks 1 chunk\n +revector backfill run v1", doctor)
     assert "v1: done" in revector.run("backfill", "run", "v1").out
 
     assert revector.run("backfill", "run", "v2", "--json").document["done"] == 12
