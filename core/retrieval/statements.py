@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from revector.core.database import Connection
+from revector.core.database import Connection, fetch_one
 from revector.core.errors import RefusedError
 from revector.core.index import candidates_query, distance_expression
 from revector.core.registry import Version
@@ -194,12 +194,26 @@ def read_rows(rows: Sequence[Sequence[Any]]) -> tuple[tuple[Hit, ...], int | Non
     return hits, rows[0][0] if rows else None
 
 
-def no_vectors(version: Version) -> RefusedError:
-    """The error for a version whose table is not there."""
-    return RefusedError(
-        f"Version {version.version_key} has no vectors yet.",
-        f"Backfill it: revector backfill run {version.version_key}",
+def has_vectors(version: Version) -> sql.Composed:
+    """SQL that says whether the version has a vector, or there is no chunk that could have one.
+
+    For a search that found nothing. One that found something needs no further round trip.
+    """
+    return sql.SQL("SELECT EXISTS (SELECT FROM {}) OR NOT EXISTS (SELECT FROM document_chunks)").format(
+        version.table
     )
+
+
+def no_vectors(version: Version, *, pinned: bool = False) -> RefusedError:
+    """The error for a version whose table is missing or empty; `pinned` when the process is pinned to it."""
+    backfill = f"revector backfill run {version.version_key}"
+    if pinned:
+        return RefusedError(
+            f"This process is pinned to version {version.version_key} (RETRIEVAL_ROLLBACK_VERSION, or `pinned`), "
+            "which has no vectors yet.",
+            f"Pin it to a version that has vectors, or unpin it. Or backfill this one: {backfill}",
+        )
+    return RefusedError(f"Version {version.version_key} has no vectors yet.", f"Backfill it: {backfill}")
 
 
 def search_vector(
@@ -207,7 +221,7 @@ def search_vector(
 ) -> tuple[tuple[Hit, ...], int | None]:
     """The k nearest chunks of a query vector (d,), and the id of the version active at that moment.
 
-    Raises RefusedError when the version has no table or the vector another number of dimensions.
+    Raises RefusedError when the version has no vectors or the vector another number of dimensions.
     """
     check_vector(version, vector)
     set_session(connection, version, options)
@@ -217,10 +231,12 @@ def search_vector(
         prepare = False if options.hybrid or options.filter is not None else None
         given = parameters(vector, options, text)
         given["vector"] = given["vector"].to_text()  # the caller's connection need not know the type
-        rows = connection.execute(query, given, prepare=prepare).fetchall()
+        hits, active = read_rows(connection.execute(query, given, prepare=prepare).fetchall())
+        if not hits and not fetch_one(connection, has_vectors(version))[0]:
+            raise no_vectors(version)
     except psycopg.errors.UndefinedTable:
         raise no_vectors(version) from None
-    return read_rows(rows)
+    return hits, active
 
 
 def set_session(connection: Connection, version: Version, options: SearchOptions) -> None:

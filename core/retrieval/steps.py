@@ -27,6 +27,7 @@ from revector.core.retrieval.rerank import Rerankers, reranked, reranked_depth
 from revector.core.retrieval.result import Hit, SearchResult
 from revector.core.retrieval.statements import (
     check_vector,
+    has_vectors,
     no_vectors,
     parameters,
     read_rows,
@@ -120,14 +121,17 @@ class SearchSteps:
                 encoded = time.perf_counter()
                 try:
                     hits, active = yield from self._run(version, vector, deep, text)
+                    served = self.pointer.pinned or active == version.id
+                    if served and not hits:
+                        yield from self._require_vectors(version)
                 except psycopg.errors.UndefinedTable:
                     # Dropped since; what is served now may be another.
                     before, version = version, (yield from self._load())
                     if version.id == before.id:
-                        raise no_vectors(version) from None
+                        raise no_vectors(version, pinned=bool(self.pointer.pinned)) from None
                     continue
                 searched = time.perf_counter()
-                if self.pointer.pinned or active == version.id:
+                if served:
                     break
                 version = yield from self._load()
             rerank_s = 0.0
@@ -159,6 +163,8 @@ class SearchSteps:
             begun = time.perf_counter()
             try:
                 hits, active = yield from self._run(version, vector, options, "")
+                if not hits:
+                    yield from self._require_vectors(version, named=True)
                 break
             except psycopg.errors.UndefinedTable:
                 # The key may have been given to another version since it was read.
@@ -225,6 +231,12 @@ class SearchSteps:
             False if planned else None,
         )
         return read_rows(rows)
+
+    def _require_vectors(self, version: Version, *, named: bool = False) -> Generator[Step, Any, None]:
+        """Raise RefusedError when a search found nothing because its version is empty."""
+        rows = yield Statement(has_vectors(version).as_bytes(None))
+        if not rows[0][0]:
+            raise no_vectors(version, pinned=bool(self.pointer.pinned) and not named)
 
     def _statement(self, version: Version, options: SearchOptions) -> bytes:
         key = (version.id, options.k, options.hybrid, options.filter is not None)
