@@ -30,6 +30,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.database)
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """A file given as text is no name for a test: its beginning is."""
+    return f"{val[:60]}…" if isinstance(val, str) and len(val) > 60 else None
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[embedded.EmbeddedServer]:
     """One embedded server for the whole run, stopped at its end. Nothing in it outlives its machine.

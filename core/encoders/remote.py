@@ -33,6 +33,7 @@ from revector.core.encoders.kinds import (
 from revector.core.encoders.pacing import LONGEST_HOLD_S, Pacer, Ticket, backoff
 from revector.core.encoders.spec import EncoderSpec
 from revector.core.errors import EncoderError, UnreachableError, UsageError
+from revector.core.text import counted
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -298,7 +299,7 @@ class RemoteEncoder(ABC):
             if not (refused and self._pacer.answered > answered):
                 tries += 1
         raise UnreachableError(
-            f"{self.name} at {self._base_url} did not answer in {tries} attempts; the last: {reason}",
+            f"{self.name} at {self._base_url} did not answer in {counted(tries, 'attempt')}; the last: {reason}",
             "Try again later, raise max_retries, or lower parallel and batch_size.",
             temporary=self._has_answered,
         )

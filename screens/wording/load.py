@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from revector.core.text import counted
 from revector.screens.wording.text import chunks
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 def report_lines(report: LoadReport) -> tuple[str, str]:
     """What became of the rows of the file, and what the version lacks now."""
-    rows = f"{report.rows:,} row" if report.rows == 1 else f"{report.rows:,} rows"
+    rows = counted(report.rows, "row")
     return (
         f"{report.version_key}: {rows} of {report.source}: {report.stored:,} stored, {report.present:,} had a vector "
         f"already, {report.unknown:,} for unknown chunks, {report.duplicates:,} duplicate, {report.bad:,} bad.",
@@ -22,5 +23,5 @@ def report_lines(report: LoadReport) -> tuple[str, str]:
 
 def next_words(report: LoadReport) -> str:
     """What is left to a backfill."""
-    what = f"embeds the {chunks(report.missing)} missing, proves" if report.missing else "proves"
-    return f"Next: {what} that none is missing, and build the index:"
+    what = f"embed the {chunks(report.missing)} missing, prove" if report.missing else "prove"
+    return f"Next: {what} that the version is complete, and build the index:"

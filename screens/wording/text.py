@@ -21,7 +21,7 @@ def first_line(text: str) -> str:
 
 def chunks(count: int) -> str:
     """`1 chunk`, `2,056 chunks`."""
-    return f"{count:,} chunk" if count == 1 else f"{count:,} chunks"
+    return counted(count, "chunk")
 
 
 def clock(moment: datetime.datetime) -> str:

@@ -548,7 +548,7 @@ def test_granting_and_taking_by_commands(database: Database, tmp_path: Path) -> 
             "role": ada, "right": "operator", "granted": True,
         }  # fmt: skip
         owner.call("db", "grant", ada, "operator")  # once more changes nothing
-        assert f"{ada} is approver now" in owner.call("db", "grant", ada, "approver").out
+        assert f"{ada} is now approver" in owner.call("db", "grant", ada, "approver").out
         with its.session("test") as connection:
             assert roles.read_rights(connection).word == ""
             owner.call("db", "grant", ada, "operator", "--revoke")

@@ -102,7 +102,7 @@ def test_three_queries_are_inconclusive(judged: Revector, tmp_path: Path) -> Non
     assert all(gate["further_queries"] >= 7 for gate in found["gates"])
     shown = judged.call("evaluate", "three", "--gates", rules, status=3).out
     assert "inconclusive below 10 queries: 7 more" in shown
-    assert "The data cannot tell: v2 against v1" in shown
+    assert "Not enough data: v2 against v1" in shown
 
 
 def test_pages_for_a_pipeline_and_for_people(judged: Revector, tmp_path: Path) -> None:
@@ -113,13 +113,13 @@ def test_pages_for_a_pipeline_and_for_people(judged: Revector, tmp_path: Path) -
     )  # fmt: skip
     assert "✗" in shown.out
     assert "nDCG@10" in shown.out
-    assert "The answer is no: v2 against v1" in shown.out
+    assert "A gate fails: v2 against v1" in shown.out
     assert "<failure" in pages["xml"].read_text()
     assert "Fail: <code>v2</code> against <code>v1</code>" in pages["md"].read_text()
     assert "<svg" in pages["html"].read_text()
     number = json.loads(judged.call("evaluations", "list", "--json").out)["evaluations"][0]["id"]
     again = judged.call("evaluations", "show", str(number))
-    assert "The answer is no: v2 against v1" in again.out
+    assert "A gate fails: v2 against v1" in again.out
     lost = judged.call("evaluate", "numbers", "--junit", str(tmp_path / "no" / "x.xml"), status=2)
     assert "cannot be written" in lost.err
     assert "revector evaluations show" in lost.err

@@ -31,7 +31,7 @@ def test_a_load_and_what_it_answers(
         "duplicates": 0, "bad": 0, "missing": 11, "state": "backfilling",
     }  # fmt: skip
     assert found.err == (
-        "Next: embeds the 11 chunks missing, proves that none is missing, and build the index: "
+        "Next: embed the 11 chunks missing, prove that the version is complete, and build the index: "
         "revector backfill run v1\n"
     )
     shown = revector.call("load", "v1", str(path)).out
@@ -46,7 +46,7 @@ def test_a_load_and_what_it_answers(
     arguments = ("load", "v1", "rest.parquet", "--id-column", "key", "--vector-column", "v", "--json")
     assert revector.call(*arguments).document.items() >= {"stored": 11, "present": 9, "missing": 0}.items()
     assert stored(connection, version) == expected(ids, vectors)
-    assert "proves that none is missing" in revector.call(*arguments).err
+    assert "prove that the version is complete" in revector.call(*arguments).err
     log = revector.call("log", "--json", "--version", "v1").document["entries"]
     assert [entry["action"] for entry in log[:2]] == ["load", "load start"]
 

@@ -304,7 +304,7 @@ def test_a_cold_server_fails_and_prewarming_mends_it() -> None:
                     connection.execute("CREATE EXTENSION pg_prewarm")
                 cold = only(connection, "warm", key, cache)
                 assert cold.verdict == "fail", cold
-                assert "at least 99% wanted" in cold.detail
+                assert "at least 99% required" in cold.detail
                 assert "prewarm" in cold.remedy
                 found = warming.prewarm(connection, get_version(connection, key))
                 assert (found.how, found.left_out) == (how, ())
@@ -349,9 +349,9 @@ def test_a_model_that_changed_under_its_name_is_found(
     # A newer model of nearly the same vectors, as providers serve it under the old name.
     noise = np.random.default_rng(1).standard_normal(32).astype(np.float32)
     provider.embed = lambda *given: embed(*given) + 0.1 * noise
-    verdict(connection, "encoder", "fail", "at least 0.999 wanted")
+    verdict(connection, "encoder", "fail", "at least 0.999 required")
     change_policy(connection, {"encoder_cosine": 0.5})
-    verdict(connection, "encoder", "pass", "at least 0.5 wanted")
+    verdict(connection, "encoder", "pass", "at least 0.5 required")
     change_policy(connection, {"encoder_cosine": "default"})
 
     provider.embed = lambda *given: embed(*given)[:16]
@@ -404,7 +404,7 @@ def test_an_evaluation_counts_while_it_is_of_what_is_there_now(
             asked = Asked(gates=read_gates(tmp_path / "gates.toml"))
         evaluate(database, judged, *(get_version(connection, key) for key in ("v1", "v2")), asked)
 
-    verdict(connection, "evaluation", "pass", "none of v1 → v2, and not required")
+    verdict(connection, "evaluation", "pass", "none of v1 → v2, and none is required")
     change_policy(connection, {"evaluation": "required"})
     verdict(connection, "evaluation", "fail", "the policy requires one")
     evaluated()
@@ -486,7 +486,7 @@ def shadowed(connection: Connection, version: Version, primary: str, *, answered
 
 
 def test_the_shadow_has_to_have_seen_enough(connection: Connection, two: tuple[Version, Version]) -> None:
-    verdict(connection, "shadow", "pass", "no shadow, and not required")
+    verdict(connection, "shadow", "pass", "no shadow, and none is required")
     change_policy(connection, {"shadow_queries": 150})
     shadowed(connection, two[1], "v0", answered=500, failed=0)  # of another version's users
     shadowed(connection, two[0], "v2", answered=500, failed=0)  # the other way round

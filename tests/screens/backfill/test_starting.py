@@ -269,7 +269,7 @@ async def test_ray_is_refused_with_the_reason_where_it_is_not_installed(
     ("box", "text", "said"),
     [
         ("stay", None, "✗ A run on Ray cannot keep running."),
-        ("cpus", "many", "✗ CPUs a worker cannot be 'many'."),
+        ("cpus", "many", "✗ 'many' is not a number of CPUs."),
         ("gpus", "1.5", "✗ gpus_per_worker is 1.5."),
         ("workers", "0", "✗ The setting workers cannot be '0'"),
     ],
@@ -419,7 +419,7 @@ async def test_a_parquet_file_with_columns_of_other_names(candidate: Database, t
         dialog.query_one("#vector-column", Input).value = "v"
         dialog.query_one("#path").focus()
         await pilot.press("enter")
-        await until_said(pilot, "16 stored", "lacks 0 chunks")
+        await until_said(pilot, "16 stored", "0 chunks missing")
     assert stored_of(candidate) == len(TEXTS)
 
 
@@ -453,7 +453,7 @@ async def test_a_load_that_is_stopped_goes_on_where_it_was(
         await pilot.press("escape")
         await until_said(pilot, "Stopping after the current slice")
         go_on.set()
-        await until_said(pilot, "Stopped. Nothing is lost.")
+        await until_said(pilot, "Stopped. Nothing is lost;")
         assert stored_of(candidate) == 8
         await pilot.press("tab")
         dialog.query_one("#path").focus()

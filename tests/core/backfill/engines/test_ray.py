@@ -448,7 +448,7 @@ def test_a_worker_that_no_node_can_hold_is_refused_at_once(
     database: Database, connection: Connection, cluster: RayCluster
 ) -> None:
     version = add(connection, "v1")
-    with pytest.raises(RefusedError, match=r"asks for 0\.5 CPUs and 2 GPUs, .* has 4 CPUs and 1 GPU"):
+    with pytest.raises(RefusedError, match=r"each needs 0\.5 CPUs and 2 GPUs; .* has 4 CPUs and 1 GPU"):
         Running(database, version, cluster.address, gpus_per_worker=2.0).result()
 
 

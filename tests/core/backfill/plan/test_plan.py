@@ -646,7 +646,7 @@ def test_other_dimensions_than_the_version(connection: Connection) -> None:
     found = planned(connection, by_hand(connection, 32), Stub(64))
     assert not found.ready
     assert not found.unreachable
-    assert "makes 64 dimensions" in finding(found, "encoder").detail
+    assert "returns 64 dimensions" in finding(found, "encoder").detail
 
 
 def test_another_revision_of_the_encoder(database: Database, connection: Connection) -> None:
@@ -731,7 +731,7 @@ def test_jobs_at_work(database: Database, connection: Connection) -> None:
     finally:
         go_on.set()
         worker.join()
-    assert "1 worker already at work on this backfill" in finding(own, "running").detail
+    assert "1 worker already working on this backfill" in finding(own, "running").detail
     assert "the backfill of v1 is running" in finding(other, "running").detail
     assert "running" not in names(planned(connection, version, probe_texts=0), "warn")
 

@@ -157,7 +157,7 @@ def test_an_unknown_measure_is_named_with_the_near_ones(tmp_path: Path) -> None:
         (f"min_queries = 10.0\n{FILE}", "gates.toml:1:1: min_queries is 10.0; expected a whole number from 5"),
         (FILE.replace("0.01", "nan"), "gates.toml:11:1: margin is nan; expected a number from 0 to 1."),
         (FILE.replace("0.99", "0.4"), "gates.toml:12:1: confidence is 0.4; expected 0.5 to 0.9999."),
-        (FILE + FILE.partition("\n\n")[2], "gates.toml:13:1: gate 3 is gate 1 again."),
+        (FILE + FILE.partition("\n\n")[2], "gates.toml:13:1: gate 3 repeats gate 1."),
         (FILE.replace("margin", 'name = "invoices stay precise"\nmargin'), "gates.toml:11:1: gate 1 has the name"),
         (FILE.replace("0.90", f"0x{'f' * 5000}"), "gates.toml:7:1: at_least is a number of thousands of bits;"),
         (FILE.replace("0.90", "9" * 5000), "gates.toml: Exceeds the limit"),
@@ -307,7 +307,7 @@ def test_an_inconclusive_gate_says_how_many_queries_would_decide() -> None:
     result = results(GateFile((floor(0.66),)), [0.0] * 20, candidate)[0]
     assert result.verdict == "inconclusive"
     assert result.further_queries is not None
-    assert f"about {result.further_queries} further queries would" in result.detail
+    assert f"about {result.further_queries} more queries would" in result.detail
     on_bound = results(GateFile((floor(0.7),)), [0.0] * 20, candidate)[0]
     assert (on_bound.verdict, on_bound.further_queries) == ("inconclusive", None)
     assert "no practical number of further queries" in on_bound.detail

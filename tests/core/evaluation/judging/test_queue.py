@@ -264,7 +264,7 @@ def test_a_query_with_another_text_is_another_query(desk: Desk) -> None:
     pair = desk.pair({"q1": [0]}, {"q1": [0]})
     (item,) = desk.queue(pair)
     save_queries(desk.connection, "support", [Query("q1", "something else", "keys")])
-    with pytest.raises(RefusedError, match="another text"):
+    with pytest.raises(RefusedError, match="text has changed"):
         desk.grade(item, 2)
     assert not desk.said()
 
