@@ -40,9 +40,11 @@ def percent(share: float) -> str:
 
 def run_settings(run: Run) -> str:
     """How a run searched, in a line."""
-    how = "exact, without an index" if run.exact else "by the index"
+    index = {} if run.exact else dict(run.index_settings)
+    used = index.pop("used", True)
+    how = "exact, without an index" if run.exact else "by the index" if used else "no index used"
     ef_search = "" if run.exact or run.ef_search is None else f", ef_search {run.ef_search}"
-    settings = "" if run.exact else "".join(f", {name} {value}" for name, value in run.index_settings.items())
+    settings = "".join(f", {name} {value}" for name, value in index.items())
     sample = f", a sample of the collection ({_listed(run.sample)})" if run.sample else ""
     return f"top {run.k} of {counted(run.chunks, 'chunk')}, {how}{settings}{ef_search}{sample}"
 
