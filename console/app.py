@@ -260,7 +260,11 @@ class RevectorApp(App[None], inherit_bindings=False):
             await outcome
 
     async def on_pane_act(self, event: Pane.Act) -> None:
-        """A row, a button, the footer or the palette asks for an action."""
+        """A row, a button, the footer or the palette asks for an action, which may no longer be offered."""
+        action = BY_ID[event.action_id]
+        if not offered(action, self.situation):
+            self.refusals.refuse(action.keys[0], self.situation, action)
+            self.footer.say(self.refusals.text)
         await self.action_act(event.action_id)
 
     def show_help(self) -> None:

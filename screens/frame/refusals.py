@@ -1,4 +1,4 @@
-"""What a key says that can do nothing now, and the pause in which what is typed after it is not taken for commands."""
+"""Why a key or a click does nothing now, and the pause in which what is typed after it is not taken for commands."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 
-from revector.screens.actions import label_of, why_not
+from revector.screens.actions import Action, label_of, why_not
 from revector.screens.situation import Situation
 from revector.screens.tabs import refused
 
@@ -38,12 +38,13 @@ class Refusals:
         """Whether a letter that is typed now is no command."""
         return self.clock() < self._deaf_until
 
-    def refuse(self, key: str, situation: Situation) -> None:
-        """A key was pressed that nothing is bound to now."""
+    def refuse(self, key: str, situation: Situation, action: Action | None = None) -> None:
+        """A key was pressed that nothing is bound to now, or an action was clicked that is no longer offered."""
         self.forget()
-        action = refused(key, situation)
-        if action is not None:
-            self._reason = f"{label_of(key)}: {why_not(action, situation)}"
+        action = action or refused(key, situation)
+        reason = why_not(action, situation) if action is not None else None
+        if action is not None and reason is not None:
+            self._reason = f"{label_of(key)}: {reason}"
             self._shown_until = self.clock() + _SHOWN_S
             if action.dangerous:
                 self._deaf_until = self.clock() + _PAUSE_S

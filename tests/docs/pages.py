@@ -120,6 +120,27 @@ class Page:
         every = (*in_blocks, *in_units, *self.codes)
         return [text for text in every if re.match(r"(\.venv/bin/)?revector\b(?!\.)", text)]
 
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        """The keys that it names for the console, each with the tab that it names them on.
+
+        A tab is named as `tab 3` or `**Compare** (`3`)`, and stays the one until the next heading.
+        """
+        found: list[tuple[str, str]] = []
+        tab = ""
+        for token in self._tokens:
+            if token.type == "heading_open":
+                tab = ""
+            parts = re.findall(
+                r"tab (\d)|\*\*(\w+)\*\* \(`(\d)`\)|`([^`\s]|Enter)`", token.content * (token.type == "inline")
+            )
+            tab = tab or next((number or shown for number, _, shown, _ in parts if number or shown), "")
+            for number, name, shown, key in parts:
+                tab = number or shown or tab
+                if tab and (name or key):
+                    found.append((tab, name or key))
+        return found
+
     def _inline(self) -> Iterator[Token]:
         for token in self._tokens:
             yield from token.children or ()

@@ -19,6 +19,9 @@ from revector.console.demo import story
 from revector.core import embedded
 from revector.core.encoders.remote import RemoteEncoder
 from revector.core.settings import Settings
+from revector.screens.actions import label_of
+from revector.screens.judging.screen import JudgingScreen
+from revector.screens.tabs import BY_ID, TABS
 from tests.docs.pages import DOCS, PAGES, ROOT, Page, leaf_commands, product_texts, read_call
 from tests.docs.reader import Reader
 
@@ -101,6 +104,43 @@ def test_every_setting_is_on_the_reference_page() -> None:
 
 def test_every_command_is_on_a_page() -> None:
     assert not leaf_commands() - {read_call(call)[0] for page in PAGES for call in page.calls}
+
+
+KEYS = {
+    "README.md": {
+        ("2", "r"): "run", ("3", "/"): "query", ("4", "r"): "evaluate", ("6", "u"): "cut-over", ("6", "R"): "roll-back",
+        ("1", "b"): "to-backfill",
+    },
+    "docs/cut-over.md": {("6", "u"): "cut-over", ("6", "R"): "roll-back"},
+    "docs/evaluate.md": {
+        ("3", "/"): "query", ("3", "Enter"): "open-hit", ("3", "n"): "next-disagreement", ("3", "x"): "explain",
+        ("4", "J"): "judge",
+    },
+}  # fmt: skip
+"""What each page says that a key does on a tab: the id of the action."""
+JUDGING = {("4", "0"): "grade(0)", ("4", "3"): "grade(3)", ("4", "u"): "undo"}
+"""What docs/evaluate.md says of the screen that `J` opens."""
+
+
+def test_the_keys_that_pages_name_do_what_they_say() -> None:
+    """Each key that a page names is in the table above, and the action there has that key on that tab."""
+    names = {tab.name: tab.key for tab in TABS}
+    named = {name_of(page): dict.fromkeys(page.keys) for page in PAGES}
+    for keys in named.values():
+        for tab, name in [one for one in keys if len(one[1]) > 1 and one[1] != "Enter"]:
+            assert names[name] == tab
+            del keys[tab, name]
+        keys.pop(("1", "↓"), None)  # the cursor of any list
+    assert {page: set(keys) for page, keys in named.items() if keys} == {
+        page: {*keys, *(JUDGING if page == "docs/evaluate.md" else ())} for page, keys in KEYS.items()
+    }
+    for keys in KEYS.values():
+        for (tab, key), action_id in keys.items():
+            action = BY_ID[action_id]
+            assert key.replace("Enter", "↵") in map(label_of, action.keys), action_id
+            assert action.tab in (tab, None), action_id
+    judging = {(key, binding.action) for binding in JudgingScreen.BINDINGS for key in binding.key.split(",")}  # type: ignore[union-attr]
+    assert {(key, action) for (_, key), action in JUDGING.items()} <= judging
 
 
 def test_the_messages_in_troubleshooting_are_the_products_own() -> None:

@@ -211,6 +211,21 @@ async def test_after_a_refused_key_that_is_not_dangerous_the_next_one_counts() -
         await until_shown(pilot, "? help")
 
 
+async def test_a_click_on_what_is_no_longer_offered_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = FrozenReader()
+    app = RevectorApp(NOWHERE, Settings(), reader=reader)
+    app.refusals.clock = lambda: 1_000.0
+    async with app.run_test(size=LARGE) as pilot:
+        await pilot.press("down", "2")
+        await until_shown(pilot, "r run  o options")
+        place = shown(app).split("\n")[-1].index("r run  o options")
+        monkeypatch.setattr(app.footer, "show", lambda _actions, _situation: None)  # as before the next frame
+        reader.latest = Reading(replace(OVERVIEW, rights=VIEWER), reader.latest.received, lost=False)
+        await pilot.click("Footer", offset=(place, 0))
+        await until_shown(pilot, "r: your role [b]ada may not: ask an operator")
+        assert app.refusals.deaf, "as after the key"
+
+
 async def test_the_reason_goes_by_itself_and_is_never_markup() -> None:
     reader = FrozenReader()
     app = RevectorApp(NOWHERE, Settings(), reader=reader)
