@@ -21,6 +21,7 @@ from textual.message import Message
 from textual.widgets import Input
 
 from revector.core.database import Database
+from revector.core.logs import crashed
 from revector.core.settings import Settings
 from revector.screens.actions import Action, offered
 from revector.screens.backfill.runs import Backfills
@@ -45,7 +46,7 @@ _LAST_S = 3.0
 def run_console(database: Database, settings: Settings, *, reader: SnapshotSource | None = None) -> None:
     """Open the console on a collection; returns when it is left. `reader` may be at work already.
 
-    Raises SystemExit, with the status of a process that a signal ended, when one did.
+    Raises SystemExit, with the status of a process that a signal ended, when one did; RevectorError when it crashed.
     """
     if reader is None:
         reader = SnapshotReader(database, settings)
@@ -55,6 +56,8 @@ def run_console(database: Database, settings: Settings, *, reader: SnapshotSourc
         app.run()
     finally:
         app.services.backfills.leave()  # nothing runs any more, unless the console was ended by an error
+    if app._exception is not None:
+        raise crashed(getattr(app._exception, "error", app._exception))  # without Textual's WorkerFailed around it
     if app.return_code:
         sys.exit(app.return_code)
 
@@ -361,6 +364,10 @@ class RevectorApp(App[None], inherit_bindings=False):
         if not self._ending:
             self._ending = True
             threading.Thread(target=end, name="console-end", daemon=True).start()
+
+    def _fatal_error(self) -> None:
+        """End, and show nothing: Textual prints local variables, and a connection string may be among them."""
+        self._close_messages_no_wait()
 
     def on_unmount(self) -> None:
         """Nothing goes on reading, however the console ends."""

@@ -18,6 +18,7 @@ from revector.console.commands import (
     doctor,
     documents,
     index,
+    info,
     load,
     log,
     search,
@@ -33,6 +34,7 @@ from revector.console.context import Context, context_of, pipe, print_error
 _ORDER = (
     "demo", "db", "ingest", "versions", "load", "backfill", "index", "search", "compare", "serve", "serving",
     "queries", "judge", "evaluate", "evaluations", "thresholds", "shadow", "cutover", "rollback", "log", "doctor",
+    "info",
 )  # fmt: skip
 
 
@@ -59,7 +61,7 @@ app = typer.Typer(
 
 for group in (db, versions, backfill, index, queries, stored, shadow, cutover):
     app.add_typer(group.app)
-for module in (demo, documents, load, search, serve, judge, evaluate, cutover, log, doctor):
+for module in (demo, documents, load, search, serve, judge, evaluate, cutover, log, doctor, info):
     module.register(app)
 
 
@@ -90,6 +92,12 @@ def root(
         str | None, typer.Option("--schema", metavar="NAME", help="The collection: one schema is one.")
     ] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Look, and change nothing.")] = False,
+    log_level: Annotated[
+        str | None,
+        typer.Option(
+            "--log-level", metavar="LEVEL", help="debug, info, warning or error: what goes into the log file."
+        ),
+    ] = None,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     """Open the console when no command is given."""
@@ -100,7 +108,7 @@ def root(
             sys.stdout.write(f"revector {installed('revector')}\n")
             sys.stdout.flush()
         raise typer.Exit
-    context.obj = Context(dsn, schema, read_only or None)
+    context.obj = Context(dsn, schema, read_only or None, {"log_level": log_level})
     if context.invoked_subcommand is None:
         from revector.console.terminal import open_console
 

@@ -40,14 +40,18 @@ class Context:
     command: str = ""
     """What was called (`versions add`), for the log."""
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """The settings that the command line gives; None for those that it does not."""
+        read_only = True if self.read_only else None
+        return {"dsn": self.dsn, "schema": self.schema, "read_only": read_only, **self.flags}
+
     @cached_property
     def settings(self) -> Settings:
         """The settings in force."""
         from revector.core.settings import load_settings
 
-        return load_settings(
-            dsn=self.dsn, schema=self.schema, read_only=True if self.read_only else None, **self.flags
-        )
+        return load_settings(**self.given)
 
     @cached_property
     def database(self) -> Database:
@@ -84,7 +88,7 @@ class Context:
 
 
 def context_of(typer_context: typer.Context) -> Context:
-    """The Context that the root command made."""
+    """The Context that the root command made; from here on the command is logged."""
     found = typer_context.find_object(Context) or Context()
     names: list[str] = []
     step: Any = typer_context
@@ -92,6 +96,9 @@ def context_of(typer_context: typer.Context) -> Context:
         names.insert(0, step.info_name or "")
         step = step.parent
     found.command = " ".join(names)
+    from revector.core.logs import start
+
+    start("cli", found.settings, found.command)
     return found
 
 

@@ -19,16 +19,24 @@ def main() -> None:
     _prepare_streams()
     try:
         status = _run()
-    except RevectorError as error:
-        status = _failed(error)
-    except UnicodeEncodeError as error:
-        if not any(error.object[error.start] in argument for argument in sys.argv[1:]):
-            raise
-        status = _failed(UsageError(f"{error.object!r} is not UTF-8: there is no such name."))
+    except Exception as error:  # noqa: BLE001  (whatever it is, it is shown as an error for a person)
+        status = _failed(_readable(error))
     finally:
         with pipe(sys.stdout):
             sys.stdout.flush()
     sys.exit(status)
+
+
+def _readable(error: Exception) -> RevectorError:
+    if isinstance(error, RevectorError):
+        return error
+    if isinstance(error, UnicodeEncodeError) and any(
+        error.object[error.start] in argument for argument in sys.argv[1:]
+    ):
+        return UsageError(f"{error.object!r} is not UTF-8: there is no such name.")
+    from revector.core.logs import crashed
+
+    return crashed(error)
 
 
 def _failed(error: RevectorError) -> int:

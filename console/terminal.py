@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 def open_console(context: Context) -> None:
     """The Textual console. Raises UsageError where there is no terminal."""
     require_terminal()
+    from revector.core.logs import start
+
+    start("console", context.settings, context.command)
     from revector.screens.frame.snapshots import SnapshotReader
 
     reader = SnapshotReader(context.database, context.settings)

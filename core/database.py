@@ -18,6 +18,7 @@ from psycopg.rows import TupleRow
 
 from revector.core.errors import RefusedError, RevectorError, UnreachableError
 from revector.core.revisions import DEVELOPMENT_REVISIONS, HEAD, REVISIONS
+from revector.core.secrets import hide
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -96,6 +97,8 @@ class Database:
         """What psycopg.connect is called with. Raises UnreachableError for a string that cannot be read."""
         try:
             given = conninfo_to_dict(self.dsn)
+            for name in _SECRET_PARAMETERS & given.keys():
+                hide(str(given[name]))
             conninfo = make_conninfo(self.dsn, **{k: v for k, v in _DEAD_PEER.items() if k not in given})
         except psycopg.ProgrammingError:
             # The message may quote what it could not parse, and that may be the password.

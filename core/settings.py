@@ -15,15 +15,16 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
-from platformdirs import user_data_path
+from platformdirs import user_data_path, user_log_path
 
 from revector.core.errors import UsageError, unknown_name
 
 # One schema is one collection. Postgres cuts names at 63 bytes without an error, so a longer one is refused.
 SchemaName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
+LogLevel = Literal["debug", "info", "warning", "error"]
 MemorySize = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+ ?(kB|MB|GB|TB)$")]
 
 _PREFIX = "REVECTOR_"
@@ -38,6 +39,7 @@ class Settings:
     schema: SchemaName = "revector"
     read_only: bool = False
     home: Path = field(default_factory=lambda: user_data_path("revector"))
+    log_level: LogLevel = "info"
 
     label: str = ""
     """A name for this database in the console's header, e.g. `prod-eu`."""
@@ -61,6 +63,11 @@ class Settings:
     """For index builds only, set on their session. The graph has to fit, or the build slows tenfold."""
     index_workers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 2
 
+    @property
+    def logs(self) -> Path:
+        """Where logs and crash reports are: the platform's folder for them, or a folder of `home` where that is set."""
+        return user_log_path("revector") if self.home == user_data_path("revector") else self.home / "logs"
+
 
 def load_settings(**flags: Any) -> Settings:
     """The settings in force; a flag that is None does not count as given.
@@ -68,13 +75,25 @@ def load_settings(**flags: Any) -> Settings:
     Raises UsageError for a setting that does not exist or whose value is out of its range.
     """
     names = {one.name for one in fields(Settings)}
-    given = {name: value for name, value in flags.items() if value is not None}
-    values = _of_file() | _of_environment(names) | given
+    values: dict[str, Any] = {}
+    for found in sources(**flags).values():
+        values |= found
     for name in values:
         if name not in names:
             raise unknown_name("setting", name, names)
     kinds = get_type_hints(Settings, include_extras=True)
     return Settings(**{name: _checked(name, value, kinds[name]) for name, value in values.items()})
+
+
+def sources(**flags: Any) -> dict[str, dict[str, Any]]:
+    """What is set where, each by the name of its source; what comes later counts."""
+    path = Path(os.environ.get(f"{_PREFIX}CONFIG") or "revector.toml")
+    found = {one.name: os.environ.get(f"{_PREFIX}{one.name.upper()}") for one in fields(Settings)}
+    return {
+        str(path): _of_file(path),
+        "environment": {name: value for name, value in found.items() if value},
+        "command line": {name: value for name, value in flags.items() if value is not None},
+    }
 
 
 def checked_values(
@@ -116,12 +135,10 @@ def value_in_words(value: object) -> str:
     return str(value)
 
 
-def _of_file() -> dict[str, Any]:
-    named = os.environ.get(f"{_PREFIX}CONFIG")
-    path = Path(named or "revector.toml")
+def _of_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        if named:
-            raise UsageError(f"{_PREFIX}CONFIG names {named}, which is not a file.")
+        if os.environ.get(f"{_PREFIX}CONFIG"):
+            raise UsageError(f"{_PREFIX}CONFIG names {path}, which is not a file.")
         return {}
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -129,17 +146,16 @@ def _of_file() -> dict[str, Any]:
         raise UsageError(f"{path} cannot be read: {error}") from None
 
 
-def _of_environment(names: set[str]) -> dict[str, Any]:
-    found = {name: os.environ.get(f"{_PREFIX}{name.upper()}") for name in names}
-    return {name: value for name, value in found.items() if value}
-
-
 def _checked(name: str, value: object, kind: Any) -> Any:
     """One by one, so that the error names the setting; its value, maybe a password, is not shown."""
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    if choices and isinstance(value, str):
+        value = value.lower()
     try:
         return msgspec.convert(value, kind, strict=False, dec_hook=_path)
     except msgspec.ValidationError as error:
-        raise UsageError(f"The setting {name!r} is not valid: {str(error).replace('`', '')}.") from None
+        problem = f"The setting {name!r} is not valid: {str(error).replace('`', '')}."
+        raise UsageError(problem, f"Expected one of {', '.join(choices)}." if choices else "") from None
 
 
 def _path(kind: type, value: object) -> object:

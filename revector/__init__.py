@@ -8,6 +8,7 @@ Everything here is loaded when it is first used, so that `import revector` costs
 from __future__ import annotations
 
 from importlib import import_module
+from logging import NullHandler, getLogger
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ _MODULES = {
     "Retriever": "core.retrieval",
 }
 """Where each public name lives; the errors live in core.errors."""
+
+getLogger(__name__).addHandler(NullHandler())  # silent until the application says otherwise
 
 
 def __getattr__(name: str) -> object:

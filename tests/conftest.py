@@ -35,6 +35,14 @@ def pytest_make_parametrize_id(val: object) -> str | None:
     return f"{val[:60]}…" if isinstance(val, str) and len(val) > 60 else None
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _logs_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test writes to the logs of the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[embedded.EmbeddedServer]:
     """One embedded server for the whole run, stopped at its end. Nothing in it outlives its machine.

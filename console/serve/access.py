@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from revector.core.errors import UsageError
+from revector.core.secrets import hide
 
 SHORT_TOKEN = 16
 """Characters below which a token is worth a warning: it can be guessed."""
@@ -69,6 +70,7 @@ def read_access(variable: str, host: str, *, no_token: bool) -> Access:
             f"The token in {variable} has a blank or a character that no HTTP header can carry.",
             f"Choose another: export {variable}=$(openssl rand -hex 32)",
         )
+    hide(token)
     return Access(token)
 
 

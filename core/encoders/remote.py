@@ -33,6 +33,7 @@ from revector.core.encoders.kinds import (
 from revector.core.encoders.pacing import LONGEST_HOLD_S, Pacer, Ticket, backoff
 from revector.core.encoders.spec import EncoderSpec
 from revector.core.errors import EncoderError, UnreachableError, UsageError
+from revector.core.secrets import hide, scrub
 from revector.core.text import counted
 
 if TYPE_CHECKING:
@@ -311,7 +312,7 @@ class RemoteEncoder(ABC):
             response = self._client.post(self.url, json=self.body(texts, role), headers=self.headers(self._key))
         except httpx2.TransportError as error:  # without its cause, whose message may repeat the key
             reason = f"Connection error: {str(error) or type(error).__name__}"
-            raise _ThrottledError(self._scrub(reason)) from None
+            raise _ThrottledError(_in_short(reason)) from None
         self._pacer.heed(ticket, response.headers)
         if not response.is_success:
             raise self._refusal(response.status_code, response.headers, response.text)
@@ -355,7 +356,7 @@ class RemoteEncoder(ABC):
         if isinstance(error, dict):
             error = error.get("error") or error
         message = _words(error) or "no reason given"
-        reason = self._scrub(f"{status}: {message}")
+        reason = _in_short(f"{status}: {message}")
         match self.meaning(status, message, error):
             case "later":
                 return _ThrottledError(reason, retry_after(headers), refused=status == 429)
@@ -385,11 +386,12 @@ class RemoteEncoder(ABC):
                 f"The key in the environment variable {self._key_env} has characters that no key has.",
                 "Set it again: ASCII letters, digits and punctuation, on one line.",
             )
+        hide(key)
         return key
 
-    def _scrub(self, text: str) -> str:
-        clean = text.replace(self._key, "[key]") if self._key else text
-        return " ".join(clean.split())[:400]
+
+def _in_short(text: str) -> str:
+    return " ".join(scrub(text).split())[:400]
 
 
 def _read_tokenizer(path: str) -> Tokenizer:

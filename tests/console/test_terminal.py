@@ -37,6 +37,17 @@ from revector.core.settings import Settings
 run_console(Database(sys.argv[1], sys.argv[2]), Settings(label="tmux"))
 """
 
+CRASHING = """
+import sys
+from revector.console.app import RevectorApp
+async def failing(self, tab):
+    words = self.services.database.dsn
+    raise ValueError("a bug")
+RevectorApp.go_to = failing
+from revector.console.program import main
+main()
+"""
+
 
 @pytest.fixture(scope="module")
 def library(template: Database) -> Iterator[Database]:
@@ -207,6 +218,34 @@ def test_a_console_that_is_ended_pauses_what_runs_in_it(
         finally:
             gate.open()
             terminal.end()
+
+
+def test_a_crash_leaves_a_report_and_a_sane_terminal(folder: Path, library: Database) -> None:
+    """No local variable is shown: the connection string with its password is one."""
+    dsn = f"{library.dsn}&password=open-sesame"
+    arguments = shlex.join(["-c", CRASHING, "--dsn", dsn, "--schema", library.schema])
+    terminal = Terminal(
+        folder, LARGE, f"{shlex.quote(sys.executable)} -W ignore {arguments}; echo status $?",
+        REVECTOR_HOME=str(folder), PYTHONPATH=str(ROOT),
+    )  # fmt: skip
+    try:
+        terminal.wait("active demo-64", "? help")
+        terminal.keys("2")
+        screen = terminal.wait("ended with", " icanon", " echo ")
+        (report,) = (folder / "logs").glob("crash-*.txt")
+        lines = [line for line in screen.splitlines() if line.strip()]
+        status = lines.index("status 1")
+        assert lines[status - 2] == "revector ended because of an unexpected error: ValueError."
+        assert lines[status - 1] == f"The report is in {report}"
+        assert "in failing\n" in report.read_text()
+        assert "console: revector" in report.read_text()
+        log = (folder / "logs" / "console.log").read_text()
+        assert report.name in log
+        for text in (screen, report.read_text(), log):
+            assert "open-sesame" not in text
+            assert "locals" not in text
+    finally:
+        terminal.end()
 
 
 def wait_for(database: Database, key: str, condition: Callable[[str, int], bool]) -> tuple[str, int]:

@@ -23,7 +23,7 @@ from typing import IO, Any
 from psycopg import sql
 
 from revector import core
-from revector.core import errors
+from revector.core import errors, logs
 from revector.core.backfill.job.job import (
     AT_WORK,
     ENGINE_LOCK,
@@ -192,7 +192,8 @@ class LocalEngine:
                 "Possibly out of memory. Nothing is lost: fix the cause and run the backfill again.",
             )
         else:
-            self._on_note(f"a worker {how.partition(chr(10))[0]}; starting another")
+            first, *complaints = how.split("\n")
+            self._on_note(". ".join([f"a worker {first}; starting another", *complaints[-1:]]))
             self._restart_at = time.monotonic() + 0.5 * (2 ** (self._deaths - 1) - 1)
 
     def _ended(self) -> bool:
@@ -227,7 +228,7 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=self._output,
             stderr=self._errors,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, **logs.environment(), "PYTHONPATH": path},
             start_new_session=True,
         )
         self._told = False

@@ -13,6 +13,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from revector.core import logs
 from revector.core.database import Database
 from revector.core.errors import RevectorError
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run a worker as the line on the standard input says."""
+    logs.start_worker()
     # The terminal sends Ctrl-C to the engine and to us; the engine tells us in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     task = json.loads(sys.stdin.readline())
@@ -33,6 +35,9 @@ def main() -> None:
             "problem": error.problem,
             "remedy": error.remedy,
         }
+    except Exception as error:  # noqa: BLE001  (a bug, or a library's: the engine starts another process)
+        sys.stderr.write(f"{logs.crashed(error)}\n")
+        sys.exit(1)
     sys.stdout.write(json.dumps(end) + "\n")
     sys.stdout.flush()
 

@@ -221,6 +221,7 @@ CONTRACT: dict[str, type_of | Sequence[type_of]] = {
     "rollback": FLIP,
     "log": keys("", entries=[keys("id at actor client application action version_key outcome reason detail")]),
     "doctor": keys("ok", findings=[keys("severity check object detail remedy sql")]),
+    "info": keys("platform packages database dsn schema data logs crashes", settings=[keys("name value source")]),
 }
 
 

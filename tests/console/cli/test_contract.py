@@ -303,6 +303,7 @@ def test_help_names_every_command(library: Revector) -> None:
     assert listed == [
         "demo", "db", "ingest", "versions", "load", "backfill", "index", "search", "compare", "serve", "serving",
         "queries", "judge", "evaluate", "evaluations", "thresholds", "shadow", "cutover", "rollback", "log", "doctor",
+        "info",
     ]  # fmt: skip
     assert max(map(len, text.splitlines())) <= 80
 

@@ -276,7 +276,7 @@ def test_the_key_goes_to_the_server_and_nowhere_else(connect, server, monkeypatc
         encoder.encode_query("a key")
     assert server.requests[0].headers["authorization"] == "Bearer sk-hush-wrong"
     # The provider's message repeats the key; ours does not, nor does the whole traceback.
-    assert "401: Incorrect API key provided: [key]" in caught.value.problem
+    assert "401: Incorrect API key provided: [secret]" in caught.value.problem
     assert "hush" not in "".join(traceback.format_exception(caught.value))
     server.fail(500, times=9, message="Bad request by sk-hush-wrong.")
     with pytest.raises(UnreachableError) as caught:

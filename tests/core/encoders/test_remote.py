@@ -241,7 +241,7 @@ def test_the_key_goes_to_the_server_and_nowhere_else(
         tei.fail(status, f"{KEY} is not known here", "Validation")
         with pytest.raises((UnreachableError, EncoderError)) as caught:
             encoder.encode_query("a key")
-        assert f"{status}: [key] is not known here" in caught.value.problem
+        assert f"{status}: [secret] is not known here" in caught.value.problem
         assert "hush" not in "".join(traceback.format_exception(caught.value))
     assert tei.headers[0]["authorization"] == f"Bearer {KEY}"
 

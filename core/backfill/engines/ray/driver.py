@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg.conninfo import conninfo_to_dict
 
+from revector.core import logs
 from revector.core.backfill.engines.ray.crew import Crew, amounts, fits
 from revector.core.backfill.engines.ray.engine import CONNECT_S, Heard, Order, RaySettings
 from revector.core.backfill.engines.ray.worker import in_short, portable
 from revector.core.errors import RefusedError, RevectorError, UnreachableError
+from revector.core.secrets import hide
 
 if TYPE_CHECKING:
     from revector.core.backfill.job.status import JobStatus
@@ -38,6 +40,7 @@ def _connected(settings: RaySettings, wanted: int) -> Iterator[Any]:
     # this run, since Ray would keep one in the home folder. Ray reads both when it is imported.
     if settings.address is None and os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        hide(os.environ["RAY_AUTH_TOKEN"])
     import ray
     from ray.job_config import JobConfig
 
@@ -137,6 +140,7 @@ def check_nodes(nodes: Sequence[Mapping[str, Any]], order: Order, here: str) -> 
 
 def main(arguments: Sequence[str]) -> None:
     """Run one order that comes over the channel of that file number, and say there how it ended."""
+    logs.start_worker()
     channel = Channel(int(arguments[0]))
     os.set_inheritable(channel.fileno(), False)  # Ray's processes live on when we are killed: a moment too long
     order: Order = channel.recv()
@@ -148,6 +152,8 @@ def main(arguments: Sequence[str]) -> None:
             result = Crew(ray, order, channel).run()
     except RevectorError as error:
         result = portable(error)
+    except Exception as error:  # noqa: BLE001  (a bug, or Ray's: who started this starts another)
+        sys.exit(str(logs.crashed(error)))
     with contextlib.suppress(OSError):
         channel.send(Heard(result=result))
 

@@ -35,9 +35,10 @@ from typing import IO, TYPE_CHECKING
 
 from psycopg.conninfo import make_conninfo
 
-from revector.core.backfill.engines.ray.worker import Sealed
+from revector.core import logs
 from revector.core.database import Database
 from revector.core.errors import RevectorError, UnreachableError, UsageError
+from revector.core.secrets import hide, scrub
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection as Channel
@@ -242,6 +243,7 @@ def _complete(database: Database) -> Database:
         parts = {"host": info.host, "port": str(info.port), "dbname": info.dbname, "user": info.user}
         parts |= info.get_parameters()
         if info.password:
+            hide(info.password)  # of a file of passwords, maybe
             parts["password"] = info.password
     for name in ("application_name", "fallback_application_name", "service", "servicefile", "passfile"):
         parts.pop(name, None)
@@ -281,7 +283,7 @@ class _Run:
                         f"Ray at {self._order.ray.address or 'this machine'} did not answer within {CONNECT_S} s.",
                         "Look at the cluster's head node.",
                     ) from None
-                last = Sealed(self._order.database).scrub(_last_line(written, process.returncode))
+                last = scrub(_last_line(written, process.returncode))
                 raise _DriverDiedError(last) from None
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_LAST_WORDS_S)
@@ -350,6 +352,7 @@ def _driver() -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes], Channel]]:
     """
     ours, theirs = Pipe()
     environment = {name: text for name, text in os.environ.items() if name not in _SECRET_VARIABLES}
+    environment |= logs.environment()
     environment["RAY_USAGE_STATS_ENABLED"] = "0"
     with ours, theirs, tempfile.TemporaryFile() as written:
         process = subprocess.Popen(  # noqa: S603  (our own interpreter and module)

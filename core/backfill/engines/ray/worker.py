@@ -8,11 +8,11 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from psycopg.conninfo import conninfo_to_dict
-
+from revector.core import logs
 from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Connection, Database
 from revector.core.errors import EncoderError, RefusedError, RevectorError, UnreachableError, UsageError
+from revector.core.secrets import scrub
 
 if TYPE_CHECKING:
     from revector.core.backfill.job.status import JobStatus
@@ -30,11 +30,6 @@ class Sealed:
 
     def __repr__(self) -> str:
         return f"<database {self.database.name}>"
-
-    def scrub(self, text: str) -> str:
-        """The text without the password, should it be in there."""
-        password = conninfo_to_dict(self.database.dsn).get("password")
-        return text.replace(str(password), "[password]") if password else text
 
 
 @dataclass(frozen=True)
@@ -58,6 +53,7 @@ class BackfillWorker:
     """The actor: one worker in a process that Ray started somewhere. Its methods run side by side."""
 
     def __init__(self) -> None:
+        logs.start_worker()
         self._lock = threading.Lock()
         self._left = False
         self._worker: Worker | None = None
@@ -73,7 +69,9 @@ class BackfillWorker:
         except RevectorError as error:
             return Outcome(error=portable(error))
         except Exception as error:  # noqa: BLE001  (of a driver or a model: this process may be spoilt)
-            return Outcome(trouble=sealed.scrub(in_short(error)))
+            return Outcome(
+                trouble=f"{scrub(in_short(error))} (report: {logs.report(error)} on {socket.gethostname()})"
+            )
 
     def leave(self) -> None:
         """Let the worker finish the batch in hand and end; one that has not begun will not begin."""

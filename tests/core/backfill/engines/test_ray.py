@@ -34,6 +34,7 @@ from revector.core.database import Connection, Database
 from revector.core.encoders import PROBE_TEXT, open_encoder
 from revector.core.errors import EncoderError, RefusedError, RevectorError, UnreachableError, UsageError
 from revector.core.registry import Version, version_statuses
+from revector.core.secrets import scrub
 from tests.protocol_server import MODELS, ProtocolServer, Request, embed
 from tests.ray_cluster import RayCluster, environment
 from tests.versions import add, add_chunks
@@ -571,7 +572,8 @@ def test_what_an_actor_is_given_shows_no_password(database: Database) -> None:
     sealed = Sealed(secret(database))
     assert PASSWORD not in repr(sealed)
     assert PASSWORD not in str([sealed])
-    assert sealed.scrub(f"password={PASSWORD} is wrong") == "password=[password] is wrong"
+    secret(database).connect_options("test")
+    assert scrub(f"{PASSWORD} is wrong") == "[secret] is wrong"
     assert PASSWORD not in repr(Order(secret(database), None, BATCH, RaySettings(), 1))  # type: ignore[arg-type]
 
 

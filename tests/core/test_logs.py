@@ -1,0 +1,192 @@
+"""The log file and the reports of crashes: shared, bounded, never in the way, and without secrets."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from revector.core import logs
+from revector.core.secrets import hide, scrub
+from revector.core.settings import Settings
+from tests.test_architecture import ROOT
+
+SECRET = "open-sesame"  # noqa: S105
+DOCUMENT = "words of a document"
+LOGGER = logging.getLogger("revector.core.test")
+
+WRITER = """
+import logging, sys
+from pathlib import Path
+from revector.core import logs
+from revector.core.settings import Settings
+logs._MOST_BYTES = 100_000
+logs.start("worker", Settings(home=Path(sys.argv[1])))
+log = logging.getLogger("revector.core.test")
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(1_200):
+    log.info("%s/%d/%s", sys.argv[2], number, "x" * 20)
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A folder for logs; afterwards this process is as it was."""
+    root = logging.getLogger("revector")
+    before = root.handlers[:], root.level, root.propagate, logs._started
+    yield tmp_path
+    root.handlers[:], root.level, root.propagate, logs._started = before
+
+
+def process(code: str, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def test_a_library_prints_nothing() -> None:
+    code = """
+import logging
+from revector.core.encoders import open_encoder
+encoder = open_encoder("openai:m?base_url=http://127.0.0.1:9/v1&max_retries=0")
+try:
+    encoder.encode_query("words")
+except Exception as error:
+    print(type(error).__name__)
+logging.getLogger("revector.core.database").error("lost")
+"""
+    out, err = process(code).communicate()
+    assert (out, err) == ("UnreachableError\n", "")
+
+
+def test_processes_that_write_at_the_same_time_lose_no_line(home: Path) -> None:
+    writers = [process(WRITER, home, name) for name in ("one", "two", "three")]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    assert [writer.communicate()[1] for writer in writers] == ["", "", ""]
+    files = sorted((home / "logs").glob("worker.log*"))
+    assert len(files) > 3
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    numbers = {tuple(line.split(": ")[1].split("/")[:2]) for line in lines if "/xxx" in line}
+    assert numbers == {(name, str(number)) for name in ("one", "two", "three") for number in range(1_200)}
+    assert all(line.startswith("20") for line in lines)
+
+
+def test_full_files_are_bounded(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_MOST_BYTES", 1_000)
+    logs.start("cli", Settings(home=home))
+    for number in range(200):
+        LOGGER.info("line %d %s", number, "x" * 50)
+    files = sorted(path.name for path in (home / "logs").glob("cli.log*") if path.suffix != ".lock")
+    assert files in (["cli.log", *(f"cli.log.{n}" for n in range(1, 5))], [f"cli.log.{n}" for n in range(1, 5)])
+    assert sum(path.stat().st_size for path in (home / "logs").iterdir()) < 6_000
+
+
+def test_a_line_of_others_is_one_line_and_obeyed_by_no_terminal(home: Path) -> None:
+    logs.start("cli", Settings(home=home))
+    LOGGER.warning("refused: %s", "\x1b[2Jcleared\n2026-01-01 INFO forged")
+    text = (home / "logs" / "cli.log").read_text()
+    assert "\x1b" not in text
+    assert [line[:4] for line in text.splitlines()[1:]] == [text[:4], "    "]
+
+
+@pytest.mark.parametrize("trouble", ["a file in the way", "a full disk", "a folder that is gone"])
+def test_what_cannot_be_written_is_in_nobodys_way(
+    home: Path, trouble: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if trouble == "a file in the way":
+        (home / "logs").write_text("not a folder")
+    elif trouble == "a full disk":
+        (home / "logs").mkdir()
+        (home / "logs" / "cli.log").symlink_to("/dev/full")
+    logs.start("cli", Settings(home=home))
+    if trouble == "a folder that is gone":
+        (home / "logs" / "cli.log").unlink()
+        (home / "logs").rmdir()
+    LOGGER.warning("a line")
+    LOGGER.warning("a line that is %d", "wrong")
+    if trouble == "a file in the way":
+        error = logs.crashed(ValueError("why"))
+        assert "ValueError: why" in error.remedy
+    assert capfd.readouterr() == ("", "")
+
+
+def test_no_secret_in_what_is_written(home: Path) -> None:
+    logs.start("cli", Settings(home=home, log_level="debug"))
+    hide(SECRET)
+    hide("p@ss/word")
+    LOGGER.debug("%s, as p%%40ss%%2Fword or p@ss/word", SECRET)
+    try:
+        raise ConnectionError(f"Authorization: Bearer {SECRET} is no good, nor is {SECRET}")
+    except ConnectionError as error:
+        LOGGER.warning("failed", exc_info=True)
+        path = logs.report(error)
+    assert path is not None
+    for text in ((home / "logs" / "cli.log").read_text(), path.read_text()):
+        assert "[secret]" in text
+        assert SECRET not in text
+        assert "ss%2Fword" not in text
+        assert "ss/word" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "scrubbed"),
+    [
+        ("postgresql://me:pa:s/s@w@host:5432/db", "postgresql://me:[secret]@host:5432/db"),
+        ("host=h password=hush dbname=d", "host=h password=[secret] dbname=d"),
+        (r"host=h password = 'hu\'sh, hush' dbname=d", "host=h password = [secret] dbname=d"),
+        ("postgresql://h/d?user=me&password=hush&sslmode=off", "postgresql://h/d?user=me&password=[secret]&sslmode=off"),
+        ("authorization: bearer hush", "authorization: bearer [secret]"),
+        ("http://127.0.0.1:8080/v1", "http://127.0.0.1:8080/v1"),
+    ],
+)  # fmt: skip
+def test_what_looks_like_a_secret_is_taken_out(text: str, scrubbed: str) -> None:
+    assert scrub(text) == scrubbed
+
+
+def test_a_report_says_where_and_quotes_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_REPORTS_KEPT", 3)
+    logs.start("console", Settings(home=home), "backfill run")
+
+    def failing(document: str) -> None:
+        try:
+            {}[document]  # type: ignore[index]
+        except KeyError:
+            len.missing()  # type: ignore[attr-defined]
+
+    paths = []
+    for _ in range(5):
+        with pytest.raises(AttributeError) as caught:
+            failing(DOCUMENT)
+        paths.append(logs.report(caught.value))
+    assert logs.reports(Settings(home=home)) == paths[:1:-1]
+    assert paths[4] is not None
+    text = paths[4].read_text()
+    assert "console: revector backfill run\n" in text
+    assert f"psycopg {logs.versions()['psycopg']}\n" in text
+    assert "KeyError: …\n\nThen:\n" in text
+    assert "in failing\n" in text
+    assert text.endswith("AttributeError: 'builtin_function_or_method' object has no attribute 'missing'\n")
+    assert "words of" not in text
+    assert oct(paths[4].stat().st_mode & 0o777) == "0o600"
+    assert "unexpected AttributeError" in (home / "logs" / "console.log").read_text()
+
+
+def test_processes_that_are_started_write_there_too(home: Path) -> None:
+    assert logs.environment() == {}
+    logs.start("cli", Settings(home=home, log_level="debug"))
+    code = "import logging; from revector.core import logs; logs.start_worker(); logs.log.debug('here')"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | logs.environment(), check=True)
+    assert "DEBUG" in (home / "logs" / "worker.log").read_text()
