@@ -98,6 +98,8 @@ def open_job(connection: Connection, version: Version, settings: JobSettings | N
             )
         if job.state not in AT_WORK:
             move(connection, job, "running")
+            if job.state != "done":  # that one only takes up new chunks, and says so at its end
+                audit.record(connection, "backfill resume", version.version_key)
         return Job(job.id, "running")
 
 
