@@ -35,7 +35,9 @@ def _valid(subject: Subject) -> Found:
     if not state.exists:
         return fails("no index", remedy)
     if not state.valid:
-        return fails(f"{state.name} is invalid: its build was interrupted", remedy)
+        return fails(
+            f"{state.name} is invalid: its build was interrupted, or it is not of the version's metric", remedy
+        )
     return passes(f"{state.name}, {state.bytes / 1e6:,.1f} MB")
 
 
@@ -147,7 +149,7 @@ _WHOLE = ("complete", "dimensions", "index valid")
 
 RULES = (
     GuardRule(
-        "index valid", "The index exists and its build finished.",
+        "index valid", "The index exists, is of the version's metric and over all its vectors, and its build finished.",
         _valid, in_flip=True, waivable=False, looks_at=("version", "index"),
     ),
     GuardRule(
