@@ -24,9 +24,9 @@ from tests.vector_files import write_npy
 READING = {
     "backfill plan", "backfill status", "compare", "cutover check", "cutover guards", "cutover history",
     "cutover requests", "db roles", "db status", "doctor", "evaluations list", "evaluations runs",
-    "evaluations show", "info", "index check", "index plan", "index prewarm", "log", "queries agreement", "queries export",
-    "queries list", "queries show", "search", "serve", "serving", "shadow report", "shadow status", "thresholds",
-    "versions list", "versions show",
+    "evaluations show", "index check", "index plan", "index prewarm", "info", "log", "queries agreement",
+    "queries export", "queries list", "queries show", "search", "serve", "serving", "shadow report",
+    "shadow status", "thresholds", "versions list", "versions show",
 }  # fmt: skip
 """Commands that change nothing in a collection."""
 OUTSIDE = {"db up", "db down", "db upgrade", "demo"}
