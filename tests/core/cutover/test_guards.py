@@ -354,6 +354,11 @@ def test_a_model_that_changed_under_its_name_is_found(
     verdict(connection, "encoder", "pass", "at least 0.5 required")
     change_policy(connection, {"encoder_cosine": "default"})
 
+    # One text of sixteen is enough.
+    change_policy(connection, {"encoder_chunks": 16})
+    provider.embed = lambda text, *rest: embed(text, *rest) + (text == NUMBERS[7]) * noise
+    verdict(connection, "encoder", "fail", "16 stored chunks encoded again")
+
     provider.embed = lambda *given: embed(*given)[:16]
     verdict(connection, "encoder", "fail", "dimensions")
     provider.embed = embed
