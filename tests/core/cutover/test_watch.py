@@ -68,7 +68,7 @@ def test_without_figures_nothing_is_said_of_them(connection: Connection, two: tu
     assert (found.before.searches, found.since.searches, found.overlap, found.compared) == (0, 0, None, 0)
     assert found.breaches == ()
     assert [one.limit for one in found.unjudged] == ["max_empty_rate_rise", "max_latency_ratio", "min_overlap"]
-    assert "0 searches before the cutover were counted" in found.unjudged[0].detail
+    assert "0 searches counted before the cutover, 100 needed" in found.unjudged[0].detail
     assert cutover.roll_back_broken(connection, found) is None
 
 
