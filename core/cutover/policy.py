@@ -60,7 +60,8 @@ HELP: Mapping[str, str] = {
     "shadow_queries": "Users' queries that the version must have answered in shadow traffic; 0 for none.",
     "shadow_error_share": "Share of the shadow's queries that may have failed.",
     "encoder_chunks": "Stored chunks to encode again, to check that the encoder is still the same.",
-    "encoder_cosine": "Cosine that each must reach with its stored vector.",
+    "encoder_cosine": "Cosine that each must reach with its stored vector; for l2 and ip, times the ratio of their "
+    "lengths.",
     "warm_share": "Share of pages that must be in the server's cache; 0 for none.",
     "replica_lag_s": "Seconds within which each standby must replay what was written.",
     "watch_hours": "Hours after a cutover during which the previous version is kept up to date and watched.",

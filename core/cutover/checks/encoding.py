@@ -41,11 +41,14 @@ def _same(subject: Subject) -> Found:
     if now.shape[1] != version.dimensions:
         return fails(f"it returns {now.shape[1]} dimensions, the version has {version.dimensions}", remedy)
     then = np.stack([Vector.from_text(stored[chunk_id]).to_numpy() for chunk_id in texts]).astype(np.float64)
-    lengths = np.linalg.norm(then, axis=1) * np.linalg.norm(now, axis=1)
+    before, after = np.linalg.norm(then, axis=1), np.linalg.norm(now, axis=1)
+    measure, lengths = "cosine", before * after
+    if version.distance_metric != "cosine":  # by which a vector of another length is another one
+        measure, lengths = "cosine with length", np.maximum(before, after) ** 2
     cosines = np.einsum("ij,ij->i", then, now.astype(np.float64)) / np.where(lengths > 0, lengths, 1)
     worst = int(cosines.argmin())
     detail = (
-        f"{len(texts)} stored chunks encoded again: lowest cosine {cosines[worst]:.5f}, chunk {list(texts)[worst]} "
+        f"{len(texts)} stored chunks encoded again: lowest {measure} {cosines[worst]:.5f}, chunk {list(texts)[worst]} "
         f"(at least {least:g} required)"
     )
     return passes(detail) if cosines[worst] >= least else fails(detail, remedy)
