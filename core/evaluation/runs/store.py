@@ -161,10 +161,10 @@ def start_run(
     chunks: int,
     sample: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Go on with the unfinished run of the same query set revision, version and settings by this role, or begin one.
+    """Continue this role's unfinished run of the same query set revision, version and settings, or begin one.
 
-    This session holds the run's lock until it ends or calls `let_go`; a run whose lock another session holds is left
-    to it. Raises RefusedError when the query set is not what it was when `query_set` was read.
+    This session holds the run's lock until it ends or calls `unlock_run`; runs locked by another session are not
+    taken. Raises RefusedError when the query set changed after `query_set` was read.
     """
     _check_unchanged(connection, query_set.id, query_set.name, query_set.revision)
     same = {
@@ -201,7 +201,7 @@ def start_run(
             found = _find(connection, number)
             if found is not None and found.state == "running":  # it may have been finished before we had the lock
                 return found
-            let_go(connection, number)
+            unlock_run(connection, number)
     with connection.transaction():
         (number,) = fetch_one(
             connection,
@@ -219,7 +219,7 @@ def start_run(
     return get_run(connection, number)
 
 
-def let_go(connection: Connection, number: int) -> None:
+def unlock_run(connection: Connection, number: int) -> None:
     """Give the lock of a run back, so that somebody can go on with it."""
     connection.execute(sql.SQL("SELECT pg_advisory_unlock({})").format(_RUN_LOCK), [number])
 
@@ -288,7 +288,7 @@ def finish_run(connection: Connection, run: Run, seconds: float) -> Run:
             detail={"run": run.id, "query_set": run.query_set, "revision": run.query_set_revision, "k": run.k,
                     "exact": run.exact, "ef_search": run.ef_search, "queries": run.queries, "sample": run.sample},
         )  # fmt: skip
-    let_go(connection, run.id)
+    unlock_run(connection, run.id)
     return get_run(connection, run.id)
 
 
@@ -314,7 +314,7 @@ def _delete_abandoned(connection: Connection) -> None:
     for row in old:
         if fetch_one(connection, sql.SQL("SELECT pg_try_advisory_lock({})").format(_RUN_LOCK), row)[0]:
             connection.execute("DELETE FROM evaluation_runs WHERE id = %s AND state = 'running'", row)
-            let_go(connection, row[0])
+            unlock_run(connection, row[0])
 
 
 def _row_image(run_id: int, found: QueryHits) -> bytes:
