@@ -1,4 +1,4 @@
-"""The guard on a version's encoder: it still makes the vectors that are stored."""
+"""The guard on a version's encoder: whether it still makes the stored vectors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _PATIENCE_S = 30.0
-"""A provider that throttles may ask us to wait for minutes: whoever looks at the guards does not."""
+"""A provider that throttles may ask for minutes; a check of the guards does not wait that long."""
 
 
 def _same(subject: Subject) -> Found:
@@ -55,7 +55,7 @@ def _same(subject: Subject) -> Found:
 
 
 def _encode(subject: Subject, texts: list[str]) -> NDArray[np.float32] | None:
-    """The texts as documents (n, d); None when that takes longer than anybody waits for a guard."""
+    """The texts encoded as documents (n, d); None when that takes too long for a guard."""
     answer: queue.SimpleQueue[NDArray[np.float32] | Exception] = queue.SimpleQueue()
 
     def encode() -> None:
