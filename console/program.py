@@ -7,6 +7,7 @@ to the first frame.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 
@@ -29,6 +30,7 @@ def main() -> None:
 
 def _readable(error: Exception) -> RevectorError:
     if isinstance(error, RevectorError):
+        logging.getLogger(__name__).warning("ended: %s", error.kind)
         return error
     if isinstance(error, UnicodeEncodeError) and any(
         error.object[error.start] in argument for argument in sys.argv[1:]

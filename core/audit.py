@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -11,6 +12,8 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from revector.core.database import Connection
+
+log = logging.getLogger(__name__)
 
 Outcome = Literal["done", "refused", "failed"]
 
@@ -45,6 +48,9 @@ def record(
         "INSERT INTO audit_log (action, version_key, outcome, reason, detail) VALUES (%s, %s, %s, %s, %s)",
         [action, version_key, outcome, reason, Jsonb(dict(detail or {}))],
     )
+    what = f"{action} {version_key or ''}".rstrip()
+    log.log(logging.INFO if outcome == "done" else logging.WARNING, "%s: %s", what, outcome)
+    log.debug("%s: %s %s", what, reason, detail)
 
 
 def entries(connection: Connection, *, limit: int = 100, version_key: str | None = None) -> list[AuditEntry]:

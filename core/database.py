@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from psycopg.rows import TupleRow
 from revector.core.errors import RefusedError, RevectorError, UnreachableError
 from revector.core.revisions import DEVELOPMENT_REVISIONS, HEAD, REVISIONS
 from revector.core.secrets import hide
+
+log = logging.getLogger(__name__)
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -82,7 +85,9 @@ class Database:
         try:
             connection = psycopg.connect(**self.connect_options(purpose))
         except psycopg.OperationalError as error:
+            log.debug("%s: cannot connect to %s", purpose, self.name)
             raise unreachable(error, self) from None
+        log.debug("%s: connected to %s", purpose, self.name)
         try:
             connection.execute(*self.session_statement(statement_timeout_s))
         except psycopg.OperationalError as error:  # lost as soon as it was there

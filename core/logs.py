@@ -53,7 +53,7 @@ def start(kind: str, settings: Settings, command: str = "") -> None:
     root.addHandler(_SharedFile(settings.logs / f"{kind}.log"))
     root.setLevel(settings.log_level.upper())
     root.propagate = False  # to handlers of others, which do not scrub
-    log.info("started %s", command)
+    log.info("started: %s", command or kind)
 
 
 def start_worker() -> None:

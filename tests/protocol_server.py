@@ -241,7 +241,9 @@ class Gate:
         return embed(text, *arguments)
 
 
-class _RefusedError(Exception):
+class RequestRefusedError(Exception):
+    """What `embed` may raise too: the answer is this status and message."""
+
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
@@ -251,22 +253,24 @@ def _check(server: ProtocolServer, path: str, headers: Mapping[str, str], body: 
     """Refuse what the API refuses, with the status it gives."""
     key = headers.get("authorization", "").removeprefix("Bearer ")
     if server.api_key is not None and key != server.api_key:
-        raise _RefusedError(401, f"Incorrect API key provided: {key}.")
+        raise RequestRefusedError(401, f"Incorrect API key provided: {key}.")
     if path != "/v1/embeddings":
-        raise _RefusedError(404, f"Invalid URL (POST {path})")
+        raise RequestRefusedError(404, f"Invalid URL (POST {path})")
     model, inputs, dimensions = body.get("model"), body.get("input"), body.get("dimensions")
     if model not in server.models:
-        raise _RefusedError(404, f"The model `{model}` does not exist or you do not have access to it.")
+        raise RequestRefusedError(404, f"The model `{model}` does not exist or you do not have access to it.")
     texts = [inputs] if isinstance(inputs, str) else inputs
     if not isinstance(texts, list) or not texts or not all(isinstance(t, str) and t for t in texts):
-        raise _RefusedError(400, "'$.input' is invalid: expected a string, or a list of strings, none empty.")
+        raise RequestRefusedError(
+            400, "'$.input' is invalid: expected a string, or a list of strings, none empty."
+        )
     if len(texts) > 2048:
-        raise _RefusedError(400, "'$.input' is invalid: expected at most 2048 inputs.")
+        raise RequestRefusedError(400, "'$.input' is invalid: expected at most 2048 inputs.")
     if dimensions is not None:
         if not model.startswith(SHORTENED):
-            raise _RefusedError(400, "This model does not support specifying dimensions.")
+            raise RequestRefusedError(400, "This model does not support specifying dimensions.")
         if not 1 <= dimensions <= server.models[model]:
-            raise _RefusedError(400, f"Invalid value for 'dimensions': at most {server.models[model]}.")
+            raise RequestRefusedError(400, f"Invalid value for 'dimensions': at most {server.models[model]}.")
 
 
 def _answer(server: ProtocolServer, request: Request, spoilt: str | None) -> dict[str, Any]:
@@ -343,9 +347,9 @@ def _handler(server: ProtocolServer) -> type[BaseHTTPRequestHandler]:
                 return planned, 0, b"", {}
             try:
                 _check(server, self.path, request.headers, body)
-            except _RefusedError as refused:
+                return planned, 200, json.dumps(_answer(server, request, planned)).encode(), headers
+            except RequestRefusedError as refused:
                 return None, refused.status, _error(str(refused)), {}
-            return planned, 200, json.dumps(_answer(server, request, planned)).encode(), headers
 
         def _send(
             self,

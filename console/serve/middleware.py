@@ -7,6 +7,7 @@ slots are taken, and cost next to nothing.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import traceback
 from collections.abc import Callable, Set
@@ -18,6 +19,8 @@ from revector.console.serve.access import Access
 from revector.console.serve.limits import Limits, Slots
 from revector.console.serve.metrics import Metrics
 from revector.console.serve.problems import Problem, Refused
+
+log = logging.getLogger(__name__)
 
 HEALTH = "/healthz"
 METRICS = "/metrics"
@@ -72,6 +75,7 @@ class Door:
             await self._refuse(refused.problem, scope, receive, answer)
         except Exception as error:  # noqa: BLE001  (whatever it is, no caller may see it)
             self._note(f"internal error: {_whereabouts(error)}")
+            log.error("internal error: %s", _whereabouts(error))
             await self._refuse(problems.INTERNAL, scope, receive, answer)
 
     async def _let_in(self, scope: Scope, receive: Receive, answer: _Answer) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -30,6 +31,8 @@ from revector.core.errors import UsageError
 
 if TYPE_CHECKING:
     from revector.console.serve.service import Service
+
+log = logging.getLogger(__name__)
 
 _HEADERS_S = 10
 """For a request's headers to arrive, and between two requests of one connection."""
@@ -85,10 +88,12 @@ def serve(
     api = make_api(service, metrics)
     door = Door(api, access, limits, metrics, set(paths_of(api)), note)
     server = _Server(door, limits)
+    log.info("serving on %s", url_of(listener))
     try:
         server.run([listener])
     finally:
         service.close()
+        log.info("serving ended, %d searches unfinished", door.slots.taken)
     if door.slots.taken:
         note(f"{door.slots.taken} searches did not finish within {limits.drain_s:g} s and were abandoned.")
         sys.stdout.flush()

@@ -1,5 +1,4 @@
-"""Every change of the active version, as logged by the database's trigger: cutovers, rollbacks, flips from
-psql."""
+"""Every change of the active version, as the database's trigger wrote it down: cutovers, rollbacks, flips from psql."""
 
 from __future__ import annotations
 
@@ -34,7 +33,7 @@ class CutoverEntry:
 
 
 def history(connection: Connection, *, limit: int = 50) -> list[CutoverEntry]:
-    """Changes of the active version, newest first."""
+    """The newest changes first."""
     with connection.cursor(row_factory=class_row(CutoverEntry)) as cursor:
         return cursor.execute(
             """

@@ -1,5 +1,4 @@
-"""Keeps versions current: during the watch the previous version gets new chunks too, so a rollback loses
-nothing."""
+"""Keeping versions written: during the watch the version before takes new chunks too; a rollback then loses nothing."""
 
 from __future__ import annotations
 
@@ -19,10 +18,10 @@ _AFTER_ERROR_S = 30.0
 
 
 class Keeper:
-    """Runs the backfills of a watch's two versions in this process, when new chunks wait and no other worker runs.
+    """Runs the backfills of the two versions of a watch, here, whenever new chunks wait and nobody else is at it.
 
-    `settings` apply to a backfill that never ran. A paused backfill stays paused; `on_note` is told about it, and
-    about errors. Each run has its own thread, so the watch continues.
+    `settings` are those of a backfill that never ran. A backfill that somebody has paused stays so, which `on_note`
+    is told, as it is of errors. Every run is in a thread of its own: the watch goes on meanwhile.
     """
 
     def __init__(self, database: Database, settings: JobSettings, on_note: Callable[[str], None]) -> None:
@@ -32,7 +31,7 @@ class Keeper:
         self._said: dict[str, str] = {}
 
     def keep(self, connection: Connection, watch: Watch) -> None:
-        """Start the runs that both versions need, and return at once."""
+        """Start what is needed for both versions, and return at once."""
         for key in (watch.version_key, watch.previous) if watch.way_back else (watch.version_key,):
             running = self._runs.get(key)
             if running is not None and running[1].is_alive():
@@ -42,12 +41,12 @@ class Keeper:
                 self._start(version)
 
     def finish(self) -> None:
-        """Wait for the runs that were started."""
+        """Wait until the runs that were started are over."""
         for _, thread in self._runs.values():
             thread.join()
 
     def close(self) -> None:
-        """End the runs after their current batches; any worker can continue the backfills."""
+        """Let the batches in hand be finished, and end the runs; the backfills can be taken up by anybody."""
         for engine, _ in self._runs.values():
             engine.leave("the watch has ended")
         self.finish()
@@ -82,7 +81,7 @@ class Keeper:
             self._say(key, f"{key} is not kept up to date: {error.problem}")
 
     def _say(self, key: str, text: str) -> None:
-        """Report a problem once, not at every check."""
+        """Once, and not at every look."""
         if self._said.get(key) != text:
             self._said[key] = text
             self._on_note(text)

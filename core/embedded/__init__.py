@@ -13,6 +13,7 @@ and its pg_ctl hands paths to a shell. Its programs and its system user are used
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import sys
 import time
@@ -33,6 +34,8 @@ from revector.core.embedded.processes import (
 from revector.core.embedded.programs import binary, let_through, service_user
 from revector.core.embedded.waiting import POLL_S, Wait, failure, folder_errors, locked
 from revector.core.errors import UnreachableError
+
+log = logging.getLogger(__name__)
 
 __all__ = ["EmbeddedServer", "binary", "start", "status", "stop"]
 
@@ -82,6 +85,7 @@ def stop(home: Path, *, timeout_s: float = 60) -> bool:
             send_signal(living_processes(data), signal.SIGQUIT)
         if living_processes(data):
             raise failure(data, "The embedded server does not stop.", "Stop its processes by hand.")
+        log.info("embedded server stopped in %s", data)
         return True
 
 
@@ -132,4 +136,5 @@ def _start(data: Path, wait: Wait) -> EmbeddedServer:
                 wait.pause(data)
                 continue
         raise failure(data, f"The embedded server in {data} did not start.", "See its log.")
+    log.info("embedded server started in %s", data)
     return replace(server, started=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import math
 import os
 import threading
@@ -38,6 +39,8 @@ from revector.core.text import counted
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+log = logging.getLogger(__name__)
 
 Role = Literal["document", "query"]
 Meaning = Literal["later", "less", "never"]
@@ -278,8 +281,8 @@ class RemoteEncoder(ABC):
             _check_alike(self.name, vectors)
             if vectors[0].size == (self._dimensions or vectors[0].size):
                 return vectors
-        except SpoiltAnswerError:
-            pass
+        except SpoiltAnswerError as error:
+            log.warning("%s: asked once more: %s", self.name, type(error).__name__)
         # Dimensions that are wrong again are left to `probe` and the backfill, which say what to do about it:
         # as an error of these texts they would be looked for in each of them.
         return self._send(texts, role, tokens)
@@ -295,6 +298,9 @@ class RemoteEncoder(ABC):
                 except _ThrottledError as error:
                     reason, asked, refused = error.reason, error.asked, error.refused
                 seconds = backoff(tries, refused=refused) if asked is None else min(asked, LONGEST_HOLD_S)
+                kind = reason.partition(":")[0]  # a status, or words of ours; the rest is the provider's
+                log.warning("%s: no answer (%s) to try %d, again in %.1f s", self.name, kind, tries + 1, seconds)
+                log.debug("%s: %s", self.name, reason)
                 self._pacer.hold(ticket, seconds, reason, asked=asked is not None)
             # Refused while others were answered, we are too many, and soon fewer: that is no reason to give up.
             if not (refused and self._pacer.answered > answered):

@@ -7,6 +7,7 @@ quantisation, whose candidates the search ranks again by their full vectors.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from revector.core.database import Connection, fetch_one
 from revector.core.errors import RefusedError, UsageError
 from revector.core.registry import Version, embedded_count
 from revector.core.settings import Settings
+
+log = logging.getLogger(__name__)
 
 Kind = Literal["vector", "halfvec", "bit"]
 
@@ -188,13 +191,13 @@ def value_bytes(version: Version) -> int:
 
 
 def inspect(connection: Connection, version: Version) -> IndexState:
-    """The state of the version's index as the catalogue has it; valid is one of its metric and over all its rows."""
+    """The state of the version's index as the catalogue has it."""
     row = connection.execute(
         """
-        SELECT i.indisvalid AND i.indisready AND i.indpred IS NULL AND o.opcname = %s, pg_relation_size(i.indexrelid)
-        FROM pg_index i JOIN pg_opclass o ON o.oid = i.indclass[0] WHERE i.indexrelid = to_regclass(%s)
+        SELECT i.indisvalid AND i.indisready, pg_relation_size(i.indexrelid)
+        FROM pg_index i WHERE i.indexrelid = to_regclass(%s)
         """,
-        [_operators(version), index_name(version)],
+        [index_name(version)],
     ).fetchone()
     valid, size = row or (False, 0)
     return IndexState(index_name(version), row is not None, valid, size, version.version_key)
@@ -256,6 +259,7 @@ def build(connection: Connection, version: Version, settings: Settings) -> Index
             connection.execute(
                 sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(index_name(version)))
             )
+        log.info("index build %s: begins, %d rows", version.version_key, embedded_count(connection, version))
         with _session_settings(connection, settings):
             connection.execute(create_statement(version))
         connection.execute(sql.SQL("ANALYZE {}").format(version.table))
@@ -280,22 +284,18 @@ def drop(connection: Connection, version: Version) -> None:
 def create_statement(version: Version, *schema: str) -> sql.Composed:
     """The SQL that builds the version's index, for a session on any search path when the schema is named."""
     settings = {**DEFAULTS, **version.index_settings}
+    kind = kind_of(version)
+    operators = "bit_hamming_ops" if kind == "bit" else f"{kind}_{version.distance_metric}_ops"
     return sql.SQL(
         "CREATE INDEX CONCURRENTLY {} ON {} USING hnsw ({} {}) WITH (m = {}, ef_construction = {})"
     ).format(
         sql.Identifier(index_name(version)),
         sql.Identifier(*schema, version.table_name),
         indexed_expression(version),
-        sql.Identifier(_operators(version)),
+        sql.Identifier(operators),
         sql.Literal(settings["m"]),
         sql.Literal(settings["ef_construction"]),
     )
-
-
-def _operators(version: Version) -> str:
-    """pgvector's operator class for what the index holds and the version's metric."""
-    kind = kind_of(version)
-    return "bit_hamming_ops" if kind == "bit" else f"{kind}_{version.distance_metric}_ops"
 
 
 def _indexed(connection: Connection, version: Version) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ from revector.core.revisions import HEAD, REVISIONS
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection as AlchemyConnection
 
+log = logging.getLogger(__name__)
+
 _LOCK = 0x7265766563746F72
 """The advisory lock of schema changes: 'revector' in ASCII."""
 
@@ -50,6 +53,7 @@ def run_upgrade(database: Database) -> str:
             command.upgrade(config, "head")
             roles.renew_grants(raw)
         alchemy.commit()
+        log.info("schema %s: at revision %s, was %s", database.schema, HEAD, info.schema_revision)
         return info.schema_revision or ""
 
 

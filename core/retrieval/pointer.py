@@ -8,6 +8,7 @@ see: the version known stays, searches check it by themselves, and the thread co
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 import time
@@ -24,6 +25,8 @@ from revector.core.retrieval.counts import Counter
 from revector.core.retrieval.encoding import EncoderCache
 from revector.core.serving import served_name
 from revector.core.wakeup import WakeUp
+
+log = logging.getLogger(__name__)
 
 ROLLBACK_VARIABLE = "RETRIEVAL_ROLLBACK_VERSION"
 """Pins a process to a version, whatever the registry says and the program asks for."""
@@ -99,8 +102,13 @@ class Pointer:
 
     def _follow_on(self) -> None:
         while not self._ended:
-            with contextlib.suppress(psycopg.Error, RevectorError, OSError), self._connected() as connection:
-                self._follow_by(connection)
+            try:
+                with self._connected() as connection:
+                    self._follow_by(connection)
+            except (psycopg.Error, RevectorError, OSError) as error:
+                log.log(
+                    logging.WARNING if self._shown else logging.DEBUG, "database lost: %s", type(error).__name__
+                )
             self._shown = None
             if not self._ended:
                 self._wake.wait(min(self._poll_s, _CONNECT_AGAIN_S))
@@ -153,6 +161,7 @@ class Pointer:
         name = served_name(self._program, version.id if version else 0, schema, pinned=bool(self.pinned))
         if name != self._shown:
             first, self._shown = self._shown is None, name
+            log.info("%s serves %s", self._program, version.version_key if version else "no version")
             connection.execute("SELECT set_config('application_name', %s, false)", [name])
             # After a flip, what was served before is what a rollback goes back to, and open already.
             if first or version is None or not self._encoders.opened(version):

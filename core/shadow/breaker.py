@@ -6,10 +6,13 @@ The three states and their names are those of Nygard, "Release It!" (2018), ch. 
 from __future__ import annotations
 
 import datetime
+import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Literal
+
+log = logging.getLogger(__name__)
 
 BreakerState = Literal["closed", "open", "half-open"]
 
@@ -65,6 +68,8 @@ class Breaker:
     def succeeded(self) -> None:
         """The candidate answered."""
         with self._lock:
+            if self._state != "closed":
+                log.info("shadow: the candidate answers again")
             self._state, self._in_a_row, self._pause_s = "closed", 0, self._first_pause_s
             self._since, self._why = None, ""
 
@@ -76,6 +81,8 @@ class Breaker:
                 self._pause_s = min(self._longest_s, 2 * self._pause_s)
             elif self._state == "open" or self._in_a_row < self._failures:
                 return
+            if self._since is None:
+                log.warning("shadow: the candidate is left alone after %d failures", self._in_a_row)
             self._state, self._why = "open", why
             self._since = self._since or datetime.datetime.now(datetime.UTC)
             self._again_at = self._clock() + self._pause_s

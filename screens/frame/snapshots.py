@@ -8,6 +8,7 @@ up, and a new thread takes over.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,10 +19,13 @@ import psycopg
 
 from revector.core.database import Connection, Database, readable_errors, require_schema
 from revector.core.errors import RevectorError, UnreachableError
+from revector.core.logs import report
 from revector.core.overview import Overview, read_overview
 from revector.core.revisions import HEAD
 from revector.core.settings import Settings
 from revector.screens.connections import shut_down
+
+log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 5.0
@@ -148,6 +152,8 @@ class SnapshotReader:
                 current.busy_since = None
                 pause = 0.0
                 if not current.over:
+                    if self.latest.error is not None:
+                        log.info("reading %s again", self._database.name)
                     self.latest = Reading(overview, time.monotonic(), lost=False)
                     self._on_reading()
         current.close()
@@ -167,6 +173,9 @@ class SnapshotReader:
             return overview
 
     def _publish(self, error: RevectorError, lost: bool, retry_at: float | None) -> None:
+        if str(error) != str(self.latest.error):  # it is tried again and again
+            log.warning("cannot refresh from %s: %s", self._database.name, type(error).__name__)
+            log.debug("cannot refresh: %s", error.problem)
         self.latest = replace(self.latest, error=error, lost=lost, retry_at=retry_at)
         self._on_reading()
 
@@ -201,4 +210,5 @@ def _every_error(database: Database) -> Iterator[None]:
         problem = str(error).partition("\n")[0]
         raise UnreachableError(f"The collection cannot be read: {problem}", "See `revector doctor`.") from None
     except Exception as error:
+        report(error)  # a bug
         raise RevectorError(f"Reading the collection failed: {type(error).__name__}: {error}") from error

@@ -10,6 +10,7 @@ from textual.widget import Widget
 from textual.worker import get_current_worker
 
 from revector.core.errors import RevectorError, UnreachableError
+from revector.core.logs import report
 
 T = TypeVar("T")
 Tell = Callable[[Callable[[], None]], None]
@@ -52,4 +53,5 @@ def readable(error: Exception) -> RevectorError:
         return error
     if isinstance(error, psycopg.Error):
         return UnreachableError(f"Postgres: {str(error).partition(chr(10))[0] or type(error).__name__}")
+    report(error)  # a bug
     return RevectorError(f"{type(error).__name__}: {error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from revector.core.cutover.keep_current import Keeper
     from revector.core.database import Connection
     from revector.core.retrieval.counts import SearchFigures
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ class _Watching:
         self._own, self._auto = own, auto_rollback
         self.last: Watch | None = None
         self.flip: Flip | None = None
-        self._told = ""
+        self._told = self._verdict = ""
 
     def look(self, keeper: Keeper | None) -> bool:
         """One look; whether the watch is over."""
@@ -126,6 +130,7 @@ class _Watching:
                 if found is None or (self.last is not None and found.cutover_id != self.last.cutover_id):
                     return True
                 self.last = found
+                self._note_verdict(found)
                 self._tell("; ".join(lines(found)))
                 auto = cutover.read_policy(connection).auto_rollback if self._auto is None else self._auto
                 if auto and found.breaches:
@@ -138,6 +143,13 @@ class _Watching:
             if self.last is None:
                 raise
         return False
+
+    def _note_verdict(self, found: Watch) -> None:
+        broken = ", ".join(one.limit for one in found.breaches)
+        verdict = f"broken: {broken}" if broken else "no limit is broken"
+        if verdict != self._verdict:
+            self._verdict = verdict
+            log.log(logging.WARNING if broken else logging.INFO, "watch of %s: %s", found.version_key, verdict)
 
     def _roll_back(self, connection: Connection, found: Watch) -> None:
         from revector.core import cutover

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -41,12 +42,14 @@ from revector.core.database import Connection, Database
 from revector.core.errors import RefusedError, RevectorError, UnreachableError
 from revector.core.registry import Version
 
+log = logging.getLogger(__name__)
+
 _POLL_S = 0.3
 _MOST_DEATHS = 5
-"""Of failed workers in a row, without a chunk stored in between."""
+"""Of workers one after the other, without a chunk stored in between."""
 _LAST_LINES = 5
 _PROVE_EVERY_S = 3600.0
-"""With `stay`: new chunks may arrive every minute, and a proof reads an index of the whole collection."""
+"""With `stay`: a proof reads an index of the whole collection, and new chunks may come every minute."""
 
 
 class LocalEngine:
@@ -64,11 +67,10 @@ class LocalEngine:
         on_note: Callable[[str], None] | None = None,
         on_done: Callable[[], None] | None = None,
     ) -> None:
-        """`settings` apply to a new job; `changes` apply to an existing job as well.
+        """`settings` are those of a new job; `changes` are made to the one that is there as well.
 
-        With `stay` the engine keeps running: it waits while the job is paused, and for new chunks when it is done
-        (after calling `on_done`). `on_status` is called about three times a second, `on_note` with messages for
-        people.
+        With `stay` the engine waits while the job is paused, and after it is done, when it calls `on_done`,
+        for new chunks. `on_status` is called about three times a second, `on_note` with what people should know.
         """
         self._database, self._version = database, version
         self._settings, self._changes, self._stay = settings, dict(changes or {}), stay
@@ -83,16 +85,15 @@ class LocalEngine:
         self._deaths, self._done_at_death, self._restart_at = 0, -1, 0.0
 
     def leave(self, reason: str) -> None:
-        """Let the workers finish their current batches and stop; `run` then returns. May be called from any
-        thread."""
+        """Let the workers finish the batches in hand and go; `run` returns then. From any thread."""
         self._leaving = reason
         self._wake.set()
 
     def run(self) -> JobStatus:
-        """Run workers until the job is done, paused or ended; with `stay`, for as long as the job exists.
+        """Serve the job until it is done, paused or ended, or for as long as it is there with `stay`.
 
-        Raises UnreachableError when the database or the encoder stays unreachable, EncoderError when the encoder
-        is at fault, RevectorError when workers keep dying.
+        Raises UnreachableError when the database stays lost or the encoder is, EncoderError when the encoder is
+        at fault, RevectorError when workers die again and again.
         """
         with self._database.session("backfill engine") as connection:
             job = self._open(connection)
@@ -107,7 +108,7 @@ class LocalEngine:
     def _open(self, connection: Connection) -> Job:
         found = find_job(connection, self._version)
         if self._stay and found is not None and found.state == "paused":
-            job = found  # only a person resumes a paused job: a restarted service must not
+            job = found  # whoever paused it resumes it: a service that is started again must not
         else:
             job = open_job(connection, self._version, self._settings)
         if found is not None and self._changes:
@@ -120,10 +121,14 @@ class LocalEngine:
             try:
                 with self._database.session("backfill engine") as connection:
                     lost_since = None
+                    log.info("engine of %s: connected, job %d", self._version.version_key, job.id)
                     for lock in (ENGINE_LOCK, *([STAY_LOCK] if self._stay else [])):
                         connection.execute(sql.SQL("SELECT pg_advisory_lock_shared({})").format(lock), [job.id])
                     return self._watch(connection, job)
-            except UnreachableError:
+            except UnreachableError as error:
+                if lost_since is None:
+                    log.warning("engine of %s: lost the database", self._version.version_key)
+                    log.debug("lost the database: %s", error.problem)
                 lost_since = lost_since or time.monotonic()
                 if self._leaving or self._error or time.monotonic() - lost_since > self._settings.patience_s:
                     raise
@@ -194,6 +199,7 @@ class LocalEngine:
                 "Possibly out of memory. Nothing is lost: fix the cause and run the backfill again.",
             )
         else:
+            log.warning("a worker of %s %s; starting another", self._version.version_key, how.partition("\n")[0])
             first, *complaints = how.split("\n")
             self._on_note(". ".join([f"a worker {first}; starting another", *complaints[-1:]]))
             self._restart_at = time.monotonic() + 0.5 * (2 ** (self._deaths - 1) - 1)
@@ -205,7 +211,7 @@ class LocalEngine:
         return not self._children
 
     def _end_children(self) -> None:
-        """Stop every child, however the run ended."""
+        """However we leave: no child stays behind."""
         for child in self._children:
             child.ask_to_leave(self._leaving or "the process that started this worker ends")
         for child in self._children:
@@ -225,7 +231,7 @@ class _Child:
         folder = str(Path(core.__file__).parents[2])
         path = os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(
-            # -P: the user's working directory must not come first on the path.
+            # -P: what lies in the folder where the user stands must not come first.
             [sys.executable, "-P", "-c", "from revector.core.backfill.engines.local_process import main; main()"],
             stdin=subprocess.PIPE,
             stdout=self._output,
@@ -260,7 +266,7 @@ class _Child:
         self._process.wait()
 
     def end(self) -> RevectorError | str | None:
-        """None after a normal end, else its error, or how it died in words."""
+        """None when it went in order, its error, or in words how it died."""
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()

@@ -1,5 +1,4 @@
-"""The status of a backfill, read from stored counts only: it costs the same at ten thousand and at 100 million
-chunks."""
+"""Where a backfill stands, read from kept counts only: it costs the same at ten thousand and at 100 million chunks."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ _FEWEST_BUCKETS = 3
 class JobStatus:
     """Where a backfill stands.
 
-    `eta_low_s` and `eta_high_s` use the tenth and ninetieth percentile of the rate over steps of ten seconds.
+    `eta_low_s` and `eta_high_s` are by the tenth and the ninetieth percentile of the rate, in steps of ten seconds.
     """
 
     version_key: Annotated[str, "the version that is backfilled"]
@@ -51,7 +50,7 @@ class JobStatus:
 
 @dataclass(frozen=True)
 class WorkerState:
-    """A worker of a job, alive or recently ended."""
+    """A worker of a job, alive or ended not long ago."""
 
     id: Annotated[int, "its number"]
     client: Annotated[str, "user@host"]
@@ -69,7 +68,7 @@ class WorkerState:
 
 @dataclass(frozen=True)
 class Cell:
-    """Neighbouring ranges of chunk ids, or part of one, as a cell of the map."""
+    """Neighbouring ranges of chunk ids, or a part of one, for a map."""
 
     first_chunk_id: Annotated[int, "where it begins"]
     last_chunk_id: Annotated[int, "where it ends"]
@@ -103,7 +102,7 @@ class Transition:
 
 @dataclass(frozen=True)
 class JobDetail:
-    """What a screen shows in addition to the status."""
+    """What a screen shows beside the status."""
 
     settings: Annotated[JobSettings, "by name, as of `revector backfill set`"]
     measured: Annotated[dict[str, Any], "the figures behind the limits that are set, by name"]
@@ -114,7 +113,7 @@ class JobDetail:
 
 
 def status(connection: Connection, version: Version) -> JobStatus | None:
-    """The status of the version's backfill, or None when it never had one."""
+    """Where the version's backfill stands, or None when it never had one."""
     query = sql.SQL(
         """
         SELECT j.id, j.state, j.total + j.outbox_done + greatest(waiting.n, 0),
@@ -148,7 +147,7 @@ def status(connection: Connection, version: Version) -> JobStatus | None:
     if state in AT_WORK and workers == 0 and not engine:
         state = "paused" if state == "pausing" else "interrupted"
     if state == "done":
-        total = done + failed + waiting  # chunks deleted meanwhile were planned but never processed
+        total = done + failed + waiting  # chunks deleted on the way were planned and never came
     if state not in AT_WORK:
         rate, throttle, since = 0.0, None, None
     pending = max(0, total - done - failed)
@@ -166,8 +165,7 @@ def _left(pending: int, rate: float) -> float | None:
 
 
 def _spread(connection: Connection, job_id: int, age_s: float) -> tuple[float, float]:
-    """The tenth and ninetieth percentile of the rate, idle times included. Zeros while there is too little
-    data."""
+    """The tenth and the ninetieth percentile of the rate; idle times count. Zeros while there is too little to tell."""
     buckets = int(min(age_s, _SPREAD_WINDOW_S) // _SPREAD_BUCKET_S)
     if buckets < _FEWEST_BUCKETS:
         return 0.0, 0.0
@@ -187,7 +185,7 @@ def _spread(connection: Connection, job_id: int, age_s: float) -> tuple[float, f
 
 
 def rates(connection: Connection, version: Version, *, seconds: int = 120) -> list[float]:
-    """Chunks done in each of the last seconds with work, oldest first: the points of a chart."""
+    """Chunks done in each of the last seconds in which there was work, oldest first: a chart's points."""
     rows = connection.execute(
         """
         SELECT sum(s.done)::float8
@@ -219,7 +217,7 @@ def job_detail(connection: Connection, version: Version, *, cells: int = 200) ->
 
 
 def workers(connection: Connection, job: Job, *, limit: int = 50) -> list[WorkerState]:
-    """The live workers first, then those that ended within ten minutes."""
+    """The workers that live, and those that ended within ten minutes; the living first."""
     query = sql.SQL(
         """
         SELECT * FROM (
@@ -235,7 +233,7 @@ def workers(connection: Connection, job: Job, *, limit: int = 50) -> list[Worker
 
 
 def range_map(connection: Connection, version: Version, job: Job, *, cells: int) -> list[Cell]:
-    """The job's ranges in order, merged into at most `cells` cells, or divided when there are few."""
+    """The job's ranges in order, gathered into at most `cells` cells, or divided when they are few."""
     with connection.cursor(row_factory=class_row(Cell)) as cursor:
         return cursor.execute(
             """

@@ -1,8 +1,9 @@
-"""What the threads of one worker share: whether to stop and why, the settings in force, and what they wait for."""
+"""What the threads of one worker share: whether to stop and why, the settings in force, and what holds them up."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -12,19 +13,21 @@ from psycopg import errors as pg
 from revector.core.backfill.job.settings import JobSettings
 from revector.core.database import Connection
 
+log = logging.getLogger(__name__)
+
 _CANCEL_S = 2.0
 
 
 class StoppedError(Exception):
-    """The job was paused or ended, the worker is leaving, or another of its threads failed."""
+    """The job was paused, ended or left, or another thread of this worker failed."""
 
 
 class DatabaseGoneError(Exception):
-    """No connection can be opened at the moment."""
+    """No connection can be had at the moment."""
 
 
 class Control:
-    """Every wait of a worker goes through here, so that pausing and leaving end the wait at once."""
+    """Every wait of a worker goes through here, so that pausing and leaving end it at once."""
 
     def __init__(self, settings: JobSettings) -> None:
         self.settings = settings
@@ -46,14 +49,14 @@ class Control:
 
     @property
     def reason(self) -> str | None:
-        """What this worker itself waits for (its provider, its share of the rate, money), or None."""
+        """What this worker itself waits for (its provider, its share of the rate, money), None for nothing."""
         if self.stopped:
             return None
         own = self._reason if self._waiting or time.monotonic() < self._reason_until else None
         return own or self._provider_reason
 
     def stop(self) -> None:
-        """Stop cleanly: batches being encoded or written are finished."""
+        """End in order: what is being encoded or written is finished."""
         self._stop.set()
         with self._changed:
             self._changed.notify_all()
@@ -67,7 +70,7 @@ class Control:
         self.stop()
 
     def follow(self, settings: JobSettings, throttle: str | None, live_workers: int) -> None:
-        """Apply what the job's row says now."""
+        """Take over what the job's row says now."""
         self.settings, self.live_workers = settings, max(1, live_workers)
         with self._changed:
             self._job_throttle = throttle
@@ -87,7 +90,7 @@ class Control:
 
     @contextlib.contextmanager
     def holding(self, reason: str, *, linger_s: float = 0.0) -> Iterator[None]:
-        """Set the reason while this worker waits; `linger_s` keeps it between short waits in a row."""
+        """Say what this worker waits for while it does; `linger_s` bridges short waits that follow each other."""
         with self._changed:
             self._waiting += 1
             self._reason = reason
@@ -100,7 +103,7 @@ class Control:
 
     @contextlib.contextmanager
     def interruptible(self, connection: Connection) -> Iterator[None]:
-        """Cancel statements in this block when the worker is stopped, and raise StoppedError."""
+        """Statements in this block are cancelled when the worker is stopped: StoppedError then."""
         with self._changed:
             self._interruptible = connection
         try:
@@ -115,12 +118,15 @@ class Control:
             with self._changed:
                 self._interruptible = None
 
-    # Two of the three hooks of core.encoders.Throttled; the third is `wait`.
+    # Two of the hooks of an encoder whose provider throttles (core.encoders.Throttled); the third is `wait`.
 
     def throttled(self, seconds: float, reason: str) -> None:
         """The provider wants us to wait."""
+        log.warning("held by the encoder's provider, for %.1f s", seconds)
+        log.debug("held by the encoder's provider: %s", reason)
         self._provider_reason = f"{reason}, waiting {seconds:.0f} s"
 
     def resumed(self) -> None:
-        """The provider no longer wants us to wait."""
+        """It does so no more."""
+        log.info("no longer held by the encoder's provider")
         self._provider_reason = None

@@ -1,7 +1,8 @@
-"""Turns texts into vectors that may be stored; a failing part is halved until the bad text is alone."""
+"""From texts to vectors that may be stored: a part that fails is halved until the bad text is alone."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
     from revector.core.encoders import Encoder
     from revector.core.registry import Version
 
+log = logging.getLogger(__name__)
+
 _MAX_FAILED_SHARE = 0.5
 _FEWEST_FAILURES = 10
-"""When more than this share of a batch, and at least this many texts, are refused, the encoder is at fault."""
+"""A batch of which more than this share, and at least as many texts, are refused: the encoder is at fault."""
 
 
 def check_encoder(encoder: Encoder, version: Version) -> None:
@@ -54,20 +57,23 @@ class BatchEncoder:
         return np.concatenate(self._parts or [np.empty((0, self._version.dimensions), dtype=np.float32)])
 
     def forget(self) -> None:
-        """Start over, after the encoder became unreachable half-way."""
+        """Begin again, after an encoder that could not be reached half-way."""
         self._parts, self._good, self.failures = [], [], []
 
     def encode(self, texts: Sequence[str], first_row: int = 0) -> None:
         """Encode texts whose rows begin at `first_row`.
 
-        Raises EncoderError when most texts are refused, or get vectors of other dimensions than the version's:
-        then the encoder is at fault, not the texts. Raises UnreachableError as the encoder does.
+        Raises EncoderError when most texts are refused, or answered with other dimensions than the version's:
+        then the encoder is at fault and not its texts. UnreachableError as the encoder does.
         """
         if not texts:
             return
         try:
             vectors = self._ask(texts)
         except EncoderError as error:
+            many = f"{len(texts)} texts: split" if len(texts) > 1 else "a text"
+            log.warning("%s refuses %s", self._encoder.name, many)
+            log.debug("%s", error.problem)
             if len(texts) == 1:
                 self.failures.append((first_row, error.problem))
                 self._check_share()

@@ -1,9 +1,11 @@
-"""Supervision, by one of a job's workers for all of them once a second: the limits and the share of failures.
+"""What one of a job's workers does for all of them once a second: look at the limits and the share of failures.
 
-Any worker that finds the last check a second old does the next one, so there is no leader to lose.
+Whoever finds that the last look is a second old takes the next one, so that no leader can be lost, or frozen.
 """
 
 from __future__ import annotations
+
+import logging
 
 from psycopg.types.json import Jsonb
 
@@ -15,12 +17,14 @@ from revector.core.database import Connection, fetch_one
 from revector.core.errors import RefusedError
 from revector.core.registry import Version, fold_counts
 
+log = logging.getLogger(__name__)
+
 _FEWEST_FAILURES = 10
-"""Chunks needed before a share of failures means anything."""
+"""Before a share of failures says anything."""
 
 
 def supervise(connection: Connection, version: Version, job: Job) -> None:
-    """Check if it is due: record the reason that holds the job, or stop the job for its failures."""
+    """Take the look if it is due: write the reason that holds the job, or stop it for its failures."""
     row = connection.execute(
         """
         UPDATE backfill_jobs SET checked_at = clock_timestamp()
@@ -46,17 +50,22 @@ def supervise(connection: Connection, version: Version, job: Job) -> None:
         """,
         {"reason": reason, "found": Jsonb(found), "held_by": found["held_by"], "job": job.id},
     )
+    if found["held_by"] != (measured or {}).get("held_by"):
+        if found["held_by"]:
+            log.warning("backfill of %s: held by %s", version.version_key, found["held_by"])
+        else:
+            log.info("backfill of %s: no longer held", version.version_key)
+        log.debug("backfill of %s: %s", version.version_key, reason)
     _end_frozen_workers(connection, job, settings)
     _stop_for_failures(connection, version, job, settings)
     fold_counts(connection, version.id, -version.id)
 
 
 def _end_frozen_workers(connection: Connection, job: Job, settings: JobSettings) -> None:
-    """End the sessions of workers without a heartbeat for as long as a lease.
+    """End the sessions of workers that have shown no sign of life for as long as a lease.
 
-    A process frozen or cut off in the middle of a COPY keeps its rows locked, and no Postgres timeout applies
-    while the server waits for a client's data. Such a worker, once resumed, finds its connections closed and
-    reconnects.
+    A process that is frozen, or cut off, in the middle of a COPY keeps its rows locked, and no timeout of Postgres
+    applies while it waits for a client's data. Woken up, such a worker finds its connections closed and comes back.
     """
     connection.execute(
         """

@@ -1,1 +1,1 @@
-"""What each guard checks in the database and the encoder: one module a topic."""
+"""The guards' own looks at the database and the encoder, a module for each family."""

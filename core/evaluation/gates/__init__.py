@@ -1,1 +1,1 @@
-"""Gates: the file format and the verdicts."""
+"""Gates: how they are written, and the verdict on them."""

@@ -1,1 +1,1 @@
-"""Runs: a version's answers to the queries of a set."""
+"""Runs: what a version answers to the queries of a set, made and kept."""

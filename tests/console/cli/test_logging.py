@@ -7,13 +7,19 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from revector.core.database import Database
+from tests.console.cli.conftest import TEXTS, write_corpus
 from tests.console.cli.program import SECRET, Revector, plain_environment
+from tests.protocol_server import ProtocolServer, RequestRefusedError, embed
 
 PASSWORD_URL = f"postgresql://me:{SECRET}@127.0.0.1:1/there"
+KEY = "sk-hush-hush"
+QUERIES = ("restarting routers gently",)
+WAIVED = ("--waive", "evaluation=a test", "--waive", "shadow=a test")
 LEVELS = "debug, info, warning, error"
 
 CRASHING = """
@@ -26,6 +32,13 @@ database.Database.connect = failing
 from revector.console.program import main
 main()
 """
+
+
+def refusing(text: str, *rest: Any) -> Any:
+    """The embeddings of all texts but one, which the provider quotes in its error."""
+    if "museum" in text:
+        raise RequestRefusedError(400, f"{KEY}: cannot embed {text}")
+    return embed(text, *rest)
 
 
 def crash(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -48,7 +61,7 @@ def test_the_last_line_of_a_crash_names_the_report(tmp_path: Path, json_too: boo
     assert "cli: revector search\n" in report
     assert "in failing\n" in report
     assert "ValueError: postgresql://me:[secret]@127.0.0.1:1/there and …\n" in report
-    assert "started search\n" in log
+    assert "started: search\n" in log
     assert path.name in log
     for text in (ended.stdout + ended.stderr, report, log):
         assert SECRET not in text
@@ -119,3 +132,56 @@ def test_no_password_in_the_log_of_a_database_that_is_there(tmp_path: Path, data
     revector = Revector(tmp_path, ("--dsn", known.dsn, "--schema", database.schema, "--log-level", "debug"))
     revector.with_options(REVECTOR_HOME=str(tmp_path)).run("versions", "list")
     assert SECRET not in (tmp_path / "logs" / "cli.log").read_text()
+
+
+def texts_of(log: str) -> list[str]:
+    """Words of the corpus and of the queries that a log has."""
+    words = {word.strip(".,:;").lower() for text in (*TEXTS, *QUERIES) for word in text.split()}
+    return sorted(word for word in words if len(word) > 6 and word in log.lower())
+
+
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_what_a_run_writes_down(tmp_path: Path, revector: Revector, level: str) -> None:
+    """Through batches that the provider refuses and quotes: at INFO without a text, and with no secret ever."""
+    words = QUERIES[0]
+    with ProtocolServer(api_key=KEY) as provider:
+        spec = (
+            f"openai:house-model?base_url={provider.base_url}&key_env=HOUSE_KEY&price=0&parallel=1&max_retries=2"
+        )
+        revector = revector.with_options("--log-level", level, REVECTOR_HOME=str(tmp_path / "home"), HOUSE_KEY=KEY)
+        revector.run("ingest", str(write_corpus(tmp_path / "corpus.jsonl")))
+        for key in ("v1", "v2"):
+            revector.run("versions", "add", key, "--encoder", spec)
+            provider.embed = refusing if key == "v1" else embed
+            if key == "v1":
+                provider.fail(503, message=f"{KEY}: busy with {TEXTS[0]}")
+                revector.run("backfill", "run", key, "--max-failed-share", "1", "--patience-s", "20", status=1)
+                provider.embed = embed
+                revector.run("backfill", "failures", key, "--retry")
+            revector.run("backfill", "run", key)
+            revector.run("cutover", "run", key, "--confirm", key, *WAIVED)
+        (tmp_path / "queries.jsonl").write_text(json.dumps({"_id": "q1", "text": words}) + "\n")
+        (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq1\tdoc-0\t1\n")
+        revector.run(
+            "queries", "import", "mine", "--queries", str(tmp_path / "queries.jsonl"), "--qrels",
+            str(tmp_path / "qrels.tsv"),
+        )  # fmt: skip
+        revector.run("search", words)
+        revector.run("compare", words)
+        revector.run("evaluate", "mine", "--candidate", "v1")
+        revector.run("rollback", "--confirm", "v1")
+        revector.run("search", words, "--version", "none-such", status=2)
+    command, worker = ((tmp_path / "home" / "logs" / f"{kind}.log").read_text() for kind in ("cli", "worker"))
+    for line in (
+        "started: backfill run", "ingest: done", "index build v1: begins, 12 rows", "index build v1: done",
+        "cutover to v1, was none", "cutover to v2, was v1", "rollback to v1, was v2", "ended: usage",
+    ):  # fmt: skip
+        assert line in command, command
+    for line in (
+        "joins the backfill of v1", "no answer (503) to try 1", "held by the encoder's provider",
+        "refuses 2 texts: split", "cannot embed these chunks: ", "failed, was proving", "done, was proving",
+        "leaves (no more to do), 12 chunks stored",
+    ):  # fmt: skip
+        assert line in worker, worker
+    assert KEY not in command + worker
+    assert bool(texts_of(command + worker)) is (level == "debug"), texts_of(command + worker)

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
@@ -230,3 +231,32 @@ def test_leaving_ends_the_workers_in_order(
     assert found.error.startswith("the engineer goes home by ")
     assert children() == []
     assert get_version(connection, "v1").completed_at is None
+
+
+CRASHING = """
+from revector.core.backfill.engines import local_process
+def failing(task):
+    dsn = task["database"]["dsn"]
+    raise ValueError("a bug, with %r" % task["version_key"].replace("v1", "words of a document"))
+local_process.work = failing
+"""
+
+
+def test_a_worker_that_crashes_leaves_a_report_that_is_named(
+    database: Database, version: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(CRASHING)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("REVECTOR_HOME", str(tmp_path))
+    with engine(database, version) as running:
+        running.thread.join()
+    reports = sorted((tmp_path / "logs").glob("crash-*.txt"))
+    assert len(reports) == 5
+    first = "a worker ended with status 1; starting another. The report is in "
+    assert running.engine.notes == [f"{first}{path}" for path in reports[:-1]]  # type: ignore[attr-defined]
+    assert isinstance(running.result, RevectorError)
+    assert running.result.problem.endswith(f"ValueError.\nThe report is in {reports[-1]}")
+    for report in reports:
+        assert "in failing\n" in report.read_text()
+        assert report.name in (tmp_path / "logs" / "worker.log").read_text()
+        assert report.read_text().endswith("ValueError: a bug, with …\n")
