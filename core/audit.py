@@ -1,4 +1,4 @@
-"""The log of who did what. Flips are logged by the database itself; everything else is recorded here."""
+"""The audit log. The database itself logs flips; everything else is recorded here."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def record(
 
 
 def entries(connection: Connection, *, limit: int = 100, version_key: str | None = None) -> list[AuditEntry]:
-    """The newest entries first; of one version only when its key is given."""
+    """All entries, newest first; only those of one version when its key is given."""
     with connection.cursor(row_factory=class_row(AuditEntry)) as cursor:
         cursor.execute(
             """

@@ -1,8 +1,8 @@
-"""Chunks: the pieces of a document that get vectors, and the keys they are known by.
+"""Chunks: the pieces of a document that get vectors, and their keys.
 
-A chunk's row id means nothing outside one database; its semantic key is the same wherever and whenever the
-same text is cut from the same place of the same document. Judgements, comparisons and caches point at it.
-So what this module computes may never change without a new key scheme, and golden tests pin it.
+A chunk's row id means nothing outside one database. Its semantic key is always the same for the same text at the
+same place of the same document, so judgements, comparisons and caches refer to it. What this module computes may
+never change without a new key scheme; golden tests pin it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from functools import lru_cache
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
 DOCUMENT_NAMESPACE = uuid.UUID("7c1b9f0e-5a52-4d0c-9a54-3f6a1d2e8b47")
-"""The namespace of document ids. Never changes: every semantic key has one of them in it."""
+"""The namespace of document ids. Never changes: every semantic key contains a document id."""
 
 _LINE_ENDS = re.compile("\r\n|[\r\x85\u2028\u2029]")
-# A single space needs no change, and nearly all blanks are one: three times as fast as "[ …]+".
+# A single space needs no change, and nearly all blanks are single: three times as fast as "[ …]+".
 _BLANKS = re.compile("[\t\v\f\u1680][ \t\v\f\u1680]*| [ \t\v\f\u1680]+")
 
 # Unicode's White_Space, which is what the splitter trims. Python's isspace() would add U+001C to U+001F.
@@ -29,15 +29,15 @@ _WHITE_SPACE = (
     "\u2028\u2029\u202f\u205f\u3000"
 )
 
-# The splitter looks for each chunk's end through the rest of a run without a boundary, so that its time grows
-# with the square of such a run: 10 MB of one letter took 270 s, 1.2 MB of Han without punctuation 70 s.
-# Cut into windows first, 10 MB of either take 2 and 9 s. Texts of up to this many chunks are left whole.
+# For each chunk's end the splitter searches the rest of a run without a boundary, so its time is quadratic in such
+# a run: 10 MB of one letter took 270 s, 1.2 MB of Han without punctuation 70 s. Cut into windows first, 10 MB of
+# either take 2 and 9 s. Texts of up to this many chunks are not cut into windows.
 _WINDOW_CHUNKS = 32
 _WINDOW_ENDS = ("\n\n", "\n\r\n", "\n", " ")
 
 
 def normalise(text: str) -> str:
-    r"""The form of a text that its semantic key is made of. Exactly, and in this order:
+    r"""The form of a text that its semantic key is made from. Exactly, and in this order:
 
     1. Unicode normalisation form NFKC.
     2. Every line end becomes `\n`: `\r\n` (one line end), and each remaining `\r`, U+0085, U+2028 and U+2029.
@@ -63,23 +63,23 @@ def document_uuid(source_id: str) -> uuid.UUID:
 def semantic_key(document_id: uuid.UUID, chunk_no: int, text: str) -> str:
     """The sha256, in hex, of `document_id:chunk_no:normalised text` in UTF-8; chunks count from 0.
 
-    Two texts that differ only in what `normalise` removes have one key. Raises UnicodeEncodeError for a lone
-    surrogate, which a `Document` never has.
+    Two texts that differ only in what `normalise` removes have the same key. Raises UnicodeEncodeError for a lone
+    surrogate, which a `Document` never contains.
     """
     return hashlib.sha256(f"{document_id}:{chunk_no}:{normalise(text)}".encode()).hexdigest()
 
 
 def content_sha256(text: str) -> bytes:
-    """The sha256 of the content itself, not normalised: equal ones get equal vectors from one encoder."""
+    """The sha256 of the content itself, not normalised: equal texts get equal vectors from one encoder."""
     return hashlib.sha256(text.encode()).digest()
 
 
 def split(text: str, *, markdown: bool, characters: int) -> list[str]:
-    """Cut a text into chunks of at most `characters` characters, at the best boundaries there are.
+    """Cut a text into chunks of at most `characters` characters, at the best available boundaries.
 
-    Markdown is cut along its headings and blocks, other text along lines, sentences and words. Chunks are
-    trimmed and never blank; together they have every character of the text that is not White_Space, in order.
-    A text without one gives no chunk.
+    Markdown is cut along its headings and blocks, other text along lines, sentences and words. Chunks are trimmed
+    and never blank; together they contain every character of the text that is not White_Space, in order. A blank
+    text gives no chunks.
     """
     splitter = _splitter(markdown, characters)
     return [
@@ -96,10 +96,10 @@ def _splitter(markdown: bool, characters: int) -> TextSplitter | MarkdownSplitte
 
 
 def _windows(text: str, size: int) -> Iterator[str]:
-    """Parts of at most `size` characters that end, where they can, at the end of a paragraph, line or word."""
+    """Parts of at most `size` characters that end, if possible, at the end of a paragraph, line or word."""
     start = 0
     while len(text) - start > size:
-        # In the second half only: a window that ends early would leave small chunks.
+        # Only in the second half: a window that ends early would leave small chunks.
         half, limit = start + size // 2, start + size
         ends = (text.rfind(end, half, limit) + len(end) for end in _WINDOW_ENDS if end in text[half:limit])
         stop = next(ends, limit)

@@ -1,7 +1,7 @@
 """Cross-encoders: models that read a query and a text together and say how relevant the text is.
 
-`cross-encoder:PATH-OR-NAME?batch_size=32&device=cpu&max_tokens=256&revision=COMMIT`, run by SentenceTransformers on
-this machine. They judge pools (core.evaluation.judging.cross_encoder) and order anew what a search found
+`cross-encoder:PATH-OR-NAME?batch_size=32&device=cpu&max_tokens=256&revision=COMMIT`, run by SentenceTransformers
+on this machine. They judge pools (core.evaluation.judging.cross_encoder) and rerank search results
 (core.retrieval.rerank).
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PROVIDER = "cross-encoder"
 
 _HEADS = ("ForSequenceClassification", "ForCausalLM")
-"""What a model that judges pairs ends in. Others would be given a head of random weights, and judge at random."""
+"""The suffix of architectures that score pairs. Others would get a head of random weights, and score at random."""
 
 SETTINGS: Mapping[str, Setting] = {
     "batch_size": whole_number(),
@@ -38,13 +38,13 @@ SETTINGS: Mapping[str, Setting] = {
 }
 
 _NO_PART_OF_THE_MODEL = ("batch_size", "device")
-"""Settings that change how fast a model answers, and not what."""
+"""Settings that change a model's speed, not its answers."""
 
 
 class PairModel:
-    """A cross-encoder that was opened.
+    """An open cross-encoder.
 
-    Raises UnreachableError for a missing package, and for a model that is not here, cannot be loaded or is no
+    Raises UnreachableError for a missing package, and for a model that is missing, cannot be loaded or is not a
     cross-encoder.
     """
 
@@ -57,7 +57,7 @@ class PairModel:
         folder = find_folder(spec, PROVIDER)
         self.batch_size = int(spec.settings.get("batch_size", 32))
         self.revision = folder_revision(folder)
-        # One model, wherever a relative path is given from.
+        # The same model, whatever directory a relative path starts from.
         model = str(folder.resolve()) if Path(spec.model).expanduser().is_dir() else spec.model
         self.name = Path(model).name
         self.spec = str(_own_part(spec, model))
@@ -65,15 +65,16 @@ class PairModel:
         self.labels = int(self._model.num_labels)
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
-        """How relevant each text is to its query (n,): higher is more, and two models' scores have nothing in common.
+        """The relevance of each text to its query (n,): higher is more relevant. Scores of two models cannot be
+        compared.
 
-        With one output the sigmoid of it; with several, which are grades from 0, their mean weighted by their
-        probabilities (softmax). Raises EncoderError for answers of a wrong shape or not finite.
+        With one output, its sigmoid; with several, which are grades from 0, their mean weighted by probability
+        (softmax). Raises EncoderError for answers of a wrong shape or with non-finite values.
         """
         return self.read(self.answers(pairs))
 
     def read(self, answers: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The scores (n,) of answers."""
+        """Convert answers to scores (n,)."""
         import numpy as np
 
         if self.labels == 1:
@@ -84,7 +85,7 @@ class PairModel:
         return np.asarray(likely @ np.arange(self.labels))
 
     def answers(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
-        """What the model's outputs say of pairs of a query and a text: (n,), or (n, labels) where it has several."""
+        """The model's outputs for pairs of a query and a text: (n,), or (n, labels) if it has several."""
         import numpy as np
         from torch import nn
 
@@ -107,12 +108,12 @@ class PairModel:
         return answers
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Release the model."""
         del self._model
 
 
 def parse_pair_spec(text: str, kind: str, settings: Mapping[str, Setting] = SETTINGS) -> EncoderSpec:
-    """Read a spec and check its settings; nothing is opened. `kind` is what it is for, in errors."""
+    """Parse a spec and check its settings; nothing is opened. `kind` names its purpose in errors."""
     spec = read_spec(text)
     if spec.provider != PROVIDER:
         raise unknown_name(f"kind of {kind}", spec.provider, [PROVIDER])

@@ -36,14 +36,14 @@ _DEAD_PEER = {
     "keepalives_count": "3",
     "tcp_user_timeout": "30000",
 }
-"""A server that vanished without a word is noticed within half a minute, and not in the two hours of TCP's defaults."""
+"""Detects a server that vanished within half a minute, not within the two hours of TCP's defaults."""
 
 _SECRET_PARAMETERS = {"password", "sslpassword", "passfile", "oauth_client_secret"}
 
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """What answers at the other end. `schema_revision` is None before the first `revector db upgrade`."""
+    """The server and the schema. `schema_revision` is None before the first `revector db upgrade`."""
 
     server: str
     pgvector: str | None
@@ -54,7 +54,7 @@ class ServerInfo:
 
 @dataclass(frozen=True)
 class Database:
-    """One collection: a Postgres database and the schema in it. Opening connections is all it does."""
+    """One collection: a Postgres database and a schema in it. It only opens connections."""
 
     dsn: str
     schema: str
@@ -64,7 +64,7 @@ class Database:
 
     @property
     def public_dsn(self) -> str:
-        """The connection string without anything secret in it."""
+        """The connection string without secrets."""
         return without_secrets(self.dsn)
 
     @property
@@ -90,7 +90,7 @@ class Database:
         log.debug("%s: connected to %s", purpose, self.name)
         try:
             connection.execute(*self.session_statement(statement_timeout_s))
-        except psycopg.OperationalError as error:  # lost as soon as it was there
+        except psycopg.OperationalError as error:  # lost right after it was opened
             connection.close()
             raise unreachable(error, self) from None
         except BaseException:
@@ -99,14 +99,14 @@ class Database:
         return connection
 
     def connect_options(self, purpose: str) -> dict[str, Any]:
-        """What psycopg.connect is called with. Raises UnreachableError for a string that cannot be read."""
+        """The arguments of psycopg.connect. Raises UnreachableError for a malformed connection string."""
         try:
             given = conninfo_to_dict(self.dsn)
             for name in _SECRET_PARAMETERS & given.keys():
                 hide(str(given[name]))
             conninfo = make_conninfo(self.dsn, **{k: v for k, v in _DEAD_PEER.items() if k not in given})
         except psycopg.ProgrammingError:
-            # The message may quote what it could not parse, and that may be the password.
+            # The message may quote the part it could not parse, which may be the password.
             raise UnreachableError(
                 "The connection string is malformed.",
                 "Expected postgresql://user@host:port/database or libpq's 'host=… dbname=…'.",
@@ -119,7 +119,7 @@ class Database:
         }
 
     def session_statement(self, statement_timeout_s: float = 0) -> tuple[LiteralString, dict[str, str]]:
-        """The statement that a new session begins with, and its parameters."""
+        """The first statement of a new session, and its parameters."""
         # pgvector may live in a schema of its own (managed services do that), so its schema joins the path.
         return (
             """
@@ -141,7 +141,7 @@ class Database:
 
     @contextlib.contextmanager
     def session(self, purpose: str, *, statement_timeout_s: float = 0) -> Iterator[Connection]:
-        """A connection to a schema that is there and at this revision, closed at the end.
+        """A connection to a schema that exists and is at this revision; closed at the end.
 
         Raises UnreachableError as `connect` and `require_schema` do, and for a connection lost half-way.
         """
@@ -156,7 +156,7 @@ class Database:
 
 @contextlib.contextmanager
 def readable_errors(database: Database) -> Iterator[None]:
-    """Turn what Postgres refuses into an error for a person; our own errors pass."""
+    """Turn errors of Postgres into errors for people; our own errors pass through."""
     try:
         yield
     except RevectorError:
@@ -187,9 +187,10 @@ def readable_errors(database: Database) -> Iterator[None]:
 
 
 def unreachable(error: psycopg.Error, database: Database) -> UnreachableError:
-    """The error for a server that does not answer or does not let us in."""
+    """The error for a server that does not answer or rejects the connection."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # libpq ends with the reason why it could not connect, and with a guess when it lost the connection.
+    # The last line of libpq's message is the reason when it could not connect, but a guess when it lost the
+    # connection.
     lost = next((line for line in lines if "closed the connection unexpectedly" in line), None)
     reason = error.diag.message_primary or lost or (lines[-1] if lines else type(error).__name__)
     reason = reason.removeprefix("FATAL:").strip()
@@ -224,7 +225,7 @@ def server_info(connection: Connection, schema: str) -> ServerInfo:
 
 
 def require_schema(connection: Connection, schema: str) -> ServerInfo:
-    """Make sure that pgvector is there and new enough and that the schema is at this program's revision.
+    """Make sure that pgvector is installed and new enough and that the schema is at this program's revision.
 
     Raises UnreachableError naming what is missing, too old or ahead, and what to do.
     """
@@ -280,12 +281,12 @@ def require_pgvector(info: ServerInfo) -> None:
 
 
 def version_tuple(text: str) -> tuple[int, ...]:
-    """`0.8.6` as (0, 8, 6); what is not a number counts as 0."""
+    """`0.8.6` as (0, 8, 6); a part that is not a number counts as 0."""
     return tuple(int(part) if part.isdigit() else 0 for part in text.split("."))
 
 
 def without_secrets(dsn: str) -> str:
-    """A connection string (URL or key=value) with passwords taken out; '' when it cannot be parsed."""
+    """A connection string (URL or key=value) without passwords; '' when it cannot be parsed."""
     if "://" in dsn:
         return _url_without_secrets(dsn)
     try:
@@ -307,7 +308,7 @@ def _url_without_secrets(dsn: str) -> str:
 
 
 def client_name() -> str:
-    """`user@host` of the person at the keyboard, for the audit log beside the database role."""
+    """`user@host` of the operating system user, for the audit log in addition to the database role."""
     import getpass
 
     try:
@@ -318,7 +319,7 @@ def client_name() -> str:
 
 
 def fetch_one(connection: Connection, query: LiteralString | sql.Composed, params: Any = None) -> TupleRow:
-    """The one row of a statement that always has one."""
+    """The single row of a statement that always returns one."""
     row = connection.execute(query, params).fetchone()
     if row is None:
         raise RevectorError("A statement that always answers with a row answered with none.")
@@ -326,4 +327,4 @@ def fetch_one(connection: Connection, query: LiteralString | sql.Composed, param
 
 
 Progress = Callable[[str, int, int], None]
-"""Called as progress(step, done, total) by the long operations of core; total 0 when it is not known."""
+"""Called as progress(step, done, total) by long operations; total is 0 when unknown."""

@@ -1,4 +1,4 @@
-"""What is wrong with a collection and its server, or will be: figures and remedies."""
+"""The doctor: what is wrong with a collection and its server, or soon will be, and what to do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Severity = Literal["ok", "warning", "error"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     severity: Annotated[Severity, "ok, warning or error"]
     check: Annotated[str, "server, pgvector, schema, active version, version, chunks, index or index memory"]
@@ -40,18 +40,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All that was looked at."""
+    """The results of all checks."""
 
     findings: Annotated[tuple[Finding, ...], "each thing that was looked at, also what is ok"]
 
     @property
     def ok(self) -> Annotated[bool, "whether no finding is an error"]:
-        """Whether nothing needs mending now; warnings may wait."""
+        """Whether nothing needs to be fixed now; warnings can wait."""
         return all(finding.severity != "error" for finding in self.findings)
 
 
 def examine(database: Database, settings: Settings) -> Diagnosis:
-    """Look at server, extension, schema and every version. Raises UnreachableError when there is no server."""
+    """Check the server, the extension, the schema and every version. Raises UnreachableError without a server."""
     with database.connect("doctor") as connection:
         info = server_info(connection, database.schema)
         found = [

@@ -1,7 +1,7 @@
-"""Every error that revector raises on purpose: what went wrong, which one, and the way out.
+"""Every error that revector raises on purpose: what went wrong, with what, and what to do.
 
-The exit statuses are those of the command line (0 yes, 1 the answer is no, 2 usage, 3 inconclusive,
-4 database or encoder cannot be reached), so that a caller never maps messages to numbers.
+The exit statuses are those of the command line (0 yes, 1 the answer is no, 2 usage, 3 inconclusive, 4 database or
+encoder cannot be reached), so callers need not map messages to numbers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import ClassVar
 class RevectorError(Exception):
     """An error for a person: `problem` says what and which one, `remedy` says what to do about it.
 
-    `kind` is for scripts: one word a class.
+    `kind` is for scripts: one word for each class.
     """
 
     exit_status: ClassVar[int] = 1
@@ -26,7 +26,7 @@ class RevectorError(Exception):
         self.remedy = remedy
 
     def __reduce__(self) -> tuple[type[RevectorError], tuple[str, str]]:
-        """Errors cross processes whole."""
+        """Pickle with both parts, so that errors survive crossing processes."""
         return type(self), (self.problem, self.remedy)
 
 
@@ -46,7 +46,7 @@ class RefusedError(RevectorError):
 class UnreachableError(RevectorError):
     """The database or the encoder cannot be reached, or is not what revector needs.
 
-    `temporary` says that waiting may help: a backfill then waits, and does not end.
+    `temporary` says that waiting may help: a backfill then waits instead of ending.
     """
 
     exit_status = 4
@@ -64,7 +64,7 @@ class EncoderError(RevectorError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error for a name nobody has, with the near ones (or the known ones when none is near)."""
+    """The error for an unknown name, with near matches (or the known names when none is near)."""
     names = sorted(known)
     near = get_close_matches(name, names, n=3, cutoff=0.5)
     if near:

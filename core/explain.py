@@ -1,7 +1,7 @@
-"""Why a version ranks a chunk where it does: the very search explained, and the chunk's rank without an index.
+"""Why a version ranks a chunk where it does: the search explained, and the chunk's rank without an index.
 
-A rank by the index and a rank without it tell the model and its index apart: a chunk that only the exact search finds
-is the index's loss, not the model's opinion.
+The ranks with and without the index separate the model from its index: a chunk that only the exact search finds
+was lost by the index, not ranked low by the model.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _VECTOR = re.compile(r"'\[[^\]']*\]'")
 
 @dataclass(frozen=True)
 class ChunkFacts:
-    """What the collection knows of a chunk beside its text."""
+    """A chunk's data other than its text."""
 
     chunk_id: int
     document_id: uuid.UUID
@@ -47,11 +47,11 @@ class ChunkFacts:
 class Explanation:
     """One version's search for a query, and one chunk in it.
 
-    `distance` and the ranks have a meaning within this version only. `rank` is the chunk's place among the `result`'s
-    hits, None where it is not one of them; `exact_rank` its place among all vectors of the version, from 1.
-    Both `distance` and `exact_rank` are None for a chunk that the version has no vector of, and `exact_rank` alone is
-    None when comparing all vectors took longer than the statement timeout. `plan` is EXPLAIN (ANALYZE, FORMAT TEXT)
-    of the search, line by line, its query vector left out. Times are seconds.
+    `distance` and the ranks only have a meaning within this version. `rank` is the chunk's rank among the
+    `result`'s hits, None if it is not one; `exact_rank` is its rank among all vectors of the version, from 1. Both
+    `distance` and `exact_rank` are None for a chunk without a vector in the version; `exact_rank` alone is None
+    when comparing all vectors took longer than the statement timeout. `plan` is EXPLAIN (ANALYZE, FORMAT TEXT) of
+    the search by line, without the query vector. Times are seconds.
     """
 
     version: Version
@@ -81,10 +81,10 @@ def chunk_facts(connection: Connection, chunk_id: int) -> ChunkFacts | None:
 def explain(
     connection: Connection, encoders: EncoderCache, text: str, version: Version, chunk_id: int, k: int
 ) -> Explanation:
-    """Search as `VersionSearcher.search_version` does, and say how it was done and where the chunk stands.
+    """Search as `VersionSearcher.search_version` does, and explain the search and the chunk's rank.
 
-    Compares the query with every vector of the version once, as long as the connection's statement timeout lets it.
-    Raises what `VersionSearcher.search_version` raises.
+    Compares the query with every vector of the version, within the connection's statement timeout. Raises what
+    `VersionSearcher.search_version` raises.
     """
     from pgvector import Vector
 
@@ -127,7 +127,7 @@ def explain(
 
 
 def _exact(connection: Connection, version: Version, given: dict[str, Any]) -> tuple[float | None, int | None]:
-    """The chunk's distance, and how many vectors come before it, plus one: an order by distance and then by id."""
+    """The chunk's distance, and its rank when all vectors are ordered by distance and then by id."""
     distance = index.distance_expression(version)
     own = connection.execute(
         sql.SQL("SELECT {} FROM {} WHERE chunk_id = %(chunk)s").format(distance, version.table), given

@@ -1,7 +1,7 @@
-"""Documents into chunks: what is new is inserted, what is gone deleted, and what stayed is not touched.
+"""Ingests documents as chunks: inserts new ones, deletes those that are gone, and leaves unchanged ones alone.
 
-A batch of whole documents is one transaction, so that an ingest that dies leaves whole documents only, and one
-that is run again goes on where it was: it finds its own chunks by their semantic keys.
+A batch of whole documents is one transaction, so an interrupted ingest leaves only whole documents. Run again, it
+continues, since it finds its own chunks by their semantic keys.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _BATCH_CHARACTERS = 8 * 1024 * 1024
 _ATTEMPTS = 5
 
 _LOCK = 0x696E6765
-"""First half of the advisory lock that an ingest holds while it writes ('inge'); the other is its collection."""
+"""First half of the advisory lock that an ingest holds while it writes ('inge'); the other half is its
+collection."""
 
 
 @dataclass(frozen=True)
@@ -66,21 +67,21 @@ def ingest(
     on_progress: Progress | None = None,
     rejections: Collection[Rejection] = (),
 ) -> IngestReport:
-    """Make the collection hold these documents. Run again with the same ones, it changes nothing.
+    """Make the collection hold these documents. Running it again with the same documents changes nothing.
 
-    An edited document loses exactly the chunks that it no longer has; changed metadata is changed in place. A
-    new chunk with the text of one that has a vector takes that vector, in every live version, and is not
-    queued for it. An edit that `normalise` does not see (more blanks, say) leaves the chunk as it was.
-    Documents count as edited when `chunk_characters` is another. Of two with one id the later one stays.
+    An edited document loses exactly the chunks that it no longer has; changed metadata is updated in place. A new
+    chunk with the text of an embedded one copies that vector, in every live version, and is not queued. An edit
+    that `normalise` removes (such as extra blanks) leaves the chunk unchanged. A different `chunk_characters`
+    counts as an edit. Of two documents with the same id the later one wins.
 
-    `prune` deletes, at the end and in one transaction, all documents that were not in this run, except those
-    that another ingest wrote to meanwhile. Raises RefusedError, and prunes nothing, when no document was read
-    or something was rejected: of which `rejections`, or a DocumentReader as `documents`, tells. What was read
-    is stored all the same.
+    `prune` deletes, at the end and in one transaction, all documents that were not in this run, except those that
+    another ingest wrote meanwhile. Raises RefusedError, and prunes nothing, when no document was read or something
+    was rejected (as reported by `rejections`, or by a DocumentReader as `documents`). Documents that were read are
+    stored anyway.
 
-    Several ingests may run at once: their batches take turns, and a document in both is whole, as the later
-    batch had it. `connection` is used in autocommit; inside a transaction of the caller all is one transaction.
-    Calls on_progress("documents", done, 0) after each batch.
+    Several ingests may run at once: their batches take turns, and a document in both ends up as in the later
+    batch. `connection` is used in autocommit; inside a caller's transaction everything is one transaction. Calls
+    on_progress("documents", done, 0) after each batch.
     """
     done: Counter[str] = Counter()
     with _staging(connection):
@@ -103,7 +104,7 @@ def ingest(
 
 
 def _batches(documents: Iterable[Document], chunk_characters: int) -> Iterator[list[_Cut]]:
-    """Whole documents, cut outside any transaction, in batches that bound the memory and the transaction."""
+    """Whole documents, cut outside any transaction, in batches that limit memory and transaction size."""
     batch: dict[UUID, _Cut] = {}
     characters = 0
     for document in documents:
@@ -130,7 +131,7 @@ _DROP_STAGING: LiteralString = (
 
 @contextmanager
 def _staging(connection: Connection) -> Iterator[None]:
-    """The temporary tables that a batch is loaded into. They go with the ingest, and with the session anyway."""
+    """The temporary tables that a batch is loaded into, dropped at the end of the ingest."""
     connection.execute(_DROP_STAGING)
     connection.execute(
         """
@@ -146,7 +147,7 @@ def _staging(connection: Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        # Not in a transaction that failed, nor on a connection that is lost: there they are gone already.
+        # Not in a failed transaction or on a lost connection: there they are already gone.
         if connection.info.transaction_status in (TransactionStatus.IDLE, TransactionStatus.INTRANS):
             connection.execute(_DROP_STAGING)
 
@@ -154,8 +155,8 @@ def _staging(connection: Connection) -> Iterator[None]:
 def _store(connection: Connection, batch: list[_Cut], *, remember: bool) -> Counter[str]:
     """One batch, as one transaction.
 
-    Ingests cannot deadlock with each other, but they can with whoever else deletes chunks or works off the
-    outbox in another order, and a version's table can be dropped under our hands. Then it is done again.
+    Ingests cannot deadlock with each other, but they can with other sessions that delete chunks or process the
+    outbox in another order, and a version's table may be dropped meanwhile. Then the batch is retried.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         try:
@@ -178,8 +179,7 @@ def _write(connection: Connection, batch: list[_Cut], *, remember: bool) -> Coun
     )
     done["inserted"] = _run(
         connection,
-        # Those that are there are left out first: each try that ends in a conflict would use up an id, and
-        # compute the tsvector.
+        # Existing ones are excluded first: each conflict would use up an id and compute the tsvector.
         """
         WITH inserted AS (
             INSERT INTO document_chunks (semantic_key, document_id, chunk_no, content, content_sha256,
@@ -195,11 +195,11 @@ def _write(connection: Connection, batch: list[_Cut], *, remember: bool) -> Coun
     )
     done["unchanged"] = done["chunks"] - done["inserted"]
     if done["inserted"]:
-        # Before the old chunks go, and their vectors with them.
+        # Before the old chunks and their vectors are deleted.
         done["carried"] = sum(_carry_over(connection, version_id) for version_id in _live_versions(connection))
     done["deleted"] = _run(
         connection,
-        # Locked in the order of their ids, as a backfill locks the chunks of its vectors.
+        # Locked in id order, as a backfill locks the chunks of its vectors.
         """
         WITH gone AS (
             SELECT c.id FROM document_chunks c JOIN pg_temp.ingest_documents d USING (document_id)
@@ -249,15 +249,15 @@ def _stage(connection: Connection, batch: list[_Cut]) -> None:
             for number, chunk in enumerate(cut.chunks):
                 key = semantic_key(cut.document_id, number, chunk)
                 copy.write_row((cut.document_id, number, key, chunk, content_sha256(chunk)))
-    # Nothing else would analyze a temporary table, and a bad guess here reads all of document_chunks.
+    # Autovacuum does not analyze temporary tables, and a bad estimate here would scan all of document_chunks.
     connection.execute("ANALYZE pg_temp.ingest_documents, pg_temp.ingest_chunks")
 
 
 def _lock(connection: Connection) -> None:
-    """Wait for our turn among the ingests into this collection, up to the end of the transaction.
+    """Lock out other ingests into this collection until the transaction ends.
 
-    Without it two that bring the same document would each keep its own chunks, of which neither sees the
-    other's. With it the order of documents does not matter. Reading, cutting and staging go on beside it.
+    Otherwise two ingests of the same document would each store their own chunks without seeing the other's.
+    Reading, cutting and staging are not locked.
     """
     connection.execute(
         "SELECT pg_advisory_xact_lock(%s, ('document_chunks'::regclass::oid::bigint & 2147483647)::int)", [_LOCK]
@@ -277,8 +277,9 @@ def _live_versions(connection: Connection) -> list[int]:
 
 
 def _carry_over(connection: Connection, version_id: int) -> int:
-    """Give the new chunks the vectors that their very text has in this version; returns how many."""
-    # One vector a text, looked up by itself: a text that a thousand chunks share would else be joined to all.
+    """Copy existing vectors of the same text to the new chunks in this version; returns how many."""
+    # One vector for each text, by a lateral lookup: otherwise a text shared by a thousand chunks would be joined
+    # to all.
     statement = sql.SQL(
         """
         WITH carried AS (
@@ -304,8 +305,8 @@ def _carry_over(connection: Connection, version_id: int) -> int:
 
 
 def _run(connection: Connection, statement: LiteralString) -> int:
-    """Run a statement over the staged batch; returns the number of rows it wrote."""
-    # Planned each time: a prepared plan from when document_chunks was small would go on reading all of it.
+    """Run a statement on the staged batch; returns the number of rows written."""
+    # Planned each time: a prepared plan from when document_chunks was small would keep scanning all of it.
     return connection.execute(statement, prepare=False).rowcount
 
 
@@ -313,7 +314,7 @@ def _run(connection: Connection, statement: LiteralString) -> int:
 
 
 def _last_chunk(connection: Connection) -> int:
-    """The newest chunk before this run; no other ingest has one below it that is not committed."""
+    """The newest chunk before this run; no other ingest has uncommitted chunks below it."""
     with connection.transaction():
         _lock(connection)
         return int(fetch_one(connection, "SELECT coalesce(max(id), 0) FROM document_chunks")[0])
@@ -333,7 +334,7 @@ def _require_complete(done: Counter[str]) -> None:
 
 
 def _prune(connection: Connection, last_chunk: int) -> int:
-    """Delete the documents that were not seen, and that have no chunk newer than `last_chunk`."""
+    """Delete the documents that were not seen and have no chunk newer than `last_chunk`."""
     with connection.transaction():
         _lock(connection)
         connection.execute("ANALYZE pg_temp.ingest_seen")

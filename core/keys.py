@@ -1,6 +1,6 @@
-"""Which fields of an object are for scripts: those that have words, as in `missing: Annotated[int, "chunks it lacks"]`.
+"""The JSON keys of an object: its fields with a description, as in `missing: Annotated[int, "chunks it lacks"]`.
 
-They are its keys in JSON. What has no words is for this code alone, and may change at any time.
+Fields without a description are internal, and may change at any time.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 
 def document(value: Any, kind: type | None = None) -> Any:
-    """The value as JSON has it, but for times: of an object its keys, in lists and mappings too.
+    """The value as JSON data (times are left as they are): objects become their keys, also in lists and mappings.
 
-    `kind` is a parent of its class, for the keys of that one only.
+    `kind` is a base class of its type, to get only that one's keys.
     """
     if names := keys_of(kind or type(value)):
         return {name: document(getattr(value, name)) for name in names}
@@ -27,7 +27,7 @@ def document(value: Any, kind: type | None = None) -> Any:
 
 @lru_cache
 def keys_of(kind: type) -> tuple[str, ...]:
-    """The fields of a class that have words, and its properties that do; those of its parents come first."""
+    """The described fields and properties of a class; those of its bases come first."""
     names: dict[str, None] = {}
     for one in reversed(kind.__mro__):
         properties = {name: member.fget for name, member in vars(one).items() if isinstance(member, property)}
@@ -41,7 +41,7 @@ def keys_of(kind: type) -> tuple[str, ...]:
 
 
 def worded(hint: ast.expr | None) -> tuple[ast.expr, str] | None:
-    """The type and the words of `Annotated[int, "these words"]`; None for any other hint."""
+    """The type and the description of `Annotated[int, "description"]`; None for any other hint."""
     match hint:
         case ast.Subscript(ast.Name("Annotated"), ast.Tuple([inner, ast.Constant(str(words))])):
             return inner, words

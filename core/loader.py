@@ -1,6 +1,6 @@
-"""Vectors into a version's table by binary COPY.
+"""Loads vectors into a version's table by binary COPY.
 
-The row image is written by NumPy, since the rows of a version all have one width: per row (all big-endian) an
+NumPy writes the row image, since all rows of a version have the same width: per row (all big-endian) an
 int16 field count, an int32 length and the int64 chunk id, an int32 length and pgvector's own format, which is
 int16 dimensions, int16 zero and then the float32s (float16s for halfvec). See "Binary Format" of Postgres'
 COPY, and vector_recv in pgvector's src/vector.c.
@@ -39,9 +39,9 @@ def copy_vectors(
 ) -> int:
     """COPY vectors (n, d) for chunk ids (n,) into the version's table, or one with the same columns; returns n.
 
-    All or nothing, in the caller's transaction if there is one. Every vector is checked on the way: raises
-    EncoderError for a wrong shape and for the first row that would be stored not finite or zero, psycopg's
-    UniqueViolation for a chunk that has a vector already.
+    All or nothing, in the caller's transaction if there is one. Every vector is checked: raises EncoderError for a
+    wrong shape and for the first row that would be stored as non-finite or zero, psycopg's UniqueViolation for a
+    chunk that already has a vector.
     """
     _check_shape(version, chunk_ids, vectors)
     if len(chunk_ids) == 0:
@@ -56,7 +56,7 @@ def copy_vectors(
             part = rows[: len(chunk_ids) - start]
             stop = start + len(part)
             fill_rows(part, chunk_ids[start:stop], vectors[start:stop])
-            # Its own memory, not a copy: libpq has the bytes in a buffer of its own when this returns.
+            # A view, not a copy: libpq has copied the bytes when this returns.
             copy.write(part.view(np.uint8).data)
         copy.write(_TRAILER)
     return len(chunk_ids)
@@ -65,11 +65,10 @@ def copy_vectors(
 def insert_missing(
     connection: Connection, version: Version, chunk_ids: NDArray[np.int64], vectors: NDArray[np.float32]
 ) -> NDArray[np.int64]:
-    """As `copy_vectors`, leaving out chunks that have a vector by now; returns those (m,) that got theirs.
+    """Like `copy_vectors`, but skips chunks that have a vector by now; returns the ids (m,) that were stored.
 
-    For when others write the same chunks meanwhile: COPY knows no ON CONFLICT, so this goes through a temporary
-    table, at about half the speed. Needs a transaction of the caller. Ids in ascending order keep two that do this
-    from deadlock.
+    For concurrent writers of the same chunks: COPY has no ON CONFLICT, so this uses a temporary table, at about
+    half the speed. Needs a transaction of the caller. Ascending ids prevent deadlocks between two such calls.
     """
     connection.execute(
         sql.SQL("CREATE TEMPORARY TABLE staged_vectors (LIKE {}) ON COMMIT DROP").format(version.table)
@@ -86,7 +85,7 @@ def insert_missing(
 
 
 def row_buffer(dimensions: int, storage: Storage) -> NDArray[np.void]:
-    """A reusable run of rows of up to 128 KiB with all fixed fields filled in."""
+    """A reusable buffer of rows, up to 128 KiB, with all fixed fields filled in."""
     number = ">f4" if storage == "vector" else ">f2"
     layout = np.dtype(
         [
@@ -110,13 +109,13 @@ def row_buffer(dimensions: int, storage: Storage) -> NDArray[np.void]:
 def fill_rows(
     rows: NDArray[np.void], chunk_ids: NDArray[np.int64], vectors: NDArray[np.float32]
 ) -> NDArray[np.void]:
-    """Put ids and vectors into rows; raises EncoderError for a vector that must not be stored."""
+    """Write ids and vectors into rows; raises EncoderError for a vector that must not be stored."""
     number = rows["embedding"].dtype.newbyteorder("=")
     with np.errstate(all="ignore"):
         stored = vectors.astype(number, copy=False)
         checked = stored.astype(np.float32, copy=False)
-        # The squared length is finite and above zero for nearly every good vector, in one pass over the data, and
-        # for no bad one. Where it is not (float32 may overflow or underflow), the vectors are looked at properly.
+        # The squared length, in one pass over the data, is finite and above zero for nearly every good vector and
+        # for no bad one. Otherwise (float32 may overflow or underflow) the vectors are checked in full.
         squares = np.vecdot(checked, checked)
         if not (np.isfinite(squares) & (squares > 0)).all():
             _refuse_bad_row(chunk_ids, vectors, stored)

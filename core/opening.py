@@ -1,4 +1,4 @@
-"""From settings to a database that can be used: somebody's own server, or the embedded one, started if need be."""
+"""Opens the database that settings name: a server of the user, or the embedded one, started if needed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from revector.core.settings import Settings, configured_dsn
 
 
 def open_database(settings: Settings, *, on_wait: Callable[[str], None] | None = None) -> Database:
-    """The database that the settings name; says through `on_wait` what it waits for.
+    """The database that the settings name; reports through `on_wait` what it waits for.
 
-    Only the embedded server is started and set up here: somebody's own database is changed by
-    `revector db upgrade` and by nothing else. Raises UnreachableError when the server cannot be started.
+    Only the embedded server is started and set up here; a user's database is changed only by `revector db
+    upgrade`. Raises UnreachableError when the server cannot be started.
     """
     dsn = configured_dsn(settings)
     if dsn is not None:
@@ -33,7 +33,7 @@ def open_database(settings: Settings, *, on_wait: Callable[[str], None] | None =
 
 
 def named_database(settings: Settings, dsn: str, *, embedded: bool = False) -> Database:
-    """A Database of these settings at a connection string."""
+    """A Database with these settings at a connection string."""
     return Database(
         dsn, settings.schema, settings.read_only, embedded, connect_timeout_s=settings.connect_timeout_s
     )

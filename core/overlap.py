@@ -14,7 +14,7 @@ RBO_P = 0.9
 
 @dataclass(frozen=True)
 class Overlap:
-    """How alike two rankings are at depth k."""
+    """The overlap of two rankings at depth k."""
 
     k: Annotated[int, "the depth"]
     overlap: Annotated[float, "the share of results that both have"]
@@ -25,14 +25,15 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Move:
-    """How an item's rank changes from the primary (`before`, from 1) to the candidate (`after`); None: not there."""
+    """An item's rank in the primary (`before`, from 1) and in the candidate (`after`); None if missing there."""
 
     before: int | None
     after: int | None
 
     @property
     def label(self) -> str:
-        """`▲2` the candidate ranks it two higher, `▼3` three lower, `=` alike, `new` it came, `gone` it left."""
+        """`▲2` two ranks higher in the candidate, `▼3` three lower, `=` the same, `new` only there, `gone` missing
+        there."""
         if self.before is None:
             return "new"
         if self.after is None:
@@ -56,7 +57,7 @@ def compare(first: Sequence[Hashable], second: Sequence[Hashable], k: int) -> Ov
 def overlap_at(first: Sequence[Hashable], second: Sequence[Hashable], k: int) -> float:
     """The share of the first k items that both lists have, in 0 to 1: |A∩B| / k.
 
-    Where both lists are shorter than k, the longer one's length stands for k, so that equal lists score 1.
+    If both lists are shorter than k, the longer length replaces k, so that equal lists score 1.
     """
     depth = min(k, max(len(first), len(second)))
     if depth == 0:
@@ -76,7 +77,7 @@ def jaccard(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:
 
 
 def rank_biased_overlap(first: Sequence[Hashable], second: Sequence[Hashable], p: float = RBO_P) -> float:
-    """Extrapolated rank-biased overlap, RBO_EXT, for lists of any two lengths, in 0 to 1.
+    """Extrapolated rank-biased overlap, RBO_EXT, for lists of any lengths, from 0 to 1.
 
     Equation 32 of Webber, Moffat and Zobel, "A similarity measure for indefinite rankings", ACM TOIS 28(4), 2010.
     Raises ValueError unless 0 < p < 1 and every item is in a list once.
@@ -104,9 +105,9 @@ def rank_biased_overlap(first: Sequence[Hashable], second: Sequence[Hashable], p
 
 
 def kendall_tau(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None:
-    """Kendall's tau over the items that both lists have, in −1 to 1; None when they are fewer than two.
+    """Kendall's tau over the items in both lists, from −1 to 1; None for fewer than two.
 
-    Ranks have no ties, so that tau-a and tau-b are one: (concordant − discordant) / all pairs.
+    Ranks have no ties, so tau-a equals tau-b: (concordant − discordant) / all pairs.
     """
     rank = {item: position for position, item in enumerate(second)}
     positions = [rank[item] for item in first if item in rank]
@@ -123,7 +124,7 @@ def kendall_tau(first: Sequence[Hashable], second: Sequence[Hashable]) -> float 
 
 
 def moves(primary: Sequence[Hashable], candidate: Sequence[Hashable]) -> tuple[list[Move], list[Move]]:
-    """The move of every item of the primary, in its order, and of every item of the candidate, in its."""
+    """The moves of the primary's items and of the candidate's items, each in ranking order."""
     before = {item: rank for rank, item in enumerate(primary, 1)}
     after = {item: rank for rank, item in enumerate(candidate, 1)}
     return (

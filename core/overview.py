@@ -1,4 +1,4 @@
-"""One frozen snapshot of a collection: all that a screen shows, read in one transaction."""
+"""One frozen snapshot of a collection: everything that a screen shows, read in one transaction."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Overview:
     rollback_to: str | None
     log: tuple[AuditEntry, ...]
     rights: Rights = EVERYTHING
-    """What the role that reads may do."""
+    """The rights of the reading role."""
 
     @property
     def active(self) -> str | None:
@@ -48,7 +48,7 @@ class Overview:
 
 
 def read_overview(connection: Connection, schema: str) -> Overview:
-    """Read the snapshot. Every query in it costs the same whatever the number of chunks."""
+    """Read the snapshot. The cost of its queries does not depend on the number of chunks."""
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         (taken_at,) = cast(

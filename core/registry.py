@@ -22,10 +22,10 @@ Metric = Literal["cosine", "l2", "ip"]
 Storage = Literal["vector", "halfvec"]
 
 MAX_DIMENSIONS = 16_000
-"""What pgvector stores in a vector or halfvec."""
+"""The limit of pgvector's vector and halfvec."""
 
-# A tuple has to fit a page of 8 kB for STORAGE PLAIN: header, chunk_id and the vector's own 8 bytes aside,
-# 2,000 float32 or 4,000 float16 do. (Also pgvector's limits for an HNSW index on either type.)
+# For STORAGE PLAIN a tuple must fit a page of 8 kB: beside header, chunk_id and the vector's own 8 bytes, 2,000
+# float32 or 4,000 float16 do. (These are also pgvector's limits for an HNSW index on either type.)
 PLAIN_DIMENSIONS = {"vector": 2_000, "halfvec": 4_000}
 
 _COUNTING_TRIGGERS = (
@@ -42,10 +42,11 @@ _COUNTING_TRIGGERS = (
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 _FOLD_COUNTS = 1_000
-"""Deltas of one scope that are read as quickly as one."""
+"""Up to this many deltas of one scope are read as quickly as one."""
 
 _DDL_LOCK = 0x7265766563746F73
-"""Advisory lock of making and dropping version tables: the view over them is rebuilt by one at a time."""
+"""Advisory lock for creating and dropping version tables: only one session at a time rebuilds the view over
+them."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Version:
 
 @dataclass(frozen=True)
 class VersionStatus:
-    """A version and where it stands: chunks embedded, missing, and given up on (dead letters, not waived)."""
+    """A version and its counts: chunks embedded, missing, and failed (dead letters, not waived)."""
 
     version: Version
     embedded: int
@@ -93,7 +94,7 @@ class VersionStatus:
 
 
 VERSION_COLUMNS = sql.SQL(", ").join(sql.Identifier(name) for name in Version.__dataclass_fields__)
-"""What a Version is made from, in its order."""
+"""The columns of a Version, in field order."""
 
 
 def versions(connection: Connection) -> list[Version]:
@@ -105,14 +106,14 @@ def versions(connection: Connection) -> list[Version]:
 
 
 def find_version(connection: Connection, key: str) -> Version | None:
-    """The version of that key; None when there is none."""
+    """The version with that key, or None."""
     with connection.cursor(row_factory=class_row(Version)) as cursor:
         query = sql.SQL("SELECT {} FROM embedding_versions WHERE version_key = %s").format(VERSION_COLUMNS)
         return cursor.execute(query, [key]).fetchone()
 
 
 def get_version(connection: Connection, key: str) -> Version:
-    """The version of that key. Raises UsageError naming the near keys when there is none."""
+    """The version with that key. Raises UsageError naming near matches when there is none."""
     found = find_version(connection, key)
     if found is None:
         raise unknown_name("embedding version", key, (v.version_key for v in versions(connection)))
@@ -136,7 +137,7 @@ def require_active(connection: Connection) -> Version:
 
 
 def no_active_version() -> RefusedError:
-    """The error for a collection in which nothing answers users yet."""
+    """The error for a collection without an active version."""
     return RefusedError(
         "No embedding version is active yet.",
         "Backfill one and cut over to it: revector backfill run KEY, revector cutover run KEY.",
@@ -164,12 +165,12 @@ def version_statuses(connection: Connection) -> list[VersionStatus]:
 
 
 def chunk_count(connection: Connection) -> int:
-    """The number of chunks in the collection, from the kept counts."""
+    """The number of chunks in the collection, from stored counts."""
     return _kept_count(connection, 0)
 
 
 def embedded_count(connection: Connection, version: Version) -> int:
-    """The number of chunks with a vector in the version, from the kept counts."""
+    """The number of chunks with a vector in the version, from stored counts."""
     return _kept_count(connection, version.id)
 
 
@@ -179,10 +180,10 @@ def _kept_count(connection: Connection, scope: int) -> int:
 
 
 def fold_counts(connection: Connection, *scopes: int) -> None:
-    """Make one row of the many deltas of each scope, so that reading the counts stays cheap.
+    """Replace the many deltas of each scope by one row, so that reading the counts stays cheap.
 
-    Any number of these and of writers may run at once: a row is deleted by one of them, which adds it to its
-    sum in the same statement, and rows that another one holds are left to it.
+    Safe to run concurrently, also with writers: one statement deletes rows and inserts their sum, and skips rows
+    that another session has locked.
     """
     for scope in scopes:
         connection.execute(
@@ -210,10 +211,10 @@ def add_version(
     index_settings: dict[str, Any] | None = None,
     notes: str = "",
 ) -> Version:
-    """Register a version under `key`, with its table, after a probe of the encoder's real dimensions.
+    """Register a version under `key`, with its table, after probing the encoder's real dimensions.
 
-    Nothing is embedded yet. Raises UsageError for a malformed or taken key and for what pgvector cannot
-    store, EncoderError when the probe answers with other dimensions than the encoder states.
+    Embeds nothing yet. Raises UsageError for a malformed or taken key and for what pgvector cannot store,
+    EncoderError when the probe finds other dimensions than the encoder states.
     """
     from revector.core.encoders import probe
 
@@ -257,9 +258,9 @@ def add_version(
 
 
 def adopt_version(connection: Connection, key: str, encoder: Encoder, spec: str) -> Version:
-    """Give an encoder to a version that was inserted by plain SQL, which names none that can be opened.
+    """Set the encoder of a version that was inserted by plain SQL without one.
 
-    Raises RefusedError when the version has an encoder already, EncoderError when the dimensions differ.
+    Raises RefusedError when the version already has an encoder, EncoderError when the dimensions differ.
     """
     from revector.core.encoders import probe
 
@@ -283,7 +284,7 @@ def adopt_version(connection: Connection, key: str, encoder: Encoder, spec: str)
 
 
 def create_table(connection: Connection, version: Version) -> None:
-    """The version's own table, unless it is there, and the view over all of them."""
+    """Create the version's table unless it exists, and rebuild the view over all version tables."""
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [_DDL_LOCK])
         if fetch_one(connection, "SELECT to_regclass(%s)", [version.table_name])[0] is not None:
@@ -301,12 +302,12 @@ def _create_table(connection: Connection, version: Version) -> None:
         ).format(version.table, kind)
     )
     if version.dimensions <= PLAIN_DIMENSIONS[version.storage]:
-        # In the page and not in TOAST: COPY and the index build read and write them once.
+        # In the page, not in TOAST: COPY and the index build then read and write vectors once.
         connection.execute(
             sql.SQL("ALTER TABLE {} ALTER COLUMN embedding SET STORAGE PLAIN").format(version.table)
         )
     else:
-        # Random floats do not compress; trying would cost each of them a pass.
+        # Floats do not compress; trying would cost a pass over each vector.
         connection.execute(
             sql.SQL("ALTER TABLE {} ALTER COLUMN embedding SET STORAGE EXTERNAL").format(version.table)
         )
@@ -347,7 +348,7 @@ def drop_version(connection: Connection, key: str) -> None:
         connection.execute("SELECT rebuild_chunk_embeddings(%s)", [version.id])
         connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(version.table))
         connection.execute("DELETE FROM embedding_versions WHERE id = %s", [version.id])
-        # Last, since the outbox goes with its version and counts its own end.
+        # Last, since deleting the version empties its outbox, which updates the counts.
         connection.execute("DELETE FROM row_counts WHERE scope = ANY(%s)", [[version.id, -version.id]])
         audit.record(connection, "versions drop", key, detail={"encoder": version.encoder_spec})
 

@@ -1,11 +1,11 @@
-"""Which revisions of the schema this program knows, without importing Alembic: every start asks for the newest."""
+"""The revisions of the schema that this program knows, without importing Alembic: every start needs the newest."""
 
 from __future__ import annotations
 
 REVISIONS = ("r0001",)
-"""All of them, oldest first; a test compares them with the scripts."""
+"""All revisions, oldest first; a test compares them with the scripts."""
 
 HEAD = REVISIONS[-1]
 
 DEVELOPMENT_REVISIONS = frozenset(f"{number:04}" for number in range(1, 9))
-"""Those of development versions, before the first release. No revision leads from them to a newer one."""
+"""Revisions of development versions, before the first release. They cannot be upgraded."""

@@ -1,4 +1,4 @@
-"""Who serves what: processes that search say in application_name which version each of them follows.
+"""Who serves what: searching processes report in application_name which version they follow.
 
 A name is `revector retriever v7@16402 host:4711 pinned`: the program, the version's id, the schema's oid (ids belong to
 a schema, and a name has 63 bytes at most), host and process, and whether an override pins it. `v0` serves none yet.
@@ -16,7 +16,7 @@ from typing import Annotated
 from revector.core.database import Connection, fetch_one
 
 BEHIND_S = 5.0
-"""A process that has not followed a flip for longer than this is shown, and is a failure of `revector serving`."""
+"""A process that has not followed a flip after this time counts as late, and `revector serving` fails."""
 _MOST_BYTES = 63
 """Postgres cuts application_name there (NAMEDATALEN − 1)."""
 _NAME = re.compile(r"revector (\S+) v(\d+)@(\d+) (\S*):(\d+)( pinned)?")
@@ -36,12 +36,12 @@ class Process:
 
     @property
     def late(self) -> Annotated[bool, "whether it should have followed by now"]:
-        """Whether it should have followed the last flip by now."""
+        """Whether it has not followed the last flip in time."""
         return self.behind_s is not None and self.behind_s > BEHIND_S
 
 
 def served_name(program: str, version_id: int, schema_oid: int, *, pinned: bool) -> str:
-    """The application_name of this process. A host's name that is too long loses its end."""
+    """The application_name of this process. A host name that is too long is cut."""
     start = f"revector {plain_word(program)[:12]} v{version_id}@{schema_oid} "
     end = f":{os.getpid()}" + (" pinned" if pinned else "")
     room = _MOST_BYTES - len(start) - len(end)
@@ -49,7 +49,7 @@ def served_name(program: str, version_id: int, schema_oid: int, *, pinned: bool)
 
 
 def plain_word(text: str) -> str:
-    """A word of printable ASCII: Postgres shows anything else in a name as question marks."""
+    """A word of printable ASCII: Postgres turns anything else in the name into question marks."""
     return re.sub(r"[^!-~]+", "-", text)
 
 

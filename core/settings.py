@@ -1,8 +1,8 @@
-"""Where the database is, and every limit: read from flags, the environment and `revector.toml`, in that order.
+"""Settings, read from flags, the environment and `revector.toml`, in that order.
 
-The file is looked for in the working directory, or where REVECTOR_CONFIG points. Environment variables carry
-the prefix REVECTOR_. The database is `dsn`, else DATABASE_URL, else libpq's own PG* variables, else the
-embedded server (see revector.core.embedded).
+The file is in the working directory, or where REVECTOR_CONFIG points. Environment variables carry the prefix
+REVECTOR_. The database is `dsn`, else DATABASE_URL, else libpq's PG* variables, else the embedded server (see
+revector.core.embedded).
 
 Checked by msgspec, since every start of the console reads them: pydantic-settings takes 70 ms longer to import,
 a sixth of the time to the first frame.
@@ -33,7 +33,7 @@ _LIBPQ_VARIABLES = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "P
 
 @dataclass(frozen=True)
 class Settings:
-    """Every setting with its default. Seconds and bytes are named in the field."""
+    """All settings with their defaults. Units are part of the names."""
 
     dsn: str | None = field(default=None, repr=False)  # may hold a password
     schema: SchemaName = "revector"
@@ -55,12 +55,12 @@ class Settings:
     chunk_characters: Annotated[int, msgspec.Meta(ge=64, le=100_000)] = 2_000
 
     batch_size: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
-    """Texts encoded at a time; None adapts to the encoder's pace."""
+    """Texts encoded at a time; None adapts to the encoder's speed."""
     backfill: dict[str, Any] = field(default_factory=dict)
     """The settings that a new backfill begins with: see core.backfill.job.settings."""
 
     maintenance_work_mem: MemorySize = "1GB"
-    """For index builds only, set on their session. The graph has to fit, or the build slows tenfold."""
+    """Set on the session of an index build. The graph must fit, or the build takes ten times as long."""
     index_workers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 2
 
     @property
@@ -70,7 +70,7 @@ class Settings:
 
 
 def load_settings(**flags: Any) -> Settings:
-    """The settings in force; a flag that is None does not count as given.
+    """The settings in force; a flag that is None counts as not given.
 
     Raises UsageError for a setting that does not exist or whose value is out of its range.
     """
@@ -86,7 +86,7 @@ def load_settings(**flags: Any) -> Settings:
 
 
 def sources(**flags: Any) -> dict[str, dict[str, Any]]:
-    """What is set where, each by the name of its source; what comes later counts."""
+    """The settings of each source, by its name; later sources win."""
     path = Path(os.environ.get(f"{_PREFIX}CONFIG") or "revector.toml")
     found = {one.name: os.environ.get(f"{_PREFIX}{one.name.upper()}") for one in fields(Settings)}
     return {
@@ -99,9 +99,9 @@ def sources(**flags: Any) -> dict[str, dict[str, Any]]:
 def checked_values(
     kind: type, what: str, words: Mapping[str, str], values: Mapping[str, object]
 ) -> dict[str, Any]:
-    """Values, or texts of them, as the fields of a settings class have them; `words` says of each what it does.
+    """Values, given as such or as text, converted to the types of a settings class; `words` describes each.
 
-    Raises UsageError naming the one that is unknown or out of its range.
+    Raises UsageError naming one that is unknown or out of range.
     """
     kinds = get_type_hints(kind, include_extras=True)
     found = {}
@@ -118,13 +118,13 @@ def checked_values(
 
 
 def changed_fields(settings: Any) -> dict[str, Any]:
-    """What differs from the defaults: all that is stored."""
+    """The settings that differ from the defaults; only these are stored."""
     defaults = asdict(type(settings)())
     return {name: value for name, value in asdict(settings).items() if value != defaults[name]}
 
 
 def value_in_words(value: object) -> str:
-    """A setting's value as it may be given."""
+    """A setting's value as text that can be given back."""
     match value:
         case None:
             return "none"
@@ -147,7 +147,7 @@ def _of_file(path: Path) -> dict[str, Any]:
 
 
 def _checked(name: str, value: object, kind: Any) -> Any:
-    """One by one, so that the error names the setting; its value, maybe a password, is not shown."""
+    """Check one by one, so that the error names the setting; the value may be a password and is not shown."""
     choices = get_args(kind) if get_origin(kind) is Literal else ()
     if choices and isinstance(value, str):
         value = value.lower()
@@ -176,6 +176,6 @@ def configured_dsn(settings: Settings) -> str | None:
 
 
 def _plain_url(dsn: str) -> str:
-    """Drop SQLAlchemy's driver name (`postgresql+psycopg://`), which libpq refuses."""
+    """Remove SQLAlchemy's driver name (`postgresql+psycopg://`), which libpq refuses."""
     scheme, separator, rest = dsn.partition("://")
     return f"{scheme.partition('+')[0]}{separator}{rest}" if separator else dsn

@@ -1,32 +1,32 @@
-"""Text from documents, users and servers made fit to be shown: nothing in it is obeyed, and nothing is invisible."""
+"""Makes text from documents, users and servers safe to show: no control sequences, nothing invisible."""
 
 from __future__ import annotations
 
 import unicodedata
 
 MARKS = {"pass": "✓", "warn": "!", "fail": "✗", "inconclusive": "?"}
-"""What stands before a verdict."""
+"""The mark of each verdict."""
 
 _MOST_MARKS = 3
-"""Combining marks on one character that are drawn; more (no script needs them) would pile up over other lines."""
+"""The maximum of combining marks shown on one character; more (no script needs them) would cover other lines."""
 
 _DELETE = "\x7f"
 _PRESENTATION = ("\ufe0e", "\ufe0f")
-"""Ask for an emoji as text or picture, and with that for a width on which terminals differ: left out."""
+"""Variation selectors for emoji, which change the width differently in each terminal, so they are removed."""
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """The text with everything that a terminal would obey or not draw replaced by something to see.
+    """The text with everything that a terminal would interpret or not draw replaced by something visible.
 
     Control characters become their symbols (␛, ␊, ␉), bidi overrides, invisible and unassigned characters their
-    code point (‹202E›). `lines` keeps line ends; tabs are four blanks then.
+    code point (‹202E›). `lines` keeps line ends, and turns tabs into four blanks.
     """
     if text.isascii() and text.isprintable():
         return text
     if lines:
         text = text.replace("\r\n", "\n").expandtabs(4)
     shown = []
-    marks = _MOST_MARKS  # a mark that nothing comes before would sit on whatever is left of the text
+    marks = _MOST_MARKS  # a mark without a base character would combine with whatever precedes the text
     for character in unicodedata.normalize("NFC", text):
         if character in _PRESENTATION:
             continue
@@ -55,7 +55,7 @@ def _visible(character: str) -> str:
 
 
 def shorten(text: str, length: int) -> str:
-    """The text cut to a number of characters, with an ellipsis where something is missing."""
+    """The text cut to a number of characters, with an ellipsis if cut."""
     return text if len(text) <= length else text[: max(0, length - 1)] + "…"
 
 

@@ -1,4 +1,4 @@
-"""How a thread that follows the database waits: for a notice, for a call from another thread, or for some time."""
+"""Waits for a notification, a call from another thread, or a timeout; for threads that follow the database."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import selectors
 import socket
 from typing import Protocol
 
-# Not select(), which takes no file number from 1,024 on, as a busy service has; nor epoll, which takes one of its own.
+# Not select(), which fails for file numbers from 1,024 on, as in a busy service; nor epoll, which needs another
+# file.
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.DefaultSelector)
 
 
@@ -16,15 +17,15 @@ class _HasFileno(Protocol):
 
 
 class WakeUp:
-    """One thread waits, others ring. A ring that nobody waited for yet is not lost."""
+    """One thread waits, others ring. A ring before the wait is not lost."""
 
     def __init__(self) -> None:
         self._ringer, self._bell = socket.socketpair()
         self._ringer.setblocking(False)
 
     def ring(self) -> None:
-        """End the wait, or the next one if there is none now. Returns at once; after `close` it does nothing."""
-        with contextlib.suppress(OSError):  # full: it rings already
+        """End the current or the next wait. Returns at once; does nothing after `close`."""
+        with contextlib.suppress(OSError):  # full: already ringing
             self._ringer.send(b"1")
 
     def wait(self, seconds: float, connection: _HasFileno | None = None) -> None:
@@ -38,6 +39,6 @@ class WakeUp:
             self._bell.recv(4096)
 
     def close(self) -> None:
-        """Nobody waits any more: for the thread that did."""
+        """Close; called by the waiting thread when it is done."""
         self._ringer.close()
         self._bell.close()

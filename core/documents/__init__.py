@@ -1,8 +1,8 @@
 """Reading documents: text, Markdown, JSONL and CSV files, folders of them, and collections in the BEIR layout.
 
-What comes in is hostile until it was checked. Every document is checked where it is made (`Document`), so that
-a document that exists can be stored; what cannot be taken is reported with file and line, and the rest goes on.
-Memory holds one document, and 16 bytes of digest for every id, by which a second one is found.
+Input is untrusted until checked. Every document is checked when it is created (`Document`), so every existing
+document can be stored. What is rejected is reported with file and line, and reading continues. Memory holds one
+document, and a digest of 16 bytes for every id, to find duplicates.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A document that can be stored: it is checked and cleaned where it is made."""
+"""A document that can be stored: it is checked and cleaned when it is created."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from revector.core.errors import UsageError
 
 MAX_ID_CHARACTERS = 4_096
 MAX_METADATA_BYTES = 64 * 1024
-"""Of a document's metadata as JSON. It is repeated on each of the document's chunks."""
+"""The limit for a document's metadata as JSON, which is repeated on each of the document's chunks."""
 MAX_METADATA_DEPTH = 100
-"""Levels of nesting. Postgres parses JSON by recursion and gives up at some depth of its stack."""
-# Postgres stores neither: text has no NUL, and a lone surrogate (\ud800 in JSON) has no UTF-8.
+"""Levels of nesting. Postgres parses JSON recursively and fails at some stack depth."""
+# Postgres stores neither NUL nor a lone surrogate (\ud800 in JSON), which has no UTF-8.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class DocumentError(UsageError):
-    """A document that cannot be taken; `problem` says why."""
+    """A document that cannot be stored; `problem` says why."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text under the caller's id. Whatever makes one, it can be stored: it is checked and cleaned here.
+    """A text under the caller's id, checked and cleaned so that it can be stored.
 
-    NUL characters and lone surrogates are taken out of id, text and metadata, keys and nested values included,
-    and `cleaned` then says so. `markdown` says how the text is to be cut. Do not change the metadata afterwards:
-    what is stored is `metadata_json`.
+    NUL characters and lone surrogates are removed from id, text and metadata, including keys and nested values;
+    `cleaned` says whether there were any. `markdown` says how to cut the text. Do not change the metadata
+    afterwards: `metadata_json` is what is stored.
 
     Raises DocumentError for an id that is empty or longer than MAX_ID_CHARACTERS, and for metadata that JSON
-    cannot hold (NaN and infinity, which jsonb refuses, foreign types) or that is too large or nested too deep.
+    cannot hold (NaN, infinity, other types) or that is too large or nested too deeply.
     """
 
     source_id: str
@@ -67,7 +67,8 @@ def _checked_metadata(metadata: dict[str, Any]) -> tuple[dict[str, Any], str]:
     if _deeper_than(metadata, MAX_METADATA_DEPTH):
         raise DocumentError(f"The metadata is nested deeper than {MAX_METADATA_DEPTH} levels.")
     as_json = _to_json(metadata)
-    # json writes NUL as \u0000, and a surrogate as itself. An escaped backslash before u0000 costs only time.
+    # json writes NUL as \u0000, and a surrogate as itself. A false match (an escaped backslash before u0000) only
+    # costs time.
     if "\\u0000" in as_json or _UNSTORABLE.search(as_json):
         clean = _clean_json(metadata)
         if (clean_json := _to_json(clean)) != as_json:

@@ -1,4 +1,4 @@
-"""Lines and CSV records of a file as bytes, none of them kept in memory that is larger than a document may be."""
+"""Lines and CSV records of a file as bytes; those larger than a document may be are never held in memory."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _SKIP_BYTES = 64 * 1024
 
 
 class UnreadableError(Exception):
-    """A file that the system does not let us read. An OSError of on_reject or of the caller is not one."""
+    """A file that the operating system cannot read; kept apart from an OSError of on_reject or of the caller."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(f"This cannot be read: {error.strerror or error}.")
 
 
 def attempt(call: Callable[..., T], *given: object) -> T:
-    """What the call answers. Raises UnreadableError for what the system refuses."""
+    """The result of the call. Raises UnreadableError for an error of the operating system."""
     try:
         return call(*given)
     except OSError as error:
@@ -28,7 +28,7 @@ def attempt(call: Callable[..., T], *given: object) -> T:
 
 
 def json_lines(file: BinaryIO, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
-    """Line numbers and lines without their ends; None for one that is too large, which is not kept in memory."""
+    """Line numbers and lines without line ends; None for a line that is too large to be held in memory."""
     number = 0
     while line := attempt(file.readline, max_bytes + len(BOM) + len(b"\r\n")):
         number += 1
@@ -41,7 +41,7 @@ def json_lines(file: BinaryIO, max_bytes: int) -> Iterator[tuple[int, bytes | No
 
 
 class _Csv(Enum):
-    """Where in a CSV record we are."""
+    """The position within a CSV record."""
 
     FIELD_START = auto()
     PLAIN = auto()
@@ -53,8 +53,8 @@ class _Csv(Enum):
 def csv_records(file: BinaryIO, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
     """The number of each record's first line, and its bytes; None for one that is too large.
 
-    csv.reader cannot do this: it takes a quoted field to its end into memory, and after a field beyond its
-    limit reads the rest of that field as records.
+    csv.reader cannot do this: it reads a quoted field into memory to its end, and after a field beyond its limit
+    it reads the rest of that field as records.
     """
     number, first, record, size = 0, 1, bytearray(), 0
     state, line_starts = _Csv.FIELD_START, True
@@ -82,7 +82,7 @@ def _whole(record: bytearray, size: int, max_bytes: int) -> bytes | None:
     if size > len(record):
         return None
     content = bytes(record).rstrip(b"\r\n")
-    # A quoted field that is never closed keeps its line ends: csv has to see that it is open.
+    # An unclosed quoted field keeps its line ends, so that csv sees that it is open.
     return None if len(content) > max_bytes else content
 
 

@@ -1,4 +1,4 @@
-"""Files and folders, read into documents."""
+"""Reads documents from files and folders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _KNOWN = _TEXT | _MARKDOWN | _JSON_LINES | _CSV
 
 @dataclass(frozen=True)
 class Rejection:
-    """Something that was not taken. `where` is `file:line`, or the file when no line of it is to blame."""
+    """Something that was rejected. `where` is `file:line`, or the file when no line is at fault."""
 
     where: str
     problem: str
@@ -43,7 +43,7 @@ class DocumentReader(Iterator[Document]):
         self._documents = self._read(paths)
 
     def __next__(self) -> Document:
-        """The next document; what is rejected on the way goes to on_reject."""
+        """The next document; anything rejected before it goes to on_reject."""
         return next(self._documents)
 
     def _read(self, paths: list[Path]) -> Iterator[Document]:
@@ -54,7 +54,8 @@ class DocumentReader(Iterator[Document]):
                 yield from self._file(path, path.name)
 
     def _folder(self, given: Path) -> Iterator[Document]:
-        """Everything in a folder and those below it, with a stack: a hostile tree is deeper than Python's own."""
+        """Everything in a folder and its subfolders, with an explicit stack: a hostile tree is deeper than
+        Python's."""
         read: set[tuple[int, int]] = set()
         waiting = [(given, "")]
         while waiting:
@@ -63,13 +64,14 @@ class DocumentReader(Iterator[Document]):
                 status = path.stat()
                 if stat.S_ISDIR(status.st_mode):
                     folder = (status.st_dev, status.st_ino)
-                    # A link is followed once: neither round a loop, nor in each way that links can be combined.
+                    # A folder is read once: links are followed neither in loops nor along every combination of
+                    # links.
                     if not (folder in read and path.is_symlink()):
                         read.add(folder)
                         waiting += _entries(path, source_id)
                     continue
             except OSError as error:
-                # A link to nothing too: the documents it stood for are missing, and a prune has to know.
+                # Dangling links too: their documents are missing, and a prune must know.
                 self._reject(path, None, str(UnreadableError(error)))
                 continue
             if stat.S_ISREG(status.st_mode) and path.suffix.lower() in _KNOWN:
@@ -111,7 +113,7 @@ class DocumentReader(Iterator[Document]):
                 yield from self._checked(path, number, from_json, line)
 
     def _csv(self, path: Path, file: BinaryIO) -> Iterator[Document]:
-        # A limit of the whole process, 128 KiB at first. Records are cut off at max_bytes before they get there.
+        # The limit is process-wide, 128 KiB by default. Records are cut off at max_bytes before they reach it.
         csv.field_size_limit(max(csv.field_size_limit(), self._max_bytes))
         records = csv_records(file, self._max_bytes)
         try:
@@ -128,7 +130,7 @@ class DocumentReader(Iterator[Document]):
     def _checked(
         self, path: Path, line: int | None, make: Callable[..., Document], *parts: object
     ) -> Iterator[Document]:
-        """The document made of these parts, unless it cannot be made or its id was there before."""
+        """The document made from these parts, unless it is invalid or its id was seen before."""
         try:
             document = make(*parts)
         except DocumentError as error:
@@ -143,7 +145,7 @@ class DocumentReader(Iterator[Document]):
 
     def _reject(self, path: Path, line: int | None, problem: str) -> None:
         self.rejected += 1
-        # A file's name need not be UTF-8; the message has to be.
+        # A file's name need not be UTF-8, but the message must be.
         name = os.fsencode(path).decode(errors="replace")
         self._on_reject(Rejection(name if line is None else f"{name}:{line}", problem))
 

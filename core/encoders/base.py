@@ -1,4 +1,4 @@
-"""What revector asks of an encoder: the protocol that every provider fulfils, and what they share."""
+"""The protocols of encoders, and what providers share."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ class Encoder(Protocol):
 
     @property
     def name(self) -> str:
-        """`provider:model`: with the settings beside it, the whole spec."""
+        """`provider:model`, the spec without its settings."""
 
     @property
     def revision(self) -> str:
-        """Changes when the same name begins to give other vectors, as far as the provider can know."""
+        """Changes when the same name starts to give other vectors, as far as the provider can know."""
 
     @property
     def dimensions(self) -> int:
-        """How long the vectors are said to be; `probe` finds out whether they are."""
+        """The stated length of the vectors; `probe` checks it."""
 
     @property
     def max_tokens(self) -> int | None:
-        """The longest text the model reads whole; None when there is no limit or none is known."""
+        """The longest text that the model reads whole, in tokens; None when there is no limit or it is unknown."""
 
     @property
     def price(self) -> float | None:
-        """US dollars per million tokens: 0.0 when it runs here, None when nobody said."""
+        """US dollars per million tokens: 0.0 when it runs here, None when unknown."""
 
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Encode the texts as documents, one row each: (n, dimensions)."""
@@ -40,27 +40,28 @@ class Encoder(Protocol):
         """Encode the text as a query: (dimensions,)."""
 
     def count_tokens(self, texts: Sequence[str]) -> int:
-        """Count the tokens the model reads for these documents, prefix and special tokens included."""
+        """Count the tokens that the model reads for these documents, including prefix and special tokens."""
 
     def close(self) -> None:
-        """Let go of connections and memory; the encoder is of no use afterwards."""
+        """Release connections and memory; the encoder cannot be used afterwards."""
 
 
 @runtime_checkable
 class Throttled(Protocol):
     """An encoder whose provider may make it wait.
 
-    Whoever opens the encoder replaces the three hooks, also while it is at work. They are called by one thread at
-    a time, for all threads that encode, and must not call the encoder.
+    The caller may replace the three hooks at any time. They are called by one thread at a time, on behalf of all
+    encoding threads, and must not call the encoder.
 
-    `on_throttle(seconds, reason)` comes before the first wait for a reason: once for a provider that asks us to
-    wait, however many threads have to, and once for a limit that is reached, however long it then sets the pace.
-    It comes again when the reason changes. `on_resume()` comes when no reason is in force any more, as far as
-    requests are still made: who stops encoding, or ends a wait by raising, knows so without it.
+    `on_throttle(seconds, reason)` is called before the first wait for a reason: once when a provider asks us to
+    wait, for all threads, and once when a limit is reached, for as long as it sets the pace. It is called again
+    when the reason changes. `on_resume()` is called by the first request for which no reason applies any more; not
+    when encoding stops or a wait raises.
 
-    `wait(seconds)` returns when the time is over, and is believed: a test may return at once. When it raises, the
-    call that waits ends with that error, and so does every other that would have to wait, each by a `wait` of its
-    own. `wait(0)` is called after a request had to queue behind others, to ask whether to go on.
+    `wait(seconds)` returns when the time is over. Its return is not checked against the clock, so a test may
+    return at once. When it raises, the waiting call ends with that error, and so does every other that has to
+    wait, each by its own `wait`. `wait(0)` is called after a request queued behind others, to ask whether to
+    continue.
     """
 
     on_throttle: Callable[[float, str], None]
@@ -72,8 +73,8 @@ class Throttled(Protocol):
 class Parallel(Protocol):
     """An encoder that may be called from several threads at once.
 
-    `parallel` says how many it can make use of. Its limits belong to an account: `share`, above 0 and at most 1,
-    is this process's part of them, 1 unless set, and may be set at any time from any thread.
+    `parallel` says how many threads it can use. Its limits belong to an account: `share`, above 0 and at most 1,
+    is this process's part of them. It is 1 by default, and may be set at any time from any thread.
     """
 
     parallel: int
@@ -82,21 +83,22 @@ class Parallel(Protocol):
 
 @runtime_checkable
 class Metered(Protocol):
-    """An encoder whose provider says what it bills."""
+    """An encoder whose provider reports what it bills."""
 
     @property
     def tokens_used(self) -> int:
-        """The tokens billed since the encoder was opened, as far as the provider has said."""
+        """The tokens billed since the encoder was opened, as far as reported."""
 
     def take_usage(self) -> int | None:
-        """The tokens billed for what this thread has asked for since it last called this: failed calls count too.
+        """The tokens billed for this thread's requests since its last call of this; failed requests count too.
 
-        0 when nothing was asked for, None when the provider did not say of every request.
+        0 without requests, None when the provider did not report it for every request.
         """
 
 
 def scale_to_unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale every row to length one, in place. Rows without a finite length stay, for `check_vectors` to report."""
+    """Scale every row to length one, in place. Rows without a finite length are left for `check_vectors` to
+    report."""
     import numpy as np
 
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]

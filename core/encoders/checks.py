@@ -1,4 +1,4 @@
-"""What an encoder answers is checked before it is stored: its shape, finite values, no zero vectors."""
+"""Checks of an encoder's answer before it is stored: its shape, finite values, no zero vectors."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def find_bad_rows(vectors: NDArray[np.float32]) -> list[tuple[int, str]]:
     """The rows of a two-dimensional array that must not be stored, each with the reason."""
     import numpy as np
 
-    # One pass and one number a row. Whatever is wrong with a row shows in its sum of squares, which can
-    # also run over or under for a sound row of huge or tiny values: so the few that stand out are read again.
+    # One pass and one number for each row. Every bad row shows in its sum of squares, which can also overflow or
+    # underflow for a good row of huge or tiny values, so the few suspicious rows are checked again.
     squares = np.einsum("ij,ij->i", vectors, vectors)
     suspects = np.flatnonzero(~((squares > 0) & (squares < np.inf)))
     bad = []
@@ -50,7 +50,7 @@ def find_bad_rows(vectors: NDArray[np.float32]) -> list[tuple[int, str]]:
 
 
 def probe(encoder: Encoder) -> int:
-    """Encode one text for real, as a document and as a query, and return the true dimensions."""
+    """Encode one text, as a document and as a query, and return the real dimensions."""
     document = encoder.encode_documents([PROBE_TEXT])
     _check_shape(document, 1)
     real = int(document.shape[1])

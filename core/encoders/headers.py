@@ -1,4 +1,4 @@
-"""What a provider's answer says about waiting: Retry-After, and OpenAI's x-ratelimit headers."""
+"""Rate limit headers of a provider's answer: Retry-After, and OpenAI's x-ratelimit headers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONGEST_S = 7 * 86_400.0
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """The seconds the provider asks for, which it may also write as milliseconds or as a date.
 
-    None when it asks for nothing: "0" is no reason to spend all tries at once.
+    None when it asks for nothing; "0" counts as nothing, or all tries would be used at once.
     """
     milliseconds, seconds = headers.get("retry-after-ms", ""), headers.get("retry-after", "")
     for text, unit in ((milliseconds, 0.001), (seconds, 1.0)):
@@ -33,9 +33,9 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def remaining(headers: Mapping[str, str], thing: str) -> tuple[int, float] | None:
-    """What is left of the limit of `thing` ("requests" or "tokens"), and the seconds until it is full again.
+    """What is left of the limit of `thing` ("requests" or "tokens"), and the seconds until it resets.
 
-    None when the provider does not say both. Some send -1 for "no idea".
+    None unless the provider reports both. Some send -1 for unknown.
     """
     left = headers.get(f"x-ratelimit-remaining-{thing}", "").strip()
     seconds = duration(headers.get(f"x-ratelimit-reset-{thing}", ""))
@@ -47,7 +47,7 @@ def remaining(headers: Mapping[str, str], thing: str) -> tuple[int, float] | Non
 def duration(text: str) -> float | None:
     """Seconds of "6m0s", "20ms" or, as other servers write it, "1.5"; None for anything else.
 
-    More than a week is no duration but the time of day in disguise.
+    A value of more than a week is a timestamp, not a duration.
     """
     text = text.strip()
     if re.fullmatch(f"(?:{_PART})+", text, re.ASCII):

@@ -1,4 +1,4 @@
-"""The kinds of setting a spec may carry: what is expected of each one's text."""
+"""The kinds of settings in a spec, and what text each accepts."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True)
 class Setting:
-    """One kind of setting: what it expects, in words and as a test."""
+    """One kind of setting: what it accepts, in words and as a test."""
 
     expected: str
     accepts: Callable[[str], bool]
-    # A URL or the name of a variable is where people paste a key by mistake: such text is never repeated.
+    # People paste keys by mistake where a URL or a variable's name belongs, so such text is never repeated.
     repeatable: bool = True
 
 
 def whole_number(least: int = 1, most: int | None = None) -> Setting:
-    """A whole number written in the one plain way, so that equal settings are equal texts."""
+    """A whole number in canonical form, so that equal settings are equal texts."""
 
     def accepts(text: str) -> bool:
         if not re.fullmatch("0|[1-9][0-9]{0,17}", text):
@@ -59,7 +59,7 @@ ENVIRONMENT_NAME = Setting(
     "the name of an environment variable, in capitals", _is_environment_name, repeatable=False
 )
 
-# What every provider understands, those of other packages included.
+# The settings that every provider understands, including those of other packages.
 COMMON: Mapping[str, Setting] = {
     "query_prefix": TEXT,
     "document_prefix": TEXT,

@@ -1,7 +1,7 @@
-"""Models on this machine: where one is that is named by folder or by its name on the hub, and which revision it is.
+"""Models on this machine, named by folder or by hub name: finds the folder and the revision.
 
-A name is looked up in the local hub cache only, never on the network: a model may not change because somebody
-published a new one, nor may the console hang on a download.
+A name is looked up only in the local hub cache, never on the network: a model must not change because a new one
+was published, and the console must not hang on a download.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from pathlib import Path
 from revector.core.encoders.spec import EncoderSpec
 from revector.core.errors import UnreachableError
 
-# How much of the end of a weights file goes into the revision: training changes every layer, the last too.
+# How much of the end of a weights file goes into the revision: training changes every layer, including the last.
 WEIGHTS_TAIL = 64 * 1024
 
 
 def find_folder(spec: EncoderSpec, organisation: str) -> Path:
-    """The model's folder: the one named, or the one the hub's cache has under that name.
+    """The model's folder: the named one, or the one in the hub's cache under that name.
 
-    `organisation` is the hub's, for a name without one. Raises UnreachableError when there is none.
-    SentenceTransformer(name, local_files_only=True) would do, but it asks the network for a name it
-    does not have (measured with sentence-transformers 6.2).
+    `organisation` is the default for a name without one. Raises UnreachableError when there is no folder.
+    SentenceTransformer(name, local_files_only=True) would do, but it asks the network for an unknown name
+    (measured with sentence-transformers 6.2).
     """
     from huggingface_hub import snapshot_download
 
@@ -42,7 +42,8 @@ def find_folder(spec: EncoderSpec, organisation: str) -> Path:
 
 
 def folder_revision(folder: Path) -> str:
-    """The commit, in the hub's cache; elsewhere a digest of all configuration and of the weights' ends."""
+    """The commit, for a folder in the hub's cache; else a digest of the configuration and the ends of the
+    weights."""
     if folder.parent.name == "snapshots" and re.fullmatch("[0-9a-f]{40}", folder.name):
         return folder.name
     digest = hashlib.sha256()

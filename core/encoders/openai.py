@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from revector.core.encoders.kinds import Setting, whole_number
 from revector.core.encoders.remote import KnownModel, Meaning, RemoteEncoder, Role
 
-# In one request, by OpenAI's reference. The tokens are those of all inputs, and hold for its own models.
+# The limits of one request, by OpenAI's reference. The tokens are those of all inputs, for OpenAI's own models.
 MOST_INPUTS = 2048
 MOST_REQUEST_TOKENS = 300_000
 
@@ -25,7 +25,7 @@ class OpenAIEncoder(RemoteEncoder):
     public_url = "https://api.openai.com/v1"
     key_variable = "OPENAI_API_KEY"
 
-    # As OpenAI listed them in July 2026. A model that is not here has its price in the spec, and its dimensions from
+    # As OpenAI listed them in July 2026. Any other model takes its price from the spec, and its dimensions from
     # the first answer.
     models: ClassVar[Mapping[str, KnownModel]] = {
         "text-embedding-3-small": KnownModel(1536, 8192, 0.02, MOST_REQUEST_TOKENS),
@@ -34,7 +34,7 @@ class OpenAIEncoder(RemoteEncoder):
     }
 
     def body(self, texts: list[str], role: Role) -> dict[str, Any]:
-        """Vectors are asked for as base64; a server that does not know that sends lists."""
+        """Asks for vectors as base64; servers that do not support it send lists."""
         body = {"model": self.spec.model, "input": texts, "encoding_format": "base64"}
         return body | ({"dimensions": self.asked_dimensions} if self.asked_dimensions else {})
 
@@ -60,7 +60,8 @@ class OpenAIEncoder(RemoteEncoder):
         return (usage.get("total_tokens") or usage.get("prompt_tokens")) if isinstance(usage, dict) else None
 
     def meaning(self, status: int, message: str, error: object) -> Meaning:
-        """Two of 429 that no waiting ends: the account has no money left, or the request is larger than the limit."""
+        """Two kinds of 429 do not pass by waiting: the account has no money left, or the request exceeds the
+        limit."""
         if status == 429 and message.startswith("Request too large"):
             return "less"
         if status == 429 and isinstance(error, dict) and error.get("code") == "insufficient_quota":

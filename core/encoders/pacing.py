@@ -1,7 +1,7 @@
-"""When the next request may go, for all threads of one encoder.
+"""When the next request may be sent, for all threads of one encoder.
 
-One gate stands before the requests. A thread that may not pass yet waits in it for all others, so a provider that
-throttles is waited for once, its reason is told once, and afterwards the threads come back one by one.
+All requests pass one gate. A thread that has to wait holds the gate for all others, so a throttling provider is
+waited for once, its reason is reported once, and afterwards the threads continue one by one.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from revector.core.encoders.quota import Quota, Spending
 clock = time.monotonic
 
 LONGEST_HOLD_S = 120.0
-"""The longest time we wait at the provider's word before we ask again."""
+"""The longest wait that a provider may ask for before we try again."""
 
 _FIRST_BACKOFF_S = 0.5
 _LONGEST_BACKOFF_S = 30.0
 _STAGGER_S = 0.25
-_LOOK_S = 5.0  # while waiting for a limit: its share may have changed
-_SAME_HOLD_S = 1.0  # requests refused together say so one after the other
+_LOOK_S = 5.0  # while waiting for a limit: our share may have changed
+_SAME_HOLD_S = 1.0  # requests refused together are reported one after the other
 _NEGLIGIBLE_S = 1e-6
-_ROUNDS = 4  # a server that takes one request at once refuses the second one every so often
-_MOST_CORRECTION = 8.0  # a token is a byte at least, and an estimate one for every four
+_ROUNDS = 4  # a server that takes one request at a time refuses a second one now and then
+_MOST_CORRECTION = 8.0  # a token is at least one byte, and the estimate is one for every four
 
 
 @dataclass(frozen=True)
 class Ticket:
-    """A request that is under way."""
+    """A request in flight."""
 
     number: int
     estimate: int
@@ -44,11 +44,11 @@ class Ticket:
 
 
 class Pacer:
-    """Lets requests pass, so many at once and a minute as the spec and the provider allow.
+    """Lets requests pass: as many at once and per minute as the spec and the provider allow.
 
-    `hooks` is the encoder: its `on_throttle`, `on_resume` and `wait` may be replaced at any time. A `wait` that
-    returns is believed: the time is over then, whatever the clock says. `share` may be set at any time; `answered`
-    counts the requests that were.
+    `hooks` is the encoder: its `on_throttle`, `on_resume` and `wait` may be replaced at any time. When `wait`
+    returns, the time counts as over, whatever the clock says. `share` may be set at any time; `answered` counts
+    answered requests.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class Pacer:
             "requests": Quota("requests", requests_per_minute),
             "tokens": Quota("tokens", tokens_per_minute),
         }
-        self._gate = threading.Lock()  # whoever has it waits for all
+        self._gate = threading.Lock()  # its holder waits for all
         self._changed = threading.Condition()  # guards everything below
-        self._ahead = 0.0  # how far the waits are ahead of the clock
+        self._ahead = 0.0  # how far completed waits are ahead of the clock
         self._numbers = 0
         self._under_way = 0
         self._allowed = float(parallel)
@@ -80,17 +80,17 @@ class Pacer:
         self._restarting = False
         self._staggered_until = -math.inf
         self._estimated = self._billed = 0.0
-        # What was told last and is in force: the number of a hold, or a limit by its name.
+        # The reason reported last and still in force: the number of a hold, or a limit by its name.
         self._told: int | str | None = None
 
     @property
     def allowed(self) -> int:
-        """How many requests may be under way at once: `parallel`, fewer after the provider has throttled."""
+        """How many requests may be in flight at once: `parallel`, fewer after the provider has throttled."""
         return max(1, int(self._allowed))
 
     @property
     def correction(self) -> float:
-        """Tokens that the provider bills for each one estimated so far; at least 1, to be on the safe side."""
+        """Tokens billed for each estimated token so far; at least 1, to be safe."""
         return max(1.0, self._billed / self._estimated) if self._estimated else 1.0
 
     @property
@@ -100,7 +100,7 @@ class Pacer:
 
     @contextlib.contextmanager
     def request(self, estimate: int) -> Iterator[Ticket]:
-        """Wait until a request of that many tokens may go; it is under way until the block ends.
+        """Wait until a request of that many tokens may be sent; it is in flight until the block ends.
 
         Raises what the hook `wait` raises.
         """
@@ -113,11 +113,11 @@ class Pacer:
                 self._changed.notify()
 
     def succeeded(self, ticket: Ticket, billed: int | None) -> None:
-        """The request was answered, and cost that many tokens, if the provider says so."""
+        """The request was answered; `tokens` is what it cost, if the provider reports it."""
         with self._changed:
             self.answered += 1
             self._restarting, self._staggered_until = False, -math.inf
-            # As in TCP: one more at once after some rounds of successes, half as many after a refusal.
+            # As in TCP: one more in flight after some rounds of successes, half as many after a refusal.
             self._allowed = min(self._parallel, self._allowed + 1 / (_ROUNDS * self._allowed))
             if billed is not None:
                 real = min(billed, ticket.estimate * _MOST_CORRECTION)
@@ -126,7 +126,8 @@ class Pacer:
                 self._quotas["tokens"].correct(ticket.tokens, real)
 
     def heed(self, ticket: Ticket, headers: Mapping[str, str]) -> None:
-        """Keep to what the headers of an answer say is left. They speak of the account, of which we have a share."""
+        """Keep to the remaining limits in an answer's headers. They are the account's, of which we have a
+        share."""
         with self._changed:
             for (thing, quota), spending in zip(
                 self._quotas.items(), (ticket.requests, ticket.tokens), strict=True
@@ -138,7 +139,7 @@ class Pacer:
                     quota.hear(spending, math.floor(left * self.share), full_at)
 
     def hold(self, ticket: Ticket, seconds: float, reason: str, *, asked: bool) -> None:
-        """The provider throttles: let nobody pass for that long. `asked` says that it was its own wish."""
+        """The provider throttles: let no request pass for that long. `asked` says that it named the time."""
         with self._changed:
             until = self._now() + seconds
             if until > self._held_until + _SAME_HOLD_S or self._held_until <= self._now():
@@ -157,7 +158,7 @@ class Pacer:
         waited = False
         with self._gate:
             while True:
-                if self._queue():  # as long as another request took: ask whether to go on
+                if self._queue():  # another request took that long: ask whether to continue
                     self._hooks.wait(0)
                 with self._changed:
                     now = self._now()
@@ -167,14 +168,14 @@ class Pacer:
                         break
                 self._wait(until - now, reason, key)
                 waited = True
-            # At a limit every request waits a little: it is in force until one does not.
+            # At a limit every request waits a little; the limit is in force until one does not.
             if isinstance(self._told, int) or (self._told and not waited):
                 self._told = None
                 self._hooks.on_resume()
         return ticket
 
     def _queue(self) -> bool:
-        """Wait until fewer requests are under way than may be; whether there was anything to wait for."""
+        """Wait until fewer requests are in flight than allowed; returns whether it had to wait."""
         with self._changed:
             free = self._under_way < self.allowed
             while self._under_way >= self.allowed:
@@ -182,7 +183,7 @@ class Pacer:
             return not free
 
     def _next(self, estimate: int, now: float) -> tuple[float, str, int | str | None]:
-        """The moment from which on the request may go, why not before, and what that is called in `_told`."""
+        """When the request may be sent, why not earlier, and the key of that reason in `_told`."""
         delays: list[tuple[float, str, int | str | None]] = [
             (self._staggered_until, "", None),
             (self._held_until, self._hold_reason, self._holds),
@@ -194,7 +195,7 @@ class Pacer:
     def _let_go(self, estimate: int, now: float) -> Ticket:
         self._numbers += 1
         self._under_way += 1
-        if self._restarting:  # nobody has been answered since: let the next one come a little later
+        if self._restarting:  # no request was answered since: delay the next one a little
             self._staggered_until = now + random.uniform(0, _STAGGER_S)  # noqa: S311
         return Ticket(
             self._numbers,
@@ -222,8 +223,8 @@ class Pacer:
 def backoff(retry: int, *, refused: bool) -> float:
     """Seconds before a retry (0 is the first) when the provider names none.
 
-    Exponential, with full jitter: workers must not come back at once. After a refusal it grows faster, and six of
-    them take more than a minute, which is what most limits count by.
+    Exponential, with full jitter: workers must not all retry at once. After a refusal it grows faster: six retries
+    take more than a minute, the period of most limits.
     """
     if refused:
         return min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 4.0**retry) * random.uniform(0.75, 1)  # noqa: S311

@@ -1,8 +1,8 @@
-"""Who makes encoders: the built-in providers, and those of other packages by entry point.
+"""Providers of encoders: the built-in ones, and those of other packages by entry point.
 
-A provider is a callable `(EncoderSpec) -> Encoder`, usually the encoder's class, with an attribute
-`settings` that maps the names of its own settings to their kinds. Other packages register theirs in the
-entry point group `revector.encoders` under the name that specs begin with.
+A provider is a callable `(EncoderSpec) -> Encoder`, usually the encoder's class, with an attribute `settings` that
+maps the names of its settings to their kinds. Other packages register theirs in the entry point group
+`revector.encoders`, under the name that specs begin with.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 GROUP = "revector.encoders"
 
-# Written as entry points too: nothing of a provider is imported before a spec names it.
+# Written like entry points: a provider is not imported before a spec names it.
 BUILT_IN = tuple(
     EntryPoint(name, f"revector.core.encoders.{target}", GROUP)
     for name, target in (
@@ -44,20 +44,20 @@ def find_provider(name: str) -> Callable[[EncoderSpec], Encoder]:
 
 
 def parse_spec(text: str) -> EncoderSpec:
-    """Read a spec and check it against what its provider understands; nothing is opened."""
+    """Parse a spec and check its settings against its provider; nothing is opened."""
     spec = read_spec(text)
     check_settings(spec)
     return spec
 
 
 def check_settings(spec: EncoderSpec) -> None:
-    """Refuse a setting that the spec's provider does not have, or whose text it cannot read."""
+    """Raise UsageError for a setting that the spec's provider does not have, or a value that it cannot parse."""
     own: Mapping[str, Setting] = getattr(find_provider(spec.provider), "settings", {})
     check_known(spec, {**COMMON, **own})
 
 
 def check_known(spec: EncoderSpec, known: Mapping[str, Setting]) -> None:
-    """Refuse a setting that is not one of the known ones, or whose text its kind does not accept."""
+    """Raise UsageError for a setting that is unknown, or a value that its kind does not accept."""
     for name, text in spec.settings.items():
         if name not in known:
             raise unknown_name(f"{spec.provider} setting", name, known)

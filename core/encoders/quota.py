@@ -1,8 +1,8 @@
-"""One limit of a provider, of requests or of tokens: from when on the next amount fits.
+"""One limit of a provider, of requests or of tokens: when the next amount fits.
 
-It knows two limits: the one the spec states, so many a minute, and what the provider says is left. The libraries
-for the first (pyrate-limiter, limits, aiolimiter) sleep where nothing can wake them or need asyncio, keep an entry
-for each token, and cannot take an estimate back; without those parts, little more than this remains of them.
+It combines the limit stated in the spec, per minute, with what the provider says is left. The libraries for the
+former (pyrate-limiter, limits, aiolimiter) sleep uninterruptibly or need asyncio, keep an entry for each token,
+and cannot correct an estimate.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ MINUTE_S = 61.0
 """A second more than a minute: the provider counts a request when it arrives, not when it is sent."""
 
 BURST_S = 1.0
-"""So much of a minute's limit may be spent at once; the rest is spread, as providers look at seconds too."""
+"""The share of a minute's limit that may be spent at once; the rest is spread, as providers check seconds too."""
 
 
 @dataclass
 class Spending:
-    """An amount that was let through. `mark` is all that had been let through by then, itself included."""
+    """An amount that was let through. `mark` is the total let through by then, including itself."""
 
     at: float
     amount: float
@@ -29,27 +29,27 @@ class Spending:
 
 
 class Quota:
-    """Counts one limit. Times are seconds of the caller's clock; the caller sees to it that calls do not overlap."""
+    """Counts one limit. Times are seconds of the caller's clock; the caller must serialise calls."""
 
     def __init__(self, thing: str, per_minute: int | None) -> None:
         self._thing = thing
         self._per_minute = per_minute
         self._total = 0.0
-        # Of the last minute, and what of it an even pace has not worked off yet.
+        # Spent in the last minute, and the part of it that an even pace has not worked off yet.
         self._recent: deque[Spending] = deque()
         self._sum = 0.0
         self._debt = 0.0
         self._debt_at = -math.inf
-        # The provider's word: up to where the total may go until its limit is full again.
+        # From the provider: the highest total until its limit resets.
         self._word = math.inf
         self._word_mark = 0.0
         self._full_at = -math.inf
 
     def next(self, amount: float, share: float, now: float) -> tuple[float, str]:
-        """The moment from which on `amount` fits, and why not before.
+        """When `amount` fits, and why not earlier.
 
-        `share` is the part of the stated limit that is ours. An amount larger than the whole limit passes when
-        nothing else was let through for a minute: it cannot be made to fit.
+        `share` is our part of the stated limit. An amount larger than the whole limit, which never fits, passes
+        when nothing else was let through for a minute.
         """
         moment, reason = now, ""
         if self._per_minute is not None:
@@ -73,19 +73,20 @@ class Quota:
         return spending
 
     def correct(self, spending: Spending, amount: float) -> None:
-        """The amount of a spending was an estimate, and this is the truth."""
+        """Replace the estimated amount of a spending with the real one."""
         if self._per_minute is not None and spending.counted:
             self._sum += amount - spending.amount
             self._debt += amount - spending.amount
             spending.amount = amount
 
     def hear(self, spending: Spending, left: float, full_at: float) -> None:
-        """The answer to that spending says what is left. Answers overtake each other: the older says nothing new."""
+        """Apply what the answer to that spending says is left. Answers may arrive out of order: an older one is
+        ignored."""
         if spending.mark >= self._word_mark:
             self._word, self._word_mark, self._full_at = spending.mark + left, spending.mark, full_at
 
     def disregard(self) -> None:
-        """Forget the provider's word: it has said something plainer since."""
+        """Forget what the provider said was left: it has named a wait since."""
         self._word, self._full_at = math.inf, -math.inf
 
     def _forget(self, now: float, share: float) -> None:
@@ -94,7 +95,7 @@ class Quota:
             gone.counted = False
             self._sum -= gone.amount
         if not self._recent:
-            self._sum = 0.0  # whatever fractions had added up to
+            self._sum = 0.0  # drop accumulated rounding errors
         self._debt = max(0.0, self._debt - max(0.0, now - self._debt_at) * self._rate(share))
         self._debt_at = now
 

@@ -1,7 +1,8 @@
-"""Encoders behind HTTP. A provider derives from `RemoteEncoder`, and says what it asks and how it reads the answer.
+"""Encoders behind HTTP. A provider derives from `RemoteEncoder`, and defines the request and how to read the
+answer.
 
 A provider that answers 429 or 5xx, or not at all, is throttling us: the same batch is sent again after the time it
-asks for. When a request may go is decided in `pacing`, for all threads that encode at once.
+asks for. `pacing` decides when a request may be sent, for all encoding threads together.
 """
 
 from __future__ import annotations
@@ -48,14 +49,14 @@ Meaning = Literal["later", "less", "never"]
 _PARALLEL = 4
 _PARALLEL_ELSEWHERE = 2  # one request is computed while the next one is on its way
 _MOST_PARALLEL = 64
-_MOST_BILLED = 10**9  # for one request: more is nonsense
+_MOST_BILLED = 10**9  # for one request: more is implausible
 _PER_MINUTE = ("requests_per_minute", "tokens_per_minute")
 
 
 class _ThrottledError(Exception):
-    """The request may be sent again, after the seconds that the provider asks for, if it does.
+    """The request may be sent again, after the seconds that the provider asks for, if any.
 
-    `refused` says that it is there and works, but not for us now.
+    `refused` says that the provider works, but refused this request for now.
     """
 
     def __init__(self, reason: str, asked: float | None = None, *, refused: bool = False) -> None:
@@ -66,11 +67,11 @@ class _ThrottledError(Exception):
 
 
 class SpoiltAnswerError(EncoderError):
-    """An answer that is none to the texts sent. A gateway may have done it, and would do better once more."""
+    """An answer that does not belong to the texts sent, perhaps because of a gateway; a retry may help."""
 
 
 class KnownModel(NamedTuple):
-    """What a provider says of a model, where the spec does not: the price is US dollars per million tokens."""
+    """Defaults for a provider's model: dimensions, limits, and the price in US dollars per million tokens."""
 
     dimensions: int | None = None
     max_tokens: int | None = None
@@ -79,11 +80,12 @@ class KnownModel(NamedTuple):
 
 
 class RemoteEncoder(ABC):
-    """Splits texts into requests, paces and repeats them, counts what is billed, and keeps the key out of every error.
+    """Splits texts into requests, paces and retries them, counts billed tokens, and keeps the key out of every
+    error.
 
-    A provider has to have `path`, `body` and `rows`. `public_url` is where it is unless the spec says otherwise, and
-    needs the key that `key_variable` holds; `models` are those that it knows of without asking. What `count_tokens`
-    says is an estimate unless the spec names a tokenizer.
+    A provider must define `path`, `body` and `rows`. `public_url` is the default address, and needs the key in
+    `key_variable`; `models` are the models known without asking. `count_tokens` is an estimate unless the spec
+    names a tokenizer.
     """
 
     settings: ClassVar[Mapping[str, Setting]] = {
@@ -113,7 +115,7 @@ class RemoteEncoder(ABC):
         known = self.models.get(spec.model, KnownModel())
         self.spec = spec
         self.name = spec.name
-        # No protocol tells one revision of a model from another; whoever runs the server can.
+        # No protocol reports a model's revision; whoever runs the server can state it in the spec.
         self.revision = settings.get("revision", spec.model)
         self.max_tokens = spec.max_tokens or known.max_tokens
         self.price = float(settings["price"]) if "price" in settings else known.price
@@ -153,27 +155,28 @@ class RemoteEncoder(ABC):
 
     @abstractmethod
     def body(self, texts: list[str], role: Role) -> dict[str, Any]:
-        """The JSON that asks for the vectors of these texts; the prefix of their role is before each of them."""
+        """The JSON that requests the vectors of these texts, which already have the prefix of their role."""
 
     @abstractmethod
     def rows(self, answer: Any) -> list[Any] | None:
-        """What an answer has for each text; None when it is not the answer of such a server at all."""
+        """The part of an answer for each text; None when it is not an answer of such a server."""
 
     def in_order(self, rows: list[Any], n: int) -> Sequence[object]:
-        """The vectors in those rows in the order of the n texts, each as base64 or as a list of numbers.
+        """The vectors of those rows in the order of the n texts, each as base64 or as a list of numbers.
 
-        Raises SpoiltAnswerError when they are not those of the texts.
+        Raises SpoiltAnswerError when they do not match the texts.
         """
         if len(rows) != n:
             raise self.spoilt(n, len(rows))
         return rows
 
     def billed(self, answer: Any, headers: Mapping[str, str]) -> object:
-        """The tokens that an answer says it cost. What is no such number counts as nothing said."""
+        """The tokens billed according to an answer, or None; a value that is not a valid number counts as None."""
         return None
 
     def spoilt(self, n: int, found: int, texts: int | None = None) -> SpoiltAnswerError:
-        """The error for n texts and so many vectors, for so many `texts` where the answer says which."""
+        """The error for n texts and that many vectors; `texts` is how many texts they belong to, if the answer
+        says so."""
         of = "" if texts is None else f" for {texts} of the texts"
         return SpoiltAnswerError(
             f"{self.name} was asked for {n} vectors and returned {found}{of}.",
@@ -181,11 +184,11 @@ class RemoteEncoder(ABC):
         )
 
     def headers(self, key: str) -> Mapping[str, str]:
-        """Those of each request; `key` is '' where there is none."""
+        """The headers of each request; `key` is '' without a key."""
         return {"Authorization": f"Bearer {key}"} if key else {}
 
     def meaning(self, status: int, message: str, error: object) -> Meaning:
-        """What an error asks for: the same again `later`, `less` at once or other texts, or nothing (`never`)."""
+        """How to react to an error: retry `later`, send `less` or other texts, or `never` retry."""
         if status in (408, 409, 429) or status >= 500:
             return "later"
         return "less" if status in (400, 413, 422) else "never"
@@ -194,7 +197,7 @@ class RemoteEncoder(ABC):
 
     @property
     def dimensions(self) -> int:
-        """What the spec asks for, or the model is known to have, or else its first answer shows."""
+        """From the spec, or known for the model, or else from its first answer."""
         if self._dimensions is None:
             self._dimensions = self.encode_query("How many dimensions?").shape[0]
         return self._dimensions
@@ -206,7 +209,7 @@ class RemoteEncoder(ABC):
 
     @property
     def share(self) -> float:
-        """This process's part of the limits a minute: above 0, at most 1."""
+        """This process's part of the limits per minute: above 0, at most 1."""
         return self._pacer.share
 
     @share.setter
@@ -217,17 +220,18 @@ class RemoteEncoder(ABC):
 
     @property
     def tokens_used(self) -> int:
-        """The tokens billed since the encoder was opened, as far as the provider has said."""
+        """The tokens billed since the encoder was opened, as far as reported."""
         return self._tokens_used
 
     def take_usage(self) -> int | None:
-        """The tokens billed to this thread since it last called this; None when one request came without."""
+        """The tokens billed for this thread's requests since its last call of this; None when a request had no
+        figure."""
         tokens: int | None = getattr(self._usage, "tokens", 0)
         self._usage.tokens = 0
         return tokens
 
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Encode the texts as documents: `batch_size` in a request, or as many as its most tokens allow."""
+        """Encode the texts as documents: `batch_size` in a request, or as many as the token limit allows."""
         return self._encode([self.spec.document_prefix + text for text in texts], "document")
 
     def encode_query(self, text: str) -> NDArray[np.float32]:
@@ -237,8 +241,8 @@ class RemoteEncoder(ABC):
     def count_tokens(self, texts: Sequence[str]) -> int:
         """Count the tokens of these documents.
 
-        Without a tokenizer it is one for every four bytes of UTF-8: OpenAI's rule of four characters
-        for English, and nearer than characters are for other scripts.
+        Without a tokenizer it is one for every four bytes of UTF-8: OpenAI's rule of four characters for English,
+        and closer than characters for other scripts.
         """
         return sum(self._count([self.spec.document_prefix + text for text in texts]))
 
@@ -263,10 +267,11 @@ class RemoteEncoder(ABC):
         return [-(-len(text.encode()) // 4) for text in texts]
 
     def _split(self, texts: list[str]) -> Iterator[tuple[list[str], int]]:
-        """The texts in the parts that fit into one request each, with their tokens. One too long goes alone."""
+        """The texts in parts that fit into one request each, with their tokens. A text that is too long goes
+        alone."""
         start = total = 0
         for place, tokens in enumerate(self._count(texts)):
-            # Looked at anew for each text: both may change while the parts before are sent.
+            # Read again for each text: both may change while earlier parts are sent.
             most = min(self._max_request_tokens, self._pacer.most_tokens) / self._pacer.correction
             if place > start and (place - start == self._batch_size or total + tokens > most):
                 yield texts[start:place], total
@@ -275,7 +280,7 @@ class RemoteEncoder(ABC):
         yield texts[start:], total
 
     def _request(self, texts: list[str], role: Role, tokens: int) -> list[NDArray[np.float32]]:
-        """The vectors of one request. One that does not answer the texts is sent once more."""
+        """The vectors of one request. When the answer does not match the texts, it is sent once more."""
         try:
             vectors = self._send(texts, role, tokens)
             _check_alike(self.name, vectors)
@@ -283,12 +288,12 @@ class RemoteEncoder(ABC):
                 return vectors
         except SpoiltAnswerError as error:
             log.warning("%s: asked once more: %s", self.name, type(error).__name__)
-        # Dimensions that are wrong again are left to `probe` and the backfill, which say what to do about it:
-        # as an error of these texts they would be looked for in each of them.
+        # Dimensions that are wrong again are left to `probe` and the backfill, which say what to do. As an error
+        # of these texts, the batch would be split to find the bad text.
         return self._send(texts, role, tokens)
 
     def _send(self, texts: list[str], role: Role, tokens: int) -> list[NDArray[np.float32]]:
-        """One request, sent whole until it is answered, refused, or throttled too often."""
+        """Send one request until it is answered, refused, or throttled too often."""
         tries = 0
         while tries <= self._max_retries:
             answered = self._pacer.answered
@@ -302,7 +307,8 @@ class RemoteEncoder(ABC):
                 log.warning("%s: no answer (%s) to try %d, again in %.1f s", self.name, kind, tries + 1, seconds)
                 log.debug("%s: %s", self.name, reason)
                 self._pacer.hold(ticket, seconds, reason, asked=asked is not None)
-            # Refused while others were answered, we are too many, and soon fewer: that is no reason to give up.
+            # Refused while others were answered: too many requests are in flight, and soon fewer will be. Do not
+            # give up.
             if not (refused and self._pacer.answered > answered):
                 tries += 1
         raise UnreachableError(
@@ -316,7 +322,7 @@ class RemoteEncoder(ABC):
 
         try:
             response = self._client.post(self.url, json=self.body(texts, role), headers=self.headers(self._key))
-        except httpx2.TransportError as error:  # without its cause, whose message may repeat the key
+        except httpx2.TransportError as error:  # without the cause, whose message may contain the key
             reason = f"Connection error: {str(error) or type(error).__name__}"
             raise _ThrottledError(_in_short(reason)) from None
         self._pacer.heed(ticket, response.headers)
@@ -330,7 +336,7 @@ class RemoteEncoder(ABC):
                 raise _ThrottledError("the answer was incomplete") from None
         found = self.rows(answer)
         if found is None:
-            if self._has_answered:  # so the address is right, and something stands in between
+            if self._has_answered:  # so the address is right, and something in between is at fault
                 raise _ThrottledError("the answer was not that of an embeddings server")
             raise UnreachableError(
                 f"{self._base_url} does not answer as {self.server} does.",
@@ -366,7 +372,7 @@ class RemoteEncoder(ABC):
         match self.meaning(status, message, error):
             case "later":
                 return _ThrottledError(reason, retry_after(headers), refused=status == 429)
-            case "less":  # about these texts or settings, not about the server: a smaller batch may well pass
+            case "less":  # about these texts or settings, not about the server: a smaller batch may pass
                 return EncoderError(
                     f"{self.name} refused the request with {reason}",
                     "Check the texts and the settings in its spec.",
@@ -380,7 +386,8 @@ class RemoteEncoder(ABC):
         return UnreachableError(f"{self.name} at {self._base_url} answered {reason}", remedy)
 
     def _read_key(self, *, needed: bool) -> str:
-        """From the environment, stripped: a line end in it is refused by the HTTP library, which quotes the key."""
+        """From the environment, stripped: the HTTP library refuses a key with a line end, and quotes it in the
+        error."""
         key = os.environ.get(self._key_env, "").strip()
         if not key and needed:
             raise UnreachableError(
@@ -435,7 +442,7 @@ def _vector(embedding: object) -> NDArray[np.float32]:
 
 
 def _words(error: object) -> str:
-    """The provider's own words, which servers put in different places."""
+    """The provider's message, which servers put in different places."""
     if isinstance(error, dict):
         return str(error.get("message") or error.get("detail") or error)
     return str(error)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class SentenceTransformersEncoder:
-    """`sentence-transformers:PATH-OR-NAME`. A prefix that the spec leaves out is the model's own prompt."""
+    """`sentence-transformers:PATH-OR-NAME`. Without a prefix in the spec, the model's own prompt is used."""
 
     runs_here: ClassVar[bool] = True
     settings: ClassVar[Mapping[str, Setting]] = {
@@ -47,19 +47,19 @@ class SentenceTransformersEncoder:
         self.dimensions = self.encode_query("How many dimensions?").shape[0]
 
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Encode the texts as documents, by the model's own way where it has one."""
+        """Encode the texts as documents, with the model's own method if it has one."""
         if not texts:
             return np.empty((0, self.dimensions), np.float32)
         prompt = self._spec.settings.get("document_prefix")
         return _float32(self._model.encode_document(list(texts), prompt=prompt, **self._options()))
 
     def encode_query(self, text: str) -> NDArray[np.float32]:
-        """Encode the text as a query, by the model's own way where it has one."""
+        """Encode the text as a query, with the model's own method if it has one."""
         prompt = self._spec.settings.get("query_prefix")
         return _float32(self._model.encode_query(text, prompt=prompt, **self._options()))
 
     def count_tokens(self, texts: Sequence[str]) -> int:
-        """Count the tokens of these documents, whether or not the model would read them to the end."""
+        """Count the tokens of these documents, including those that the model would truncate."""
         whole = [self._spec.document_prefix + text for text in texts]
         if not whole:
             return 0
@@ -68,7 +68,7 @@ class SentenceTransformersEncoder:
         return sum(map(len, self._tokenizer(whole, truncation=False, verbose=False)["input_ids"]))
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Release the model."""
         del self._model, self._tokenizer
 
     def _options(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Encoder specs: one line of text says which encoder, such as `openai:text-embedding-3-small?dimensions=512`.
+"""Encoder specs: one line of text for an encoder, such as `openai:text-embedding-3-small?dimensions=512`.
 
-PROVIDER:MODEL?SETTING=VALUE&…, percent-encoded as in a query string (a blank is %20 or +, a plus %2B). A
-spec is stored, logged and shown, so a secret never gets into one: it names the environment variable.
+PROVIDER:MODEL?SETTING=VALUE&…, percent-encoded as in a query string (a blank is %20 or +, a plus %2B). A spec is
+stored, logged and shown, so it never contains a secret: it names the environment variable.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from revector.core.errors import UsageError
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """Which encoder, with its settings as text. `str()` of it is canonical: equal specs, equal texts."""
+    """An encoder and its settings as text. `str()` of it is canonical: equal specs have equal texts."""
 
     provider: str
     model: str
@@ -48,18 +48,18 @@ class EncoderSpec:
 
     @property
     def normalise(self) -> bool:
-        """Whether vectors are scaled to length one, which they are unless the spec says otherwise."""
+        """Whether vectors are scaled to length one (the default)."""
         return self.settings.get("normalise") != "false"
 
     @property
     def max_tokens(self) -> int | None:
-        """The longest text in tokens that the spec asks for."""
+        """The longest text that the spec allows, in tokens."""
         text = self.settings.get("max_tokens")
         return None if text is None else int(text)
 
 
 def read_spec(text: str) -> EncoderSpec:
-    """Read a spec whose provider need not be one of encoders, and whose settings nobody has checked yet."""
+    """Parse a spec without checking its provider and settings."""
     head, _, query = text.partition("?")
     provider, colon, model = head.partition(":")
     if not (provider and colon and model):
@@ -71,7 +71,7 @@ def read_spec(text: str) -> EncoderSpec:
     for number, pair in enumerate(query.split("&") if query else [], start=1):
         quoted_name, equals, quoted_value = pair.partition("=")
         if not equals:
-            # By its number, since what stands here might be a bare key.
+            # Named by number, since the text might be a bare key.
             raise UsageError(f"Setting {number} of the {provider} spec has no value.", "Expected: NAME=VALUE.")
         name = _unquote(quoted_name)
         if name in settings:

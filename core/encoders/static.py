@@ -1,7 +1,7 @@
 """Static token vectors, the default: no network, no GPU, no torch. A text is the mean of its tokens' vectors.
 
-They are WordLlama's, read from the installed `wordllama` package without importing it: its own loader asks a
-hub for the tokenizer. The model is trained so that its first 64 or 128 dimensions are a model as well.
+They are WordLlama's, read from the installed `wordllama` package without importing it: its own loader asks a hub
+for the tokenizer. The model is trained so that its first 64 or 128 dimensions work as a model too.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from revector.core.errors import UnreachableError, unknown_name
 
 MODELS = {"wordllama-64": 64, "wordllama-128": 128, "wordllama-256": 256}
 
-# Bounds on the memory one call takes beside its answer, and the fastest of those measured: texts in the
-# tokenizer at a time, and token vectors summed at a time (half a MB, which stays in the cache).
+# Bounds on the memory of one call beside its result, and the fastest values measured: texts in the tokenizer at a
+# time, and token vectors summed at a time (half a MB, which fits the cache).
 TEXTS_AT_ONCE = 512
 TOKENS_AT_ONCE = 1024
 
@@ -51,7 +51,7 @@ class StaticEncoder:
 
     @property
     def revision(self) -> str:
-        """Which weights and tokenizer these are."""
+        """Identifies the weights and the tokenizer."""
         return _revision()
 
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -77,7 +77,7 @@ class StaticEncoder:
         return scale_to_unit(vectors) if self._spec.normalise else vectors
 
     def _tokens(self, texts: Sequence[str], prefix: str) -> list[list[int]]:
-        # A blank around a text would be a token of its own, and move the vector of a query typed in haste.
+        # Surrounding blanks would be tokens, and change the vector of a carelessly typed query.
         whole = [prefix + text if text else "" for text in map(str.strip, texts)]
         encodings = self._tokenizer.encode_batch_fast(whole, add_special_tokens=False)
         return [encoding.ids[: self.max_tokens] for encoding in encodings]
@@ -86,7 +86,7 @@ class StaticEncoder:
         counts = np.fromiter(map(len, tokens), np.intp, len(tokens))
         flat = np.fromiter(chain.from_iterable(tokens), np.intp, int(counts.sum()))
         text_of = np.repeat(np.arange(len(tokens)), counts)
-        # Slices end anywhere, in the middle of a text too, so that a text of any length fits into memory.
+        # Slices may end in the middle of a text, so that a text of any length fits into memory.
         for start in range(0, len(flat), TOKENS_AT_ONCE):
             part = slice(start, start + TOKENS_AT_ONCE)
             firsts = np.flatnonzero(np.diff(text_of[part], prepend=-1))
@@ -105,7 +105,7 @@ def _token_vectors() -> NDArray[np.float16]:
 @cache
 def _tokenizer() -> Tokenizer:
     tokenizer = Tokenizer.from_file(str(_file("tokenizers/l2_supercat_tokenizer_config.json")))
-    # A document that spells out "</s>" means those four characters.
+    # A "</s>" in a document means those four characters, not the special token.
     tokenizer.encode_special_tokens = True
     return tokenizer
 

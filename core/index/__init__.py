@@ -28,7 +28,7 @@ Kind = Literal["vector", "halfvec", "bit"]
 DEFAULTS = {"m": 16, "ef_construction": 64, "ef_search": 100}
 _BUILD_LOCK = sql.SQL("hashtext('index build ' || current_schema()), %s::int")
 BIT_CANDIDATES = 20
-"""How many times k the binary index is asked for before the ranking by full vectors."""
+"""How many times k candidates the binary index returns for ranking by full vectors."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class IndexUse:
 
 
 def kind_of(version: Version) -> Kind:
-    """The type that the version's index holds."""
+    """The type stored in the version's index."""
     if version.dimensions <= 2_000 and version.storage == "vector":
         return "vector"
     return "halfvec" if version.dimensions <= 4_000 else "bit"
@@ -77,7 +77,7 @@ def index_name(version: Version) -> str:
 
 
 def check_settings(m: int, ef_construction: int) -> dict[str, int]:
-    """The HNSW settings as stored; raises UsageError outside of pgvector's limits."""
+    """The HNSW settings, checked; raises UsageError outside pgvector's limits."""
     if not 2 <= m <= 100:
         raise UsageError(f"m is {m}; pgvector takes 2 to 100.")
     if not (4 <= ef_construction <= 1000 and ef_construction >= 2 * m):
@@ -88,7 +88,7 @@ def check_settings(m: int, ef_construction: int) -> dict[str, int]:
 
 
 def indexed_expression(version: Version) -> sql.Composable:
-    """What the index is built on; a search has to order by exactly this to be answered from it."""
+    """The indexed expression; a search must order by exactly this to use the index."""
     column = sql.Identifier("embedding")
     dimensions = sql.Literal(version.dimensions)
     match kind_of(version):
@@ -120,8 +120,8 @@ def distance_expression(version: Version) -> sql.Composed:
 def candidates_query(version: Version, k: int, condition: sql.Composable | None = None) -> sql.Composed:
     """SQL of the k nearest chunks: columns chunk_id and distance. The query vector is the parameter `vector`.
 
-    `condition` is on the columns of the version's table. LIMIT is a literal: as a parameter, a generic plan would
-    guess it as a tenth of the table and leave the index.
+    `condition` is on the columns of the version's table. LIMIT is a literal: for a parameter, a generic plan would
+    assume a tenth of the table and not use the index.
     """
     vector = query_vector(version)
     distance = distance_expression(version)
@@ -157,7 +157,7 @@ def _as_indexed(version: Version, vector: sql.Composable) -> sql.Composable:
 
 
 def plan(connection: Connection, version: Version) -> IndexPlan:
-    """What `build` would do, with the memory that the graph needs while it is built."""
+    """What `build` would do, with the memory that the graph needs during the build."""
     settings = {**DEFAULTS, **version.index_settings}
     rows = embedded_count(connection, version)
     return IndexPlan(
@@ -173,11 +173,11 @@ def plan(connection: Connection, version: Version) -> IndexPlan:
 
 
 def graph_bytes(version: Version, rows: int) -> int:
-    """The memory in bytes that a graph of so many rows takes while it is built.
+    """The memory in bytes that a graph of that many rows takes during the build.
 
     Each element holds its value, its neighbours (2 m at the ground layer and m in each of the 1/(m−1) layers
-    above, 16 bytes each in memory: HnswCandidate in pgvector's src/hnsw.h) and about 180 bytes of its own, which
-    is what is left of the memory at which pgvector says that the graph no longer fits.
+    above, 16 bytes each in memory: HnswCandidate in pgvector's src/hnsw.h) and about 180 bytes of overhead,
+    derived from the memory at which pgvector reports that the graph no longer fits.
     """
     m = int({**DEFAULTS, **version.index_settings}["m"])
     neighbours = 16 * m * (2 + 1 / (m - 1))
@@ -185,13 +185,13 @@ def graph_bytes(version: Version, rows: int) -> int:
 
 
 def value_bytes(version: Version) -> int:
-    """The bytes of one value in the index: 8 of header, then 4, 2 or 1/8 a dimension."""
+    """The bytes of one value in the index: a header of 8, then 4, 2 or 1/8 for each dimension."""
     bits = {"vector": 32, "halfvec": 16, "bit": 1}[kind_of(version)]
     return 8 + -(-version.dimensions * bits // 8)
 
 
 def inspect(connection: Connection, version: Version) -> IndexState:
-    """The state of the version's index as the catalogue has it."""
+    """The state of the version's index, from the catalogue."""
     row = connection.execute(
         """
         SELECT i.indisvalid AND i.indisready, pg_relation_size(i.indexrelid)
@@ -204,7 +204,7 @@ def inspect(connection: Connection, version: Version) -> IndexState:
 
 
 def use(connection: Connection, version: Version, k: int = 10) -> IndexUse:
-    """Ask the planner how it would answer a top-k search; the vector itself does not matter for that."""
+    """Ask the planner how it would answer a top-k search; the query vector does not matter."""
     probe = "[" + ",".join(["1"] * version.dimensions) + "]"
     query = sql.SQL("EXPLAIN (FORMAT JSON) {}").format(candidates_query(version, k))
     nodes = list(_walk(fetch_one(connection, query, {"vector": probe})[0][0]["Plan"]))
@@ -221,7 +221,7 @@ def _walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def progress(connection: Connection, version: Version) -> tuple[str, int, int] | None:
-    """(phase, done, total) of a build that is running in any session, else None; total 0 when unknown."""
+    """(phase, done, total) of a build running in any session, else None; total is 0 when unknown."""
     row = connection.execute(
         """
         SELECT phase, greatest(blocks_done, tuples_done), greatest(blocks_total, tuples_total)
@@ -233,10 +233,10 @@ def progress(connection: Connection, version: Version) -> tuple[str, int, int] |
 
 
 def build(connection: Connection, version: Version, settings: Settings) -> IndexState:
-    """Build the version's index beside running writes, then ANALYZE; a valid one is kept as it is.
+    """Build the version's index while writes continue, then ANALYZE; a valid index is kept.
 
-    CONCURRENTLY, so outside a transaction; what a build that was cut off left behind is dropped first.
-    Raises RefusedError when the version has no table yet or is not complete, or a build is running already.
+    CONCURRENTLY, so outside a transaction; the remains of an interrupted build are dropped first. Raises
+    RefusedError when the version has no table yet or is not complete, or a build is already running.
     """
     state = inspect(connection, version)
     if state.valid:
@@ -269,7 +269,7 @@ def build(connection: Connection, version: Version, settings: Settings) -> Index
 
 
 def drop(connection: Connection, version: Version) -> None:
-    """Drop the version's index. Raises RefusedError for the active version: its searches would scan."""
+    """Drop the version's index. Raises RefusedError for the active version: its searches would scan the table."""
     if version.active:
         raise RefusedError(
             f"Version {version.version_key} is active. Without its index every search scans the table."
@@ -306,7 +306,7 @@ def _indexed(connection: Connection, version: Version) -> None:
 
 @contextmanager
 def _one_build(connection: Connection, version: Version) -> Iterator[None]:
-    """A session lock: two CONCURRENTLY builds of one index would only wait for each other and one would fail."""
+    """A session lock: two CONCURRENTLY builds of one index would wait for each other, and one would fail."""
     key = [version.id]
     if not fetch_one(connection, sql.SQL("SELECT pg_try_advisory_lock({})").format(_BUILD_LOCK), key)[0]:
         raise RefusedError(f"The index of version {version.version_key} is already being built.")

@@ -1,4 +1,4 @@
-"""How warm a version's index is, and bringing it into the server's buffers."""
+"""How warm a version's index is, and loading it into the server's buffers."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _K = 10
 _READING_S = 120.0
 _SEARCHES_AT_ONCE = 25
 _WARM = 0.98
-"""From here on, further searches bring next to nothing."""
+"""At this share, further searches load almost nothing."""
 
 
 @dataclass(frozen=True)
 class PagesRead:
-    """What searches read: accesses to pages that were in the server's buffers (`hit`) and that were not (`read`).
+    """Page accesses of searches: in the server's buffers (`hit`) or not (`read`).
 
-    A search of a small index comes to the same page many times, and reads it once. `median_s` is the median of their
-    times on the server, in seconds. A page that is `read` may still come from the operating system's cache, which
-    Postgres does not see.
+    A search of a small index accesses the same page many times, and reads it once. `median_s` is the median time
+    of the searches on the server, in seconds. A `read` page may still come from the operating system's cache,
+    which Postgres does not see.
     """
 
     searches: int
@@ -38,7 +38,7 @@ class PagesRead:
 
     @property
     def share(self) -> float:
-        """The share of accesses found in the cache, 0 to 1; 1 when there were none."""
+        """The share of accesses found in the buffers, 0 to 1; 1 without accesses."""
         return self.hit / (self.hit + self.read) if self.hit + self.read else 1.0
 
 
@@ -55,10 +55,10 @@ class Prewarmed:
 
 
 def stored_vectors(connection: Connection, version: Version, wanted: int) -> list[tuple[int, str]]:
-    """(chunk id, vector as text) of so many chunks of the version, or of fewer when it has no more.
+    """(chunk id, vector as text) of that many random chunks of the version, or of all when it has fewer.
 
-    At random: each is the first at or after an id drawn from the whole span, so that the primary key finds it. A
-    chunk after a gap in the ids is drawn more often than others.
+    Each is the first at or after a random id of the whole span, so that the primary key finds it. A chunk after a
+    gap in the ids is sampled more often than others.
     """
     span = fetch_one(connection, sql.SQL("SELECT min(chunk_id), max(chunk_id) FROM {}").format(version.table))
     if span[0] is None:
@@ -78,7 +78,7 @@ def stored_vectors(connection: Connection, version: Version, wanted: int) -> lis
 def pages_of_searches(
     connection: Connection, version: Version, vectors: Sequence[str], *, timeout_s: float = 10.0
 ) -> PagesRead:
-    """Make a top-10 search for each of these vectors, and count how they come by their pages.
+    """Make a top-10 search for each of these vectors, and count their page accesses.
 
     By EXPLAIN (ANALYZE, BUFFERS): pages of the index and of the version's table; the texts of the hits are not fetched.
     Raises psycopg's QueryCanceled when one search takes longer than the timeout.
@@ -88,7 +88,7 @@ def pages_of_searches(
     )
     hit, read, times = 0, 0, []
     ef_search = max(int({**DEFAULTS, **version.index_settings}["ef_search"]), _K)
-    with connection.transaction(force_rollback=True):  # which takes the settings back too
+    with connection.transaction(force_rollback=True):  # which also resets the settings
         connection.execute(
             "SELECT set_config('hnsw.ef_search', %s, true), set_config('statement_timeout', %s, true)",
             [str(ef_search), f"{round(timeout_s * 1000)}ms"],
@@ -102,11 +102,11 @@ def pages_of_searches(
 
 
 def prewarm(connection: Connection, version: Version, on_progress: Progress | None = None) -> Prewarmed:
-    """Bring the version's table and index into the server's buffers, as far as they fit.
+    """Load the version's table and index into the server's buffers, as far as they fit.
 
-    By the extension pg_prewarm where the database has it and this role may call it; else by reading the table in the
-    order of its key and by searches for stored vectors, until they find their pages in the buffers or two minutes are
-    over. Raises RefusedError when the version has no valid index.
+    Uses the extension pg_prewarm where the database has it and this role may call it; else reads the table in key
+    order and searches for stored vectors, until their pages are in the buffers or two minutes are over. Raises
+    RefusedError when the version has no valid index.
     """
     if not inspect(connection, version).valid:
         raise RefusedError(
@@ -131,7 +131,8 @@ def prewarm(connection: Connection, version: Version, on_progress: Progress | No
 
 
 def _what_fits(connection: Connection, version: Version) -> tuple[list[str], tuple[str, ...]]:
-    """The relations to warm, the index last: what comes later may push out what came before; and those too large."""
+    """The relations to warm, the index last, since later pages may evict earlier ones; and those that are too
+    large."""
     rows = connection.execute(
         """
         SELECT name, pg_relation_size(to_regclass(name)), pg_size_bytes(current_setting('shared_buffers'))
@@ -161,11 +162,11 @@ def _has_pg_prewarm(connection: Connection) -> bool:
 
 
 def _prewarm_by_reading(connection: Connection, version: Version, relations: Sequence[str], tell: Progress) -> int:
-    """How many pages were brought into the buffers."""
+    """Warm by reading; returns how many pages were loaded into the buffers."""
     pages = 0
     if version.table_name in relations:
         tell(f"read {version.table_name}", 0, 0)
-        # By its key: a scan of a large table goes through a ring of few buffers, and leaves nothing in them.
+        # In key order: a sequential scan of a large table uses a small ring of buffers, and warms nothing.
         with connection.transaction(force_rollback=True):
             for name in ("enable_seqscan", "enable_bitmapscan", "enable_indexonlyscan", "jit"):
                 connection.execute("SELECT set_config(%s, 'off', true)", [name])

@@ -1,6 +1,6 @@
-"""The schema's revisions (Alembic), and the one call that brings a database up to them.
+"""The schema's revisions (Alembic), and the call that upgrades a database to them.
 
-Alembic and SQLAlchemy take half a second to import, so that only `upgrade` does.
+Alembic and SQLAlchemy take half a second to import, so only `upgrade` imports them.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ if TYPE_CHECKING:
 
 
 def upgrade(database: Database) -> str:
-    """Create the extension and the schema, and bring its tables to HEAD; returns the revision before ('' if none).
+    """Create the extension and the schema, and upgrade its tables to HEAD; returns the previous revision ('' if
+    none).
 
-    Runs as one transaction under a lock, so that two at once do it once. Raises UnreachableError when pgvector
-    is not installed on the server or too old, and when the schema is ahead of this program or of a development version.
+    Runs as one transaction under a lock, so two concurrent calls upgrade once. Raises UnreachableError when
+    pgvector is not installed on the server or too old, and when the schema is newer than this program or of a
+    development version.
     """
     from revector.core.migrations._run import run_upgrade
 

@@ -1,4 +1,4 @@
-"""Run Alembic on a connection of ours, in one transaction."""
+"""Runs Alembic on one of our connections, in one transaction."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run_upgrade(database: Database) -> str:
         info = server_info(raw, database.schema)
         require_pgvector(info)
         if info.schema_revision is not None and info.schema_revision not in REVISIONS:
-            require_schema(raw, database.schema)  # raises, saying what it is
+            require_schema(raw, database.schema)  # raises an error that says which revision it is
         if info.schema_revision != HEAD:
             raw.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(database.schema)))
             config = alembic_config()

@@ -1,4 +1,4 @@
-"""Alembic's environment: runs on the connection it is given, inside that connection's transaction."""
+"""Alembic's environment: runs on the given connection, inside its transaction."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ postgresql.ischema_names.update({"vector": VECTOR, "halfvec": HALFVEC, "sparseve
 
 
 def ours(_object: Any, name: str | None, kind: str, _reflected: bool, _compare_to: Any) -> bool:
-    """Leave out Alembic's own table, and the version tables: those are made and dropped with their versions."""
+    """Exclude Alembic's own table, and the version tables, which are created and dropped with their versions."""
     return not (kind == "table" and name is not None and (name == "alembic_version" or is_version_table(name)))
 
 
 connection = context.config.attributes["connection"]
 context.configure(
     connection=connection,
-    # Otherwise Alembic takes an alembic_version of somebody else's in `public` for ours.
+    # Otherwise Alembic would use another program's alembic_version in `public`.
     version_table_schema=connection.scalar(select(func.current_schema())),
     target_metadata=Base.metadata,
     include_object=ours,

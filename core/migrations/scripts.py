@@ -1,4 +1,4 @@
-"""A revision's SQL, which stands in files of its own: `sql/`, a file for each concern."""
+"""A revision's SQL, in separate files in `sql/`: one for each concern."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _FOLDER = Path(__file__).parent / "sql"
 def run_sql(*concerns: str) -> None:
     """Run files of `sql/` in the revision's transaction.
 
-    A file names everything outside pg_catalog in full, and nothing else is on the search path meanwhile. What is known
-    only now stands in it as psql would have it: `:schema` is the collection's schema and `:pgvector` the extension's,
-    `:'schema'` and `:'pgvector'` are the same names as strings.
+    The files qualify every name outside pg_catalog, and nothing else is on the search path meanwhile. Placeholders
+    are written as in psql: `:schema` is the collection's schema and `:pgvector` the extension's; `:'schema'` and
+    `:'pgvector'` are the same names as strings.
     """
-    # Straight to psycopg: a file has several statements, and percent signs that are no placeholders.
+    # Directly with psycopg: a file has several statements, and percent signs that are not placeholders.
     connection = op.get_bind().connection.driver_connection
     assert connection is not None  # noqa: S101  (a checked-out connection has one)
     search_path, schema, pgvector = connection.execute(

@@ -1,7 +1,7 @@
 """The schema's one source: SQLAlchemy models of the fixed tables, and of a version's table on request.
 
-Revisions are generated from these and checked against them by a test. The program itself talks SQL through
-psycopg; the models are for Alembic and for applications that use SQLAlchemy.
+A test checks the revisions against these models. The program itself uses SQL through psycopg; the models are for
+Alembic and for applications that use SQLAlchemy.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from revector.core.models.base import NOW, Base
 
 
 class BackfillJob(Base):
-    """The backfill of one version. A job is these rows and not a process: any process can go on with it."""
+    """The backfill of one version. A job is rows, not a process: any process can continue it."""
 
     __tablename__ = "backfill_jobs"
     __table_args__ = (
@@ -45,10 +45,10 @@ class BackfillJob(Base):
     error: Mapped[str | None]
     started_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
     finished_at: Mapped[datetime.datetime | None]
-    # Of the present run, which began when the job last became running: what its share of failures is taken of.
+    # Counts of the current run, since the job last became running: the basis of the share of failures.
     run_started_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
     run_done: Mapped[int] = mapped_column(server_default=text("0"))
-    # When the limits were last looked at, and what was found: one worker at a time does that for all of them.
+    # When the limits were last measured, and the result: one worker at a time does it for all.
     checked_at: Mapped[datetime.datetime] = mapped_column(server_default=text("'-infinity'::timestamptz"))
     measured: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
     proving_worker: Mapped[int | None]
@@ -72,7 +72,7 @@ class BackfillTransition(Base):
 
 
 class BackfillProof(Base):
-    """The result of one proof: how many chunks the version lacked, of how many, and how long it took."""
+    """The result of one proof: how many chunks the version lacked and had, and how long the proof took."""
 
     __tablename__ = "backfill_proofs"
     __table_args__ = (Index(None, "embedding_version_id"),)
@@ -87,7 +87,7 @@ class BackfillProof(Base):
 
 
 class VectorLoad(Base):
-    """A file of vectors made elsewhere, and how far it has been loaded: rows before `cursor` are dealt with."""
+    """A file of vectors made elsewhere, and how far it has been loaded: rows before `cursor` are finished."""
 
     __tablename__ = "vector_loads"
     __table_args__ = (
@@ -98,7 +98,7 @@ class VectorLoad(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     embedding_version_id: Mapped[int] = mapped_column(ForeignKey("embedding_versions.id", ondelete="CASCADE"))
     source: Mapped[str]
-    # Of the file's content, so that a load is gone on with for the same file only.
+    # Of the file's content, so that a load continues only with the same file.
     fingerprint: Mapped[str]
     state: Mapped[str] = mapped_column(server_default="running")
     total: Mapped[int]
@@ -133,7 +133,7 @@ class BackfillRange(Base):
 
 
 class BackfillWorkerRow(Base):
-    """A process at work on a job. Its session holds an advisory lock on its id for as long as it lives."""
+    """A process that works on a job. Its session holds an advisory lock on its id while it lives."""
 
     __tablename__ = "backfill_workers"
     __table_args__ = (Index(None, "job_id"),)
@@ -146,20 +146,20 @@ class BackfillWorkerRow(Base):
     ended_at: Mapped[datetime.datetime | None]
     engine: Mapped[str] = mapped_column(server_default="local")
     pid: Mapped[int | None] = mapped_column(Integer)
-    # Process ids of its sessions on the server: those of a frozen worker are ended by the others.
+    # Process ids of its sessions on the server: other workers end those of a frozen worker.
     sessions: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default=text("'{}'::integer[]"))
     done: Mapped[int] = mapped_column(server_default=text("0"))
     batch_size: Mapped[int | None] = mapped_column(Integer)
-    # What its encoder's provider makes it wait for.
+    # Why its encoder's provider makes it wait.
     throttle: Mapped[str | None]
     throttle_since: Mapped[datetime.datetime | None]
-    # Money that its batches in hand will have cost: no worker starts what the spend cap has no room for.
+    # Money reserved for its current batches: no worker starts a batch that would exceed the spend cap.
     reserved_usd: Mapped[float] = mapped_column(server_default=text("0"))
     error: Mapped[str | None]
 
 
 class BackfillSample(Base):
-    """Chunks done by a worker in about a second: what rates and their chart are made of."""
+    """Chunks done by a worker in about a second: the data for rates and their chart."""
 
     __tablename__ = "backfill_samples"
     __table_args__ = (Index(None, "job_id", "at"),)
@@ -172,7 +172,7 @@ class BackfillSample(Base):
 
 
 class DeadLetter(Base):
-    """A chunk that could not be embedded, with its error. A waived one no longer stands in a cutover's way."""
+    """A chunk that could not be embedded, with its error. A waived one no longer blocks a cutover."""
 
     __tablename__ = "dead_letters"
     __table_args__ = (PrimaryKeyConstraint("embedding_version_id", "chunk_id"),)

@@ -1,4 +1,4 @@
-"""What every model is made with: types, names of constraints, the time of now."""
+"""What all models share: types, constraint names, the current time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOW = text("now()")
 
 
 class Base(DeclarativeBase):
-    """The fixed tables. They carry no schema name: the search path says which collection is meant."""
+    """Base class of the fixed tables. They have no schema name: the search path selects the collection."""
 
     metadata = MetaData(
         naming_convention={

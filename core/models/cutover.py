@@ -1,4 +1,4 @@
-"""Models of cutovers: what is required of one, who asked for it, who approved it, and those that happened."""
+"""Models of cutovers: their policy, requests, approvals and history."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from revector.core.models.base import NOW, Base
 
 
 class CutoverPolicy(Base):
-    """The one row of what a cutover requires: approvals, thresholds of guards, the watch. Changes are logged."""
+    """The single row of the policy: approvals, thresholds of guards, the watch. Changes are logged."""
 
     __tablename__ = "cutover_policy"
     __table_args__ = (CheckConstraint("id", name="one_row"),)
@@ -25,7 +25,8 @@ class CutoverPolicy(Base):
 
 
 class CutoverRequest(Base):
-    """A request to make a version active. `basis` is what approvers sign: when it changes, the request is void."""
+    """A request to make a version active. `basis` is what approvers agreed to: when it changes, the request is
+    void."""
 
     __tablename__ = "cutover_requests"
     __table_args__ = (
@@ -48,9 +49,9 @@ class CutoverRequest(Base):
     reason: Mapped[str]
     expires_at: Mapped[datetime.datetime]
     basis: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    # Guards that need not pass, each with the reason.
+    # Guards that need not pass, each with its reason.
     waivers: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
-    # The figures of all guards when it was asked for.
+    # The figures of all guards at the time of the request.
     guards: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
     ended: Mapped[str | None]
     ended_at: Mapped[datetime.datetime | None]
@@ -58,7 +59,7 @@ class CutoverRequest(Base):
 
 
 class CutoverApproval(Base):
-    """An approval of a request by somebody else: the database role is who approves, and a trigger sees to it."""
+    """An approval of a request by another database role; a trigger sets and checks the role."""
 
     __tablename__ = "cutover_approvals"
     __table_args__ = (PrimaryKeyConstraint("request_id", "approved_by"),)
@@ -73,18 +74,18 @@ class CutoverApproval(Base):
 
 
 class Cutover(Base):
-    """A change of the active version, from psql too: filled by the trigger that writes it to the log."""
+    """A change of the active version, including from psql: filled by the trigger that logs it."""
 
     __tablename__ = "cutovers"
     __table_args__ = (Index(None, "at"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     at: Mapped[datetime.datetime] = mapped_column(server_default=text("clock_timestamp()"))
-    # What did it: cutover, rollback, or flip for an UPDATE that somebody typed.
+    # cutover, rollback, or flip for a plain UPDATE.
     action: Mapped[str]
     from_version: Mapped[str | None]
     to_version: Mapped[str]
-    # The version that became active. Its key outlives it, and another version may take that key.
+    # The version that became active. Its key is kept when it is dropped, and another version may take the key.
     embedding_version_id: Mapped[int | None] = mapped_column(
         ForeignKey("embedding_versions.id", ondelete="SET NULL"), index=True
     )
@@ -92,7 +93,7 @@ class Cutover(Base):
     reason: Mapped[str] = mapped_column(server_default="")
     request_id: Mapped[int | None] = mapped_column(ForeignKey("cutover_requests.id", ondelete="SET NULL"))
     detail: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
-    # Until when the version before is watched and kept up to date; when it ended earlier, and why.
+    # Until when the previous version is watched and kept up to date; when the watch ended earlier, and why.
     watch_until: Mapped[datetime.datetime | None]
     watch_ended_at: Mapped[datetime.datetime | None]
     watch_ended_why: Mapped[str] = mapped_column(server_default="")

@@ -1,4 +1,4 @@
-"""Models of the source pattern: chunks, embedding versions, and what keeps the two in step."""
+"""Models of chunks, embedding versions, and what keeps the two in sync."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from revector.core.models.base import NOW, Base
 
 
 class DocumentChunk(Base):
-    """A piece of a document. Never changes: edited text is a new chunk, and its predecessor is deleted."""
+    """A piece of a document. It never changes: edited text becomes a new chunk, and the old one is deleted."""
 
     __tablename__ = "document_chunks"
     __table_args__ = (
@@ -49,9 +49,9 @@ class DocumentChunk(Base):
 
 
 class RepeatedText(Base):
-    """A text that stood in several chunks at once: filled by a trigger on document_chunks, never emptied.
+    """A text that was in several chunks at once: filled by a trigger on document_chunks, never emptied.
 
-    Only for these does a backfill look for a chunk whose vector it can take.
+    Only for these does a backfill look for a vector to copy.
     """
 
     __tablename__ = "repeated_texts"
@@ -62,7 +62,7 @@ class RepeatedText(Base):
 
 
 class EmbeddingVersion(Base):
-    """An encoder at one revision, and the vectors it made. At most one is active."""
+    """An encoder at one revision, and its vectors. At most one version is active."""
 
     __tablename__ = "embedding_versions"
     __table_args__ = (
@@ -106,7 +106,7 @@ class EmbeddingVersion(Base):
 
 
 class ChunkOutbox(Base):
-    """Chunks that a live version still lacks: filled by a trigger on document_chunks, drained by a backfill."""
+    """Chunks that a live version still lacks: filled by a trigger on document_chunks, emptied by a backfill."""
 
     __tablename__ = "chunk_outbox"
     __table_args__ = (PrimaryKeyConstraint("embedding_version_id", "chunk_id"),)
@@ -119,9 +119,9 @@ class ChunkOutbox(Base):
 
 
 class RowCount(Base):
-    """Row counts as a sum of deltas, so that nobody counts a large table and no writer waits for another.
+    """Row counts as a sum of deltas: no large table is counted, and no writer waits for another.
 
-    Scope 0 is document_chunks, a positive one the embedding version of that id, and a negative one its outbox.
+    Scope 0 is document_chunks, a positive scope the embedding version with that id, a negative one its outbox.
     """
 
     __tablename__ = "row_counts"

@@ -24,7 +24,8 @@ from revector.core.models.base import NOW, Base
 
 
 class QuerySetRow(Base):
-    """Queries by which versions are judged. `revision` is a digest of them: runs of one revision can be compared."""
+    """A set of queries for evaluating versions. `revision` is a digest of them: runs on the same revision can be
+    compared."""
 
     __tablename__ = "query_sets"
 
@@ -37,7 +38,7 @@ class QuerySetRow(Base):
 
 
 class QueryRow(Base):
-    """A query of a set, by the id that its author gave it. `segment` groups queries that are judged as one."""
+    """A query of a set, with its author's id. `segment` groups queries that are reported together."""
 
     __tablename__ = "queries"
     __table_args__ = (UniqueConstraint("query_set_id", "query_id"),)
@@ -50,7 +51,7 @@ class QueryRow(Base):
 
 
 class JudgeRow(Base):
-    """Who says what is relevant: a person by name, or a cross-encoder by its spec and revision."""
+    """A judge of relevance: a person by name, or a cross-encoder by its spec and revision."""
 
     __tablename__ = "judges"
     __table_args__ = (CheckConstraint("kind IN ('person', 'model')", name="kind"),)
@@ -67,7 +68,7 @@ class JudgeRow(Base):
 class JudgementRow(Base):
     """A grade (0 is not relevant) by one judge for a document (its source id) or a chunk (its semantic key).
 
-    Never for a row id: those change with every import. The target need not be in the collection.
+    Never for a row id, which changes with every import. The target need not be in the collection.
     """
 
     __tablename__ = "judgements"
@@ -81,13 +82,13 @@ class JudgementRow(Base):
     target_kind: Mapped[str]
     target: Mapped[str]
     grade: Mapped[int] = mapped_column(Integer)
-    # What a model answered, before it was made a grade.
+    # The model's score, from which the grade was made.
     score: Mapped[float | None]
     judged_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
 
 
 class EvaluationRun(Base):
-    """The top-k of one version for every query of a set, with all that is needed to repeat it."""
+    """The top-k of one version for every query of a set, with everything needed to repeat it."""
 
     __tablename__ = "evaluation_runs"
     __table_args__ = (
@@ -98,7 +99,7 @@ class EvaluationRun(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     query_set_id: Mapped[int] = mapped_column(ForeignKey("query_sets.id", ondelete="CASCADE"))
     query_set_revision: Mapped[str]
-    # The key outlives the version.
+    # The key is kept when the version is dropped.
     embedding_version_id: Mapped[int | None] = mapped_column(
         ForeignKey("embedding_versions.id", ondelete="SET NULL"), index=True
     )
@@ -109,7 +110,7 @@ class EvaluationRun(Base):
     exact: Mapped[bool]
     ef_search: Mapped[int | None] = mapped_column(Integer)
     index_settings: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    # Of a pilot: how its chunks were drawn. Otherwise the whole collection was searched.
+    # For a pilot: how its chunks were sampled. Otherwise the whole collection was searched.
     sample: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     chunks: Mapped[int]
     queries: Mapped[int]
@@ -136,7 +137,7 @@ class EvaluationResult(Base):
 
 
 class EvaluationRow(Base):
-    """Two runs compared: measures, gates and the verdict, as they were shown to whoever signed."""
+    """Two runs compared: measures, gates and the verdict, unchanged since they were shown."""
 
     __tablename__ = "evaluations"
     __table_args__ = (
@@ -150,7 +151,7 @@ class EvaluationRow(Base):
     candidate_run_id: Mapped[int] = mapped_column(ForeignKey("evaluation_runs.id", ondelete="CASCADE"), index=True)
     primary_version: Mapped[str]
     candidate_version: Mapped[str]
-    # None without gates: nothing was asked, so that nothing is answered.
+    # None without gates.
     verdict: Mapped[str | None]
     report: Mapped[dict[str, Any]] = mapped_column(JSONB)
     created_at: Mapped[datetime.datetime] = mapped_column(server_default=text("clock_timestamp()"))

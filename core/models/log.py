@@ -16,7 +16,7 @@ from revector.core.models.base import Base
 
 
 class AuditLog(Base):
-    """Who did what, when, from where and why, and what came of it. Append only: a trigger sees to it."""
+    """Who did what, when, from where and why, and the outcome. Append only, enforced by a trigger."""
 
     __tablename__ = "audit_log"
     __table_args__ = (CheckConstraint("outcome IN ('done', 'refused', 'failed')", name="outcome"),)

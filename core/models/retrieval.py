@@ -1,4 +1,4 @@
-"""Models of searches: what is counted of them."""
+"""The model of counts of searches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from revector.core.models.base import Base
 
 
 class SearchCount(Base):
-    """The searches of one process by one version in one minute: how many, how many found nothing, how long they took.
+    """Searches of one process by one version in one minute: how many, how many found nothing, how long they took.
 
     `latencies` is a histogram of whole searches, encoding included; its bounds are the program's and never change.
     """

@@ -1,4 +1,4 @@
-"""Models of shadow traffic: a sample of users' queries, searched by a candidate too."""
+"""Models of shadow traffic: a sample of users' queries that a candidate searches too."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from revector.core.models.base import NOW, Base
 
 
 class Shadow(Base):
-    """A shadow of users' traffic: to which candidate, how much of it, and what is kept. At most one runs."""
+    """A shadow of users' traffic: its candidate, its sample, and what is stored. At most one runs."""
 
     __tablename__ = "shadows"
     __table_args__ = (
@@ -41,9 +41,10 @@ class Shadow(Base):
 
 
 class ShadowQuery(Base):
-    """One mirrored query: both top-k as semantic keys, how alike they are, and how long both searches took.
+    """One mirrored query: both top-k as semantic keys, their overlap, and the latency of both searches.
 
-    `query` and `query_sha256` are there as the shadow's `query_text` says. `error` is what the candidate failed with.
+    The shadow's `query_text` decides whether `query` and `query_sha256` are stored. `error` is the candidate's
+    error.
     """
 
     __tablename__ = "shadow_queries"
@@ -52,7 +53,7 @@ class ShadowQuery(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     shadow_id: Mapped[int] = mapped_column(ForeignKey("shadows.id", ondelete="CASCADE"))
     at: Mapped[datetime.datetime] = mapped_column(server_default=text("clock_timestamp()"))
-    # The version that answered the user. Its key outlives it.
+    # The version that answered the user. Its key is kept when it is dropped.
     primary_version: Mapped[str]
     query: Mapped[str | None]
     query_sha256: Mapped[bytes | None] = mapped_column(LargeBinary)
@@ -70,7 +71,7 @@ class ShadowQuery(Base):
 
 
 class ShadowCount(Base):
-    """What one process made of the queries it saw: how many were drawn, searched, dropped by a full queue, failed."""
+    """Counts of one process: queries seen, sampled, searched, dropped by a full queue, failed."""
 
     __tablename__ = "shadow_counts"
     __table_args__ = (PrimaryKeyConstraint("shadow_id", "process"),)
@@ -82,7 +83,7 @@ class ShadowCount(Base):
     done: Mapped[int] = mapped_column(server_default=text("0"))
     dropped: Mapped[int] = mapped_column(server_default=text("0"))
     failed: Mapped[int] = mapped_column(server_default=text("0"))
-    # Since when the circuit breaker keeps the candidate from being asked, and why.
+    # Since when the circuit breaker is open, and why.
     open_since: Mapped[datetime.datetime | None]
     error: Mapped[str] = mapped_column(server_default="")
     updated_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)

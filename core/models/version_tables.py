@@ -1,4 +1,4 @@
-"""A version's own table: which name it has, and a mapped class for it."""
+"""A version's own table: its name, and a mapped class for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def is_version_table(name: str) -> bool:
 def version_model(version_id: int, dimensions: int, storage: str = "vector") -> type[DeclarativeBase]:
     """A mapped class for one version's table, for applications that search with SQLAlchemy.
 
-    Each call makes a class on a registry of its own; keep it. Columns: `chunk_id`, `embedding`.
+    Each call makes a class on a new registry; keep the result. Columns: `chunk_id`, `embedding`.
     """
 
     class VersionBase(DeclarativeBase):

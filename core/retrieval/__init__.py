@@ -1,7 +1,7 @@
-"""Search: by the version that is active, for applications; and by a named one, on a connection of the caller's.
+"""Search: by the active version, for applications; and by a named version, on the caller's connection.
 
-Encoder and table always belong to one version. The search's own statement also reads which version is active:
-when that moved since the query was encoded, the search is made again with the new one.
+Encoder and table always belong to the same version. The search's statement also reads which version is active:
+when that changed since the query was encoded, the search is repeated with the new one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Retriever for asyncio: the same searches, and the event loop never waits for encoders or for the database.
+"""The Retriever for asyncio: the same searches, without blocking the event loop.
 
 async with AsyncRetriever(database) as retriever:
     result = await retriever.search("how do I rotate an api key", 5)
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 class AsyncRetriever(RetrieverBase):
     """Used by the tasks of one event loop. Closed by `close`, or as an asynchronous context manager.
 
-    Made and described as RetrieverBase is.
+    See RetrieverBase for the arguments.
     """
 
     def _open_pool(self, options: dict[str, Any]) -> None:
         from psycopg_pool import AsyncConnectionPool
 
-        # Whoever waits for a free connection waits here, in turn; in the pool only for one that is being made.
+        # Searches wait here for a free connection, in order; in the pool only while a connection is being opened.
         self._places = asyncio.Semaphore(self._pool_size)
         self._pool: AsyncConnectionPool[AsyncSearchConnection] = AsyncConnectionPool(
             connection_class=AsyncSearchConnection, open=False, **options
@@ -58,12 +58,12 @@ class AsyncRetriever(RetrieverBase):
     ) -> SearchResult:
         """The top-k for a query.
 
-        `hybrid` fuses it with full text; `rerank` is the spec of a cross-encoder that orders what was found anew;
-        `where` is what a chunk's metadata must contain; `ef_search` is the version's unless given. `segment` goes
-        to the mirror.
+        `hybrid` adds full text search; `rerank` is the spec of a cross-encoder that reranks the hits; `where` is
+        what a chunk's metadata must contain; `ef_search` defaults to the version's. `segment` goes to the mirror.
 
-        Raises UsageError for an empty query, k or ef_search outside 1 to 1,000 and a filter that is no JSON;
-        RefusedError when no version is active; UnreachableError when database or encoder do not answer in time.
+        Raises UsageError for an empty query, k or ef_search outside 1 to 1,000 and a filter that is not JSON;
+        RefusedError when no version is active, or the version has no vectors; UnreachableError when database or
+        encoder do not answer in time.
         """
         steps = self._searches.search(text, k, hybrid, rerank, where, ef_search)
         return self._mirrored(await self._carry_out(steps, timeout_s), segment)
@@ -78,22 +78,23 @@ class AsyncRetriever(RetrieverBase):
         ef_search: int | None = None,
         timeout_s: float | None = None,
     ) -> SearchResult:
-        """The top-k by a vector (d,) that was encoded for that version; `active` says whether it is still the one.
+        """The top-k for a vector (d,) that was encoded for that version; `active` says whether it is still active.
 
-        Raises what `search` does, UsageError for a key nobody has, and RefusedError for a vector of other dimensions.
+        Raises what `search` does, UsageError for an unknown key, and RefusedError for a vector of other
+        dimensions.
         """
         return await self._carry_out(
             self._searches.search_vector(vector, version_key, k, where, ef_search), timeout_s
         )
 
     async def open(self) -> None:
-        """Begin to connect. The first search does so as well."""
+        """Start connecting. The first search does so too."""
         if not self._opened:
             self._opened = True
             await self._pool.open()
 
     async def close(self) -> None:
-        """End the thread and the connections; what was counted is written."""
+        """Stop the thread, write the counts and close the connections."""
         await asyncio.to_thread(self._pointer.close)
         await self._pool.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
@@ -163,8 +164,8 @@ class AsyncRetriever(RetrieverBase):
                     raise late(self._late_database(), limit_s) from None
                 if not connection.closed:
                     raise
-                # It was lost while nobody used it, when the server was started anew say. A search changes nothing:
-                # it is made again on another, and where there is none, that says why.
+                # The connection was lost while idle, for example by a restart of the server. A search changes
+                # nothing, so repeat it on another connection; if there is none, that error says why.
             finally:
                 connection.deadline = None
                 await self._pool.putconn(connection)
@@ -186,7 +187,7 @@ class AsyncRetriever(RetrieverBase):
     async def _work(self, step: Work, deadline: float, limit_s: float) -> Any:
         future = self._off_loop(step)
         done, _ = await asyncio.wait([future], timeout=max(0.0, deadline - time.monotonic()))
-        if not done:  # the thread goes on, and keeps what comes of it
+        if not done:  # the thread continues; its result is not used
             future.add_done_callback(lambda late_one: late_one.cancelled() or late_one.exception())
             raise late(step.about, limit_s)
         return future.result()

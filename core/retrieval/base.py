@@ -1,4 +1,4 @@
-"""What the blocking and the asynchronous retriever share: all but the waiting."""
+"""What the blocking and the asynchronous retriever share: everything but the waiting."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from revector.core.retrieval.steps import SearchSteps
 from revector.core.serving import plain_word
 
 MirrorHook: TypeAlias = Callable[[SearchResult, str], None]
-"""Called with a result and its segment when the answer is ready; returns at once and never raises."""
+"""Called with a result and its segment when the answer is ready; must return at once and never raise."""
 
 
 class RetrieverBase:
     """Searches a collection by its active version, or by the one that is pinned.
 
-    `pool_size` connections at most; `timeout_s` is for a whole search, opening a model aside; `cache_size` queries'
-    vectors are kept. `pinned`, or RETRIEVAL_ROLLBACK_VERSION, which goes before it, names a version to stay with.
-    `program` is what others see in application_name, in one word. Nobody waits for the database before a search does.
+    `pool_size` is the maximum of connections; `timeout_s` is for a whole search, except opening a model;
+    `cache_size` is how many query vectors are cached. RETRIEVAL_ROLLBACK_VERSION, or else `pinned`, names a
+    version to stay with. `program` is one word that others see in application_name. Creating a retriever does not
+    wait for the database.
 
-    Raises UnreachableError for a connection string that cannot be read.
+    Raises UnreachableError for a malformed connection string.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class RetrieverBase:
 
     @property
     def version(self) -> Version | None:
-        """The version served now, as far as this process knows; None before it has learnt of one."""
+        """The version served now, as far as this process knows; None before it knows one."""
         return self._pointer.version
 
     def _options_of_pool(self, pool_size: int, program: str) -> dict[str, Any]:
@@ -75,13 +76,14 @@ class RetrieverBase:
             | {"database": self._database, "failed": self._failures.note, "limit_s": self._timeout_s},
             "min_size": 1,
             "max_size": pool_size,
-            # One try, and the next when a search asks again: one that backs off would still wait after an outage.
+            # One try, and another when a search asks again: with a backoff, searches would still wait after an
+            # outage.
             "reconnect_timeout": 0,
             "name": f"revector {program}",
         }
 
     def _limit(self, timeout_s: float | None) -> tuple[float, float]:
-        """The time limit of a search in seconds, and when it is reached."""
+        """The time limit of a search in seconds, and its deadline."""
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         if not limit_s > 0:
             raise UsageError(f"The timeout is {limit_s} s; expected more than 0.")

@@ -1,7 +1,7 @@
-"""Connections of a retriever: they end what lasts too long by themselves, and know what their session is set to.
+"""Connections of a retriever: they enforce deadlines themselves, and remember their session's settings.
 
-A server that does not answer any more (a frozen machine, a network that swallows) says nothing, so the time limit is
-kept here as well, and not only by the server's statement_timeout.
+A server that no longer answers (a frozen machine, a network that drops packets) reports nothing, so the time limit
+is enforced here too, and not only by the server's statement_timeout.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ T = TypeVar("T")
 
 _LEAST_S = 0.001
 _INTERVAL_S = 0.1
-"""How often a wait looks whether it was interrupted."""
+"""How often a wait checks whether it was interrupted."""
 
 
 LOOK_S = 0.1
-"""How often a search that waits for a connection looks whether connecting failed meanwhile."""
+"""How often a search that waits for a connection checks whether connecting has failed."""
 
 
 def timeout_setting(limit_s: float) -> dict[str, str]:
-    """The server's own time limit: it must not go on for somebody who has given up."""
+    """The server's time limit: it must not keep working for a caller that has given up."""
     return {"statement_timeout": f"{max(1, round(limit_s * 1000))}ms"}
 
 
 def late(what: str, limit_s: float) -> UnreachableError:
-    """The error for somebody who did not answer in time."""
+    """The error for a database or encoder that did not answer in time."""
     return UnreachableError(
         f"{what} did not answer within {limit_s:g} s.", "Try again, or allow more time.", temporary=True
     )
 
 
 class Failures:
-    """The last attempt to connect that failed, and when it began, on the clock of time.monotonic."""
+    """The last failed attempt to connect, and when it began, on the clock of time.monotonic."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -59,7 +59,7 @@ class Failures:
         self._last = began, known or UnreachableError(f"Cannot connect: {error}")
 
     def since(self, moment: float) -> UnreachableError | None:
-        """Why connecting failed, if it was tried after that moment: what was cut off before says nothing of now."""
+        """Why connecting failed, if the attempt began after that moment; older failures say nothing about now."""
         last = self._last
         return last[1] if last is not None and last[0] >= moment else None
 
@@ -76,12 +76,12 @@ def _until(deadline: float | None, timeout: float | None) -> float | None:
 
 
 class SearchConnection(psycopg.Connection[TupleRow]):
-    """A connection with a deadline: what is not answered by then raises psycopg's wait time-out."""
+    """A connection with a deadline: a statement not answered by then raises psycopg's wait timeout."""
 
     deadline: float | None = None
-    """On the clock of time.monotonic; None waits for ever."""
+    """On the clock of time.monotonic; None waits forever."""
     settings: dict[str, str]
-    """What the session was set to for searches."""
+    """The settings of the session for searches."""
 
     @classmethod
     def connect(  # type: ignore[override]
@@ -102,7 +102,7 @@ class SearchConnection(psycopg.Connection[TupleRow]):
             connection.settings = timeout_setting(limit_s)
             connection.deadline = time.monotonic() + limit_s
             connection.execute(*database.session_statement(limit_s))
-            register_vector(connection)  # in binary, a vector is neither written nor read as text
+            register_vector(connection)  # in binary, so that vectors are not converted to text
             connection.deadline = None
         except Exception as error:
             if connection is not None:

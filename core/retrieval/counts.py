@@ -1,8 +1,8 @@
-"""Searches counted by version and minute: what a watch after a flip compares with the time before it.
+"""Counts searches by version and minute: the watch after a flip compares them with those before it.
 
-Counting is done in the process and costs a search next to nothing; the pointer's thread writes what was counted every
-few seconds. Latencies are a histogram of bounds that never change, eight to each doubling, so that those of all
-processes add up; a percentile read from it is off by less than 5 %.
+Counting happens in the process and costs a search almost nothing; the pointer's thread writes the counts every few
+seconds. Latencies are a histogram with fixed bounds, eight to each doubling, so that the histograms of all
+processes can be added; a percentile from it is off by less than 5 %.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from revector.core.database import Connection
 
 BUCKETS = 160
 BOUNDS_MS = tuple(0.1 * 2 ** (number / 8) for number in range(1, BUCKETS))
-"""Upper bounds (159,), from 0.109 ms to 96 s; what took longer is in the last bucket."""
+"""Upper bounds (159,), from 0.109 ms to 96 s; slower searches are in the last bucket."""
 RETENTION_DAYS = 14
 _MOST_KEPT = 1_440
-"""Version-minutes kept while the database is away; older ones are let go."""
+"""How many version-minutes are kept while the database is unreachable; older ones are dropped."""
 
 
 @dataclass(frozen=True)
 class SearchFigures:
-    """Searches of some time: rates from 0 to 1, milliseconds of whole searches. None where nothing was searched."""
+    """Searches in a period: rates from 0 to 1, milliseconds of whole searches. None without searches."""
 
     searches: Annotated[int, "how many"]
     empty_rate: Annotated[float | None, "the share that found nothing"]
@@ -51,14 +51,14 @@ class Counter:
     """Counts the searches of this process."""
 
     def __init__(self) -> None:
-        # Two retrievers of one process would otherwise be the same row, which is right, but so would two containers.
+        # Without it two containers with the same process id would share a row.
         self.process = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._lock = threading.Lock()
         self._minutes: dict[tuple[int, int], _Minute] = {}
         self._cleaned = 0.0
 
     def count(self, version_id: int, seconds: float, *, empty: bool = False, error: bool = False) -> None:
-        """Count one search. Of one that failed, the time does not count."""
+        """Count one search. The time of a failed search is not counted."""
         key = (version_id, int(time.time()) // 60)
         with self._lock:
             minute = self._minutes.get(key)
@@ -74,7 +74,7 @@ class Counter:
                 minute.latencies[bisect.bisect_left(BOUNDS_MS, seconds * 1000)] += 1
 
     def flush(self, connection: Connection) -> None:
-        """Add what was counted to the table; it is kept when that fails. Rows of versions that are gone are not."""
+        """Add the counts to the table; they are kept if that fails, except for versions that are gone."""
         with self._lock:
             counted, self._minutes = self._minutes, {}
         if not counted:
@@ -121,7 +121,7 @@ class Counter:
 def read_counts(
     connection: Connection, version_id: int, since: datetime.datetime, until: datetime.datetime | None = None
 ) -> SearchFigures:
-    """The figures of all processes' searches by a version, in whole minutes from `since` to before `until`."""
+    """The figures of all processes' searches by a version, in whole minutes from `since` until before `until`."""
     rows = connection.execute(
         """
         SELECT searches, empty, errors, latencies FROM search_counts
@@ -145,7 +145,7 @@ def read_counts(
 
 
 def _percentile(latencies: list[int], share: float) -> float | None:
-    """The middle, by ratio, of the bucket that the percentile falls into."""
+    """The geometric middle of the percentile's bucket."""
     total = sum(latencies)
     if not total:
         return None

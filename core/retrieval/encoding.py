@@ -1,4 +1,4 @@
-"""Queries become vectors: the encoder of each version, opened once, and the vectors of queries that came before."""
+"""Encodes queries: the encoder of each version, opened once, and a cache of query vectors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class EncoderCache:
             return found
         with self._lock:
             opening = self._opening.setdefault(version.id, threading.Lock())
-        # Each on its own: a model that takes seconds to open must not hold up the version that answers users.
+        # One lock for each version: a model that takes seconds to open must not hold up the active version.
         with opening:
             if version.id not in self._encoders:
                 self._encoders[version.id] = open_version_encoder(version, self._open)
@@ -62,9 +62,9 @@ def open_version_encoder(version: Version, opener: Callable[[str], Encoder] | No
 
 
 class QueryCache:
-    """Vectors of queries by version and text; of more than `size`, the one not asked for longest is let go.
+    """A cache of query vectors by version and text; beyond `size`, the least recently used is dropped.
 
-    A version never changes its encoder, and its id is never given again, so that no vector gets out of date.
+    A version never changes its encoder, and its id is never reused, so cached vectors never become stale.
     """
 
     def __init__(self, size: int) -> None:
@@ -76,7 +76,7 @@ class QueryCache:
         return len(self._vectors)
 
     def get(self, version_id: int, text: str) -> NDArray[np.float32] | None:
-        """The vector (d,), None when it is not kept. It is shared: nobody may write to it."""
+        """The cached vector (d,), or None. It is shared: do not write to it."""
         key = (version_id, text)
         with self._lock:
             found = self._vectors.get(key)
@@ -85,7 +85,7 @@ class QueryCache:
             return found
 
     def put(self, version_id: int, text: str, vector: NDArray[np.float32]) -> None:
-        """Keep a vector (d,)."""
+        """Cache a vector (d,)."""
         if self._size < 1:
             return
         with self._lock:

@@ -1,4 +1,4 @@
-"""How a search is asked for, checked: how many, hybrid or not, filtered by what."""
+"""The options of a search, checked: how many hits, hybrid or not, the filter."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from revector.core.registry import Version
 MAX_K = 1_000
 MAX_EF_SEARCH = 1_000
 FUSION_DEPTH = 100
-"""How deep the two lists of a hybrid search are, at least; Cormack fused whole runs, of which the ends weigh little."""
+"""The minimum depth of the two lists of a hybrid search; Cormack fused whole runs, whose ends weigh little."""
 _MOST_FILTER_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What is asked for beside the query. `filter` is a JSON object that a chunk's metadata must contain."""
+    """The options of a search. `filter` is a JSON object that a chunk's metadata must contain."""
 
     k: int
     hybrid: bool = False
@@ -28,7 +28,7 @@ class SearchOptions:
 
     @property
     def depth(self) -> int:
-        """How many chunks are looked for by their vectors: k, or the depth of the lists that are fused."""
+        """How many chunks the vector search looks for: k, or the depth of the fused lists."""
         return min(MAX_K, max(FUSION_DEPTH, 2 * self.k)) if self.hybrid else self.k
 
 
@@ -39,7 +39,8 @@ def check_options(
     where: Mapping[str, object] | None = None,
     ef_search: int | None = None,
 ) -> SearchOptions:
-    """Raises UsageError for k or ef_search outside 1 to 1,000, and for a filter that is no JSON object."""
+    """Check the options. Raises UsageError for k or ef_search outside 1 to 1,000, and for a filter that is not a
+    JSON object."""
     if not 1 <= k <= MAX_K:
         raise UsageError(f"k is {k}; expected 1 to {MAX_K}.")
     if ef_search is not None and not 1 <= ef_search <= MAX_EF_SEARCH:
@@ -63,5 +64,6 @@ def _filter(where: Mapping[str, object]) -> str:
 
 
 def ef_search_for(version: Version, k: int, wanted: int | None = None) -> int:
-    """The ef_search of a top-k search: the wanted one or the version's, and never below k: no more would be found."""
+    """The ef_search of a top-k search: the given one or the version's, but never below k, which would limit the
+    hits."""
     return min(MAX_EF_SEARCH, max(int(wanted or {**DEFAULTS, **version.index_settings}["ef_search"]), k))

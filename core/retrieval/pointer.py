@@ -1,8 +1,8 @@
-"""Which version this process serves: one thread with a connection of its own follows the flips.
+"""Which version this process serves: one thread with its own connection follows the flips.
 
-It listens on the channel `revector`, and looks every `poll_s` seconds as well, for where a pooler swallows what is
-notified. Its application_name says what is served (core.serving). Losing its connection changes nothing that users
-see: the version known stays, searches check it by themselves, and the thread connects again.
+It listens on the channel `revector`, and also polls every `poll_s` seconds, since a pooler may swallow
+notifications. Its application_name says what is served (core.serving). Losing its connection changes nothing for
+users: the known version stays, searches check it themselves, and the thread reconnects.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ROLLBACK_VARIABLE = "RETRIEVAL_ROLLBACK_VERSION"
 FLUSH_S = 10.0
 _CONNECT_AGAIN_S = 1.0
 _LIMIT_S = 5.0
-"""For each statement of the thread's: a frozen server must not keep it from connecting to another."""
+"""For each statement of the thread: a frozen server must not keep it from connecting to another."""
 
 ACTIVE_VERSION = sql.SQL("SELECT {} FROM embedding_versions WHERE active").format(VERSION_COLUMNS).as_bytes(None)
 NAMED_VERSION = (
@@ -53,11 +53,11 @@ NEXT_VERSIONS = (
     .format(VERSION_COLUMNS)
     .as_bytes(None)
 )
-"""The version served, the newest that could be flipped to, and the one that a rollback would go back to."""
+"""The version served, the newest ready one, and the one that a rollback would return to."""
 
 
 class Pointer:
-    """Follows the active version, or stands on the pinned one."""
+    """Follows the active version, or stays with the pinned one."""
 
     def __init__(
         self, database: Database, counter: Counter, encoders: EncoderCache, *,
@@ -77,21 +77,21 @@ class Pointer:
 
     @property
     def version(self) -> Version | None:
-        """The version served as far as this process knows; None before it has learnt of one."""
+        """The version served as far as this process knows; None before it knows one."""
         return self._version
 
     def follow(self, version: Version) -> None:
-        """Serve this version, of which a search has learnt before the thread did."""
+        """Serve this version, which a search found before the thread did."""
         if self._version is None or self._version.id != version.id:
             self._version = version
             self.look()
 
     def look(self) -> None:
-        """Have the thread look now."""
+        """Make the thread check now."""
         self._wake.ring()
 
     def close(self) -> None:
-        """End the thread; what was counted is written first, if the database is there."""
+        """Stop the thread; counts are written first, if the database can be reached."""
         if self._ended:
             return
         self._ended = True
@@ -133,7 +133,7 @@ class Pointer:
             "SELECT oid::bigint FROM pg_namespace WHERE nspname = %s", [self._database.schema]
         ).fetchone()
         schema = int(row[0]) if row else 0
-        # A standby cannot listen: there it is polled only.
+        # A standby cannot LISTEN, so there the thread only polls.
         with contextlib.suppress(psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.FeatureNotSupported):
             connection.execute("LISTEN revector")
         flushed = time.monotonic()
@@ -146,8 +146,8 @@ class Pointer:
                 flushed = time.monotonic()
             if self._ended:
                 return
-            # Whatever was notified, the registry is read: a notice says that it is time, and nothing more. One that
-            # came in with an answer is found here, and would not wake the wait.
+            # A notification only says that something changed; the registry is always read. A notification that
+            # arrived together with an answer is found here, and would not end the wait.
             if not list(connection.notifies(timeout=0)):
                 self._wake.wait(self._poll_s, connection)
 
@@ -163,12 +163,12 @@ class Pointer:
             first, self._shown = self._shown is None, name
             log.info("%s serves %s", self._program, version.version_key if version else "no version")
             connection.execute("SELECT set_config('application_name', %s, false)", [name])
-            # After a flip, what was served before is what a rollback goes back to, and open already.
+            # After a flip, the version served before is the target of a rollback, and already open.
             if first or version is None or not self._encoders.opened(version):
                 self._warm(connection)
 
     def _warm(self, connection: SearchConnection) -> None:
-        """Open the encoders that are needed now or after the next flip, which no search should have to wait for."""
+        """Open the encoders that are needed now or after the next flip, so that no search has to wait for them."""
         rows = connection.execute(NEXT_VERSIONS, {"served": self._version.id if self._version else 0}).fetchall()
         closed = [version for version in (Version(*row) for row in rows) if not self._encoders.opened(version)]
         if closed and not self._ended and not (self._warmer and self._warmer.is_alive()):
@@ -180,11 +180,11 @@ class Pointer:
     def _open_all(self, versions: list[Version]) -> None:
         for version in versions:
             if not self._ended:
-                # What goes wrong is said by the search that needs the encoder.
+                # Errors are reported by the search that needs the encoder.
                 with contextlib.suppress(Exception):
                     self._encoders.encoder(version)
 
     def _flush(self, connection: SearchConnection) -> None:
-        # Without the right to write, or on a standby, searches are served all the same and not counted.
+        # Without the right to write, or on a standby, searches are served but not counted.
         with contextlib.suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction):
             self._counter.flush(connection)

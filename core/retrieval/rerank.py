@@ -1,4 +1,4 @@
-"""Reranking: a cross-encoder reads the query with each of the texts found, and orders them anew."""
+"""Reranking: a cross-encoder reads the query with the text of each hit, and orders the hits."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from revector.core.retrieval.options import MAX_K
 from revector.core.retrieval.result import Hit
 
 RERANK_DEPTH = 50
-"""So many texts are read, at least: what the first search ranked lower cannot come up again."""
+"""The minimum number of texts to rerank: what the first search ranked lower cannot move up."""
 
 
 def reranked_depth(k: int) -> int:
-    """How many hits a search looks for when they are to be reranked."""
+    """How many hits a search fetches for reranking."""
     return min(MAX_K, max(k, RERANK_DEPTH))
 
 
 def reranked(model: PairModel, text: str, hits: Sequence[Hit], k: int) -> tuple[Hit, ...]:
-    """The k hits that the model finds most relevant, best first; of equal ones, the search's order stays."""
+    """The k hits that the model finds most relevant, best first; ties keep the search's order."""
     scores = model.scores([(text, hit.content) for hit in hits])
     order = sorted(range(len(hits)), key=lambda place: -scores[place])[:k]
     return tuple(replace(hits[place], rank=rank) for rank, place in enumerate(order, 1))
 
 
 class Rerankers:
-    """Cross-encoders, each opened once and kept; safe to share between threads."""
+    """A cache of open cross-encoders; safe to share between threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._models: dict[str, PairModel] = {}
 
     def check(self, spec: str) -> None:
-        """Raise UsageError for a spec that cannot be read."""
+        """Raise UsageError for a malformed spec."""
         if spec not in self._models:
             parse_pair_spec(spec, "reranker")
 

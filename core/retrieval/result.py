@@ -1,4 +1,4 @@
-"""What a search answers with, and two answers side by side."""
+"""The result of a search, and two results compared."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Hit:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The top-k of one version, and how it was asked for. Times are seconds on the clock.
+    """The top-k of one version, and the options of the search. Times are seconds.
 
-    `query` is empty for a caller who encodes by himself. `active` says whether the version was the active one at the
-    moment of the search. Hits are ordered by distance; those of a hybrid or reranked search are not.
+    `query` is empty for a caller that encodes itself. `active` says whether the version was active at the time of
+    the search. Hits are ordered by distance, except in a hybrid or reranked search.
     """
 
     query: Annotated[str, "what was searched for"]
@@ -60,7 +60,7 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The top-k of two versions for one query, and how alike they are."""
+    """The top-k of two versions for one query, and their overlap."""
 
     query: str
     k: int
@@ -70,12 +70,12 @@ class Comparison:
 
     @property
     def primary_moves(self) -> list[ranks.Move]:
-        """For each hit of the primary, where it goes in the candidate."""
+        """For each hit of the primary, its move to the candidate."""
         return ranks.moves(keys_of(self.primary), keys_of(self.candidate))[0]
 
     @property
     def candidate_moves(self) -> list[ranks.Move]:
-        """For each hit of the candidate, where it comes from in the primary."""
+        """For each hit of the candidate, its move from the primary."""
         return ranks.moves(keys_of(self.primary), keys_of(self.candidate))[1]
 
     @property

@@ -1,10 +1,10 @@
-"""Search for applications: by the version that is active at that moment, from any number of threads.
+"""Search for applications: by the currently active version, from any number of threads.
 
     with Retriever(database) as retriever:
         for hit in retriever.search("how do I rotate an api key", 5).hits: ...
 
-A search is one round trip: its own statement says whether the version it was encoded for is still the active one
-(core.retrieval.steps). Make one for each process, and after a fork: it has a thread and connections.
+A search is one round trip: its statement also says whether the version it was encoded for is still active
+(core.retrieval.steps). Create a Retriever in each process, and after a fork: it has a thread and connections.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 class Retriever(RetrieverBase):
     """Safe to share between threads. Closed by `close`, or as a context manager.
 
-    Made and described as RetrieverBase is.
+    See RetrieverBase for the arguments.
     """
 
     def _open_pool(self, options: dict[str, Any]) -> None:
         from psycopg_pool import ConnectionPool
 
-        # Whoever waits for a free connection waits here, in turn; in the pool only for one that is being made.
+        # Searches wait here for a free connection, in order; in the pool only while a connection is being opened.
         self._places = threading.Semaphore(self._pool_size)
         self._pool: ConnectionPool[SearchConnection] = ConnectionPool(
             connection_class=SearchConnection, open=True, **options
@@ -61,12 +61,12 @@ class Retriever(RetrieverBase):
     ) -> SearchResult:
         """The top-k for a query.
 
-        `hybrid` fuses it with full text; `rerank` is the spec of a cross-encoder that orders what was found anew;
-        `where` is what a chunk's metadata must contain; `ef_search` is the version's unless given. `segment` goes
-        to the mirror.
+        `hybrid` adds full text search; `rerank` is the spec of a cross-encoder that reranks the hits; `where` is
+        what a chunk's metadata must contain; `ef_search` defaults to the version's. `segment` goes to the mirror.
 
-        Raises UsageError for an empty query, k or ef_search outside 1 to 1,000 and a filter that is no JSON;
-        RefusedError when no version is active; UnreachableError when database or encoder do not answer in time.
+        Raises UsageError for an empty query, k or ef_search outside 1 to 1,000 and a filter that is not JSON;
+        RefusedError when no version is active, or the version has no vectors; UnreachableError when database or
+        encoder do not answer in time.
         """
         steps = self._searches.search(text, k, hybrid, rerank, where, ef_search)
         return self._mirrored(self._carry_out(steps, timeout_s), segment)
@@ -81,14 +81,15 @@ class Retriever(RetrieverBase):
         ef_search: int | None = None,
         timeout_s: float | None = None,
     ) -> SearchResult:
-        """The top-k by a vector (d,) that was encoded for that version; `active` says whether it is still the one.
+        """The top-k for a vector (d,) that was encoded for that version; `active` says whether it is still active.
 
-        Raises what `search` does, UsageError for a key nobody has, and RefusedError for a vector of other dimensions.
+        Raises what `search` does, UsageError for an unknown key, and RefusedError for a vector of other
+        dimensions.
         """
         return self._carry_out(self._searches.search_vector(vector, version_key, k, where, ef_search), timeout_s)
 
     def close(self) -> None:
-        """End the thread and the connections; what was counted is written."""
+        """Stop the thread, write the counts and close the connections."""
         self._pointer.close()
         self._pool.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
@@ -151,8 +152,8 @@ class Retriever(RetrieverBase):
                     raise late(self._late_database(), limit_s) from None
                 if not connection.closed:
                     raise
-                # It was lost while nobody used it, when the server was started anew say. A search changes nothing:
-                # it is made again on another, and where there is none, that says why.
+                # The connection was lost while idle, for example by a restart of the server. A search changes
+                # nothing, so repeat it on another connection; if there is none, that error says why.
             finally:
                 connection.deadline = None
                 self._pool.putconn(connection)

@@ -1,4 +1,4 @@
-"""Search on one connection of the caller's: for screens, commands and evaluation, which name their version."""
+"""Search on one connection of the caller: for screens, commands and evaluation, which name their version."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from revector.core.retrieval.statements import search_vector
 
 
 class VersionSearcher:
-    """Search versions on one connection. Applications take a Retriever, which has connections of its own."""
+    """Searches versions on one connection. Applications use a Retriever, which has its own connections."""
 
     def __init__(self, connection: Connection, encoders: EncoderCache | None = None) -> None:
         self._connection = connection
@@ -47,7 +47,7 @@ class VersionSearcher:
         if pinned:
             return self._search(asked, get_version(self._connection, pinned))
         while True:
-            # Once more when a flip came between: the query was encoded for the version before.
+            # Repeat after a flip: the query was encoded for the previous version.
             result = self._search(asked, require_active(self._connection))
             if result.active:
                 return result
@@ -65,9 +65,9 @@ class VersionSearcher:
     ) -> SearchResult:
         """The top-k by one version, active or not.
 
-        `hybrid` fuses it with full text; `rerank` is the spec of a cross-encoder that orders what was found anew;
-        `where` is what a chunk's metadata must contain. Raises UsageError for an empty query, k or ef_search outside
-        1 to 1,000 and a filter that is no JSON; RefusedError when the version has no vectors.
+        `hybrid` adds full text search; `rerank` is the spec of a cross-encoder that reranks the hits; `where` is
+        what a chunk's metadata must contain. Raises UsageError for an empty query, k or ef_search outside 1 to
+        1,000 and a filter that is not JSON; RefusedError when the version has no vectors.
         """
         options = check_options(k, hybrid=hybrid, where=where, ef_search=ef_search)
         return self._search(_Asked(check_query(text), options, where, rerank), version)

@@ -1,9 +1,9 @@
-"""The SQL of searches: always one statement, whose snapshot also says which version is active.
+"""The SQL of searches: always one statement, which also reads the active version in its snapshot.
 
-**Filters lose nothing.** An HNSW index yields its candidates first and the filter takes of them what matches, so that
-a rare value may leave nothing of them. Hence three ways in one statement, of which one runs: up to EXACT_ROWS matching
-chunks are all compared with the query; more are looked for by the index, which goes on (`hnsw.iterative_scan`) until k
-are found or `hnsw.max_scan_tuples` were looked at; and when that gave fewer than k, all that match are compared.
+**Filters lose nothing.** An HNSW index yields its candidates before the filter applies, so a rare value may leave
+none of them. Hence three ways in one statement, of which one runs: up to EXACT_ROWS matching chunks are all
+compared with the query; more are searched by the index, which continues (`hnsw.iterative_scan`) until k are found
+or `hnsw.max_scan_tuples` were visited; and if that gave fewer than k, all matching chunks are compared.
 
 **Hybrid** is reciprocal rank fusion: a chunk's score is the sum of 1 / (60 + rank) over the lists by vector and by
 words (Cormack, Clarke and Büttcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EXACT_ROWS = 1_000
-"""So many matching chunks are compared one by one in a few milliseconds, and found exactly."""
+"""Up to this many matching chunks are compared one by one, exactly, in a few milliseconds."""
 RRF_K = 60
 MAX_MATCHES = 20_000
-"""Of more chunks with one of the query's words, these many are ranked: words that common say little."""
+"""At most this many chunks with one of the query's words are ranked: words that common say little."""
 ITERATIVE_SCAN = {"hnsw.iterative_scan": "relaxed_order", "hnsw.max_scan_tuples": "20000"}
-"""Relaxed finds more at the same price; what it found is sorted afterwards. Since pgvector 0.8."""
+"""relaxed_order finds more at the same cost; hits are sorted afterwards. Since pgvector 0.8."""
 
 _FILTER = sql.SQL("c.metadata @> %(filter)s::jsonb")
 _RESULT = sql.SQL(
@@ -51,8 +51,8 @@ _RESULT = sql.SQL(
 def search_statement(version: Version, options: SearchOptions) -> sql.Composed:
     """SQL of a search: the active version's id (or NULL), then what a Hit has after its rank, best first.
 
-    Parameters: `vector`, `filter` (JSON) with a filter, `text` for a hybrid search. One row of NULLs, the active
-    version's id aside, says that nothing was found.
+    Parameters: `vector`, `filter` (JSON) with a filter, `text` for a hybrid search. When nothing is found, there
+    is one row, of NULLs except for the active version's id.
     """
     parts: list[sql.Composable] = []
     if options.filter is None:
@@ -68,8 +68,8 @@ def search_statement(version: Version, options: SearchOptions) -> sql.Composed:
 
 
 def _filtered(version: Version, k: int) -> sql.Composed:
-    # OFFSET 0 keeps the planner from merging what it stands in with the rest: the filter stays one of the index scan,
-    # which is what lets that go on, and an order by distance is never answered by the index where all is compared.
+    # OFFSET 0 keeps the planner from merging a subquery with the rest: the filter stays part of the index scan, so
+    # that the scan can continue, and the exact comparison never uses the index for its order.
     by_index = candidates_query(
         version,
         k,
@@ -104,7 +104,7 @@ def _filtered(version: Version, k: int) -> sql.Composed:
 
 
 def _compared(version: Version, k: int, source: sql.Composable, when: sql.Composable) -> sql.Composed:
-    """The k nearest of some chunks, each of which is compared with the query."""
+    """The k nearest of some chunks, comparing each with the query."""
     return sql.SQL(
         "SELECT chunk_id, distance FROM (SELECT e.chunk_id, {distance} AS distance FROM {source} "
         "JOIN {table} e ON e.chunk_id = c.id WHERE {when} OFFSET 0) AS compared "
@@ -115,7 +115,7 @@ def _compared(version: Version, k: int, source: sql.Composable, when: sql.Compos
 
 
 def _fused(version: Version, options: SearchOptions) -> sql.Composed:
-    # Any of the words, not all: a question in whole sentences has words that no answer repeats.
+    # Any of the words, not all: a question in whole sentences has words that its answer does not contain.
     words = sql.SQL("replace(plainto_tsquery('english', %(text)s)::text, ' & ', ' | ')::tsquery")
     return sql.SQL(
         """
@@ -150,7 +150,7 @@ def _fused(version: Version, options: SearchOptions) -> sql.Composed:
 
 
 def session_settings(version: Version, options: SearchOptions) -> dict[str, str]:
-    """What a session has to be set to for this search."""
+    """The session settings that this search needs."""
     settings = {"hnsw.ef_search": str(ef_search_for(version, options.depth, options.ef_search))}
     return settings | ITERATIVE_SCAN if options.filter is not None else settings
 
@@ -160,7 +160,7 @@ SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS giv
 WHERE name NOT IN ('hnsw.iterative_scan', 'hnsw.max_scan_tuples')
    OR (SELECT string_to_array(extversion, '.')::int[] >= '{0,8}' FROM pg_extension WHERE extname = 'vector')
 """
-"""Sets settings of a session, those that this server's pgvector has."""
+"""Sets those of the settings that this server's pgvector supports."""
 
 
 def check_vector(version: Version, vector: NDArray[np.float32]) -> None:
@@ -227,7 +227,7 @@ def search_vector(
     set_session(connection, version, options)
     query = search_statement(version, options)
     try:
-        # A filter and words are of very different frequency: planned for what they are, not once for all.
+        # Filters and words vary widely in frequency, so plan each time.
         prepare = False if options.hybrid or options.filter is not None else None
         given = parameters(vector, options, text)
         given["vector"] = given["vector"].to_text()  # the caller's connection need not know the type

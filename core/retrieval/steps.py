@@ -1,11 +1,11 @@
-"""A search as steps: what it asks of the database and of encoders, for whoever carries them out, blocking or not.
+"""A search as steps: its statements and its work, to be executed by a blocking or an asynchronous retriever.
 
-Each search is a generator. It yields Run and Work, is sent what came of them, and returns its result; so the rules of
-a search are written once, and Retriever and AsyncRetriever differ in how they wait.
+Each search is a generator. It yields Statement and Work, is sent their results, and returns the search's result.
+So the rules of a search are written once, and Retriever and AsyncRetriever differ only in how they wait.
 
-**One version.** The search's statement says which version is active in its own snapshot. When that is not the one that
-the query was encoded for, the answer is thrown away and the query encoded for the new one: what the pointer believes
-saves a round trip and never decides.
+**One version.** The search's statement reads the active version in its own snapshot. When the query was encoded
+for another one, the answer is dropped and the query encoded for the new version. The pointer's version only saves
+a round trip; it never decides.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _MOST_STATEMENTS = 1_000
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement to run; sent back are its rows. `settings` are those of the session."""
+    """A statement to run; its rows are sent back. `settings` are the session's."""
 
     query: bytes
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -54,13 +54,13 @@ class Statement:
 
 @dataclass(frozen=True)
 class Work:
-    """Something that takes its time, and no connection. `quick` when it only computes for a moment, here."""
+    """Slow work that needs no connection; `quick` if it only computes for a moment in this process."""
 
     do: Callable[[], Any]
     about: str
     quick: bool = False
     unlimited: bool = False
-    """Opening a model may take longer than any search: it is waited for, and not counted."""
+    """Opening a model may take longer than any search, so it does not count against the time limit."""
 
 
 Step: TypeAlias = Statement | Work
@@ -68,7 +68,7 @@ Steps: TypeAlias = Generator[Step, Any, SearchResult]
 
 
 class SearchSteps:
-    """Makes the steps of searches; shared by all threads or tasks of a retriever."""
+    """Creates the steps of searches; shared by all threads or tasks of a retriever."""
 
     def __init__(self, pointer: Pointer, encoders: EncoderCache, cache: QueryCache, counter: Counter) -> None:
         self.pointer = pointer
@@ -88,7 +88,7 @@ class SearchSteps:
         where: Mapping[str, object] | None,
         ef_search: int | None,
     ) -> Steps:
-        """The steps of a search by the version that is served. What is wrong with the call is raised at once."""
+        """The steps of a search by the served version. Errors in the arguments are raised at once."""
         text = check_query(text)
         options = check_options(k, hybrid=hybrid, where=where, ef_search=ef_search)
         if rerank is not None:
@@ -125,7 +125,7 @@ class SearchSteps:
                     if served and not hits:
                         yield from self._require_vectors(version)
                 except psycopg.errors.UndefinedTable:
-                    # Dropped since; what is served now may be another.
+                    # Dropped meanwhile; another version may be served now.
                     before, version = version, (yield from self._load())
                     if version.id == before.id:
                         raise no_vectors(version, pinned=bool(self.pointer.pinned)) from None
@@ -190,7 +190,7 @@ class SearchSteps:
         )
 
     def _load(self, key: str | None = None) -> Generator[Step, Any, Version]:
-        """The version of a key, or the one to serve."""
+        """Load the version with that key, or the one to serve."""
         wanted = key or self.pointer.pinned
         try:
             rows = yield Statement(NAMED_VERSION if wanted else ACTIVE_VERSION, {"key": wanted} if wanted else {})
@@ -222,7 +222,7 @@ class SearchSteps:
     def _run(
         self, version: Version, vector: NDArray[np.float32], options: SearchOptions, text: str
     ) -> Generator[Step, Any, tuple[tuple[Hit, ...], int | None]]:
-        # A filter and words are of very different frequency: planned for what they are, not once for all.
+        # Filters and words vary widely in frequency, so plan each time.
         planned = options.hybrid or options.filter is not None
         rows = yield Statement(
             self._statement(version, options),

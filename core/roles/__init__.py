@@ -1,8 +1,8 @@
 """Roles: what a viewer, an operator, an approver and an application may do, as grants of Postgres.
 
-A collection has one NOLOGIN role for each kind, made by the first `grant`; a role is given a right by membership in
-it. Postgres enforces everything: what is read here is for offering only what would be allowed. The schema, the policy
-of cutovers and these grants stay with the owner of the schema.
+A collection has one NOLOGIN role for each kind, created by the first `grant`; a role gets a right by membership in
+it. Postgres enforces everything; reading rights here only serves to offer what is allowed. The schema, the policy
+of cutovers and these grants belong to the owner of the schema.
 """
 
 from revector.core.roles.granting import Granted, grant, granted, renew_grants, revoke, share_version_table

@@ -1,4 +1,4 @@
-"""Giving and taking rights, and who has which."""
+"""Grants and revokes rights, and lists them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from revector.core.roles.privileges import apply, share
 from revector.core.roles.rights import read_rights
 
 _LOCK = 0x7265766772616E74
-"""Advisory lock of grants: two at once would change the same rows of the catalogue."""
+"""Advisory lock for grants: two at once would change the same rows of the catalogue."""
 
 
 @dataclass(frozen=True)
 class Granted:
-    """A role and a right that it was given; `login` is false for a role that stands for others."""
+    """A role and a right that it has; `login` is false for a group role."""
 
     role: Annotated[str, "the role of Postgres"]
     right: Annotated[Kind | Literal["owner"], "owner, viewer, operator, approver or application"]
@@ -32,7 +32,7 @@ class Granted:
 
 
 def granted(connection: Connection) -> list[Granted]:
-    """Who was given what, and the owner of the schema. Members of a role that was given a right have it as well."""
+    """The granted rights, and the owner of the schema. Members of a role with a right have it too."""
     groups = groups_of(connection)
     owner, login = fetch_one(
         connection,
@@ -61,10 +61,11 @@ def granted(connection: Connection) -> list[Granted]:
 
 
 def grant(connection: Connection, role: str, kind: Kind) -> None:
-    """Give a role a right in this collection. The first time makes the collection's own roles, and gives them theirs.
+    """Grant a role a right in this collection. The first grant creates the collection's own roles and their
+    rights.
 
-    That takes a short exclusive lock on each version's table, which they own from then on, so that what one operator
-    made another one can index, load and drop. Raises UsageError for an unknown role or kind, RefusedError when the
+    It takes a short exclusive lock on each version's table, which these roles own from then on, so that all
+    operators can index, load and drop it. Raises UsageError for an unknown role or kind, RefusedError when the
     caller may not grant.
     """
     _check(connection, role, kind)
@@ -77,9 +78,10 @@ def grant(connection: Connection, role: str, kind: Kind) -> None:
 
 
 def revoke(connection: Connection, role: str, kind: Kind) -> None:
-    """Take a right from a role; its open sessions lose it with their next statement.
+    """Revoke a right from a role; its open sessions lose it with their next statement.
 
-    Raises UsageError for an unknown role or kind, RefusedError when the role was not given it, or the caller may not.
+    Raises UsageError for an unknown role or kind, RefusedError when the role does not have it, or the caller may
+    not revoke it.
     """
     _check(connection, role, kind)
     with _granting(connection):
@@ -97,14 +99,14 @@ def revoke(connection: Connection, role: str, kind: Kind) -> None:
 
 
 def renew_grants(connection: Connection) -> None:
-    """After an upgrade of the schema: give the collection's own roles their rights on what is there now."""
+    """Renew the rights of the collection's own roles after an upgrade of the schema."""
     groups = set_up_groups(connection)
     if groups:
         apply(connection, groups)
 
 
 def share_version_table(connection: Connection, table: str) -> None:
-    """Hand a version's table, just made, to all operators; without a `grant` so far it stays with who made it."""
+    """Give a new version's table to all operators; before the first `grant` it stays with its creator."""
     groups = set_up_groups(connection)
     if groups:
         share(connection, table, groups)

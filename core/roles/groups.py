@@ -1,4 +1,4 @@
-"""The collection's own roles: one NOLOGIN role for each kind, of which those that were given the right are members."""
+"""The collection's own roles: one NOLOGIN role for each kind, whose members have the right."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _LONGEST_NAME = 63
 
 
 def groups_of(connection: Connection) -> dict[Kind, str]:
-    """The roles of the collection that are there, by kind.
+    """The existing roles of the collection, by kind.
 
-    Roles belong to the whole server, so that their names hold the database and the schema. No schema has a slash or
-    a colon in its name, so that no two collections share one.
+    Roles belong to the whole server, so their names contain the database and the schema. No schema name has a
+    slash or a colon, so the names are unique.
     """
     database, schema = fetch_one(connection, "SELECT current_database()::text, current_schema()::text")
     names = {kind: group_name(database, schema, kind) for kind in KINDS}
@@ -31,13 +31,13 @@ def groups_of(connection: Connection) -> dict[Kind, str]:
 
 
 def set_up_groups(connection: Connection) -> dict[Kind, str]:
-    """The same when they have their rights on this schema, else none."""
+    """The same if they have their rights on this schema, else none."""
     groups = groups_of(connection)
     return groups if len(groups) == len(KINDS) and _is_set_up(connection, groups["viewer"]) else {}
 
 
 def group_name(database: str, schema: str, kind: Kind) -> str:
-    """`revector:prod/search:operator`, with a hash for a database and a schema that are too long."""
+    """`revector:prod/search:operator`, with a hash if database and schema are too long."""
     place = f"{database}/{schema}"
     name = f"revector:{place}:{kind}"
     if len(name.encode()) > _LONGEST_NAME:
@@ -46,7 +46,7 @@ def group_name(database: str, schema: str, kind: Kind) -> str:
 
 
 def make_groups(connection: Connection) -> None:
-    """Make those that are not there. Raises RefusedError when one is left over, with members, from a schema gone."""
+    """Create the missing ones. Raises RefusedError when one with members is left over from a dropped schema."""
     database, schema, owner, superuser = fetch_one(
         connection,
         """
@@ -73,7 +73,7 @@ def make_groups(connection: Connection) -> None:
 
 
 def _is_set_up(connection: Connection, viewer: str) -> bool:
-    """Whether the roles have their rights on this schema; they may be left over from one of that name."""
+    """Whether the roles have their rights on this schema; they may be left over from an older one of that name."""
     (found,) = fetch_one(
         connection,
         """
@@ -106,7 +106,7 @@ def _refuse_members(connection: Connection, group: str) -> None:
 
 
 def give(connection: Connection, group: str, role: str) -> None:
-    """Make a role a member, with all that the group may do at once, whatever the role's own habit is."""
+    """Make a role a member that inherits the group's rights, even if the role is NOINHERIT."""
     statement = sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), sql.Identifier(role))
     if connection.info.server_version >= 160_000:
         statement += sql.SQL(" WITH INHERIT TRUE, SET TRUE")
@@ -114,7 +114,7 @@ def give(connection: Connection, group: str, role: str) -> None:
 
 
 def grantors(connection: Connection, group: str, role: str) -> list[str]:
-    """Who gave it: from Postgres 16 on each of them has to be named. [''] before."""
+    """The grantors of a membership: from Postgres 16 on each must be named. [''] before."""
     if connection.info.server_version < 160_000:
         return [""]
     return [

@@ -1,4 +1,4 @@
-"""The kinds of rights there are, and what each may read and write, table by table."""
+"""The kinds of rights, and what each may read and write, table by table."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ KINDS: dict[Kind, str] = {
     "approver": "reads everything, and approves what others request",
     "application": "searches, counts its searches and mirrors them to a shadow",
 }
-"""What each kind may do, in a line."""
+"""What each kind may do, in one line."""
 
 _ALL = "INSERT, UPDATE, DELETE"
-# The other columns of the log and of requests are the database's own: triggers fill them (core/migrations/sql).
+# Triggers fill the other columns of the log and of requests (core/migrations/sql).
 _LOG = "INSERT (action, version_key, outcome, reason, detail)"
 
 # What a role may write, by table. A version's completed_at and proven_at are what its backfill says; active is the
@@ -59,7 +59,7 @@ OPERATOR_WRITES: dict[str, LiteralString] = {
 APPROVER_WRITES: dict[str, LiteralString] = {
     "audit_log": _LOG,
     "cutover_approvals": "INSERT (request_id, comment)",
-    "cutover_requests": "UPDATE (ended, ended_at, ended_why)",  # whoever does not agree ends it
+    "cutover_requests": "UPDATE (ended, ended_at, ended_why)",  # a role that disagrees ends the request
 }
 APPLICATION_READS = (
     "alembic_version",

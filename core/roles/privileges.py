@@ -1,4 +1,4 @@
-"""What the collection's own roles own and may do, as grants on its tables."""
+"""The privileges of the collection's own roles: what they own, and grants on tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from revector.core.roles.kinds import APPLICATION_READS, APPLICATION_WRITES, APP
 
 
 def apply(connection: Connection, groups: dict[Kind, str]) -> None:
-    """Give the collection's own roles their rights on what is there now, and no others."""
+    """Grant the collection's own roles exactly their rights on what exists now."""
     tables = [
         row[0]
         for row in connection.execute(
@@ -31,7 +31,7 @@ def apply(connection: Connection, groups: dict[Kind, str]) -> None:
     connection.execute(
         sql.SQL("GRANT USAGE ON SCHEMA {} TO {}, {}").format(schema, names["viewer"], names["application"])
     )
-    # Postgres asks for this right of whoever makes an index, also of the owner of the table.
+    # Postgres requires this right for creating an index, even of the table's owner.
     connection.execute(sql.SQL("GRANT CREATE ON SCHEMA {} TO {}").format(schema, names["operator"]))
     connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(everything, names["viewer"]))
     for table in APPLICATION_READS:

@@ -1,4 +1,4 @@
-"""What the role of a connection may do, as Postgres says: so that only what would be allowed is offered."""
+"""The rights of a connection's role, read from Postgres, so that only what is allowed is offered."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from revector.core.roles.kinds import Need
 
 @dataclass(frozen=True)
 class Rights:
-    """What the role of a connection may do to the collection, as Postgres says."""
+    """The rights of a connection's role on the collection, read from Postgres."""
 
     role: str
     view: Annotated[bool, "read and search"]
@@ -28,7 +28,7 @@ class Rights:
         return "approver" if self.approve else "viewer"
 
     def allow(self, need: Need | None) -> bool:
-        """Whether they are enough."""
+        """Whether the rights are enough for a need."""
         return need is None or (self.operate if need == "operate" else self.approve)
 
 
@@ -36,7 +36,7 @@ EVERYTHING = Rights("", view=True, operate=True, approve=True, administer=True)
 
 
 def read_rights(connection: Connection) -> Rights:
-    """The rights of the connection's role. One look into the catalogue, whatever the size of the collection."""
+    """The rights of the connection's role: one query of the catalogue, whatever the size of the collection."""
     return Rights(
         *fetch_one(
             connection,
@@ -53,15 +53,15 @@ def read_rights(connection: Connection) -> Rights:
 
 
 def require(connection: Connection, need: Need | None, action: str) -> None:
-    """Raise RefusedError, and leave it in the log, when the role may not do `action`.
+    """Raise RefusedError, and log it, when the role may not do `action`.
 
-    Early, with a clear word; Postgres would refuse it all the same. Without `need` any right to change will do.
+    An early, clear error; Postgres would refuse it anyway. Without `need` any right to change something is enough.
     """
     rights = read_rights(connection)
     if rights.allow(need) if need else rights.operate or rights.approve:
         return
     kind = "approver" if need == "approve" else "operator"
-    if rights.view:  # whoever may read may leave that in the log
+    if rights.view:  # readers may write such entries to the log
         connection.execute("SELECT record_refusal(%s, %s)", [action, kind])
     has = f"It is {'an' if rights.word[0] in 'ao' else 'a'} {rights.word}. " if rights.view and rights.word else ""
     raise RefusedError(

@@ -1,7 +1,7 @@
 """Shadow traffic: a sample of users' queries goes to a candidate too, off the users' path.
 
-`start` and `stop` write one row; every process with a `Mirror` follows it. `report` says what was found, and
-`send_to_judging` makes the worst disagreements queries that people judge.
+`start` and `stop` write one row, which every process with a `Mirror` follows. `report` shows the results, and
+`send_to_judging` queues the worst disagreements for people to judge.
 """
 
 from revector.core.shadow.judging import DEFAULT_SET, SentToJudging, send_to_judging

@@ -1,4 +1,4 @@
-"""A circuit breaker: a candidate that fails again and again is left alone, and tried once from time to time.
+"""A circuit breaker: a candidate that keeps failing is not asked, except for a trial from time to time.
 
 The three states and their names are those of Nygard, "Release It!" (2018), ch. 5.
 """
@@ -42,17 +42,17 @@ class Breaker:
 
     @property
     def state(self) -> BreakerState:
-        """Where it stands."""
+        """The state of the breaker."""
         return self._state
 
     @property
     def open(self) -> tuple[datetime.datetime, str] | None:
-        """Since when the candidate is left alone and why; None while it is closed."""
+        """Since when the breaker is open and why; None while it is closed."""
         with self._lock:
             return None if self._since is None else (self._since, self._why)
 
     def admits(self) -> bool:
-        """Whether this one may go through. Past the pause that is the trial: one only, until its outcome is told."""
+        """Whether a call may pass. After the pause one trial may pass, until its outcome is known."""
         with self._lock:
             if self._state == "open" and self._clock() >= self._again_at:
                 self._state = "half-open"
@@ -60,7 +60,7 @@ class Breaker:
             return self._state == "closed"
 
     def withdraw(self) -> None:
-        """What was let through did not come to be tried: a trial is owed again."""
+        """The call that was let through was not made: allow another trial."""
         with self._lock:
             if self._state == "half-open":
                 self._state = "open"

@@ -1,4 +1,4 @@
-"""From shadow traffic to the judging queue: queries on which the versions disagree become queries of a query set."""
+"""Sends queries on which the versions disagree from shadow traffic to the judging queue, as a query set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from revector.core.errors import RefusedError
 from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET, Query, get_query_set, save_queries
 
 DEFAULT_SET = "shadow"
-"""A set of its own: another query in an evaluated set is another revision of it, which no run there is of."""
+"""A separate set: a new query would give an evaluated set a new revision, without any runs."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class SentToJudging:
 
 
 def send_to_judging(connection: Connection, ids: Iterable[int], query_set: str = DEFAULT_SET) -> SentToJudging:
-    """Add mirrored queries (their ids in `shadow_queries`) to a query set, which is made when it is new.
+    """Add mirrored queries (by their ids in `shadow_queries`) to a query set, which is created if new.
 
-    A query's id in the set follows from its text, so that what is sent twice is there once; its segment goes with it.
-    Raises RefusedError when the text of none is kept, UsageError for a name that no set can have.
+    A query's id in the set follows from its text, so a query sent twice is added once; it keeps its segment.
+    Raises RefusedError when no text is stored, UsageError for an invalid name of a set.
     """
     wanted = list(ids)
     rows = connection.execute(
@@ -45,7 +45,7 @@ def send_to_judging(connection: Connection, ids: Iterable[int], query_set: str =
             "Start a shadow that keeps it: revector shadow start KEY --query-text stored",
         )
     with connection.transaction():
-        # Two people who send at once must not undo what the other one added.
+        # Two people who send at once must not undo each other's additions.
         connection.execute("SELECT FROM query_sets WHERE name = %s FOR UPDATE", [query_set])
         there = _queries_of(connection, query_set)
         known = {query.text for query in there}

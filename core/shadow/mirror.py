@@ -1,9 +1,9 @@
-"""The mirror of a process: sends a sample of what users searched to the candidate, and writes down how it compares.
+"""The mirror of a process: sends a sample of users' queries to the candidate, and stores how the answers compare.
 
-Users never wait for it. A call counts, draws, and puts what is drawn into a bounded queue; a full queue drops and
-counts. Threads of its own search by the candidate, on connections of their own; one more follows the `shadows` row,
-watches for searches that do not end, and writes what was found in batches. A candidate that fails again and again is
-left alone by a circuit breaker.
+Users never wait for it. A call counts, samples, and puts sampled queries into a bounded queue; a full queue drops
+and counts. Its own threads search by the candidate on their own connections; one more follows the `shadows` row,
+watches for searches that hang, and writes results in batches. A circuit breaker stops asking a candidate that
+keeps failing.
 """
 
 from __future__ import annotations
@@ -38,29 +38,29 @@ if TYPE_CHECKING:
     from typing import Self
 
 CHANNEL = "revector_shadow"
-"""NOTIFY tells on it that a shadow began, ended, or was turned round."""
+"""NOTIFY channel for a shadow that began, ended, or swapped its direction."""
 
 _FLUSH_S = 1.0
-"""How often the thread looks up from its sleep, and writes rows if there are any."""
+"""How often the thread wakes up, and writes rows if there are any."""
 _COUNTS_S = 5.0
-"""How often counts are written where there are no rows: of a candidate that is left alone, say."""
+"""How often counts are written without rows, for example while the breaker is open."""
 _CONNECT_AGAIN_S = 1.0
 _FORGET_S = 600.0
 _MOST_STUCK = 8
-"""Threads that wait for a candidate that does not answer, and have been replaced by others."""
+"""The maximum of threads that hang on a candidate and have been replaced."""
 _MOST_WAITING = 5_000
-"""Rows kept while the database cannot be written; the oldest go first."""
+"""Rows kept while the database cannot be written; the oldest are dropped first."""
 
 
 class Mirror:
-    """Call it with every answer given to a user: `mirror(result, segment)`. It returns at once and never raises.
+    """Call it with every answer to a user: `mirror(result, segment)`. It returns at once and never raises.
 
-    `timeout_s` is what the candidate has for a search. `breaker_failures` in a row, timeouts among them, open the
-    breaker for `breaker_pause_s`. With the `encoders` of the Retriever the candidate's is open already when users come
-    to need it. Close it at the end, or what the last second brought is not written.
+    `timeout_s` limits a search by the candidate. `breaker_failures` in a row, including timeouts, open the breaker
+    for `breaker_pause_s`. Share the Retriever's `encoders`, so that the candidate's encoder is already open at a
+    flip. Close the mirror at the end, or the results of the last second are not written.
 
-    The candidate is asked as the user's search was: the same k, filter, hybrid or not, reranked by the same model. A
-    search by a vector of the caller's has no text that the candidate could encode, and is not mirrored.
+    The candidate's search has the user's options: the same k, filter, hybrid or not, and reranking. A search by
+    the caller's vector has no text to encode, and is not mirrored.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Mirror:
         self._lock = threading.Lock()
         self._followed: Followed | None = None
         self._left: list[Followed] = []
-        """Those followed before, whose last counts are not written yet."""
+        """Earlier shadows whose last counts are not written yet."""
         self._queue: queue.Queue[Drawn | None] = queue.Queue(queue_size)
         self._under_way: set[Drawn] = set()
         self._rows: list[store.MirroredQuery] = []
@@ -94,7 +94,7 @@ class Mirror:
         self._flushes = threading.Condition()
         self._flushed = self._flush_wanted = 0
         self.trouble = ""
-        """Why the row cannot be followed, or nothing can be written, at the moment."""
+        """Why the row cannot be read, or nothing can be written, at the moment."""
         self._workers: set[threading.Thread] = set()
         self._stuck: set[threading.Thread] = set()
         self._follower = threading.Thread(target=self._follow, name="shadow-follower", daemon=True)
@@ -104,7 +104,7 @@ class Mirror:
 
     @property
     def run(self) -> ShadowRun | None:
-        """The shadow that this process follows, None when none runs or it is not known yet."""
+        """The shadow that this process follows; None when none runs or none is known yet."""
         followed = self._followed
         return followed.run if followed else None
 
@@ -115,12 +115,12 @@ class Mirror:
     # -- on the user's path -------------------------------------------------------------------------------
 
     def __call__(self, result: SearchResult, segment: str = "") -> None:
-        """Take notice of an answer given to a user. Microseconds, whatever the candidate does."""
+        """Mirror an answer given to a user. Takes microseconds, whatever the candidate does."""
         followed = self._followed
         if followed is None or self._closing.is_set() or not result.query:
             return
         if result.version_key == followed.version.version_key:
-            return  # the flip came, and the shadow is turned round in a moment
+            return  # after a flip; the shadow will swap its direction in a moment
         drawn = random.random() < followed.run.sample  # noqa: S311  (a sample, not a secret)
         admitted = drawn and followed.breaker.admits()
         with self._lock:
@@ -146,7 +146,8 @@ class Mirror:
         worker.start()
 
     def _work(self) -> None:
-        """Search by the candidate what comes through the queue, until None does or another thread has taken over."""
+        """Search by the candidate for queries from the queue, until it gets None or is replaced by another
+        thread."""
         connection: Connection | None = None
         while (item := self._queue.get()) is not None:
             try:
@@ -164,7 +165,7 @@ class Mirror:
             connection.close()
 
     def _is_stale(self, item: Drawn) -> bool:
-        """Whether it was drawn before the breaker opened, or for a shadow that is not followed any more."""
+        """Whether it was sampled before the breaker opened, or for a shadow that is no longer followed."""
         stale = (
             item.followed is not self._followed or item.followed.breaker.state == "open" or self._closing.is_set()
         )
@@ -174,12 +175,12 @@ class Mirror:
         return stale
 
     def _search(self, item: Drawn, connection: Connection | None) -> Connection | None:
-        """Search by the candidate and take down the outcome; returns the connection while it is good."""
+        """Search by the candidate and record the outcome; returns the connection while it is usable."""
         version, result = item.followed.version, item.result
         candidate: SearchResult | None = None
         why = ""
         try:
-            self._encoders.encoder(version)  # once it may take long, and is no fault of the search
+            self._encoders.encoder(version)  # opening may take long once, and is not the search's fault
             if result.rerank is not None:
                 self._rerankers.opened(result.rerank)
             with readable_errors(self._database):
@@ -207,7 +208,7 @@ class Mirror:
             self._under_way.add(item)
 
     def _outcome(self, item: Drawn, candidate: SearchResult | None, why: str) -> bool:
-        """Take down what came of a search, the first time that it is told; False for a later one."""
+        """Record the outcome of a search, only once; False for a later call."""
         followed = item.followed
         with self._lock:
             self._under_way.discard(item)
@@ -229,7 +230,7 @@ class Mirror:
         return True
 
     def _give_up(self) -> None:
-        """Count searches that do not end as failed. Their threads wait on, as long as they must; others take over."""
+        """Count hanging searches as failed. Their threads keep waiting and are replaced by others."""
         now = time.monotonic()
         with self._lock:
             late = [
@@ -249,7 +250,7 @@ class Mirror:
     # -- following and writing ----------------------------------------------------------------------------
 
     def _follow(self) -> None:
-        """Follow the row, watch, write, until the end; a database that is away is tried again."""
+        """Follow the row, watch searches and write results, until closed; reconnects to a lost database."""
         connection: Connection | None = None
         read_at = written_at = forgot_at = -_FORGET_S
         while True:
@@ -273,7 +274,7 @@ class Mirror:
                 if now - forgot_at >= _FORGET_S:
                     forgot_at = now
                     store.forget_expired(connection)
-                if list(connection.notifies(timeout=0)):  # came with an answer, and would not wake the wait
+                if list(connection.notifies(timeout=0)):  # arrived with an answer, so it would not end the wait
                     read_at = -_FORGET_S
                 self.trouble = ""
             except (psycopg.Error, RevectorError, OSError) as error:
@@ -288,15 +289,15 @@ class Mirror:
             connection.close()
 
     def _pause(self, read_at: float) -> float:
-        """For how many seconds nothing has to be done: whatever this thread does, some search waits for."""
+        """How many seconds this thread can sleep: searches compete with it for the processor."""
         now = time.monotonic()
         with self._lock:
             began = [one.started for one in self._under_way if one.started is not None]
-        # A search that begins meanwhile may be late after its time limit at the soonest.
+        # A search that begins meanwhile is late after its time limit at the earliest.
         return min(read_at + self._poll_s - now, _FLUSH_S, min(began, default=now) + self._timeout_s - now)
 
     def _read(self, connection: Connection) -> None:
-        """Take notice of the shadow that runs now. One that was turned round or begun anew starts with counts of 0."""
+        """Read the running shadow. After a change of direction or a restart the counts start at 0."""
         run = running(connection)
         before = self._followed
         if run is None:
@@ -314,7 +315,7 @@ class Mirror:
         self._following.set()
 
     def _leave(self, followed: Followed) -> None:
-        """Follow it no more: what is queued for it is dropped, and nobody waits for what it still searches."""
+        """Stop following the shadow: its queue is dropped, and its running searches are ignored."""
         self._followed = None
         self._following.clear()
         self._left.append(followed)
@@ -326,7 +327,7 @@ class Mirror:
             self._replace(item.worker)
 
     def _write(self, connection: Connection) -> None:
-        """Write the rows that wait, and the counts that changed. What cannot be written waits for the next time."""
+        """Write waiting rows and changed counts. What cannot be written is kept for the next time."""
         followed = [*self._left, *([self._followed] if self._followed else [])]
         with self._lock:
             rows, self._rows = self._rows, []
@@ -351,7 +352,7 @@ class Mirror:
     # -- the end ------------------------------------------------------------------------------------------
 
     def flush(self, timeout_s: float = 10.0) -> bool:
-        """Wait until all that was drawn is searched and written; False when that took longer."""
+        """Wait until all sampled queries are searched and written; False after the timeout."""
         end = time.monotonic() + timeout_s
         done = self._queue.all_tasks_done
         with done:
@@ -372,7 +373,7 @@ class Mirror:
         self.close()
 
     def close(self, timeout_s: float = 2.0) -> None:
-        """Write what was found and end; what is still queued is dropped. A candidate that hangs is not waited for."""
+        """Write the results and stop; queued queries are dropped, and a hanging candidate is not waited for."""
         if self._closing.is_set():
             return
         end = time.monotonic() + timeout_s

@@ -1,8 +1,8 @@
-"""What a shadow found: how alike both versions answer, how long they take, and where they disagree most.
+"""The report of a shadow: overlap and latency of both versions, and where they disagree most.
 
-Figures are of the newest queries of the shadow, 10,000 unless told otherwise, so that a report costs the same after an
-hour and after a month; the counts are of all that every process saw. Of a shadow that was turned round by a flip, only
-queries that its present candidate did not itself answer are counted.
+Figures cover the newest queries of the shadow (10,000 by default), so that a report costs the same after an hour
+and after a month; counts cover everything that every process saw. After a flip swapped the direction of the
+shadow, only queries in the current direction are used.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from revector.core.errors import RefusedError
 from revector.core.shadow.runs import ShadowRun, get_run, latest
 
 NEWEST = 10_000
-"""Queries that the figures are of."""
+"""How many queries the figures cover."""
 BINS = 11
-"""Of the histogram of overlap: the nearest of 0, 0.1 … 1."""
+"""The bins of the overlap histogram: the nearest of 0, 0.1 … 1."""
 _ERRORS_TOLD = 3
 
 
@@ -35,7 +35,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class SegmentFigures:
-    """The queries of one segment ("" for those of none) that both versions answered."""
+    """The queries of one segment ("" for queries without one) that both versions answered."""
 
     segment: Annotated[str, "empty for queries of none"]
     queries: Annotated[int, "answered by both versions"]
@@ -47,7 +47,7 @@ class SegmentFigures:
 
 @dataclass(frozen=True)
 class OpenBreaker:
-    """A process that leaves the candidate alone for the time being."""
+    """A process whose breaker is open."""
 
     process: Annotated[str, "which leaves the candidate alone for now"]
     since: Annotated[datetime.datetime, "since when"]
@@ -72,13 +72,13 @@ class Disagreement:
 
     @property
     def name(self) -> str:
-        """The query's text, else its hash in short, else its number."""
+        """The query's text, else its short hash, else its number."""
         return self.query or (f"sha256 {self.sha256[:16]}…" if self.sha256 else f"query {self.id}")
 
 
 @dataclass(frozen=True)
 class ShadowCounts:
-    """What all processes made of the queries together."""
+    """The counts of all processes together."""
 
     run: ShadowRun
     seen: Annotated[int, "queries that went by"]
@@ -93,7 +93,7 @@ class ShadowCounts:
 class ShadowReport(ShadowCounts):
     """Counts of all processes, and figures of the queries that both versions answered.
 
-    `histogram` counts queries by their overlap, in equal bins from 0 to 1; `errors` are texts with how often each came.
+    `histogram` counts queries by overlap, in equal bins from 0 to 1; `errors` counts each error's text.
     """
 
     queries: Annotated[int, "answered by both versions"]
@@ -112,7 +112,7 @@ class ShadowReport(ShadowCounts):
     errors: tuple[tuple[str, int], ...]
 
 
-# The newest rows in the direction that the shadow has now, within their retention.
+# The newest rows in the shadow's current direction, within their retention.
 _WINDOW = sql.SQL(
     """
     WITH newest AS MATERIALIZED (
@@ -136,9 +136,9 @@ def report(
     limit: int = 20,
     newest: int = NEWEST,
 ) -> ShadowReport:
-    """The report of the shadow that runs, or else of the last one, or of the one named; the `limit` worst queries.
+    """The report of the named shadow, else of the running or last one, with the `limit` worst queries.
 
-    Raises RefusedError when there never was a shadow, UsageError for a number that none has.
+    Raises RefusedError when there never was a shadow, UsageError for an unknown number.
     """
     run = get_run(connection, shadow_id) if shadow_id is not None else latest(connection)
     if run is None:
@@ -205,7 +205,7 @@ _ERRORS = sql.SQL(
     "SELECT error, count(*) FROM newest WHERE error <> '' GROUP BY error ORDER BY max(at) DESC, error"
 )
 
-# A query that came often stands there once. Only what is shown is read whole: rankings are wide.
+# A frequent query is listed once. Only the shown rows are read in full: rankings are wide.
 _WORST = sql.SQL(
     """
     , once AS (

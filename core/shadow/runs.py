@@ -18,7 +18,7 @@ from revector.core.registry import embedded_count, get_version, require_active
 from revector.core.shadow.store import forget_expired
 
 QueryText = Literal["stored", "hashed", "omitted"]
-"""What is kept of a query: its text and SHA-256, the SHA-256 only, or neither."""
+"""What is stored of a query: its text and SHA-256, only the SHA-256, or neither."""
 QUERY_TEXTS: tuple[QueryText, ...] = get_args(QueryText)
 
 MAX_RETENTION_DAYS = 3_650.0
@@ -55,13 +55,13 @@ _SELECT = sql.SQL(
 
 
 def running(connection: Connection) -> ShadowRun | None:
-    """The shadow that runs, or None."""
+    """The running shadow, or None."""
     with connection.cursor(row_factory=class_row(ShadowRun)) as cursor:
         return cursor.execute(sql.SQL("{} WHERE s.stopped_at IS NULL").format(_SELECT)).fetchone()
 
 
 def latest(connection: Connection) -> ShadowRun | None:
-    """The shadow that runs, or the one that was stopped last."""
+    """The running shadow, or else the last one."""
     return running(connection) or _one(connection, sql.SQL("ORDER BY s.stopped_at DESC, s.id DESC LIMIT 1"))
 
 
@@ -87,10 +87,10 @@ def start(
     retention_days: float = 14.0,
     reason: str = "",
 ) -> ShadowRun:
-    """Let every process that has a Mirror send a sample of its queries to the candidate too.
+    """Make every process with a Mirror send a sample of its queries to the candidate too.
 
-    Raises UsageError for a key nobody has or a setting out of bounds, RefusedError when a shadow runs already, no
-    version is active, or the candidate is the active one, names no encoder or has no vectors.
+    Raises UsageError for an unknown key or a setting out of range, RefusedError when a shadow is already running,
+    no version is active, or the candidate is active, has no encoder or has no vectors.
     """
     check_settings(sample, query_text, retention_days)
     version = get_version(connection, candidate_key)
@@ -129,7 +129,7 @@ def start(
 
 
 def stop(connection: Connection, *, reason: str = "") -> ShadowRun:
-    """End the shadow that runs; what it found stays for as long as its retention says.
+    """Stop the running shadow; its results are kept for the retention time.
 
     Raises RefusedError when none runs.
     """
@@ -146,7 +146,7 @@ def stop(connection: Connection, *, reason: str = "") -> ShadowRun:
 
 
 def check_settings(sample: float, query_text: str, retention_days: float) -> None:
-    """Raise UsageError for a setting out of bounds."""
+    """Raise UsageError for a setting out of range."""
     if not (math.isfinite(sample) and 0 < sample <= 1):
         raise UsageError(f"The sample is {sample:g}; expected a share above 0 and up to 1, such as 0.1.")
     if query_text not in QUERY_TEXTS:

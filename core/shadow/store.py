@@ -1,4 +1,4 @@
-"""What is written of mirrored queries: rows in batches, counts of each process, and their end by retention."""
+"""Stores mirrored queries in batches, counts of each process, and deletes expired rows."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _LONGEST_ERROR = 300
 
 @dataclass(frozen=True)
 class MirroredQuery:
-    """One mirrored query, as its row has it. Latencies are of whole searches, encoding included.
+    """One mirrored query as stored. Latencies are of whole searches, encoding included.
 
-    Without an answer of the candidate there is an `error`, and no overlap.
+    Without an answer of the candidate there is an `error` and no overlap.
     """
 
     shadow_id: int
@@ -43,7 +43,7 @@ class MirroredQuery:
 
 @dataclass(frozen=True)
 class Counts:
-    """What one process made of the queries it saw, since it follows the shadow; `open` says why the breaker is."""
+    """The counts of one process since it follows the shadow; `open` says why the breaker is open."""
 
     shadow_id: int
     process: str
@@ -56,7 +56,7 @@ class Counts:
 
 
 def kept_of(text: str, query_text: str) -> tuple[str | None, bytes | None]:
-    """What is stored of a query's text: itself (cut at 10,000 characters), and its SHA-256 as UTF-8."""
+    """What is stored of a query: the text (at most 10,000 characters), and the SHA-256 of its UTF-8."""
     if query_text == "omitted":
         return None, None
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
@@ -64,17 +64,17 @@ def kept_of(text: str, query_text: str) -> tuple[str | None, bytes | None]:
 
 
 def clean(text: str, longest: int) -> str:
-    """A text that Postgres takes: without NUL bytes and lone surrogates, and no longer than that."""
+    """A text that Postgres can store: without NUL bytes and lone surrogates, cut to a maximum length."""
     return text.replace("\0", "").encode("utf-8", "ignore").decode("utf-8")[:longest]
 
 
 def segment_of(text: str) -> str:
-    """A segment as it is stored: 100 characters at most."""
+    """A segment as stored: at most 100 characters."""
     return clean(text, _LONGEST_SEGMENT)
 
 
 def error_of(error: Exception, text: str) -> str:
-    """An error in a line. The query's text, which a provider may quote, is not in it: it may not be kept."""
+    """An error in one line, without the query's text, which a provider may quote and which may not be stored."""
     if isinstance(error, RevectorError):
         problem = error.problem
     elif isinstance(error, psycopg.Error):
@@ -86,11 +86,11 @@ def error_of(error: Exception, text: str) -> str:
 
 
 def write(connection: Connection, queries: Sequence[MirroredQuery], counts: Sequence[Counts]) -> None:
-    """Store rows and counts in one transaction. What belongs to a shadow that is gone is left out."""
+    """Store rows and counts in one transaction, except for shadows that are gone."""
     try:
         _write(connection, queries, counts)
     except psycopg.errors.ForeignKeyViolation:
-        _write(connection, queries, counts)  # the shadow went between: now it is seen to be gone
+        _write(connection, queries, counts)  # the shadow was deleted meanwhile, and is now seen to be gone
 
 
 def _write(connection: Connection, queries: Sequence[MirroredQuery], counts: Sequence[Counts]) -> None:

@@ -1,4 +1,4 @@
-"""Opening a file of vectors: what it is is seen from its first bytes, and nothing is unpickled or believed."""
+"""Opens a file of vectors: its first bytes identify the format; nothing is unpickled or trusted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def open_vectors(
     `NAME.ids.npy` or `NAME.ids.txt` beside `NAME.npy` is taken. The columns of a Parquet file are by default
     `chunk_id`, else `semantic_key`, and `embedding`.
 
-    Raises UsageError for a file that is not there or not what it says: nothing has been stored then.
+    Raises UsageError for a missing or invalid file, before anything is stored.
     """
     magic = read_magic(path)
     if magic.startswith(NPY_MAGIC):

@@ -1,7 +1,7 @@
-"""Loading a file of vectors into a version: slice by slice, each a transaction that moves the load's cursor.
+"""Loads a file of vectors into a version, slice by slice: each is a transaction that moves the load's cursor.
 
-So a load that is killed loses nothing and repeats nothing: started again with the same file it goes on at its
-cursor. It only ever adds vectors to chunks that have none, and so may run beside a backfill of the version.
+So a killed load loses and repeats nothing: started again with the same file, it continues at its cursor. It only
+adds vectors to chunks that have none, and so may run beside a backfill of the version.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _LOCK = sql.SQL("hashtext('vector load ' || current_schema()), {}::int")
 _LOCK_WAIT = "3s"
-"""A session that was killed gives its lock back only when the server notices."""
+"""A killed session releases its lock only when the server notices."""
 
 _ATTEMPTS = 5
 _CONFLICTS = (pg.UniqueViolation, pg.ForeignKeyViolation, pg.DeadlockDetected)
@@ -38,9 +38,9 @@ _CONFLICTS = (pg.UniqueViolation, pg.ForeignKeyViolation, pg.DeadlockDetected)
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of the rows of a file: rows = stored + present + unknown + duplicates + bad.
+    """What happened to the rows of a file: rows = stored + present + unknown + duplicates + bad.
 
-    `resumed_at` is the row at which this run went on.
+    `resumed_at` is the row at which this run continued.
     """
 
     version_key: Annotated[str, "the version that has them now"]
@@ -57,15 +57,15 @@ class LoadReport:
 
     @property
     def cursor(self) -> int:
-        """The first row that is not dealt with."""
+        """The first row that is not finished."""
         return self.stored + self.present + self.unknown + self.duplicates + self.bad
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A slice with its good rows' chunks: `chunk_ids` (m,) in ascending order and each once, with `vectors` (m, d).
+    """A slice with the chunks of its good rows: unique ascending `chunk_ids` (m,), with `vectors` (m, d).
 
-    `present` are those that had a vector when they were looked up. `rows` counts all, `bad` and the others too.
+    `present` are those that had a vector at lookup. `rows` counts all rows, `bad` ones included.
     """
 
     first: int
@@ -85,15 +85,15 @@ def load(
     skip_bad: bool = False,
     on_progress: Progress | None = None,
 ) -> LoadReport:
-    """Give the version the file's vectors, for chunks that have none in it.
+    """Load the file's vectors into the version, for chunks that have none in it.
 
-    Goes on where an unfinished load of the same file stopped; one that was finished starts anew, which finds the
-    chunks that came since. New chunks reach the version from now on. What the file does not have is left to a
-    backfill, which proves the version complete as well. Calls on_progress(step, rows done, rows) after each slice.
+    Continues an unfinished load of the same file; a finished one starts over, which finds chunks that were added
+    since. New chunks reach the version from now on. Chunks that are not in the file are left to a backfill, which
+    also proves the version complete. Calls on_progress(step, rows done, rows) after each slice.
 
-    Raises UsageError for a file that does not fit the version or cannot be read on, RefusedError for a version that
-    takes no vectors, for a file that another session is loading, and for a vector that is not finite or zero (with
-    `skip_bad` such rows are counted instead). What was stored before such an error stays.
+    Raises UsageError for a file that does not fit the version or becomes unreadable, RefusedError for a version
+    that takes no vectors, for a file that another session is loading, and for a non-finite or zero vector (with
+    `skip_bad` such rows are only counted). What was stored before the error stays.
     """
     with database.session("load") as connection, closing(database.connect("load")) as reading:
         _require_loadable(connection, version)
@@ -118,7 +118,7 @@ def load(
 
 
 class _Load:
-    """One run over a file. `connection` writes; `reading` looks ahead while the slice before is written."""
+    """One run over a file. `connection` writes; `reading` prepares the next slice meanwhile."""
 
     def __init__(
         self,
@@ -142,9 +142,9 @@ class _Load:
 
     @contextmanager
     def held(self) -> Iterator[_Load]:
-        """Held by this session alone, and with its row in vector_loads."""
+        """Lock the file for this session, and have its row in vector_loads."""
         with self._connection.transaction():
-            # Before the first slice: from here on the trigger queues new chunks for this version.
+            # Before the first slice: from here on, the trigger queues new chunks for this version.
             self._connection.execute(
                 "UPDATE embedding_versions SET state = 'backfilling' WHERE id = %s AND state = 'registered'",
                 [self._version.id],
@@ -179,7 +179,7 @@ class _Load:
                 self._connection.execute(sql.SQL("SELECT pg_advisory_unlock({})").format(lock))
 
     def _take_up(self) -> None:
-        """Read how far the file was loaded, or start anew when that was finished."""
+        """Read how far the file was loaded, or start over when that load was finished."""
         state, cursor, stored, present, unknown = fetch_one(
             self._connection,
             "SELECT state, cursor, stored, present, unknown FROM vector_loads WHERE id = %s",
@@ -207,7 +207,7 @@ class _Load:
         )  # fmt: skip
 
     def _count_bad(self, cursor: int) -> int:
-        """The bad rows before the cursor. They and the duplicates are what no count in vector_loads has."""
+        """The bad rows before the cursor, which vector_loads does not count (as it does not count duplicates)."""
         bad = 0
         for part in self._file.slices(0):
             if part.first >= cursor:
@@ -223,7 +223,7 @@ class _Load:
         with ThreadPoolExecutor(1, "load-ahead") as ahead:
             coming = ahead.submit(self._next, slices)
             while (part := coming.result()) is not None:
-                # Read and looked up by one processor while the other one stores.
+                # One thread reads and looks up while the other stores.
                 coming = ahead.submit(self._next, slices)
                 self._store(part)
                 self._on_progress(f"loading {self._version.version_key}", self.report.cursor, self._file.rows)
@@ -257,8 +257,8 @@ class _Load:
         if unknown:
             chunk_ids, vectors = chunk_ids[known], vectors[known]
         if not (chunk_ids[1:] > chunk_ids[:-1]).all():
-            # In one order, as a backfill stores, so that two who store the same chunks wait and do not deadlock.
-            # Of rows for one chunk this keeps the first.
+            # In ascending order, like a backfill, so that two writers of the same chunks do not deadlock. Of
+            # several rows for one chunk, keep the first.
             chunk_ids, rows = np.unique(chunk_ids, return_index=True)
             vectors = vectors[rows]
         present = have_vectors(self._reading, self._version, chunk_ids)
@@ -276,10 +276,10 @@ class _Load:
     def _store(self, part: _Part) -> None:
         """Store a slice and move the cursor, in one transaction.
 
-        Somebody may have stored or deleted one of its chunks since they were looked up. That is rare, and looked
-        at only when the COPY says so.
+        Another session may have stored or deleted one of its chunks since the lookup. That is rare, and handled
+        only when the COPY fails.
         """
-        # The slice before was not yet stored when this one was looked up.
+        # The previous slice was not yet stored when this one was looked up.
         part = replace(part, present=part.present | np.isin(part.chunk_ids, self._last))
         if part.present.any():
             self._catch_up(part.first)
@@ -301,17 +301,17 @@ class _Load:
     @contextmanager
     def _slice_transaction(self) -> Iterator[None]:
         with self._connection.transaction():
-            # Nobody waits for the disk: a server that crashes may lose the last slices, and their moves of the
-            # cursor with them. The end of the load is committed as usual, and all slices with it.
+            # Commits do not wait for the disk: a server crash may lose the last slices together with their cursor
+            # moves. The end of the load is committed as usual, and makes all slices durable.
             self._connection.execute("SET LOCAL synchronous_commit = off")
             yield
 
     def _store_carefully(self, part: _Part) -> LoadReport:
-        """The same for chunks that others store and delete meanwhile."""
+        """Store a slice while others store and delete the same chunks."""
         for _ in range(_ATTEMPTS):
             try:
                 with self._slice_transaction():
-                    # From here on none of them can be deleted.
+                    # From here on, none of them can be deleted.
                     alive = np.isin(part.chunk_ids, lock_chunks(self._connection, part.chunk_ids))
                     wanted = alive & ~part.present
                     chunk_ids = insert_missing(
@@ -326,7 +326,7 @@ class _Load:
         )
 
     def _moved(self, part: _Part, stored: NDArray[np.int64], unknown: int) -> LoadReport:
-        """Book a slice and move the cursor, in the transaction that stored these chunks' vectors."""
+        """Record a slice and move the cursor, in the transaction that stored these chunks' vectors."""
         before, version = self.report, self._version.id
         good = part.rows - part.bad - unknown
         had = len(part.chunk_ids) - len(stored) - (unknown - part.unknown)
@@ -369,7 +369,8 @@ class _Load:
         return after
 
     def _take_out(self, queue: str, chunk_ids: NDArray[np.int64]) -> None:
-        """Of the version's outbox or dead letters. Asked first: some thousands of ids cost more than the question."""
+        """Remove chunks from the version's outbox or dead letters. Checks first whether any exist, since passing
+        thousands of ids is slower."""
         its = sql.SQL("FROM {} WHERE embedding_version_id = %s").format(sql.Identifier(queue))
         (any_there,) = fetch_one(
             self._connection, sql.SQL("SELECT EXISTS (SELECT {})").format(its), [self._version.id]
@@ -382,7 +383,7 @@ class _Load:
             )
 
     def _catch_up(self, first: int) -> None:
-        """Learn which chunks the rows before `first` named: asked for by a load that was gone on with."""
+        """Mark the chunks of the rows before `first` as seen, for a load that continues."""
         if self._seen.rows == first:
             return
         for ids in self._file.ids(self._seen.rows, first):

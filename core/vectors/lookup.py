@@ -1,7 +1,7 @@
-"""Which chunks the rows of a file belong to, and which of these have a vector already.
+"""Looks up the chunks of a file's rows, and which of them already have a vector.
 
-Planned each time, since the tables grow. OFFSET 0 keeps the planner to one look into the index for each id: for
-some thousands out of a small table it would otherwise read all of it, and so for each slice.
+Planned each time, since the tables grow. OFFSET 0 forces one index lookup for each id: for some thousands of ids
+the planner would otherwise scan a small table, for each slice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def look_up(connection: Connection, ids: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The chunk ids (n,) of chunk ids or semantic keys (n,), and which of them are chunks."""
+    """The chunk ids (n,) for chunk ids or semantic keys (n,), and which of them exist."""
     if ids.dtype.kind == "S":
         return _look_up_keys(connection, ids)
     if _is_dense(ids):
@@ -54,7 +54,7 @@ def _look_up_keys(connection: Connection, keys: NDArray[np.bytes_]) -> tuple[NDA
 
 
 def have_vectors(connection: Connection, version: Version, chunk_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of these chunks, in ascending order, have a vector in the version."""
+    """Which of these chunks (in ascending order) have a vector in the version."""
     none = np.zeros(len(chunk_ids), np.bool_)
     if not len(chunk_ids):
         return none
@@ -62,7 +62,7 @@ def have_vectors(connection: Connection, version: Version, chunk_ids: NDArray[np
     between = sql.SQL("SELECT chunk_id FROM {} WHERE chunk_id BETWEEN %s AND %s ORDER BY chunk_id").format(
         version.table
     )
-    # The usual case by one look: a file in the chunks' order meets none.
+    # The usual case by one lookup: for a file in chunk order, none has a vector yet.
     if connection.execute(between + sql.SQL(" LIMIT 1"), bounds, prepare=False).fetchone() is None:
         return none
     if _is_dense(chunk_ids):
@@ -82,12 +82,12 @@ def have_vectors(connection: Connection, version: Version, chunk_ids: NDArray[np
 
 
 def _is_dense(ids: NDArray[np.int64]) -> bool:
-    """Whether reading all chunks between the least and the largest of these is not much more than reading them."""
+    """Whether reading all chunks between the smallest and the largest id costs little more than reading these."""
     return len(ids) > 0 and int(ids.max()) - int(ids.min()) < 4 * len(ids)
 
 
 def lock_chunks(connection: Connection, chunk_ids: NDArray[np.int64]) -> list[int]:
-    """Those of these chunks that are there; none of them can be deleted until the transaction ends."""
+    """Lock these chunks until the transaction ends, so that none can be deleted; returns those that exist."""
     rows = connection.execute(
         "SELECT id FROM document_chunks WHERE id = ANY(%s) ORDER BY id FOR KEY SHARE",
         [chunk_ids.tolist()],

@@ -1,7 +1,7 @@
 """Vectors in a .npy file and their ids in a second one (.npy or text), read by plain reads of a slice at a time.
 
-Not by a memory map: what is mapped counts as the process's memory, and a file that is cut off while it is read
-would end the process with SIGBUS.
+Not by a memory map: mapped pages count as the process's memory, and a file truncated meanwhile would kill the
+process with SIGBUS.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _Array:
     offset: int
 
     def read(self, file: FileIO, start: int, stop: int) -> NDArray[Any]:
-        """The entries from `start` to before `stop` of the first axis."""
+        """The entries of the first axis from `start` up to, not including, `stop`."""
         found = np.empty((stop - start, *self.shape[1:]), self.dtype)
         file.seek(self.offset + start * (found.nbytes // max(1, stop - start)))
         bytes_left = memoryview(found.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
@@ -93,7 +93,7 @@ class NpyFile:
 
 
 def open_npy(path: Path, ids: Path) -> NpyFile:
-    """A file of vectors and the file of its ids. Raises UsageError for what they are not."""
+    """Open a file of vectors and the file of its ids. Raises UsageError for invalid files."""
     vectors = _open_array(path)
     if len(vectors.shape) != 2:
         raise UsageError(
@@ -117,7 +117,7 @@ def open_npy(path: Path, ids: Path) -> NpyFile:
 
 def _open_array(path: Path) -> _Array:
     with opened(path) as file:
-        # A header is short; what hostile bytes say of its length is not believed.
+        # A header is short; do not trust the length in a hostile file.
         head = io.BytesIO(file.read(_BLOCK))
         try:
             version = np.lib.format.read_magic(head)
@@ -198,7 +198,7 @@ class _NpyIds:
         letters = ids.view(ids.dtype.str[0] + "u4").reshape(len(ids), KEY_LENGTH)
         if (odd := letters > 0x7F).any():
             row = int(odd.any(axis=1).argmax())
-            # Not by its text: four bytes that are no character cannot be made one.
+            # Not as text: four bytes that are not a valid character cannot be decoded.
             raise bad_id(shown(self.path), first + row, "a text that is not ASCII")
         return letters.astype(np.uint8).view(f"S{KEY_LENGTH}").reshape(len(ids))
 
@@ -214,7 +214,7 @@ class _TextIds:
 
     @classmethod
     def open(cls, path: Path) -> _TextIds:
-        """Count and hash in one pass, which also sees that no line is too long for memory."""
+        """Count and hash in one pass, which also checks that no line is too long."""
         found, lines, head, last = hashlib.sha256(), 0, b"", b"\n"
         with opened(path) as file:
             while block := file.read(_BLOCK):

@@ -56,8 +56,8 @@ class ParquetFile:
         with _parquet(self.path) as file:
             groups, first = _groups_from(file, start)
             waiting: list[pa.RecordBatch] = []
-            # pyarrow takes some five times as much memory as a batch has, so they are small, and put together (as
-            # are those of small row groups) until they are worth a transaction.
+            # pyarrow takes about five times a batch's memory, so batches are small, and combined (like those of
+            # small row groups) until they are worth a transaction.
             for batch in file.iter_batches(
                 max(1, size // _BATCHES), row_groups=groups, columns=columns, use_threads=False
             ):
@@ -89,7 +89,7 @@ class ParquetFile:
 
 
 def open_parquet(path: Path, id_column: str | None, vector_column: str) -> ParquetFile:
-    """A Parquet file with vectors. Raises UsageError for one that cannot be read or lacks the columns."""
+    """Open a Parquet file with vectors. Raises UsageError for one that cannot be read or lacks the columns."""
     import_pyarrow()
     import pyarrow.types as kinds
 
@@ -137,13 +137,13 @@ def import_pyarrow() -> None:
 
 @contextmanager
 def _parquet(path: Path) -> Iterator[Any]:
-    """The opened file; what pyarrow finds wrong with it, here or while it is read, is a UsageError."""
+    """The opened file; pyarrow's errors, here or while reading, become UsageErrors."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     with opened(path):
         try:
-            # A buffered stream of its own for each column: a row group is not taken into memory whole.
+            # A buffered stream for each column, so that row groups are not read into memory whole.
             with (
                 pa.OSFile(str(path)) as file,
                 pq.ParquetFile(
@@ -161,7 +161,7 @@ def _parquet(path: Path) -> Iterator[Any]:
 
 
 def _groups_from(file: Any, start: int) -> tuple[list[int], int]:
-    """The row groups that have rows from `start` on, and the number of the first row in them."""
+    """The row groups with rows from `start` on, and the number of their first row."""
     first = 0
     for group in range(file.metadata.num_row_groups):
         rows = file.metadata.row_group(group).num_rows
@@ -182,7 +182,8 @@ def _put_together(batches: list[pa.RecordBatch], first: int, size: int) -> Itera
 
 
 def _number_type(column: pa.DataType) -> pa.DataType | None:
-    """The type of a list's numbers; None for what is no list. A tensor type is the list that it is stored as."""
+    """The type of a list's numbers; None for a type that is not a list. A tensor type counts as its storage
+    list."""
     import pyarrow as pa
     import pyarrow.types as kinds
 
@@ -194,7 +195,7 @@ def _number_type(column: pa.DataType) -> pa.DataType | None:
 
 
 def _dimensions(file: Any, column: pa.DataType, name: str) -> int | None:
-    """From the type of the column, or else from the first vector that is there."""
+    """The dimensions, from the column's type, or else from the first vector."""
     import pyarrow as pa
     import pyarrow.types as kinds
 
@@ -215,11 +216,11 @@ def _storage(column: pa.Array) -> pa.Array:
 
 
 def _vectors(column: pa.Array, dimensions: int) -> tuple[NDArray[Any], dict[int, str]]:
-    """The vectors (n, d), and the rows that are none: null, or of another length. Those are zeros."""
+    """The vectors (n, d), and the invalid rows: null, or of another length. Those are set to zeros."""
     import pyarrow.compute as pc
 
     column = _storage(column)
-    # Numbers that are null become NaN, which is found as such.
+    # Null numbers become NaN, which is rejected later.
     lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
     good = lengths == dimensions  # a null's length is NaN
     if good.all():

@@ -1,6 +1,6 @@
-"""What a file of vectors is read as: slices of a few thousand rows, whatever the file's format is.
+"""A file of vectors as slices of a few thousand rows, whatever its format.
 
-Rows are numbered from 0, as NumPy does. What comes out of a file is hostile until it was checked here.
+Rows are numbered from 0, as in NumPy. Data from a file is untrusted until checked here.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ IdKind = Literal["chunk ids", "semantic keys"]
 
 @dataclass(frozen=True)
 class Slice:
-    """Rows of a file: `ids` (n,) are int64 chunk ids or S64 semantic keys, `vectors` (n, d) as they are in the file.
+    """Rows of a file: `ids` (n,) are int64 chunk ids or S64 semantic keys, `vectors` (n, d) as in the file.
 
-    `bad` has the rows of the slice, with the reason, that the file's format alone says are no vectors of d numbers.
+    `bad` maps rows of the slice to reasons, for rows that are not vectors of d numbers in the file.
     """
 
     first: int
@@ -44,7 +44,7 @@ class Slice:
 
 
 class VectorFile(Protocol):
-    """A file that was opened and found to be what it says. `dimensions` is None for a file without rows."""
+    """An open, valid file of vectors. `dimensions` is None for a file without rows."""
 
     @property
     def name(self) -> str:
@@ -64,17 +64,17 @@ class VectorFile(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Of its content, ids included: the same for a copy of the file under another name."""
+        """A fingerprint of the content, ids included: the same for a copy under another name."""
 
     def slices(self, start: int) -> Iterator[Slice]:
-        """All rows from `start` on. Raises UsageError for what cannot be read or is no id."""
+        """All rows from `start` on. Raises UsageError for unreadable data and invalid ids."""
 
     def ids(self, start: int, stop: int) -> Iterator[NDArray[Any]]:
         """The ids of the rows from `start` to before `stop`, without their vectors."""
 
 
 def slice_rows(dimensions: int, itemsize: int) -> int:
-    """How many rows are read and stored at a time: a few thousand, and fewer where vectors are long."""
+    """How many rows are read and stored at a time: a few thousand, fewer if vectors are long."""
     return max(1, min(_SLICE_ROWS, _SLICE_BYTES // max(1, dimensions * max(4, itemsize))))
 
 
@@ -85,7 +85,8 @@ def split_bad(part: Slice, storage: Storage) -> tuple[NDArray[np.float32], dict[
         vectors = part.vectors.astype(np.float32, copy=False)
         stored = vectors.astype(number, copy=False).astype(np.float32, copy=False)
         squares = np.vecdot(stored, stored)
-    # The sum may run over or under for a sound vector of huge or tiny numbers: those that stand out are read again.
+    # The sum may overflow or underflow for a good vector of huge or tiny numbers, so suspicious rows are checked
+    # again.
     suspects = np.flatnonzero(~(np.isfinite(squares) & (squares > 0)))
     bad = dict(part.bad)
     for row in suspects.tolist():
@@ -107,7 +108,7 @@ def _why_bad(given: NDArray[Any], stored: NDArray[np.float32], storage: Storage)
 
 
 def as_chunk_ids(ids: NDArray[Any], first: int, name: str) -> NDArray[np.int64]:
-    """Integers of any width as int64. Raises UsageError naming the row of one that is too large."""
+    """Integers of any width as int64. Raises UsageError naming the row of a number that is too large."""
     if ids.dtype.kind == "u" and ids.dtype.itemsize == 8 and (large := ids > np.iinfo(np.int64).max).any():
         row = int(large.argmax())
         raise bad_id(name, first + row, ids[row])
@@ -115,10 +116,10 @@ def as_chunk_ids(ids: NDArray[Any], first: int, name: str) -> NDArray[np.int64]:
 
 
 def as_semantic_keys(ids: NDArray[np.bytes_], first: int, name: str) -> NDArray[np.bytes_]:
-    """Keys (n,) of type S64 in lower case. Raises UsageError naming the row of what is none."""
+    """Keys (n,) of type S64 in lower case. Raises UsageError naming the row of an invalid key."""
     if not len(ids):
         return ids
-    # A key that is too short ends in NULs here, which are no hex digits.
+    # A key that is too short ends in NULs, which are not hex digits.
     letters = np.ascontiguousarray(ids).view(np.uint8).reshape(len(ids), KEY_LENGTH)
     if not (good := _HEX[letters].all(axis=1)).all():
         row = int(good.argmin())
@@ -127,7 +128,7 @@ def as_semantic_keys(ids: NDArray[np.bytes_], first: int, name: str) -> NDArray[
 
 
 def key_array(keys: Sequence[bytes], first: int, name: str) -> NDArray[np.bytes_]:
-    """As `as_semantic_keys`, of keys one by one."""
+    """Like `as_semantic_keys`, for single keys."""
     for row, key in enumerate(keys):
         if len(key) != KEY_LENGTH:
             raise bad_id(name, first + row, key.decode(errors="replace"))
@@ -135,7 +136,7 @@ def key_array(keys: Sequence[bytes], first: int, name: str) -> NDArray[np.bytes_
 
 
 def bad_id(name: str, row: int, found: object) -> UsageError:
-    """The error for an id that is neither."""
+    """The error for an invalid id."""
     shown = str(found) if len(str(found)) <= KEY_LENGTH else f"{str(found)[:KEY_LENGTH]}…"
     return UsageError(
         f"{name}: the id of row {row:,} (counted from 0) is {shown!r}.",

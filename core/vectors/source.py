@@ -1,4 +1,4 @@
-"""What the readers of .npy and Parquet share: opening a plain file, naming it, and telling it from others."""
+"""What the readers of .npy and Parquet share: opening, naming and identifying a regular file."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ def shown(path: Path) -> str:
 
 @contextmanager
 def opened(path: Path) -> Iterator[FileIO]:
-    """A plain file, unbuffered. Raises UsageError for what is none or cannot be read, in the body as well."""
+    """Open a regular file, unbuffered. Raises UsageError for anything else and for read errors, in the body as
+    well."""
     try:
-        # Before it is opened: opening a pipe would wait for its writer.
+        # Checked before opening: opening a pipe would wait for its writer.
         if "\0" in str(path) or not stat.S_ISREG(path.stat().st_mode):
             raise UsageError(f"{shown(path)} is not a file.", "Name a .npy or Parquet file.")
         with path.open("rb", buffering=0) as file:
@@ -52,9 +53,9 @@ def read_magic(path: Path) -> bytes:
 def digest(path: Path, *, whole: bool = False) -> bytes:
     """A SHA-256 of a file's size and content.
 
-    Of a file above 64 MiB it takes the head, the tail and 256 pieces spread evenly, unless `whole`: some 16 MiB and
-    10 ms in place of half a second a gigabyte. A file that was made once more differs in nearly every number, so
-    that shows; that a few rows were changed in place need not. Vectors that are stored are never replaced anyway.
+    Of a file above 64 MiB it takes the head, the tail and 256 pieces spread evenly, unless `whole`: some 16 MiB
+    and 10 ms in place of half a second a gigabyte. A regenerated file differs in nearly every number, which is
+    detected; a few rows changed in place may not be. Stored vectors are never replaced anyway.
     """
     with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -70,7 +71,7 @@ def digest(path: Path, *, whole: bool = False) -> bytes:
 
 
 def fingerprint(*parts: bytes | str) -> str:
-    """One name for what makes a load: the files' digests, and how they are read."""
+    """One identifier of a load: the files' digests, and how they are read."""
     found = hashlib.sha256()
     for part in parts:
         data = part if isinstance(part, bytes) else part.encode(errors="surrogateescape")

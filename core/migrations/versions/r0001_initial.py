@@ -1,4 +1,4 @@
-"""The schema: its tables, and the functions and triggers that keep their rules whoever writes."""
+"""The schema: its tables, and the functions and triggers that enforce their rules for every writer."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create everything, a file for each concern; a table comes after those that it refers to."""
+    """Create everything, one file for each concern; tables come after those that they refer to."""
     run_sql("audit", "versions", "chunks", "search", "backfill", "evaluation", "shadow", "cutover", "flip")
