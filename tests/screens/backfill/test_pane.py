@@ -80,7 +80,7 @@ async def test_a_job_of_another_process_is_shown_and_paused_from_here(served: Da
             await pilot.press("p")
             await until(pilot, lambda: state_of(served) in ("pausing", "paused"), "asked to pause")
             gate.open()
-            await until_shown(pilot, "─  paused", "The backfill is paused. Go on with it")
+            await until_shown(pilot, "─  paused", "The backfill is paused. To resume it, press r.")
     assert state_of(served) == "paused"
 
 
