@@ -54,7 +54,7 @@ def test_the_help_and_the_advice_of_a_viewer() -> None:
     assert moment.selected is not None
     assert next_step(moment, moment.selected) == "Nothing: it continues by itself."
     idle = situation(replace(OVERVIEW, rights=VIEWER, jobs={}), "embed-v2026-04")
-    assert next_step(idle, moment.selected) == "Backfill it: an operator can."
+    assert next_step(idle, moment.selected) == "Backfill it: ask an operator."
 
 
 def test_an_action_that_needs_an_approver() -> None:

@@ -286,14 +286,14 @@ def test_a_request_is_withdrawn_and_is_over(
 ) -> None:
     alice, bob = as_role("alice"), as_role("bob")
     made = cutover.request(alice, "v2", reason="better")
-    with pytest.raises(RefusedError, match=f"{alice.info.user} has requested"):
+    with pytest.raises(RefusedError, match=f"{alice.info.user} has already requested"):
         cutover.request(bob, "v2", reason="mine is better")
     assert cutover.withdraw(bob, "v2", reason="not on a Friday").state == "withdrawn"
     assert cutover.requests(connection)[0].ended_why == "not on a Friday"
     with pytest.raises(RefusedError, match="no open request"):
         cutover.approve(bob, "v2")
     second = cutover.request(alice, "v2", reason="on Monday")
-    with pytest.raises(RefusedError, match=f"Request {made.id} is over"):
+    with pytest.raises(RefusedError, match=f"Request {made.id} has ended"):
         cutover.approve(bob, "v2", request_id=made.id)
     assert opened(connection).id == second.id
     assert opened(connection).approvals == ()

@@ -80,7 +80,11 @@ async def test_cut_over_and_roll_back(own_library: Database, size: tuple[int, in
             pilot, "Roll back", "demo-256 → demo-64", "2 chunks: not found until the backfill has run"
         )
         await confirm(pilot, "demo-64")
-        await until_shown(pilot, "✓ Rolled back: demo-256 → demo-64 in", "find 2 chunks: run its backfill")
+        await until_shown(
+            pilot,
+            "✓ Rolled back: demo-256 → demo-64 in",
+            "2 chunks missing from searches: run the backfill (2, r).",
+        )
         assert active_of(own_library) == "demo-64"
 
 
