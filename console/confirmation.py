@@ -32,6 +32,6 @@ def confirmed_key(key: str, given: str | None, effect: str, *, what: str = "vers
         typed = sys.stdin.readline().strip()
     if typed != key:
         raise RefusedError(
-            f"The {what.split()[-1]} typed is {typed!r}, not {key!r}: nothing was changed.", "Type it exactly."
+            f"The typed {what.split()[-1]} is {typed!r}, not {key!r}: nothing was changed.", "Type it exactly."
         )
     return typed

@@ -1,4 +1,4 @@
-"""Cutover and rollback: the guards before a flip, who has to approve it, the flip, and the watch after it."""
+"""Cutover and rollback: the guards before a flip, its approval, the flip, and the watch after it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a flip whose connection was lost has happened: the database is asked again, on another connection."""
+"""Whether a flip whose connection was lost was committed: asks the database on another connection."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Address:
     """How to reach the database of a connection that may be lost."""
 
     parameters: dict[str, Any] = field(repr=False)
-    """libpq's, with the password: never shown."""
+    """libpq's, with the password. Never shown."""
     search_path: str
 
     @staticmethod
     def of(connection: Connection) -> Address:
-        """That of a connection which is still there."""
+        """The address of an open connection."""
         info = connection.info
         path = connection.execute("SELECT current_setting('search_path')").fetchone()
         parameters: dict[str, Any] = dict(info.get_parameters())
@@ -34,7 +34,7 @@ class Address:
         return Address(parameters, path[0] if path else "")
 
     def connect(self) -> Connection:
-        """A new connection. Raises psycopg.OperationalError."""
+        """Open a new connection. Raises psycopg.OperationalError."""
         parameters = {**self.parameters, "connect_timeout": 2}
         connection = psycopg.connect(**parameters, autocommit=True)
         connection.execute("SELECT set_config('search_path', %s, false)", [self.search_path])
@@ -44,10 +44,10 @@ class Address:
 def how_it_ended(
     address: Address, action: str, key: str, token: str, *, sent: bool, patience_s: float
 ) -> bool | None:
-    """Whether the flip of this token was committed; None when that is not known.
+    """Whether the flip with this token was committed; None when unknown.
 
-    `sent` says whether the COMMIT may have left: if not, nothing can have happened. What did not happen is written
-    into the log, when the database can be reached within `patience_s` seconds.
+    `sent` says whether the COMMIT may have been sent: if not, nothing was committed. A flip that did not happen is
+    logged, if the database can be reached within `patience_s` seconds.
     """
     end = time.monotonic() + (patience_s if sent else 0)
     while True:
@@ -64,10 +64,10 @@ def how_it_ended(
 
 
 def _committed(connection: Connection, token: str, patience_s: float) -> bool:
-    """Look once the flip's lock is free: the transaction that had it is over then, one way or the other."""
+    """Look once the flip's lock is free: the transaction that held it is then over."""
     with connection.transaction():
         (standby,) = connection.execute("SELECT pg_is_in_recovery()").fetchone() or (True,)
-        if standby:  # it may not have heard of it yet
+        if standby:  # the server may not have noticed the lost connection yet
             raise psycopg.OperationalError("This is a standby.")
         connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(f"{round(patience_s * 1000)}ms"))
         connection.execute("SELECT lock_flip()")

@@ -1,7 +1,7 @@
-"""The flip and the way back: one short transaction each.
+"""Cutover and rollback: one short transaction each.
 
-The flip itself is the one UPDATE that anybody could type; the database's own triggers refuse a mistyped key and a
-version that was never complete or is not approved, log the change and notify every process (core/migrations/sql).
+The flip itself is one UPDATE that anybody could type. Triggers refuse a mistyped key and a version that was never
+complete or is not approved, log the change and notify every process (core/migrations/sql).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _GONE = (
 
 @dataclass(frozen=True)
 class Flip:
-    """A flip that happened: from which version, to which."""
+    """A committed flip."""
 
     action: Annotated[str, "cutover or rollback"]
     version_key: Annotated[str, "the version that is active now"]
@@ -63,7 +63,7 @@ class Flip:
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a cutover would do: its guards as they are now, and every statement of the flip, fit for psql."""
+    """What a cutover would do: the guards now, and every statement of the flip, ready for psql."""
 
     version_key: str
     previous: Annotated[str | None, "the version that is active"]
@@ -82,16 +82,16 @@ def run(
     encoders: EncoderCache | None = None,
     on_guard: Callable[[Guard], None] | None = None,
 ) -> Flip:
-    """Make the version active when all its guards pass or are waived, and `confirm` repeats its key.
+    """Make the version active if all its guards pass or are waived and `confirm` equals its key.
 
-    `waivers` name guards that need not pass, each with a reason that stays in the log; where the policy asks for
-    approvals, only those of the approved request count. The guards that may have changed are checked once more inside
-    the flip's own transaction, under the lock for which operators queue.
+    `waivers` maps guards that need not pass to reasons, which are logged; where the policy requires approvals,
+    only those of the approved request count. Guards that may have changed are checked again inside the flip's
+    transaction, under the lock for which operators queue.
 
-    Raises UsageError for an unknown key or guard, RefusedError when the key typed differs, the version is active
-    already, a guard stands in the way, or another one became active meanwhile: nothing is changed then, and the
-    refusal is in the log. Raises UnreachableError when the connection is lost, which says whether that is known to
-    have been before the commit; a flip that is found to be committed is returned all the same.
+    Raises UsageError for an unknown key or guard; RefusedError when the typed key differs, the version is already
+    active, a guard fails, or another version became active meanwhile: nothing is changed then, and the refusal is
+    logged. Raises UnreachableError when the connection is lost, saying whether that was before the commit; if the
+    flip turns out to be committed, it is returned.
     """
     version = get_version(connection, key)
     _require_typed(connection, "cutover", version, confirm)
@@ -132,7 +132,7 @@ def plan(
     encoders: EncoderCache | None = None,
     on_guard: Callable[[Guard], None] | None = None,
 ) -> DryRun:
-    """What `run` would do, without doing it. Raises as `run` does for what can be seen before the guards."""
+    """What `run` would do, without doing it. Raises what `run` raises before it checks the guards."""
     version = get_version(connection, key)
     if version.active:
         raise RefusedError(f"Version {key} is already active.")
@@ -148,7 +148,7 @@ def plan(
         isolation,
         sql.SQL("SELECT set_config('search_path', {}, true)").format(path),
         *locks,
-        # Names of guards are the program's own.
+        # Guard names come from the program, not from outside.
         sql.SQL("-- Here revector looks once more, and rolls back in doubt: the active version, " + again + "\n")
         + flip.says(),
         flip.flips(),
@@ -163,7 +163,7 @@ def plan(
 
 
 def rollback_target(connection: Connection) -> Version | None:
-    """The version that was active before this one and is still there, or None."""
+    """The previously active version, if it still exists, or None."""
     row = connection.execute(
         """
         SELECT version_key FROM embedding_versions
@@ -175,7 +175,7 @@ def rollback_target(connection: Connection) -> Version | None:
 
 
 def missing_chunks(connection: Connection, version: Version) -> int:
-    """How many chunks searches by this version would not find, by the kept counts: a rollback cannot wait."""
+    """How many chunks searches by this version would miss, from stored counts: a rollback cannot wait."""
     (missing,) = fetch_one(
         connection,
         """
@@ -190,12 +190,12 @@ def missing_chunks(connection: Connection, version: Version) -> int:
 def rollback(
     connection: Connection, *, confirm: str, reason: str = "", key: str | None = None, only_from: str | None = None
 ) -> Flip:
-    """Make the version that was active before active again; never refused for a guard or an approval.
+    """Make the previous version active again; never refused for a guard or an approval.
 
-    `key` names another version that was active once, `only_from` the one that has to be active still, if it is one
-    that has to be left. The chunks that the version lacks are counted in `Flip.missing`.
-    Raises RefusedError when there is none to go back to, the key typed differs, `key` was never active, or
-    `only_from` is not active any more; UnreachableError as `run` does.
+    `key` names another formerly active version; with `only_from` the rollback happens only while that version is
+    still active. `Flip.missing` counts the chunks that the version lacks. Raises RefusedError when there is no
+    version to roll back to, the typed key differs, `key` was never active, or `only_from` is no longer active;
+    UnreachableError as `run` does.
     """
     version = get_version(connection, key) if key else rollback_target(connection)
     if version is None:
@@ -219,7 +219,7 @@ def rollback(
                 f"{only_from} is no longer active: nothing was changed.", "Check which version is active."
             )
 
-    # Not by the policy's timeout: what is stored there must not stand in the way.
+    # Not the policy's timeout: a stored setting must not block a rollback.
     timeout = Policy().lock_timeout_s
     return _Transaction(connection, "rollback", version, reason, {"missing": missing}, timeout).run(
         once_more, missing=missing
@@ -230,11 +230,11 @@ def rollback(
 
 
 class _RefusedInFlipError(RevectorError):
-    """The flip's transaction is rolled back, for this reason."""
+    """Rolls back the flip's transaction, for this reason."""
 
 
 class _NotReadyInFlipError(Exception):
-    """A guard stands in the way inside the flip's transaction, which this rolls back."""
+    """A guard fails inside the flip's transaction, which this rolls back."""
 
     def __init__(self, result: Check) -> None:
         super().__init__(result.version_key)
@@ -242,7 +242,7 @@ class _NotReadyInFlipError(Exception):
 
 
 class _Transaction:
-    """The one transaction of a flip: locks, a last look, the UPDATE. Whatever goes wrong in it, nothing is changed."""
+    """The transaction of a flip: locks, last checks, the UPDATE. On any error nothing is changed."""
 
     def __init__(
         self,
@@ -254,19 +254,19 @@ class _Transaction:
         lock_timeout_s: float,
     ) -> None:
         self._connection, self._action, self._version = connection, action, version
-        # By its token the flip is found again when the answer to the commit was lost.
+        # The token identifies the flip when the answer to the commit was lost.
         self._token = uuid.uuid4().hex
         self._reason, self._detail = reason, {**detail, "flip": self._token}
         self._timeout_s = lock_timeout_s
         self._committing = False
 
     def locks(self) -> list[_Statement]:
-        """What others must not change from here on, and for how long it is waited for."""
+        """Locks what others must not change from here on, with a timeout."""
         return [
-            # What another one committed while this one queued has to be seen.
+            # Must see what others committed while this one queued.
             sql.SQL("SET TRANSACTION ISOLATION LEVEL READ COMMITTED"),
             sql.SQL("SET LOCAL lock_timeout = {}").format(f"{round(self._timeout_s * 1000)}ms"),
-            # Others queue behind this transaction: one whose process stands still must not stop them for long.
+            # Others queue behind this transaction, so a process that hangs must not block them for long.
             sql.SQL("SET LOCAL idle_in_transaction_session_timeout = '30s'"),
             sql.SQL("SELECT lock_flip()"),
             sql.SQL("SELECT version_key FROM embedding_versions ORDER BY id FOR NO KEY UPDATE"),
@@ -274,18 +274,18 @@ class _Transaction:
         ]
 
     def says(self) -> _Statement:
-        """What the triggers write into the log beside who and when."""
+        """What the triggers log in addition to who and when."""
         return sql.SQL(
             "SELECT set_config('revector.action', {}, true), set_config('revector.reason', {}, true), "
             "set_config('revector.detail', {}, true)"
         ).format(self._action, self._reason, json.dumps(self._detail))
 
     def flips(self) -> _Statement:
-        """The flip itself, as anybody may type it."""
+        """The flip itself, as anybody could type it."""
         return sql.SQL(FLIP.replace("%(key)s", "{key}")).format(key=self._version.version_key)
 
     def run(self, once_more: Callable[[], None], *, missing: int = 0) -> Flip:
-        """Flip. `once_more` looks once more, under the locks, and raises when there is a doubt."""
+        """Flip. `once_more` checks again under the locks, and raises to prevent the flip."""
         address = Address.of(self._connection)
         try:
             return self._run(once_more, missing)
@@ -326,7 +326,8 @@ class _Transaction:
         return Flip(self._action, self._version.version_key, self._before, seconds, missing, waited)
 
     def _after_loss(self, address: Address, missing: int) -> Flip:
-        """The connection is gone. What was not yet to be committed never will be; else the database has to say."""
+        """The connection is lost. If the COMMIT was not sent, nothing was committed; otherwise ask the
+        database."""
         key = self._version.version_key
         log.warning("the connection was lost in the %s to %s", self._action, key)
         began = time.perf_counter()
@@ -354,7 +355,7 @@ class _Transaction:
 
 
 def _waivers(connection: Connection, version: Version, given: Mapping[str, str] | None) -> dict[str, str]:
-    """The waivers that count. Where approvals are required, those that were approved."""
+    """The waivers that count: where approvals are required, only approved ones."""
     waivers = checked_waivers(given or {})
     approved = _approved_waivers(connection, version, read_policy(connection))
     if approved is None:
@@ -370,7 +371,7 @@ def _waivers(connection: Connection, version: Version, given: Mapping[str, str] 
 
 
 def _approved_waivers(connection: Connection, version: Version, policy: Policy) -> dict[str, str] | None:
-    """The waivers of the open request; None where the policy asks for no approval, so that they are anybody's."""
+    """The waivers of the open request; None where the policy requires no approval, so any waivers count."""
     if policy.approvals == 0:
         return None
     found = open_request(connection, version)

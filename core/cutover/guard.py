@@ -1,4 +1,4 @@
-"""What a guard is, what it says, and a check of all of them."""
+"""Guards: their rules, their results, and a check of all of them."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
     from revector.core.retrieval import EncoderCache
 
 Found = tuple[Verdict, str, str]
-"""What the function of a guard has found: the verdict, the figure behind it, and what to do."""
+"""The result of a guard's function: the verdict, the figure behind it, and what to do."""
 Source = Literal["version", "counts", "index", "active version", "evaluation", "request", "server"]
-"""What a console that reads the database every second knows of anyway, and sees change."""
+"""What the console reads every second anyway, and so notices when it changes."""
 
 
 def passes(detail: str, remedy: str = "") -> Found:
-    """Nothing is wrong; a remedy goes with a warning."""
+    """Nothing is wrong; a remedy makes it a warning."""
     return "pass", detail, remedy
 
 
 def fails(detail: str, remedy: str) -> Found:
-    """This is wrong, and this is to be done about it."""
+    """Something is wrong; the remedy says what to do."""
     return "fail", detail, remedy
 
 
 def unsure(detail: str, remedy: str = "") -> Found:
-    """It cannot be told, and this is why."""
+    """The verdict cannot be determined; `detail` says why."""
     return "inconclusive", detail, remedy
 
 
@@ -47,7 +47,7 @@ class Guard:
 
     @property
     def clear(self) -> bool:
-        """Whether it stands in the way no more: it passes, or it is waived."""
+        """Whether it passes or is waived."""
         return self.verdict == "pass" or bool(self.waived)
 
 
@@ -60,13 +60,13 @@ class Check:
 
     @property
     def ready(self) -> Annotated[bool, "whether each guard passes or is waived"]:
-        """Whether nothing stands in the way of a cutover."""
+        """Whether every guard passes or is waived."""
         return all(guard.clear for guard in self.guards)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What guards look at: a version, by the policy in force, on a connection of the caller's.
+    """What guards check: a version, under the policy in force, on the caller's connection.
 
     `encoders` opens the version's encoder when a guard needs it.
     """
@@ -79,16 +79,15 @@ class Subject:
 
 @dataclass(frozen=True)
 class GuardRule:
-    """All there is to know of one guard: its name, what it looks at in one sentence, and the function that looks.
+    """One guard: its name, what it checks in one sentence, and the function that checks it.
 
-    One that is `in_flip` is quick and liable to change, and runs once more inside the flip's transaction. One
-    that is not `waivable` guards against a state in which searches would be wrong or nobody would have agreed.
-    `settings` are those of the policy that it goes by. `after` are guards without which it would look in vain, or at
-    a price: while one of them fails it is not run, and is inconclusive. One that is `slow` (it encodes, or reads much
-    of a table) is run after the others.
+    A guard that is `in_flip` is quick and likely to change, and runs again inside the flip's transaction. One that
+    is not `waivable` protects against wrong searches or an unapproved flip. `settings` are the policy settings it
+    uses. While a guard in `after` fails, this one would be pointless or costly: it is not run, and is
+    inconclusive. A `slow` guard (it encodes, or reads much of a table) runs after the others.
 
-    The console looks again when what is in `looks_at`, or one of the `settings`, has changed; with `each_minute`
-    each minute too, for what it does not see by itself.
+    The console checks again when something in `looks_at`, or one of the `settings`, has changed; with
+    `each_minute` also every minute, for changes that it cannot see.
     """
 
     name: str
@@ -103,5 +102,5 @@ class GuardRule:
     each_minute: bool = False
 
     def run(self, subject: Subject) -> Guard:
-        """Look now."""
+        """Check now."""
         return Guard(self.name, *self.find(subject))

@@ -1,4 +1,4 @@
-"""The guards before a flip, in one table: the screen, the command line and docs/guards.md are made from it."""
+"""The guards before a flip, in one table. The screen, the command line and docs/guards.md are made from it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TOPICS = (vectors, encoding, indexes, evidence, servers, approvals)
 GUARDS: tuple[GuardRule, ...] = tuple(
     sorted((rule for topic in _TOPICS for rule in topic.RULES), key=lambda rule: rule.slow)
 )
-"""Every guard, in the order in which they are run and shown. A new one is a row of its topic's RULES."""
+"""Every guard, in the order in which they are run and shown. Add a new one to its topic's RULES."""
 
 
 def check(
@@ -34,12 +34,12 @@ def check(
     on_guard: Callable[[Guard], None] | None = None,
     known: Mapping[str, Guard] | None = None,
 ) -> Check:
-    """Run every guard for a version; `on_guard` is told of each as soon as it is known.
+    """Run every guard for a version; `on_guard` gets each result as soon as it is known.
 
-    `known` are guards by name that the caller has from an earlier check, and that are taken over as they are: a
-    screen looks often, and some of them are expensive. A cutover takes over none.
-    `waivers` are guards that need not pass, each with the reason. What a guard may not look at, or not within its
-    time, makes it inconclusive. Raises UsageError for a key nobody has and as `checked_waivers` does.
+    `known` are results by name from an earlier check, used as they are: a screen checks often, and some guards are
+    expensive. A cutover uses none. `waivers` maps guards that need not pass to reasons. A guard that lacks the
+    privilege or the time to look is inconclusive. Raises UsageError for an unknown key, and as `checked_waivers`
+    does.
     """
     version = get_version(connection, key)
     waived = checked_waivers(waivers or {})
@@ -57,9 +57,9 @@ def check(
 
 
 def check_in_flip(subject: Subject, waivers: Mapping[str, str]) -> Check:
-    """The guards that are quick and may have changed since the check, in the flip's own transaction.
+    """Run the guards that are quick and may have changed since the check, in the flip's transaction.
 
-    What Postgres refuses to one of them is raised: the flip's transaction has ended with it.
+    A database error in one of them is raised: it has already ended the flip's transaction.
     """
     guards = (_waived(rule.run(subject), waivers) for rule in GUARDS if rule.in_flip)
     return Check(subject.version.version_key, tuple(guards))
@@ -68,7 +68,7 @@ def check_in_flip(subject: Subject, waivers: Mapping[str, str]) -> Check:
 def checked_waivers(waivers: Mapping[str, str]) -> dict[str, str]:
     """The waivers with their reasons trimmed.
 
-    Raises UsageError for a guard that does not exist or cannot be waived, and for one without a reason.
+    Raises UsageError for a guard that does not exist or cannot be waived, and for a missing reason.
     """
     rules = {rule.name: rule for rule in GUARDS}
     for name, reason in waivers.items():
@@ -83,13 +83,13 @@ def checked_waivers(waivers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _waived(guard: Guard, waivers: Mapping[str, str]) -> Guard:
-    """A guard that passes needs no waiver, and carries none."""
+    """Mark a guard as waived; one that passes needs no waiver."""
     return guard if guard.verdict == "pass" else replace(guard, waived=waivers.get(guard.name, ""))
 
 
 @contextlib.contextmanager
 def _statement_timeout(connection: Connection) -> Iterator[None]:
-    """No statement of a guard takes longer than some seconds, whatever else the session allows."""
+    """Limit every statement of a guard to a few seconds, whatever the session allows."""
     (before,) = fetch_one(connection, "SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout'")
     if 0 < before <= _STATEMENT_TIMEOUT_MS:
         yield

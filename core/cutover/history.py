@@ -1,4 +1,5 @@
-"""Every change of the active version, as the database's trigger wrote it down: cutovers, rollbacks, flips from psql."""
+"""Every change of the active version, as logged by the database's trigger: cutovers, rollbacks, flips from
+psql."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ class CutoverEntry:
 
 
 def history(connection: Connection, *, limit: int = 50) -> list[CutoverEntry]:
-    """The newest changes first."""
+    """Changes of the active version, newest first."""
     with connection.cursor(row_factory=class_row(CutoverEntry)) as cursor:
         return cursor.execute(
             """

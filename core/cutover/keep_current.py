@@ -1,4 +1,5 @@
-"""Keeping versions written: during the watch the version before takes new chunks too; a rollback then loses nothing."""
+"""Keeps versions current: during the watch the previous version gets new chunks too, so a rollback loses
+nothing."""
 
 from __future__ import annotations
 
@@ -18,10 +19,10 @@ _AFTER_ERROR_S = 30.0
 
 
 class Keeper:
-    """Runs the backfills of the two versions of a watch, here, whenever new chunks wait and nobody else is at it.
+    """Runs the backfills of a watch's two versions in this process, when new chunks wait and no other worker runs.
 
-    `settings` are those of a backfill that never ran. A backfill that somebody has paused stays so, which `on_note`
-    is told, as it is of errors. Every run is in a thread of its own: the watch goes on meanwhile.
+    `settings` apply to a backfill that never ran. A paused backfill stays paused; `on_note` is told about it, and
+    about errors. Each run has its own thread, so the watch continues.
     """
 
     def __init__(self, database: Database, settings: JobSettings, on_note: Callable[[str], None]) -> None:
@@ -31,7 +32,7 @@ class Keeper:
         self._said: dict[str, str] = {}
 
     def keep(self, connection: Connection, watch: Watch) -> None:
-        """Start what is needed for both versions, and return at once."""
+        """Start the runs that both versions need, and return at once."""
         for key in (watch.version_key, watch.previous) if watch.way_back else (watch.version_key,):
             running = self._runs.get(key)
             if running is not None and running[1].is_alive():
@@ -41,12 +42,12 @@ class Keeper:
                 self._start(version)
 
     def finish(self) -> None:
-        """Wait until the runs that were started are over."""
+        """Wait for the runs that were started."""
         for _, thread in self._runs.values():
             thread.join()
 
     def close(self) -> None:
-        """Let the batches in hand be finished, and end the runs; the backfills can be taken up by anybody."""
+        """End the runs after their current batches; any worker can continue the backfills."""
         for engine, _ in self._runs.values():
             engine.leave("the watch has ended")
         self.finish()
@@ -81,7 +82,7 @@ class Keeper:
             self._say(key, f"{key} is not kept up to date: {error.problem}")
 
     def _say(self, key: str, text: str) -> None:
-        """Once, and not at every look."""
+        """Report a problem once, not at every check."""
         if self._said.get(key) != text:
             self._said[key] = text
             self._on_note(text)

@@ -1,6 +1,6 @@
 """What a cutover requires: approvals, the thresholds of guards, and the watch after it.
 
-One row for a collection, so that every operator is held to the same; each change is in the log, with its reason.
+One row for a collection, so that the same rules apply to every operator. Each change is logged with its reason.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _Hours = Annotated[float, msgspec.Meta(gt=0, le=8_760)]
 
 @dataclass(frozen=True)
 class Policy:
-    """The settings of cutovers. Shares are from 0 to 1; None means: no such limit."""
+    """The settings of cutovers. Shares are from 0 to 1; None means no limit."""
 
     approvals: Annotated[int, msgspec.Meta(ge=0, le=20)] = 0
     request_hours: _Hours = 72.0
@@ -60,7 +60,8 @@ HELP: Mapping[str, str] = {
     "shadow_queries": "Users' queries that the version must have answered in shadow traffic; 0 for none.",
     "shadow_error_share": "Share of the shadow's queries that may have failed.",
     "encoder_chunks": "Stored chunks to encode again, to check that the encoder is still the same.",
-    "encoder_cosine": "Cosine that each must reach with its stored vector.",
+    "encoder_cosine": "Cosine that each must reach with its stored vector; for l2 and ip, times the ratio of their "
+    "lengths.",
     "warm_share": "Share of pages that must be in the server's cache; 0 for none.",
     "replica_lag_s": "Seconds within which each standby must replay what was written.",
     "watch_hours": "Hours after a cutover during which the previous version is kept up to date and watched.",
@@ -69,23 +70,23 @@ HELP: Mapping[str, str] = {
     "max_latency_ratio": "Limit of the watch: p95 of searches since the cutover, as a multiple of that before.",
     "min_overlap": "Limit of the watch: mean overlap of the two versions' results since the cutover.",
 }
-"""One line a setting: command line, README and console take their words from here."""
+"""One line for each setting, used by the command line, the docs and the console."""
 
 
 def read_policy(connection: Connection) -> Policy:
-    """The policy in force; what another release wrote and this one does not know is left out.
+    """The policy in force, without settings that only another release knows.
 
-    Raises UsageError when somebody stored by hand what is out of its range.
+    Raises UsageError for a stored value that is out of its range.
     """
     row = connection.execute("SELECT settings FROM cutover_policy").fetchone()
     return _of_stored(row[0]) if row else Policy()
 
 
 def change_policy(connection: Connection, changes: Mapping[str, object], reason: str = "") -> Policy:
-    """Change some settings for everybody, in one transaction with the log's entry; returns what is in force then.
+    """Change some settings for everybody, in one transaction with the log's entry; returns the new policy.
 
-    Values may be texts: `default` goes back to the default, `none` lifts a limit that may be absent. Raises
-    UsageError for a setting that does not exist and for a value out of its range.
+    Values may be text: `default` restores the default, `none` removes an optional limit. Raises UsageError for a
+    setting that does not exist and for a value out of its range.
     """
     with connection.transaction():
         connection.execute("INSERT INTO cutover_policy DEFAULT VALUES ON CONFLICT (id) DO NOTHING")
@@ -98,7 +99,7 @@ def change_policy(connection: Connection, changes: Mapping[str, object], reason:
             if was != asdict(after)[name]
         }
         if differing:
-            # A trigger writes the log's entry, as it does when somebody changes the row by SQL.
+            # A trigger writes the log's entry, as it does for a change by SQL.
             connection.execute(
                 "SELECT set_config('revector.reason', %s, true), set_config('revector.detail', %s, true)",
                 [reason, json.dumps({"changes": differing})],
@@ -114,13 +115,13 @@ def changed(policy: Policy, changes: Mapping[str, object]) -> Policy:
 
 
 def checked(values: Mapping[str, object]) -> dict[str, Any]:
-    """Settings of plain values or texts. Raises UsageError naming the one that is unknown or out of its range."""
+    """Settings from plain values or text. Raises UsageError naming one that is unknown or out of range."""
     given = {name: None if _is(value, "none") else value for name, value in values.items()}
     return checked_values(Policy, "setting of the cutover policy", HELP, given)
 
 
 def shown(policy: Policy, name: str) -> str:
-    """A setting's value in words, as `change_policy` would read it."""
+    """A setting's value as text that `change_policy` can read."""
     return value_in_words(getattr(policy, name))
 
 

@@ -1,4 +1,4 @@
-"""The requests for a cutover as the database keeps them, with their approvals and what has made one void."""
+"""Stored requests for a cutover, with their approvals and what made one void."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Request:
 
     @property
     def state(self) -> Annotated[RequestState, "open waits for approvals, approved for the flip; others are over"]:
-        """Where it stands: `open` waits for approvals, `approved` for the flip; the others are over."""
+        """`open` waits for approvals, `approved` for the flip; the other states are final."""
         if self.ended is not None:
             return self.ended  # type: ignore[return-value]  # the table's check constraint
         if self.expired:
@@ -76,23 +76,23 @@ _NEWEST = _SELECT + "ORDER BY r.id DESC LIMIT %(limit)s"
 
 
 def open_request(connection: Connection, version: Version) -> Request | None:
-    """The request for this version that has not ended; it may be void or expired. None when there is none."""
+    """The request for this version that has not ended (it may be void or expired), or None."""
     found = _read(connection, _OPEN, {"id": version.id})
     return found[0] if found else None
 
 
 def requests(connection: Connection, *, limit: int = 50) -> list[Request]:
-    """The newest requests first, those that are over too."""
+    """All requests, newest first, ended ones included."""
     return _read(connection, _NEWEST, {"limit": limit})
 
 
 def get_request(connection: Connection, request_id: int) -> Request:
-    """The request with this number, which has to be there."""
+    """The request with this number, which must exist."""
     return _read(connection, _ONE, {"id": request_id})[0]
 
 
 def local_time(moment: datetime.datetime) -> str:
-    """A moment to the minute, in the time of this machine."""
+    """A time to the minute, in this machine's time zone."""
     return f"{moment.astimezone():%Y-%m-%d %H:%M}"
 
 
@@ -112,7 +112,7 @@ def _of_row(row: dict[str, Any]) -> Request:
 
 
 def _differences(signed: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What has changed since, with both values, in the words of `cutover_basis`."""
+    """What has changed since the request, with both values, by the names of `cutover_basis`."""
     names = sorted(name for name in {*signed, *now} if signed.get(name) != now.get(name))
     return "; ".join(
         f"{name} changed from {_shown(signed.get(name))} to {_shown(now.get(name))}" for name in names

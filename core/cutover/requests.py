@@ -1,9 +1,9 @@
-"""Requests for a cutover, and their approvals: another person agrees to what is written down here.
+"""Requests for a cutover, and their approvals by other people.
 
-Who asks and who approves is the role that has logged in to the database (session_user): triggers write it, whatever
-the statement says, and refuse an approval of one's own request (core/migrations/sql/cutover.sql). The `basis`
-of a request is what was signed: once anything of it differs, the request is void. With `approvals` in the policy, the
-database refuses every other flip than to an approved version or back to one that was active before.
+Requester and approver are the roles that logged in to the database (session_user): triggers write them, whatever
+the statement says, and refuse an approval of one's own request (core/migrations/sql/cutover.sql). The `basis` of a
+request is what was approved: once any of it differs, the request is void. With `approvals` in the policy, the
+database refuses every flip except to an approved version or back to a formerly active one.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from revector.core.registry import get_version
 
 
 def request(connection: Connection, key: str, *, reason: str, waivers: Mapping[str, str] | None = None) -> Request:
-    """Ask for a cutover to this version, with the figures of its guards as they are now.
+    """Request a cutover to this version, with the current figures of its guards.
 
-    An earlier request for it that is void or has expired is ended. Raises UsageError for an unknown key or waiver and
-    without a reason; RefusedError when a request is open already, or the version is active or was never complete.
+    Ends an earlier request for it that is void or expired. Raises UsageError for an unknown key or waiver and for
+    a missing reason; RefusedError when a request is already open, or the version is active or was never complete.
     """
     version = get_version(connection, key)
     if not reason.strip():
@@ -45,7 +45,7 @@ def request(connection: Connection, key: str, *, reason: str, waivers: Mapping[s
                     f"(revector cutover withdraw {key}).",
                 )
             _end(connection, before, before.state, before.void_because)
-        # The triggers fill in who, when, until when and on what basis.
+        # Triggers fill in who, when, until when and the basis.
         connection.execute(
             """
             INSERT INTO cutover_requests (embedding_version_id, reason, expires_at, basis, waivers, guards)
@@ -64,8 +64,8 @@ def request(connection: Connection, key: str, *, reason: str, waivers: Mapping[s
 def approve(connection: Connection, key: str, *, comment: str = "", request_id: int | None = None) -> Request:
     """Approve the open request for this version, as the role that has logged in.
 
-    `request_id` is the request that was looked at, if it has to be that one. Raises RefusedError when there is none
-    or another one, when it is one's own, void or expired, and when this role has approved it before.
+    `request_id` is the request that the approver looked at, if it must be that one. Raises RefusedError when there
+    is no such request, when it is one's own, void or expired, and when this role has already approved it.
     """
     version = get_version(connection, key)
     found = open_request(connection, version)
@@ -88,7 +88,7 @@ def approve(connection: Connection, key: str, *, comment: str = "", request_id: 
 
 
 def withdraw(connection: Connection, key: str, *, reason: str = "") -> Request:
-    """End the open request for this version: by who made it, or by somebody who does not agree; the log says who.
+    """End the open request for this version, as its requester or as someone who disagrees; the log says who.
 
     Raises RefusedError when there is none.
     """
@@ -105,7 +105,7 @@ def withdraw(connection: Connection, key: str, *, reason: str = "") -> Request:
 
 
 def figures(found: Check) -> dict[str, str]:
-    """What the guards said, a line each, as requests and the log keep it."""
+    """The guards' results, one line each, as stored in requests and in the log."""
     lines = {}
     for guard in found.guards:
         text = guard.detail if guard.verdict == "pass" else f"{guard.verdict}: {guard.detail}"
@@ -121,7 +121,7 @@ def _end(connection: Connection, found: Request, how: str, why: str) -> None:
 
 @contextmanager
 def _refusals(connection: Connection, action: str, key: str) -> Iterator[None]:
-    """What the database's triggers refuse is in the log, as every attempt is."""
+    """Log what the database's triggers refuse, as every attempt is logged."""
     try:
         yield
     except psycopg.errors.RaiseException as error:

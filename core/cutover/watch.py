@@ -1,8 +1,8 @@
-"""The watch after a cutover: is the version before still a way back, and do users fare worse than with it?
+"""The watch after a cutover: can we still roll back to the previous version, and are users worse off than before?
 
-For the policy's `watch_hours` the version before is compared with the active one: chunks missing in it, searches
-before and since (core.retrieval.counts), and the overlap of both in the shadow, which the flip has turned round. A
-limit of the policy is broken by figures only: where there are too few of them, the watch says so and judges nothing.
+For the policy's `watch_hours` the previous version is compared with the active one: chunks missing in it, searches
+before and since (core.retrieval.counts), and the overlap of both in the shadow, whose roles the flip has swapped.
+Only enough data can break a limit of the policy: with too little, the watch says so and does not judge.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from revector.core.registry import find_version
 from revector.core.retrieval.counts import SearchFigures, read_counts
 
 FEWEST_SEARCHES = 100
-"""Of each version, before rates and times of them are compared."""
+"""Searches needed of each version before their rates and times are compared."""
 FEWEST_COMPARED = 20
-"""Queries that both versions have answered, before their overlap is judged."""
+"""Queries that both versions must have answered before their overlap is judged."""
 _BEFORE = datetime.timedelta(hours=24)
-"""One day, so that each hour of it is in the comparison."""
+"""One day, so that the comparison covers every hour."""
 _SETTLED = datetime.timedelta(minutes=2)
-"""Since the flip: until then processes may still write what they counted before it."""
+"""After the flip: until then processes may still write counts from before it."""
 _NEWEST = 10_000
 
 
 @dataclass(frozen=True)
 class Breach:
-    """A limit of the policy, and what the figures say of it."""
+    """A limit of the policy, and the figures for it."""
 
     limit: Annotated[str, "the setting of the policy"]
     detail: Annotated[str, "the figures"]
@@ -58,14 +58,14 @@ class Watch:
 
     @property
     def way_back(self) -> Annotated[bool, "whether the version before is there to roll back to"]:
-        """Whether the version before is there to roll back to."""
+        """Whether the previous version can be rolled back to."""
         return self.missing is not None
 
 
 def observe(connection: Connection, last: Watch | None = None) -> Watch | None:
-    """The watch of the newest change of the active version; None when that is not watched, or no longer.
+    """The watch of the newest change of the active version; None when it is not, or no longer, watched.
 
-    `last` is what was read before: of it, figures of the time before the flip are taken over once they are settled.
+    `last` is the previous reading: its figures from before the flip are reused once they are final.
     """
     row = connection.execute(
         """
@@ -99,7 +99,8 @@ def observe(connection: Connection, last: Watch | None = None) -> Watch | None:
 
 
 def roll_back_broken(connection: Connection, watch: Watch) -> Flip | None:
-    """Roll back when a limit is broken, with the figures as the reason; None when none is, or there is no way back.
+    """Roll back when a limit is broken, with the figures as the reason; None when none is broken or no rollback is
+    possible.
 
     Raises RefusedError when another version has become active since the watch was read, as `rollback` does.
     """
@@ -114,7 +115,7 @@ def roll_back_broken(connection: Connection, watch: Watch) -> Flip | None:
 def _overlap(
     connection: Connection, candidate_id: int, primary: str, since: datetime.datetime, until: datetime.datetime
 ) -> tuple[float | None, int]:
-    """Mean overlap of the newest queries that the primary answered and the candidate did too, and how many they are."""
+    """Mean overlap of the newest queries answered by both primary and candidate, and their number."""
     mean, queries = fetch_one(
         connection,
         """

@@ -164,7 +164,7 @@ class Pacer:
                     now = self._now()
                     until, reason, key = self._next(estimate, now)
                     if until - now < _NEGLIGIBLE_S:
-                        ticket = self._let_go(estimate, now)
+                        ticket = self._admit(estimate, now)
                         break
                 self._wait(until - now, reason, key)
                 waited = True
@@ -192,7 +192,7 @@ class Pacer:
             delays.append((*self._quotas[thing].next(amount, self.share, now), thing))
         return max(delays, key=lambda delay: delay[0])
 
-    def _let_go(self, estimate: int, now: float) -> Ticket:
+    def _admit(self, estimate: int, now: float) -> Ticket:
         self._numbers += 1
         self._under_way += 1
         if self._restarting:  # no request was answered since: delay the next one a little

@@ -1,7 +1,7 @@
-"""What an evaluation says: two runs, their measures by segment, rank overlap, gates and the verdict.
+"""An evaluation: two runs, their measures by segment, rank overlap, gates and the verdict.
 
-These are the rows that the command line, the screens, the notebook and the reports show, and that `evaluations`
-keeps as they were when somebody signed for them.
+The command line, the screens, the notebook and the reports show these rows, and the table `evaluations` stores
+them unchanged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Verdict = Literal["pass", "fail", "inconclusive"]
 
 @dataclass(frozen=True)
 class Run:
-    """The top-k of one version for every query of a set, with all that is needed to repeat it."""
+    """The top-k of one version for every query of a set, with everything needed to repeat it."""
 
     id: Annotated[int, "its number"]
     query_set: Annotated[str, "the query set"]
@@ -83,7 +83,7 @@ class GateResult:
 
 @dataclass(frozen=True)
 class OverlapResult:
-    """How one measure of rank overlap is distributed over the queries of a segment, judged or not."""
+    """The distribution of one measure of rank overlap over the queries of a segment, judged or not."""
 
     measure: Annotated[str, "overlap, jaccard, rbo or kendall_tau"]
     segment: Annotated[str, "`all` for the whole set"]
@@ -113,7 +113,7 @@ class QueryResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Two runs on one query set compared: what the database keeps, and what `revector evaluate --json` answers."""
+    """Two runs on one query set compared: stored in the database, and the answer of `revector evaluate --json`."""
 
     verdict: Annotated[Verdict | None, "of the gates; null without gates"]
     measures: Annotated[tuple[MeasureResult, ...], "the whole set first (segment `all`), then segments by name"]
@@ -156,7 +156,7 @@ class EvaluationSummary:
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict | None:
-    """One verdict of several: any fail fails, else any inconclusive is inconclusive; None for none."""
+    """The worst of several verdicts: fail, then inconclusive, then pass; None without any."""
     for verdict in ("fail", "inconclusive", "pass"):
         if verdict in verdicts:
             return verdict
@@ -164,7 +164,7 @@ def worst(verdicts: Sequence[Verdict]) -> Verdict | None:
 
 
 def save_evaluation(connection: Connection, found: Evaluation) -> Evaluation:
-    """Keep it; returns it with its id, time and author as the database put them down."""
+    """Store it; returns it with the id, time and author set by the database."""
     row = fetch_one(
         connection,
         """
@@ -201,7 +201,7 @@ def get_evaluation(connection: Connection, number: int) -> Evaluation:
 def evaluations(
     connection: Connection, *, candidate: str | None = None, limit: int = 100
 ) -> list[EvaluationSummary]:
-    """The newest first; of one candidate only when its key is given."""
+    """All evaluations, newest first; only those of one candidate when its key is given."""
     rows = connection.execute(
         """
         SELECT e.id, s.name, e.primary_version, e.candidate_version, e.verdict, e.created_at, e.created_by

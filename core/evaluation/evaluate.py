@@ -1,4 +1,4 @@
-"""Two versions on one query set: runs, measures, rank overlap and gates, made into one Evaluation."""
+"""Evaluates two versions on one query set: runs, measures, rank overlap and gates."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ Scores = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Asked:
-    """What an evaluation is asked for.
+    """What an evaluation should compute.
 
-    `judges` whose judgements count (all people when none is named); `measures` (nDCG@10, P@10, R@100 and RR@10 when
-    none is named), to which those of the gates are added; `k` is the depth of the rank overlap, `confidence` that of
-    the intervals, 0 to 1.
+    `judges` are those whose judgements count (default: all people). The measures of the gates are added to
+    `measures` (default: nDCG@10, P@10, R@100 and RR@10). `k` is the depth of the rank overlap, `confidence` that
+    of the intervals, 0 to 1.
     """
 
     judges: Sequence[str] = ()
@@ -79,12 +79,12 @@ def evaluate(
     encoders: EncoderCache | None = None,
     on_progress: Progress | None = None,
 ) -> Evaluation:
-    """Search both versions for every query of the set, compare, and keep the result.
+    """Search both versions for every query of the set, compare, and store the result.
 
-    `depth` is how many chunks the runs keep. `exact` searches without the index: then a difference is the model's
-    alone. Raises UsageError for an unknown measure, judge or segment before anything is searched, RefusedError for a
-    version compared with itself or without vectors, UnreachableError when an encoder cannot be reached; a second call
-    then goes on where the first one stopped.
+    `depth` is how many chunks the runs keep. `exact` searches without the index, so that differences come from the
+    model alone. Raises UsageError for an unknown measure, judge or segment before anything is searched,
+    RefusedError for a version compared with itself or without vectors, UnreachableError when an encoder cannot be
+    reached; a second call then continues where the first one stopped.
     """
     asked = asked or Asked()
     if primary.id == candidate.id:
@@ -94,7 +94,7 @@ def evaluate(
     depth = max(asked.k, depth)
     check_depth(_measures(asked), depth)
     with database.session("evaluate") as connection:
-        _qrels(connection, query_set, asked)  # what is wrong with it is said before anything is paid for
+        _qrels(connection, query_set, asked)  # report errors before anything is paid for
         _check_segments(query_set, asked)
     runs = [
         make_run(
@@ -116,9 +116,9 @@ def evaluate(
 def evaluate_runs(
     connection: Connection, query_set: QuerySet, primary: Run, candidate: Run, asked: Asked | None = None
 ) -> Evaluation:
-    """Compare two stored runs, and keep the result.
+    """Compare two stored runs, and store the result.
 
-    Raises UsageError for runs of another query set or another revision of it: their queries are not the same.
+    Raises UsageError for runs of different query sets or revisions: their queries differ.
     """
     asked = asked or Asked()
     for run in (primary, candidate):
@@ -193,7 +193,7 @@ def _measures(asked: Asked) -> tuple[str, ...]:
 
 
 def _qrels(connection: Connection, query_set: QuerySet, asked: Asked) -> Qrels | None:
-    """The judgements, or None for a set that nobody judged: rank overlap needs none."""
+    """The judgements, or None for an unjudged set: rank overlap needs none."""
     if not asked.judges and judgement_count(connection, query_set) == 0:
         return None
     return load_qrels(connection, query_set, asked.judges)
@@ -228,7 +228,7 @@ def _judge_gates(
 
 
 def _segments(query_set: QuerySet, only: set[str] | None) -> dict[str, list[str]]:
-    """Query ids by segment, of these queries only if given: the whole set first, then the segments by name."""
+    """Query ids by segment (only these queries if given): the whole set first, then the segments by name."""
     found: dict[str, list[str]] = {name: [] for name in (WHOLE_SET, *query_set.segments)}
     for query in query_set.queries:
         if only is None or query.id in only:
@@ -277,7 +277,7 @@ def _tops(first: Results, second: Results, qrels: Qrels | None, k: int) -> tuple
 
 
 def _judged_targets(qrels: Qrels | None, chunk_ids: Mapping[str, int]) -> dict[str, set[Target | str]]:
-    """What was judged of each query, as runs name it."""
+    """The judged targets of each query, by the names that runs use."""
     if qrels is None:
         return {}
     known = known_targets(qrels, chunk_ids)
@@ -291,7 +291,7 @@ def _query_results(
     judged: Mapping[str, set[Target | str]],
     tops: tuple[dict[str, Sequence[Target]], ...],
 ) -> tuple[QueryResult, ...]:
-    """Every query that both runs have, the one that moved most first."""
+    """Every query that both runs have, those that moved most first."""
     found = []
     for query in query_set.queries:
         if query.id not in overlaps:

@@ -191,13 +191,13 @@ def value_bytes(version: Version) -> int:
 
 
 def inspect(connection: Connection, version: Version) -> IndexState:
-    """The state of the version's index, from the catalogue."""
+    """The state of the version's index, from the catalogue. Valid is one of its metric, over all its vectors."""
     row = connection.execute(
         """
-        SELECT i.indisvalid AND i.indisready, pg_relation_size(i.indexrelid)
-        FROM pg_index i WHERE i.indexrelid = to_regclass(%s)
+        SELECT i.indisvalid AND i.indisready AND i.indpred IS NULL AND o.opcname = %s, pg_relation_size(i.indexrelid)
+        FROM pg_index i JOIN pg_opclass o ON o.oid = i.indclass[0] WHERE i.indexrelid = to_regclass(%s)
         """,
-        [index_name(version)],
+        [_operators(version), index_name(version)],
     ).fetchone()
     valid, size = row or (False, 0)
     return IndexState(index_name(version), row is not None, valid, size, version.version_key)
@@ -284,18 +284,22 @@ def drop(connection: Connection, version: Version) -> None:
 def create_statement(version: Version, *schema: str) -> sql.Composed:
     """The SQL that builds the version's index, for a session on any search path when the schema is named."""
     settings = {**DEFAULTS, **version.index_settings}
-    kind = kind_of(version)
-    operators = "bit_hamming_ops" if kind == "bit" else f"{kind}_{version.distance_metric}_ops"
     return sql.SQL(
         "CREATE INDEX CONCURRENTLY {} ON {} USING hnsw ({} {}) WITH (m = {}, ef_construction = {})"
     ).format(
         sql.Identifier(index_name(version)),
         sql.Identifier(*schema, version.table_name),
         indexed_expression(version),
-        sql.Identifier(operators),
+        sql.Identifier(_operators(version)),
         sql.Literal(settings["m"]),
         sql.Literal(settings["ef_construction"]),
     )
+
+
+def _operators(version: Version) -> str:
+    """pgvector's operator class for what the index holds and the version's metric."""
+    kind = kind_of(version)
+    return "bit_hamming_ops" if kind == "bit" else f"{kind}_{version.distance_metric}_ops"
 
 
 def _indexed(connection: Connection, version: Version) -> None:

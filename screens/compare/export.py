@@ -143,8 +143,13 @@ def as_csv(comparison: Comparison, judged: JudgedHits | None = None) -> str:
         ["query", "side", "version_key", "primary_rank", "candidate_rank", "chunk_id", "semantic_key", "source_id",
          "distance", "grade", "content"]
     )  # fmt: skip
-    writer.writerows(_lines(comparison, judged))
+    writer.writerows(map(_no_formula, line) for line in _lines(comparison, judged))
     return file.getvalue()
+
+
+def _no_formula(cell: object) -> object:
+    """A spreadsheet calculates a text that begins like a formula; behind an apostrophe it is a text."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def _lines(comparison: Comparison, judged: JudgedHits | None) -> Iterator[list[Any]]:

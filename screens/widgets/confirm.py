@@ -101,7 +101,8 @@ class Confirm(Form[Confirmation | None]):
 
     def go(self) -> None:
         """Yes."""
-        self.dismiss(Confirmation(self._question.key, self.text("reason") if self._question.ask_reason else ""))
+        typed = self.query_one("#key", Input).value
+        self.dismiss(Confirmation(typed, self.text("reason") if self._question.ask_reason else ""))
 
     def on_paste(self, event: events.Paste) -> None:
         """A key that is pasted while Cancel has the focus was not typed."""

@@ -257,6 +257,8 @@ def test_the_sql_of_the_pattern_runs_as_written(database: Database, connection: 
             f"INSERT INTO {version.table_name} VALUES (%s, %s::vector)",  # noqa: S608
             [(chunk, str([1.0] * 1536)) for chunk in ids],
         )
+    with pytest.raises(psycopg.errors.RaiseException, match="never complete"):  # nobody has said that it is
+        connection.execute(PATTERN_FLIP)
     connection.execute(
         "UPDATE embedding_versions SET completed_at = now(), state = 'ready' WHERE id = %s", [version.id]
     )

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.mutants import ROOT, Mutant, mutants
@@ -24,8 +25,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="revector-mutants-") as folder:
         copy = Path(folder) / "revector"
         _copy(copy)
-        if _pytest(copy, sorted({test for mutant in chosen for test in mutant.tests})) != 0:
-            sys.exit("The tests do not pass without any fault: mend that first.")
+        sound = _pytest(copy, sorted({test for mutant in chosen for test in mutant.tests}))
+        if sound.returncode != 0:
+            sys.exit(f"{sound.stdout}\nThe tests do not pass without any fault: mend that first.")
         missed = [mutant for mutant in chosen if not _is_caught(mutant, copy)]
     print(f"{len(chosen) - len(missed)} of {len(chosen)} faults caught")  # noqa: T201
     sys.exit(bool(missed))
@@ -38,18 +40,18 @@ def _copy(copy: Path) -> None:
 def _is_caught(mutant: Mutant, copy: Path) -> bool:
     subprocess.run(["git", "apply", mutant.patch], cwd=copy, check=True)
     try:
-        caught = _pytest(copy, mutant.tests) == _FAILED
+        caught = _pytest(copy, mutant.tests).returncode == _FAILED
     finally:
         subprocess.run(["git", "apply", "--reverse", mutant.patch], cwd=copy, check=True)
     print(f"{'caught' if caught else 'MISSED':6}  {mutant.patch.stem}: {mutant.what}", flush=True)  # noqa: T201
     return caught
 
 
-def _pytest(copy: Path, tests: list[str] | tuple[str, ...]) -> int:
+def _pytest(copy: Path, tests: Sequence[str]) -> subprocess.CompletedProcess[str]:
     # The processes that a test starts import the copy too.
     environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
-    return subprocess.run(command, cwd=copy, env=environment, capture_output=True, check=False).returncode
+    return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ async def test_banner_greyed_data_no_action_and_recovery(home: Path, monkeypatch
         await until_shown(pilot, ALL_PASS, "u cut over")
 
         embedded.stop(home)
-        await until_shown(pilot, "✗ Cannot reach the database", "s old. no action is possible", "r try again now")
+        await until_shown(pilot, "✗ Cannot reach the database", "s old. No action is possible", "r try again now")
         assert "○" in shown(app).split("\n")[0]
         assert ALL_PASS in shown(app), "the last data stays"
         assert app.body.has_class("-old")

@@ -46,10 +46,10 @@ log = logging.getLogger(__name__)
 
 _POLL_S = 0.3
 _MOST_DEATHS = 5
-"""Of workers one after the other, without a chunk stored in between."""
+"""Of failed workers in a row, without a chunk stored in between."""
 _LAST_LINES = 5
 _PROVE_EVERY_S = 3600.0
-"""With `stay`: a proof reads an index of the whole collection, and new chunks may come every minute."""
+"""With `stay`: new chunks may arrive every minute, and a proof reads an index of the whole collection."""
 
 
 class LocalEngine:
@@ -67,10 +67,11 @@ class LocalEngine:
         on_note: Callable[[str], None] | None = None,
         on_done: Callable[[], None] | None = None,
     ) -> None:
-        """`settings` are those of a new job; `changes` are made to the one that is there as well.
+        """`settings` apply to a new job; `changes` apply to an existing job as well.
 
-        With `stay` the engine waits while the job is paused, and after it is done, when it calls `on_done`,
-        for new chunks. `on_status` is called about three times a second, `on_note` with what people should know.
+        With `stay` the engine keeps running: it waits while the job is paused, and for new chunks when it is done
+        (after calling `on_done`). `on_status` is called about three times a second, `on_note` with messages for
+        people.
         """
         self._database, self._version = database, version
         self._settings, self._changes, self._stay = settings, dict(changes or {}), stay
@@ -85,15 +86,16 @@ class LocalEngine:
         self._deaths, self._done_at_death, self._restart_at = 0, -1, 0.0
 
     def leave(self, reason: str) -> None:
-        """Let the workers finish the batches in hand and go; `run` returns then. From any thread."""
+        """Let the workers finish their current batches and stop; `run` then returns. May be called from any
+        thread."""
         self._leaving = reason
         self._wake.set()
 
     def run(self) -> JobStatus:
-        """Serve the job until it is done, paused or ended, or for as long as it is there with `stay`.
+        """Run workers until the job is done, paused or ended; with `stay`, for as long as the job exists.
 
-        Raises UnreachableError when the database stays lost or the encoder is, EncoderError when the encoder is
-        at fault, RevectorError when workers die again and again.
+        Raises UnreachableError when the database or the encoder stays unreachable, EncoderError when the encoder
+        is at fault, RevectorError when workers keep dying.
         """
         with self._database.session("backfill engine") as connection:
             job = self._open(connection)
@@ -108,7 +110,7 @@ class LocalEngine:
     def _open(self, connection: Connection) -> Job:
         found = find_job(connection, self._version)
         if self._stay and found is not None and found.state == "paused":
-            job = found  # whoever paused it resumes it: a service that is started again must not
+            job = found  # only a person resumes a paused job: a restarted service must not
         else:
             job = open_job(connection, self._version, self._settings)
         if found is not None and self._changes:
@@ -211,7 +213,7 @@ class LocalEngine:
         return not self._children
 
     def _end_children(self) -> None:
-        """However we leave: no child stays behind."""
+        """Stop every child, however the run ended."""
         for child in self._children:
             child.ask_to_leave(self._leaving or "the process that started this worker ends")
         for child in self._children:
@@ -231,7 +233,7 @@ class _Child:
         folder = str(Path(core.__file__).parents[2])
         path = os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(
-            # -P: what lies in the folder where the user stands must not come first.
+            # -P: the user's working directory must not come first on the path.
             [sys.executable, "-P", "-c", "from revector.core.backfill.engines.local_process import main; main()"],
             stdin=subprocess.PIPE,
             stdout=self._output,
@@ -266,7 +268,7 @@ class _Child:
         self._process.wait()
 
     def end(self) -> RevectorError | str | None:
-        """None when it went in order, its error, or in words how it died."""
+        """None after a normal end, else its error, or how it died in words."""
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()

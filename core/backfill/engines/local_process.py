@@ -1,8 +1,8 @@
-"""A worker in a process of its own: what the local engine starts, and starts again when it dies.
+"""A worker process: the local engine starts it, and starts another when it dies.
 
-It is told what to do by one line of JSON on its standard input, which says nothing to those who list processes: the
-connection string may hold a password. When that input ends, or says so, it finishes the batches in hand and goes:
-no worker outlives the engine that started it. Its last line of output says how it ended.
+Its task is one line of JSON on standard input, not an argument: the connection string may hold a password, and a
+list of processes shows arguments. When the input ends, or says so, the worker finishes its current batches and
+exits, so no worker outlives its engine. Its last line of output says how it ended.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Run a worker as the line on the standard input says."""
+    """Run the worker described by the line on standard input."""
     logs.start_worker()
-    # The terminal sends Ctrl-C to the engine and to us; the engine tells us in order.
+    # The terminal sends Ctrl-C to the engine and to us. The engine then stops us through standard input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     task = json.loads(sys.stdin.readline())
     try:
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def work(task: dict[str, Any]) -> str:
-    """Join the job that the task names; returns the state it was left in."""
+    """Join the job named in the task; returns the job's state at the end."""
     from revector.core.backfill.worker.worker import Worker
     from revector.core.registry import get_version
     from revector.core.retrieval import open_version_encoder

@@ -1,4 +1,4 @@
-"""Dead letters: the chunks that an encoder could not embed, tried once more or waived by a person."""
+"""Dead letters: the chunks that an encoder could not embed, to be retried or waived."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def failures(connection: Connection, version: Version, *, limit: int = 100) -> l
 
 
 def retry_failures(connection: Connection, version: Version) -> int:
-    """Queue all dead letters that are not waived once more; returns how many. A backfill run takes them up."""
+    """Queue all dead letters that are not waived for another try; returns how many. The next backfill run takes
+    them."""
     with connection.transaction():
         moved = connection.execute(
             """
@@ -58,7 +59,7 @@ def retry_failures(connection: Connection, version: Version) -> int:
 def waive_failure(connection: Connection, version: Version, chunk_id: int, reason: str) -> None:
     """Accept that a chunk has no vector in this version, with a reason that stays in the log.
 
-    Raises UsageError when the chunk is no dead letter of the version or the reason is empty.
+    Raises UsageError when the chunk is not a dead letter of the version or the reason is empty.
     """
     if not reason.strip():
         raise UsageError("A waiver needs a reason.", "Say why the chunk may be missing: --reason TEXT")

@@ -1,4 +1,4 @@
-"""What is seen of the server's disk from here: something only when the server runs on this machine."""
+"""The server's disk, which can only be looked at when the server runs on this machine."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from revector.core.database import Connection, fetch_one
 
 
 def is_local(connection: Connection) -> bool:
-    """Whether the server runs on this machine: reached by a Unix socket, or loopback as both ends see it.
+    """Whether the server runs on this machine: connected by a Unix socket, or by loopback as both ends see it.
 
-    A forwarded port looks like loopback from here only; inside its container the server sees another address.
+    A forwarded port looks like loopback only from here; a server in a container sees another address.
     """
     if connection.info.host.startswith(("/", "@")):
         return True
@@ -48,7 +48,7 @@ def disks(folder: Path) -> list[Path]:
 
 
 def free_bytes(connection: Connection) -> int | None:
-    """Free disk where the version's table would be, when the server runs on this machine; else None.
+    """Free bytes on the disk of the version's table when the server runs on this machine, else None.
 
     None also when the role may not see the server's data directory (that takes pg_read_all_settings).
     """

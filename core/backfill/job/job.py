@@ -1,7 +1,7 @@
-"""The backfill job: its states and allowed moves, its plan of chunk id ranges, and steering it.
+"""The backfill job: its states and allowed moves, its plan of chunk id ranges, and its controls.
 
-A job is rows in the database and not a process. Whether somebody works on it is seen from the advisory lock
-that each worker's session holds: it goes with the session, however the process ended.
+A job is rows in the database, not a process. Each worker's session holds an advisory lock, which shows whether
+anyone works on the job: the lock ends with the session, however the process ended.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from revector.core.settings import changed_fields
 
 log = logging.getLogger(__name__)
 
-# interrupted is not failed: nobody works on the job at the moment, and any worker can go on with it.
-# pausing is not paused: the batch in hand is still being finished.
+# interrupted is not failed: no worker serves the job at the moment, and any worker can continue it. pausing is not
+# paused: current batches are still being finished.
 MOVES: dict[str, frozenset[str]] = {
     "running": frozenset({"pausing", "interrupted", "proving", "failed", "cancelled"}),
     "pausing": frozenset({"paused", "running", "interrupted", "cancelled"}),
@@ -41,17 +41,17 @@ ENDED = ("done", "failed", "cancelled")
 
 _RANGE_CHUNKS = 16_384
 _MOST_RANGES = 20_000
-"""Ranges are summed up for the status: 20,000 rows take some 3 ms."""
+"""The status sums over the ranges: 20,000 rows take some 3 ms."""
 
 
 WORKER_LOCK = sql.SQL("hashtext('backfill ' || current_schema()), %s::int")
-"""Arguments of the advisory lock that the session of worker %s holds for as long as it lives."""
+"""Arguments of the advisory lock that the session of worker %s holds while it lives."""
 
 ENGINE_LOCK = sql.SQL("hashtext('backfill engine ' || current_schema()), %s::int")
 """Arguments of the advisory lock, shared among them, of the engines that start workers for job %s."""
 
 STAY_LOCK = sql.SQL("hashtext('backfill stay ' || current_schema()), %s::int")
-"""The same of those engines that stay with job %s while it is paused."""
+"""The same for engines that stay with job %s while it is paused."""
 
 _HELD = sql.SQL(
     """EXISTS (
@@ -71,23 +71,23 @@ class Job:
 
 
 def worker_lives(worker_id: sql.SQL) -> sql.Composed:
-    """A condition: whether the session of the worker with that id is alive."""
+    """SQL condition: whether the session of the worker with that id is alive."""
     return _HELD.format(id=worker_id, kind=sql.Literal("backfill "))
 
 
 def engine_lives(job_id: sql.SQL) -> sql.Composed:
-    """A condition: whether an engine that starts workers for the job with that id is alive."""
+    """SQL condition: whether an engine that starts workers for the job with that id is alive."""
     return _HELD.format(id=job_id, kind=sql.Literal("backfill engine "))
 
 
 def open_job(connection: Connection, version: Version, settings: JobSettings | None = None) -> Job:
-    """Start the version's backfill, or go on with the one that is there; joins one that is running.
+    """Start the version's backfill, or continue or join an existing one.
 
-    `settings` are those of a new job; one that is there keeps its own. Raises RefusedError while it is pausing.
+    `settings` apply to a new job; an existing job keeps its own. Raises RefusedError while it is pausing.
     """
     create_table(connection, version)
     with connection.transaction():
-        # The version's row is the lock: of two workers that start at once, one plans the job and the other joins it.
+        # The version's row is the lock: when two workers start at once, one plans the job and the other joins it.
         (state,) = fetch_one(
             connection, "SELECT state FROM embedding_versions WHERE id = %s FOR NO KEY UPDATE", [version.id]
         )
@@ -101,11 +101,13 @@ def open_job(connection: Connection, version: Version, settings: JobSettings | N
             )
         if job.state not in AT_WORK:
             move(connection, job, "running")
+            if job.state != "done":  # that one only takes up new chunks, and says so at its end
+                audit.record(connection, "backfill resume", version.version_key)
         return Job(job.id, "running")
 
 
 def rejoin(connection: Connection, job: Job) -> bool:
-    """Go on with a job whose workers lost the database; False when it was paused, ended or dropped meanwhile."""
+    """Continue a job whose workers lost the database; False when it was paused, ended or dropped meanwhile."""
     with connection.transaction():
         found = connection.execute(
             "SELECT id, state FROM backfill_jobs WHERE id = %s FOR UPDATE", [job.id]
@@ -122,7 +124,7 @@ def rejoin(connection: Connection, job: Job) -> bool:
 
 
 def find_job(connection: Connection, version: Version, *, lock: bool = False) -> Job | None:
-    """The version's job, None when it never had one; `lock` keeps its row for this transaction."""
+    """The version's job, None when it never had one; `lock` locks its row for this transaction."""
     found = connection.execute(
         sql.SQL("SELECT id, state FROM backfill_jobs WHERE embedding_version_id = %s {}").format(
             sql.SQL("FOR UPDATE" if lock else "")
@@ -143,7 +145,8 @@ def require_job(connection: Connection, version: Version, *, lock: bool = False)
 
 
 def notice_interruption(connection: Connection, job: Job) -> Job | None:
-    """The job as it is now; None when it is gone. One that says it runs, and that nobody serves, is interrupted."""
+    """The job as it is now; None when it is gone. A running job without a live worker or engine becomes
+    interrupted."""
     found = connection.execute("SELECT id, state FROM backfill_jobs WHERE id = %s", [job.id]).fetchone()
     if found is None:
         return None
@@ -155,7 +158,8 @@ def notice_interruption(connection: Connection, job: Job) -> Job | None:
 
 
 def _settled(connection: Connection, job: Job) -> Job:
-    """The job, as paused when it was to be and no worker lives; as interrupted when nobody serves it at all."""
+    """The job, moved to paused when it is pausing and no worker lives, or to interrupted when no process serves
+    it."""
     if job.state not in AT_WORK or count_workers(connection, job.id):
         return job
     if job.state != "pausing" and _holds(connection, engine_lives(sql.SQL("%s")), job):
@@ -166,8 +170,8 @@ def _settled(connection: Connection, job: Job) -> Job:
 
 
 def _plan_job(connection: Connection, version: Version, settings: JobSettings) -> Job:
-    # From here on the trigger queues new chunks for this version; ids up to the largest one seen below are
-    # covered by ranges. What an open transaction inserts in between is found by the proof.
+    # From here on the trigger queues new chunks for this version; ranges cover ids up to the largest one seen
+    # below. The proof finds what an open transaction inserts in between.
     connection.execute(
         "UPDATE embedding_versions SET state = 'backfilling' WHERE id = %s AND NOT active", [version.id]
     )
@@ -203,7 +207,7 @@ def move(
 ) -> None:
     """Move a job to another state; `reason` becomes its error, `worker_id` is the worker that proves.
 
-    Raises RefusedError when MOVES does not allow it, or another worker proves by now.
+    Raises RefusedError when MOVES does not allow it, or when another worker is proving.
     """
     updated = connection.execute(
         """
@@ -225,7 +229,7 @@ def move(
             "state": state,
             "reason": reason,
             "from": [source for source, to in MOVES.items() if state in to],
-            # A proof that found something, and an interruption, go on with the run that was.
+            # After a proof that found something, or an interruption, the same run continues.
             "begins": state == "running" and job.state not in ("proving", "interrupted"),
         },
     )
@@ -236,7 +240,7 @@ def move(
 
 
 def request_pause(connection: Connection, version: Version) -> None:
-    """Let the workers finish the batch in hand and stop; without workers the job is paused at once.
+    """Let the workers finish their current batches and stop; without workers the job is paused at once.
 
     Raises UsageError when the version has no backfill, RefusedError when there is nothing to pause.
     """
@@ -249,14 +253,14 @@ def request_pause(connection: Connection, version: Version) -> None:
 
 
 def request_cancel(connection: Connection, version: Version) -> None:
-    """End the job; what was embedded stays. Raises as `request_pause` does."""
+    """End the job; embedded chunks stay. Raises as `request_pause` does."""
     with connection.transaction():
         move(connection, require_job(connection, version, lock=True), "cancelled")
         audit.record(connection, "backfill cancel", version.version_key)
 
 
 def request_resume(connection: Connection, version: Version) -> bool:
-    """Let a paused job run again by the engine that stays with it; False when there is none.
+    """Resume a paused job through the engine that stays with it; False when there is none.
 
     Raises as `request_pause` does.
     """
@@ -270,7 +274,7 @@ def request_resume(connection: Connection, version: Version) -> bool:
 
 
 def change_settings(connection: Connection, version: Version, changes: Mapping[str, object]) -> JobSettings:
-    """Change settings of a job, which its workers follow at their next heartbeat; returns all that are in force.
+    """Change settings of a job; returns all settings in force. Workers follow at their next heartbeat.
 
     Raises UsageError for a setting that does not exist or a value out of its range, RefusedError for a limit
     that cannot be measured here.
@@ -282,7 +286,7 @@ def change_settings(connection: Connection, version: Version, changes: Mapping[s
         before = job_settings(connection, job)
         after = changed(before, changes)
         require_measurable(connection, after, changes)
-        # A changed limit is looked at in the next heartbeat.
+        # Measure a changed limit at the next heartbeat.
         connection.execute(
             "UPDATE backfill_jobs SET settings = %s, checked_at = '-infinity' WHERE id = %s",
             [Jsonb(changed_fields(after)), job.id],
@@ -311,7 +315,7 @@ def count_workers(connection: Connection, job_id: int) -> int:
 
 
 def engine_stays(connection: Connection, job: Job) -> bool:
-    """Whether some process waits for the job to be resumed."""
+    """Whether an engine waits for the job to be resumed."""
     return _holds(connection, _HELD.format(id=sql.SQL("%s"), kind=sql.Literal("backfill stay ")), job)
 
 
@@ -320,6 +324,6 @@ def _holds(connection: Connection, lock: sql.Composed, job: Job) -> bool:
 
 
 def measured(connection: Connection, job: Job) -> dict[str, Any]:
-    """The figures behind the limits that are set, as `core.backfill.job.throttles.look` last found them."""
+    """The figures behind the limits that are set, as last measured by `core.backfill.job.throttles.look`."""
     found: dict[str, Any] = fetch_one(connection, "SELECT measured FROM backfill_jobs WHERE id = %s", [job.id])[0]
     return found

@@ -1,7 +1,7 @@
-"""What can be set of a backfill, before it starts and while it runs.
+"""Settings of a backfill, before it starts and while it runs.
 
-The settings in force are JSON in the job's row, and every worker reads them with each heartbeat: whoever changes
-them there steers all workers, wherever they run.
+The settings in force are JSON in the job's row. Every worker reads them with each heartbeat, so a change there
+reaches all workers, wherever they run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 @dataclass(frozen=True)
 class JobSettings:
-    """The settings of one backfill. None means: no such limit (for batch_size: adapt to the encoder's pace)."""
+    """The settings of one backfill. None means no limit (for batch_size: adapt to the encoder's pace)."""
 
     batch_size: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
     target_batch_s: Annotated[float, msgspec.Meta(ge=0.05, le=60)] = 1.0
@@ -59,25 +59,25 @@ HELP: Mapping[str, str] = {
     "working_hours": "When to work, as OpenStreetMap writes opening hours: 'Mo-Fr 20:00-06:00; Sa,Su'.",
     "timezone": "Of working_hours, such as Europe/Berlin.",
 }
-"""One line a setting: command line, README and console take their words from here."""
+"""One line for each setting, used by the command line, the docs and the console."""
 
 _NONE_WORDS = {"none", "off", "auto", ""}
 
 
 def read_settings(stored: Mapping[str, Any]) -> JobSettings:
-    """The settings of a job's row; what another release wrote and this one does not know is left out."""
+    """The settings in a job's row, without those that only another release knows."""
     known = {field.name for field in fields(JobSettings)}
     return checked({name: value for name, value in stored.items() if name in known})
 
 
 def default_settings(settings: Settings) -> JobSettings:
-    """The settings that a new backfill begins with. Raises UsageError for what [backfill] gets wrong."""
+    """The settings that a new backfill begins with. Raises UsageError for errors in [backfill]."""
     given = {} if settings.batch_size is None else {"batch_size": settings.batch_size}
     return checked(given | settings.backfill)
 
 
 def changed(settings: JobSettings, changes: Mapping[str, object]) -> JobSettings:
-    """The settings with some changed. Values may be texts: `none`, `off` and `auto` go back to the default.
+    """The settings with some changed. Values may be text: `none`, `off` and `auto` restore the default.
 
     Raises UsageError for a setting that does not exist and for a value out of its range.
     """
@@ -87,13 +87,13 @@ def changed(settings: JobSettings, changes: Mapping[str, object]) -> JobSettings
 
 
 def shown(settings: JobSettings, name: str) -> str:
-    """A setting's value in words, as `changed` would read it."""
+    """A setting's value as text that `changed` can read."""
     value = getattr(settings, name)
     return "auto" if name == "batch_size" and value is None else value_in_words(value)
 
 
 def checked(values: Mapping[str, object]) -> JobSettings:
-    """Settings of plain values. Raises UsageError naming the one that is unknown or out of its range."""
+    """Settings from plain values. Raises UsageError naming one that is unknown or out of range."""
     given = checked_values(JobSettings, "setting of a backfill", HELP, values)
     _check_hours(given)
     return JobSettings(**given)

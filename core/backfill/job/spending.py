@@ -1,4 +1,4 @@
-"""What a backfill spends: reserved before a batch is sent, so that a spend cap is never overrun by batches in hand."""
+"""What a backfill spends. Money is reserved before a batch is sent, so that no batch can overrun the spend cap."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def cost(encoder: Encoder, texts: Sequence[str], tokens: int | None = None) -> float:
-    """US dollars by the encoder's price, 0 when it has none: for the tokens billed, or else for these texts."""
+    """US dollars for the billed tokens, or for these texts when that is unknown; 0 when the encoder has no
+    price."""
     if not encoder.price:
         return 0.0
     if tokens is None:
@@ -26,12 +27,12 @@ def cost(encoder: Encoder, texts: Sequence[str], tokens: int | None = None) -> f
 
 
 def billed(encoder: Encoder) -> int | None:
-    """The tokens that the provider billed for what this thread asked since it last called this; None if unknown."""
+    """The tokens billed for this thread's requests since its last call; None if unknown."""
     return encoder.take_usage() if isinstance(encoder, Metered) else None
 
 
 class Purse:
-    """The money that one worker's batches in hand will have cost."""
+    """The money reserved for one worker's current batches."""
 
     def __init__(self, job: Job, worker_id: int) -> None:
         self._job, self._worker_id = job, worker_id
@@ -39,7 +40,7 @@ class Purse:
         self._lock = threading.Lock()
 
     def reserve(self, connection: Connection, usd: float, cap: float) -> str | None:
-        """Reserve money for a batch; the reason in words when the cap has no room for it."""
+        """Reserve money for a batch; returns the reason in words when the cap has no room for it."""
         with self._lock:
             wanted = self._in_hand + usd
         with connection.transaction():
@@ -69,7 +70,7 @@ class Purse:
         return None
 
     def release(self, usd: float) -> None:
-        """A batch is stored or given up; its row in the database follows with the next reservation."""
+        """A batch was stored or dropped; the row in the database follows with the next reservation."""
         with self._lock:
             self._in_hand = max(0.0, self._in_hand - usd)
 

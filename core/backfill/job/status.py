@@ -1,4 +1,5 @@
-"""Where a backfill stands, read from kept counts only: it costs the same at ten thousand and at 100 million chunks."""
+"""The status of a backfill, read from stored counts only: it costs the same at ten thousand and at 100 million
+chunks."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ _FEWEST_BUCKETS = 3
 class JobStatus:
     """Where a backfill stands.
 
-    `eta_low_s` and `eta_high_s` are by the tenth and the ninetieth percentile of the rate, in steps of ten seconds.
+    `eta_low_s` and `eta_high_s` use the tenth and ninetieth percentile of the rate over steps of ten seconds.
     """
 
     version_key: Annotated[str, "the version that is backfilled"]
@@ -50,7 +51,7 @@ class JobStatus:
 
 @dataclass(frozen=True)
 class WorkerState:
-    """A worker of a job, alive or ended not long ago."""
+    """A worker of a job, alive or recently ended."""
 
     id: Annotated[int, "its number"]
     client: Annotated[str, "user@host"]
@@ -68,7 +69,7 @@ class WorkerState:
 
 @dataclass(frozen=True)
 class Cell:
-    """Neighbouring ranges of chunk ids, or a part of one, for a map."""
+    """Neighbouring ranges of chunk ids, or part of one, as a cell of the map."""
 
     first_chunk_id: Annotated[int, "where it begins"]
     last_chunk_id: Annotated[int, "where it ends"]
@@ -102,7 +103,7 @@ class Transition:
 
 @dataclass(frozen=True)
 class JobDetail:
-    """What a screen shows beside the status."""
+    """What a screen shows in addition to the status."""
 
     settings: Annotated[JobSettings, "by name, as of `revector backfill set`"]
     measured: Annotated[dict[str, Any], "the figures behind the limits that are set, by name"]
@@ -113,7 +114,7 @@ class JobDetail:
 
 
 def status(connection: Connection, version: Version) -> JobStatus | None:
-    """Where the version's backfill stands, or None when it never had one."""
+    """The status of the version's backfill, or None when it never had one."""
     query = sql.SQL(
         """
         SELECT j.id, j.state, j.total + j.outbox_done + greatest(waiting.n, 0),
@@ -147,7 +148,7 @@ def status(connection: Connection, version: Version) -> JobStatus | None:
     if state in AT_WORK and workers == 0 and not engine:
         state = "paused" if state == "pausing" else "interrupted"
     if state == "done":
-        total = done + failed + waiting  # chunks deleted on the way were planned and never came
+        total = done + failed + waiting  # chunks deleted meanwhile were planned but never processed
     if state not in AT_WORK:
         rate, throttle, since = 0.0, None, None
     pending = max(0, total - done - failed)
@@ -165,7 +166,8 @@ def _left(pending: int, rate: float) -> float | None:
 
 
 def _spread(connection: Connection, job_id: int, age_s: float) -> tuple[float, float]:
-    """The tenth and the ninetieth percentile of the rate; idle times count. Zeros while there is too little to tell."""
+    """The tenth and ninetieth percentile of the rate, idle times included. Zeros while there is too little
+    data."""
     buckets = int(min(age_s, _SPREAD_WINDOW_S) // _SPREAD_BUCKET_S)
     if buckets < _FEWEST_BUCKETS:
         return 0.0, 0.0
@@ -185,7 +187,7 @@ def _spread(connection: Connection, job_id: int, age_s: float) -> tuple[float, f
 
 
 def rates(connection: Connection, version: Version, *, seconds: int = 120) -> list[float]:
-    """Chunks done in each of the last seconds in which there was work, oldest first: a chart's points."""
+    """Chunks done in each of the last seconds with work, oldest first: the points of a chart."""
     rows = connection.execute(
         """
         SELECT sum(s.done)::float8
@@ -217,7 +219,7 @@ def job_detail(connection: Connection, version: Version, *, cells: int = 200) ->
 
 
 def workers(connection: Connection, job: Job, *, limit: int = 50) -> list[WorkerState]:
-    """The workers that live, and those that ended within ten minutes; the living first."""
+    """The live workers first, then those that ended within ten minutes."""
     query = sql.SQL(
         """
         SELECT * FROM (
@@ -233,7 +235,7 @@ def workers(connection: Connection, job: Job, *, limit: int = 50) -> list[Worker
 
 
 def range_map(connection: Connection, version: Version, job: Job, *, cells: int) -> list[Cell]:
-    """The job's ranges in order, gathered into at most `cells` cells, or divided when they are few."""
+    """The job's ranges in order, merged into at most `cells` cells, or divided when there are few."""
     with connection.cursor(row_factory=class_row(Cell)) as cursor:
         return cursor.execute(
             """

@@ -1,7 +1,7 @@
-"""The limits that hold a backfill: each measured on the server, each with its reason in words.
+"""The limits that can hold a backfill: each is measured on the server and gives its reason in words.
 
-A limit that is not set is not measured, and one that cannot be measured holds the job too, saying so: a limit
-that silently does nothing is worse than none.
+A limit that is not set is not measured. One that cannot be measured holds the job and says so: a limit that
+silently does nothing is worse than none.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _GB = 1e9
 _MB = 1e6
 _TIMEOUT_MS = 2_000
 _WAL_SECONDS = 5.0
-"""The WAL rate is averaged over about as long: the backfill's own batches come in bursts."""
+"""The WAL rate is averaged over about this long: the backfill's own batches come in bursts."""
 _SIZE_EVERY_S = 10.0
 """pg_database_size looks at every file."""
 _HISTORY = 40
@@ -34,7 +34,7 @@ _HISTORY = 40
 
 @dataclass(frozen=True)
 class Look:
-    """What a look at the limits goes by: the job's settings and money, and what the last look kept."""
+    """Input of a measurement: the job's settings and money, and what the last measurement kept."""
 
     settings: JobSettings
     spent_usd: float
@@ -44,7 +44,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One figure: `value` for people to see, `reason` when it holds the job, `keep` for the next look."""
+    """One figure: `value` to show, `reason` when it holds the job, `keep` for the next measurement."""
 
     value: float | str | None
     reason: str | None = None
@@ -56,8 +56,8 @@ def look(
 ) -> dict[str, Any]:
     """Measure every limit that is set.
 
-    Answers with what the next look needs as `kept`: per setting its `value` and `reason`, and under `held_by` the
-    first setting that holds the job, None when none does.
+    Returns the `kept` of the next look: `value` and `reason` for each setting, and under `held_by` the first
+    setting that holds the job, None when none does.
     """
     at = Look(settings, spent_usd, kept, time.time())
     found: dict[str, Any] = {"held_by": None}
@@ -81,7 +81,7 @@ def look(
 
 
 def require_measurable(connection: Connection, settings: JobSettings, names: Iterable[str]) -> None:
-    """Raise RefusedError for a limit among `names` that can never be measured from here or by this role."""
+    """Raise RefusedError for a limit among `names` that cannot be measured from here or by this role."""
     for name in names:
         if getattr(settings, name) is None:
             continue
@@ -143,8 +143,8 @@ def _database_size(connection: Connection, at: Look) -> Measurement:
 def _replication_lag(connection: Connection, at: Look) -> Measurement:
     """The lag of the slowest standby, in seconds.
 
-    pg_stat_replication's replay_lag stands still while a standby replays nothing, so that positions of the last
-    looks are kept: a standby is as late as the newest of them that it has replayed.
+    replay_lag in pg_stat_replication does not grow while a standby replays nothing. So the WAL positions of
+    earlier measurements are kept: a standby lags by the age of the newest one that it has replayed.
     """
     limit = at.settings.max_replication_lag_s or 0.0
     (here,) = fetch_one(connection, "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint")
@@ -218,7 +218,7 @@ def _transactions(connection: Connection, at: Look) -> Measurement:
 
 
 def _query(connection: Connection, at: Look) -> Measurement:
-    # Binary, so that it is one statement: the read-only transaction around it cannot be ended by it.
+    # Binary allows only one statement, so the query cannot end the read-only transaction around it.
     row = connection.execute(at.settings.throttle_query or "", binary=True).fetchone()
     answer = row[0] if row else None
     if isinstance(answer, str):
@@ -242,7 +242,7 @@ _LIMITS: dict[str, Callable[[Connection, Look], Measurement]] = {
     "max_active": _active,
     "throttle_query": _query,
 }
-"""In the order in which they are said when several hold the job."""
+"""The first of them that holds the job is the one shown."""
 
 
 def _kept(at: Look, name: str) -> Any:

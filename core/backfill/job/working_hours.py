@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=8)
 def parse_hours(hours: str, timezone: str) -> OpeningHours:
-    """Working hours as an object that knows times. Raises UsageError for what cannot be read."""
+    """Parse working hours. Raises UsageError for a text that cannot be parsed."""
     from opening_hours import OpeningHours, ParserError  # type: ignore[attr-defined]
 
     try:
@@ -38,7 +38,7 @@ def parse_hours(hours: str, timezone: str) -> OpeningHours:
 
 
 def closed_until(hours: str, timezone: str, now: datetime.datetime) -> datetime.datetime | None:
-    """When work may go on: None when it may at `now` (aware), else the time when it next may.
+    """When work may continue: None when it may at `now` (aware), else the next time at which it may.
 
     datetime.max when it never may.
     """

@@ -1,4 +1,4 @@
-"""What would make a backfill fail, or deserves a look before it starts: each with its figure and a remedy."""
+"""What would make a backfill fail, or needs attention before it starts: each with a figure and a remedy."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class PlanFacts:
 
 
 def find(connection: Connection, situation: PlanFacts) -> list[PlanFinding]:
-    """Look at everything, in the order in which it would go wrong."""
+    """Check everything, in the order in which it would go wrong."""
     job = _job(connection, situation.version)
     return [
         *_encoder(situation),
@@ -72,13 +72,13 @@ def find(connection: Connection, situation: PlanFacts) -> list[PlanFinding]:
 
 @dataclass(frozen=True)
 class _Job:
-    """The settings and the spend of the job that a run would go on with; empty for a new one."""
+    """The settings and the spend of the job that a run would continue; empty for a new one."""
 
     settings: dict[str, Any]
     spent_usd: float
 
     def limit(self, name: str, default: float | None = None) -> float | None:
-        """A limit out of the job's settings, which other programs write too."""
+        """A limit from the job's settings, which other programs may write too."""
         found = self.settings.get(name)
         return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else default
 
@@ -89,7 +89,7 @@ def _job(connection: Connection, version: Version) -> _Job:
     ).fetchone()
     if row is None or not isinstance(row[0], dict):
         return _Job({}, 0.0)
-    # The backfill of a registered or retired version is planned anew, and what the last one spent is over.
+    # A registered or retired version gets a new job, for which earlier spending does not count.
     return _Job(row[0], 0.0 if version.state in ("registered", "retired") else float(row[1]))
 
 
@@ -298,7 +298,7 @@ _WRITTEN = {
 
 
 def _rights(connection: Connection, version: Version) -> Iterable[PlanFinding]:
-    """The rights to write the job's rows, to make the version's table, and to own it (key, index, storage)."""
+    """The rights to write the job's rows, and to create and own the version's table (key, index, storage)."""
     pairs = [(table, right) for table, rights in _WRITTEN.items() for right in rights]
     lacking = [
         f"{right} on {table}"
@@ -322,7 +322,7 @@ def _rights(connection: Connection, version: Version) -> Iterable[PlanFinding]:
         """,
         [version.table_name],
     )
-    if not create:  # the index is made in it even when the table is there
+    if not create:  # the index is created in it even when the table exists
         lacking.append("CREATE on the schema")
     if owns_table is False:
         lacking.append(f"ownership of {version.table_name}")
@@ -394,7 +394,7 @@ def _size(count: int) -> str:
 
 
 def _transactions(connection: Connection, job: _Job) -> Iterable[PlanFinding]:
-    """Transactions of others whose snapshot keeps vacuum from its work, and an index build waiting."""
+    """Other transactions whose snapshot holds back vacuum and keeps an index build waiting."""
     limit = job.limit("max_transaction_s") or _LONG_TRANSACTION_S
     rows = connection.execute(
         """

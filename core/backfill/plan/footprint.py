@@ -1,4 +1,4 @@
-"""What a version takes on disk, and what its index takes in memory, before any of it is there.
+"""What a version will take on disk, and what its index will take in memory.
 
 Tuples are packed into pages the way Postgres and pgvector pack them, since that decides more than the bytes do:
 a vector of 1,536 dimensions has 6 kB and takes a page of 8.
@@ -24,7 +24,7 @@ _TOAST_CHUNK = 1996  # TOAST_MAX_CHUNK_SIZE for pages of 8 kB
 _TOAST_POINTER = 18
 _FILL = 0.9  # of a B-tree's leaves, when keys come in order
 _PACKED = 512
-"""Values packed one after the other to see how many pages they take; the pattern repeats long before."""
+"""How many values are packed to see how many pages they take; the pattern repeats long before that."""
 
 # Beside the tuples: the record's header, and the primary key's record. Measured as pg_wal_lsn_diff over loads of
 # batches: 55 bytes a row at 64 dimensions, 128 where each row fills a page, 146 a TOAST chunk with its index.
@@ -35,9 +35,9 @@ _WAL_TOAST_CHUNK = 146
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a complete version takes, and what it needs on the way.
+    """What a complete version takes, and what loading it needs.
 
-    `needed` is the growth of table, key and index, and the WAL that is kept at once.
+    `needed` is the growth of table, key and index, plus the WAL that the server keeps.
     """
 
     table: Annotated[int, "bytes of the table"]
@@ -50,7 +50,7 @@ class Footprint:
 
 
 def estimate_storage(connection: Connection, version: Version, rows: int) -> Footprint:
-    """The storage of a version with so many rows, less what is there already."""
+    """The storage of a version with that many rows, minus what exists already."""
     table, key, graph = table_bytes(version, rows), primary_key_bytes(rows), index_bytes(version, rows)
     there = _bytes_there(connection, version)
     growth = max(0, table + key - there)
@@ -68,7 +68,7 @@ def estimate_storage(connection: Connection, version: Version, rows: int) -> Foo
 
 
 def table_bytes(version: Version, rows: int) -> int:
-    """The table of so many rows, with its TOAST table where vectors do not fit a page.
+    """Bytes of the table for that many rows, with its TOAST table where vectors do not fit a page.
 
     A row has a header of 24 bytes, the chunk's id, and pgvector's 8 bytes and 4 (halfvec: 2) a dimension, in steps
     of 8; a page of 8,192 bytes has 24 of its own and 4 for each row. What is in TOAST is cut into pieces of 1,996
@@ -83,12 +83,13 @@ def table_bytes(version: Version, rows: int) -> int:
 
 
 def primary_key_bytes(rows: int) -> int:
-    """The B-tree on the chunk's id, filled in order by one worker; of several it takes up to twice as much."""
+    """Bytes of the B-tree on the chunk's id, filled in order by one worker; with several workers up to twice as
+    much."""
     return _btree_bytes(rows)
 
 
 def wal_bytes(version: Version, rows: int) -> int:
-    """The WAL of loading so many rows, roughly: whole pages after checkpoints come on top."""
+    """Bytes of WAL for loading that many rows, roughly: full page images after checkpoints come on top."""
     value = 8 + version.dimensions * (4 if version.storage == "vector" else 2)
     if version.dimensions > PLAIN_DIMENSIONS[version.storage]:
         pieces = list(_toast_pieces(value))
@@ -107,7 +108,7 @@ def _toast_pieces(value: int) -> Iterator[int]:
 
 
 def _heap_pages(tuples: list[int], rows: int) -> int:
-    """Pages that rows of these tuples each take: as many are packed in order as show the pattern."""
+    """Pages for rows of these tuples: packs enough rows in order to show the pattern."""
     sizes = [_aligned(size) + _ITEM for size in tuples]
     room = PAGE - _PAGE_HEADER
     if len(sizes) == 1:
@@ -137,7 +138,7 @@ def _aligned(size: int) -> int:
 
 
 def index_bytes(version: Version, rows: int) -> int:
-    """The HNSW index of so many rows on disk.
+    """Bytes of the HNSW index of that many rows on disk.
 
     An element (72 bytes and its value) and its neighbours (6 bytes each, 2 m at the ground layer and m in each of
     the 1/(m−1) layers above, and 4) share a page when both fit one: CreateGraphPages in pgvector's
@@ -183,7 +184,7 @@ def _bytes_there(connection: Connection, version: Version) -> int:
 
 
 def _wal_kept(connection: Connection) -> int:
-    """How much WAL the server keeps at once: max_wal_size, or all of it for a replication slot nobody reads."""
+    """How much WAL the server keeps at once: max_wal_size, or all of it for an idle replication slot."""
     (kept,) = fetch_one(
         connection,
         """

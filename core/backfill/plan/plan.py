@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 _BATCH_SIZE = 256
 _COMPUTES_HERE = 0.25
-"""An encoder that keeps this process on a core for a larger share of its time is not waiting for a service."""
+"""An encoder that uses a core for a larger share of its time is not waiting for a service."""
 FEWEST_SAMPLED = 30
-"""Below this the normal distribution of a mean is no longer a good guess."""
+"""With fewer, the normal approximation of a mean is poor."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Plan:
 
     @property
     def rate(self) -> Annotated[float | None, "chunks a second of all workers"]:
-        """Chunks a second of all workers, by the estimate of `seconds`."""
+        """Chunks a second of all workers, from the estimate of `seconds`."""
         if self.seconds is None or self.seconds.estimate <= 0:
             return None
         return self.demand.to_embed / self.seconds.estimate
@@ -82,9 +82,9 @@ def make_plan(
 ) -> Plan:
     """Plan the backfill of a version with its encoder, or with the error that opening the encoder raised.
 
-    With `probe_texts` 0 nothing is sent to the encoder. Before anything is, `on_offer` is told how much and what it
-    costs; it may raise to prevent it. What the encoder answers badly is a finding and no error. Raises UsageError
-    for fewer than 30 sampled chunks or less than one worker.
+    With `probe_texts` 0 nothing is sent to the encoder. Otherwise `on_offer` is first called with the amount and
+    its cost, and may raise to prevent it. A bad answer from the encoder becomes a finding, not an error. Raises
+    UsageError for fewer than 30 sampled chunks or less than one worker.
     """
     if sample < FEWEST_SAMPLED:
         raise UsageError(f"A sample of {sample} chunks is too small.", f"Use {FEWEST_SAMPLED} or more.")
@@ -126,7 +126,7 @@ def make_plan(
 
 
 def cost_of(demand: Demand, price: float | None) -> Estimate | None:
-    """The dollars that the tokens still to be encoded cost; None when price or tokens are not known."""
+    """The dollars for the tokens still to be encoded; None when price or tokens are unknown."""
     if price is None or demand.tokens is None:
         return None
     return demand.tokens.times(price / 1e6)
@@ -135,9 +135,9 @@ def cost_of(demand: Demand, price: float | None) -> Estimate | None:
 def cost_to_begin(
     connection: Connection, version: Version, opener: Callable[[str], Encoder] | None = None
 ) -> str | None:
-    """What `confirm_cost` says of a backfill that begins; None also for one that goes on, and without a provider.
+    """`confirm_cost` for a new backfill; None also for one that continues, and for an encoder without a provider.
 
-    The encoder is opened, by `opener` if one is given, only where it may cost something.
+    The encoder is opened (by `opener` if given) only if it may cost something.
     """
     if version.encoder_spec and runs_here(version.encoder_spec):
         return None
@@ -152,10 +152,10 @@ def cost_to_begin(
 
 
 def confirm_cost(connection: Connection, version: Version, encoder: Encoder) -> str | None:
-    """What to say before a backfill is started that costs money; None when it costs nothing.
+    """The text to confirm before a backfill that costs money; None when it costs nothing.
 
-    `About 1.2 M tokens, $0.02–0.03 at $0.02 per million.` Without a known price it says so, since that may be
-    money as well. From a sample, without the probe: takes well under a second and sends nothing to the encoder.
+    `About 1.2 M tokens, $0.02–0.03 at $0.02 per million.` Says so when the price is unknown, since that may cost
+    money too. Uses a sample and no probe: takes well under a second and sends nothing to the encoder.
     """
     if encoder.price == 0:
         return None
@@ -180,7 +180,7 @@ def short_number(number: float) -> str:
 
 
 def dollars(cost: Estimate) -> str:
-    """`$0.02–0.03`, or one figure where the interval is narrower than what is shown."""
+    """`$0.02–0.03`, or one figure when both ends look the same."""
     places = 2 if cost.high >= 0.01 or cost.high == 0 else 4 if cost.high >= 0.0001 else 6
     low, high = (f"{value:,.{places}f}" for value in (cost.low, cost.high))
     return f"${low}" if low == high else f"${low}–{high}"
@@ -189,16 +189,15 @@ def dollars(cost: Estimate) -> str:
 def _seconds(demand: Demand, probe: Probe | None, workers: int) -> Estimate | None:
     """The time of the backfill itself, without the index.
 
-    Reading, encoding and writing overlap, so that the slowest of them sets the pace; where they share the cores
-    it may come to their sum, which is the upper limit. More workers encode faster as long as there are cores that
-    one leaves idle; a service's work is not done here, so that only its own limits hold them up. One server reads
-    and writes for all of them, the copies for repeated texts too.
+    Reading, encoding and writing overlap, so the slowest sets the pace; where they share cores, the upper limit is
+    their sum. More workers encode faster as long as cores are idle; a remote service is held up only by its own
+    limits. One server reads and writes for all workers, including the copies for repeated texts.
     """
     if demand.to_embed == 0:
         return Estimate(0.0, 0.0, 0.0)
     if probe is None or probe.encode is None:
         return None
-    # One that computes here takes a core at least, though on a busy machine it may have been given less.
+    # A local encoder needs at least one core, even if it got less on a busy machine.
     cores = max(1.0, probe.cores) if probe.cores > _COMPUTES_HERE else max(probe.cores, 1e-9)
     speedup = min(workers, max(1.0, usable_cores() / cores))
     server = [demand.to_embed / rate for rate in (probe.read, probe.write) if rate]

@@ -1,7 +1,7 @@
-"""How fast a backfill would go: some real chunks read, encoded and written, and the clock looked at.
+"""How fast a backfill would run: reads, encodes and writes some real chunks, and measures the time.
 
-Nothing of it stays: vectors go into a temporary table whose transaction is rolled back. What it may cost is
-bounded, and known before the first text is sent.
+Nothing is kept: vectors go into a temporary table whose transaction is rolled back. The cost is bounded, and known
+before the first text is sent.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 PROBE_TEXTS = 1_536
 MOST_USD = 0.01
 MOST_TOKENS = 100_000
-"""Where nobody said what a token costs: at the price of OpenAI's dearest model that is 1.3 cents."""
+"""Used when the price is unknown: 1.3 cents at the price of OpenAI's most expensive model."""
 
 _ROUNDS = 5
 _FEWEST_ROUNDS = 3
 _WARM_UP = 16
 _ENOUGH_S = 10.0
-"""After this long, three rounds will do; and no round is to take longer."""
+"""After this long, three rounds are enough, and no round should take longer."""
 _LONGEST_WAIT_S = 30.0
 _WRITTEN_ROWS, _WRITTEN_BYTES = 2_048, 32_000_000
 
@@ -58,7 +58,7 @@ _T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 
 @dataclass(frozen=True)
 class Offer:
-    """What the probe would send at most: texts, tokens, and their price (None when nobody said)."""
+    """The most that the probe would send: texts, tokens, and their price (None when unknown)."""
 
     texts: int
     batch_size: int
@@ -72,8 +72,8 @@ class Probe:
     """What was measured. Rates are chunks a second of one worker, None where nothing could be measured.
 
     `parallel` is how many batches that worker had under way at once, `cores` how many cores it kept busy here.
-    `error` is what the encoder said when it could not be used, `refused` what it said of batches; `bad` are
-    reasons for which vectors of real chunks could not be stored, of `vectors` that came back.
+    `error` is the encoder's error when it could not be used, `refused` its error for batches; `bad` are the
+    reasons why some of the `vectors` returned could not be stored.
     """
 
     texts: Annotated[int, "that were encoded"]
@@ -93,15 +93,15 @@ class Probe:
 
     @classmethod
     def failed(cls, error: RevectorError) -> Probe:
-        """Of an encoder that could not be used at all."""
+        """The probe of an encoder that could not be used at all."""
         return cls(0, 0, None, 0, 1, None, None, None, 0.0, 0, (), (), 0.0, error)
 
 
 def make_offer(demand: Demand, encoder: Encoder, *, batch_size: int, texts: int = PROBE_TEXTS) -> Offer:
-    """The size of the probe: `texts` at most, and less where they cost money, in rounds of whole batches.
+    """The size of the probe: at most `texts`, fewer where they cost money, in rounds of whole batches.
 
-    A priced encoder is sent tokens for MOST_USD at most, one of unknown price MOST_TOKENS, and either no more than
-    a tenth of the chunks: a small backfill is not to cost more than it has to.
+    Sends tokens for at most MOST_USD, or MOST_TOKENS when the price is unknown, and never more than a tenth of the
+    chunks, so that a small backfill does not cost more than it must.
     """
     usable = _usable(demand, encoder)
     per_text = max(1.0, sum(len(text) for text in usable) / max(1, len(usable)))
@@ -129,7 +129,7 @@ def run_probe(
     *,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> Probe:
-    """Ask for the encoder's real dimensions, then measure. Errors of the encoder are in the answer, not raised."""
+    """Get the encoder's real dimensions, then measure. Encoder errors are in the result, not raised."""
     waits = _Waits()
     with waits.watch(encoder):
         try:
@@ -164,10 +164,10 @@ def run_probe(
 
 
 def spread(rates: Sequence[float]) -> Estimate | None:
-    """The rate that lies behind some measured ones, with its 95 % interval; None without any.
+    """The mean of measured rates with its 95 % interval; None without any.
 
     Student's t on their logarithms (a rate is above 0, and slower rounds weigh as much as faster ones); with a
-    single round, half and twice of it.
+    single round, half and twice the rate.
     """
     if not rates:
         return None
@@ -202,7 +202,7 @@ def _usable(demand: Demand, encoder: Encoder) -> list[str]:
 
 
 class _Waits:
-    """Lets a provider make the probe wait for a while, and ends it when that is too long."""
+    """Lets a provider throttle the probe for a while, and ends the probe when it takes too long."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -262,7 +262,7 @@ class _Encoding:
         return self._busy_s / self._wall_s if self._wall_s else 0.0
 
     def run(self) -> RevectorError | None:
-        """Measure; returns what the encoder said when it gave up."""
+        """Measure; returns the encoder's error when it gave up."""
         offer = self._offer
         if not offer.rounds:
             return None
@@ -285,7 +285,7 @@ class _Encoding:
         return None
 
     def _round(self, pool: ThreadPoolExecutor, batches: int, size: int) -> float | None:
-        """Chunks a second of so many batches at once, None when one was refused."""
+        """Chunks a second for that many concurrent batches, None when one was refused."""
         whole = [list(itertools.islice(self._texts, size)) for _ in range(batches)]
         for texts in whole:
             self.sent += len(texts)
@@ -308,7 +308,7 @@ class _Encoding:
 
 
 def _storable(version: Version, vectors: NDArray[np.float32]) -> tuple[tuple[str, ...], NDArray[np.float32]]:
-    """Why some vectors could not be stored, and the others."""
+    """The reasons why some vectors could not be stored, and the other vectors."""
     import numpy as np
 
     reasons = dict(find_bad_rows(vectors))
@@ -324,7 +324,7 @@ def _storable(version: Version, vectors: NDArray[np.float32]) -> tuple[tuple[str
 
 
 def _read_rate(connection: Connection, demand: Demand, size: int) -> float | None:
-    """Chunks a second of reading batches in the order of their ids, from random places."""
+    """Chunks a second for reading batches in id order, from random positions."""
     if not demand.ids:
         return None
     read, took = 0, 0.0
@@ -341,9 +341,10 @@ def _read_rate(connection: Connection, demand: Demand, size: int) -> float | Non
 
 
 def _write_rate(connection: Connection, version: Version, vectors: NDArray[np.float32], size: int) -> float | None:
-    """Chunks a second of COPY into a temporary table like the version's, rolled back; None where that cannot be.
+    """Chunks a second for COPY into a temporary table like the version's, rolled back; None where it is not
+    possible.
 
-    A temporary table writes no WAL and its batches are not committed one by one, for which half is taken off.
+    A temporary table writes no WAL and does not commit each batch, so the rate is halved.
     """
     import numpy as np
 
@@ -359,7 +360,7 @@ def _write_rate(connection: Connection, version: Version, vectors: NDArray[np.fl
     count = max(size, min(_WRITTEN_ROWS, _WRITTEN_BYTES // (4 * version.dimensions)))
     rows = np.resize(vectors, (count, version.dimensions))
     ids = np.arange(len(rows), dtype=np.int64)
-    table = replace(version, id=0)  # no version has it, and temporary tables come first on the search path
+    table = replace(version, id=0)  # no version has this name, and temporary tables come first on the search path
     plain = version.dimensions <= PLAIN_DIMENSIONS[version.storage]
     took = 0.0
     try:

@@ -1,7 +1,7 @@
 """What a version still has to embed, from a random sample of its missing chunks: texts, tokens, repeats.
 
-Chunks are never counted or scanned once a collection is large. There they are drawn by id, each as likely as any
-other; TABLESAMPLE would take whole pages, whose chunks are of one document and alike.
+In a large collection chunks are never counted or scanned but sampled by id, all equally likely. TABLESAMPLE would
+take whole pages, whose chunks come from one document and are alike.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SAMPLE = 400
 STATEMENT_TIMEOUT_S = 10.0
 
 _LISTED_CHUNKS = 100_000
-"""Up to here all missing ids are listed, by one anti-join of some 50 ms, and drawn from."""
+"""Up to this many missing ids are listed, by one anti-join of some 50 ms, and sampled from the list."""
 _QUEUED_LISTED = 10_000
 _LOOKUPS, _LOOKUPS_AT_ONCE = 100_000, 20_000
 _SYSTEM_PAGES = 2_000
@@ -49,11 +49,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Demand:
-    """What is to be done. `failed` are dead letters, which are not tried again by themselves.
+    """What has to be embedded. `failed` are dead letters, which are not retried automatically.
 
-    `to_encode`, `tokens` and `characters` are of the chunks whose text has no vector yet; the `repeated` others
-    take it. They are exact when the sample holds every chunk (`exact`). `tokens` is None without an encoder, and
-    both are when nothing could be drawn.
+    `to_encode`, `tokens` and `characters` count the chunks whose text has no vector yet; the `repeated` others
+    copy one. They are exact when the sample holds every chunk (`exact`). `tokens` is None without an encoder, and
+    both are None when nothing could be sampled.
     """
 
     chunks: Annotated[int, "in the collection"]
@@ -83,9 +83,9 @@ class _Chunk:
 def measure_demand(
     connection: Connection, version: Version, encoder: Encoder | None, *, sample: int = SAMPLE
 ) -> Demand:
-    """Draw up to `sample` of the chunks that the version lacks, and conclude from them to all.
+    """Sample up to `sample` of the chunks that the version lacks, and estimate the whole from them.
 
-    Takes well under a second at any size, and no statement of it longer than STATEMENT_TIMEOUT_S.
+    Takes well under a second at any size; no statement runs longer than STATEMENT_TIMEOUT_S.
     """
     with reading(connection):
         chunks = chunk_count(connection)
@@ -161,12 +161,12 @@ def _conclude(
 
 
 def _too_long(drawn: list[_Chunk], counts: list[int], encoder: Encoder) -> list[tuple[int, int]]:
-    """(chunk id, tokens) of texts that the model does not read to their end."""
+    """(chunk id, tokens) of texts that the model truncates."""
     most = encoder.max_tokens
     if most is None:
         return []
     at_limit = [(chunk, count) for chunk, count in zip(drawn, counts, strict=True) if count >= most]
-    # An encoder may count only what it reads. Then twice the text has no more tokens than the text.
+    # An encoder may count only what it reads. Then the doubled text has no more tokens than the text.
     if at_limit and max(counts) == most:
         text = at_limit[0][0].content
         if encoder.count_tokens([f"{text} {text}"]) == most:
@@ -227,7 +227,7 @@ def _draw(connection: Connection, version: Version, wanted: int, to_embed: int) 
     found = random.sample(queued, share)
     try:
         ids = _draw_from_spans(connection, version, spans, wanted - share, known)
-        if len(ids) < (wanted - share) // 2:  # few and far between, as ids that an application makes up are
+        if len(ids) < (wanted - share) // 2:  # sparse, as ids chosen by an application are
             thin = [i for i in _draw_pages(connection, version) if i not in known]
             ids = max(ids, random.sample(thin, min(len(thin), wanted - share)), key=len)
     except psycopg.errors.QueryCanceled:
@@ -236,9 +236,9 @@ def _draw(connection: Connection, version: Version, wanted: int, to_embed: int) 
 
 
 def _where_missing(connection: Connection, version: Version) -> tuple[list[int], list[tuple[int, int]]]:
-    """Queued ids, when they are few, and the id spans that hold the rest: the ranges that a job has left."""
+    """Queued ids, when there are few, and the id spans that hold the rest: the job's remaining ranges."""
     spans: list[tuple[int, int]] = []
-    if version.state not in ("registered", "retired"):  # those are planned anew, over everything
+    if version.state not in ("registered", "retired"):  # those get a new plan, over everything
         spans = connection.execute(
             """
             SELECT r.cursor + 1, r.last_chunk_id
@@ -266,7 +266,7 @@ def _where_missing(connection: Connection, version: Version) -> tuple[list[int],
 
 
 def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Spans that do not overlap: an id in two of them would be drawn twice as often."""
+    """Merge overlapping spans: an id in two of them would be sampled twice as often."""
     merged: list[tuple[int, int]] = []
     for first, last in sorted(spans):
         if merged and first <= merged[-1][1] + 1:
@@ -279,7 +279,7 @@ def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
 def _draw_from_spans(
     connection: Connection, version: Version, spans: list[tuple[int, int]], wanted: int, known: set[int]
 ) -> list[int]:
-    """Draw numbers out of the spans, and keep those that are the id of a missing chunk."""
+    """Draw random ids from the spans, and keep those of missing chunks."""
     if not spans or wanted <= 0:
         return []
     widths = [last - first + 1 for first, last in spans]
@@ -303,7 +303,7 @@ def _draw_from_spans(
 
 
 def _draw_pages(connection: Connection, version: Version) -> list[int]:
-    """The missing chunks of some two thousand random pages."""
+    """The missing chunks on some two thousand random pages."""
     with reading(connection):
         (pages,) = fetch_one(
             connection,
@@ -319,7 +319,7 @@ def _draw_pages(connection: Connection, version: Version) -> list[int]:
 
 
 def _fetch(connection: Connection, version: Version, ids: list[int]) -> list[_Chunk]:
-    """The chunks, and whether each takes its vector from another: an earlier one, or one that has it."""
+    """The chunks, and whether each copies its vector from another chunk: an earlier one, or one that has it."""
     has_vector: sql.Composable = sql.SQL("false")
     if _has_table(connection, version):
         has_vector = sql.SQL("EXISTS (SELECT FROM {} e WHERE e.chunk_id = same.id)").format(version.table)

@@ -1,7 +1,7 @@
 """What a worker reads and writes: batches of chunks under a lease, and their transaction.
 
-The COPY of a batch and the move of its range's cursor are one transaction, fenced by the lease's token, so that
-a worker that was killed, or frozen and woken, can neither lose nor repeat work.
+The COPY of a batch and the move of its range's cursor are one transaction, fenced by the lease's token. A worker
+that was killed, or frozen and resumed, can neither lose nor repeat work.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Lease:
 
 @dataclass(frozen=True)
 class Batch:
-    """Chunks read together: their ids and texts, row by row, and for rows in `same_as` a chunk with the same text
-    that has, or will have, its vector.
+    """Chunks read together: their ids and texts by row. `same_as` names, for some rows, a chunk with the same text
+    that has, or will have, the vector.
 
-    `lease` is None for a batch out of the outbox. `start` is where the range's cursor stood before it, `cursor`
-    where it stands after it; `last` closes the range.
+    `lease` is None for a batch from the outbox. `start` and `cursor` are the range's cursor before and after the
+    batch; `last` closes the range.
     """
 
     ids: list[int]
@@ -52,7 +52,7 @@ class Batch:
 
 @dataclass
 class Encoded:
-    """A batch with its vectors (n, d) for `chunk_ids` (n,), copies of vectors that are there, and failures."""
+    """A batch with its vectors (n, d) for `chunk_ids` (n,), copies of existing vectors, and failures."""
 
     batch: Batch
     chunk_ids: NDArray[np.int64]
@@ -65,11 +65,11 @@ class Encoded:
 
 
 class LostLeaseError(Exception):
-    """Somebody else holds the range now: what this worker made of it is dropped."""
+    """Another worker holds the range now: this worker's batch is dropped."""
 
 
 def lease_range(connection: Connection, job_id: int, worker_id: int, lease_s: float) -> Lease | None:
-    """Take the next range that waits, or whose holder is gone; None when there is none."""
+    """Lease the next range that is waiting, or whose holder is gone; None when there is none."""
     row = connection.execute(
         sql.SQL(
             """
@@ -93,7 +93,7 @@ _SAME_TEXT = sql.SQL(
        (SELECT e.chunk_id FROM document_chunks o JOIN {table} e ON e.chunk_id = o.id
         WHERE o.content_sha256 = c.content_sha256 AND o.id <> c.id LIMIT 1) END"""
 )
-"""A chunk with the same text that has its vector already: it is not paid for again."""
+"""A chunk with the same text that already has a vector: it is not paid for again."""
 
 
 def read_range(
@@ -103,8 +103,8 @@ def read_range(
 
     As many as `size` or as have `most_bytes` of text, but at least one.
     """
-    # Both anti-joins are bounded by the range, so that any plan reads no more than its part of the tables: what the
-    # planner believes of a table that is being filled is always out of date.
+    # Both anti-joins are bounded by the range, so that any plan reads only that part of the tables: the planner's
+    # statistics of a table that is being filled are always out of date.
     rows = connection.execute(
         sql.SQL(
             """
@@ -142,7 +142,7 @@ def read_range(
 def read_outbox(
     connection: Connection, version: Version, worker_id: int, size: int, lease_s: float, *, most_bytes: int
 ) -> Batch | None:
-    """Chunks out of the version's outbox, leased for a while; None when nothing waits that is free."""
+    """Chunks from the version's outbox, leased for a while; None when none is free."""
     rows = connection.execute(
         sql.SQL(
             """
@@ -168,7 +168,7 @@ def read_outbox(
         {"version": version.id, "worker": worker_id, "size": size, "lease": lease_s, "bytes": most_bytes},
         binary=True,
     ).fetchall()
-    # A chunk that was deleted while a proof or a retry queued it: the deletion did not see its row yet.
+    # A chunk deleted while a proof or a retry queued it: the deletion did not see the queue's row yet.
     if gone := [row[0] for row in rows if row[1] is None]:
         connection.execute(
             "DELETE FROM chunk_outbox WHERE embedding_version_id = %s AND chunk_id = ANY(%s)", [version.id, gone]
@@ -178,7 +178,7 @@ def read_outbox(
 
 
 def _columns(rows: list[Any]) -> tuple[list[int], list[str], dict[int, int]]:
-    """Ids, texts and known texts; a text that comes twice in the batch is known from its first chunk."""
+    """Ids, texts and `same_as`; a text that occurs twice in the batch points to its first chunk."""
     ids, texts = [row[0] for row in rows], [row[1] for row in rows]
     same_as = {number: row[2] for number, row in enumerate(rows) if row[2] is not None}
     if len(set(texts)) < len(texts):
@@ -193,14 +193,14 @@ def _columns(rows: list[Any]) -> tuple[list[int], list[str], dict[int, int]]:
 def commit(connection: Connection, version: Version, job_id: int, done: Encoded, lease_s: float) -> int:
     """Store an encoded batch and move the cursor, in one transaction; returns the chunks that got a vector.
 
-    Raises LostLeaseError, with nothing stored, when the range has another holder by now, or its cursor stands
-    elsewhere than when the batch was read (a commit whose answer was lost, and which is tried again).
+    Raises LostLeaseError, with nothing stored, when the range has another holder, or its cursor has moved since
+    the batch was read (a retried commit whose answer was lost).
     """
     try:
         with connection.transaction():
             return _store_and_advance(connection, version, job_id, done, None, lease_s)
     except (psycopg.errors.UniqueViolation, psycopg.errors.ForeignKeyViolation):
-        # A chunk of this batch was embedded, or deleted, since it was read: rare, so looked at only now.
+        # A chunk of this batch was embedded or deleted since it was read. Rare, so checked only now.
         with connection.transaction():
             keep = _still_wanted(connection, version, done.chunk_ids)
             return _store_and_advance(connection, version, job_id, done, keep, lease_s)
@@ -216,7 +216,7 @@ def _store_and_advance(
 ) -> int:
     if keep is None:
         stored = copy_vectors(connection, version, done.chunk_ids, done.vectors)
-    else:  # and the same may happen again at once, beside others that write the same chunks
+    else:  # and it may happen again at once, while others write the same chunks
         stored = len(insert_missing(connection, version, done.chunk_ids[keep], done.vectors[keep]))
     stored += _store_rest(connection, version, done)
     if stored:
@@ -226,9 +226,9 @@ def _store_and_advance(
 
 
 def _store_rest(connection: Connection, version: Version, done: Encoded) -> int:
-    """Copies of vectors that are there, and dead letters; returns the vectors stored.
+    """Store copies of existing vectors, and dead letters; returns the number of vectors stored.
 
-    Both have a foreign key, so that a chunk which is being deleted is waited for, and then left out.
+    Both have a foreign key, so a chunk that is being deleted is waited for and then left out.
     """
     stored = 0
     if done.copies:
@@ -265,7 +265,7 @@ def _store_rest(connection: Connection, version: Version, done: Encoded) -> int:
             },
         )
     if done.batch.lease is None:
-        # Whoever has a vector now is no dead letter any more; retries come through the outbox.
+        # A chunk with a vector is no longer a dead letter; retries come through the outbox.
         connection.execute(
             "DELETE FROM dead_letters WHERE embedding_version_id = %s AND chunk_id = ANY(%s)",
             [version.id, done.chunk_ids.tolist() + [chunk for chunk, _ in done.copies]],

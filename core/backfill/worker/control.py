@@ -1,4 +1,4 @@
-"""What the threads of one worker share: whether to stop and why, the settings in force, and what holds them up."""
+"""What the threads of one worker share: whether to stop and why, the settings in force, and what they wait for."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _CANCEL_S = 2.0
 
 
 class StoppedError(Exception):
-    """The job was paused, ended or left, or another thread of this worker failed."""
+    """The job was paused or ended, the worker is leaving, or another of its threads failed."""
 
 
 class DatabaseGoneError(Exception):
-    """No connection can be had at the moment."""
+    """No connection can be opened at the moment."""
 
 
 class Control:
-    """Every wait of a worker goes through here, so that pausing and leaving end it at once."""
+    """Every wait of a worker goes through here, so that pausing and leaving end the wait at once."""
 
     def __init__(self, settings: JobSettings) -> None:
         self.settings = settings
@@ -49,14 +49,14 @@ class Control:
 
     @property
     def reason(self) -> str | None:
-        """What this worker itself waits for (its provider, its share of the rate, money), None for nothing."""
+        """What this worker itself waits for (its provider, its share of the rate, money), or None."""
         if self.stopped:
             return None
         own = self._reason if self._waiting or time.monotonic() < self._reason_until else None
         return own or self._provider_reason
 
     def stop(self) -> None:
-        """End in order: what is being encoded or written is finished."""
+        """Stop cleanly: batches being encoded or written are finished."""
         self._stop.set()
         with self._changed:
             self._changed.notify_all()
@@ -70,7 +70,7 @@ class Control:
         self.stop()
 
     def follow(self, settings: JobSettings, throttle: str | None, live_workers: int) -> None:
-        """Take over what the job's row says now."""
+        """Apply what the job's row says now."""
         self.settings, self.live_workers = settings, max(1, live_workers)
         with self._changed:
             self._job_throttle = throttle
@@ -90,7 +90,7 @@ class Control:
 
     @contextlib.contextmanager
     def holding(self, reason: str, *, linger_s: float = 0.0) -> Iterator[None]:
-        """Say what this worker waits for while it does; `linger_s` bridges short waits that follow each other."""
+        """Set the reason while this worker waits; `linger_s` keeps it between short waits in a row."""
         with self._changed:
             self._waiting += 1
             self._reason = reason
@@ -103,7 +103,7 @@ class Control:
 
     @contextlib.contextmanager
     def interruptible(self, connection: Connection) -> Iterator[None]:
-        """Statements in this block are cancelled when the worker is stopped: StoppedError then."""
+        """Cancel statements in this block when the worker is stopped, and raise StoppedError."""
         with self._changed:
             self._interruptible = connection
         try:
@@ -118,7 +118,7 @@ class Control:
             with self._changed:
                 self._interruptible = None
 
-    # Two of the hooks of an encoder whose provider throttles (core.encoders.Throttled); the third is `wait`.
+    # Two of the three hooks of core.encoders.Throttled; the third is `wait`.
 
     def throttled(self, seconds: float, reason: str) -> None:
         """The provider wants us to wait."""
@@ -127,6 +127,6 @@ class Control:
         self._provider_reason = f"{reason}, waiting {seconds:.0f} s"
 
     def resumed(self) -> None:
-        """It does so no more."""
+        """The provider no longer wants us to wait."""
         log.info("no longer held by the encoder's provider")
         self._provider_reason = None

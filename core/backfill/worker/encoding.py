@@ -1,4 +1,4 @@
-"""From texts to vectors that may be stored: a part that fails is halved until the bad text is alone."""
+"""Turns texts into vectors that may be stored; a failing part is halved until the bad text is alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 _MAX_FAILED_SHARE = 0.5
 _FEWEST_FAILURES = 10
-"""A batch of which more than this share, and at least as many texts, are refused: the encoder is at fault."""
+"""When more than this share of a batch, and at least this many texts, are refused, the encoder is at fault."""
 
 
 def check_encoder(encoder: Encoder, version: Version) -> None:
@@ -57,14 +57,14 @@ class BatchEncoder:
         return np.concatenate(self._parts or [np.empty((0, self._version.dimensions), dtype=np.float32)])
 
     def forget(self) -> None:
-        """Begin again, after an encoder that could not be reached half-way."""
+        """Start over, after the encoder became unreachable half-way."""
         self._parts, self._good, self.failures = [], [], []
 
     def encode(self, texts: Sequence[str], first_row: int = 0) -> None:
         """Encode texts whose rows begin at `first_row`.
 
-        Raises EncoderError when most texts are refused, or answered with other dimensions than the version's:
-        then the encoder is at fault and not its texts. UnreachableError as the encoder does.
+        Raises EncoderError when most texts are refused, or get vectors of other dimensions than the version's:
+        then the encoder is at fault, not the texts. Raises UnreachableError as the encoder does.
         """
         if not texts:
             return

@@ -1,6 +1,6 @@
-"""A worker's heartbeat: it shows that the worker lives, keeps its leases, and brings what others ask of the job.
+"""A worker's heartbeat: shows that the worker lives, renews its leases, and reads what others ask of the job.
 
-Twice a second, on a connection of its own that also holds the worker's advisory lock: pause, cancel, changed
+It runs twice a second on its own connection, which also holds the worker's advisory lock. Pause, cancel, changed
 settings and limits reach every worker within a second, whatever its other threads wait for.
 """
 
@@ -25,8 +25,8 @@ from revector.core.registry import Version
 HEARTBEAT_S = 0.5
 
 
-class Heart:
-    """One worker's registration with a job, and the thread that keeps it."""
+class Heartbeat:
+    """One worker's registration with a job, and the thread that renews it."""
 
     def __init__(
         self,
@@ -53,17 +53,17 @@ class Heart:
             )[0]
         )
         connection.execute(sql.SQL("SELECT pg_advisory_lock({})").format(WORKER_LOCK), [self.worker_id])
-        self._thread = threading.Thread(target=self._beat_on, name="backfill-heart", daemon=True)
+        self._thread = threading.Thread(target=self._beat_on, name="backfill-heartbeat", daemon=True)
 
     def start(self, progress: Callable[[], tuple[int, int]]) -> None:
-        """Begin to beat; `progress` says how many chunks this worker has stored, and its batch size."""
+        """Start the thread; `progress` returns how many chunks this worker has stored, and its batch size."""
         self._progress = progress
         supervise(self._connection, self._version, self._job)  # before the first batch, not after it
         self._beat()
         self._thread.start()
 
     def stop(self) -> None:
-        """Beat no more; the lock stays with the connection."""
+        """Stop the thread; the connection keeps the lock."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -75,7 +75,7 @@ class Heart:
                     supervise(self._connection, self._version, self._job)
                     self._beat()
                 except (pg.DiskFull, pg.OutOfMemory, pg.InsufficientResources, pg.DeadlockDetected):
-                    continue  # the writer says so; what is asked of the job comes with the next beat
+                    continue  # the writer reports it; requests to the job arrive with the next beat
         except psycopg.Error as error:
             self._control.fail(error)
 

@@ -9,13 +9,13 @@ from collections.abc import Callable
 _FIRST = 256
 _SMALLEST, _LARGEST = 16, 8192
 _WEIGHT = 0.3
-"""Of the newest batch in the moving average: three or four batches after a change the size has followed."""
+"""Weight of the newest batch in the moving average: the size follows a change within three or four batches."""
 
 
 class BatchSize:
-    """The size of the next batch, from an exponential moving average of what a chunk takes.
+    """The size of the next batch, from an exponential moving average of the time a chunk takes.
 
-    Sizes change by no more than twice at a time, and lie between 16 and 8,192 rows.
+    A size at most doubles or halves at a time, and stays between 16 and 8,192 rows.
     """
 
     def __init__(self, most: int = _LARGEST) -> None:
@@ -25,12 +25,12 @@ class BatchSize:
         self._lock = threading.Lock()
 
     def next(self, fixed: int | None, *, rate: float | None = None) -> int:
-        """Rows of the next batch: `fixed` when it is set, and no more than the rate allows in a second."""
+        """Rows of the next batch: `fixed` when set, and no more than the rate allows in a second."""
         size = min(fixed, self._most) if fixed is not None else self.size
         return min(size, max(1, int(rate))) if rate is not None else size
 
     def took(self, rows: int, seconds: float, target_s: float) -> None:
-        """A batch took as long in its slowest stage."""
+        """Record how long a batch took in its slowest stage."""
         if rows == 0 or seconds <= 0:
             return
         with self._lock:
@@ -42,7 +42,7 @@ class BatchSize:
 
 
 class BatchPacer:
-    """Spaces batches so that no more than `rate` chunks a second begin; a changed rate counts at once."""
+    """Spaces batches so that at most `rate` chunks a second begin; a changed rate applies at once."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -55,5 +55,5 @@ class BatchPacer:
         return max(0.0, self._began + self._chunks / rate - self._clock())
 
     def begin(self, chunks: int) -> None:
-        """A batch of so many chunks begins now."""
+        """Record that a batch of that many chunks begins now."""
         self._began, self._chunks = self._clock(), chunks

@@ -1,8 +1,8 @@
-"""Reading, encoding and writing at the same time, so that the encoder never waits for Postgres.
+"""Reads, encodes and writes at the same time, so that the encoder never waits for Postgres.
 
-A thread with a connection of its own leases ranges and reads batches, a pool of threads encodes them, and another
-thread stores them in the order in which they were read: the cursor of a range passes over nothing that is not there
-yet. The queue between them is bounded, and so is the memory, whatever the corpus.
+A thread with its own connection leases ranges and reads batches, a pool of threads encodes them, and another
+thread stores them in the order they were read, so that a range's cursor never passes a batch that is not stored
+yet. The queue between them is bounded, and so is the memory, for any corpus.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from revector.core.backfill.worker.control import Control, DatabaseGoneError, St
 from revector.core.backfill.worker.encoding import BatchEncoder
 from revector.core.backfill.worker.pace import BatchPacer, BatchSize
 from revector.core.backfill.worker.proof import prove, proven_within, take_over_proof
-from revector.core.backfill.worker.unsaved import Kept
+from revector.core.backfill.worker.unsaved import UnsavedVectors
 from revector.core.database import Connection, Database, fetch_one
 from revector.core.encoders import Parallel
 from revector.core.errors import RefusedError, UnreachableError
@@ -46,12 +46,12 @@ _QUEUED = 2
 _POLL_S = 0.25
 _VECTOR_BYTES = 64 << 20
 _TEXT_BYTES = 32 << 20
-"""Of all batches in hand together. (Text may take up to four times as much in Python.)"""
+"""Of all current batches together. (Text may take up to four times as much in Python.)"""
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 1.0, 30.0
 
 
 class Pipeline:
-    """One worker's stay at a job, for as long as its connections last."""
+    """One worker's work on a job, for as long as its connections last."""
 
     def __init__(
         self,
@@ -61,13 +61,13 @@ class Pipeline:
         worker_id: int,
         encoder: Encoder,
         control: Control,
-        kept: Kept,
+        unsaved: UnsavedVectors,
         on_batch: Callable[[int], None],
         *,
         prove_every_s: float = 0.0,
     ) -> None:
         self._database, self._version, self._job, self._worker_id = database, version, job, worker_id
-        self._encoder, self._control, self._kept, self._on_batch = encoder, control, kept, on_batch
+        self._encoder, self._control, self._unsaved, self._on_batch = encoder, control, unsaved, on_batch
         self._parallel = encoder.parallel if isinstance(encoder, Parallel) else 1
         in_hand = self._parallel + _QUEUED + 2
         self.batch_size = BatchSize(most=_VECTOR_BYTES // in_hand // (4 * version.dimensions))
@@ -83,7 +83,7 @@ class Pipeline:
         self._pool = ThreadPoolExecutor(self._parallel, thread_name_prefix="backfill-encoder")
 
     def run(self) -> None:
-        """Work until there is nothing more to do, or the control says stop."""
+        """Work until nothing is left to do, or the control says stop."""
         reader = threading.Thread(target=self._guarded, args=[self._read], name="backfill-reader")
         writer = threading.Thread(target=self._guarded, args=[self._write], name="backfill-writer")
         for thread in (reader, writer):
@@ -144,7 +144,7 @@ class Pipeline:
             cursor, last = batch.cursor, batch.last
 
     def _next_size(self) -> int:
-        """Rows of the next batch, when it may begin: no limit holds the job, and the rate allows it."""
+        """Wait until no limit holds the job and the rate allows a batch; returns its rows."""
         while True:
             self._control.pass_gate()
             rate = self._control.settings.max_rate
@@ -168,7 +168,7 @@ class Pipeline:
         self._batches.put(self._pool.submit(self._encode, batch, reserved))
 
     def _reserve(self, connection: Connection, batch: Batch) -> float:
-        """Money for the batch, when there is a cap: waits until it has room for it."""
+        """Reserve money for the batch when there is a cap; waits until the cap has room."""
         if not self._encoder.price or self._control.settings.max_spend_usd is None:
             return 0.0
         usd = spending.cost(self._encoder, _unknown_texts(batch))
@@ -181,7 +181,7 @@ class Pipeline:
         return 0.0
 
     def _read_rest(self, connection: Connection) -> bool:
-        """After the ranges: the outbox, then the proof. False when there is nothing more to do."""
+        """After the ranges: the outbox, then the proof. False when nothing is left to do."""
         size, lease_s = self._next_size(), self._control.settings.lease_s
         batch = self._patiently(
             lambda: batches.read_outbox(
@@ -203,7 +203,7 @@ class Pipeline:
             """,
             [self._job.id, self._version.id],
         )[0]
-        if others:  # another worker has them in hand; its leases fall to us if it dies
+        if others:  # another worker has leased them; they come to us if it dies
             self._control.wait(_POLL_S)
             return True
         return self._prove(connection)
@@ -213,7 +213,7 @@ class Pipeline:
         try:
             move(connection, self._job, "proving", worker_id=self._worker_id)
         except RefusedError:
-            # Another worker proves, or the job was stopped: the heart will tell.
+            # Another worker is proving, or the job was stopped; the heartbeat will say.
             take_over_proof(connection, self._job, self._control.settings.lease_s)
             self._control.wait(_POLL_S)
             return True
@@ -244,7 +244,7 @@ class Pipeline:
         self._control.pass_gate()
         began = time.monotonic()
         rows = [row for row in range(len(batch.ids)) if row not in batch.same_as]
-        kept_ids, kept_vectors, rows, owed = self._kept.take(batch, rows)
+        kept_ids, kept_vectors, rows, owed = self._unsaved.take(batch, rows)
         texts = [batch.texts[row] for row in rows] if len(rows) < len(batch.ids) else batch.texts
         encoder = BatchEncoder(self._encoder, self._version)
         try:
@@ -268,7 +268,7 @@ class Pipeline:
         return Encoded(batch, chunk_ids, vectors, copies, failures, spent, reserved, time.monotonic() - began)
 
     def _ask(self, encoder: BatchEncoder, texts: list[str]) -> None:
-        """Encode, and go on trying while the provider cannot be reached: that is throttling, not failure."""
+        """Encode, and keep trying while the provider is unreachable: that is throttling, not failure."""
         delay, began = _FIRST_RETRY_S, time.monotonic()
         while True:
             try:
@@ -288,10 +288,10 @@ class Pipeline:
 
     def _write(self, connection: Connection) -> None:
         if self._encoder.price == 0:
-            # A crash of the server may take the last moments' commits, vectors and cursor alike; what cost nothing
-            # is simply made again. What was paid for waits for the disk.
+            # A crash of the server may lose the last commits, vectors and cursor alike. Vectors that cost nothing
+            # are simply made again; commits of paid vectors wait for the disk.
             connection.execute("SET synchronous_commit = off")
-        # A process that is frozen in its transaction holds up nobody for longer than its lease.
+        # A process that freezes in its transaction holds up others no longer than its lease.
         connection.execute(
             "SELECT set_config('idle_in_transaction_session_timeout', %s, false)",
             [f"{round(1000 * self._control.settings.lease_s)}ms"],
@@ -331,7 +331,7 @@ class Pipeline:
             return 0
         except BaseException as error:  # noqa: BLE001  (also of the encoder's threads; handed to the worker)
             if encoded is not None:
-                self._kept.keep(encoded)
+                self._unsaved.keep(encoded)
             self._control.fail(error)
             return 0
         else:
@@ -344,11 +344,11 @@ class Pipeline:
                 self._idle.notify_all()
 
     def _save_the_rest(self) -> None:
-        """A writer that never got a connection leaves behind what was encoded."""
+        """Save what was encoded when the writer could not get a connection."""
         with contextlib.suppress(queue.Empty):
             while (future := self._batches.get_nowait()) is not None:
                 if not future.cancelled() and future.exception() is None:
-                    self._kept.keep(future.result())
+                    self._unsaved.keep(future.result())
 
     def _sample(self, connection: Connection, done: int, seconds: float) -> None:
         connection.execute(
@@ -360,7 +360,7 @@ class Pipeline:
         )
 
     def _patiently(self, statement: Callable[[], T]) -> T:
-        """Run a statement; wait and try again while the server lacks something that people can give it."""
+        """Run a statement; wait and retry while the server lacks something that people can fix."""
         delay = _FIRST_RETRY_S
         while True:
             try:

@@ -14,14 +14,15 @@ from revector.core.registry import Version, embedded_count
 
 
 def prove(connection: Connection, version: Version) -> int:
-    """Look for chunks that the version lacks, and queue them; returns how many were found (0: it is proven).
+    """Find chunks that the version lacks, and queue them; returns how many (0: proven complete).
 
-    With none missing the version's table gets its foreign key, its row count is made exact, and the version is
-    marked as complete. A chunk with a dead letter does not count as missing: the guards look at those. Every
-    proof leaves a row in backfill_proofs.
+    When none is missing, the version's table gets its foreign key, its row count is made exact, and the version is
+    marked complete. A chunk with a dead letter does not count as missing: the guards check those. Every proof adds
+    a row to backfill_proofs.
     """
     began = time.monotonic()
-    # So that the passes below read the index and not every vector: what was just loaded is not known as visible to all.
+    # So that the passes below read the index and not every vector: freshly loaded pages are not marked
+    # all-visible.
     connection.execute(sql.SQL("VACUUM (TRUNCATE FALSE) {}").format(version.table))
     missing = connection.execute(
         sql.SQL(
@@ -54,7 +55,8 @@ def prove(connection: Connection, version: Version) -> int:
 
 
 def proven_within(connection: Connection, version: Version, seconds: float) -> bool:
-    """Whether the last proof is no older, and found nothing missing: new chunks come through the outbox."""
+    """Whether the last proof is no older than this and found nothing missing: new chunks come through the
+    outbox."""
     row = connection.execute(
         """
         SELECT missing = 0 AND at > now() - %s * interval '1 second' FROM backfill_proofs
@@ -66,7 +68,7 @@ def proven_within(connection: Connection, version: Version, seconds: float) -> b
 
 
 def take_over_proof(connection: Connection, job: Job, lease_s: float) -> None:
-    """Let the job run again when the worker that proves it is gone or shows no sign of life."""
+    """Let the job run again when the proving worker is gone or has no heartbeat."""
     connection.execute(
         sql.SQL(
             """
@@ -97,9 +99,9 @@ def _record(connection: Connection, version: Version, missing: int, embedded: in
 
 
 def _add_foreign_key(connection: Connection, version: Version) -> None:
-    """After the load, since a COPY into a table with this key takes twice as long.
+    """Added after the load, since a COPY into a table with this key takes twice as long.
 
-    NOT VALID first: that needs its lock for an instant only; VALIDATE then reads beside all writes.
+    NOT VALID first, which needs its lock only for an instant; VALIDATE then runs beside writes.
     """
     name = f"{version.table_name}_chunk_id_fkey"
     found = connection.execute(
@@ -122,7 +124,7 @@ def _add_foreign_key(connection: Connection, version: Version) -> None:
     try:
         connection.execute(validate)
     except ForeignKeyViolation:
-        # A batch that was being written while its chunk was deleted leaves a vector without a chunk.
+        # A batch written while its chunk was deleted leaves a vector without a chunk.
         connection.execute(
             sql.SQL(
                 "DELETE FROM {} e WHERE NOT EXISTS (SELECT FROM document_chunks c WHERE c.id = e.chunk_id)"
@@ -132,8 +134,8 @@ def _add_foreign_key(connection: Connection, version: Version) -> None:
 
 
 def _count_exactly(connection: Connection, version: Version) -> int:
-    # In one snapshot: deltas committed after it are neither in the count nor deleted, so none is lost. Deltas that
-    # somebody folds meanwhile make it fail, and it counts again.
+    # In one snapshot: deltas committed after it are neither counted nor deleted, so none is lost. If another
+    # session folds deltas meanwhile, this fails and counts again.
     before = connection.isolation_level
     connection.isolation_level = IsolationLevel.REPEATABLE_READ
     try:

@@ -1,6 +1,6 @@
-"""What one of a job's workers does for all of them once a second: look at the limits and the share of failures.
+"""Supervision, by one of a job's workers for all of them once a second: the limits and the share of failures.
 
-Whoever finds that the last look is a second old takes the next one, so that no leader can be lost, or frozen.
+Any worker that finds the last check a second old does the next one, so there is no leader to lose.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from revector.core.registry import Version, fold_counts
 log = logging.getLogger(__name__)
 
 _FEWEST_FAILURES = 10
-"""Before a share of failures says anything."""
+"""Chunks needed before a share of failures means anything."""
 
 
 def supervise(connection: Connection, version: Version, job: Job) -> None:
-    """Take the look if it is due: write the reason that holds the job, or stop it for its failures."""
+    """Check if it is due: record the reason that holds the job, or stop the job for its failures."""
     row = connection.execute(
         """
         UPDATE backfill_jobs SET checked_at = clock_timestamp()
@@ -62,10 +62,11 @@ def supervise(connection: Connection, version: Version, job: Job) -> None:
 
 
 def _end_frozen_workers(connection: Connection, job: Job, settings: JobSettings) -> None:
-    """End the sessions of workers that have shown no sign of life for as long as a lease.
+    """End the sessions of workers without a heartbeat for as long as a lease.
 
-    A process that is frozen, or cut off, in the middle of a COPY keeps its rows locked, and no timeout of Postgres
-    applies while it waits for a client's data. Woken up, such a worker finds its connections closed and comes back.
+    A process frozen or cut off in the middle of a COPY keeps its rows locked, and no Postgres timeout applies
+    while the server waits for a client's data. Such a worker, once resumed, finds its connections closed and
+    reconnects.
     """
     connection.execute(
         """

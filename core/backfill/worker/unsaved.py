@@ -1,6 +1,6 @@
-"""Vectors that were made and could not be stored, since the database was lost: they are not paid for twice.
+"""Vectors that could not be stored because the database was lost, so that they are not paid for twice.
 
-A chunk never changes, so that its vector stays right; whoever reads the chunk next finds it here.
+A chunk never changes, so its vector stays right; it is used when the chunk is read again.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from revector.core.backfill.worker.batches import Batch, Encoded
 
 
-class Kept:
-    """What one worker keeps from one stay at a job to its next: no more than the batches that were in hand."""
+class UnsavedVectors:
+    """What one worker keeps across a lost connection: at most the batches it was working on."""
 
     def __init__(self) -> None:
         self._vectors: dict[int, NDArray[np.float32]] = {}
@@ -25,7 +25,7 @@ class Kept:
         self._lock = threading.Lock()
 
     def keep(self, encoded: Encoded) -> None:
-        """Keep the vectors of a batch that could not be stored, and what they cost."""
+        """Keep the vectors of a batch that could not be stored, and their cost."""
         with self._lock:
             self._vectors.update(zip(encoded.chunk_ids.tolist(), encoded.vectors, strict=True))
             self._spent_usd += encoded.spent_usd
@@ -33,7 +33,7 @@ class Kept:
     def take(
         self, batch: Batch, rows: Sequence[int]
     ) -> tuple[list[int], list[NDArray[np.float32]], list[int], float]:
-        """Chunk ids and vectors that are kept for rows of a batch, the rows without, and what is still owed."""
+        """The kept chunk ids and vectors for a batch, the rows without one, and the cost not yet recorded."""
         with self._lock:
             spent, self._spent_usd = self._spent_usd, 0.0
             if not self._vectors:

@@ -1,4 +1,4 @@
-"""A backfill worker: works on a job until nothing is missing, and comes back by itself after a lost database."""
+"""A backfill worker: works on a job until nothing is missing, and reconnects after a lost database."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from revector.core.backfill.job.settings import JobSettings
 from revector.core.backfill.job.status import JobStatus, status
 from revector.core.backfill.worker.control import Control, DatabaseGoneError, StoppedError
 from revector.core.backfill.worker.encoding import check_encoder
-from revector.core.backfill.worker.heartbeat import Heart
+from revector.core.backfill.worker.heartbeat import Heartbeat
 from revector.core.backfill.worker.pipeline import Pipeline
 from revector.core.backfill.worker.reconnect import Losses, is_lost
-from revector.core.backfill.worker.unsaved import Kept
+from revector.core.backfill.worker.unsaved import UnsavedVectors
 from revector.core.database import Connection, Database, client_name, readable_errors
 from revector.core.encoders import Throttled
 from revector.core.errors import RevectorError, UnreachableError
@@ -40,7 +40,8 @@ log = logging.getLogger(__name__)
 
 
 class Worker:
-    """Does the backfill of one version until nothing is missing, or until the job is paused, ended or left."""
+    """Does the backfill of one version until nothing is missing, the job is paused or ended, or the worker
+    leaves."""
 
     def __init__(
         self,
@@ -55,10 +56,10 @@ class Worker:
         on_batch: Callable[[int], None] | None = None,
         on_lost: Callable[[str], None] | None = None,
     ) -> None:
-        """`check` encodes one text first, and compares its dimensions with the version's.
+        """With `check` it first encodes one text and compares its dimensions with the version's.
 
-        `prove_every_s` lets a proof stand for so long when only new chunks were added since. `on_batch` is called
-        with the chunks stored, `on_lost` with what the database said when it was lost.
+        A proof stays valid for `prove_every_s` while only new chunks are added. `on_batch` is called with the
+        chunks stored, `on_lost` with the database's error when it was lost.
         """
         self._database, self._version, self._encoder, self._engine = database, version, encoder, engine
         self._settings = settings or JobSettings()
@@ -66,7 +67,7 @@ class Worker:
         self._on_lost = on_lost or (lambda _problem: None)
         self._check, self._prove_every_s = check, prove_every_s
         self._control = Control(self._settings)
-        self._kept = Kept()
+        self._unsaved = UnsavedVectors()
         self._stored = 0
         self._leaving: str | None = None
         self._left = threading.Event()
@@ -76,30 +77,31 @@ class Worker:
             encoder.wait = lambda seconds: self._control.wait(seconds)
 
     def leave(self, reason: str) -> None:
-        """Finish the batches in hand and go; the job goes on without this worker. From any thread."""
+        """Finish the current batches and leave; the job continues without this worker. May be called from any
+        thread."""
         self._leaving = reason
         self._left.set()
         self._control.stop()
 
     def run(self) -> JobStatus:
-        """Start the backfill or go on with it, until it is done, paused or ended; returns its status then.
+        """Start or continue the backfill until it is done, paused or ended; returns its status.
 
-        `settings` are those of a new job. A lost database is waited for. Raises UnreachableError when it stays
-        lost or the encoder is, and EncoderError when the encoder itself is at fault: the job is then
-        interrupted, and anyone can take it up.
+        `settings` apply to a new job. Waits for a lost database. Raises UnreachableError when database or encoder
+        stays unreachable, and EncoderError when the encoder is at fault: the job is then interrupted, and any
+        worker can continue it.
         """
         with self._database.session("backfill") as connection:
             job = open_job(connection, self._version, self._settings)
         return self._stay(job)
 
     def join(self) -> JobStatus:
-        """Work on a backfill that somebody has started, for as long as it runs; raises as `run` does."""
+        """Work on a backfill that was already started, for as long as it runs; raises as `run` does."""
         with self._database.session("backfill") as connection:
             job = require_job(connection, self._version)
         return self._stay(job)
 
     def _stay(self, job: Job) -> JobStatus:
-        """Work, and come back after every loss of the database."""
+        """Work, and reconnect after every loss of the database."""
         losses = Losses(self._control.settings)
         while True:
             connection = self._connect()
@@ -139,13 +141,15 @@ class Worker:
         control = self._control = Control(job_settings(connection, job))
         if self._left.is_set():
             control.stop()
-        heart = Heart(connection, self._version, job, control, self._encoder, engine=self._engine)
+        heartbeat = Heartbeat(connection, self._version, job, control, self._encoder, engine=self._engine)
         pipeline = Pipeline(
-            self._database, self._version, job, heart.worker_id, self._encoder, control, self._kept, self._on_batch,
-            prove_every_s=self._prove_every_s,
+            self._database, self._version, job, heartbeat.worker_id, self._encoder, control, self._unsaved,
+            self._on_batch, prove_every_s=self._prove_every_s,
         )  # fmt: skip
-        log.info("worker %d joins the backfill of %s, job %d", heart.worker_id, self._version.version_key, job.id)
-        heart.start(lambda: (pipeline.stored, pipeline.batch_size.next(control.settings.batch_size)))
+        log.info(
+            "worker %d joins the backfill of %s, job %d", heartbeat.worker_id, self._version.version_key, job.id
+        )
+        heartbeat.start(lambda: (pipeline.stored, pipeline.batch_size.next(control.settings.batch_size)))
         try:
             if self._check:
                 check_encoder(self._encoder, self._version)
@@ -156,16 +160,16 @@ class Worker:
         except RevectorError as error:
             control.fail(error)
         finally:
-            heart.stop()
+            heartbeat.stop()
             self._stored += pipeline.stored
         failure = control.failure
         why = type(failure).__name__ if failure else "asked to" if self._leaving else "no more to do"
-        log.info("worker %d leaves (%s), %d chunks stored", heart.worker_id, why, pipeline.stored)
-        log.debug("worker %d leaves", heart.worker_id, exc_info=failure)
+        log.info("worker %d leaves (%s), %d chunks stored", heartbeat.worker_id, why, pipeline.stored)
+        log.debug("worker %d leaves", heartbeat.worker_id, exc_info=failure)
         if failure is not None and is_lost(failure):
             raise failure
         try:
-            self._settle(connection, job, heart.worker_id, failure)
+            self._settle(connection, job, heartbeat.worker_id, failure)
         except psycopg.Error:
             if failure is None:
                 raise
@@ -174,7 +178,7 @@ class Worker:
         return self._status(connection)
 
     def _settle(self, connection: Connection, job: Job, worker_id: int, failure: BaseException | None) -> None:
-        """Say in the rows how this worker left."""
+        """Record how this worker left."""
         reason = None
         if isinstance(failure, KeyboardInterrupt):
             reason = "stopped at the keyboard"
@@ -187,7 +191,7 @@ class Worker:
         reason = reason or self._leaving
         if reason is not None and (failure is None or isinstance(failure, KeyboardInterrupt)):
             reason += f" by {client_name()}"
-        # What was read and not written goes back at once; nobody has to wait for the lease to run out.
+        # Batches read but not written are released at once, so that others need not wait for the lease to expire.
         connection.execute(
             "UPDATE backfill_ranges SET state = 'waiting' WHERE lease_worker = %s AND state = 'leased'",
             [worker_id],

@@ -1,1 +1,1 @@
-"""The guards' own looks at the database and the encoder, a module for each family."""
+"""What each guard checks in the database and the encoder: one module a topic."""

@@ -1,4 +1,4 @@
-"""The guard over the requests for a cutover: whether as many others as the policy asks for have approved it."""
+"""The guard on approvals: whether as many others as the policy requires have approved the cutover."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from revector.core.cutover.request_store import Request, local_time, open_reques
 
 
 def _approved(subject: Subject) -> Found:
-    """A cutover back to a version that was active before needs them too; a rollback does not."""
+    """A cutover to a formerly active version needs approvals too; a rollback does not."""
     needed = subject.policy.approvals
     key = subject.version.version_key
     found = open_request(subject.connection, subject.version)

@@ -1,4 +1,4 @@
-"""The guard on a version's encoder: it still makes the vectors that are stored."""
+"""The guard on a version's encoder: whether it still makes the stored vectors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _PATIENCE_S = 30.0
-"""A provider that throttles may ask us to wait for minutes: whoever looks at the guards does not."""
+"""A provider that throttles may ask for minutes; a check of the guards does not wait that long."""
 
 
 def _same(subject: Subject) -> Found:
@@ -41,18 +41,21 @@ def _same(subject: Subject) -> Found:
     if now.shape[1] != version.dimensions:
         return fails(f"it returns {now.shape[1]} dimensions, the version has {version.dimensions}", remedy)
     then = np.stack([Vector.from_text(stored[chunk_id]).to_numpy() for chunk_id in texts]).astype(np.float64)
-    lengths = np.linalg.norm(then, axis=1) * np.linalg.norm(now, axis=1)
+    before, after = np.linalg.norm(then, axis=1), np.linalg.norm(now, axis=1)
+    measure, lengths = "cosine", before * after
+    if version.distance_metric != "cosine":  # by which a vector of another length is another one
+        measure, lengths = "cosine with length", np.maximum(before, after) ** 2
     cosines = np.einsum("ij,ij->i", then, now.astype(np.float64)) / np.where(lengths > 0, lengths, 1)
     worst = int(cosines.argmin())
     detail = (
-        f"{len(texts)} stored chunks encoded again: lowest cosine {cosines[worst]:.5f}, chunk {list(texts)[worst]} "
+        f"{len(texts)} stored chunks encoded again: lowest {measure} {cosines[worst]:.5f}, chunk {list(texts)[worst]} "
         f"(at least {least:g} required)"
     )
     return passes(detail) if cosines[worst] >= least else fails(detail, remedy)
 
 
 def _encode(subject: Subject, texts: list[str]) -> NDArray[np.float32] | None:
-    """The texts as documents (n, d); None when that takes longer than anybody waits for a guard."""
+    """The texts encoded as documents (n, d); None when that takes too long for a guard."""
     answer: queue.SimpleQueue[NDArray[np.float32] | Exception] = queue.SimpleQueue()
 
     def encode() -> None:

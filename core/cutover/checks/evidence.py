@@ -1,4 +1,4 @@
-"""Guards on what is known of a version before users see it: its evaluation, and its shadow."""
+"""Guards on the evidence for a version before users see it: its evaluation and its shadow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from revector.core.evaluation.document import Run
 
 _COUNTED_CHUNKS = 50_000
-"""Up to here all chunks are looked at, which takes some 20 ms."""
+"""Up to this many chunks all are counted, which takes some 20 ms."""
 _SAMPLED_CHUNKS = 2_000
 _NEWEST_QUERIES = 10_000
 
@@ -94,7 +94,7 @@ def _shadow(subject: Subject) -> Found:
 def _newest(
     connection: Connection, active: Version, version: Version
 ) -> tuple[int, str | None, str, tuple[Run, Run]] | None:
-    """Number, verdict, query set and both runs of the newest evaluation of the pair; a pilot's is none of them."""
+    """Number, verdict, query set and both runs of the pair's newest evaluation, pilots excluded."""
     from revector.core.evaluation.runs.store import get_run
 
     row = connection.execute(
@@ -115,14 +115,14 @@ def _newest(
 
 
 def _differing(connection: Connection, runs: tuple[Run, Run], versions: tuple[Version, Version]) -> list[str]:
-    """In words, what users' searches by these versions differ in from those of the runs."""
+    """In words, how users' searches by these versions differ from those of the runs."""
     from revector.core.evaluation.runs.searches import plan_searches
 
     found = []
     for run, version in zip(runs, versions, strict=True):
         now: dict[str, object] = {"encoder": version.encoder_spec, "revision": version.encoder_revision}
         then: dict[str, object] = {"encoder": run.encoder, "revision": run.encoder_revision}
-        if not run.exact:  # an exact search is of the model alone: the index has a guard of its own
+        if not run.exact:  # an exact search measures the model alone; the index has its own guard
             searches = plan_searches(version, k=run.k, exact=False, ef_search=None)
             now |= {**searches.index_settings(connection), "ef_search": searches.ef_search}
             then |= {**run.index_settings, "ef_search": run.ef_search}
@@ -135,7 +135,7 @@ def _differing(connection: Connection, runs: tuple[Run, Run], versions: tuple[Ve
 
 
 def _new_share(connection: Connection, since: datetime.datetime) -> tuple[float, str]:
-    """The share of chunks that are newer, and how that is known where they are too many to look at each."""
+    """The share of chunks that are newer, and a note on how it was estimated when there are too many to count."""
     if chunk_count(connection) <= _COUNTED_CHUNKS:
         newer, chunks = fetch_one(
             connection, "SELECT count(*) FILTER (WHERE created_at > %s), count(*) FROM document_chunks", [since]

@@ -1,4 +1,4 @@
-"""Guards on a version's index: there, valid, chosen by the planner, true to the exact search, and warm."""
+"""Guards on a version's index: exists, valid, used by the planner, good recall, and warm."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     Hits = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 _SMALL_TABLE_ROWS = 10_000
-"""Below this a scan of the table takes milliseconds and is exact, so that the planner may rightly prefer it."""
+"""Below this a table scan takes milliseconds and is exact, so the planner may rightly prefer it."""
 _ROUNDING = 1e-6
-"""pgvector adds up in single precision: the same distance by other numbers comes out a little larger or smaller."""
+"""pgvector sums in single precision, so equal distances may come out slightly different."""
 _WARM_SEARCHES = 5
 _K = 10
 _LEAST_QUERIES = 5
-"""Fewer searches than these say too little of an index."""
+"""Fewer searches say too little about an index."""
 
 
 def _valid(subject: Subject) -> Found:
@@ -35,7 +35,9 @@ def _valid(subject: Subject) -> Found:
     if not state.exists:
         return fails("no index", remedy)
     if not state.valid:
-        return fails(f"{state.name} is invalid: its build was interrupted", remedy)
+        return fails(
+            f"{state.name} is invalid: its build was interrupted, or it is not of the version's metric", remedy
+        )
     return passes(f"{state.name}, {state.bytes / 1e6:,.1f} MB")
 
 
@@ -70,9 +72,9 @@ def _warm(subject: Subject) -> Found:
 
 
 def _recall(subject: Subject) -> Found:
-    """For vectors stored in the version, drawn at random: each one's top 10 as users search, itself left out, against
-    those of a scan of all vectors. As many as the policy's time allows for; a chunk that is as near as the last of
-    the exact ones counts as found.
+    """For random stored vectors: the top 10 of a user's search, without the vector itself, against those of an
+    exact scan. Makes as many searches as the policy's time allows. A chunk as near as the last exact hit counts as
+    found.
     """
     from pgvector import Vector
 
@@ -117,13 +119,13 @@ def _recall(subject: Subject) -> Found:
 def _searched(
     subject: Subject, drawn: list[tuple[int, NDArray[np.float32]]], *, exact: bool, until: float
 ) -> list[Hits]:
-    """The hits of as many searches as are made before that moment."""
+    """The hits of the searches made before the deadline."""
     from revector.core.evaluation.runs.searches import plan_searches
 
     connection = subject.connection
     found: list[Hits] = []
     try:
-        with connection.transaction(force_rollback=True):  # which takes the settings of the searches back too
+        with connection.transaction(force_rollback=True):  # which also resets the settings of the searches
             search = plan_searches(subject.version, k=_K, exact=exact, ef_search=None).prepare(connection, 1)
             for _, vector in drawn:
                 left = round((until - time.monotonic()) * 1000)
@@ -132,12 +134,12 @@ def _searched(
                 connection.execute("SELECT set_config('statement_timeout', %s, true)", [f"{left}ms"])
                 found.append(search(vector))
     except psycopg.errors.QueryCanceled:
-        pass  # the time is up: those that were made count
+        pass  # the time is up; use the searches made so far
     return found
 
 
 def _besides(hits: Hits, chunk_id: int) -> NDArray[np.float64]:
-    """The distances of the hits, that of the query's own chunk left out."""
+    """The distances of the hits, without that of the query's own chunk."""
     ids, distances = hits
     others: NDArray[np.float64] = distances[ids != chunk_id]
     return others
@@ -147,7 +149,7 @@ _WHOLE = ("complete", "dimensions", "index valid")
 
 RULES = (
     GuardRule(
-        "index valid", "The index exists and its build finished.",
+        "index valid", "The index exists, is of the version's metric and over all its vectors, and its build finished.",
         _valid, in_flip=True, waivable=False, looks_at=("version", "index"),
     ),
     GuardRule(
@@ -167,4 +169,4 @@ RULES = (
         looks_at=("version", "index"),
     ),
 )  # fmt: skip
-"""`warm` before `recall`, which reads everything."""
+"""`warm` before `recall`, which reads everything and so warms the cache."""

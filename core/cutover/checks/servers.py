@@ -1,4 +1,4 @@
-"""Guards on who takes part in a flip: the standbys, and the processes that search."""
+"""Guards on the servers and processes that take part in a flip: standbys and searching processes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _SHOWN = 5
 
 
 def _replicas(subject: Subject) -> Found:
-    """replay_lag of pg_stat_replication stands still while a standby replays nothing, so the guard waits until the
-    position of now is replayed, at most for that long. Subscribers of logical replication and what only receives the
-    WAL (pg_receivewal) are left out.
+    """replay_lag in pg_stat_replication does not grow while a standby replays nothing, so the guard waits until
+    the current position is replayed, up to a limit. Logical subscribers and mere receivers of WAL (pg_receivewal)
+    are left out.
     """
     connection, limit = subject.connection, subject.policy.replica_lag_s
     if fetch_one(connection, "SELECT pg_is_in_recovery()")[0]:
@@ -59,7 +59,8 @@ def _replicas(subject: Subject) -> Found:
 
 
 def _standbys(connection: Connection, here: str) -> list[tuple[str, int | None]]:
-    """By name, the bytes up to that position which each standby has still to replay; None where it is not seen."""
+    """By name, the bytes that each standby still has to replay up to that position; None where it cannot be
+    seen."""
     rows = connection.execute(
         """
         SELECT coalesce(nullif(r.application_name, ''), r.client_addr::text, r.pid::text),
@@ -71,7 +72,7 @@ def _standbys(connection: Connection, here: str) -> list[tuple[str, int | None]]
         """,
         [here],
     ).fetchall()
-    # One that has only just connected has no position yet: it lacks something, whatever it may be.
+    # A standby that has just connected has no position yet, so count it as behind.
     return [(name, (1 if missing is None else missing) if seen else None) for name, seen, missing in rows]
 
 

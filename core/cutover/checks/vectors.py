@@ -1,4 +1,4 @@
-"""Guards on what a version holds: its chunks, the shape of its vectors, and the server's pgvector."""
+"""Guards on a version's data: its chunks, the dimensions of its vectors, and the server's pgvector."""
 
 from __future__ import annotations
 

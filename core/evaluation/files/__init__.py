@@ -1,7 +1,7 @@
 """Query sets, judgements and runs in files: the layouts of BEIR and of TREC.
 
-What a file holds is found by looking into it, never by its name. Files are read line by line, compressed by gzip or
-not, and what is wrong is named by file and line.
+The format of a file is detected from its content, never from its name. Files are read line by line, gzipped or
+not, and errors name file and line.
 """
 
 from __future__ import annotations

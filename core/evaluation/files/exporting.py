@@ -1,4 +1,4 @@
-"""Query sets, judgements and stored runs into files that other tools read."""
+"""Exports query sets, judgements and stored runs as files for other tools."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ def export_query_set(
     runs: Sequence[int] = (),
     overwrite: bool = False,
 ) -> Exported:
-    """Write the set into a folder; importing what was written gives the same set again.
+    """Write the set into a folder; importing the files gives the same set.
 
     - BEIR: queries.jsonl and qrels/test.tsv. TREC: topics.tsv and qrels.txt.
-    - Judgements on chunks are in a file of their own: qrels/chunks.tsv, qrels.chunks.txt.
-    - With a judge, exactly what that one gave; else the judgements as evaluation reads them (see load_qrels). What a
-      model answered before it became a grade has no place in either layout.
+    - Judgements on chunks go into a separate file: qrels/chunks.tsv, qrels.chunks.txt.
+    - With a judge, exactly that judge's grades; else the judgements as an evaluation reads them (see load_qrels). A
+      model's scores have no place in either layout.
     - For each run run-N.txt, ranking documents by their best chunks, and run-N.chunks.txt; TREC only.
 
-    Raises RefusedError for a file that is there, unless told to overwrite, and UsageError for a judge or run that
-    is not there, for a run of another set, and for an id that the layout cannot hold; then nothing is written.
+    Raises RefusedError for an existing file unless told to overwrite, and UsageError for an unknown judge or run,
+    a run of another set, and an id that the layout cannot hold; then nothing is written.
     """
     if runs and layout != "trec":
         raise UsageError("Runs are written in the layout of TREC only.", "Use --format trec.")
@@ -113,9 +113,9 @@ def _run_files(
 
 
 def _rankings(connection: Connection, results: Results) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Query id → documents, each where its best chunk is, and query id → semantic keys, best first.
+    """Query id → documents, each ranked by its best chunk, and query id → semantic keys, best first.
 
-    Chunks that have left the collection since are left out.
+    Chunks that were deleted since are left out.
     """
     wanted = {int(chunk) for hits in results.hits.values() for chunk in hits.chunk_ids}
     rows = connection.execute(

@@ -1,4 +1,4 @@
-"""Query sets and judgements out of files into the database, in one transaction."""
+"""Imports query sets and judgements from files, in one transaction."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def import_query_set(
     targets: TargetKind = "document",
     replace: bool = False,
 ) -> Imported:
-    """Make these queries the set of that name (None: those it has), and store the judgements as a person's.
+    """Make these queries the set of that name (None: keep its queries), and store the judgements as a person's.
 
-    The judgements are on documents (source ids) or on chunks (semantic keys), as `targets` says. They join what the
-    judge said before; with `replace` they become all that this judge says of the set.
-    Raises UsageError as save_queries, ensure_judge and save_judgements do; then nothing is changed.
+    The judgements are on documents (source ids) or on chunks (semantic keys), as `targets` says. They are added to
+    the judge's earlier ones; with `replace` they take their place. Raises UsageError as save_queries, ensure_judge
+    and save_judgements do; then nothing is changed.
     """
     with connection.transaction():
-        # Two imports of one set are one after the other: neither sees half of the other.
+        # Two imports of one set run one after the other, so neither sees half of the other.
         connection.execute("SELECT FROM query_sets WHERE name = %s FOR UPDATE", [name])
         changes = save_queries(connection, name, queries) if queries is not None else None
         query_set = get_query_set(connection, name)

@@ -1,4 +1,4 @@
-"""Lines of text files that somebody else wrote: bounded, in UTF-8, and numbered for whoever has to mend them."""
+"""Lines of text files from outside: bounded, in UTF-8, and numbered for error messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import BinaryIO
 from revector.core.errors import UsageError
 
 MAX_LINE_BYTES = 1024 * 1024
-"""No query and no judgement needs more: the longest query takes 120,000 bytes in JSON's own escapes."""
+"""No query or judgement needs more: the longest query takes 120,000 bytes in JSON escapes."""
 
 BLANKS = " \t\v\f\r"
 """What separates columns by C's isspace(), as trec_eval reads them. Unicode's other spaces are part of an id."""
@@ -25,10 +25,10 @@ Lines = Iterator[tuple[int, str]]
 
 
 def read_lines(path: Path) -> Lines:
-    """The lines that are not blank, with their numbers and without their ends (LF or CRLF) and a byte order mark.
+    """The non-blank lines with their numbers, without line ends (LF or CRLF) and byte order mark.
 
-    A file compressed by gzip is decompressed. Raises UsageError, with the line where one is to blame, for a file that
-    cannot be read, a line longer than MAX_LINE_BYTES, and text that is not UTF-8.
+    Decompresses gzip. Raises UsageError, with the line if there is one, for a file that cannot be read, a line
+    longer than MAX_LINE_BYTES, and text that is not UTF-8.
     """
     number = 0
     try:
@@ -50,24 +50,24 @@ def read_lines(path: Path) -> Lines:
 
 
 def look_ahead(lines: Lines) -> tuple[str, Lines]:
-    """The first line, '' when there is none, and all lines."""
+    """The first line ('' when there is none), and all lines."""
     for first in lines:
         return first[1], itertools.chain([first], lines)
     return "", lines
 
 
 def bad_line(path: Path, number: int, problem: str, remedy: str = "") -> UsageError:
-    """The error for a line: `problem` goes on after its place."""
+    """The error for a line: its place, followed by `problem`."""
     return UsageError(f"{path.name}:{number} {problem}", remedy)
 
 
 def shown(text: str) -> str:
-    """A part of a file as a message quotes it."""
+    """A part of a file as quoted in a message."""
     return repr(text if len(text) <= 80 else f"{text[:80]}…")
 
 
 def columns(line: str) -> list[str]:
-    """The columns of a line that blanks separate."""
+    """The columns of a line, separated by blanks."""
     return re.split(f"[{BLANKS}]+", line.strip(BLANKS))
 
 

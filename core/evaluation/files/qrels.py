@@ -18,10 +18,10 @@ _WHOLE = re.compile(r"[+-]?[0-9]{1,9}", re.ASCII)
 
 @dataclass(frozen=True)
 class JudgementFile:
-    """Query id → target → grade, and what was noticed on the way.
+    """Query id → target → grade, and what was noticed while reading.
 
-    `negative` counts grades below 0 (judged, and not relevant or spam), which became 0; `repeated` lines that said
-    once more what was said.
+    `negative` counts grades below 0 (judged not relevant, or spam), which became 0; `repeated` counts duplicate
+    lines.
     """
 
     grades: Mapping[str, Mapping[str, int]]
@@ -40,8 +40,8 @@ def read_qrels(path: Path) -> JudgementFile:
     - BEIR: query-id, corpus-id and score, by tabs; the header may be missing.
     - TREC: query, iteration (which is not kept), document and grade, by blanks or tabs.
 
-    Raises UsageError naming file and line for what cannot be read, for a grade that is no whole number up to 100, and
-    for a target that is judged twice with different grades.
+    Raises UsageError naming file and line for what cannot be parsed, a grade that is not a whole number up to 100,
+    and a target judged twice with different grades.
     """
     first, lines = look_ahead(read_lines(path))
     beir = len(first.split("\t")) == 3

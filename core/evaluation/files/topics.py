@@ -32,7 +32,7 @@ def read_beir(queries: Path, qrels: Path) -> JudgedQueries:
 def beir_files(folder: Path) -> tuple[Path, Path | None]:
     """The queries and, if there are any, the judgements (qrels/test.tsv) of a folder in the BEIR layout.
 
-    Raises UsageError when it has no queries.jsonl, or judgements of other splits only.
+    Raises UsageError when it has no queries.jsonl, or only judgements of other splits.
     """
     queries = _plain_or_compressed(folder / "queries.jsonl")
     if queries is None:
@@ -56,8 +56,8 @@ def read_queries(path: Path) -> tuple[Query, ...]:
     - TREC: a line is `id<TAB>text`, or with the segment as a third column.
     - TREC's SGML: <top> with <num> and <title>; the title is the query.
 
-    A query without a segment belongs to `all`. Raises UsageError naming file and line for what cannot be read, for a
-    query that cannot be stored, and for an id that comes twice.
+    A query without a segment belongs to `all`. Raises UsageError naming file and line for what cannot be parsed, a
+    query that cannot be stored, and a repeated id.
     """
     first, lines = look_ahead(read_lines(path))
     read = _from_columns
@@ -125,7 +125,7 @@ _LABELS = {"num": re.compile(r"number\s*:", re.IGNORECASE), "title": re.compile(
 
 
 class _Topic:
-    """A <top> that is being read. A field ends where the next tag begins: SGML's end tags may be left out."""
+    """A <top> being read. A field ends where the next tag begins: SGML allows end tags to be left out."""
 
     def __init__(self, line: int) -> None:
         self.line = line
@@ -161,7 +161,7 @@ def _from_sgml(path: Path, lines: Lines) -> Iterator[tuple[int, Query]]:
     topic: _Topic | None = None
     found = False
     for number, line in lines:
-        # Text, then a slash or none, a tag and the text after it, again and again.
+        # Text, then repeatedly: an optional slash, a tag and the text after it.
         text, *rest = _TAG.split(line)
         if topic:
             with _named(path, topic):
@@ -191,7 +191,7 @@ def _query(path: Path, topic: _Topic) -> Query:
 
 @contextlib.contextmanager
 def _named(path: Path, topic: _Topic) -> Iterator[None]:
-    """What is wrong with a topic is an error of ours, with the line where the topic begins."""
+    """Raise errors in a topic as UsageError, with the line where the topic begins."""
     try:
         yield
     except ValueError as error:

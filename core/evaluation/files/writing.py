@@ -1,6 +1,6 @@
-"""Query sets, judgements and runs as lines of text, and lines into files that overwrite nothing unasked.
+"""Query sets, judgements and runs as lines of text, and writing them to files without overwriting unasked.
 
-What a layout cannot hold is refused: every file that is written is read back as what it was.
+What a layout cannot hold is refused, so every written file can be read back unchanged.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def trec_topics(queries: Iterable[Query]) -> Iterator[str]:
     """`id<TAB>text`, and the segment as a third column where there is one."""
     for number, query in enumerate(queries):
         parts = [query.id, query.text] + ([query.segment] if query.segment != WHOLE_SET else [])
-        # Such a file would be read as JSON or SGML, or lose its first character as a byte order mark.
+        # The file would be read as JSON or SGML, or lose its first character as a byte order mark.
         if number == 0 and query.id.lstrip().startswith(("{", "<", "\ufeff")):
             raise _cannot_hold(query.id, "TREC")
         yield "\t".join(_held(part, "\t\r\n", "TREC") for part in parts)
@@ -66,10 +66,10 @@ def trec_run(rankings: Mapping[str, Sequence[str]], tag: str) -> Iterator[str]:
 
 
 def write_files(files: Mapping[Path, Iterable[str]], *, overwrite: bool = False) -> None:
-    """Write lines into files, in folders that are made where they are missing: when one fails, none is left.
+    """Write lines into files, creating folders; when one fails, none is left behind.
 
-    Raises RefusedError naming a file that is there already, unless told to overwrite, and UsageError for one that
-    cannot be written.
+    Raises RefusedError naming an existing file unless told to overwrite, and UsageError for one that cannot be
+    written.
     """
     if not overwrite and (there := [path for path in files if path.exists()]):
         raise _exists(there[0])
@@ -95,7 +95,7 @@ def write_files(files: Mapping[Path, Iterable[str]], *, overwrite: bool = False)
 
 
 def _claim(path: Path) -> None:
-    """Make the file, empty, unless it has come in the meantime."""
+    """Create the file, empty; fails if it exists by now."""
     try:
         path.touch(exist_ok=False)
     except FileExistsError:

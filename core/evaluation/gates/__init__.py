@@ -1,1 +1,1 @@
-"""Gates: how they are written, and the verdict on them."""
+"""Gates: the file format and the verdicts."""

@@ -1,4 +1,4 @@
-"""Gates as they are written, in TOML:
+"""The gate file, in TOML:
 
     confidence = 0.95              # of all gates together
     min_queries = 10               # fewer are inconclusive, whatever they say
@@ -13,9 +13,9 @@
     measure = "nDCG@10"
     margin = 0.01                  # the candidate may be that much worse than the primary, and no more
 
-Bonferroni: each of m gates is judged at 1 − (1 − confidence) / m, so that the chance that any of them is wrong, one way
-or the other, is at most 1 − confidence. A gate may name a `confidence` of its own in place of the file's; it is
-corrected just the same. Only a confidence of 0.5, which is no test at all, is left alone: the mean itself decides then.
+Bonferroni: each of m gates is judged at 1 − (1 − confidence) / m, so that the chance that any of them is wrong,
+one way or the other, is at most 1 − confidence. A gate may have its own `confidence` in place of the file's; it is
+corrected in the same way. A confidence of 0.5, which is no test, is not corrected: then the mean itself decides.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DEFAULT_CONFIDENCE = 0.95
 MAX_CONFIDENCE = 0.9999
 DEFAULT_MIN_QUERIES = 10
 LEAST_MIN_QUERIES = 5
-"""`min_queries` may not be set below this: the spread of fewer values says little."""
+"""The minimum for `min_queries`: the spread of fewer values says little."""
 _MOST_MIN_QUERIES = 1_000_000
 _MAX_CHARACTERS = 500
 _MOST_PROBLEMS = 20
@@ -46,10 +46,11 @@ _FILE_KEYS = ("confidence", "min_queries", "gate")
 
 @dataclass(frozen=True)
 class GateKind:
-    """One kind of gate: a mean over the queries has to reach a bound.
+    """One kind of gate: a mean over the queries must reach a bound.
 
-    A gate of it is written with `key`, a number from 0 to 1, and is named by `words` unless it has a name. `compared`
-    is whether the mean is that of candidate − primary, and not the candidate's; `bound` makes the bound of the number.
+    It is written as `key`, a number from 0 to 1, and named by `words` unless it has a name. `compared` says
+    whether the mean is that of candidate − primary rather than of the candidate; `bound` turns the number into the
+    bound.
     """
 
     name: str
@@ -69,9 +70,9 @@ _GATE_KEYS = ("name", "measure", "segment", *(kind.key for kind in KINDS), "conf
 
 @dataclass(frozen=True)
 class Gate:
-    """A bound for a measure on a segment.
+    """A bound for a measure on a segment of the queries.
 
-    `confidence` is the gate's own, None for the file's. `where` says where it is written (`gates.toml:4:1`).
+    `confidence` is the gate's own, or None for the file's. `where` is its place in the file (`gates.toml:4:1`).
     """
 
     name: str
@@ -85,7 +86,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class GateFile:
-    """The gates of a file, judged together. `confidence` is that of all of them, before it is shared out."""
+    """The gates of a file, judged together. `confidence` is the joint one, before the correction."""
 
     gates: tuple[Gate, ...]
     confidence: float = DEFAULT_CONFIDENCE
@@ -97,7 +98,7 @@ class GateFile:
         return tuple(dict.fromkeys(gate.measure for gate in self.gates))
 
     def asked(self, gate: Gate) -> float:
-        """The confidence asked for a gate, its own or the file's."""
+        """The confidence set for a gate: its own or the file's."""
         return self.confidence if gate.confidence is None else gate.confidence
 
     def corrected(self, gate: Gate) -> float:
@@ -109,9 +110,9 @@ class GateFile:
 def read_gates(path: Path) -> GateFile:
     """The gates of a file.
 
-    Raises UsageError that names every problem of the file by line and column: what is not TOML, an unknown key or
-    measure (with the near ones), a gate without or with both of `at_least` and `margin`, a value out of its range, a
-    gate twice.
+    Raises UsageError that lists every problem of the file by line and column: invalid TOML, an unknown key or
+    measure (with near matches), a gate with neither or both of `at_least` and `margin`, a value out of range, a
+    repeated gate.
     """
     source = read_toml(path)
     places = source.places()
@@ -135,7 +136,7 @@ def read_gates(path: Path) -> GateFile:
 
 
 def _place_of(key: Key, places: dict[Key, Place]) -> Place:
-    """The place of a key, else of the table it is in; (0, 0) is the whole file."""
+    """The place of a key, else of its table; (0, 0) is the whole file."""
     while key and key not in places:
         key = key[:-1]
     return places[key] if key else (0, 0)
@@ -169,7 +170,7 @@ def _read(data: dict[str, Any], problems: list[tuple[Key, str]]) -> GateFile:
 
 
 def _gate(row: dict[str, Any], key: Key, problems: list[tuple[Key, str]]) -> Gate:
-    """The gate of a table; what is wrong with it goes to the problems, and nothing uses the gate then."""
+    """The gate of a table. Errors are added to the problems, in which case the gate is never used."""
     _check_keys(row, _GATE_KEYS, key, problems)
     measure = _measure(row, key, problems)
     segment = _text(row, "segment", key, problems) or WHOLE_SET
@@ -228,7 +229,7 @@ def _confidence(row: dict[str, Any], key: Key, problems: list[tuple[Key, str]]) 
 
 
 def _share(row: dict[str, Any], name: str, key: Key, problems: list[tuple[Key, str]]) -> float:
-    """A number from 0 to 1: every measure that a gate is for lies there."""
+    """A number from 0 to 1, the range of every measure that gates are for."""
     value = row[name]
     if not _is_number(value) or not 0 <= value <= 1:
         problems.append(((*key, name), f"{name} is {_shown(value)}; expected a number from 0 to 1"))
@@ -257,7 +258,7 @@ def _check_keys(row: dict[str, Any], known: Sequence[str], key: Key, problems: l
 
 
 def _check_repeated(gates: Sequence[Gate], problems: list[tuple[Key, str]]) -> None:
-    """The same gate twice would only make the others stricter; two of one name could not be told apart."""
+    """A repeated gate would only make the others stricter, and two of one name could not be told apart."""
     seen: dict[object, int] = {}
     for number, gate in enumerate(gates):
         same = seen.setdefault((gate.kind.name, gate.measure, gate.segment), number)
@@ -270,7 +271,7 @@ def _check_repeated(gates: Sequence[Gate], problems: list[tuple[Key, str]]) -> N
 
 def _shown(value: object) -> str:
     if isinstance(value, int) and value.bit_length() > 1_000:
-        return "a number of thousands of bits"  # which repr refuses
+        return "a number of thousands of bits"  # repr refuses it
     if isinstance(value, bool):
         return str(value).lower()  # as TOML has it
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)

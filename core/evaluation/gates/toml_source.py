@@ -1,6 +1,6 @@
-"""A TOML file with the line and column of every key, so that an error in it can be pointed at.
+"""A TOML file with the line and column of every key, so that errors can name the place.
 
-tomllib gives values without their places: these are read off the lines.
+tomllib gives values without their places, so these are read from the lines.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ class TomlSource:
     data: dict[str, Any]
 
     def places(self) -> dict[Key, Place]:
-        """Where keys are: `("confidence",)`; `("gate", 0)` is the first [[gate]], `("gate", 0, "name")` in it.
+        """The places of keys: `("confidence",)`; `("gate", 0)` is the first [[gate]], `("gate", 0, "name")` a key
+        in it.
 
-        Looked for line by line, so that what a text of several lines says may be taken for a key.
+        Searches line by line, so a line of a multi-line string may be mistaken for a key.
         """
         found: dict[Key, Place] = {}
         table: Key = ()
@@ -55,8 +56,8 @@ class TomlSource:
 def read_toml(path: Path) -> TomlSource:
     """Read and parse it.
 
-    Raises UsageError with file, line and column for what is not TOML, and for a file that cannot be read, is not UTF-8
-    or has more than 256 KiB.
+    Raises UsageError with file, line and column for invalid TOML, and for a file that cannot be read, is not UTF-8
+    or is larger than 256 KiB.
     """
     try:
         with path.open("rb") as file:
@@ -70,7 +71,7 @@ def read_toml(path: Path) -> TomlSource:
         return TomlSource(path, text, tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise UsageError(_syntax_error(path, text, str(error))) from None
-    except ValueError as error:  # a whole number of thousands of digits
+    except ValueError as error:  # an integer with thousands of digits
         raise UsageError(f"{path.name}: {error}.") from None
     except RecursionError:
         raise UsageError(f"{path.name}: arrays or tables are nested too deeply.") from None

@@ -1,8 +1,8 @@
-"""Gates judged: what the candidate's measures have to reach before it may become active, and the verdict on each.
+"""Verdicts on gates: what the candidate's measures must reach before it may become active.
 
-A gate passes when the one-sided lower confidence bound of its value is on the good side, fails when the upper bound is
-on the bad side, and is inconclusive in between (core.evaluation.measures.significance). How the
-gates are written, and how the confidence is shared out among them, says core.evaluation.gates.gate_file.
+A gate passes when the one-sided lower confidence bound of its value reaches the gate's bound, fails when the upper
+bound does not, and is inconclusive in between (core.evaluation.measures.significance). The file format and the
+correction for several gates are in core.evaluation.gates.gate_file.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ def judge_gates(
 ) -> tuple[GateResult, ...]:
     """The verdict on every gate, in the order of the file.
 
-    `segments` has the judged queries' ids by segment, those of the whole set under `all`. Raises UsageError naming the
-    known segments for a gate on another one, and ValueError for a value that is not there or not finite.
+    `segments` has the judged queries' ids by segment, the whole set under `all`. Raises UsageError naming the
+    known segments for a gate on an unknown one, and ValueError for a value that is missing or not finite.
     """
     check_segments(gates, segments)
     return tuple(_judge(gates, gate, primary, candidate, segments[gate.segment]) for gate in gates.gates)
 
 
 def check_segments(gates: GateFile, segments: Collection[str]) -> None:
-    """Raise UsageError naming the known segments for gates on another one."""
+    """Raise UsageError naming the known segments for gates on an unknown one."""
     strange = [gate for gate in gates.gates if gate.segment not in segments]
     if not strange:
         return
@@ -87,7 +87,7 @@ def _judge(gates: GateFile, gate: Gate, primary: Values, candidate: Values, quer
 
 
 def _values(gate: Gate, primary: Values, candidate: Values, queries: Sequence[str]) -> NDArray[np.float64]:
-    """The values (n,) that are held against the gate's bound."""
+    """The values (n,) whose mean is compared with the gate's bound."""
     try:
         found = np.array([candidate[gate.measure][query] for query in queries], dtype=np.float64)
         if gate.kind.compared:
@@ -100,7 +100,7 @@ def _values(gate: Gate, primary: Values, candidate: Values, queries: Sequence[st
 def _further(
     gates: GateFile, gate: Gate, values: NDArray[np.float64], found: BoundTest | None, confidence: float
 ) -> int | None:
-    """How many more queries would decide; at least those that are missing to the fewest that count."""
+    """How many more queries would decide; at least as many as `min_queries` still requires."""
     missing = gates.min_queries - values.size
     if found is None or found.low is None or found.low == found.high or confidence == NO_TEST:
         return missing if missing > 0 else None
@@ -164,5 +164,5 @@ def _at(gates: GateFile, gate: Gate, confidence: float) -> str:
 
 
 def _places(value: float, bound: float) -> int:
-    """So many decimals, three at least, that two numbers which differ look different."""
+    """Enough decimals, at least three, for two different numbers to look different."""
     return next((places for places in range(3, 9) if f"{value:.{places}f}" != f"{bound:.{places}f}"), 3)

@@ -1,6 +1,6 @@
-"""How far two judges agree: quadratic weighted kappa, on the whole set and by segment.
+"""How much two judges agree: quadratic weighted kappa, on the whole set and by segment.
 
-A cross-encoder is believed as far as it agrees with people, and people as far as they agree with each other.
+A cross-encoder is trusted as far as it agrees with people, and people as far as they agree with each other.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from revector.core.evaluation.judged_sets.query_sets import QuerySet
 
 PEOPLE = "people"
-"""What a model is compared with when nobody is named: the lower median of everybody who judged a pair."""
+"""What a model is compared with by default: the lower median of all people who judged a pair."""
 
 RELEVANT = 1
-"""The least grade that is relevant, where grades of different scales are made relevant or not."""
+"""The lowest relevant grade, used to make grades of different scales binary."""
 
 _FEW = 10
-"""A segment of fewer pairs is named as the one that disagrees only when no segment has more."""
+"""A segment with fewer pairs is named as the one that disagrees only when no segment has more."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Agreement:
 
     @property
     def of_one_grade(self) -> tuple[str, ...]:
-        """The judges who gave all common pairs one grade, as judgements of relevant documents only do.
+        """The judges who gave all common pairs the same grade, as happens when only relevant documents are judged.
 
         Kappa is then 0 or undefined, whatever the other judge says.
         """
@@ -79,7 +79,7 @@ class Agreement:
 
     @property
     def worst_segment(self) -> SegmentAgreement | None:
-        """The segment with the lowest kappa; None when none of at least two stands out."""
+        """The segment with the lowest kappa; None when there are fewer than two, or none stands out."""
         comparable = [segment for segment in self.segments if segment.kappa is not None]
         if len({(segment.kappa, segment.exact) for segment in comparable}) < 2:
             return None
@@ -88,14 +88,14 @@ class Agreement:
 
 
 def weighted_kappa(first: ArrayLike, second: ArrayLike) -> float | None:
-    """Cohen's kappa with quadratic weights, of two judges' grades (n,) of the same n targets.
+    """Cohen's kappa with quadratic weights, of two judges' grades (n,) for the same n targets.
 
-    1 is agreement, 0 what chance would give by both judges' own frequencies, below 0 less than that. Weighted kappa
-    is 1 − Σ w·observed / Σ w·expected over the cells of the confusion matrix (Cohen 1968, Psychological Bulletin 70).
-    With w = (i − j)², the sums are means of squares: observed is E(a − b)², and expected, where a and b are
-    independent, is Var a + Var b + (E a − E b)².
+    1 is agreement, 0 is what chance would give with both judges' frequencies, below 0 is less than chance.
+    Weighted kappa is 1 − Σ w·observed / Σ w·expected over the cells of the confusion matrix (Cohen 1968,
+    Psychological Bulletin 70). With w = (i − j)², the sums are means of squares: observed is E(a − b)², and
+    expected, where a and b are independent, is Var a + Var b + (E a − E b)².
 
-    None without a pair, and where both judges gave one and the same grade to all: chance then agrees wholly too.
+    None without pairs, and when both judges gave the same single grade to all: chance then agrees fully too.
     """
     import numpy as np
 
@@ -113,8 +113,8 @@ def weighted_kappa(first: ArrayLike, second: ArrayLike) -> float | None:
 def agreement(connection: Connection, query_set: QuerySet, first: str, second: str) -> Agreement:
     """Two judges by name, on what both judged of this set.
 
-    Chunks meet chunks; as soon as one of the two judged documents, a document has the best grade of its chunks.
-    Raises UsageError for a judge that nobody knows.
+    Chunks are compared with chunks; if one of the two judged documents, a document has the best grade of its
+    chunks. Raises UsageError for an unknown judge.
     """
     rows = []
     for name in (first, second):
@@ -124,7 +124,7 @@ def agreement(connection: Connection, query_set: QuerySet, first: str, second: s
 
 
 def agreement_with_people(connection: Connection, query_set: QuerySet, judge: str) -> Agreement | None:
-    """A judge against all other people as one (the lower median of their grades); None when no other person judged.
+    """A judge against all other people as one (the lower median of their grades); None when there are none.
 
     Raises UsageError for a judge that nobody knows.
     """
@@ -185,10 +185,10 @@ def _top_grade(found: Mapping[str, Mapping[str, int]]) -> int:
 
 
 def _differ(first: int, second: int) -> bool:
-    """Whether two judges grade on other scales, by the highest grade that each of them ever gave in the set.
+    """Whether two judges use different scales, by the highest grade that each ever gave in the set.
 
-    A judge of 0 and 1 says relevant or not, and a highest grade of more than twice the other's is another scale;
-    nearer ones are judges of one scale, of whom one never gave its top.
+    Grades of 0 and 1 mean relevant or not, and a highest grade of more than twice the other's is another scale.
+    With closer maxima, both use one scale and one judge never gave its top grade.
     """
     low, high = sorted((max(first, 1), max(second, 1)))
     return (low == 1 and high > 1) or high > 2 * low

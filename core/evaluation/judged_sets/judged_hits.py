@@ -1,4 +1,4 @@
-"""What judges said of the hits for one query, wherever that query is one of a query set."""
+"""Judgements on the hits for one query, when that query is part of a query set."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from revector.core.registry import Version
 from revector.core.retrieval import MAX_K, Comparison, SearchResult, VersionSearcher, check_query
 
 DEPTH = 100
-"""How many chunks of each version are ranked by document for nDCG, as an evaluation does."""
+"""How many chunks of each version are ranked by document for nDCG, as in an evaluation."""
 
 
 @dataclass(frozen=True)
 class JudgedHits:
-    """The grades of chunks for one query. `grades` has them by chunk id (0 is not relevant); others are unjudged.
+    """The grades for one query: `grades` maps chunk ids to grades (0 is not relevant); other chunks are unjudged.
 
-    nDCG@k is trec_eval's by ir-measures, of both versions' rankings at the judgements' level, each document by its best
-    chunk; None when nothing relevant is known of the query, so that no ranking could be better than another.
+    nDCG@k is trec_eval's, by ir-measures, for both versions' rankings at the judgements' level, each document by
+    its best chunk; None when no relevant target is known, since then no ranking is better than another.
     """
 
     query_set: str
@@ -40,14 +40,14 @@ class JudgedHits:
 
 @dataclass(frozen=True)
 class _Known:
-    """The judgements of a set at a moment, None when on average it."""
+    """The judgements of a set at a moment, None when there are none."""
 
     stamp: tuple[str, int, datetime.datetime | None]
     qrels: Qrels | None
 
 
 class QrelsCache:
-    """Keeps the judgements of query sets as long as nobody judges on; safe to share between threads."""
+    """Caches the judgements of query sets until new ones are stored; safe to share between threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -77,12 +77,13 @@ class QrelsCache:
 def _load(connection: Connection, name: str) -> Qrels | None:
     try:
         return load_qrels(connection, get_query_set(connection, name))
-    except UsageError:  # taken back, or dropped with its set, since they were counted
+    except UsageError:  # undone, or dropped with its set, since they were counted
         return None
 
 
 def find_query(connection: Connection, text: str, prefer: str | None = None) -> tuple[str, Query] | None:
-    """The query of exactly this text, with its set's name; of several, one of the set `prefer`, then a judged one."""
+    """The query with exactly this text, and its set's name; of several, one in the set `prefer`, then a judged
+    one."""
     row = connection.execute(
         """
         SELECT s.name, q.query_id, q.text, q.segment FROM queries q JOIN query_sets s ON s.id = q.query_set_id
@@ -106,10 +107,10 @@ def judge_comparison(
     qrels: QrelsCache | None = None,
     prefer: str | None = None,
 ) -> JudgedHits | None:
-    """What is known of a comparison's hits; None when its query is in no set (`prefer` goes before others).
+    """The judgements on a comparison's hits; None when its query is in no set (`prefer` goes first).
 
-    Searches both versions once more, down to DEPTH, where judgements are on documents or the list is shorter: nDCG at
-    k documents needs more than k chunks.
+    Searches both versions again, down to DEPTH, when judgements are on documents or the list is shorter: nDCG at k
+    documents needs more than k chunks.
     """
     hit_of = find_query(connection, check_query(found.query), prefer)
     if hit_of is None:
@@ -150,7 +151,7 @@ def judge_comparison(
 
 
 def _key(level: TargetKind, target: str) -> str:
-    """What a judgement's target and a chunk meet by: the semantic key, or the document's uuid."""
+    """The key that joins a judgement's target and a chunk: the semantic key, or the document's uuid."""
     return target if level == "chunk" else str(document_id_of(target))
 
 

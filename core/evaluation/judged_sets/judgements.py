@@ -1,6 +1,7 @@
-"""Who judged what: grades by people and by cross-encoders, for documents and for chunks.
+"""Judgements: grades by people and by cross-encoders, for documents and for chunks.
 
-A target is a document's source id or a chunk's semantic key, never a row id, so that judgements outlive every import.
+A target is a document's source id or a chunk's semantic key, never a row id, so that judgements survive every
+import.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ TargetKind = Literal["document", "chunk"]
 MAX_GRADE = 100
 MAX_TARGET_CHARACTERS = 1_000
 IMPORTED = "qrels"
-"""The judge of judgements that were imported without a name."""
+"""The judge of judgements imported without a name."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class GivenJudgement:
 
 @dataclass(frozen=True)
 class Qrels:
-    """What evaluation reads: query id → target → grade, all of one level.
+    """What an evaluation reads: query id → target → grade, all at one level.
 
     At level `document` a target is a document's source id, at level `chunk` a semantic key. `unknown` are targets
     that are not in the collection, by query: they count as relevant documents that no version finds.
@@ -96,9 +97,9 @@ def judges(connection: Connection) -> list[Judge]:
 def ensure_judge(
     connection: Connection, name: str, kind: JudgeKind, *, spec: str = "", revision: str = ""
 ) -> Judge:
-    """The judge of that name, made if there is none.
+    """The judge of that name, created if there is none.
 
-    Raises UsageError when the name belongs to a judge of another kind, or to a model of another spec or revision:
+    Raises UsageError when the name belongs to a judge of another kind, or a model with another spec or revision:
     grades of two models under one name could not be told apart.
     """
     if not name.strip() or len(name) > MAX_TARGET_CHARACTERS or not name.isprintable():
@@ -125,10 +126,10 @@ def get_judge(connection: Connection, name: str) -> Judge:
 def save_judgements(
     connection: Connection, query_set: QuerySet, judge: Judge, given: Iterable[Judgement], *, replace: bool = False
 ) -> int:
-    """Store a judge's grades; a second grade for one target takes the place of the first. Returns how many.
+    """Store a judge's grades; a second grade for a target replaces the first. Returns how many were stored.
 
-    With `replace` they become all that this judge says of the set. Raises UsageError for a query that is not in the
-    set, a grade that is not 0 to 100, and an empty target; then nothing is stored.
+    With `replace` they replace all of this judge's grades for the set. Raises UsageError for a query that is not
+    in the set, a grade that is not 0 to 100, and an empty target; then nothing is stored.
     """
     rows = list(given)
     known = {query.id for query in query_set.queries}
@@ -148,7 +149,7 @@ def save_judgements(
                 """,
                 [query_set.id, judge.id],
             )
-        # One row a target: ON CONFLICT cannot touch a row twice.
+        # One row for each target: ON CONFLICT cannot touch a row twice.
         last = {(row.query, row.target_kind, row.target): row for row in rows}
         connection.execute(
             """
@@ -190,14 +191,15 @@ def given_judgements(
 
 
 def load_qrels(connection: Connection, query_set: QuerySet, names: Sequence[str] = ()) -> Qrels:
-    """The judgements by these judges as one: by all people when none is named, or by all models without people.
+    """The judgements of these judges combined: of all people by default, or of all models when there are no
+    people.
 
     - Where several judged one target, the lower median of their grades counts: a grade that at least half of them
       would give or exceed.
     - With any judgement on a document, everything is judged by document: a chunk's grade then counts for its
       document, and a document has the best of its chunks' grades. Without, chunks are judged.
 
-    Raises UsageError for a judge that nobody knows, or when on average the set.
+    Raises UsageError for an unknown judge, or a set without judgements.
     """
     given = given_judgements(connection, query_set)
     chosen = _chosen(connection, query_set, given, names)
@@ -212,16 +214,16 @@ def load_qrels(connection: Connection, query_set: QuerySet, names: Sequence[str]
 
 
 def level_of(given: Iterable[GivenJudgement]) -> TargetKind:
-    """The level at which these judgements can be read as one: by document as soon as one of them is on a document."""
+    """The level at which these judgements can be combined: document as soon as one of them is on a document."""
     return "document" if any(row.target_kind == "document" for row in given) else "chunk"
 
 
 def merged_grades(
     connection: Connection, given: Sequence[GivenJudgement], level: TargetKind
 ) -> tuple[dict[str, dict[str, int]], dict[str, set[str]]]:
-    """Query id → target → grade at one level, as `load_qrels` says: best chunk of a document, lower median of judges.
+    """Query id → target → grade at one level, by the rules of `load_qrels`.
 
-    The second are the chunks judged, by query, that the collection lacks, so that no document is known for them.
+    Also the judged chunks, by query, that are not in the collection, so that their document is unknown.
     """
     of_chunk = {}
     if level == "document":
@@ -265,7 +267,7 @@ def _lower_median(grades: list[int]) -> int:
 
 
 def _documents_of(connection: Connection, semantic_keys: Sequence[str]) -> dict[str, str]:
-    """The document of each of these chunks that is in the collection, as a target (see `document_id_of`)."""
+    """The documents of those chunks that are in the collection, as targets (see `document_id_of`)."""
     if not semantic_keys:
         return {}
     rows = connection.execute(
@@ -276,7 +278,7 @@ def _documents_of(connection: Connection, semantic_keys: Sequence[str]) -> dict[
 
 
 def document_target(source_id: str, document_id: uuid.UUID) -> str:
-    """What a judgement calls a document: its source id, or its id in canonical text where that does not lead to it."""
+    """A document's target: its source id, or its id in canonical text when the source id does not lead to it."""
     return source_id if document_id_of(source_id) == document_id else str(document_id)
 
 
@@ -284,7 +286,7 @@ def document_target(source_id: str, document_id: uuid.UUID) -> str:
 def document_id_of(target: str) -> uuid.UUID:
     """The `document_id` that a judgement's target means: the uuid5 of a source id, or the id itself in canonical text.
 
-    Chunks that an application inserts by SQL have document ids of its own, which no source id leads to.
+    Chunks that an application inserts by SQL may have document ids that no source id leads to.
     """
     try:
         found = uuid.UUID(target)
@@ -294,7 +296,7 @@ def document_id_of(target: str) -> uuid.UUID:
 
 
 def in_collection(connection: Connection, level: TargetKind, targets: set[str]) -> set[str]:
-    """Those of the targets that the collection has."""
+    """The targets that are in the collection."""
     if level == "chunk":
         return set(_documents_of(connection, sorted(targets)))
     ids = {target: document_id_of(target) for target in targets}
@@ -323,7 +325,7 @@ def check_judgement(row: Judgement) -> None:
 
 
 def judgement_count(connection: Connection, query_set: QuerySet) -> int:
-    """How many judgements the set has, of all judges."""
+    """How many judgements the set has, by all judges."""
     (found,) = fetch_one(
         connection,
         "SELECT count(*) FROM judgements j JOIN queries q ON q.id = j.query WHERE q.query_set_id = %s",

@@ -1,4 +1,4 @@
-"""Query sets in the database: queries with their segments, under a revision that says which queries they were."""
+"""Query sets in the database: queries with their segments, and a revision that identifies their content."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from revector.core.errors import UsageError, unknown_name
 MAX_QUERY_CHARACTERS = 10_000
 MAX_ID_CHARACTERS = 500
 WHOLE_SET = "all"
-"""The segment of queries that name none, and the name of the whole set in results."""
+"""The segment of queries without one, and the name of the whole set in results."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """A query as a person would type it. `segment` groups queries that are judged as one."""
+    """A query as a person would type it. `segment` groups queries that are reported together."""
 
     id: str
     text: str
@@ -59,7 +59,7 @@ class QuerySetSummary:
 
 @dataclass(frozen=True)
 class QueryChanges:
-    """What saving a set did, in queries. A query whose text changed lost its judgements: they were on another one."""
+    """What saving a set changed, in numbers of queries. A query whose text changed lost its judgements."""
 
     added: Annotated[int, "queries that are new"]
     changed: Annotated[int, "queries of another text or segment"]
@@ -74,9 +74,9 @@ def revision_of(queries: Iterable[Query]) -> str:
 
 
 def save_queries(connection: Connection, name: str, queries: Iterable[Query]) -> QueryChanges:
-    """Make these queries the set of that name, in one transaction; judgements of queries that stay, stay.
+    """Make these queries the set of that name, in one transaction; unchanged queries keep their judgements.
 
-    Raises UsageError for a set without queries, an id that comes twice, an empty text, and what Postgres cannot take.
+    Raises UsageError for a set without queries, a repeated id, an empty text, and text that Postgres cannot store.
     """
     wanted = list(queries)
     _check(name, wanted)
@@ -98,7 +98,7 @@ def save_queries(connection: Connection, name: str, queries: Iterable[Query]) ->
         removed = connection.execute(
             "DELETE FROM queries WHERE query_set_id = %(set)s AND query_id <> ALL(%(ids)s)", rows
         ).rowcount
-        # Another text is another query: what was judged of it goes with the row.
+        # Another text is another query: its judgements are deleted with the row.
         changed = connection.execute(
             """
             DELETE FROM queries q USING unnest(%(ids)s::text[], %(texts)s::text[]) AS n(query_id, text)
@@ -202,5 +202,5 @@ def check_query(query: Query) -> None:
 
 
 def is_storable(text: str) -> bool:
-    """Whether Postgres takes the text: it has no NUL, and no lone surrogate, which has no UTF-8."""
+    """Whether Postgres can store the text: it has no NUL and no lone surrogate."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

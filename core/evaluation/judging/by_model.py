@@ -1,7 +1,7 @@
-"""A model labels what two versions found: the pooled top-k of their runs, in batches that are kept as they come.
+"""A model labels what two versions found: the pooled top-k of their runs, stored batch by batch.
 
-Only what one of the versions shows to users needs a label. Whatever stops the work, labels that were made stay, and
-the same call makes the others.
+Only what one of the versions shows to users needs a label. After an interruption, labels made so far stay, and the
+same call makes the others.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from revector.core.evaluation.runs.store import Results
 
 _BATCHES_A_SAVE = 4
-"""How many of the model's batches are stored at once: what is labelled again, at most, after a kill."""
+"""How many batches of the model are stored at once: at most these are labelled again after a kill."""
 
 
 @dataclass(frozen=True)
 class PoolLabels:
-    """What came of labelling a pool of (query, chunk) pairs."""
+    """The result of labelling a pool of (query, chunk) pairs."""
 
     judge: Judge
     primary: Run
@@ -46,14 +46,14 @@ class PoolLabels:
 
     @property
     def pairs(self) -> Annotated[int, "of a query and a chunk"]:
-        """How many pairs of the pool have a label of this judge."""
+        """How many pairs of the pool have a label by this judge."""
         return self.made + self.kept
 
 
 def pooled(primary: Results, candidate: Results, k: int) -> list[tuple[str, int]]:
     """The (query id, chunk id) pairs in the top-k of either, each once.
 
-    Those of rank 1 come first, of all queries, so that labels cut off half-way reach equally deep everywhere.
+    Rank 1 of all queries comes first, so that interrupted labelling reaches the same depth everywhere.
     """
     ranks: dict[tuple[str, int], int] = {}
     for results in (primary, candidate):
@@ -75,11 +75,11 @@ def judge_pool(
     name: str | None = None,
     on_progress: Progress | None = None,
 ) -> PoolLabels:
-    """Have the model label the pooled top-k of two runs as the judge of that name, its own unless given.
+    """Have the model label the pooled top-k of two runs as the judge of that name (default: the model's name).
 
-    Pairs that this judge labelled before are left out. Labels are on chunks, stored batch by batch with the model's
-    scores. Raises UsageError for runs of other queries and for a name that another judge has, and EncoderError for
-    answers of the model that are no labels; what was labelled until then stays.
+    Skips pairs that this judge has labelled. Labels are on chunks, stored batch by batch with the model's scores.
+    Raises UsageError for runs of different queries and for a name that another judge has, and EncoderError for
+    invalid answers of the model; labels made until then stay.
     """
     for run in (primary, candidate):
         if (run.query_set, run.query_set_revision) != (query_set.name, query_set.revision):
@@ -105,7 +105,7 @@ def judge_pool(
             made += len(rows)
             if on_progress:
                 on_progress(step, made, len(missing))
-        # A chunk may also have gone while others were labelled.
+        # A chunk may have been deleted while others were labelled.
         gone = len(pool) - len(there) + len(missing) - made
         audit.record(
             connection, "judge", None, "done",

@@ -1,6 +1,6 @@
 """Cross-encoders as judges: a model that reads a query and a text together grades the text (core.cross_encoders).
 
-Their specs have one setting more: `cross-encoder:PATH-OR-NAME?thresholds=0.3,0.7`.
+Their specs have one more setting: `cross-encoder:PATH-OR-NAME?thresholds=0.3,0.7`.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ SETTINGS: Mapping[str, Setting] = {
 
 @dataclass(frozen=True)
 class Labels:
-    """What a model says of n pairs: grades (n,), and scores (n,) from which they were made."""
+    """A model's labels for n pairs: grades (n,), and the scores (n,) from which they were made."""
 
     grades: NDArray[np.int64]
     scores: NDArray[np.float64]
 
 
 class CrossEncoderJudge(PairModel):
-    """A cross-encoder that was opened as a judge.
+    """A cross-encoder opened as a judge.
 
-    With one output, the grade is how many thresholds the score reaches: 0 or 1 at the default 0.5. With several outputs
-    the grade is the place of the largest one, counted from 0.
+    With one output, the grade is how many thresholds the score reaches: 0 or 1 at the default 0.5. With several
+    outputs, it is the index of the largest one.
 
-    Raises UsageError for a spec that cannot be read, and what PairModel raises.
+    Raises UsageError for an invalid spec, and what PairModel raises.
     """
 
     def __init__(self, spec: str) -> None:
@@ -69,7 +69,8 @@ class CrossEncoderJudge(PairModel):
         self._thresholds = (_thresholds(given) if given else None) or DEFAULT_THRESHOLDS
 
     def label(self, pairs: Sequence[tuple[str, str]]) -> Labels:
-        """Judge pairs of a query and a text. Raises EncoderError for answers of a wrong shape or not finite."""
+        """Grade pairs of a query and a text. Raises EncoderError for answers of a wrong shape or with non-finite
+        values."""
         import numpy as np
 
         answers = self.answers(pairs)
@@ -80,5 +81,5 @@ class CrossEncoderJudge(PairModel):
 
 
 def parse_judge_spec(text: str) -> EncoderSpec:
-    """Read a spec and check its settings; nothing is opened."""
+    """Parse a spec and check its settings; nothing is opened."""
     return parse_pair_spec(text, "judge", SETTINGS)

@@ -1,4 +1,4 @@
-"""A person's grades, one at a time: each can be taken back, and what was there before comes back with it."""
+"""A person's grades, one at a time: each can be undone, which restores what was there before."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from revector.core.evaluation.judged_sets.query_sets import QuerySet
 from revector.core.evaluation.judging.queue import JudgingItem, judged_by
 
 GRADES = ("not relevant", "marginal", "relevant", "exactly")
-"""What a person can say; the grade is the place, from 0."""
+"""The labels of the grades; the index is the grade."""
 
 
 @dataclass(frozen=True)
 class Replaced:
-    """A judgement that a new one took the place of, as it was."""
+    """A judgement that a new one replaced."""
 
     target_kind: str
     target: str
@@ -28,7 +28,7 @@ class Replaced:
 
 @dataclass(frozen=True)
 class Graded:
-    """A grade that was given, with what it takes to undo it."""
+    """A stored grade, with what is needed to undo it."""
 
     item: JudgingItem
     grade: int
@@ -37,13 +37,13 @@ class Graded:
 
 
 def grade(connection: Connection, query_set: QuerySet, judge: Judge, item: JudgingItem, given: int) -> Graded:
-    """Store what this judge says of the item, in one transaction.
+    """Store this judge's grade for the item, in one transaction.
 
-    What the judge said of it before goes. For a document that includes grades of its chunks, the best of which would
-    otherwise outlive a lower grade for the document.
+    Earlier grades by this judge are deleted. For a document that includes grades of its chunks, the best of which
+    would otherwise override a lower grade for the document.
 
-    Raises UsageError for a grade that is not 0 to 3, and RefusedError when the query is not what was judged any more
-    (gone, or another text), or the set is now judged by documents and was by chunks, or the other way round.
+    Raises UsageError for a grade that is not 0 to 3, and RefusedError when the query was deleted or its text
+    changed, or when the set has changed from judging chunks to documents or back.
     """
     if not 0 <= given < len(GRADES):
         raise UsageError(f"The grade is {given}; expected 0 to {len(GRADES) - 1}.")
@@ -68,9 +68,9 @@ def grade(connection: Connection, query_set: QuerySet, judge: Judge, item: Judgi
 
 
 def undo(connection: Connection, judge: Judge, graded: Graded, query_set: QuerySet) -> None:
-    """Take the grade back, and put back what it replaced with the time at which that was given.
+    """Undo the grade, and restore what it replaced with the original time.
 
-    Raises RefusedError when it is not there any more as it was given: somebody graded again under this name.
+    Raises RefusedError when the stored grade has changed: somebody graded again under this name.
     """
     item = graded.item
     with connection.transaction():
@@ -102,7 +102,7 @@ def undo(connection: Connection, judge: Judge, graded: Graded, query_set: QueryS
 
 
 def _lock_query(connection: Connection, query_set: QuerySet, item: JudgingItem) -> int:
-    """The row id of the query, which stays until the transaction ends."""
+    """Lock the query's row until the transaction ends; returns its row id."""
     found = connection.execute(
         "SELECT id FROM queries WHERE query_set_id = %s AND query_id = %s AND text = %s FOR KEY SHARE",
         [query_set.id, item.query_id, item.query],
@@ -116,7 +116,7 @@ def _lock_query(connection: Connection, query_set: QuerySet, item: JudgingItem) 
 
 
 def _take_away(connection: Connection, query: int, judge: Judge, item: JudgingItem) -> tuple[Replaced, ...]:
-    """Delete what this judge said of the item, chunks of a document included."""
+    """Delete this judge's grades of the item, chunks of a document included."""
     rows = connection.execute(
         """
         DELETE FROM judgements j

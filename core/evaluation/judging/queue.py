@@ -1,24 +1,24 @@
-"""What a person has to judge: pairs of a query and a target that two versions found, blind to which of them did.
+"""The queue of pairs to judge: a query and a target that two versions found, blind to which one found it.
 
 The pool is the top-k of two stored runs. Each pair in it has one kind:
 
 - `disputed`: judges (people or models) gave grades more than a step apart, or on both sides of relevant;
-- `moved`: only one of the runs has it, or its ranks are k and more apart;
+- `moved`: only one of the runs has it, or its ranks are at least k apart;
 - `unjudged`: neither of these.
 
-A pair is open until this person has judged it; a disputed one comes again when somebody else graded it later. What
-others said is not shown either: the grades of two people are worth comparing only if they were given apart.
+A pair is open until this person has judged it; a disputed pair returns when somebody else grades it later. Other
+people's grades are not shown: agreement means something only between independent grades.
 
 **Chunks or documents.** As soon as one judgement of a set is on a document, `load_qrels` judges all of it by
-document: a document then has the best grade of its chunks. A grade of 0 for one chunk would so become a 0 for its
-document, whose other chunk may be the answer; and one grade for a document in a set that is judged by chunk would
-turn all of it around. So a person judges what the set is judged by: in a set with judgements on documents the item is
-the document, with those of its chunks that the runs rank best (what a ranking by the best chunk can see of it), and
-the grade is stored for the document; in every other set the item is a chunk.
+document: a document then has the best grade of its chunks. A grade of 0 for one chunk would then become a 0 for
+its document, whose other chunk may be the answer; and one grade for a document would switch a whole set from
+chunks to documents. So people judge at the set's level: in a set with judgements on documents the item is the
+document, shown with its chunks that the runs rank best, and the grade is stored for the document; in every other
+set the item is a chunk.
 
-**Blind.** An item carries no version, rank or distance, and its place follows from a digest of the judge's name, the
-query and the target alone: neither changes when the two runs change places. The queries come in an order of each
-person's own, all targets of a query together, so that it is read once.
+**Blind.** An item carries no version, rank or distance. Its position depends only on a digest of the judge's name,
+the query and the target, so swapping the two runs changes nothing. Each person gets the queries in a different
+order, with all targets of a query together.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ KINDS: tuple[ItemKind, ...] = ("disputed", "moved", "unjudged")
 RunPair = tuple[Run, Run]
 
 _DEPTH = 100
-"""How far down a run is read; a target further down counts as not there."""
+"""How deep a run is read; a target further down counts as missing."""
 _PASSAGES = 3
-"""Chunks of a document that are shown to be judged."""
+"""How many chunks of a document are shown to the judge."""
 _BATCH = 200
-"""Queries whose results are in memory at once."""
+"""How many queries' results are in memory at once."""
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A chunk as it is read."""
+    """A chunk as shown to the judge."""
 
     semantic_key: str
     chunk_no: int
@@ -69,10 +69,10 @@ class Passage:
 
 @dataclass(frozen=True)
 class JudgingItem:
-    """A pair to judge. `before` is what this judge said of it, None for nothing.
+    """A pair to judge. `before` is this judge's earlier grade, or None.
 
-    `target` is a semantic key or a document, as a judgement has it. A chunk has one passage, a document up to three,
-    in the order of the document. `title` is the metadata's, empty without one.
+    `target` is a semantic key or a document, as in a judgement. A chunk has one passage, a document up to three,
+    in document order. `title` comes from the metadata; it may be empty.
     """
 
     query_id: str
@@ -88,13 +88,13 @@ class JudgingItem:
 
     @property
     def pair(self) -> tuple[str, str]:
-        """What the judgement is on: query id and target."""
+        """Query id and target of the judgement."""
         return self.query_id, self.target
 
 
 @dataclass(frozen=True)
 class Count:
-    """How many pairs of a kind and a segment this person is through with, and how many are open."""
+    """How many pairs of a kind and a segment this person has judged, and how many are open."""
 
     kind: ItemKind
     segment: str
@@ -104,7 +104,7 @@ class Count:
 
 @dataclass(frozen=True)
 class _Standing:
-    """A pooled pair as the judgements have it. `identity` is a semantic key, or a document id as text."""
+    """A pooled pair and its judgements. `identity` is a semantic key, or a document id as text."""
 
     query: Query
     identity: str
@@ -118,7 +118,7 @@ class _Standing:
 
 
 def person(connection: Connection, name: str = "") -> Judge:
-    """The judge of that name, or of the database role that is logged in; made when new.
+    """The judge of that name, or named after the logged-in database role; created when new.
 
     Raises UsageError when the name is a model's.
     """
@@ -129,7 +129,7 @@ def person(connection: Connection, name: str = "") -> Judge:
 
 
 def judged_by(connection: Connection, query_set: QuerySet) -> TargetKind:
-    """What the set is judged by: documents as soon as any judgement is on one, else chunks."""
+    """The level of the set: documents as soon as any judgement is on one, else chunks."""
     found = connection.execute(
         """
         SELECT EXISTS (SELECT FROM judgements j JOIN queries q ON q.id = j.query
@@ -143,7 +143,8 @@ def judged_by(connection: Connection, query_set: QuerySet) -> TargetKind:
 def stored_pair(
     connection: Connection, query_set: QuerySet, primary: Version, candidate: Version, *, k: int = 10
 ) -> RunPair | None:
-    """The newest run of each version on this revision of the set, over the whole collection; None if one lacks."""
+    """The newest run of each version on this revision of the set, over the whole collection; None if one is
+    missing."""
     first, second = (latest_run(connection, query_set, version, k=k) for version in (primary, candidate))
     return None if first is None or second is None else (first, second)
 
@@ -156,7 +157,7 @@ def make_pair(
     *,
     on_progress: Progress | None = None,
 ) -> RunPair:
-    """New runs of both versions. Raises what `make_run` does."""
+    """Make new runs of both versions. Raises what `make_run` does."""
     from revector.core.evaluation.runs.make_run import make_run
 
     first = make_run(database, query_set, primary, on_progress=on_progress)
@@ -178,10 +179,10 @@ def queue(
     limit: int = 50,
     without: Collection[tuple[str, str]] = (),
 ) -> list[JudgingItem]:
-    """The next open pairs of these kinds and this segment, at most `limit`, but for those in `without`.
+    """The next open pairs of these kinds and this segment: at most `limit`, except those in `without`.
 
-    `without` has (query id, target) as `JudgingItem.pair` does: what is skipped, or in hand already. The queries are
-    read some hundred at a time, until there are enough. Raises UsageError for a segment that nobody has.
+    `without` has (query id, target) like `JudgingItem.pair`: pairs that were skipped or are already loaded. Reads
+    some hundred queries at a time, until there are enough. Raises UsageError for an unknown segment.
     """
     level = judged_by(connection, query_set)
     left_out = set(without)
@@ -191,7 +192,7 @@ def queue(
             (one for one in standings if one.open and one.kind in kinds),
             key=lambda one: (_digest(judge.name, one.query.id), _digest(judge.name, one.query.id, one.identity)),
         )
-        # More than are missing, since some may be left out; and their text only.
+        # More than needed, since some may be left out; and only their text.
         for start in range(0, len(chosen), limit):
             items = _items(connection, level, chosen[start : start + limit])
             found += [item for item in items if item.pair not in left_out]
@@ -203,7 +204,7 @@ def queue(
 def progress(
     connection: Connection, query_set: QuerySet, judge: Judge, pair: RunPair, *, k: int = 10
 ) -> tuple[Count, ...]:
-    """How far this person is, by kind and segment; kinds in their order, segments by name."""
+    """This person's progress by kind and segment; kinds in their order, segments by name."""
     level = judged_by(connection, query_set)
     counts: dict[tuple[ItemKind, str], list[int]] = defaultdict(lambda: [0, 0])
     for standings in _in_batches(connection, query_set, judge, pair, level, k, WHOLE_SET):
@@ -222,7 +223,7 @@ def _in_batches(
     k: int,
     segment: str,
 ) -> Iterator[list[_Standing]]:
-    """The pooled pairs of some queries after the other; the queries in this judge's order."""
+    """The pooled pairs, in batches of queries; the queries in this judge's order."""
     if k < 1:
         raise UsageError(f"k is {k}; expected 1 or more.")
     if segment not in (WHOLE_SET, *query_set.segments):
@@ -282,18 +283,19 @@ def is_disputed(grades: Collection[int]) -> bool:
 # -- the pool ----------------------------------------------------------------------------------------------
 
 _Target = int | str
-"""A chunk by its row id, or a document by its id as text: what a run has."""
+"""A chunk by its row id, or a document by its id as text, as in a run."""
 
 
 @dataclass(frozen=True)
 class _Pool:
-    """The targets of one query in the top-k of either run, each with whether it moved; and the chunks of documents."""
+    """The targets of one query in the top-k of either run, with whether each moved; and the chunks of
+    documents."""
 
     moved: dict[_Target, bool]
     chunks: dict[_Target, list[tuple[int, int]]]
 
     def passages(self, target: _Target) -> tuple[int, ...]:
-        """The chunks to be read: the chunk itself, or those of a document that a run ranks best."""
+        """The chunks to show: the chunk itself, or a document's chunks that a run ranks best."""
         if isinstance(target, int):
             return (target,)
         best: dict[int, int] = {}
@@ -339,7 +341,7 @@ def _pooled(
 
 
 def _keys(connection: Connection, pooled: Mapping[str, _Pool]) -> dict[_Target, str]:
-    """The semantic keys of the pooled chunks that are still there."""
+    """The semantic keys of the pooled chunks that still exist."""
     rows = connection.execute(
         "SELECT id, semantic_key FROM document_chunks WHERE id = ANY(%s)",
         [list({chunk for pool in pooled.values() for chunk in pool.moved})],
@@ -349,7 +351,7 @@ def _keys(connection: Connection, pooled: Mapping[str, _Pool]) -> dict[_Target, 
 
 
 def _still_there(connection: Connection, pooled: Mapping[str, _Pool]) -> set[_Target]:
-    """The pooled documents of which a chunk that would be shown is still there."""
+    """The pooled documents that still have a chunk to show."""
     shown = {chunk for pool in pooled.values() for document in pool.moved for chunk in pool.passages(document)}
     rows = connection.execute(
         "SELECT DISTINCT document_id::text FROM document_chunks WHERE id = ANY(%s)", [list(shown)]
@@ -369,7 +371,8 @@ class _Given:
 def _given(
     connection: Connection, query_set: QuerySet, batch: Sequence[Query], level: TargetKind
 ) -> dict[tuple[str, str], dict[int, _Given]]:
-    """(query id, identity) → judge id → what counts of it: at level document as `load_qrels` merges chunks."""
+    """(query id, identity) → judge id → the grade that counts: at document level, chunks are merged as in
+    `load_qrels`."""
     rows = connection.execute(
         """
         SELECT q.query_id, j.judge_id, j.target_kind, j.target, j.grade, j.judged_at, c.document_id::text
@@ -394,7 +397,7 @@ def _given(
         elif kind == "document":
             identity = str(document_id_of(target))
         elif document is None:
-            continue  # a chunk that is not there any more
+            continue  # a deleted chunk
         else:
             identity = document
         by_judge = found[query_id, identity]

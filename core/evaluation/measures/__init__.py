@@ -1,1 +1,1 @@
-"""Measures of rankings, and what their differences say."""
+"""Measures of rankings, and the significance of their differences."""

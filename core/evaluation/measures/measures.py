@@ -1,7 +1,7 @@
 """Measures of a run against judgements, by ir-measures in its notation: `nDCG@10`, `P@10`, `R@100`, `RR@10`.
 
-Only ranks are given to it, so that the distances of two encoders are never compared and ties stay as they were
-searched: trec_eval sorts by score, and equal scores by name.
+It gets only ranks, so that distances of two encoders are never compared and ties stay in search order: trec_eval
+sorts by score, and equal scores by name.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ Target = uuid.UUID | int
 
 
 def check_measures(names: Iterable[str]) -> tuple[str, ...]:
-    """The measures' canonical names, each once. Raises UsageError for one that there is not, naming the near ones."""
+    """The measures' canonical names, each once. Raises UsageError for an unknown one, naming near matches."""
     return tuple(dict.fromkeys(str(_parse(name)) for name in names))
 
 
 def check_depth(measures: Iterable[str], k: int) -> None:
-    """Raise UsageError when a measure looks at more results than a run with the top k holds."""
+    """Raise UsageError when a measure reads deeper than the run's top k."""
     for name in measures:
         depth = _depth(_parse(name))
         if depth is not None and depth > k:
@@ -46,16 +46,16 @@ def check_depth(measures: Iterable[str], k: int) -> None:
 
 
 def rankings(results: Results, level: TargetKind) -> Mapping[str, Sequence[Target]]:
-    """By query id what a run ranked, best first: chunks, or documents, of which each counts by its best chunk."""
+    """A run's rankings by query id, best first: chunks, or documents by their best chunk."""
     if level == "document":
         return results.documents
     return {query: hits.chunk_ids.tolist() for query, hits in results.hits.items()}
 
 
 def short_rankings(results: Results, level: TargetKind, depth: int) -> int:
-    """For how many queries the run's top k hold fewer than `depth` different targets, although there were more chunks.
+    """For how many queries the run's top k has fewer than `depth` different targets although more chunks existed.
 
-    Such a query's measures at that depth are lower than a deeper run would find them.
+    A deeper run would give such a query higher values at that depth.
     """
     return sum(
         len(ranked) < depth and len(results.hits[query].chunk_ids) >= results.run.k
@@ -64,7 +64,7 @@ def short_rankings(results: Results, level: TargetKind, depth: int) -> int:
 
 
 def chunk_ids_of(connection: Connection, qrels: Qrels) -> dict[str, int]:
-    """The chunk id of each judged semantic key that is in the collection; nothing for judgements on documents."""
+    """The chunk id of each judged semantic key in the collection; empty for judgements on documents."""
     if qrels.level == "document":
         return {}
     wanted = {target for grades in qrels.grades.values() for target in grades}
@@ -77,23 +77,26 @@ def chunk_ids_of(connection: Connection, qrels: Qrels) -> dict[str, int]:
 def score(
     results: Results, qrels: Qrels, measures: Sequence[str], *, chunk_ids: Mapping[str, int] | None = None
 ) -> dict[str, dict[str, float]]:
-    """Canonical name → query → value for every judged query: 0 without results; those without judgements are left out.
+    """Canonical name → query → value for every judged query, 0 without results. Unjudged queries are left out.
 
-    `chunk_ids` is what `chunk_ids_of` gives, and needed for judgements on chunks. A judged target that is not in the
-    collection is a relevant one that is not found. Raises UsageError as `check_measures` and `check_depth` do.
+    `chunk_ids` comes from `chunk_ids_of`, and is needed for judgements on chunks. A relevant target that is not in
+    the collection counts as not found. Raises UsageError as `check_measures` and `check_depth` do.
     """
     import ir_measures
 
     if qrels.level == "chunk" and chunk_ids is None:
         raise ValueError("judgements on chunks need the chunks' ids")
     measures = check_measures(measures)
-    if results.run.sample is None or results.run.k < results.run.chunks:  # else all of a pilot's chunks are ranked
+    if (
+        results.run.sample is None or results.run.k < results.run.chunks
+    ):  # otherwise all of a pilot's chunks are ranked
         check_depth(measures, results.run.k)
     known = known_targets(qrels, chunk_ids or {})
     judged = [query for query, grades in qrels.grades.items() if grades]
     groups = _by_depth(measures)
     deepest = max((depth or results.run.k for depth in groups), default=0)
-    # Numbers in place of ids, a query's own: only which ones are judged matters, and a million uuids are slow to name.
+    # Per-query numbers in place of ids: only which ones are judged matters, and a million uuids are slow to
+    # format.
     truth: dict[str, dict[str, int]] = {}
     found: dict[str, list[str]] = {}
     ranks = rankings(results, qrels.level)
@@ -120,7 +123,7 @@ def score(
 
 
 def known_targets(qrels: Qrels, chunk_ids: Mapping[str, int]) -> dict[str, Target | str]:
-    """What a run calls each judged target; one that it cannot find keeps its name."""
+    """A run's id for each judged target; a target that it cannot find keeps its name."""
     targets = {target for grades in qrels.grades.values() for target in grades}
     if qrels.level == "document":
         return {target: document_id_of(target) for target in targets}
@@ -133,16 +136,17 @@ def measure_depth(name: str) -> int | None:
 
 
 def _by_depth(measures: Iterable[str]) -> dict[int | None, dict[Measure, str]]:
-    """The measures with their names by the depth to which they read a ranking: less of it is much faster."""
+    """The measures with their names, by the depth to which they read a ranking: shorter rankings are much
+    faster."""
     import ir_measures
 
     found: dict[int | None, dict[Measure, str]] = defaultdict(dict)
     for name in measures:
         measure = _parse(name)
-        # Unjudged results are taken out before the cut, so that it says nothing about the ranks that are read.
+        # Unjudged results are removed before the cut, so the cutoff does not limit the ranks that are read.
         depth = None if measure.params.get("judged_only") else _depth(measure)
         if depth is not None and measure.NAME == "RR":
-            # trec_eval's, which has no depth and needs none in a ranking that is cut.
+            # trec_eval's version, which takes no depth and needs none: the ranking is already cut.
             measure = ir_measures.RR(rel=measure["rel"])
         found[depth][measure] = name
     return found
@@ -162,7 +166,7 @@ def _parse(name: str) -> Measure:
         if shown != name:
             raise ValueError("too long")
         measure = ir_measures.parse_measure(name.strip())
-        # Not the others that it may find: they ask for a Perl, or divide by zero.
+        # Not the other providers: they need Perl, or divide by zero.
         providers = (ir_measures.pytrec_eval, ir_measures.msmarco, ir_measures.judged)
         supported = any(provider.supports(measure) for provider in providers)
     except NameError:
@@ -175,14 +179,14 @@ def _parse(name: str) -> Measure:
     depth = _depth(measure)
     if depth is not None and not 1 <= depth <= MAX_K:
         raise UsageError(f"{name}: the depth is {depth}; expected 1 to {MAX_K:,}.")
-    # A sum over the queries, such as NumRet, is no quality.
+    # A sum over the queries, such as NumRet, does not measure quality.
     if not supported or type(measure.aggregator()).__name__ != "MeanAgg":
         raise UsageError(f"{name} cannot be computed here.", f"Known: {', '.join(_examples())}.")
     return measure
 
 
 def _unknown(name: str) -> UsageError:
-    """The error for a measure that there is not, with the near ones at the same depth."""
+    """The error for an unknown measure, with near matches at the same depth."""
     head, at, depth = name.strip().partition("@")
     heads = {example.partition("@")[0].lower(): example for example in _examples()}
     near = [heads[found] for found in get_close_matches(head.lower(), heads, n=3, cutoff=0.5)]

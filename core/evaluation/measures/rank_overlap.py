@@ -1,6 +1,6 @@
 """Rank overlap of two runs over all their queries at once, and the recall of an index against exact search.
 
-The same measures as in core.overlap, which has them for two lists, by NumPy for ten thousand of them.
+The same measures as in core.overlap, but computed by NumPy for ten thousand pairs of lists at once.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 _BINS = 10
 _PAIRS_AT_ONCE = 4_000_000
-"""Comparisons of Kendall's tau in one step: a byte each."""
+"""Comparisons for Kendall's tau in one step, one byte each."""
 
 
 def query_overlaps(
     primary: Results, candidate: Results, level: TargetKind, k: int, p: float = RBO_P
 ) -> dict[str, Overlap]:
-    """By id of the queries that both runs have: how alike the first k are. `p` is RBO's persistence.
+    """The overlap of the first k, by id of the queries that both runs have. `p` is RBO's persistence.
 
     Raises ValueError unless k is positive and 0 < p < 1.
     """
@@ -67,8 +67,8 @@ def overlap_results(
 ) -> tuple[OverlapResult, ...]:
     """How `overlap`, `jaccard`, `rbo` and `kendall_tau` are distributed over each segment's queries.
 
-    A segment is its queries' ids; those without an overlap are left out, and with them a segment that has none. For
-    `kendall_tau` only queries count that have one.
+    `segments` maps names to query ids. Queries without an overlap are left out, and so are segments left empty.
+    For `kendall_tau` only queries count that have one.
     """
     found = []
     for segment, queries in segments.items():
@@ -82,10 +82,11 @@ def overlap_results(
 
 
 def index_recall(exact: Results, indexed: Results, k: int) -> dict[str, float]:
-    """By query the share of the exact top k that the index found, in 0 to 1, for queries with any.
+    """By query, the share of the exact top k that the index found, from 0 to 1; queries without exact hits are
+    left out.
 
-    A chunk that is as near as the k-th of the exact search counts as found, whichever of the equally near ones it is:
-    repeated texts have equal vectors. Distances are of one version. Raises ValueError for runs of two versions.
+    A chunk as near as the k-th of the exact search counts as found: repeated texts have equal vectors. Distances
+    are of one version. Raises ValueError for runs of two versions.
     """
     if exact.run.version_key != indexed.run.version_key:
         raise ValueError("the recall of an index is that of one version")
@@ -99,7 +100,7 @@ def index_recall(exact: Results, indexed: Results, k: int) -> dict[str, float]:
 
 
 def _positions(first: Sequence[Sequence[Target]], second: Sequence[Sequence[Target]], k: int) -> NDArray[np.int64]:
-    """For each item of the first lists its place in the second one, from 0: (n, k), −1 where it is not there."""
+    """For each item of the first lists, its index in the second one: (n, k), −1 where it is missing."""
     found = np.full((len(first), k), -1, np.int64)
     for row, before, after in zip(found, first, second, strict=True):
         place = {target: number for number, target in enumerate(after)}
@@ -108,9 +109,9 @@ def _positions(first: Sequence[Sequence[Target]], second: Sequence[Sequence[Targ
 
 
 def _common_by_depth(positions: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many items both lists have to depth 1 to k: (n, k), from `_positions`."""
+    """How many items both lists share at depths 1 to k: (n, k), from `_positions`."""
     n, k = positions.shape
-    # An item is in both from the deeper of its two places on.
+    # An item is shared from the deeper of its two positions on.
     query, place = np.nonzero(positions >= 0)
     depth = np.maximum(place, positions[query, place])
     counts = np.bincount(query * k + depth, minlength=n * k).reshape(n, k)
@@ -125,7 +126,7 @@ def _rank_biased_overlap(
     depth = np.arange(1, k + 1)
     weight = p**depth
     everyone = np.arange(n)
-    # Without results there is no depth to look up; such rows are answered at the end.
+    # Rows without results have no depth to look up; they are filled in at the end.
     s, l = np.maximum(short, 1), np.maximum(long, 1)  # noqa: E741  (the paper's names)
     at_s, at_l = common[everyone, s - 1], common[everyone, l - 1]
     within = depth <= l[:, None]
@@ -147,7 +148,7 @@ def _concordant(positions: NDArray[np.int64]) -> NDArray[np.int64]:
     small = positions.astype(np.int16)
     for start in range(0, n, rows):
         part = small[start : start + rows]
-        # What is not common is neither before nor after anything.
+        # Items that are not shared are neither before nor after any other.
         before = np.where(part >= 0, part, np.int16(np.iinfo(np.int16).max))
         found[start : start + rows] = np.count_nonzero(
             (before[:, :, None] < part[:, None, :]) & later, axis=(1, 2)
@@ -156,7 +157,7 @@ def _concordant(positions: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _distribution(measure: str, segment: str, values: NDArray[np.float64], low: float) -> OverlapResult:
-    # Rounded, so that 3 of 10 begins the fourth bin although 0.3 times 10 may be a little less than 3.
+    # Rounded, so that 3 of 10 falls into the fourth bin although 0.3 times 10 may be slightly less than 3.
     bins = np.floor(np.round((values - low) / (1 - low) * _BINS, 9)).astype(np.int64)
     histogram = np.bincount(np.clip(bins, 0, _BINS - 1), minlength=_BINS)
     return OverlapResult(

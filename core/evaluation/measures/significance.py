@@ -1,17 +1,18 @@
-"""Whether a difference between two versions is more than chance: Student's t on paired values, one pair a query.
+"""Whether a difference between two versions is more than chance: Student's t on paired values, one pair for each
+query.
 
-The t-test and its t-interval, not the bootstrap or the permutation test. First, because interval and verdict are then
-two views of one computation: the interval leaves a bound out exactly when the test rejects it, so that nobody signs
-for an interval that contradicts its verdict. Second, because of evidence: Urbano, Lima and Hanjalic, "Statistical
-Significance Testing in Information Retrieval: An Empirical Analysis of Type I, Type II and Type III Errors", SIGIR
-2019, found that it keeps its nominal error rates on the measures of the field, and recommend it over the bootstrap.
+The t-test and its t-interval, not the bootstrap or the permutation test. First, interval and verdict then come
+from one computation: the interval excludes a bound exactly when the test rejects it, so they never contradict each
+other. Second, evidence: Urbano, Lima and Hanjalic, "Statistical Significance Testing in Information Retrieval: An
+Empirical Analysis of Type I, Type II and Type III Errors", SIGIR 2019, found that it keeps its nominal error rates
+on the measures of the field, and recommend it over the bootstrap.
 
-What it cannot see is what the queries do not show: losses that are rare and large. Where one query in twenty loses 0.2
-and the mean sits exactly on a margin of 0.01, it passes a candidate 8 % of the time with 50 queries and 35 % with 20,
-not 5 % (simulated; the chance to draw no such query at all is 36 % there). Values all the same are the extreme of it:
-they have no spread, and count as if they had none in truth.
+It cannot see what the queries do not show: rare, large losses. Where one query in twenty loses 0.2 and the mean is
+exactly on a margin of 0.01, it passes a candidate 8 % of the time with 50 queries and 35 % with 20, not 5 %
+(simulated; with 20 queries the chance of sampling no such query is 36 %). Identical values are the extreme case:
+the test takes their spread to be truly zero.
 
-Intervals are not cut at a measure's limits: a mean of 0.98 over few queries may well lie "below 1.01".
+Intervals are not cut off at a measure's limits: a mean of 0.98 over few queries may be reported as "below 1.01".
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NO_TEST = 0.5
-"""The one-sided confidence at which the bounds meet in the mean: it decides alone."""
+"""The one-sided confidence at which both bounds equal the mean, which then decides alone."""
 POWER = 0.8
-"""The chance to decide that the number of further queries is asked for."""
+"""The power for which the number of further queries is computed."""
 _MOST_FURTHER = 100
-"""More than so many times the queries there are is no number to tell anyone."""
+"""A number larger than this many times the existing queries is not reported."""
 _ROUNDING = 1e-9
-"""Values of measures differ by more or not at all: 0.7 − 0.71 is not quite −0.01 in floating point."""
+"""Real differences are larger than this: 0.7 − 0.71 is not exactly −0.01 in floating point."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,10 @@ class PairedTest:
 class BoundTest:
     """A mean against a bound, with one-sided confidence bounds.
 
-    The true mean is above `low` with the confidence asked for, and below `high` with it. `p_value` is that of the
-    one-sided test of "the true mean is below the bound". All three are None with fewer than two values. `above` says
-    that `low` reaches the bound, `below` that `high` does not; both False: undecided.
+    The true mean is above `low` with the given confidence, and below `high` with the same. `p_value` is that of
+    the one-sided test of "the true mean is below the bound". All three are None with fewer than two values.
+    `above` says that `low` reaches the bound, `below` that `high` does not; if both are False, the test is
+    undecided.
     """
 
     mean: float
@@ -67,9 +69,9 @@ class BoundTest:
 def compare_paired(primary: NDArray[np.float64], candidate: NDArray[np.float64], confidence: float) -> PairedTest:
     """Student's paired t-test and its two-sided interval for values (n,) of the same queries in the same order.
 
-    With differences all the same (within 1e-9) the interval is that point, and p is 1 for no difference, else 0.
-    Raises ValueError for arrays of other shapes or without values, values that are not finite, and a confidence that
-    is not between 0 and 1.
+    With identical differences (within 1e-9) the interval is that point, and p is 1 for no difference, else 0.
+    Raises ValueError for arrays of different shapes or without values, non-finite values, and a confidence that is
+    not between 0 and 1.
     """
     if primary.shape != candidate.shape:
         raise ValueError(f"{primary.shape} values of the primary, {candidate.shape} of the candidate")
@@ -89,10 +91,10 @@ def compare_paired(primary: NDArray[np.float64], candidate: NDArray[np.float64],
 
 
 def compare_to_bound(values: NDArray[np.float64], bound: float, confidence: float) -> BoundTest:
-    """One-sided t-tests of the mean of values (n,) against a bound, both ways, each at the confidence given.
+    """One-sided t-tests of the mean of values (n,) against a bound, both ways, each at the given confidence.
 
-    At a confidence of 0.5 both bounds are the mean, which then decides alone. With values all the same they are that
-    value. Raises ValueError for values that are none or not finite, and a confidence that is not from 0.5 to below 1.
+    At a confidence of 0.5 both bounds are the mean, which then decides alone. With identical values they are that
+    value. Raises ValueError for no values, non-finite values, and a confidence that is not from 0.5 to below 1.
     """
     if not NO_TEST <= confidence < 1:
         raise ValueError(f"confidence is {confidence}; expected a number from 0.5 to below 1")
@@ -114,11 +116,12 @@ def compare_to_bound(values: NDArray[np.float64], bound: float, confidence: floa
 
 
 def further_queries(values: NDArray[np.float64], bound: float, confidence: float) -> int | None:
-    """How many more values of the same mean and spread would decide against the bound with 80 % power.
+    """How many more values with the same mean and spread would decide, with 80 % power.
 
-    The power is that of the one-sided t-test at the confidence given, by the noncentral t distribution. None where no
-    such number can be named: fewer than two values, values all the same, a mean on the bound, or more than 100 times
-    the values there are. What was seen is taken for the truth here: a guide to planning, not a promise.
+    The power is that of the one-sided t-test at the given confidence, by the noncentral t distribution. None where
+    there is no useful number: fewer than two values, identical values, a mean on the bound, or more than 100 times
+    the existing values. It assumes that the observed mean and spread are the true ones: a guide for planning, not
+    a guarantee.
 
     Raises ValueError as `compare_to_bound`.
     """
@@ -142,7 +145,7 @@ def further_queries(values: NDArray[np.float64], bound: float, confidence: float
 
 
 def _power(effect: float, count: int, confidence: float) -> float:
-    """The chance of the one-sided t-test to see an effect (in standard deviations) with that many values."""
+    """The power of the one-sided t-test for an effect (in standard deviations) with that many values."""
     from scipy import stats
 
     freedom = count - 1

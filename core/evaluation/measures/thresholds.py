@@ -1,8 +1,7 @@
-"""Absolute cuts ("answer only if the score is above 0.82"), and what becomes of them with another encoder.
+"""Absolute score thresholds ("answer only if the score is above 0.82"), and their equivalent with another encoder.
 
-Scores of two encoders mean nothing beside each other. What can be carried over is the share of results that a cut lets
-through: the same quantile of the candidate's own scores. Like every figure of a distribution it holds for queries
-like those of the set.
+Scores of two encoders cannot be compared. What can be carried over is the share of results that pass a threshold:
+the same quantile of the candidate's scores. It holds for queries like those of the set.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 
 @dataclass(frozen=True)
 class ThresholdRow:
-    """A cut of the primary and the one of the candidate that lets the same share of results through."""
+    """A threshold for the primary, and the one for the candidate that the same share of results pass."""
 
     kept: Annotated[float, "the share of results that the cut keeps"]
     primary: Annotated[float, "the cut of the primary"]
@@ -36,11 +35,11 @@ class ThresholdRow:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """The table, and the row of the cut that was asked for (None without one).
+    """The table, and the row of the requested threshold (None without one).
 
-    `score` says what the numbers are: for cosine 1 − distance, for ip the inner product, for l2 the negative distance,
-    so that more is always better. `results` is how many results each version's share is taken of: the first `depth` of
-    every query.
+    `score` says what the numbers are: 1 − distance for cosine, the inner product for ip, the negative distance for
+    l2, so that more is always better. `results` is how many results each version's share is based on: the first
+    `depth` of every query.
     """
 
     score: Annotated[str, "what the numbers are; more is better"]
@@ -55,7 +54,8 @@ _SCORES = {"cosine": "1 − cosine distance", "ip": "inner product", "l2": "− 
 
 
 def scores_of(distances: NDArray[np.float32], metric: Metric) -> NDArray[np.float64]:
-    """Distances (n,) as scores (n,) of which more is better. pgvector's ip distance is the negative inner product."""
+    """Distances (n,) as scores (n,), where more is better. pgvector's ip distance is the negative inner
+    product."""
     given = np.asarray(distances, np.float64)
     return 1 - given if metric == "cosine" else -given
 
@@ -69,10 +69,10 @@ def thresholds(
     depth: int = 1,
     quantiles: Sequence[float] = QUANTILES,
 ) -> Thresholds:
-    """The cuts of both versions that keep the same share of the first `depth` results of every query.
+    """The thresholds of both versions that keep the same share of the first `depth` results of every query.
 
-    `depth` 1 asks whether the best answer is good enough, which is what such a cut mostly decides. Raises UsageError
-    for a depth beyond the runs', for a cut that is not finite, and for runs without results.
+    `depth` 1 asks whether the best answer is good enough, which is what such a threshold mostly decides. Raises
+    UsageError for a depth beyond the runs', a non-finite threshold, and runs without results.
     """
     most = min(primary.run.k, candidate.run.k)
     if not 1 <= depth <= most:
@@ -102,10 +102,10 @@ def thresholds(
 
 
 def _row(primary: NDArray[Any], candidate: NDArray[Any], cut: float) -> ThresholdRow:
-    """`primary` and `candidate` are sorted scores; a result is kept when its score is at least the cut."""
+    """`primary` and `candidate` are sorted scores; a result is kept when its score is at least the threshold."""
     kept = _kept(primary, cut)
     count = round(kept * len(candidate))
-    # The lowest score that is kept; for none, the next number above the highest.
+    # The lowest kept score; to keep none, the next number above the highest.
     same = float(candidate[-count]) if count else float(np.nextafter(candidate[-1], np.inf))
     return ThresholdRow(kept, cut, same, _kept(candidate, cut))
 

@@ -1,4 +1,4 @@
-"""An evaluation as others read it: JUnit XML for CI, Markdown for a pull request, an HTML page for an approver."""
+"""Reports of an evaluation: JUnit XML for CI, Markdown for a pull request, an HTML page for an approver."""
 
 from __future__ import annotations
 

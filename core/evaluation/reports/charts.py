@@ -1,10 +1,10 @@
-"""Charts of an evaluation as SVG: differences with their intervals, distributions of overlap, and every query's change;
-and of a comparison, overlap by depth.
+"""Charts as SVG: of an evaluation, differences with intervals, overlap distributions and changes by query; of a
+comparison, overlap by depth.
 
-Drawn here, not by matplotlib: its SVG has one fixed colour for text and axes, so that a page cannot be light and dark,
-gives no titles to what it draws, which are what a screen reader and a resting pointer read, and brings 60 MB. These
-drawings take the colour of the text around them (`currentColor`), name every mark, and need no script and no font.
-Better and worse differ by side and by hue, sure and unsure by filled and hollow: never by colour alone.
+Not made by matplotlib: its SVG has one fixed colour for text and axes, so a page cannot be both light and dark; it
+has no titles for screen readers and tooltips; and it takes 60 MB. These charts use the colour of the surrounding
+text (`currentColor`), have a title on every mark, and need no script and no font. Better and worse differ by side
+and hue, significant and not by filled and hollow: never by colour alone.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from revector.core.text import counted, printable, shorten
 _BETTER = "#2f81d8"
 _WORSE = "#d4691e"
 _WIDTH = 560
-"""Two stand side by side on a page of 1,200."""
+"""Two fit side by side on a page of 1,200."""
 _LABELS = 125
-"""The room for segments' names, left, and for figures, right."""
+"""The space for segment names on the left, and for figures on the right."""
 _ROW = 26
 _MOST_ROWS = 40
 _MOST_BARS = 360
 
 
 def difference_chart(results: Sequence[MeasureResult], confidence: float) -> str:
-    """One measure's differences with their confidence intervals, a row a segment, as an SVG element.
+    """One measure's differences with confidence intervals, one row for each segment, as an SVG element.
 
-    A filled mark has an interval that leaves zero out, a hollow one has not.
+    A mark is filled when its interval excludes zero, else hollow.
     """
     shown = results[:_MOST_ROWS]
     ends = [0.0, *(value for row in shown for value in (row.low, row.high, row.difference) if value is not None)]
@@ -65,7 +65,7 @@ def difference_chart(results: Sequence[MeasureResult], confidence: float) -> str
                 (x(row.high), y - 4, x(row.high), y + 4),
             ):
                 _put(mark, "line", x1=x1, y1=y1, x2=x2, y2=y2)
-        # A hollow mark lets the whisker through: no colour of the page is known here to fill it with.
+        # The whisker shows through a hollow mark: the page's background colour is not known here.
         _put(mark, "circle", cx=x(row.difference), cy=y, r=5, fill=colour if sure else "none")
         _text(svg, _LABELS - 10, y + 4, shorten(row.segment, 16), "end")
         _text(svg, _WIDTH - _LABELS + 12, y + 4, f"{signed(row.difference)}  n {row.queries:,}")
@@ -74,7 +74,8 @@ def difference_chart(results: Sequence[MeasureResult], confidence: float) -> str
 
 
 def distribution_chart(results: Sequence[OverlapResult], name: str) -> str:
-    """One overlap measure's histograms over the queries, a row a segment, as an SVG element. A tick marks the mean."""
+    """One overlap measure's histograms over the queries, one row for each segment, as an SVG element. A tick marks
+    the mean."""
     shown = results[:_MOST_ROWS]
     low, high = (-1.0, 1.0) if shown and shown[0].measure == "kendall_tau" else (0.0, 1.0)
     height = 44
@@ -110,7 +111,7 @@ def distribution_chart(results: Sequence[OverlapResult], name: str) -> str:
 def change_chart(queries: Sequence[QueryResult], measure: str) -> str:
     """Every judged query's candidate − primary in one measure, from the largest gain to the largest loss, as SVG.
 
-    With more than 360 queries a bar is the mean of several neighbours.
+    With more than 360 queries, a bar is the mean of several neighbours.
     """
     changes = sorted(
         (
@@ -183,7 +184,7 @@ def _rest(svg: ET.Element, y: float, count: int) -> None:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Up to eight round numbers around a range, zero among them where it is in the range."""
+    """Up to eight round numbers for the ticks of a range, including zero if it is in the range."""
     span = (high - low) or 0.01
     step = 10.0 ** floor(log10(span / 4))
     step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= 5)
@@ -193,7 +194,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
-    """Maps low to start and high to end; one value alone to the middle."""
+    """Maps low to start and high to end; a single value to the middle."""
     if low == high:
         return lambda _: (start + end) / 2
     return lambda value: start + (value - low) / (high - low) * (end - start)

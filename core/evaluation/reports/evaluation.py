@@ -37,7 +37,7 @@ _CHARTED = ("overlap", "rbo")
 
 
 def evaluation_page(e: Evaluation, *, queries: int = 100) -> ReportPage:
-    """The page of an evaluation, with so many of the queries that moved most."""
+    """The page of an evaluation, with at most that many of the queries that moved most."""
     judges = ", ".join(e.judges[:_MOST_JUDGES]) or "nobody"
     if len(e.judges) > _MOST_JUDGES:
         judges += f" and {len(e.judges) - _MOST_JUDGES} others"

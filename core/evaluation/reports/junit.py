@@ -1,8 +1,8 @@
-"""An evaluation as JUnit XML, one test case a gate, in the dialect of Jenkins' xUnit plugin (junit-10.xsd).
+"""An evaluation as JUnit XML, one test case for each gate, in the dialect of Jenkins' xUnit plugin (junit-10.xsd).
 
-A gate that fails is a `failure`. One that is inconclusive is an `error`, JUnit's word for a test that came to no end:
-GitLab, Jenkins and the actions for GitHub count it apart from failures and show it as red. `skipped` would be shown as
-harmless, and a cutover would look earned that is not.
+A failed gate is a `failure`. An inconclusive one is an `error`, JUnit's word for a test without a result: GitLab,
+Jenkins and GitHub actions count it separately and show it in red. `skipped` would look harmless, and the cutover
+justified.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from revector.core.text import printable
 
 
 def junit(e: Evaluation) -> str:
-    """The XML document. What qualifies the figures stands in the suite's output and in every gate that is red."""
+    """The XML document. Caveats are in the suite's output and in every red gate."""
     counts = {
         "tests": str(len(e.gates)),
         "failures": str(sum(gate.verdict == "fail" for gate in e.gates)),

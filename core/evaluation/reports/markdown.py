@@ -1,6 +1,7 @@
 """A page as Markdown, short enough for a comment on a pull request.
 
-GitHub's dialect. Names and texts from outside are escaped: they make no table cell, link, mention or markup.
+GitHub's dialect. Names and texts from outside are escaped: they cannot create table cells, links, mentions or
+markup.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from revector.core.text import printable, shorten
 
 _SIGNS = {"pass": "✅", "fail": "❌", "inconclusive": "❔"}
 _MOST_CHARACTERS = 10_000
-"""Of each table and of the warnings: a comment on GitHub holds 65,536."""
+"""Characters for each table and for the warnings: a comment on GitHub holds 65,536."""
 _HARMLESS = " ,.'-+%()"
 _MOST_OF_A_CELL, _MOST_OF_A_NOTE = 500, 1_000
 
 
 def markdown(page: ReportPage) -> str:
-    """Headline, notes and tables, each table cut where it gets long; charts are left out."""
+    """Headline, notes and tables; long tables are cut and charts are left out."""
     sign = _SIGNS.get(page.kind, "")
     title = page.title[2:] if sign else page.title
     warnings = [part for part in page.parts if isinstance(part, Note) and part.kind == "inconclusive"]
@@ -34,7 +35,7 @@ def markdown(page: ReportPage) -> str:
 
 
 def _within(lines: Sequence[str], rest: str) -> list[str]:
-    """The first lines, as many as there is room for, and how many more there are."""
+    """The first lines that fit, and how many more there are."""
     room = _MOST_CHARACTERS
     for shown, line in enumerate(lines):
         room -= len(line) + 2
@@ -66,7 +67,7 @@ def _text(note: Note) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Punctuation as numeric entities: by CommonMark's rules these are text and never structure.
+    """Punctuation as numeric entities, which CommonMark never treats as structure.
 
     The empty comments keep @name and #1 from being mentions and links.
     """

@@ -1,8 +1,8 @@
-"""What a report or a cell of a notebook shows, said once and drawn as HTML, as Markdown or as text.
+"""The content of a report or notebook cell, rendered as HTML, Markdown or text.
 
-The HTML stands on its own: one style of its own, charts as SVG, no script, nothing loaded from elsewhere. Text has the
-colour of what is around it and the few hues that mean something are readable on white and on black, since JupyterLab's
-theme is not the one that the browser prefers and no media query would know it.
+The HTML is self-contained: its own style, charts as SVG, no script, nothing loaded from elsewhere. Text takes the
+surrounding colour, and the few meaningful hues are readable on white and on black, since a media query does not
+know JupyterLab's theme.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     import jinja2
 
 Kind = Literal["", "pass", "fail", "inconclusive", "better", "worse", "soft", "strong"]
-"""What a text means, for its look: a verdict, a rank's way up or down, something of less or more weight."""
+"""What a text means, which decides its style: a verdict, a rank moved up or down, less or more emphasis."""
 
 
 @dataclass(frozen=True)
 class ReportCell:
-    """A text in a table; `mark` goes before it, `below` stands under it in small type."""
+    """A text in a table, with `mark` before it and `below` under it in small type."""
 
     text: str
     kind: Kind = ""
@@ -41,7 +41,7 @@ class ReportColumn:
 
 @dataclass(frozen=True)
 class ReportTable:
-    """Rows under a head. `caption` is a heading; `folded` shows only that, until it is opened."""
+    """Rows under a head. `caption` is a heading; a `folded` table shows only its caption until opened."""
 
     part: ClassVar[str] = "table"
     columns: tuple[ReportColumn, ...]
@@ -61,7 +61,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Bar:
-    """How far something has come, 0 to 1."""
+    """Progress, 0 to 1."""
 
     part: ClassVar[str] = "bar"
     share: float
@@ -69,7 +69,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Figures:
-    """Charts, each an SVG element made by revector itself, under their captions."""
+    """Charts, each an SVG element made by revector, with captions."""
 
     part: ClassVar[str] = "figures"
     charts: tuple[tuple[str, str], ...]
@@ -80,18 +80,18 @@ Part = ReportTable | Note | Bar | Figures
 
 @dataclass(frozen=True)
 class ReportPage:
-    """What a cell shows: a headline and its parts."""
+    """A page: a headline and its parts."""
 
     title: str
     parts: tuple[Part, ...] = ()
     kind: Kind = ""
 
     def html(self) -> str:
-        """As one HTML element. Everything in it is escaped; control characters are shown, not obeyed."""
+        """The page as one HTML element. Everything in it is escaped; control characters are made visible."""
         return _template("page.html.j2").render(page=self, opened=False).strip()
 
     def document(self) -> str:
-        """As a whole HTML page, with all of its tables opened."""
+        """The page as a whole HTML document, with all tables open."""
         return _template("document.html.j2").render(page=self, opened=True).strip() + "\n"
 
 
@@ -120,7 +120,7 @@ def cells(*texts: object) -> tuple[ReportCell, ...]:
 
 
 def columns(*titles: str, figures: Iterable[str] = ()) -> tuple[ReportColumn, ...]:
-    """Columns by title; those of `figures` are aligned to the right."""
+    """Columns by title; those in `figures` are aligned to the right."""
     wanted = set(figures)
     return tuple(ReportColumn(title, title in wanted) for title in titles)
 

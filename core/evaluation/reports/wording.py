@@ -1,4 +1,4 @@
-"""How figures look in every report, and the sentences that none of them may leave out."""
+"""How figures look in every report, and the sentences that every report must have."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _MOST_TARGETS = 5
 
 
 def number(value: float | None) -> str:
-    """Three places, a true minus, and a dash for nothing."""
+    """Three decimals, a real minus sign, and a dash for None."""
     return NOTHING if value is None else f"{value:z.3f}".replace("-", "−")
 
 
 def signed(value: float | None) -> str:
-    """As `number`, with the sign of a difference."""
+    """Like `number`, with a sign."""
     return NOTHING if value is None else f"{value:+z.3f}".replace("-", "−")
 
 
@@ -29,7 +29,7 @@ def interval(low: float | None, high: float | None) -> str:
 
 
 def p_value(value: float | None) -> str:
-    """Three places, and no p of 0."""
+    """Three decimals, and never a p of 0."""
     return NOTHING if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
@@ -39,7 +39,7 @@ def percent(share: float) -> str:
 
 
 def run_settings(run: Run) -> str:
-    """How a run searched, in a line."""
+    """How a run searched, in one line."""
     index = {} if run.exact else dict(run.index_settings)
     used = index.pop("used", True)
     how = "exact, without an index" if run.exact else "by the index" if used else "no index used"
@@ -54,8 +54,8 @@ def _listed(values: dict[str, object]) -> str:
 
 
 def caveats(e: Evaluation) -> tuple[str, ...]:
-    """What a reader has to know before believing the figures: the warnings, and what was judged but not found or the
-    other way round.
+    """What a reader must know before trusting the figures: warnings, judged targets not found, and found targets
+    not judged.
     """
     return tuple(printable(sentence) for sentence in (*e.warnings, *_unknown(e), *_unjudged(e)))
 

@@ -1,1 +1,1 @@
-"""Runs: what a version answers to the queries of a set, made and kept."""
+"""Runs: a version's answers to the queries of a set."""

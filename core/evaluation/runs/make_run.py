@@ -1,7 +1,8 @@
-"""A run: every query of a set encoded by a version's own encoder and searched in its table, over several connections.
+"""Makes a run: every query of a set is encoded by the version's encoder and searched in its table, over several
+connections.
 
-Encoding, searching and storing overlap. What was encoded is searched and stored even when something fails meanwhile,
-so that a run that is gone on with pays for no query twice.
+Encoding, searching and storing overlap. Encoded queries are searched and stored even when something fails
+meanwhile, so that a continued run pays for no query twice.
 """
 
 from __future__ import annotations
@@ -42,13 +43,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DEPTH = 100
-"""How many chunks a run keeps of each query unless asked for more: R@100 is measured at that depth."""
+"""The default number of chunks that a run keeps for each query: the depth of R@100."""
 
 _SEARCH_TIMEOUT_S = 600
 _STORE_QUERIES, _STORE_S = 500, 1.0
-"""What waits to be stored: so many queries at most, or for so many seconds."""
+"""How many queries, or for how many seconds, results wait to be stored."""
 _HAND_OVER_QUERIES, _HAND_OVER_S = 50, 0.25
-"""The same for what a search thread keeps for itself: each hand-over wakes another thread."""
+"""The same for results that a search thread holds: each hand-over wakes another thread."""
 
 
 @dataclass(frozen=True)
@@ -81,15 +82,15 @@ def make_run(
     encoders: EncoderCache | None = None,
     on_progress: Progress | None = None,
 ) -> Run:
-    """Search a version for every query of the set and keep the top-k; goes on with such a run that was cut off.
+    """Search a version for every query of the set and store the top-k; continues such a run that was interrupted.
 
-    `exact` searches without the index. `ef_search` is the version's own unless given, and at least k in any case.
-    `connections` is how many searches run at once: one a processor unless given.
+    `exact` searches without the index. `ef_search` defaults to the version's, and is at least k. `connections` is
+    how many searches run at once (default: one for each processor).
 
-    Raises RefusedError for a version without vectors or that names no encoder, and when the version or the query set
-    is dropped or changed meanwhile; UsageError for settings out of bounds; UnreachableError for a database or an
-    encoder that cannot be reached; EncoderError for an answer that is no vector to search with. The queries
-    searched until then are kept, and the next call with the same settings does the others.
+    Raises RefusedError for a version without vectors or without an encoder, and when the version or the query set
+    is dropped or changed meanwhile; UsageError for settings out of range; UnreachableError for a database or an
+    encoder that cannot be reached; EncoderError for an invalid query vector. The queries searched until then are
+    kept, and the next call with the same settings does the others.
     """
     if connections is not None and connections < 1:
         raise UsageError(f"connections is {connections}; expected at least 1.")
@@ -112,7 +113,7 @@ def make_run(
         began = time.perf_counter()
         try:
             if missing:
-                keeper = _Keeper(connection, run, len(done), on_progress)
+                keeper = _HitWriter(connection, run, len(done), on_progress)
                 many = min(connections or os.cpu_count() or 1, len(missing))
                 crew = _Crew(database, searches, encoder, missing, many, own_encoder=encoders is None)
                 try:
@@ -135,7 +136,7 @@ def stored_or_made_run(
     encoders: EncoderCache | None = None,
     on_progress: Progress | None = None,
 ) -> Run:
-    """The newest run of the version on these queries, if it is over as many vectors as there are now; else a new one.
+    """The newest run of the version on these queries if the number of vectors is unchanged, else a new run.
 
     At least k deep. Raises what `make_run` does.
     """
@@ -152,7 +153,7 @@ def stored_or_made_run(
 
 @contextlib.contextmanager
 def _encoder(version: Version, encoders: EncoderCache | None) -> Iterator[Encoder]:
-    """The encoder of the caller's cache, or one of our own, closed at the end."""
+    """The encoder from the caller's cache, or a new one that is closed at the end."""
     encoder = (encoders or EncoderCache()).encoder(version)
     try:
         yield encoder
@@ -182,8 +183,8 @@ def _check_version(connection: Connection, version: Version, encoder: Encoder) -
         )
 
 
-class _Keeper:
-    """Stores what the searches find, with the documents of the chunks, which are looked up once each."""
+class _HitWriter:
+    """Stores the hits with the documents of the chunks, each looked up once."""
 
     def __init__(self, connection: Connection, run: Run, done: int, on_progress: Progress | None) -> None:
         self._connection, self._run, self._done, self._on_progress = connection, run, done, on_progress
@@ -193,13 +194,13 @@ class _Keeper:
         self._tell()
 
     def keep(self, found: Sequence[_Found]) -> None:
-        """Take these, and store what waits when it is time to."""
+        """Add these hits, and store the waiting ones when it is time."""
         self._waiting.extend(found)
         if len(self._waiting) >= _STORE_QUERIES or time.monotonic() - self._stored_at > _STORE_S:
             self.store()
 
     def store(self) -> None:
-        """Store what waits."""
+        """Store the waiting hits."""
         batch, self._waiting = self._waiting, []
         if not batch:
             return
@@ -222,7 +223,7 @@ class _Keeper:
         import numpy as np
 
         documents = [self._documents[chunk] for chunk in found.chunk_ids.tolist()]
-        # A chunk that was deleted since the search is no result.
+        # A chunk deleted since the search is not a result.
         here = np.fromiter((document is not None for document in documents), np.bool_, len(documents))
         return QueryHits(
             found.query_id,
@@ -256,7 +257,7 @@ class _Crew:
         self._connections = connections
         self._searching = connections
         self._encoding = min(encoder.parallel, len(queries)) if isinstance(encoder, Parallel) else 1
-        # Few wait to be searched: what is encoded has been paid for. None is the end.
+        # A short queue: encoded queries have been paid for. None marks the end.
         self._encoded: queue.Queue[_Encoded | None] = queue.Queue(4 * connections)
         self._found: queue.SimpleQueue[list[_Found] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -268,7 +269,8 @@ class _Crew:
             encoder.wait = self._wait
 
     def work(self, keep: Callable[[Sequence[_Found]], None]) -> None:
-        """Do it; `keep` gets what was found, in this thread. Raises the first error when the rest is kept."""
+        """Run all threads; `keep` gets the hits, in this thread. Raises the first error after the rest is
+        stored."""
         jobs = [self._search] * self._searching + [self._encode] * self._encoding
         threads = [threading.Thread(target=job, name="revector evaluate", daemon=True) for job in jobs]
         for thread in threads:
@@ -339,7 +341,7 @@ class _Crew:
             if sound:
                 self._encoded.put(None)  # for the next one
             elif last:
-                # Nobody takes any more: whoever is encoding must not wait for that for ever.
+                # Nothing reads the queue any more: an encoding thread must not block on it forever.
                 while self._encoded.get() is not None:
                     pass
             self._found.put(None)
@@ -367,7 +369,7 @@ class _Crew:
         self._stop.set()
 
     def _interrupt(self, threads: Sequence[threading.Thread]) -> None:
-        """End all threads, and the searches that they wait for."""
+        """Stop all threads, and cancel their running searches."""
         self._stop.set()
         self._abort.set()
         while any(thread.is_alive() for thread in threads):
@@ -380,6 +382,6 @@ class _Crew:
                 thread.join(0.2)
 
     def _wait(self, seconds: float) -> None:
-        """The encoder's own waiting, which ends when the run does."""
+        """Wait for the encoder, but end with the run."""
         if self._stop.wait(seconds):
             raise RefusedError("The run was stopped while the encoder was waiting.")

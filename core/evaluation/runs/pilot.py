@@ -1,9 +1,8 @@
-"""A pilot: judge a candidate on a sample of the collection before paying for all of it.
+"""A pilot: evaluate a candidate on a sample of the collection before paying for all of it.
 
-What is embedded are the chunks that somebody judged, of which none may be missing, and chunks drawn at random, which
-stand for all that should not be found. Both versions are searched on exactly these, without an index. With fewer chunks
-to confuse them both score higher than on the collection, so that the difference is what counts, and says less the
-smaller the share is; the run and every report say so.
+It embeds all judged chunks, and random chunks as distractors. Both versions are searched on exactly these, without
+an index. With fewer distractors both score higher than on the whole collection, so only the difference counts, and
+it means less the smaller the sample; the run and every report say so.
 
 The candidate's vectors are stored in its table: a backfill does not pay for them again.
 """
@@ -37,21 +36,21 @@ if TYPE_CHECKING:
     from revector.core.registry import Metric, Version
 
 DISTRACTORS = 5_000
-"""Chunks drawn at random unless told otherwise."""
+"""The default number of random chunks."""
 
 _BATCH = 256
 _LISTED = 500_000
-"""Collections up to this many ids are drawn from a list; larger ones by random ids."""
+"""Up to this many ids the sample is drawn from a list; above, by random ids."""
 _DRAWS = 64
 _QUERIES_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class Pilot:
-    """What a pilot would embed: `chunk_ids` (n,) ascending, of which `judged` are judged and the others drawn.
+    """What a pilot would embed: `chunk_ids` (n,) ascending, of which `judged` are judged and the others random.
 
-    `left_out` chunks of the pool have no vector in the primary. `to_embed` chunks of `tokens` tokens are not in the
-    candidate yet; `cost_usd` is None when nobody said the price.
+    `left_out` chunks of the pool have no vector in the primary. `to_embed` chunks with `tokens` tokens are not in
+    the candidate yet; `cost_usd` is None when the price is unknown.
     """
 
     chunk_ids: NDArray[np.int64]
@@ -65,7 +64,7 @@ class Pilot:
 
     @property
     def drawn(self) -> int:
-        """How many were drawn at random."""
+        """How many are random."""
         return len(self.chunk_ids) - self.judged
 
     @property
@@ -88,9 +87,9 @@ def plan_pilot(
     distractors: int = DISTRACTORS,
     seed: int = 2026,
 ) -> Pilot:
-    """Draw the sample, and say what it costs. Nothing is embedded.
+    """Draw the sample, and compute its cost. Nothing is embedded.
 
-    Raises UsageError for a negative number of distractors, RefusedError when no judged chunk is in the collection.
+    Raises UsageError for a negative number of distractors, RefusedError when the collection has no judged chunk.
     """
     if distractors < 0:
         raise UsageError(f"{distractors} is not a number of distractors.", "Use 0 or more.")
@@ -127,9 +126,9 @@ def embed_pilot(
     *,
     on_progress: Progress | None = None,
 ) -> int:
-    """Give the candidate the sample's vectors that it lacks, batch by batch; returns how many.
+    """Embed the sample's chunks that the candidate lacks, batch by batch; returns how many.
 
-    Every batch is stored as it comes, so that a second call goes on after an interruption. Raises EncoderError for a
+    Every batch is stored at once, so that a second call continues after an interruption. Raises EncoderError for a
     text that the encoder refuses, UnreachableError as the encoder does.
     """
     check_encoder(encoder, candidate)
@@ -171,7 +170,7 @@ def run_pilot(
     encoders: EncoderCache | None = None,
     on_progress: Progress | None = None,
 ) -> tuple[Run, Run]:
-    """Search both versions on the sample, exactly; returns their runs, which say that they are a pilot's."""
+    """Search both versions on the sample, exactly; returns their runs, which are marked as a pilot's."""
     cache = encoders or EncoderCache()
     with database.session("pilot") as connection:
         found = [
@@ -226,7 +225,7 @@ def _hits(query: Query, sample: _Sample, encoder: Encoder, k: int) -> QueryHits:
     asked = encoder.encode_query(query.text.strip())
     encoded = time.perf_counter()
     distances = sample.distances(asked)
-    # By distance and then by id, so that the same sample always gives the same ranks.
+    # By distance, then by id, so that the same sample always gives the same ranks.
     best = np.lexsort((sample.ids, distances))[:k]
     searched = time.perf_counter()
     return QueryHits(
@@ -268,7 +267,7 @@ class _Sample:
 
 
 def _judged_chunks(connection: Connection, qrels: Qrels) -> NDArray[np.int64]:
-    """The chunks (n,) that were judged, or whose documents were: ascending."""
+    """The chunks (n,) that were judged, or whose documents were, ascending."""
     targets = sorted({target for grades in qrels.grades.values() for target in grades})
     if qrels.level == "chunk":
         rows = connection.execute("SELECT id FROM document_chunks WHERE semantic_key = ANY(%s)", [targets])
@@ -280,7 +279,7 @@ def _judged_chunks(connection: Connection, qrels: Qrels) -> NDArray[np.int64]:
 
 
 def _draw(connection: Connection, wanted: int, seed: int, pool: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Chunks (n,) of the collection outside of the pool, each as likely as any other; fewer when there are fewer."""
+    """Random chunks (n,) of the collection outside of the pool, all equally likely; fewer when there are fewer."""
     generator = np.random.default_rng(seed)
     first, last = fetch_one(connection, "SELECT coalesce(min(id), 0), coalesce(max(id), -1) FROM document_chunks")
     if last - first < _LISTED:
@@ -289,7 +288,7 @@ def _draw(connection: Connection, wanted: int, seed: int, pool: NDArray[np.int64
         return np.sort(generator.choice(others, min(wanted, len(others)), replace=False))
     found = np.empty(0, dtype=np.int64)
     for _ in range(_DRAWS):
-        # Ids are dense but for deleted chunks: most draws hit.
+        # Ids are dense except for deleted chunks: most draws hit.
         tried = np.unique(generator.integers(first, last, 2 * wanted, endpoint=True))
         rows = connection.execute(
             "SELECT id FROM document_chunks WHERE id = ANY(%s)", [np.setdiff1d(tried, pool).tolist()]
@@ -311,7 +310,7 @@ def _with_vector(connection: Connection, version: Version, ids: NDArray[np.int64
 
 
 def _texts(connection: Connection, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[str]]:
-    """The chunks that are still there, with their texts."""
+    """The chunks that still exist, with their texts."""
     rows = connection.execute(
         "SELECT id, content FROM document_chunks WHERE id = ANY(%s) ORDER BY id", [ids.tolist()]
     ).fetchall()
@@ -321,7 +320,7 @@ def _texts(connection: Connection, ids: NDArray[np.int64]) -> tuple[NDArray[np.i
 def _vectors(
     connection: Connection, version: Version, ids: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], tuple[uuid.UUID, ...], NDArray[np.float32]]:
-    """The chunks (n,) that are still there, their documents (n) and their vectors (n, d)."""
+    """The chunks (n,) that still exist, their documents (n) and their vectors (n, d)."""
     rows = connection.execute(
         sql.SQL(
             """

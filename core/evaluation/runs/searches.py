@@ -1,6 +1,6 @@
 """The searches of a run: one statement and one setting for all its queries, by the index or exactly.
 
-By the index they are those that users make (core.retrieval), without the texts of the hits.
+With the index they are the users' searches (core.retrieval), without the texts of the hits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Search = Callable[["NDArray[np.float32]"], tuple["NDArray[np.int64]", "NDArray[n
 
 @dataclass(frozen=True)
 class Searches:
-    """How every query of a run is searched. `ef_search` is the one really used, None without the index."""
+    """How every query of a run is searched. `ef_search` is the value used, None without the index."""
 
     version: Version
     k: int
@@ -40,23 +40,24 @@ class Searches:
         """SQL of the k nearest chunks: columns chunk_id and distance. The query vector is the parameter `vector`."""
         if not self.exact:
             return candidates_query(self.version, self.k)
-        # By the vectors as they are stored, whatever an index would hold of them.
+        # By the stored vectors, not by what an index would hold of them.
         return sql.SQL(
             "SELECT chunk_id, {distance} AS distance FROM {table} ORDER BY distance, chunk_id LIMIT {k}"
         ).format(distance=distance_expression(self.version), table=self.version.table, k=sql.Literal(self.k))
 
     def prepare(self, connection: Connection, connections: int) -> Search:
-        """Set a session up for these searches, of which so many run at once; returns what makes one."""
+        """Set up a session for these searches, with that many running at once; returns the function that
+        searches."""
         from pgvector import Vector
         from pgvector.psycopg import register_vector
 
         register_vector(connection)
         settings = {"hnsw.ef_search": str(self.ef_search)} if self.ef_search else {}
         if self.exact:
-            # Off is no order but a high price, so the one scan that is left must not be off as well.
+            # "off" only means a high cost, so the one remaining scan must stay on.
             settings |= {"enable_indexscan": "off", "enable_seqscan": "on", "jit": "off"}
         if connections > 1:
-            # The searches share the processors already.
+            # The searches already share the processors.
             settings["max_parallel_workers_per_gather"] = "0"
         for name, value in settings.items():
             connection.execute("SELECT set_config(%s, %s, false)", [name, value])
@@ -67,14 +68,14 @@ class Searches:
             rows = cursor.execute(statement, {"vector": Vector(vector)}).fetchall()
             ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
             distances = np.fromiter((row[1] for row in rows), np.float64, len(rows))
-            # An index on another type than the column's orders by that type, and nothing orders equal distances.
+            # An index on another type than the column's orders by that type, and equal distances have no order.
             order = np.lexsort((ids, distances))
             return ids[order], distances[order]
 
         return search
 
     def index_settings(self, connection: Connection) -> dict[str, Any]:
-        """How the index was built and whether the planner uses it, as a run keeps them; nothing when exact."""
+        """How the index was built and whether the planner uses it, as stored with a run; empty when exact."""
         if self.exact:
             return {}
         if not inspect(connection, self.version).valid:
@@ -91,9 +92,9 @@ class Searches:
 
 
 def plan_searches(version: Version, *, k: int, exact: bool, ef_search: int | None) -> Searches:
-    """The searches with the ef_search that they need: the given one or the version's, and never below k.
+    """The searches with their ef_search: the given one or the version's, never below k.
 
-    Raises UsageError for k or ef_search outside 1 to 1,000, and for an ef_search without the index.
+    Raises UsageError for k or ef_search outside 1 to 1,000, and for ef_search with an exact search.
     """
     if not 1 <= k <= MAX_K:
         raise UsageError(f"k is {k}; expected 1 to {MAX_K:,}.")

@@ -1,7 +1,7 @@
-"""Runs as they are stored: one row a run, and one row a query with its top-k.
+"""Stored runs: one row for each run, and one row for each query with its top-k.
 
-A run is started, gets the hits of its queries in batches, and is finished; until then nobody is shown it, and one
-that its maker left half-way is gone on with or, a day later, deleted. Whoever fills a run holds its lock.
+A run is started, gets the hits of its queries in batches, and is finished; until then it is not shown. An
+unfinished run is continued or, a day later, deleted. The session that fills a run holds its lock.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _RUN_LOCK = sql.SQL("hashtext('evaluation run ' || current_schema()), %s::int")
 _ABANDONED_AFTER = "1 day"
-"""The collection has moved on since: a run of two halves would be of neither."""
+"""After this long the collection has changed: the two halves of a run would not fit together."""
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_TRAILER = b"\xff\xff"
 _INT8_OID, _FLOAT4_OID, _UUID_OID = 20, 700, 2950
@@ -59,7 +59,7 @@ class Results:
 
     @cached_property
     def documents(self) -> dict[str, list[uuid.UUID]]:
-        """By query id the documents, best first and each once: by its best chunk. Asked for by everything, so kept."""
+        """By query id the documents, best first, each by its best chunk. Cached, since it is often needed."""
         return {query: list(dict.fromkeys(hits.document_ids)) for query, hits in self.hits.items()}
 
 
@@ -87,7 +87,7 @@ def _find(connection: Connection, number: int) -> Run | None:
 
 
 def runs(connection: Connection, *, query_set: str | None = None, limit: int = 100) -> list[Run]:
-    """Runs that came to their end, the newest first; of one query set only when it is named."""
+    """Finished runs, newest first; only those of one query set when it is named."""
     with connection.cursor(row_factory=class_row(Run)) as cursor:
         cursor.execute(
             _RUN
@@ -103,7 +103,7 @@ def runs(connection: Connection, *, query_set: str | None = None, limit: int = 1
 
 
 def latest_run(connection: Connection, query_set: QuerySet, version: Version, *, k: int) -> Run | None:
-    """The newest run of a version on these queries as they are now, at least k deep; a pilot's is none of them."""
+    """The newest run of a version on the current queries, at least k deep, pilots excluded."""
     with connection.cursor(row_factory=class_row(Run)) as cursor:
         return cursor.execute(
             _RUN
@@ -123,7 +123,8 @@ def load_results(connection: Connection, run: Run) -> Results:
     hits: dict[str, QueryHits] = {}
     documents: dict[bytes, uuid.UUID] = {}
     with connection.cursor(binary=True) as cursor:
-        # The arrays as the server sends them: a million ids are read by NumPy in the time of a thousand by psycopg.
+        # The arrays in the server's binary format: NumPy reads a million ids in the time that psycopg takes for a
+        # thousand.
         cursor.execute(
             """
             SELECT query_id, array_send(chunk_ids), array_send(document_ids), array_send(distances),
@@ -161,10 +162,10 @@ def start_run(
     chunks: int,
     sample: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Go on with the unfinished run of the same query set revision, version and settings by this role, or begin one.
+    """Continue this role's unfinished run of the same query set revision, version and settings, or begin one.
 
-    This session holds the run's lock until it ends or calls `let_go`; a run whose lock another session holds is left
-    to it. Raises RefusedError when the query set is not what it was when `query_set` was read.
+    This session holds the run's lock until it ends or calls `unlock_run`; runs locked by another session are not
+    taken. Raises RefusedError when the query set changed after `query_set` was read.
     """
     _check_unchanged(connection, query_set.id, query_set.name, query_set.revision)
     same = {
@@ -199,9 +200,9 @@ def start_run(
     for (number,) in unfinished:
         if fetch_one(connection, sql.SQL("SELECT pg_try_advisory_lock({})").format(_RUN_LOCK), [number])[0]:
             found = _find(connection, number)
-            if found is not None and found.state == "running":  # it may have been finished before we had the lock
+            if found is not None and found.state == "running":  # it may have been finished before we got the lock
                 return found
-            let_go(connection, number)
+            unlock_run(connection, number)
     with connection.transaction():
         (number,) = fetch_one(
             connection,
@@ -214,18 +215,18 @@ def start_run(
             """,
             same,
         )
-        # Before the row can be seen, so that nobody takes it for one that was left.
+        # Before the row is visible, so that nobody takes it for an abandoned run.
         connection.execute(sql.SQL("SELECT pg_advisory_lock({})").format(_RUN_LOCK), [number])
     return get_run(connection, number)
 
 
-def let_go(connection: Connection, number: int) -> None:
-    """Give the lock of a run back, so that somebody can go on with it."""
+def unlock_run(connection: Connection, number: int) -> None:
+    """Release the lock of a run, so that another session can continue it."""
     connection.execute(sql.SQL("SELECT pg_advisory_unlock({})").format(_RUN_LOCK), [number])
 
 
 def stored_queries(connection: Connection, run: Run) -> set[str]:
-    """The ids of the queries that have their hits already."""
+    """The ids of the queries whose hits are stored."""
     rows = connection.execute("SELECT query_id FROM evaluation_results WHERE run_id = %s", [run.id]).fetchall()
     return {row[0] for row in rows}
 
@@ -233,7 +234,7 @@ def stored_queries(connection: Connection, run: Run) -> set[str]:
 def store_hits(connection: Connection, run: Run, hits: Iterable[QueryHits]) -> None:
     """COPY the hits of some queries, all or none of them.
 
-    Raises RefusedError when the run is gone, which it is with its query set.
+    Raises RefusedError when the run is gone, for example with its query set.
     """
     image = b"".join(_row_image(run.id, found) for found in hits)
     try:
@@ -262,9 +263,9 @@ def note_seconds(connection: Connection, run: Run, seconds: float) -> None:
 
 
 def finish_run(connection: Connection, run: Run, seconds: float) -> Run:
-    """Make a run that has the hits of all its queries one that is shown. `seconds` are added to those it has.
+    """Mark a run with the hits of all its queries as finished. `seconds` are added to its time.
 
-    Raises RefusedError when the query set or the version is not there any more as it was, or a query has no hits.
+    Raises RefusedError when the query set or the version was dropped or changed, or a query has no hits.
     """
     with connection.transaction():
         found = connection.execute("SELECT query_set_id FROM evaluation_runs WHERE id = %s", [run.id]).fetchone()
@@ -288,7 +289,7 @@ def finish_run(connection: Connection, run: Run, seconds: float) -> Run:
             detail={"run": run.id, "query_set": run.query_set, "revision": run.query_set_revision, "k": run.k,
                     "exact": run.exact, "ef_search": run.ef_search, "queries": run.queries, "sample": run.sample},
         )  # fmt: skip
-    let_go(connection, run.id)
+    unlock_run(connection, run.id)
     return get_run(connection, run.id)
 
 
@@ -306,7 +307,7 @@ def _check_unchanged(connection: Connection, set_id: int, name: str, revision: s
 
 
 def _delete_abandoned(connection: Connection) -> None:
-    """Delete runs that nobody is at work on any more, and that are too old to go on with."""
+    """Delete abandoned runs that are too old to continue."""
     old = connection.execute(
         "SELECT id FROM evaluation_runs WHERE state = 'running' AND started_at <= now() - %s::interval",
         [_ABANDONED_AFTER],
@@ -314,11 +315,11 @@ def _delete_abandoned(connection: Connection) -> None:
     for row in old:
         if fetch_one(connection, sql.SQL("SELECT pg_try_advisory_lock({})").format(_RUN_LOCK), row)[0]:
             connection.execute("DELETE FROM evaluation_runs WHERE id = %s AND state = 'running'", row)
-            let_go(connection, row[0])
+            unlock_run(connection, row[0])
 
 
 def _row_image(run_id: int, found: QueryHits) -> bytes:
-    """A row as binary COPY takes it, its arrays written by NumPy: psycopg would take longer than the search did."""
+    """A row in binary COPY format, its arrays written by NumPy: psycopg would take longer than the search did."""
     query_id = found.query_id.encode()
     return b"".join(
         (
@@ -333,7 +334,7 @@ def _row_image(run_id: int, found: QueryHits) -> bytes:
 
 
 def _array(oid: int, values: NDArray[Any]) -> bytes:
-    """A one-dimensional array of fixed-width elements as array_recv in Postgres' arrayfuncs.c reads it."""
+    """A one-dimensional array of fixed-width elements in the format of array_recv in Postgres' arrayfuncs.c."""
     if not len(values):
         return struct.pack(">iiii", 12, 0, 0, oid)
     elements = np.empty(len(values), [("length", ">i4"), ("value", values.dtype)])
@@ -343,7 +344,7 @@ def _array(oid: int, values: NDArray[Any]) -> bytes:
 
 
 def _read_array(image: bytes, kind: str) -> NDArray[Any]:
-    """The elements (n,) of what array_send gives for an array of one dimension, or none, without NULLs."""
+    """The elements (n,) of array_send's output for an array of at most one dimension, without NULLs."""
     if len(image) <= 12:
         return np.empty(0, kind)
     values: NDArray[Any] = np.frombuffer(image, [("length", ">i4"), ("value", kind)], offset=20)["value"]

@@ -153,7 +153,7 @@ def test_a_drop_names_its_target(revector: Revector, connection: Connection) -> 
     refused = revector.type("sett", "queries", "drop", "set", status=1)
     assert "This deletes 4 queries, 1 judgement, and the runs and evaluations of set, permanently." in refused.err
     assert "Type the name set to confirm:" in refused.err
-    assert "The name typed is 'sett', not 'set': nothing was changed." in refused.err
+    assert "The typed name is 'sett', not 'set': nothing was changed." in refused.err
     assert revector.call("queries", "drop", "set", "--confirm", "", status=1).out == ""
     assert [one.name for one in query_sets(connection)] == ["set"]
     assert revector.type("set", "queries", "drop", "set").out == "set was deleted.\n"

@@ -9,14 +9,21 @@ from contextlib import contextmanager
 import pytest
 
 from revector.core.backfill.job.dead_letters import failures
-from revector.core.backfill.job.job import change_settings, find_job, request_cancel, request_pause
+from revector.core.backfill.job.job import (
+    change_settings,
+    find_job,
+    open_job,
+    request_cancel,
+    request_pause,
+)
 from revector.core.backfill.job.settings import JobSettings
+from revector.core.backfill.job.spending import Purse, record_spent
 from revector.core.backfill.job.status import job_detail, status
 from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Connection, Database
 from revector.core.errors import EncoderError, RefusedError, UnreachableError
 from revector.core.registry import Version
-from tests.core.backfill.steps import eventually, job_status
+from tests.core.backfill.steps import eventually, job_status, living_worker
 from tests.encoders import Steps
 from tests.versions import add, add_chunks
 
@@ -148,6 +155,87 @@ def test_the_spend_cap_is_never_overrun(database: Database, connection: Connecti
             other.leave("the test is over")
             thread.join()
     assert job_status(connection, version).spent_usd == 60_000
+
+
+def test_what_another_worker_has_reserved_is_not_there_to_spend(connection: Connection) -> None:
+    add_chunks(connection, TEXTS)
+    job = open_job(connection, add(connection, "v1"))
+    with living_worker(connection, job) as own:
+        purse = Purse(job, own)
+        with living_worker(connection, job) as other:
+            assert Purse(job, other).reserve(connection, 6.0, cap=10.0) is None
+            assert purse.reserve(connection, 6.0, cap=10.0) == (
+                "spend cap of $10.00: $0.0000 spent, $6.0000 reserved, the next batch costs $6.0000"
+            )
+            assert purse.reserve(connection, 4.0, cap=10.0) is None
+            assert purse.reserve(connection, 0.5, cap=10.0) is not None
+        assert (
+            purse.reserve(connection, 6.0, cap=10.0) is None
+        )  # the other one is gone, and so is what it reserved
+        assert purse.reserve(connection, 0.5, cap=10.0) is not None
+        purse.release(10.0)
+        record_spent(connection, job, 9.75)
+        assert purse.reserve(connection, 0.5, cap=10.0) is not None
+        assert purse.reserve(connection, 0.25, cap=10.0) is None
+
+
+def test_a_rate_is_shared_by_all_workers(database: Database, connection: Connection) -> None:
+    """No batch has more chunks than this worker's share of a second."""
+    add_chunks(connection, TEXTS)
+    version, encoder = add(connection, "v1"), Steps()
+    job = open_job(connection, version, JobSettings(batch_size=50, max_rate=12))
+    with living_worker(connection, job), living_worker(connection, job):
+        worker = Worker(database, version, encoder)  # type: ignore[arg-type]
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+        try:
+            encoder.step()
+            eventually(lambda: job_status(connection, version).done)
+            assert job_status(connection, version).done == 4
+        finally:
+            worker.leave("the test is over")
+            encoder.open()
+            thread.join()
+
+
+def test_a_worker_that_leaves_does_not_interrupt_the_others(database: Database, connection: Connection) -> None:
+    add_chunks(connection, TEXTS)
+    version = add(connection, "v1")
+    staying, leaving = Steps(), Steps()
+    with working(database, connection, version, staying, batch_size=2):
+        staying.began.acquire()
+        worker = Worker(database, version, leaving)  # type: ignore[arg-type]
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+        eventually(lambda: job_status(connection, version).workers == 2)
+        worker.leave("enough")
+        thread.join()
+        assert job_status(connection, version).state == "running"
+        staying.open()
+        ended(connection, version, "done")
+    assert (leaving.seen, len(staying.seen)) == ([], len(TEXTS))
+
+
+def test_the_time_that_is_left_is_what_is_left_by_the_rate(connection: Connection) -> None:
+    add_chunks(connection, TEXTS)
+    version = add(connection, "v1")
+    job = open_job(connection, version)
+    with living_worker(connection, job), connection.transaction():  # in which now() stands still
+        assert job_status(connection, version).eta_s is None
+        connection.execute("INSERT INTO backfill_samples (job_id, done, seconds) VALUES (%s, 40, 8)", [job.id])
+        # Two minutes at half the time two and half the time four chunks a second.
+        connection.execute("UPDATE backfill_jobs SET run_started_at = now() - interval '120 seconds'")
+        connection.execute(
+            """
+            INSERT INTO backfill_samples (job_id, at, done, seconds)
+            SELECT %s, now() - n * interval '10 seconds' - interval '9 seconds', 20 + n %% 2 * 20, 10
+            FROM generate_series(1, 11) n
+            """,
+            [job.id],
+        )
+        found = job_status(connection, version)
+    assert (found.pending, found.rate, found.eta_s) == (60, 5.0, 12.0)
+    assert (found.eta_low_s, found.eta_high_s) == (15.0, 30.0)
 
 
 def test_it_stops_by_itself_when_too_many_fail(database: Database, connection: Connection) -> None:

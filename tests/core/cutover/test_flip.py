@@ -13,6 +13,8 @@ from revector.core import audit, cutover, index, shadow
 from revector.core.database import Connection, Database, readable_errors
 from revector.core.errors import RefusedError, UsageError
 from revector.core.registry import Version, active_version, get_version
+from revector.core.settings import Settings
+from tests.core.backfill.steps import eventually
 from tests.versions import NUMBERS, add, add_chunks, backfill, ready_version
 
 
@@ -61,10 +63,11 @@ def test_a_ready_version_passes_every_guard_and_becomes_active(
 
 
 def test_a_mistyped_key_changes_nothing(connection: Connection, two: tuple[Version, Version]) -> None:
-    with pytest.raises(RefusedError, match="V2"):
-        cutover.run(connection, "v2", confirm="V2")
-    entry = audit.entries(connection, limit=1)[0]
-    assert (entry.action, entry.outcome, entry.detail) == ("cutover", "refused", {"typed": "V2"})
+    for typed in ("V2", "v", "", "v22", " v2"):
+        with pytest.raises(RefusedError, match=f"The typed key is '{typed}', not 'v2'"):
+            cutover.run(connection, "v2", confirm=typed)
+        entry = audit.entries(connection, limit=1)[0]
+        assert (entry.action, entry.outcome, entry.detail) == ("cutover", "refused", {"typed": typed})
     with pytest.raises(UsageError, match="v22"):
         cutover.run(connection, "v22", confirm="v22")
     with pytest.raises(RefusedError, match="already"):
@@ -86,6 +89,16 @@ def test_missing_chunks_are_refused(
     assert verdicts(connection, "v2")["complete"] == "pass"
 
 
+def test_what_waits_in_the_outbox_is_refused_though_the_counts_agree(
+    connection: Connection, two: tuple[Version, Version]
+) -> None:
+    connection.execute(
+        "INSERT INTO chunk_outbox (embedding_version_id, chunk_id) SELECT %s, min(id) FROM document_chunks",
+        [two[1].id],
+    )
+    refused(connection, "v2", "complete")
+
+
 def test_a_dead_letter_is_refused(connection: Connection, two: tuple[Version, Version]) -> None:
     connection.execute(
         "INSERT INTO dead_letters (embedding_version_id, chunk_id, error) "
@@ -105,6 +118,19 @@ def test_an_index_whose_build_was_cut_off_is_refused(connection: Connection, two
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass(%s)", [index.index_name(two[1])]
     )
     refused(connection, "v2", "index valid")
+
+
+@pytest.mark.parametrize("of", ["vector_l2_ops)", "vector_cosine_ops) WHERE chunk_id > 3"])
+def test_an_index_of_another_metric_or_over_a_part_is_refused(
+    connection: Connection, two: tuple[Version, Version], of: str
+) -> None:
+    name = sql.Identifier(index.index_name(two[1]))
+    connection.execute(sql.SQL("DROP INDEX {}").format(name))
+    make = sql.SQL("CREATE INDEX {} ON {} USING hnsw (embedding {}")
+    connection.execute(make.format(name, two[1].table, sql.SQL(of)))  # type: ignore[arg-type]
+    refused(connection, "v2", "index valid")
+    assert index.build(connection, two[1], Settings()).valid
+    assert verdicts(connection, "v2")["index valid"] == "pass"
 
 
 def test_a_version_that_names_no_encoder_is_refused(connection: Connection, two: tuple[Version, Version]) -> None:
@@ -151,6 +177,19 @@ def test_rollback_goes_to_the_version_before_and_back_again(
     target = cutover.rollback_target(connection)
     assert target is not None
     assert target.version_key == "v2"
+
+
+def test_of_three_versions_a_rollback_goes_to_the_last_and_not_to_the_oldest(
+    database: Database, connection: Connection, two: tuple[Version, Version]
+) -> None:
+    ready_version(database, connection, "v3")
+    for key in ("v2", "v3"):
+        cutover.run(connection, key, confirm=key)
+    with pytest.raises(RefusedError, match="not 'v2'"):
+        cutover.rollback(connection, confirm="v")
+    flip = cutover.rollback(connection, confirm="v2")
+    assert (flip.previous, flip.version_key) == ("v3", "v2")
+    assert cutover.rollback(connection, confirm="v1", key="v1").previous == "v2"  # further back only by its name
 
 
 def test_a_rollback_is_not_refused_but_says_what_it_lacks(
@@ -244,6 +283,22 @@ def test_whoever_holds_the_flip_makes_others_wait_and_then_give_up(
         with pytest.raises(RefusedError, match="nothing was changed"):
             cutover.run(connection, "v2", confirm="v2")
     assert cutover.run(connection, "v2", confirm="v2").previous == "v1"
+
+
+def test_a_flip_looks_once_more_only_when_nobody_else_can_flip(
+    database: Database, connection: Connection, two: tuple[Version, Version]
+) -> None:
+    """What somebody does who holds the flip is seen by the last look of the next."""
+    with database.session("test") as own, ThreadPoolExecutor(1) as pool:
+        with database.session("test") as other, other.transaction():
+            other.execute("SELECT lock_flip()")
+            flip = pool.submit(cutover.run, own, "v2", confirm="v2")
+            waits = "SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event = 'advisory'"
+            eventually(lambda: connection.execute(waits, [own.info.backend_pid]).fetchone() is not None)
+            add_chunks(other, ["written by who holds the flip"])
+        with pytest.raises(RefusedError, match="complete"):
+            flip.result()
+    assert active_key(connection) == "v1"
 
 
 def test_a_flip_from_psql_queues_behind_another(

@@ -354,6 +354,11 @@ def test_a_model_that_changed_under_its_name_is_found(
     verdict(connection, "encoder", "pass", "at least 0.5 required")
     change_policy(connection, {"encoder_cosine": "default"})
 
+    # One text of sixteen is enough.
+    change_policy(connection, {"encoder_chunks": 16})
+    provider.embed = lambda text, *rest: embed(text, *rest) + (text == NUMBERS[7]) * noise
+    verdict(connection, "encoder", "fail", "16 stored chunks encoded again")
+
     provider.embed = lambda *given: embed(*given)[:16]
     verdict(connection, "encoder", "fail", "dimensions")
     provider.embed = embed
@@ -366,6 +371,20 @@ def test_a_model_that_changed_under_its_name_is_found(
     gate = Gate(provider, lambda _text: True)
     verdict(connection, "encoder", "inconclusive", "no answer within 0.2 s")
     gate.open()
+
+
+@pytest.mark.parametrize(("metric", "expected"), [("cosine", "pass"), ("l2", "fail"), ("ip", "fail")])
+def test_vectors_of_another_length_are_others_where_length_counts(
+    database: Database, connection: Connection, provider: ProtocolServer, monkeypatch: pytest.MonkeyPatch,
+    metric: str, expected: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("TEST_KEY", "sesame")
+    add_chunks(connection, NUMBERS)
+    spec = f"{served(provider)}&normalise=false"
+    backfill(database, add(connection, "v2", spec, metric=metric))
+    verdict(connection, "encoder", "pass", "1.00000")
+    provider.embed = lambda *given: 2 * embed(*given)
+    verdict(connection, "encoder", expected, "lowest cosine")
 
 
 def test_the_encoder_is_asked_outside_of_any_transaction(

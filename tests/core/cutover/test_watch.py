@@ -68,7 +68,7 @@ def test_without_figures_nothing_is_said_of_them(connection: Connection, two: tu
     assert (found.before.searches, found.since.searches, found.overlap, found.compared) == (0, 0, None, 0)
     assert found.breaches == ()
     assert [one.limit for one in found.unjudged] == ["max_empty_rate_rise", "max_latency_ratio", "min_overlap"]
-    assert "0 searches before the cutover were counted" in found.unjudged[0].detail
+    assert "0 searches counted before the cutover, 100 needed" in found.unjudged[0].detail
     assert cutover.roll_back_broken(connection, found) is None
 
 
@@ -97,6 +97,37 @@ def test_each_limit_is_broken_by_its_figures(connection: Connection, two: tuple[
         cutover.change_policy(connection, {limit: broken})
         assert [one.limit for one in watched(connection).breaches] == [limit]
         cutover.change_policy(connection, {limit: "none"})
+
+
+def test_a_few_searches_are_not_judged(connection: Connection, two: tuple[Version, Version]) -> None:
+    cutover.change_policy(
+        connection,
+        {"max_empty_rate_rise": 0.1, "max_latency_ratio": 2.0, "min_overlap": 0.5, "auto_rollback": True},
+    )
+
+    def limits() -> tuple[list[str], list[str]]:
+        found = watched(connection)
+        return [one.limit for one in found.breaches], [one.limit for one in found.unjudged]
+
+    rates, both = ["max_empty_rate_rise", "max_latency_ratio"], 100
+    searched(connection, two[0], both, ms=10)
+    connection.execute("UPDATE search_counts SET minute = minute - interval '1 minute'")
+    searched(connection, two[1], both - 1, ms=1_000, empty=both - 1)
+    compared(connection, "v2", 0.0, 19)
+    assert limits() == ([], [*rates, "min_overlap"])
+    assert cutover.roll_back_broken(connection, watched(connection)) is None
+    searched(connection, two[1], 1, ms=1_000, empty=1)
+    assert limits() == (rates, ["min_overlap"])
+    compared(connection, "v2", 0.0, 1)
+    assert limits() == ([*rates, "min_overlap"], [])
+    # As many are wanted of the version before.
+    connection.execute("DELETE FROM search_counts WHERE embedding_version_id = %s", [two[0].id])
+    searched(connection, two[0], both - 1)
+    connection.execute(
+        "UPDATE search_counts SET minute = minute - interval '1 minute' WHERE embedding_version_id = %s",
+        [two[0].id],
+    )
+    assert limits() == (["min_overlap"], rates)
 
 
 def test_a_broken_limit_rolls_back_with_its_figures_in_the_log(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -111,6 +112,28 @@ def test_a_candidate_that_hangs_is_left_alone_and_tried_again(database: Database
             found = shadow.report(connection)
         assert found.done >= 1
         assert found.drawn == found.done + found.dropped + found.failed
+
+
+def test_what_the_queue_has_no_room_for_is_dropped_and_no_user_waits(
+    database: Database, connection: Connection
+) -> None:
+    with ProtocolServer() as server, ThreadPoolExecutor(1) as user:
+        primary, _ = two_versions(
+            database, connection, f"openai:house-model?base_url={server.base_url}&max_retries=0", TEXTS[:20]
+        )
+        results = answers(connection, primary, TEXTS[:20])
+        shadow.start(connection, "v2", sample=1)
+        with mirror_of(database, queue_size=4, timeout_s=60) as mirror:
+            gate = Gate(server, lambda _text: True)
+            try:
+                mirror(results[0])
+                assert gate.reached.wait(60)  # the one worker is busy
+                assert len(user.submit(lambda: [mirror(result) for result in results[1:]]).result(30)) == 19
+            finally:
+                gate.open()
+            assert mirror.flush()
+            found = shadow.report(connection)
+        assert (found.seen, found.done, found.dropped) == (20, 5, 15)
 
 
 def test_a_candidate_that_hangs_holds_up_neither_its_breaker_nor_the_next_candidate(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -236,6 +238,17 @@ def test_a_csv_is_read_as_it_was_written() -> None:
     assert "" in [row["candidate_rank"] for row in rows if row["side"] == "primary"]
     assert "" in [row["primary_rank"] for row in rows if row["side"] == "candidate"]
     assert "\x1b[31m" in rows[3]["content"]
+
+
+def test_no_cell_of_a_spreadsheet_begins_a_formula() -> None:
+    found = comparison()
+    for begins in "=+-@\t\r":
+        hostile = f"{begins}cmd|' /C calc'!A0"
+        hits = (replace(found.primary.hits[0], content=hostile, distance=-0.5), *found.primary.hits[1:])
+        mine = replace(found, query=hostile, primary=replace(found.primary, hits=hits))
+        row = next(csv.DictReader(io.StringIO(as_csv(mine), newline="")))
+        assert row["query"] == row["content"] == f"'{hostile}"
+        assert row["distance"] == "-0.5"  # a number stays one
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_for_a_person(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from textual import events
 from textual.pilot import Pilot
+from textual.widgets import Button, Input
 
 from revector.console.app import RevectorApp
 from revector.core import cutover
@@ -122,6 +124,12 @@ NOT_A_YES = [
 
 async def test_anything_but_the_key_and_enter_changes_nothing(library: Database) -> None:
     app = console(library)
+
+    def logged() -> int:
+        with library.session("test") as connection:
+            return entries(connection, limit=1)[0].id
+
+    before = logged()
     async with app.run_test(size=SMALL) as pilot:
         await to_cutover(pilot)
         for keys in NOT_A_YES:
@@ -135,6 +143,22 @@ async def test_anything_but_the_key_and_enter_changes_nothing(library: Database)
             await app.workers.wait_for_complete()
             assert "Cut over:" not in shown(app), keys
             assert active_of(library) == "demo-64", keys
+            assert logged() == before, keys  # nothing was tried: the question itself took it for no yes
+
+
+async def test_a_key_that_is_pasted_while_cancel_has_the_focus_is_not_typed(library: Database) -> None:
+    app = console(library)
+    async with app.run_test(size=SMALL) as pilot:
+        await to_cutover(pilot)
+        await pilot.press("u")
+        await until_shown(pilot, "Type the version key to confirm")
+        app.post_message(events.Paste("demo-256"))
+        await pilot.pause()
+        assert app.screen.query_one("#key", Input).value == ""
+        assert app.screen.query_one("#go", Button).disabled
+        await pilot.press("tab")
+        app.post_message(events.Paste("demo-256"))
+        await until_shown(pilot, "The key matches.")
 
 
 async def test_a_guard_that_fails_takes_the_key_away(own_library: Database) -> None:

@@ -147,8 +147,9 @@ async def test_an_approval_is_stopped_when_the_request_is_over(people: People) -
         await pilot.press("a", "tab")
         await type_text(pilot, "demo-256")
         await until_shown(pilot, "The key matches.")
-        with people["operator"].session("test") as connection:
+        with people["operator"].session("test") as connection, connection.transaction():
             cutover.withdraw(connection, "demo-256")
+            cutover.request(connection, "demo-256", reason="another one, which nobody has looked at")
         await until_shown(pilot, "✗ The request has ended")
         await pilot.press("enter")
         assert isinstance(pilot.app.screen, Confirm), "Enter does nothing"

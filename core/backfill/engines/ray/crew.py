@@ -1,6 +1,6 @@
-"""The crew: as many actors as are wanted, replaced when they die, until the job is over.
+"""The crew: starts as many actors as are wanted and replaces dead ones until the job is over.
 
-Which chunks an actor works on is not its business: actors lease ranges in Postgres like any other worker.
+It does not decide which chunks an actor works on: actors lease ranges in Postgres like any other worker.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from revector.core.backfill.engines.ray.engine import Deaths, Heard, Order, Told
+from revector.core.backfill.engines.ray.engine import Deaths, FromDriver, Order, ToDriver
 from revector.core.backfill.engines.ray.worker import (
     ENDING,
     BackfillWorker,
@@ -40,26 +40,26 @@ log = logging.getLogger(__name__)
 _TICK_S = 0.2
 _LOOK_S = 1.0
 _ROOM_S = 5.0
-"""How long nothing may change before somebody is told that workers wait for room …"""
+"""How long nothing may change before a message says that workers wait for room …"""
 _PLACE_S = 60.0
-"""… and how long while none has its place yet, or Ray says that there is room: a busy node starts them slowly."""
+"""… and how long when none is placed yet, or Ray reports room: a busy node starts actors slowly."""
 _AWAY_S = 60.0
-"""How long the server may be away while no worker is there that waits for it."""
+"""How long the server may be unreachable while no worker is waiting for it."""
 _GRACE_S = 30.0
-"""For the batch in hand, once the run is to end."""
+"""For the current batch, once the run is to end."""
 _LONGEST_PAUSE_S = 30.0
 
 
 class _Slot:
-    """A place for one worker, and the actor that has it at the moment."""
+    """A place for one worker, and its current actor."""
 
     def __init__(self, limit: int) -> None:
         self.deaths = Deaths(limit)
         self.actor: Any = None
         self.placing: Any = None
-        """Ray's promise of the Place; None once it is known."""
+        """Ray's reference to the Place; None once it is known."""
         self.running: Any = None
-        """Ray's promise of the Outcome."""
+        """Ray's reference to the Outcome."""
         self.place: Place | None = None
         self.since = 0.0
         self.not_before = 0.0
@@ -88,11 +88,11 @@ class Crew:
         self._room_told: int | None = None
 
     def run(self) -> JobStatus:
-        """Open the job and keep the crew until it is over. Raises what a worker ended with."""
+        """Open the job and run the crew until it is over. Raises the error that a worker ended with."""
         self._open()
         try:
             while not (self._over and not self._slots):
-                self._hear()
+                self._read_orders()
                 self._look()
                 self._adjust()
                 self._wait()
@@ -103,7 +103,7 @@ class Crew:
         with self._order.database.session("ray") as connection:
             job = find_job(connection, self._order.version)
             if job is not None:
-                notice_interruption(connection, job)  # no worker may be left to say so
+                notice_interruption(connection, job)  # no worker may be left to report it
             found = status(connection, self._order.version)
         if found is None:
             key = self._order.version.version_key
@@ -111,19 +111,19 @@ class Crew:
         return found
 
     def _say(self, note: str) -> None:
-        with contextlib.suppress(OSError):  # nobody listens any more: _hear finds that out
-            self._channel.send(Heard(note=note))
+        with contextlib.suppress(OSError):  # the other end is closed; _read_orders notices
+            self._channel.send(FromDriver(note=note))
 
-    def _hear(self) -> None:
+    def _read_orders(self) -> None:
         if self._deadline < math.inf:
             return
         try:
             while self._channel.poll():
-                told: Told = self._channel.recv()
-                self._wanted = told.wanted
-                if told.stop:
+                order: ToDriver = self._channel.recv()
+                self._wanted = order.wanted
+                if order.stop:
                     self._end()
-        except (EOFError, OSError):  # whoever started us is gone
+        except (EOFError, OSError):  # the process that started us is gone
             self._end()
 
     def _end(self) -> None:
@@ -133,34 +133,34 @@ class Crew:
     def _open(self) -> None:
         with self._order.database.session("ray") as connection:
             if self._order.again and job_state(connection, self._order.version) in ENDING:
-                self._over = True  # somebody paused it while there was no driver
+                self._over = True  # it was paused while there was no driver
                 return
             self._job = open_job(connection, self._order.version, self._order.job_settings)
-            # Before that session ends: without an engine and a worker the job would be interrupted.
-            self._connection = self._attend()
+            # Before that session ends: without an engine or worker the job would count as interrupted.
+            self._connection = self._connect()
 
-    def _attend(self) -> Connection:
-        """A connection that shows that an engine is there, which starts workers for the job."""
+    def _connect(self) -> Connection:
+        """A connection whose lock shows that an engine starts workers for the job."""
         connection = self._order.database.connect("ray")
         if self._job is not None:
             connection.execute(sql.SQL("SELECT pg_advisory_lock_shared({})").format(ENGINE_LOCK), [self._job.id])
         return connection
 
     def _look(self, *, now: bool = False) -> bool:
-        """Look at the job, once a second or now; False while the server is away."""
+        """Read the job, at most once a second unless `now`; False while the server is unreachable."""
         if time.monotonic() - self._looked < _LOOK_S and (self._away_since is not None or not now):
             return self._away_since is None
         self._looked = time.monotonic()
         try:
             if self._connection is None:
-                self._connection = self._attend()
+                self._connection = self._connect()
             state = job_state(self._connection, self._order.version)
             found = status(self._connection, self._order.version)
         except UnreachableError as error:
-            self._miss(error)
+            self._report_loss(error)
             return False
         except psycopg.OperationalError as error:
-            self._miss(unreachable(error, self._order.database))
+            self._report_loss(unreachable(error, self._order.database))
             return False
         self._away_since = None
         if state is None or state in ENDING:
@@ -168,11 +168,12 @@ class Crew:
         if found is not None:
             self._progress = found.done + found.failed
             with contextlib.suppress(OSError):
-                self._channel.send(Heard(progress=self._progress))
+                self._channel.send(FromDriver(progress=self._progress))
         return True
 
-    def _miss(self, error: UnreachableError) -> None:
-        """The server is away. Workers wait for it or say that they gave up; without any, it is for us to say."""
+    def _report_loss(self, error: UnreachableError) -> None:
+        """The server is unreachable. Workers wait for it, or report that they gave up; without workers, we report
+        it."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -184,7 +185,7 @@ class Crew:
     # -- actors -------------------------------------------------------------------------------------------
 
     def _adjust(self) -> None:
-        """Add actors, or ask some to leave: those first that have no place yet, then the youngest."""
+        """Add actors, or ask some to leave: first those not placed yet, then the newest."""
         now = time.monotonic()
         wanted = 0 if self._over else self._wanted
         staying = [slot for slot in self._slots if not slot.leaving]
@@ -197,16 +198,16 @@ class Crew:
         ready = [
             slot for slot in self._slots if slot.actor is None and not slot.leaving and now >= slot.not_before
         ]
-        # Not while the server is away.
+        # Not while the server is unreachable.
         if ready and self._look(now=True) and not self._over:
             for slot in ready:
                 self._start(slot)
         if now > self._deadline:
             for slot in self._slots:
-                self._let_go(slot)
+                self._free(slot)
         self._slots = [slot for slot in self._slots if slot.actor is not None or not slot.leaving]
         if not self._over:
-            self._tell_room(now)
+            self._report_room(now)
 
     def _start(self, slot: _Slot) -> None:
         settings = self._order.ray
@@ -215,7 +216,8 @@ class Crew:
             .options(
                 num_cpus=settings.cpus_per_worker,
                 num_gpus=settings.gpus_per_worker,
-                # Replaced by us, who can tell one bad moment from a worker that can never run.
+                # We replace dead actors ourselves: Ray cannot tell a single failure from a worker that can never
+                # run.
                 max_restarts=0,
                 max_concurrency=3,
             )
@@ -228,24 +230,24 @@ class Crew:
     def _ask_to_leave(self, slot: _Slot) -> None:
         slot.leaving = True
         if slot.place is None:
-            self._let_go(slot)
+            self._free(slot)
         else:
             slot.actor.leave.remote()
 
-    def _let_go(self, slot: _Slot) -> None:
+    def _free(self, slot: _Slot) -> None:
         if slot.actor is not None:
-            with contextlib.suppress(Exception):  # it may be gone, and Ray with it
+            with contextlib.suppress(Exception):  # the actor may be gone, and Ray with it
                 self._ray.kill(slot.actor, no_restart=True)
         slot.actor = slot.placing = slot.running = slot.place = None
 
     def _dismiss(self) -> None:
         for slot in self._slots:
-            self._let_go(slot)
+            self._free(slot)
         if self._connection is not None:
             self._connection.close()
 
     def _wait(self) -> None:
-        """Until something happens to an actor, or for a moment."""
+        """Wait until something happens to an actor, or briefly."""
         promises = {
             promise: slot
             for slot in self._slots
@@ -261,7 +263,7 @@ class Crew:
             try:
                 kept = self._ray.get(promise)
             except self._ray.exceptions.RayError as error:
-                self._bury(slot, _reason(error))
+                self._replace(slot, _reason(error))
                 continue
             if isinstance(kept, Place):
                 slot.place, slot.placing = kept, None
@@ -271,23 +273,23 @@ class Crew:
 
     def _ended(self, slot: _Slot, outcome: Outcome) -> None:
         if outcome.trouble is not None:
-            self._bury(slot, outcome.trouble)
+            self._replace(slot, outcome.trouble)
             return
-        self._let_go(slot)
+        self._free(slot)
         self._slots.remove(slot)
         if outcome.error is not None:
-            # One that came just as the job was paused is refused, and that is no failure.
+            # An actor that joins just as the job is paused is refused; that is no failure.
             self._look(now=True)
             if not (self._over and isinstance(outcome.error, RefusedError)):
                 self._failure = self._failure or outcome.error
             self._end()
 
-    def _bury(self, slot: _Slot, reason: str) -> None:
-        """An actor is dead: give its slot to a new one, unless that has been tried too often."""
+    def _replace(self, slot: _Slot, reason: str) -> None:
+        """Replace a dead actor, unless too many died in a row."""
         log.warning("a worker of %s on Ray died", self._order.version.version_key)
         log.debug("a worker on Ray died: %s", reason)
         where = f" on {slot.place.host} (process {slot.place.pid})" if slot.place else ""
-        self._let_go(slot)
+        self._free(slot)
         self._look(now=True)
         if slot.leaving or self._over:
             self._slots.remove(slot)
@@ -306,8 +308,8 @@ class Crew:
         )
         self._end()
 
-    def _tell_room(self, now: float) -> None:
-        """Say once that fewer workers run than are wanted since the cluster is full."""
+    def _report_room(self, now: float) -> None:
+        """Say once that fewer workers run than are wanted because the cluster is full."""
         waiting = [slot for slot in self._slots if slot.placing is not None]
         if not waiting:
             self._room_told = None
@@ -329,19 +331,19 @@ class Crew:
 
 
 def fits(resources: Mapping[str, float], needs: Mapping[str, float]) -> bool:
-    """Whether there is that much of each kind."""
+    """Whether enough of each resource is available."""
     return all(resources.get(kind, 0) >= amount for kind, amount in needs.items())
 
 
 def amounts(resources: Mapping[str, float], kinds: Mapping[str, float] | None = None) -> str:
-    """`4 CPUs and 0.5 GPUs`, of the kinds of which some is asked for."""
+    """`4 CPUs and 0.5 GPUs`, without the resources that are not asked for."""
     asked = [kind for kind, amount in (resources if kinds is None else kinds).items() if amount]
     found = [(resources.get(kind, 0), kind) for kind in asked]
     return " and ".join(f"{amount:g} {kind}{'' if amount == 1 else 's'}" for amount, kind in found) or "nothing"
 
 
 def _reason(error: BaseException) -> str:
-    """Why an actor died, out of all that Ray says about it."""
+    """Why an actor died, extracted from Ray's message."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, BaseException):
         return in_short(cause)

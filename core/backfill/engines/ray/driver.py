@@ -20,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from revector.core import logs
 from revector.core.backfill.engines.ray.crew import Crew, amounts, fits
-from revector.core.backfill.engines.ray.engine import CONNECT_S, Heard, Order, RaySettings
+from revector.core.backfill.engines.ray.engine import CONNECT_S, FromDriver, Order, RaySettings
 from revector.core.backfill.engines.ray.worker import in_short, portable
 from revector.core.errors import RefusedError, RevectorError, UnreachableError
 from revector.core.secrets import hide
@@ -30,14 +30,15 @@ if TYPE_CHECKING:
 
 _KNOCK_S = 5.0
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024
-"""Near the least that Ray takes: vectors go to Postgres, and nothing of ours into the object store."""
+"""Near Ray's minimum: vectors go to Postgres, and we put nothing into the object store."""
 
 
 @contextlib.contextmanager
 def _connected(settings: RaySettings, wanted: int) -> Iterator[Any]:
-    """Ray, started here or reached at the address; what was started is ended, what was there is left alone."""
-    # The ports of a Ray of our own are open to the network: only who has the token may use them. It is made for
-    # this run, since Ray would keep one in the home folder. Ray reads both when it is imported.
+    """Ray, started here or reached at the address. A Ray that was started here is stopped; a cluster is left
+    alone."""
+    # The ports of a Ray started here are open to the network, so a token protects them. It is made for this run,
+    # since Ray would store one in the home folder. Ray reads both variables when it is imported.
     if settings.address is None and os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         hide(os.environ["RAY_AUTH_TOKEN"])
@@ -45,7 +46,7 @@ def _connected(settings: RaySettings, wanted: int) -> Iterator[Any]:
     from ray.job_config import JobConfig
 
     job_config = JobConfig()
-    # Ray puts the driver's working directory first on the workers' path: a folder `core` there is not ours.
+    # Ray puts the driver's working directory first on the workers' path, where a folder `core` would shadow ours.
     job_config._py_driver_sys_path = _NoPaths()
     options: dict[str, Any] = {
         "namespace": settings.namespace,
@@ -55,13 +56,14 @@ def _connected(settings: RaySettings, wanted: int) -> Iterator[Any]:
     }
     with contextlib.ExitStack() as cleanup:
         if settings.address is None:
-            # Ray opens its folder to everybody, so it lies in one that is closed. Its name is short: Unix sockets,
-            # whose addresses are, lie far down in it.
+            # Ray makes its folder readable by everybody, so it goes inside a private one. The name is short
+            # because Unix socket paths are limited, and Ray puts sockets deep inside.
             folder = tempfile.mkdtemp(prefix="revector-ray-", dir="/tmp" if Path("/tmp").is_dir() else None)  # noqa: S108
             cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
             options |= {
                 "address": "local",
-                # CPUs are numbers to Ray. Nobody else is here, so what is wanted at the start has room.
+                # CPUs are only numbers to Ray, and this Ray is ours alone: declare as many as the workers want at
+                # the start.
                 "num_cpus": max(os.cpu_count() or 1, math.ceil(wanted * settings.cpus_per_worker)),
                 "include_dashboard": False,
                 "object_store_memory": _OBJECT_STORE_BYTES,
@@ -69,10 +71,10 @@ def _connected(settings: RaySettings, wanted: int) -> Iterator[Any]:
             }
         else:
             options["address"] = settings.address
-            _knock(settings.address)
+            _require_reachable(settings.address)
         try:
             cleanup.callback(ray.shutdown)
-            # Where Ray waits for ever for its head node no Python runs, so nothing gentler ends it.
+            # While Ray waits forever for its head node, no Python runs, so nothing gentler can end it.
             signal.alarm(CONNECT_S)
             ray.init(**options)
             signal.alarm(0)
@@ -85,8 +87,8 @@ def _connected(settings: RaySettings, wanted: int) -> Iterator[Any]:
         yield ray
 
 
-def _knock(address: str) -> None:
-    """Raise UnreachableError when nobody listens there; Ray itself would not come back."""
+def _require_reachable(address: str) -> None:
+    """Raise UnreachableError when nothing listens at the address; Ray itself would wait forever."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdigit():
         return
@@ -100,11 +102,11 @@ def _knock(address: str) -> None:
 
 class _NoPaths(list[str]):
     def extend(self, _paths: object) -> None:
-        """Take none."""
+        """Take no arguments."""
 
 
 def check_nodes(nodes: Sequence[Mapping[str, Any]], order: Order, here: str) -> list[str]:
-    """What there is to say about running the order's workers on these nodes (as `ray.nodes()` lists them).
+    """Notes on running the order's workers on these nodes (as listed by `ray.nodes()`).
 
     `here` is this machine's host name. Raises RefusedError when no node can hold a worker, or when other machines
     could not reach the database.
@@ -139,27 +141,27 @@ def check_nodes(nodes: Sequence[Mapping[str, Any]], order: Order, here: str) -> 
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run one order that comes over the channel of that file number, and say there how it ended."""
+    """Run the one order received on the channel with that file number, and report there how it ended."""
     logs.start_worker()
     channel = Channel(int(arguments[0]))
-    os.set_inheritable(channel.fileno(), False)  # Ray's processes live on when we are killed: a moment too long
+    os.set_inheritable(channel.fileno(), False)  # Ray's processes briefly outlive us when we are killed
     order: Order = channel.recv()
     result: JobStatus | RevectorError
     try:
         with _connected(order.ray, order.wanted) as ray:
             for note in check_nodes(ray.nodes(), order, socket.gethostname()):
-                channel.send(Heard(note=note))
+                channel.send(FromDriver(note=note))
             result = Crew(ray, order, channel).run()
     except RevectorError as error:
         result = portable(error)
     except Exception as error:  # noqa: BLE001  (a bug, or Ray's: who started this starts another)
         sys.exit(str(logs.crashed(error)))
     with contextlib.suppress(OSError):
-        channel.send(Heard(result=result))
+        channel.send(FromDriver(result=result))
 
 
 if __name__ == "__main__":
-    # Under its own name, so that what goes to other processes does not come from `__main__`.
+    # Imported under its own name, so that pickled objects do not refer to `__main__`.
     from revector.core.backfill.engines.ray import driver
 
     driver.main(sys.argv[1:])

@@ -1,19 +1,19 @@
-"""The Ray engine: the same worker loop as Ray actors, on a Ray started here or on a cluster that is there.
+"""The Ray engine: the same worker loop as Ray actors, on a Ray started here or on an existing cluster.
 
-Ray places the workers (each with its share of CPUs and GPUs) and says when one is gone. Everything else stays in
-Postgres: what to do, progress, throttles, pause and cancel. So two engines may work on one job, and whatever dies
-loses nothing.
+Ray places the workers (each with its share of CPUs and GPUs) and reports when one dies. Everything else stays in
+Postgres: what to do, progress, throttles, pause and cancel. So two engines may work on one job, and no crash loses
+work.
 
-Ray's own driver is a process of its own (core.backfill.engines.ray.driver) and not this one, for reasons that were all
-met: Ray shows the driver's command line to the whole cluster, and `--dsn` may be in it with a password; it prints
-on the driver's stdout and stderr when a worker dies, whatever it is told; it takes over signals and the
-environment; and it ends its driver when it loses its head node.
+Ray's driver runs in a separate process (core.backfill.engines.ray.driver), for reasons all seen in practice: Ray
+shows the driver's command line to the whole cluster, and `--dsn` in it may hold a password; it prints to the
+driver's stdout and stderr when a worker dies, even when told not to; it takes over signals and the environment;
+and it ends its driver when it loses its head node.
 
 What the nodes of a cluster need: revector, of the same release, in the environment of Ray's workers (installed
 there, or by the cluster's own runtime_env), what the encoder needs (packages, model files, the variable with the
-API key), and a way to the database under the host name that is used here. The connection string goes from the
-driver to each worker as an argument of one call: it is in no name, log, listing or variable of Ray's, but it
-crosses the network in the clear unless the cluster has TLS (RAY_USE_TLS).
+API key), and a route to the database under the host name used here. The connection string goes from the driver to
+each worker as an argument of one call: it appears in no name, log, listing or variable of Ray, but crosses the
+network in the clear unless the cluster uses TLS (RAY_USE_TLS).
 """
 
 from __future__ import annotations
@@ -51,27 +51,27 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONNECT_S = 120
-"""Longer than a Ray takes to start on a busy machine."""
+"""Longer than Ray takes to start on a busy machine."""
 _LOOK_S = 1.0
-"""Between two looks at how many workers there should be."""
+"""Between two checks of how many workers there should be."""
 _ANSWER_S = 0.2
 _LAST_WORDS_S = 45.0
-"""How long the driver may take to end in order: it gives its workers 30 s for the batch in hand."""
+"""How long the driver may take to end cleanly: it gives its workers 30 s for their current batch."""
 
 _SECRET_VARIABLES = ("REVECTOR_DSN", "DATABASE_URL", "PGPASSWORD")
-"""Ray's processes have no use for them: the connection string they need is complete."""
+"""Not passed to Ray's processes: the connection string that they get is complete."""
 
 
 @dataclass(frozen=True)
 class RaySettings:
     """Where the workers run, and what each asks of its node.
 
-    `address` is None for a Ray of our own on this machine, which ends with the run; `auto`, `host:port` or
-    `ray://host:port` (needs `ray[client]`) for a cluster that is there, which is left as it was. `gpus_per_worker`
-    may be a fraction: with 0.25 four workers share a GPU. `max_restarts` is how often a worker may die in a row,
-    without the job having moved between, before the run ends with the reason.
+    `address` is None for a Ray started on this machine, which ends with the run; `auto`, `host:port` or
+    `ray://host:port` (needs `ray[client]`) for an existing cluster, which is left as it was. `gpus_per_worker` may
+    be a fraction: with 0.25 four workers share a GPU. `max_restarts` is how many workers may die in a row, without
+    progress in between, before the run ends with the reason.
 
-    Raises UsageError for amounts that Ray cannot place.
+    Raises UsageError for amounts that Ray does not accept.
     """
 
     address: str | None = None
@@ -102,7 +102,7 @@ class RaySettings:
 
 @dataclass(frozen=True)
 class Order:
-    """What the driver is told at its start."""
+    """Sent to the driver at its start."""
 
     database: Database = field(repr=False)
     version: Version
@@ -110,20 +110,20 @@ class Order:
     ray: RaySettings
     wanted: int
     again: bool = False
-    """A driver before this one died: what somebody asked of the job since then holds."""
+    """An earlier driver died: requests made to the job since then still apply."""
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the driver is told while it runs: how many workers there should be now, and whether to end."""
+class ToDriver:
+    """Sent to the driver while it runs: how many workers there should be now, and whether to end."""
 
     wanted: int
     stop: bool = False
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What the driver says: a note for a person, how many chunks are done with, or how the run ended."""
+class FromDriver:
+    """Sent by the driver: a note for a person, how many chunks are finished, or how the run ended."""
 
     note: str | None = None
     progress: int | None = None
@@ -131,7 +131,7 @@ class Heard:
 
 
 class Deaths:
-    """Deaths in a row without the job having moved between."""
+    """Deaths in a row, without progress in between."""
 
     def __init__(self, limit: int) -> None:
         self.count = 0
@@ -139,7 +139,7 @@ class Deaths:
         self._progress = -1
 
     def one_more(self, progress: int) -> bool:
-        """Count one; False when that was one too many. `progress` is how many chunks are done with by now."""
+        """Count one; False when that was one too many. `progress` is how many chunks are finished by now."""
         if progress > self._progress >= 0:
             self.count = 0
         self._progress = progress
@@ -148,7 +148,7 @@ class Deaths:
 
 
 class _DriverDiedError(Exception):
-    """The driver's process ended without saying how the run ended; the message is what it last wrote."""
+    """The driver's process ended without reporting how the run ended; the message is its last output."""
 
 
 def serve_on_ray(
@@ -164,7 +164,7 @@ def serve_on_ray(
 ) -> JobStatus:
     """Work on the version's backfill with as many actors as the job's settings say, as the local engine does.
 
-    `settings` are those of a new job; `changes` are made to the one that is there as well. `on_status` is called
+    `settings` apply to a new job; `changes` apply to an existing job as well. `on_status` is called
     about once a second. Raises as `run_on_ray` does.
     """
     from revector.core.backfill.job import job
@@ -176,7 +176,7 @@ def serve_on_ray(
                 job.change_settings(connection, version, changes)
 
     def wanted() -> int:
-        """Asked about once a second: the moment to tell how things stand as well."""
+        """Called about once a second; reports the status too."""
         with database.session("backfill engine") as connection:
             found = job_status(connection, version)
             if found is None:
@@ -191,7 +191,7 @@ def serve_on_ray(
 
 
 def require_ray() -> None:
-    """Raise UsageError when Ray is not installed. It is looked for, and not imported."""
+    """Raise UsageError when Ray is not installed. Does not import it."""
     if find_spec("ray") is None:
         raise UsageError("The engine ray needs Ray, which is not installed.", "pip install 'revector[ray]'")
 
@@ -208,14 +208,13 @@ def run_on_ray(
 ) -> JobStatus:
     """Work on the version's backfill with Ray actors until it is done, paused or cancelled; returns its status.
 
-    `wanted()` says how many workers there should be now and is asked about once a second: workers are added, or
-    finish the batch in hand and give their range back. A worker that dies is replaced. `on_note` is told, in
-    words for a person, what happens to workers. `stop` ends the run as Ctrl-C does: in order, and with the job
-    interrupted.
+    `wanted()` is called about once a second and returns how many workers there should be: workers are added, or
+    finish their current batch and give their range back. Dead workers are replaced. `on_note` gets messages for
+    people about the workers. `stop` ends the run as Ctrl-C does: cleanly, and with the job interrupted.
 
-    Raises UsageError when Ray is not installed, RefusedError when the cluster cannot run such a worker or not
-    reach the database, UnreachableError when there is no cluster at the address, the database or the encoder is
-    lost, or workers die again and again, and EncoderError when the encoder is at fault.
+    Raises UsageError when Ray is not installed, RefusedError when the cluster cannot run such a worker or cannot
+    reach the database, UnreachableError when there is no cluster at the address, the database or encoder is lost,
+    or workers keep dying, and EncoderError when the encoder is at fault.
     """
     require_ray()
     stop = stop or threading.Event()
@@ -238,7 +237,7 @@ def run_on_ray(
 
 
 def _complete(database: Database) -> Database:
-    """The database with everything in its connection string that libpq took from this machine's environment.
+    """The database, its connection string completed with what libpq takes from this machine's environment.
 
     Other processes have other variables and password files.
     """
@@ -255,7 +254,7 @@ def _complete(database: Database) -> Database:
 
 
 class _Run:
-    """One run, seen from the process that asked for it."""
+    """One run, as seen by the calling process."""
 
     def __init__(
         self, order: Order, wanted: Callable[[], int], on_note: Callable[[str], None], stop: threading.Event
@@ -275,9 +274,9 @@ class _Run:
                 _send(channel, replace(self._order, wanted=self._told, again=again))
                 result = self._follow(channel)
             except KeyboardInterrupt:
-                # Once more, and the driver is killed, and its workers with it.
+                # A second interrupt kills the driver and its workers.
                 with contextlib.suppress(_DriverDiedError):
-                    _send(channel, Told(0, stop=True))
+                    _send(channel, ToDriver(0, stop=True))
                     self._listen(channel, _LAST_WORDS_S)
                 raise
             except _DriverDiedError:
@@ -304,15 +303,15 @@ class _Run:
             wanted = self._ask_wanted()
             if self._stop.is_set() and not stopped:
                 stopped = True
-                _send(channel, Told(0, stop=True))
+                _send(channel, ToDriver(0, stop=True))
             elif wanted != self._told and not stopped:
-                _send(channel, Told(wanted))
+                _send(channel, ToDriver(wanted))
             self._told = wanted
 
     def _listen(
         self, channel: Channel, seconds: float, wake: threading.Event | None = None
     ) -> JobStatus | RevectorError | None:
-        """Take in what the driver says for so long; less when it is the end, or `wake` is set."""
+        """Handle the driver's messages for that long, or until the run ends or `wake` is set."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0 and not (wake and wake.is_set()):
             heard = _receive(channel, min(left, _ANSWER_S))
@@ -330,17 +329,17 @@ class _Run:
         try:
             return max(0, self._wanted())
         except UnreachableError:
-            return self._told  # workers live through a restart of the server, and so do we
+            return self._told  # workers survive a restart of the server, and so do we
 
 
-def _send(channel: Channel, what: Order | Told) -> None:
+def _send(channel: Channel, what: Order | ToDriver) -> None:
     try:
         channel.send(what)
     except OSError:
         raise _DriverDiedError from None
 
 
-def _receive(channel: Channel, seconds: float) -> Heard | None:
+def _receive(channel: Channel, seconds: float) -> FromDriver | None:
     try:
         return channel.recv() if channel.poll(seconds) else None
     except (OSError, EOFError):
@@ -349,10 +348,10 @@ def _receive(channel: Channel, seconds: float) -> Heard | None:
 
 @contextlib.contextmanager
 def _driver() -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes], Channel]]:
-    """The driver's process, what it writes, and the channel to it. Gone at the end, whatever happens.
+    """The driver's process, its output file, and the channel to it. The process is always ended.
 
-    In a session of its own, so that Ctrl-C reaches us alone and we end it in order. When we are killed, the
-    channel closes, and the driver ends its workers by itself.
+    It has its own session, so that Ctrl-C reaches only us and we end it cleanly. When we are killed, the channel
+    closes and the driver ends its workers.
     """
     ours, theirs = Pipe()
     environment = {name: text for name, text in os.environ.items() if name not in _SECRET_VARIABLES}
@@ -360,7 +359,7 @@ def _driver() -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes], Channel]]:
     environment["RAY_USAGE_STATS_ENABLED"] = "0"
     with ours, theirs, tempfile.TemporaryFile() as written:
         process = subprocess.Popen(  # noqa: S603  (our own interpreter and module)
-            # -P: a folder `core` where the user happens to be is not ours.
+            # -P: the user's working directory must not come first on the path.
             [sys.executable, "-P", "-m", "revector.core.backfill.engines.ray.driver", str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=written,

@@ -1,4 +1,4 @@
-"""The actor that Ray places: one backfill worker in a process on some node."""
+"""The Ray actor: one backfill worker in a process on some node."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from revector.core.registry import Version
 
 ENDING = frozenset({"pausing", "paused", "cancelled", "done", "failed"})
-"""States of a job in which no worker is added."""
+"""Job states in which no worker is added."""
 
 
 class Sealed:
-    """A database that shows nothing of its connection string when it is printed."""
+    """A database whose repr shows nothing of its connection string."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -42,7 +42,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a worker ended: the job's status, an error for a person, or trouble that a new process may not have."""
+    """How a worker ended: the job's status, an error for a person, or a problem that a new process may not
+    have."""
 
     status: JobStatus | None = None
     error: RevectorError | None = None
@@ -50,7 +51,7 @@ class Outcome:
 
 
 class BackfillWorker:
-    """The actor: one worker in a process that Ray started somewhere. Its methods run side by side."""
+    """The actor: one worker in a process started by Ray. Its methods run concurrently."""
 
     def __init__(self) -> None:
         logs.start_worker()
@@ -59,22 +60,23 @@ class BackfillWorker:
         self._worker: Worker | None = None
 
     def where(self) -> Place:
-        """Where this runs: answered as soon as Ray has placed it."""
+        """Where this runs; answers as soon as Ray has placed it."""
         return Place(socket.gethostname(), os.getpid())
 
     def run(self, sealed: Sealed, version: Version) -> Outcome:
-        """Work until the job ends or `leave` is called. Raises nothing: Ray would show where, and with what."""
+        """Work until the job ends or `leave` is called. Raises nothing: Ray would print the traceback and its
+        values."""
         try:
             return Outcome(status=self._run(sealed.database, version))
         except RevectorError as error:
             return Outcome(error=portable(error))
-        except Exception as error:  # noqa: BLE001  (of a driver or a model: this process may be spoilt)
+        except Exception as error:  # noqa: BLE001  (from a database driver or a model; this process may be broken)
             return Outcome(
                 trouble=f"{scrub(in_short(error))} (report: {logs.report(error)} on {socket.gethostname()})"
             )
 
     def leave(self) -> None:
-        """Let the worker finish the batch in hand and end; one that has not begun will not begin."""
+        """Let the worker finish its current batch and end; if it has not begun, it will not begin."""
         with self._lock:
             self._left = True
             if self._worker is not None:
@@ -95,7 +97,7 @@ class BackfillWorker:
 
 
 def job_state(connection: Connection, version: Version) -> str | None:
-    """The state in the job's row; None when it is gone."""
+    """The state in the job's row; None when the row is gone."""
     row = connection.execute(
         "SELECT state FROM backfill_jobs WHERE embedding_version_id = %s", [version.id]
     ).fetchone()
@@ -103,7 +105,7 @@ def job_state(connection: Connection, version: Version) -> str | None:
 
 
 def portable(error: RevectorError) -> RevectorError:
-    """The same error as one of ours alone: a package's own subclass may not be there where it is read."""
+    """The error as one of our own classes: a package's subclass may not be importable in the receiving process."""
     for kind in (UsageError, RefusedError, UnreachableError, EncoderError):
         if isinstance(error, kind):
             return kind(error.problem, error.remedy)

@@ -227,7 +227,7 @@ def test_a_held_job_says_since_when_and_goes_on_when_the_limit_is_lifted(
     database: Database, connection: Connection
 ) -> None:
     add_chunks(connection, NUMBERS)
-    version, encoder = add(connection, "v1"), Steps()
+    version, encoder = add(connection, "v1"), Steps(opened=True)  # nothing but the limit holds it
     settings = JobSettings(batch_size=2, throttle_query="SELECT 'not now'")
     worker = Worker(database, version, encoder, settings)  # type: ignore[arg-type]
     thread = threading.Thread(target=worker.run)
@@ -241,12 +241,10 @@ def test_a_held_job_says_since_when_and_goes_on_when_the_limit_is_lifted(
         assert job_status(connection, version).throttle_since == held.throttle_since
         assert job_status(connection, version).state == "running"
         assert encoder.seen == []
-        encoder.open()
         change_settings(connection, version, {"throttle_query": "none"})
         thread.join()
         assert job_status(connection, version).state == "done"
     finally:
-        encoder.open()
         change_settings(connection, version, {"throttle_query": "none"})
         thread.join()
 

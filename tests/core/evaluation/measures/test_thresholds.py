@@ -73,5 +73,5 @@ def test_what_cannot_be_asked_is_refused(cut: float | None, depth: int) -> None:
 
 
 def test_runs_that_found_nothing_are_named() -> None:
-    with pytest.raises(UsageError, match="found nothing"):
+    with pytest.raises(UsageError, match="no results for any query"):
         thresholds(results("a", [[]]), results("b", [[0.2]]), ("cosine", "cosine"))
