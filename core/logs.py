@@ -79,7 +79,7 @@ def environment() -> dict[str, str]:
 def crashed(error: Exception) -> RevectorError:
     """The error that says where the report of a crash is, or, when it cannot be written, what would be in it."""
     path = report(error)
-    problem = f"revector ended because of an unexpected error: {type(error).__qualname__}."
+    problem = f"An unexpected error ended revector: {type(error).__qualname__}."
     return RevectorError(problem, f"The report is in {path}" if path else scrub("".join(_frames(error))).rstrip())
 
 

@@ -235,7 +235,7 @@ def test_a_crash_leaves_a_report_and_a_sane_terminal(folder: Path, library: Data
         (report,) = (folder / "logs").glob("crash-*.txt")
         lines = [line for line in screen.splitlines() if line.strip()]
         status = lines.index("status 1")
-        assert lines[status - 2] == "revector ended because of an unexpected error: ValueError."
+        assert lines[status - 2] == "An unexpected error ended revector: ValueError."
         assert lines[status - 1] == f"The report is in {report}"
         assert "in failing\n" in report.read_text()
         assert "console: revector" in report.read_text()

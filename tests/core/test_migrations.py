@@ -160,9 +160,10 @@ def test_tables_of_the_same_names_in_public_are_left_alone(bare: Database) -> No
 
 
 @pytest.mark.parametrize("name", ['a "quoted" name', "it's 100% {schema} %s $1", "Größe"])
-def test_a_schema_of_any_name_works(bare: Database, name: str) -> None:
+def test_a_schema_of_any_name_works(bare: Database, name: str, logged: list[str]) -> None:
     database = replace(bare, schema=name)
     assert upgrade(database) == ""
+    assert logged == [f"INFO schema {name}: at revision {HEAD}, was None"]
     with database.session("test") as connection:
         ids = add_chunks(connection, NUMBERS)
         first = ready_version(database, connection, "v1")

@@ -137,7 +137,7 @@ def test_where_approvals_are_required_only_approved_waivers_count(
 
 @pytest.mark.usefixtures("two")
 def test_the_watch_keeps_the_way_back_and_rolls_back_when_told_so(
-    connection: Connection, revector: Revector
+    connection: Connection, revector: Revector, logged: list[str]
 ) -> None:
     assert revector.call("cutover", "watch", "--once", "--json").document == {"watch": None, "rolled_back": None}
     revector.call("shadow", "start", "v2")
@@ -160,3 +160,6 @@ def test_the_watch_keeps_the_way_back_and_rolls_back_when_told_so(
     assert (back["rolled_back"]["version_key"], back["watch"]["breaches"][0]["limit"]) == ("v1", "min_overlap")
     assert active_key(connection) == "v1"
     assert "automatic: min_overlap" in revector.call("cutover", "history").out
+    for line in ("INFO watch of v2: no limit is broken", "WARNING watch of v2: broken: min_overlap",
+                 "INFO cutover to v2, was v1", "INFO rollback to v1, was v2"):  # fmt: skip
+        assert line in logged

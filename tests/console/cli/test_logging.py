@@ -54,7 +54,7 @@ def test_the_last_line_of_a_crash_names_the_report(tmp_path: Path, json_too: boo
     ended = crash(tmp_path, *arguments, *(["--json"] if json_too else []))
     assert ended.returncode == 1
     first, last = ended.stderr.splitlines()
-    assert first == "revector ended because of an unexpected error: ValueError."
+    assert first == "An unexpected error ended revector: ValueError."
     path = Path(last.removeprefix("The report is in "))
     report, log = path.read_text(), (path.parent / "cli.log").read_text()
     assert path.parent == tmp_path / "logs"

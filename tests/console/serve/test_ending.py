@@ -6,12 +6,13 @@ import concurrent.futures
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
 from revector.core.database import Database
-from tests.console.serve.conftest import DEADLINE_S, Server, StartServer, searches_held
+from tests.console.serve.conftest import DEADLINE_S, TOKEN, Server, StartServer, searches_held
 from tests.faults.proxy import Proxy
 
 
@@ -49,11 +50,15 @@ def wait_until_refused(server: Server) -> bool:
 
 @pytest.mark.parametrize(("how", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_an_idle_server_ends_at_once(
-    library: Database, start_server: StartServer, how: signal.Signals, status: int
+    library: Database, start_server: StartServer, tmp_path: Path, how: signal.Signals, status: int
 ) -> None:
-    server = start_server(on=library)
+    server = start_server(on=library, REVECTOR_HOME=str(tmp_path), REVECTOR_LOG_LEVEL="debug")
     assert server.search().status_code == 200
     assert server.end(how) == status
+    log = (tmp_path / "logs" / "cli.log").read_text()
+    for line in (f"serving on {server.url}", "serve serves v1", "serving ended, 0 searches unfinished"):
+        assert [event for event in log.splitlines() if " INFO " in event and event.endswith(line)], log
+    assert TOKEN not in log
 
 
 @pytest.fixture

@@ -292,7 +292,7 @@ def test_several_requests_are_under_way_at_once_and_are_stored_in_order(
 
 
 def test_what_a_lost_database_left_unsaved_is_not_encoded_again(
-    database: Database, connection: Connection
+    database: Database, connection: Connection, logged: list[str]
 ) -> None:
     add_chunks(connection, TEXTS)
     version, encoder = add(connection, "v1"), Steps(price=1_000_000.0)
@@ -308,6 +308,8 @@ def test_what_a_lost_database_left_unsaved_is_not_encoded_again(
         encoder.open()
         ended(connection, version, "done")
     assert lost
+    assert [line for line in logged if line.startswith("WARNING v1: lost the database")]
+    assert [line for line in logged if line.endswith("joins the backfill of v1, job 1")][1:]
     assert sorted(encoder.seen) == sorted(TEXTS)
     assert job_status(connection, version).spent_usd == 60_000
     job = find_job(connection, version)

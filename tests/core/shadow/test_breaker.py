@@ -38,14 +38,16 @@ def test_failures_in_a_row_open_it_and_one_success_between_does_not() -> None:
     assert not breaker.admits()
 
 
-def test_past_the_pause_one_trial_is_let_through_and_closes_it() -> None:
+def test_past_the_pause_one_trial_is_let_through_and_closes_it(logged: list[str]) -> None:
     breaker, clock = opened()
     clock.now = 9.9
     assert not breaker.admits()
     clock.now = 10
     assert [breaker.admits() for _ in range(3)] == [True, False, False]
+    assert logged == ["WARNING shadow: the candidate is left alone after 3 failures"]
     assert breaker.open is not None  # not closed before the trial's outcome
     breaker.succeeded()
+    assert logged[1:] == ["INFO shadow: the candidate answers again"]
     assert breaker.open is None
     assert breaker.admits()
     assert breaker.admits()

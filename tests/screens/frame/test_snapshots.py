@@ -87,7 +87,7 @@ def test_the_console_names_itself_and_has_a_timeout(library: Database) -> None:
         assert row == ("revector console", "1500ms")
 
 
-def test_a_killed_connection_is_opened_again(library: Database) -> None:
+def test_a_killed_connection_is_opened_again(library: Database, logged: list[str]) -> None:
     with reading(library) as found:
         found.start()
         wait_for(lambda: found.latest.overview, "a snapshot")
@@ -96,6 +96,11 @@ def test_a_killed_connection_is_opened_again(library: Database) -> None:
         found.request()
         wait_for(lambda: found.latest.error or found.latest.overview is not first, "noticed")
         wait_for(lambda: found.latest.error is None and found.latest.overview is not first, "reads again")
+    lost, again = (
+        f"WARNING cannot refresh from {library.name}: UnreachableError",
+        f"INFO reading {library.name} again",
+    )
+    assert logged == [lost, again]
 
 
 def kill_console(database: Database) -> None:

@@ -224,7 +224,7 @@ def throttle_of(connection: Connection, version: Version) -> str | None:
 
 
 def test_a_held_job_says_since_when_and_goes_on_when_the_limit_is_lifted(
-    database: Database, connection: Connection
+    database: Database, connection: Connection, logged: list[str]
 ) -> None:
     add_chunks(connection, NUMBERS)
     version, encoder = add(connection, "v1"), Steps(opened=True)  # nothing but the limit holds it
@@ -244,6 +244,11 @@ def test_a_held_job_says_since_when_and_goes_on_when_the_limit_is_lifted(
         change_settings(connection, version, {"throttle_query": "none"})
         thread.join()
         assert job_status(connection, version).state == "done"
+        held_lines = [line for line in logged if "held" in line]
+        assert held_lines == [
+            "WARNING backfill of v1: held by throttle_query",
+            "INFO backfill of v1: no longer held",
+        ]
     finally:
         change_settings(connection, version, {"throttle_query": "none"})
         thread.join()
