@@ -1,4 +1,4 @@
-"""What can be done in the console: an action, when it is offered, and the conditions that several tabs share."""
+"""Actions of the console: what they do, when they are offered, and the conditions that several tabs share."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from revector.core.roles import Need
 from revector.screens.situation import Situation
 
 Condition = Callable[[Situation], str | None]
-"""Answers None when an action can be done, else in a few words why not."""
+"""Returns None when an action can be done, else a few words on why not."""
 
 Target = TypeVar("Target", default=Any)
-"""What does an action: the pane of its tab, or the console."""
+"""What an action acts on: the pane of its tab, or the console."""
 
 NEXT, BEFORE = ("right_square_bracket", "v"), ("left_square_bracket",)
-"""The keys of the next candidate and of the one before, on every tab that has candidates."""
+"""The keys for the next and the previous candidate, on every tab that has candidates."""
 
 SYMBOLS = {
     "enter": "↵",
@@ -38,12 +38,12 @@ SYMBOLS = {
     "ctrl+p": "^p",
     "ctrl+q": "^q",
 }
-"""What is written on a key."""
+"""The label of a key."""
 
 
 @dataclass(frozen=True)
 class Action(Generic[Target]):
-    """One thing to do. Keys, footer, palette, help and buttons come from it."""
+    """One action. Keys, footer, palette, help and buttons are made from it."""
 
     id: str
     keys: tuple[str, ...]
@@ -52,21 +52,21 @@ class Action(Generic[Target]):
     do: Callable[[Target], Coroutine[Any, Any, None] | None]
     when: Condition = lambda _situation: None
     dangerous: bool = False
-    """It changes the database: not there at all in read-only mode."""
+    """It changes the database; absent in read-only mode."""
     needs: Need | None = None
-    """The right that it takes; one that is dangerous takes that of an operator unless it says so here."""
+    """The right that it needs; by default a dangerous one needs an operator's."""
     offline: bool = False
     """It needs no database."""
     typing: bool = False
-    """It is for the text box: offered while that has the focus, and only then."""
+    """It belongs to the text box, and is offered only while that has the focus."""
     footer: bool = True
     button: bool = False
     tab: str | None = None
-    """The key of its tab, which the table of tabs puts in; None for one that is there on every tab."""
+    """The key of its tab, set by the table of tabs; None for an action of every tab."""
 
 
 def offered(action: Action, situation: Situation) -> bool:
-    """Whether an action is there at this moment."""
+    """Whether an action is offered now."""
     state = situation.state
     return (
         action.tab in (None, state.tab)
@@ -77,7 +77,7 @@ def offered(action: Action, situation: Situation) -> bool:
 
 
 def why_not(action: Action, situation: Situation) -> str | None:
-    """Why an action of the tab in front cannot be done now, in a few words; None when it can."""
+    """Why an action of the current tab cannot be done now, in a few words; None when it can."""
     if not permitted(action, situation):
         if action.dangerous and situation.state.read_only:
             return "this session is read-only"
@@ -89,14 +89,14 @@ def why_not(action: Action, situation: Situation) -> str | None:
 
 
 def permitted(action: Action, situation: Situation) -> bool:
-    """Whether this session may do it at all: not in read-only mode, and only with the right that it takes."""
+    """Whether this session may do it: dangerous actions need write access, and some a right."""
     if action.dangerous and situation.state.read_only:
         return False
     return situation.rights.allow(action.needs or ("operate" if action.dangerous else None))
 
 
 def shown_keys(action: Action, situation: Situation) -> tuple[str, ...]:
-    """The keys that do it now: while somebody types, a letter is a letter."""
+    """The keys that do it now: while the user types, letters are text."""
     if action.typing or not situation.state.typing:
         return action.keys
     return tuple(key for key in action.keys if key.startswith("ctrl+"))
@@ -111,7 +111,7 @@ def label_of(key: str) -> str:
 
 
 def needs(test: Callable[[Situation], object], reason: str, after: Condition | None = None) -> Condition:
-    """The condition that a test holds, with what is said when it does not; and then another one."""
+    """The condition that a test holds, with the reason if it does not, followed by another condition."""
 
     def condition(situation: Situation) -> str | None:
         if not test(situation):

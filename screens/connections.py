@@ -1,4 +1,4 @@
-"""The console's own connections besides the reader's, so that leaving never waits for a server that hangs."""
+"""The console's connections other than the reader's; quitting never waits for a server that hangs."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ T = TypeVar("T")
 
 
 def shut_down(connection: Connection) -> None:
-    """End a connection from another thread: whoever waits for its server gets an error at once.
+    """Close a connection from another thread: a thread that waits for the server gets an error at once.
 
-    A statement timeout helps only while the server and the network still work.
+    A statement timeout works only while the server and the network do.
     """
     with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as line:
         line.shutdown(socket.SHUT_RDWR)
 
 
 class Connections:
-    """Opens connections for searches, guards and flips, and knows which are open."""
+    """Opens connections for searches, guards and flips, and tracks the open ones."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
@@ -38,7 +38,7 @@ class Connections:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection whose statements have the read timeout, and which `hang_up` ends."""
+        """A connection with the read timeout, closed by `hang_up`."""
         with self._database.session("console", statement_timeout_s=self._settings.read_timeout_s) as connection:
             with self._lock:
                 self._open.add(connection)
@@ -50,23 +50,23 @@ class Connections:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A connection for a change, which is brought to its end even when the console is left."""
+        """A connection for a change, which is completed even when the console quits."""
         with self._database.session("console") as connection:
             yield connection
 
     def readable_errors(self) -> contextlib.AbstractContextManager[None]:
-        """Turns what Postgres refuses into an error for a person."""
+        """Turn errors of Postgres into errors for people."""
         return readable_errors(self._database)
 
     def hang_up(self) -> None:
-        """End every connection that only reads."""
+        """Close every connection that only reads."""
         with self._lock:
             for connection in self._open:
                 shut_down(connection)
 
 
 class KeptConnection:
-    """A connection that only reads and stays open: for one read at a time, from any thread."""
+    """A read-only connection that stays open, for one read at a time, from any thread."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
@@ -75,7 +75,7 @@ class KeptConnection:
         self._connection: Connection | None = None
 
     def do(self, work: Callable[[Connection], T]) -> T:
-        """Work on the connection, and once more on a new one when the old one turns out to be lost."""
+        """Run work on the connection, and again on a new one if the old one was lost."""
         with self._lock:
             kept = self._connection is not None
             try:
@@ -97,13 +97,13 @@ class KeptConnection:
         self._open.close()
 
     def hang_up(self) -> None:
-        """End a read that does not come back: it fails at once."""
+        """Cancel a read that hangs: it fails at once."""
         connection = self._connection
         if connection is not None:
             shut_down(connection)
 
     def close(self) -> None:
-        """Let go of the connection, unless a read has it, which ends by itself."""
+        """Close the connection, unless a read is using it, which then closes it."""
         if self._lock.acquire(blocking=False):
             try:
                 self._close()

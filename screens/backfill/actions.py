@@ -1,4 +1,4 @@
-"""What can be done on the Backfill tab, and when."""
+"""Actions of the Backfill tab, and when they are offered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BackfillState:
-    """What the tab knows beside the snapshot."""
+    """What the tab knows in addition to the snapshot."""
 
     rows: bool = False
     """Whether it has a row to open."""
@@ -28,7 +28,7 @@ def state_of_job(situation: Situation) -> str:
 def can_run(situation: Situation) -> str | None:
     selected = situation.selected
     if selected is not None and key_of(selected) in situation.state.staying:
-        # The run that stays is here: it waits to be told to go on.
+        # A run that stays is in this process, waiting to be resumed.
         return None if state_of_job(situation) in ("paused", "failed") else "the backfill runs here already"
     return can_begin(situation)
 
@@ -68,8 +68,8 @@ ACTIONS: tuple[Action[BackfillPane], ...] = (
            lambda pane: pane.control.run(), can_run, dangerous=True, button=True),
     Action("run-with", ("o",), "options", "Run it with options: workers, keep running, Ray, no index.",
            lambda pane: pane.control.run_with_options(), can_begin, dangerous=True),
-    Action("let-go", ("k",), "stop working here", "Stop working on the backfill in this console, without pausing it.",
-           lambda pane: pane.control.let_go(), runs_here, dangerous=True),
+    Action("stop-run", ("k",), "stop working here", "Stop working on the backfill in this console, without pausing it.",
+           lambda pane: pane.control.stop_run(), runs_here, dangerous=True),
     Action("pause", ("p",), "pause", "Pause the backfill, wherever it runs.", lambda pane: pane.control.pause(),
            can_pause, dangerous=True, button=True),
     Action("cancel", ("x",), "cancel", "Stop the backfill for good. Vectors made so far stay.",

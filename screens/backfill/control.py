@@ -1,4 +1,4 @@
-"""What is done with a backfill on its tab: plan, run, let go, pause, cancel, load, and its dead letters."""
+"""Actions on a backfill: plan, run, stop working, pause, cancel, load, and its dead letters."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class BackfillControl:
-    """Asks, and then does something to the selected version's backfill; what came of it is `message`."""
+    """Asks, then acts on the selected version's backfill; `message` is the outcome."""
 
     def __init__(self, pane: Pane, job: SelectedJob) -> None:
         self.message = Text()
@@ -49,14 +49,14 @@ class BackfillControl:
 
     @property
     def has_job(self) -> bool:
-        """Whether the version has a job whose settings the next run goes by."""
+        """Whether the version has a job whose settings the next run uses."""
         selected = self._situation.selected
         planned_anew = selected is not None and selected.version.state in ("registered", "retired")
         return self._situation.job(selected) is not None and not planned_anew
 
     @property
     def settings(self) -> JobSettings | None:
-        """The settings of the job, or else those that a run from here begins with; None before they were read."""
+        """The settings of the job, or else those of a new run; None before they are read."""
         if self.has_job:
             return self._job.detail.settings if self._job.detail is not None else None
         return self._services.backfills.prepared(self.version.version_key) if self.version else None
@@ -64,7 +64,7 @@ class BackfillControl:
     # -- run ----------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Let the process that stays with the job go on with it, or else work on it in this one."""
+        """Resume the job in the process that stays with it, or else run it in this process."""
         version = self.version
         if version is None:
             return
@@ -81,12 +81,12 @@ class BackfillControl:
         self.ask(version, resume, resumed)
 
     def run_with_options(self) -> None:
-        """Choose where the workers run, how many, and whether the run stays; then work on it in this process."""
+        """Choose where the workers run, how many, and whether the run stays; then run it in this process."""
         from revector.screens.backfill.run_dialog import RunDialog
 
         version, settings = self.version, self.settings
         if version is None or settings is None:
-            return  # they come with the next snapshot
+            return  # they arrive with the next snapshot
 
         def chosen(options: RunOptions | None) -> None:
             if options is not None:
@@ -94,7 +94,7 @@ class BackfillControl:
 
         self._pane.app.push_screen(RunDialog(version.version_key, settings, has_job=self.has_job), chosen)
 
-    def let_go(self) -> None:
+    def stop_run(self) -> None:
         """Stop working on the backfill in this console. It is not paused for others."""
         version = self.version
         if version is None:
@@ -108,7 +108,9 @@ class BackfillControl:
             else:
                 self.say(Text("! Stopping takes longer than expected.", CAUTION))
 
-        in_background(self._pane, "let-go", lambda _tell: self._services.backfills.let_go(key), ended, self.refuse)
+        in_background(
+            self._pane, "stop-run", lambda _tell: self._services.backfills.stop_run(key), ended, self.refuse
+        )
 
     def _ask_for_money(self, version: Version, options: RunOptions) -> None:
         from revector.screens.backfill.plan_page import read_cost
@@ -140,7 +142,7 @@ class BackfillControl:
     # -- plan, load ---------------------------------------------------------------------------------------
 
     def plan(self) -> None:
-        """What the backfill will take, and what would make it fail, on a page; asks before its probe costs money."""
+        """Show what the backfill will take, and what would make it fail; asks before its probe costs money."""
         if self.version is not None:
             self._plan(self.version, None)
 
@@ -166,7 +168,7 @@ class BackfillControl:
                     lambda yes: self._plan(version, offer if yes else False),
                 )
             else:
-                self._plan(version, False)  # there is nothing to measure with
+                self._plan(version, False)  # without an encoder there is nothing to measure
 
         in_background(
             self._pane, "plan", lambda _tell: read_plan(self._services, version, agreed), found, self.refuse
@@ -219,7 +221,7 @@ class BackfillControl:
     # -- dead letters -------------------------------------------------------------------------------------
 
     def retry_failures(self) -> None:
-        """Queue the dead letters once more; whoever works on the job takes them, and else a run here."""
+        """Queue the dead letters again; the running workers take them, or else a run is started here."""
         job = self._situation.job(self._situation.selected)
 
         def queued(moved: int) -> None:
@@ -231,7 +233,7 @@ class BackfillControl:
         self.ask(self.version, retry_failures, queued)
 
     def waive(self, chunk_id: str | None) -> None:
-        """Ask for the reason, then accept that a chunk has no vector."""
+        """Ask for the reason, then accept that the chunk has no vector."""
         from revector.screens.backfill.waive_dialog import WaiveChunk
 
         version = self.version
@@ -253,7 +255,7 @@ class BackfillControl:
     def ask(
         self, version: Version | None, request: Callable[[Connection, Version], T], done: Callable[[T], None]
     ) -> None:
-        """Make a request for a version, off the screen's thread; a refusal is said."""
+        """Make a request for a version, off the screen's thread; shows a refusal."""
         if version is not None:
             self._pane.write("request", lambda connection: request(connection, version), done, self.refuse)
 
@@ -267,6 +269,6 @@ class BackfillControl:
         self.say(error_text(error))
 
     def say(self, message: Text) -> None:
-        """Show this until the next request."""
+        """Show a message until the next request."""
         self.message = message
         self._pane.draw()

@@ -36,11 +36,11 @@ FAILURES = (
     Column("waived", 20, from_width=110),
 )
 _LIMITED = 20
-"""Transitions that core hands out."""
+"""How many transitions core returns."""
 
 
 def worker_row(worker: WorkerState, now: datetime.datetime) -> Row:
-    """One worker; who has ended is grey."""
+    """One worker, grey if it has ended."""
     cells = (
         str(worker.id),
         f"{worker.client} {worker.pid or ''}".strip(),

@@ -1,4 +1,4 @@
-"""The dialog that loads a file of vectors made elsewhere into a version: the file, how far it is, what came of it."""
+"""The dialog that loads a file of vectors made elsewhere into a version: the file, the progress, the result."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _LONGEST_NAME = 60
 
 
 class _StoppedError(Exception):
-    """Somebody stopped the load. No error for the log: the same load continues where it stopped."""
+    """The user stopped the load. Not an error for the log: the same load continues where it stopped."""
 
 
 class LoadDialog(Form[bool]):
-    """Answers whether anything may have been loaded. While it loads, Escape stops it after the slice in hand."""
+    """Returns whether anything may have been loaded. While it loads, Escape stops it after the current slice."""
 
     def __init__(self, database: Database, version: Version) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class LoadDialog(Form[bool]):
             yield from self.end_of_form("Load")
 
     def on_unmount(self) -> None:
-        """A console that ends does not wait for the whole file."""
+        """Do not wait for the whole file when the console ends."""
         self._stop.set()
 
     def objection(self) -> Text:
@@ -70,7 +70,7 @@ class LoadDialog(Form[bool]):
         return Text() if self.text("path") else Text("Tab to the box and type a file. Esc: close without changes")
 
     def check(self) -> None:
-        """While it loads, and afterwards, the line below the boxes has other things to say."""
+        """Nothing to check while it loads and afterwards: the line below the boxes shows the load."""
         if not self._loading:
             super().check()
 
@@ -122,7 +122,7 @@ class LoadDialog(Form[bool]):
         if report is None:
             self.say(Text("Stopped. Nothing is lost; load it again to continue.", CAUTION))
             return
-        # The box above has the whole path.
+        # The box above shows the whole path.
         rows, state = report_lines(replace(report, source=shorten(Path(report.source).name, _LONGEST_NAME)))
         text = Text(f"✓ {printable(rows)}", GOOD)
         if report.resumed_at:
@@ -139,7 +139,7 @@ class LoadDialog(Form[bool]):
         )
 
     def _set_loading(self, loading: bool) -> None:
-        """While it loads there is one thing to do: stop it. Afterwards the first button closes the dialog."""
+        """While it loads, the only button stops it. Afterwards the first button closes the dialog."""
         self._loading, self._loaded = loading, True
         cancel = self.query_one("#cancel", Button)
         cancel.label = "Stop" if loading else "Close"
@@ -157,7 +157,7 @@ class LoadDialog(Form[bool]):
 
 
 def _file(text: str) -> Path:
-    """The file that was typed; `~` as a shell has it."""
+    """The typed path, with `~` expanded."""
     try:
         return Path(text).expanduser()
     except RuntimeError:

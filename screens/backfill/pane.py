@@ -1,4 +1,4 @@
-"""Tab 2: the backfill of the selected version, whoever runs it."""
+"""Tab 2: the backfill of the selected version, wherever it runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MOST_MESSAGE = 400
 
 
 class BackfillPane(Pane):
-    """State, progress, what holds it, figures, rate, map, workers and dead letters of one backfill."""
+    """State, progress, throttle, figures, rate, map, workers and dead letters of one backfill."""
 
     DEFAULT_CSS = """
     BackfillPane #state, BackfillPane #bar { height: 1; padding: 0 1; }
@@ -80,19 +80,19 @@ class BackfillPane(Pane):
         yield Buttons(BACKFILL)
 
     def on_mount(self) -> None:
-        """Fit the parts into the room that there is."""
+        """Fit the parts to the size of the terminal."""
         self._arrange()
 
     def on_unmount(self) -> None:
-        """The connection is not needed any more."""
+        """The connection is no longer needed."""
         self.job.close()
 
     def on_resize(self) -> None:
-        """What has room beside each other may be more or less now."""
+        """Lay out the parts for the new size."""
         self.draw()
 
     def focus_main(self) -> None:
-        """The list in front: dead letters before workers."""
+        """Focus the main list: dead letters before workers."""
         table = self._table
         if table is not None and table.display:
             table.focus()
@@ -100,7 +100,7 @@ class BackfillPane(Pane):
             self.screen.set_focus(None)
 
     def entered(self) -> None:
-        """What was said in an earlier visit is over."""
+        """Clear the message of an earlier visit."""
         self.control.message = Text()
         self.job.look_again()
 
@@ -109,7 +109,7 @@ class BackfillPane(Pane):
     def draw(self) -> None:
         """Draw the selected version's backfill, and read more about it when the snapshot is a new one."""
         if not self.app.is_running or not self.query(RangeMap):
-            return  # what was read in the background may come while the console ends
+            return  # a background read may arrive while the console ends
         selected, overview = self.situation.selected, self.situation.overview
         if selected is None or overview is None:
             self.query_one("#state", Static).update(Text("No version yet. See 1 Versions."))
@@ -133,7 +133,7 @@ class BackfillPane(Pane):
         line.update(text)
 
     def _what_was_said(self, selected: VersionStatus) -> Text:
-        """What came of the last request; else why the run here ended, or the job; else what the run here notes."""
+        """The outcome of the last request; else why the run here or the job ended; else the run's note."""
         key = selected.version.version_key
         job = self.situation.job(selected)
         if self.control.message:
@@ -175,12 +175,12 @@ class BackfillPane(Pane):
     # -- what has room ------------------------------------------------------------------------------------
 
     def state(self, situation: Situation) -> BackfillState:
-        """What actions depend on beside the snapshot."""
+        """The state that actions depend on, in addition to the snapshot."""
         return BackfillState(rows=self.is_mounted and self._table is not None)
 
     @property
     def part(self) -> str:
-        """The part in front, where there is room for one: chosen, or dead letters if there are any."""
+        """The visible part when there is room for one: the chosen one, or dead letters if there are any."""
         if self._part in self._parts():
             return str(self._part)
         return "failures" if self.job.failures else "map"
@@ -210,10 +210,10 @@ class BackfillPane(Pane):
         self._part = name
         self.changed()
         self.focus_main()
-        self.job.look_again()  # the map may have other room now
+        self.job.look_again()  # the map may have another size now
 
     def _job_read(self) -> None:
-        """More is known of the job."""
+        """The job's details were read."""
         self.settings.follow()
         self.changed()
 
@@ -221,7 +221,7 @@ class BackfillPane(Pane):
 
     @property
     def _table(self) -> Table | None:
-        """The list that Enter goes by: the one with the focus, else the dead letters, else the workers."""
+        """The list that Enter applies to: the one with the focus, else the dead letters, else the workers."""
         tables = [self.query_one(f"#{name}", Table) for name in ("failures", "workers")]
         shown = [table for table in tables if table.display and table.row_key is not None]
         return next((table for table in shown if table.has_focus), shown[0] if shown else None)
@@ -252,13 +252,13 @@ class BackfillPane(Pane):
         self.app.push_screen(Page(title, lists.failure_page(dead_letters)))
 
     def open_log(self) -> None:
-        """What happened to the job: its changes of state, its proofs."""
+        """The job's changes of state and its proofs."""
         job, detail = self.situation.job(self.situation.selected), self.job.detail
         if job is not None and detail is not None:
             self.app.push_screen(Page(f"log of the backfill of {job.version_key}", lists.log_page(job, detail)))
 
     def waive_failure(self) -> None:
-        """Give up the dead letter under the cursor, with a reason."""
+        """Waive the dead letter under the cursor, with a reason."""
         self.control.waive(self.query_one("#failures", Table).row_key)
 
     # -- the version --------------------------------------------------------------------------------------

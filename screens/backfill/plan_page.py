@@ -1,4 +1,4 @@
-"""Before a backfill starts, on tab 2: its plan on a page, and what it costs before it spends."""
+"""The plan of a backfill on a page, and its cost before it starts."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _MARKS = {"pass": ("✓", GOOD), "warn": ("!", CAUTION), "fail": ("✗", BAD)}
 
 
 def read_plan(services: Services, version: Version, agreed: Agreed = None) -> Plan | Offer:
-    """Make the plan; or return what its probe would send, where that may cost something and nobody was asked yet.
+    """Make the plan, or return the probe's offer if it may cost something and the user was not asked yet.
 
-    `agreed` is the answer then: that offer, or False for a plan without a probe.
+    `agreed` is the user's answer: that offer, or False for a plan without a probe.
     """
     from revector.core.backfill.plan.plan import make_plan
     from revector.core.backfill.plan.probe import PROBE_TEXTS
@@ -47,7 +47,7 @@ def read_plan(services: Services, version: Version, agreed: Agreed = None) -> Pl
                 encoder,
                 services.settings,
                 workers=services.backfills.prepared(version.version_key).workers,
-                # The sample is drawn anew: no more texts than were agreed to.
+                # This is a new sample: send no more texts than were agreed to.
                 probe_texts=0 if agreed is False else agreed.texts if agreed else PROBE_TEXTS,
                 on_offer=ask,
             )
@@ -65,7 +65,7 @@ class _AskFirst(Exception):  # noqa: N818  (no error: it ends the plan before an
 
 
 def read_cost(services: Services, version: Version) -> str | None:
-    """What a backfill that begins will cost, in words; None when it costs nothing, or goes on with one begun."""
+    """The cost of a new backfill, in words; None when it costs nothing or continues an earlier one."""
     from revector.core.backfill.plan.plan import cost_to_begin
 
     with services.connections.reading() as connection:
@@ -82,7 +82,7 @@ def _open(version: Version) -> Encoder | RevectorError:
 
 
 def plan_page(plan: Plan) -> RenderableType:
-    """The figures, and below them what was found."""
+    """The figures, and the findings below."""
     from revector.screens.wording.plan import plan_figures
 
     found = Text()

@@ -1,4 +1,4 @@
-"""The map of a backfill: its ranges of chunk ids in reading order, each as one sign, or several as one."""
+"""The map of a backfill: its ranges of chunk ids in order, one sign for each range or for several."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from revector.screens.wording.theme import BAD, CAUTION, FAINT, GOOD, TITLE
 DONE, RUNNING, PARTLY, WAITING, FAILED = "█", "»", "▒", "·", "✗"
 _STYLES = {DONE: GOOD, RUNNING: TITLE, PARTLY: CAUTION, WAITING: FAINT, FAILED: f"bold {BAD}"}
 _WIDEST = 4
-"""Signs of one cell, where there are few."""
+"""The height of a cell in signs when there are few."""
 _LEGEND_LINES = 2
 
 
 class RangeMap(Widget):
-    """Cells differ by their sign, not only by their colour. Where chunks failed, their number stands."""
+    """Cells differ by sign, not only by colour. Cells with failed chunks show their number."""
 
     DEFAULT_CSS = """
     RangeMap { border: round $border-blurred; border-title-color: $secondary; color: $foreground; min-height: 5; }
@@ -32,12 +32,12 @@ class RangeMap(Widget):
 
     @property
     def room(self) -> int:
-        """How many cells can be drawn."""
+        """How many cells fit."""
         width, height = self.content_size
         return max(1, width * (height - _LEGEND_LINES))
 
     def plot(self, cells: Sequence[Cell]) -> None:
-        """Make these the cells."""
+        """Set the cells."""
         if tuple(cells) != self._cells:
             self._cells = tuple(cells)
             ranges = sum(cell.ranges for cell in cells)
@@ -49,7 +49,7 @@ class RangeMap(Widget):
             self.refresh()
 
     def render(self) -> Text:
-        """The map, then what its signs mean and how many ranges are so."""
+        """The map, then a legend with the number of ranges."""
         if not self._cells:
             return Text("No range of chunks has been planned yet.", FAINT)
         width, height = self.content_size
@@ -60,7 +60,7 @@ class RangeMap(Widget):
 
 
 def sign(cell: Cell) -> str:
-    """What a cell is; failed chunks count more than anything else, and who works now more than what is done."""
+    """The sign of a cell: failed first, then running, then done."""
     if cell.failed:
         return FAILED
     if cell.running:
@@ -71,7 +71,7 @@ def sign(cell: Cell) -> str:
 
 
 def drawn(cells: Sequence[Cell], width: int, height: int) -> list[Text]:
-    """The cells in reading order on at most `height` lines of `width`; too many are gathered."""
+    """The cells in order on at most `height` lines of `width`; merges cells if there are too many."""
     cells = gathered(cells, width * height)
     wide = max(1, min(_WIDEST, width * height // len(cells), width))
     while wide > 1 and -(-len(cells) // (width // wide)) > height:
@@ -95,7 +95,7 @@ def _cell(cell: Cell, wide: int) -> tuple[str, str]:
 
 
 def gathered(cells: Sequence[Cell], most: int) -> list[Cell]:
-    """At most so many cells: neighbours become one."""
+    """At most that many cells, by merging neighbours."""
     groups: dict[int, list[Cell]] = {}
     for number, cell in enumerate(cells):
         groups.setdefault(number * min(most, len(cells)) // len(cells), []).append(cell)
@@ -110,7 +110,7 @@ def gathered(cells: Sequence[Cell], most: int) -> list[Cell]:
 
 
 def legend(cells: Sequence[Cell], width: int) -> Text:
-    """`█ 12 done  » 2 running  · 40 waiting  ▒ some done  3 ✗ 3 chunks failed`, on as many lines as it takes."""
+    """`█ 12 done  » 2 running  · 40 waiting  ▒ some done  3 ✗ 3 chunks failed`, wrapped to the width."""
     ranges, finished, running, failed = (
         sum(getattr(cell, name) for cell in cells) for name in ("ranges", "finished", "running", "failed")
     )

@@ -1,4 +1,4 @@
-"""Reads the selected version's backfill in detail, for as long as somebody looks at it."""
+"""Reads the selected version's backfill in detail, while its tab is shown."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from revector.screens.situation import AT_WORK, key_of
 from revector.screens.widgets.background import in_background
 
 MOST_FAILURES = 100
-"""Dead letters that are listed: the newest."""
+"""How many dead letters are listed, newest first."""
 _FAILURES_EVERY_S = 10.0
-"""Dead letters are read again when their number or the job's state changes, and else as seldom as this."""
+"""Dead letters are read again when their number or the job's state changes, else after this time."""
 
 Found = tuple[JobDetail | None, tuple[Failure, ...] | None]
 
 
 class SelectedJob:
-    """What is known of the selected version's backfill beyond the snapshot; `room` is the map's, in cells."""
+    """Details of the selected version's backfill beyond the snapshot; `room` is the map's size in cells."""
 
     def __init__(self, pane: Pane, room: Callable[[], int], on_read: Callable[[], None]) -> None:
         self.detail: JobDetail | None = None
@@ -38,11 +38,11 @@ class SelectedJob:
         self._reading_since: float | None = None
 
     def look_again(self) -> None:
-        """Read it at the next look, even if there is no new snapshot."""
+        """Read it at the next `look`, even without a new snapshot."""
         self._read_at = None
 
     def look(self) -> None:
-        """Read job and dead letters once for each snapshot, and never twice at a time."""
+        """Read job and dead letters once for each snapshot, one read at a time."""
         situation, now = self._pane.situation, time.monotonic()
         selected, overview = situation.selected, situation.overview
         if selected is None or overview is None:
@@ -55,7 +55,7 @@ class SelectedJob:
             return
         if self._reading_since is not None:
             if now - self._reading_since > self._pane.services.patience_s:
-                self._connection.hang_up()  # the snapshots come: this one connection is gone without a word
+                self._connection.hang_up()  # snapshots still arrive, so only this connection is lost
             return
         self._reading_since, self._read_at = now, overview.taken_at
         wanted, room = (key, selected.failed, job.state if job else None), self._room()
@@ -78,19 +78,19 @@ class SelectedJob:
 
         def failed(error: RevectorError) -> None:
             self._reading_since = None
-            if self._pane.situation.state.live:  # else the banner says it
+            if self._pane.situation.state.live:  # otherwise the banner reports it
                 self.error = error
                 self._pane.draw()
 
         in_background(self._pane, "job", lambda _tell: self._connection.do(read), done, failed)
 
     def show(self, detail: JobDetail | None, failures: tuple[Failure, ...] | None = None) -> None:
-        """Go by what was read; None leaves the dead letters as they were."""
+        """Apply what was read; None leaves the dead letters as they were."""
         self.error, self.detail = None, detail
         if failures is not None:
             self.failures = failures
         self._on_read()
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._connection.close()

@@ -1,4 +1,4 @@
-"""The dialog of a run with options: where its workers run, how many, and whether it stays."""
+"""The dialog for a run with options: where its workers run, how many, and whether it stays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from revector.screens.wording.text import printable
 
 
 class RunDialog(Form[RunOptions | None]):
-    """Answers with the options, or with None. What cannot be is said while it is typed."""
+    """Returns the options, or None. Errors are shown while typing."""
 
     def __init__(self, key: str, settings: JobSettings, *, has_job: bool) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class RunDialog(Form[RunOptions | None]):
         self._no_ray = _why_no_ray()
 
     def compose(self) -> ComposeResult:
-        """The choices; those of Ray only where it is installed."""
+        """The fields; those for Ray only if it is installed."""
         with Vertical(id="box") as box:
             box.border_title = Content(f" Run the backfill of {printable(self._key)} ")
             effect = (
@@ -46,7 +46,7 @@ class RunDialog(Form[RunOptions | None]):
             yield from self.end_of_form("Run")
 
     def objection(self) -> Text:
-        """What cannot be."""
+        """What is wrong with the options."""
         try:
             self._options()
         except RevectorError as error:
@@ -54,11 +54,11 @@ class RunDialog(Form[RunOptions | None]):
         return Text()
 
     def go(self) -> None:
-        """Run it so."""
+        """Return the options."""
         self.dismiss(self._options())
 
     def _options(self) -> RunOptions:
-        """The options as they stand. Raises UsageError for what cannot be."""
+        """The options as entered. Raises UsageError for invalid ones."""
         workers = self.text("workers")
         if not (workers.isascii() and workers.isdigit()):
             raise UsageError(f"{workers!r} is not a number of workers.", "Expected a number of 1 or more.")
@@ -90,7 +90,7 @@ def _amount(text: str, what: str) -> float:
 
 
 def _why_no_ray() -> str:
-    """Why there is no choice of Ray; empty when it is installed. Looked for, and not imported."""
+    """Why Ray cannot be chosen; empty when it is installed. Does not import it."""
     from revector.core.backfill.engines.ray.engine import require_ray
 
     try:

@@ -1,6 +1,6 @@
-"""The backfills that this process works on: a thread each, the index after the vectors, and an end in order.
+"""The backfills that run in this process: a thread each, the index after the vectors, and a clean end.
 
-The job itself is rows in the database; what is kept here is only which worker is ours.
+The job itself is rows in the database; this only knows which workers are ours.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _POLL_S = 0.2
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a backfill is run here: `ray` None means worker processes; `changes` are made to the job's settings.
+    """How to run a backfill here: `ray` None means worker processes; `changes` are applied to the job's settings.
 
     With `stay` it waits while the job is paused, and embeds new chunks when it is done.
     """
@@ -44,7 +44,8 @@ class RunOptions:
 
 @dataclass
 class _Run:
-    """One thread's work. `indexing` is its connection while it builds the index, `engine` the local one."""
+    """The work of one thread. `indexing` is its connection while it builds the index, `engine` the local
+    engine."""
 
     version: Version
     options: RunOptions
@@ -58,7 +59,7 @@ class _Run:
     note: str = ""
 
     def end(self) -> None:
-        """Let the workers finish the batch in hand and go; or cut the index build off."""
+        """Let the workers finish their current batches and stop, or cancel the index build."""
         self.leaving = True
         self.stop.set()
         if self.engine is not None:
@@ -66,14 +67,14 @@ class _Run:
         self.cut_index_off()
 
     def cut_index_off(self) -> None:
-        """End the build of the index, if there is one."""
+        """Cancel the index build, if there is one."""
         if self.indexing is not None:
             self.cut_off = True
             self.indexing.cancel_safe(timeout=_POLL_S)
 
 
 class Backfills:
-    """Runs backfills in threads. `on_change` is called, in one of them, when one ends or begins its index."""
+    """Runs backfills in threads. `on_change` is called, in the run's thread, when it ends or starts its index."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self.on_change: Callable[[], None] = lambda: None
@@ -90,31 +91,31 @@ class Backfills:
 
     @property
     def staying(self) -> frozenset[str]:
-        """Those of them that it stays with, through a pause and when they are done."""
+        """The versions that it stays with, through a pause and when they are done."""
         return frozenset(key for key, run in list(self._runs.items()) if run.options.stay)
 
     @property
     def on_ray(self) -> frozenset[str]:
-        """Those of them whose workers are on Ray."""
+        """The versions whose workers are on Ray."""
         return frozenset(key for key, run in list(self._runs.items()) if run.options.ray is not None)
 
     def error(self, key: str) -> RevectorError | None:
-        """Why the last run of a version here ended, if it was not in order."""
+        """Why the last run of a version here failed, or an empty text."""
         return self._errors.get(key)
 
     def note(self, key: str) -> str:
-        """What the run of a version here has to say to people: a worker that died, and was replaced."""
+        """A message from the run of a version here, for example that a dead worker was replaced."""
         run = self._runs.get(key)
         return run.note if run else ""
 
     def prepared(self, key: str) -> JobSettings:
-        """The settings that a backfill of a version begins with when it is run here."""
+        """The settings with which a new backfill of a version starts here."""
         from revector.core.backfill.job.settings import changed, default_settings
 
         return changed(default_settings(self._settings), self._prepared.get(key, {}))
 
     def prepare(self, key: str, changes: Mapping[str, str]) -> JobSettings:
-        """Change them. Raises UsageError for a value out of its range."""
+        """Change these settings. Raises UsageError for a value out of range."""
         from revector.core.backfill.job.settings import changed
 
         found = changed(self.prepared(key), changes)
@@ -122,20 +123,21 @@ class Backfills:
         return found
 
     def start(self, version: Version, options: RunOptions | None = None) -> None:
-        """Run the version's backfill, or go on with it; nothing when it runs here already."""
+        """Run or continue the version's backfill; does nothing if it already runs here."""
         key = version.version_key
         if key in self._runs:
             return
         self._errors.pop(key, None)
-        # A daemon, and with it the worker's own threads: when the server hangs, leaving does not.
+        # A daemon thread, like the worker's own threads: a server that hangs must not keep the console from
+        # ending.
         thread = threading.Thread(target=self._work, args=[key], name=f"backfill {key}", daemon=True)
         self._runs[key] = _Run(version, options or RunOptions(), thread)
         thread.start()
 
-    def let_go(self, key: str, *, patience_s: float = 30.0) -> bool:
-        """End the run of a version here as Ctrl-C ends the command: in order, and the job is not paused by it.
+    def stop_run(self, key: str, *, patience_s: float = 30.0) -> bool:
+        """Stop the run of a version here as Ctrl-C stops the command: cleanly, and without pausing the job.
 
-        Waits until it has ended; False when that takes longer than `patience_s`.
+        Waits for its end; False when that takes longer than `patience_s`.
         """
         run = self._runs.get(key)
         if run is None:
@@ -145,7 +147,7 @@ class Backfills:
         return not run.thread.is_alive()
 
     def leave(self, *, patience_s: float = 30.0) -> None:
-        """Pause everything that runs here and wait until it is; what hangs longer than that is left alone."""
+        """Pause everything that runs here and wait for it, but not longer than the timeout."""
         deadline = time.monotonic() + patience_s
         for run in list(self._runs.values()):
             run.leaving = True
@@ -161,10 +163,10 @@ class Backfills:
             else:
                 self._ask_to_pause(run)
         except (RevectorError, psycopg.Error):
-            return  # not open yet, or the database is lost, which ends the worker by itself
+            return  # not open yet, or the database is lost, which ends the worker anyway
 
     def _ask_to_pause(self, run: _Run) -> None:
-        """Pause the job. One that stays ends besides, and a Ray that is only being started does at once."""
+        """Pause the job. A run that stays is ended as well, and a Ray that is still starting at once."""
         try:
             with self._database.session("console") as connection:
                 request_pause(connection, run.version)
@@ -206,7 +208,7 @@ class Backfills:
             )
         else:
             status = self._serve(run, settings, keep)
-        self._prepared.pop(key, None)  # they were for a new job, which keeps them in its row
+        self._prepared.pop(key, None)  # they were for a new job, which now has them in its row
         return status
 
     def _serve(self, run: _Run, settings: JobSettings, keep: Callable[[str], None]) -> JobStatus:
@@ -222,7 +224,7 @@ class Backfills:
             on_done=lambda: self._index(run) if run.options.index else None,
         )
         if run.leaving:
-            run.engine.leave("stopped in the console")  # asked for before there was an engine
+            run.engine.leave("stopped in the console")  # requested before there was an engine
         return run.engine.run()
 
     def _index(self, run: _Run) -> None:
@@ -235,7 +237,7 @@ class Backfills:
                 index.build(connection, get_version(connection, run.version.version_key), self._settings)
             except RefusedError:
                 if index.progress(connection, run.version) is None:
-                    raise  # else another session builds it already, and the screen shows that
+                    raise  # otherwise another session is already building it, and the screen shows that
             finally:
                 run.indexing = None
                 self.on_change()

@@ -1,4 +1,4 @@
-"""The settings of the selected version's backfill, changed on its tab: one worker more or less, or in the dialog."""
+"""Changes settings of the selected version's backfill: one worker more or less, or any in the dialog."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 class SettingsControl:
-    """Changes them in the job, or before there is one those that a run from here begins with."""
+    """Changes the job's settings, or, before there is a job, those of a new run here."""
 
     def __init__(self, pane: Pane, control: BackfillControl, job: SelectedJob) -> None:
         self._pane, self._control, self._job = pane, control, job
         self._dialog: SettingsDialog | None = None
-        """The one that is open."""
+        """The open dialog."""
 
     def step_workers(self, step: int) -> None:
-        """So many more workers for each run."""
+        """Change the number of workers of each run by `step`."""
 
         def change(connection: Connection, version: Version) -> int:
             with connection.transaction():  # two keys, one after the other, are two steps
@@ -45,12 +45,12 @@ class SettingsControl:
         self._control.ask(self._control.version, change, changed)
 
     def open(self) -> None:
-        """All settings in a dialog, to be changed there."""
+        """Open the dialog of all settings."""
         from revector.screens.backfill.settings_dialog import SettingsDialog
 
         version, settings = self._control.version, self._control.settings
         if version is None or settings is None:
-            return  # they come with the next snapshot
+            return  # they arrive with the next snapshot
         effect = "It takes effect within two seconds on every worker."
         if not self._control.has_job:
             effect = "It applies when the backfill is run from here (r)."
@@ -62,7 +62,7 @@ class SettingsControl:
         return self._job.detail.measured if self._job.detail is not None and self._control.has_job else {}
 
     def follow(self) -> None:
-        """Let the open dialog show what others change, and what is measured now."""
+        """Update the open dialog with changes by others and new measurements."""
         if self._dialog is not None and self._job.detail is not None and self._control.has_job:
             self._dialog.follow(self._job.detail.settings, self._measured)
 

@@ -1,4 +1,4 @@
-"""The dialog of a backfill's settings: each with its value, what is measured now, and what it means."""
+"""The dialog of a backfill's settings: each with its value, the current measurement, and its meaning."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _COLUMNS = (
 
 
 class SettingsDialog(Following, ModalScreen[None]):
-    """A list; Enter edits the line under the cursor, Enter again applies it, Escape goes back."""
+    """A list: Enter edits the line under the cursor, Enter again applies it, Escape goes back."""
 
     DEFAULT_CSS = """
     SettingsDialog { align: center middle; background: $background 70%; }
@@ -62,7 +62,7 @@ class SettingsDialog(Following, ModalScreen[None]):
         effect: str,
         on_apply: Callable[[str, str], None],
     ) -> None:
-        """`on_apply(name, value)` is called on the screen's thread; it answers with `applied` or `refused`."""
+        """`on_apply(name, value)` is called on the screen's thread, and then calls `applied` or `refused`."""
         super().__init__()
         self._key, self._settings, self._measured = key, settings, measured
         self._effect, self._on_apply = effect, on_apply
@@ -71,7 +71,7 @@ class SettingsDialog(Following, ModalScreen[None]):
         self._live = True
 
     def compose(self) -> ComposeResult:
-        """The list, what the line under the cursor means, the box, and what came of it."""
+        """The list, the meaning of the line under the cursor, the box, and the outcome."""
         with Vertical(id="box") as box:
             box.border_title = Content(f" settings of the backfill of {printable(self._key)} ")
             yield Table(_COLUMNS, id="settings")
@@ -88,13 +88,13 @@ class SettingsDialog(Following, ModalScreen[None]):
         self._draw()
 
     def follow(self, settings: JobSettings, measured: Mapping[str, Any]) -> None:
-        """Show what is in force now; what is being typed stays."""
+        """Show the settings in force; keeps what is being typed."""
         self._settings, self._measured = settings, measured
         if self.is_mounted:
             self._draw()
 
     def show(self, situation: Situation) -> None:
-        """Nothing can be applied while the database is lost."""
+        """Disable changes while the database is lost."""
         if situation.state.live != self._live:
             self._live = situation.state.live
             lost = Text("✗ No connection to the database: wait, or press Esc.", CAUTION)
@@ -150,7 +150,7 @@ class SettingsDialog(Following, ModalScreen[None]):
     # -- editing ------------------------------------------------------------------------------------------
 
     def on_data_table_row_highlighted(self, event: Table.RowHighlighted) -> None:
-        """Say what the setting under the cursor means."""
+        """Show the meaning of the setting under the cursor."""
         event.stop()
         self._draw_help()
 
@@ -166,7 +166,7 @@ class SettingsDialog(Following, ModalScreen[None]):
             return
         self._edited = name
         box = self.query_one("#value", Input)
-        # A query of several lines becomes one; left as it is, it is not written back.
+        # A query of several lines is shown as one; if unchanged, it is not written back.
         self._before = " ".join(shown(self._settings, name).split())
         box.value = self._before
         self._before = box.value
@@ -189,7 +189,7 @@ class SettingsDialog(Following, ModalScreen[None]):
         self._on_apply(self._edited, event.value)
 
     def applied(self, name: str, settings: JobSettings) -> None:
-        """It is in force."""
+        """The change is in force."""
         self._settings = settings
         self._say(Text(f"✓ {name} is {printable(shown(settings, name))} now. {self._effect}", GOOD))
         if self._edited == name:
@@ -198,11 +198,11 @@ class SettingsDialog(Following, ModalScreen[None]):
             self._draw()
 
     def refused(self, error: RevectorError) -> None:
-        """It cannot be; what was typed stays."""
+        """The change was refused; keeps what was typed."""
         self._say(Text(f"✗ {printable(error.problem)} {printable(error.remedy)}".strip(), BAD))
 
     def action_back(self) -> None:
-        """Out of the box, or out of the dialog."""
+        """Leave the box, or close the dialog."""
         if self._edited is not None:
             self._say(Text(self._effect, FAINT))
             self._close_box()

@@ -1,4 +1,4 @@
-"""The question before a chunk is given up: which one, and why it may be missing."""
+"""The dialog that waives a failed chunk: which one, and why it may be missing."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ class ChunkWaiver:
 
 
 class WaiveChunk(Form[ChunkWaiver | None]):
-    """Answers with the waiver, or with None. Without a reason there is none."""
+    """Returns the waiver, or None. A reason is required."""
 
     def __init__(self, key: str, chunk_id: int | None) -> None:
         super().__init__()
         self._key, self._chunk_id = key, chunk_id
-        self.focus_first = "#chunk" if chunk_id is None else "#reason"  # Enter alone does nothing: it is empty
+        self.focus_first = (
+            "#chunk" if chunk_id is None else "#reason"
+        )  # Enter alone does nothing: the box is empty
 
     def compose(self) -> ComposeResult:
-        """What it means, the two boxes, the buttons."""
+        """The explanation, the two boxes, the buttons."""
         with Vertical(id="box") as box:
             box.border_title = Content(" Waive a dead letter ")
             yield Static(

@@ -1,4 +1,4 @@
-"""What can be done on the Compare tab, and when."""
+"""Actions of the Compare tab, and when they are offered."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CompareState:
-    """What the tab knows beside the snapshot."""
+    """What the tab knows in addition to the snapshot."""
 
     compared: bool = False
     browsing: bool = False
-    """Whether it goes through a query set."""
+    """Whether the user steps through a query set."""
 
 
 compared = needs(lambda moment: moment.of(CompareState).compared, "there are no results yet: / to search")

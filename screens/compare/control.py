@@ -1,4 +1,4 @@
-"""What is done on the Compare tab: search for what is typed, and go through the queries of a query set."""
+"""The control of the Compare tab: searches for the typed query, and steps through the queries of a query set."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from revector.screens.wording.theme import BAD, FAINT
 _STEP = 5
 _MOST = 100
 _PAUSE_S = 0.15
-"""After the last letter, before what was typed is searched for."""
+"""How long after the last letter the typed query is searched for."""
 
 
 class CompareControl:
-    """Asks for searches, and keeps what the latest one found. The query is what stands in `box`.
+    """Requests searches, and keeps the latest result. The query is the text in `box`.
 
-    `on_found` is called with whether the focus is to stay where somebody types, `on_judged` when judges said something
-    of the hits.
+    `on_found` is called with whether the focus stays in the text box, `on_judged` when there are judgements on the
+    hits.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class CompareControl:
         self._pane.draw()
 
     def fail(self, error: RevectorError) -> None:
-        """An error, in the same place; what was found before stays."""
+        """Show an error in the same place; keeps earlier results."""
         self.say(Text(f"✗ {printable(error.problem)} {printable(error.remedy)}".strip(), BAD))
 
     # -- what is shown ------------------------------------------------------------------------------------
 
     def follow(self) -> None:
-        """What was found for another pair goes."""
+        """Drop results of another pair."""
         found, keys = self.comparison, self._pair.keys
         if found is not None and (found.primary.version_key, found.candidate.version_key) != keys:
             self.comparison = self.judged = None
@@ -77,19 +77,19 @@ class CompareControl:
             self.message = Text("This needs two versions with vectors. Backfill another one (2).")
 
     def show(self, comparison: Comparison, *, stay: bool = False) -> None:
-        """Show what was found, with the cursor in the results, unless it is to stay where somebody types."""
+        """Show the results, and focus them unless the user is typing."""
         self.comparison, self.judged = comparison, None
         self._on_found(stay)
 
     def show_judgements(self, judged: JudgedHits | None) -> None:
-        """Show what judges said of the hits that are shown."""
+        """Show the judgements on the shown hits."""
         self.judged = judged
         if self.comparison is not None and judged is not None:
             self._on_judged(judged)
 
     @property
     def browsed(self) -> Browsing | None:
-        """The query set, if the query in front of it is the one that is shown."""
+        """The query set, if its current query is the one shown."""
         browsing = self._pair.browsing
         query = browsing.query if browsing else None
         return browsing if query and self.comparison and query.text == self.comparison.query else None
@@ -104,20 +104,21 @@ class CompareControl:
             self.search()
 
     def typed(self, text: str) -> None:
-        """A letter more or less: search when no other one follows at once."""
+        """The text changed: search when it stays unchanged for a moment."""
         self._end_pause()
         if text.strip():
             self._pause = self._pane.set_timer(_PAUSE_S, self._search_typed)
 
     def _end_pause(self) -> None:
-        """What was typed is searched for by now, or was changed again."""
+        """Stop the timer: the query is being searched for, or has changed again."""
         if self._pause is not None:
             self._pause.stop()
             self._pause = None
 
     @property
     def _query(self) -> str:
-        """What stands in the box: of the query set's query its exact text, of which the box may not show all."""
+        """The query: the box's text, or the exact text of the query set's query, which the box may not show in
+        full."""
         box, browsing = self._box, self._pair.browsing
         query = browsing.query if browsing else None
         return query.text if query is not None and box.validate_value(query.text) == box.value else box.value
@@ -148,10 +149,10 @@ class CompareControl:
         self._latest.ask(PairSearch(tuple(queries), primary.version, candidate.version, self.k, name, typed, seek))
         return True
 
-    # What the latest search is answered with.
+    # Callbacks of the latest search.
 
     def wants(self, request: PairSearch) -> bool:
-        """Whether the answer still belongs to the pair, to k, and to what stands in the box."""
+        """Whether the answer still belongs to the pair, to k, and to the text in the box."""
         pair = (request.primary.version_key, request.candidate.version_key)
         same = pair == self._pair.keys and request.k == self.k
         return same and (not request.typed or self._query == request.queries[0])
@@ -172,7 +173,7 @@ class CompareControl:
             self.show_judgements(judged)
 
     def failed(self, request: PairSearch, error: RevectorError) -> None:
-        """Said where the measures stand; what was found before stays."""
+        """Show the error in place of the measures; keeps earlier results."""
         self.fail(error)
 
     # -- query sets ---------------------------------------------------------------------------------------
@@ -197,9 +198,9 @@ class CompareControl:
             self._pair.go_through(browsing)
 
     def open_query(self, query_set: str, query_id: str, *, primary: str | None = None) -> None:
-        """Search for a query of a set and go on from there: the way here from an evaluation.
+        """Search for a query of a set and continue from there; called from an evaluation.
 
-        `primary` is the version that the selected candidate is held against, the active one unless it is named.
+        `primary` is the version that the candidate is compared with (default: the active one).
         """
         self._pair.choose(primary)
         self._pane.draw()
@@ -213,7 +214,7 @@ class CompareControl:
         )
 
     def open_text(self, text: str, *, primary: str | None = None) -> None:
-        """Search for a text that is of no query set: the way here from shadow traffic. Line ends become blanks."""
+        """Search for a text outside of query sets; called from shadow traffic. Line ends become blanks."""
         self._pair.choose(primary)
         self._pair.browsing = None
         self._pane.draw()
@@ -228,7 +229,7 @@ class CompareControl:
 
     def _put(self, query: str) -> None:
         self._box.value = query
-        self._box.cursor_position = 0  # its beginning is to be seen
+        self._box.cursor_position = 0  # show its beginning
 
     def _put_in_front(self, browsing: Browsing) -> None:
         self._pair.browsing = browsing
@@ -236,14 +237,14 @@ class CompareControl:
             self._put(browsing.query.text)
 
     def _search_for(self, browsing: Browsing) -> None:
-        """For the query in front of the set."""
+        """Search for the current query of the set."""
         self._put_in_front(browsing)
         if browsing.query is not None:
             self.search()
             self._pane.post_message(Pane.Changed())
 
     def next_moved_query(self) -> None:
-        """The next query of the set on which the versions disagree: as the evaluation says, or else by searching."""
+        """The next query of the set on which the versions disagree, by the evaluation or else by searching."""
         browsing = self._pair.browsing
         if browsing is None:
             return

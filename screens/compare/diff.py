@@ -1,4 +1,4 @@
-"""The two lists as one column, like a diff: what is gone, new, moved and where it stood."""
+"""The two lists as one column, like a diff: hits that are gone, new or moved, with both ranks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class DiffLine:
 
 
 def diff_lines(comparison: Comparison) -> list[DiffLine]:
-    """In the candidate's order; a hit that is gone comes after the one that has its rank now."""
+    """In the candidate's order; a hit that is gone follows the one that now has its rank."""
     lines = [
         DiffLine(hit, move)
         for hit, move in zip(comparison.candidate.hits, comparison.candidate_moves, strict=True)

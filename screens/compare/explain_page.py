@@ -1,4 +1,4 @@
-"""Why a hit stands where it does in each version: distances, ranks with and without the index, plan and times."""
+"""Why a hit has its rank in each version: distances, ranks with and without the index, plan and times."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def explain_page(hit: Hit, work: Callable[[], Sequence[tuple[str, Explanation]]]
         parts: list[RenderableType] = []
         for role, one in explained:
             parts += [_heading(role, one), facts(_lines(one, k)), Text("")]
-        for role, one in explained:  # plans are long: what they come to stands above both
+        for role, one in explained:  # plans are long, so their summary comes first
             parts += [_heading(f"plan of the {role}", one), _plan(one), Text("")]
         return Group(*parts)
 
@@ -68,7 +68,7 @@ def _distance(one: Explanation) -> str:
 
 
 def _exact(one: Explanation, k: int) -> str:
-    """What the index did to this hit, told from what the model thinks of it."""
+    """The effect of the index on this hit, separate from the model's ranking."""
     if one.distance is None:
         return "—"
     if one.exact_rank is None:

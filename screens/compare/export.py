@@ -50,7 +50,7 @@ class Ndcg:
 
 @dataclass(frozen=True)
 class JudgedQuery:
-    """What judges say of a query."""
+    """Judgements on a query."""
 
     query_set: Annotated[str, "the set that has it"]
     query_id: Annotated[str, "its id there"]
@@ -63,7 +63,7 @@ class JudgedQuery:
 
 @dataclass(frozen=True)
 class ComparisonDocument:
-    """Two versions on one query: what `revector compare --json` prints, and the console writes to a file."""
+    """Two versions on one query: the output of `revector compare --json`, and the console's export."""
 
     query: Annotated[str, "what was searched for"]
     primary: Annotated[Side, "by default the active version"]
@@ -106,7 +106,7 @@ def as_json(comparison: Comparison, judged: JudgedHits | None = None) -> str:
 
 
 def comparison_document(comparison: Comparison, judged: JudgedHits | None) -> ComparisonDocument:
-    """A comparison with what judges say of it, None for a query of no set."""
+    """A comparison with its judgements; None for a query outside of query sets."""
     return ComparisonDocument(
         comparison.primary.query,
         _side(comparison.primary, comparison.primary_moves, judged),
@@ -136,7 +136,7 @@ def _side(result: SearchResult, moves: list[Move], judged: JudgedHits | None) ->
 
 
 def as_csv(comparison: Comparison, judged: JudgedHits | None = None) -> str:
-    """One line for each hit of either version; no grade where nobody judged it."""
+    """One line for each hit of either version; no grade for an unjudged hit."""
     file = io.StringIO()
     writer = csv.writer(file)
     writer.writerow(

@@ -1,4 +1,4 @@
-"""One side of a comparison: the hits of a version, each with its move against the other version."""
+"""One side of a comparison: the hits of a version, each with its move to the other version."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COLUMNS = (
 
 
 class HitList(Table):
-    """Ranked hits. Its other half marks the same chunk, as far as it has it."""
+    """Ranked hits. The other list marks the same chunk, if it has it."""
 
     DEFAULT_CSS = """
     HitList { border: round $border-blurred; width: 1fr; height: 1fr; border-title-color: $secondary; }
@@ -46,7 +46,7 @@ class HitList(Table):
         self._show_rows()
 
     def show_stars(self, judged: JudgedHits | None) -> None:
-        """Draw what judges said of these hits."""
+        """Draw the judgements on these hits."""
         self._judged = judged
         self._show_rows()
 
@@ -65,12 +65,12 @@ class HitList(Table):
         return next((hit for hit in self.hits if str(hit.chunk_id) == self.row_key), None)
 
     def link(self, hit: Hit | None) -> None:
-        """Mark the chunk that the other list's cursor is on; nothing is marked where it is not among the hits."""
+        """Mark the chunk under the other list's cursor, if it is among the hits."""
         with self.prevent(self.RowHighlighted):
             self.show_cursor = hit is not None and self.move_to(str(hit.chunk_id))
 
     def next_disagreement(self) -> None:
-        """Move to the next hit that stands elsewhere in the other version, or not at all; in a circle."""
+        """Move to the next hit with another rank in the other version, or missing there; wraps around."""
         line = self.cursor_row
         places = [*range(line + 1, len(self.moves)), *range(line + 1)]
         found = next((place for place in places if self.moves[place].label != "="), None)
@@ -86,7 +86,7 @@ def _row(hit: Hit, move: Move, judged: JudgedHits | None) -> Row:
 
 
 def move_text(move: Move) -> Text:
-    """`▲2`, `▼3`, `=`, `new` or `gone`; the sign says it, the colour repeats it."""
+    """`▲2`, `▼3`, `=`, `new` or `gone`; colour only repeats the sign."""
     label = move.label
     style = {"▲": GOOD, "▼": BAD, "g": BAD, "=": FAINT}.get(label[0], TITLE)
     return Text(f"{label:>4}", style)

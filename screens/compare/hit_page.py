@@ -1,4 +1,4 @@
-"""A hit in full, over the comparison that it was found in, with the words of the query marked."""
+"""A hit in full, with the words of the query marked."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def hit_page(
     judged: JudgedHits | None = None,
     read: Callable[[], ChunkFacts | None] | None = None,
 ) -> LivePage:
-    """The page: where the chunk comes from, its rank and distance in each version, and its whole text.
+    """The page: the chunk's source, its rank and distance in each version, and its whole text.
 
-    `read` finds the chunk's metadata in the database, while the rest is shown already.
+    `read` reads the chunk's metadata from the database, while the rest is already shown.
     """
     ranks = _ranks(hit, of_candidate, comparison)
     if judged is not None:

@@ -1,7 +1,7 @@
-"""Searches for the Compare screen, of which only the latest counts.
+"""Searches for the Compare screen; only the latest counts.
 
-One runs at a time. What is asked for meanwhile waits in one place, where a newer request replaces the older; what a
-replaced one still finds is dropped. So typing fast never makes a queue, and nobody waits for SQL.
+One runs at a time. A request made meanwhile waits in one slot, where a newer request replaces it; results of a
+replaced one are dropped. So fast typing never builds a queue, and the screen never waits for SQL.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from revector.screens.widgets.background import Tell, in_background
 
 @dataclass(frozen=True)
 class PairSearch:
-    """Queries for two versions. With `seek` the first one is wanted on which they disagree, else there is one.
+    """Queries for two versions. With `seek` the first one on which they disagree is wanted, else there is one
+    query.
 
-    `typed` says that nobody has sent it yet. `query_set` is preferred where several have judgements of the query.
+    `typed` says that the query is still being typed. `query_set` is preferred when several have judgements on it.
     """
 
     queries: tuple[str, ...]
@@ -37,10 +38,10 @@ class PairSearch:
 
 
 class Asker(Protocol):
-    """Who asks, and is told on the screen's own thread."""
+    """Callbacks of a search, on the screen's own thread."""
 
     def wants(self, request: PairSearch) -> bool:
-        """Whether the answer is still of interest."""
+        """Whether the answer is still wanted."""
 
     def found(self, request: PairSearch, number: int, comparison: Comparison) -> None:
         """The hits for the query of that number."""
@@ -49,14 +50,14 @@ class Asker(Protocol):
         """The versions agree on all queries."""
 
     def found_judgements(self, comparison: Comparison, judged: JudgedHits | None) -> None:
-        """What judges say of those hits, a moment later."""
+        """The judgements on those hits, a moment later."""
 
     def failed(self, request: PairSearch, error: RevectorError) -> None:
-        """The search, or reading the judgements, went wrong."""
+        """The search, or reading the judgements, failed."""
 
 
 class Latest:
-    """Asks a searcher for one widget."""
+    """Runs a searcher for one widget."""
 
     def __init__(self, widget: Widget, searcher: Searcher, asker: Asker) -> None:
         self._widget, self._searcher, self._asker = widget, searcher, asker
@@ -65,12 +66,12 @@ class Latest:
 
     @property
     def asked(self) -> str | None:
-        """The query that is being searched for, or waits."""
+        """The query that is running or waiting."""
         request = self._waiting or self._running
         return None if request is None or request.seek else request.queries[0]
 
     def ask(self, request: PairSearch) -> None:
-        """Search for it next, and for nothing else that still waits."""
+        """Search for it next, replacing a waiting request."""
         self._waiting = request
         if self._running is None:
             self._next()
@@ -96,7 +97,7 @@ class Latest:
             tell()
 
     def _work(self, request: PairSearch, tell: Tell) -> None:
-        """In a thread. Looks between two statements whether anybody still wants to know."""
+        """Runs in a thread. Checks between statements whether the answer is still wanted."""
         asker = self._asker
         answer = self._first(request)
         if answer is None:
@@ -109,7 +110,7 @@ class Latest:
             tell(lambda: self._if_wanted(request, lambda: asker.found_judgements(found, judged)))
 
     def _first(self, request: PairSearch) -> tuple[int, Comparison] | None:
-        """The first answer that will do, with the number of its query."""
+        """The first acceptable answer, with the number of its query."""
         for number, query in enumerate(request.queries):
             if number and self._waiting is not None:
                 return None

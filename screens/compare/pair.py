@@ -1,4 +1,4 @@
-"""The two versions that are compared, and what is known of them: their newest evaluation, and a query set."""
+"""The two compared versions, their newest evaluation, and a query set."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from revector.screens.situation import key_of
 
 
 class VersionPair:
-    """Reads the facts of the pair, off the screen's thread. `on_facts` is called when they are other ones."""
+    """Reads the facts of the pair, off the screen's thread. `on_facts` is called when they have changed."""
 
     def __init__(self, pane: Pane, on_facts: Callable[[], None], failed: Failed) -> None:
         self.facts: PairFacts | None = None
         self.browsing: Browsing | None = None
-        """The query set that is gone through."""
+        """The query set that the user steps through."""
         self._pane, self._on_facts, self._failed = pane, on_facts, failed
         self._primary: str | None = None
         self._opened: str | None = None
-        """The candidate that came with an opened query: it counts while it is selected, even if it is active."""
+        """The candidate of an opened query: it applies while it is selected, even if it is active."""
         self._facts_of: tuple[str | None, str | None] | None = None
 
     # -- which versions -----------------------------------------------------------------------------------
@@ -53,7 +53,7 @@ class VersionPair:
         self._primary, self._opened = primary, self._pane.situation.selection
 
     def next_primary(self) -> None:
-        """Another version in the place of the active one; the active one comes again after the last."""
+        """Use another version as primary; after the last one the active one follows."""
         primary, candidate = self.keys
         self._primary = step_through([key for key in self._comparable if key != candidate], primary, 1)
         self._pane.draw()
@@ -72,22 +72,22 @@ class VersionPair:
 
     @property
     def live(self) -> bool:
-        """Whether queries may be searched for while they are typed: encoders are here and cost nothing."""
+        """Whether queries are searched while typed: only if both encoders are local and free."""
         facts = self.facts
         return facts is not None and facts.remote is None and self._pane.situation.state.live
 
     def forget(self) -> None:
-        """There may be a new evaluation."""
+        """Forget the facts: there may be a new evaluation."""
         self._facts_of = None
 
     def look(self) -> None:
-        """Read what is known of the pair, unless that was done."""
+        """Read the facts of the pair, unless they are known."""
         if self._pane.situation.state.live and self.keys != self._facts_of:
             self._facts_of = self.keys
             self._read()
 
     def go_through(self, browsing: Browsing) -> None:
-        """Make this the query set that is gone through."""
+        """Step through this query set."""
         self.browsing = browsing
         self._read()
 
@@ -116,7 +116,7 @@ class VersionPair:
     def _no_facts(self, error: RevectorError) -> None:
         self._set_facts(None)
         if isinstance(error, UnreachableError):
-            self._facts_of = None  # the next snapshot asks again
+            self._facts_of = None  # the next snapshot tries again
         else:
             self._failed(error)
 

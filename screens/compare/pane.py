@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 _PREVIEW = 2_000
 _WIDE = 100
 _ROOMY = 110
-"""From this width on both charts have room beside the text."""
+"""From this width on both charts fit beside the text."""
 
 
 class ComparePane(Pane):
     """The query, the hits of both versions, overlap by depth, RBO by segment, and the text of the hit under the cursor.
 
-    Where encoders are here and cost nothing it searches while somebody types, else on Enter.
+    Searches while the user types if the encoders are local and free, else on Enter.
     """
 
     DEFAULT_CSS = """
@@ -75,7 +75,7 @@ class ComparePane(Pane):
         )
 
     def compose(self) -> ComposeResult:
-        """As the sketch in the design has it."""
+        """The query, the two lists, and below them charts, text and measures."""
         with Horizontal(id="ask"):
             yield Static("query › ", id="prompt", markup=False)
             yield self.box
@@ -94,20 +94,20 @@ class ComparePane(Pane):
 
     @property
     def comparison(self) -> Comparison | None:
-        """What was found last for the pair of now."""
+        """The latest result for the current pair."""
         return self.control.comparison
 
     def entered(self) -> None:
-        """A message of an earlier visit is over, and there may be a new evaluation."""
+        """Clear the message of an earlier visit, and look for a new evaluation."""
         self.control.message = Text("")
         self.pair.forget()
 
     def on_unmount(self) -> None:
-        """The connection of the searches is not needed any more."""
+        """The connection of the searches is no longer needed."""
         self.control.searcher.close()
 
     def state(self, situation: Situation) -> CompareState:
-        """What actions depend on beside the snapshot."""
+        """The state that actions depend on, in addition to the snapshot."""
         return CompareState(compared=self.comparison is not None, browsing=self.pair.browsing is not None)
 
     @property
@@ -121,11 +121,11 @@ class ComparePane(Pane):
         self.post_message(self.Changed())
 
     def focus_main(self) -> None:
-        """The hits. Not the query box: there the keys of the tabs would be letters."""
+        """Focus the hits, not the query box, where the keys of the tabs would be text."""
         self._lists[0].focus()
 
     def draw(self) -> None:
-        """Draw the pair and what was found for it; what was found for another pair goes."""
+        """Draw the pair and its results; drops results of another pair."""
         self.pair.look()
         self.control.follow()
         primary, candidate = self.pair.keys
@@ -179,7 +179,7 @@ class ComparePane(Pane):
 
     @property
     def _lists(self) -> tuple[HitList, HitList]:
-        """The list that leads (it has the focus, or had it last), and the other one."""
+        """The leading list (with the focus, or the last one with it), and the other one."""
         primary, candidate = self.query_one("#primary", HitList), self.query_one("#candidate", HitList)
         return (candidate, primary) if candidate.has_class("-leads") else (primary, candidate)
 
@@ -222,7 +222,7 @@ class ComparePane(Pane):
         self.box.cursor_position = len(self.box.value)
 
     def step_typed(self, step: int) -> None:
-        """Another of the queries that were typed: the one after, or the one before."""
+        """The next or the previous typed query."""
         self.box.step(step)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
@@ -231,7 +231,7 @@ class ComparePane(Pane):
         self.post_message(self.Act("search"))
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """A letter more or less in it."""
+        """The query's text changed."""
         event.stop()
         self.control.typed(event.value)
 
@@ -253,7 +253,7 @@ class ComparePane(Pane):
             self.app.push_screen(diff_page(self.comparison, self.control.judged))
 
     def explain_hit(self) -> None:
-        """Why the hit under the cursor stands where it does."""
+        """Explain the rank of the hit under the cursor."""
         hit, found = self._lists[0].hit, self.comparison
         primary, candidate = self.pair.versions
         if hit is None or found is None or primary is None or candidate is None:
@@ -267,7 +267,7 @@ class ComparePane(Pane):
         self.app.push_screen(explain_page(hit, work, k))
 
     def next_chart(self) -> None:
-        """The other chart, where both have no room."""
+        """Show the other chart, if there is room for one."""
         self.toggle_class("-segments")
 
     def next_disagreement(self) -> None:
@@ -297,14 +297,15 @@ class ComparePane(Pane):
             self.control.say(Text(f"Written to {printable(str(path))}", GOOD))
 
     def step_candidate(self, step: int) -> None:
-        """Another version as candidate: the next one, or the one before."""
+        """Select the next or the previous version as candidate."""
         key = self.pair.other_candidate(step)
         if key is not None:
             self.post_message(self.Select(key))
 
 
 def measures(comparison: Comparison, width: int, judged: JudgedHits | None = None) -> Text:
-    """`overlap@10 0.70  Jaccard 0.54  RBO 0.81  tau 0.55`, then nDCG of judged queries, or what the search took."""
+    """`overlap@10 0.70  Jaccard 0.54  RBO 0.81  tau 0.55`, then nDCG of judged queries, or the time of the
+    search."""
     overlap = comparison.overlap
     tau = "—" if overlap.kendall_tau is None else f"{overlap.kendall_tau:.2f}"
     text = Text(no_wrap=True, overflow="ellipsis")

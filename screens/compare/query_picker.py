@@ -1,4 +1,4 @@
-"""Choose a query of a query set: typed words and a segment narrow the list, those that moved most come first."""
+"""Choose a query of a query set: typed words and a segment filter the list; queries that moved most come first."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _COLUMNS = (
 
 
 class QueryPicker(ModalScreen[Browsing | None]):
-    """Returns the set with the chosen query in front. `read` finds a set by its name, None for the first one."""
+    """Returns the set, positioned at the chosen query. `read` reads a set by name, or the first one for None."""
 
     DEFAULT_CSS = """
     QueryPicker { align: center middle; background: $background 70%; }
@@ -158,14 +158,14 @@ class QueryPicker(ModalScreen[Browsing | None]):
         self.action_choose()
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        """Letters always go into the filter."""
+        """Keep the focus in the filter."""
         if not isinstance(event.widget, Input):
             self.query_one("#filter").focus()
 
     # -- keys ---------------------------------------------------------------------------------------------
 
     def action_move(self, key: str) -> None:
-        """The arrow keys go through the list, while letters go into the filter."""
+        """Arrow keys move in the list, while letters go into the filter."""
         table = self.query_one(Table)
         {"up": table.action_cursor_up, "down": table.action_cursor_down, "pageup": table.action_page_up,
          "pagedown": table.action_page_down}[key]()  # fmt: skip
@@ -183,7 +183,7 @@ class QueryPicker(ModalScreen[Browsing | None]):
             self._load(name)
 
     def action_choose(self) -> None:
-        """Go with the query under the cursor."""
+        """Choose the query under the cursor."""
         browsing, key = self._choices.browsing, self.query_one(Table).row_key
         if browsing is not None and key is not None:
             self.dismiss(browsing.at(key))
@@ -194,7 +194,7 @@ class QueryPicker(ModalScreen[Browsing | None]):
 
 
 def _around(items: list[tuple[str, str]], chosen: str) -> list[tuple[str, str]]:
-    """Some names with the chosen one among them: of many, not all have room on a line."""
+    """Names around the chosen one, as many as fit on a line."""
     place = next((at for at, (name, _) in enumerate(items) if name == chosen), 0)
     first = max(0, min(place - _NAMES_SHOWN // 2, len(items) - _NAMES_SHOWN))
     return [(name, shorten(words, _LONGEST_NAME)) for name, words in items[first : first + _NAMES_SHOWN]]

@@ -1,4 +1,4 @@
-"""A query set gone through query by query, and the stored evaluation of two versions that says which ones moved."""
+"""Steps through a query set, with the stored evaluation of two versions that says which queries moved."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from revector.screens.wording.text import date_and_time
 
 _MOST_EVALUATIONS = 1_000
 _QUARTILES = (2, 4)
-"""Where the lower and the upper quartile stand among the quantiles of an OverlapResult."""
+"""The indexes of the lower and the upper quartile among the quantiles of an OverlapResult."""
 _ALIKE = 1 - 1e-9
 
 
 @dataclass(frozen=True)
 class PairFacts:
-    """What is known of two versions as a pair, by their keys.
+    """Facts about a pair of versions, by their keys.
 
-    `remote` names an encoder that is elsewhere or costs money: queries are then sent on Enter only. `evaluation` is
+    `remote` names an encoder that is remote or costs money: queries are then sent only on Enter. `evaluation` is
     the newest of the pair, on `query_set` if that was named.
     """
 
@@ -50,12 +50,12 @@ class PairFacts:
 
     @property
     def legend(self) -> str:
-        """What is drawn, and of which evaluation."""
+        """What is drawn, and from which evaluation."""
         return f"o mean  --- middle half  #{self.evaluation.id}" if self.evaluation else ""
 
     @property
     def nothing(self) -> str:
-        """Why there is no evaluation, and how to come by one."""
+        """Why there is no evaluation, and how to make one."""
         name = self.query_set or "SET"
         of = f" on {self.query_set}" if self.query_set else ""
         return (
@@ -77,7 +77,7 @@ class PairFacts:
 def read_pair(
     connection: Connection, primary: Version, candidate: Version, query_set: str | None, known: PairFacts | None
 ) -> PairFacts:
-    """Read the facts; an evaluation that is known already is not read again."""
+    """Read the facts; an evaluation already known is not read again."""
     keys = (primary.version_key, candidate.version_key)
     newest = next(
         (
@@ -98,13 +98,13 @@ def read_pair(
 def _here(version: Version) -> bool:
     try:
         return runs_here(version.encoder_spec)
-    except RevectorError:  # of a package that is not installed here: the search says so
+    except RevectorError:  # from a package that is not installed; the search reports it
         return False
 
 
 @dataclass(frozen=True)
 class Browsing:
-    """A query set in the order in which it is gone through, and the place in it; `results` by query id."""
+    """A query set in stepping order, and the position in it; `results` by query id."""
 
     query_set: str
     queries: tuple[Query, ...]
@@ -113,7 +113,7 @@ class Browsing:
 
     @property
     def query(self) -> Query | None:
-        """The one in front."""
+        """The current query."""
         return None if self.place is None else self.queries[self.place]
 
     @property
@@ -125,23 +125,23 @@ class Browsing:
         return f"{self.query_set}{segment} · {self.place + 1} of {len(self.queries):,}"
 
     def step(self, step: int) -> Browsing:
-        """The query after (1) or before (−1), in a circle."""
+        """Step to the next (1) or the previous (−1) query; wraps around."""
         if self.place is None:
             return replace(self, place=0 if step > 0 else len(self.queries) - 1)
         return replace(self, place=(self.place + step) % len(self.queries))
 
     def at(self, query_id: str) -> Browsing:
-        """Put a query in front; stays where it is when there is none of that id."""
+        """Go to a query; does nothing when there is none with that id."""
         found = next((place for place, query in enumerate(self.queries) if query.id == query_id), self.place)
         return replace(self, place=found)
 
     def at_text(self, text: str) -> Browsing:
-        """Put the next query of that text in front."""
+        """Go to the next query with that text."""
         found = (place for place in self.further() if self.queries[place].text == text)
         return replace(self, place=next(found, self.place))
 
     def further(self) -> list[int]:
-        """The places after this one, to the end and on from the beginning, up to the one in front itself."""
+        """The positions after the current one, wrapping around, ending with the current one."""
         first = 0 if self.place is None else self.place + 1
         return [*range(first, len(self.queries)), *range(min(first, len(self.queries)))]
 
@@ -152,9 +152,9 @@ class Browsing:
 
 
 def browse(query_set: QuerySet, evaluation: Evaluation | None, before: Browsing | None = None) -> Browsing:
-    """Go through a set: the queries that moved most first as an evaluation of it has them, then the others by id.
+    """Order a set for stepping: the queries that moved most in its evaluation first, then the others by id.
 
-    The query that was in front stays there. A result for another text of a query counts for nothing.
+    The current query stays current. A result for an older text of a query is ignored.
     """
     results: dict[str, QueryResult] = {}
     if evaluation is not None and evaluation.query_set == query_set.name:
@@ -169,7 +169,7 @@ def browse(query_set: QuerySet, evaluation: Evaluation | None, before: Browsing 
 
 @dataclass(frozen=True)
 class Choices:
-    """The query sets that there are, and one of them to choose from; None when there is no set at all."""
+    """The query sets, and one of them to choose a query from; None when there are no sets."""
 
     sets: tuple[QuerySetSummary, ...]
     browsing: Browsing | None
@@ -183,7 +183,7 @@ def read_choices(
     known: PairFacts | None,
     before: Browsing | None,
 ) -> Choices:
-    """Read the sets, and the queries of the one of that name, or of the first one when there is none of it."""
+    """Read the sets, and the queries of the named one, or of the first one if it does not exist."""
     sets = tuple(query_sets(connection))
     if not sets:
         return Choices((), None)

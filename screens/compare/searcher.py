@@ -1,6 +1,6 @@
-"""Searches two versions on a connection that stays open, so that the times shown are those of the search.
+"""Searches two versions on an open connection, so that the shown times are those of the search.
 
-What judges say of the hits, and why a version ranks them so, is read on the same connection afterwards.
+Judgements and explanations of the hits are read on the same connection afterwards.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Searcher(KeptConnection):
             searcher = VersionSearcher(connection, self._encoders)
             for version in (primary, candidate):
                 if version.id not in self._warm:
-                    # Opens the encoder, and lets this session read its catalogue and the index's first pages:
-                    # whichever version comes first would look the slower one otherwise.
+                    # Opens the encoder, and warms this session's catalogue cache and the index's first pages:
+                    # otherwise the version searched first would look slower.
                     searcher.search_version(query, version, k)
                     self._warm.add(version.id)
             return searcher.compare(query, primary, candidate, k)
@@ -40,7 +40,7 @@ class Searcher(KeptConnection):
     def judge(
         self, found: Comparison, primary: Version, candidate: Version, query_set: str | None
     ) -> JudgedHits | None:
-        """What judges said of these hits; None when the query is in no set."""
+        """The judgements on these hits; None when the query is in no set."""
 
         def work(connection: Connection) -> JudgedHits | None:
             searcher = VersionSearcher(connection, self._encoders)
@@ -51,11 +51,11 @@ class Searcher(KeptConnection):
         return self.do(work)
 
     def explain(self, query: str, version: Version, chunk_id: int, k: int) -> Explanation:
-        """Why the version ranks the chunk where it does."""
+        """Explain the chunk's rank in the version."""
         return self.do(lambda connection: explain(connection, self._encoders, query, version, chunk_id, k))
 
     def facts(self, chunk_id: int) -> ChunkFacts | None:
-        """What else is known of a chunk."""
+        """A chunk's other data."""
         return self.do(lambda connection: chunk_facts(connection, chunk_id))
 
     def _close(self) -> None:

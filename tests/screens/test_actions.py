@@ -144,7 +144,7 @@ async def test_dangerous_actions_are_not_there_in_read_only_mode(read_only: bool
     dangerous = {action.id for action in ACTIONS if action.dangerous}
     assert dangerous == {
         "run", "pause", "cancel", "set", "more-workers", "fewer-workers", "retry-failures", "waive", "cut-over",
-        "roll-back", "judge", "run-with", "let-go", "load", "evaluate", "cancel-evaluation", "compare-runs",
+        "roll-back", "judge", "run-with", "stop-run", "load", "evaluate", "cancel-evaluation", "compare-runs",
         "shadow-start", "shadow-stop", "shadow-judge", "request-cutover", "approve", "withdraw", "refuse",
         "waive-guard",
     }  # fmt: skip
