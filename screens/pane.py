@@ -1,4 +1,4 @@
-"""What the tabs have in common: they are shown situations, and ask the app for things by message."""
+"""The base of all tabs: a tab shows a situation, and sends requests to the app as messages."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Failed = Callable[[RevectorError], None]
 
 
 class Pane(Vertical):
-    """One tab. `situation` is the moment that it shows."""
+    """One tab. `situation` is what it shows."""
 
     DEFAULT_CSS = "Pane { height: 1fr; }"
     PARTS: ClassVar[tuple[str, ...]] = ()
     TALL: ClassVar[int] = 32
     WIDE: ClassVar[int] = 100
-    """In a terminal with less than this, its parts have no room beside each other."""
+    """In a narrower terminal, its parts do not fit beside each other."""
 
     class Select(Message):
         """Make a version the selected one."""
@@ -45,14 +45,14 @@ class Pane(Vertical):
             self.database = database
 
     class Act(Message):
-        """Do the action of this id, if it is there: what a click on a row or a button asks for."""
+        """Do the action with this id, if it is offered; sent by a click on a row or a button."""
 
         def __init__(self, action_id: str) -> None:
             super().__init__()
             self.action_id = action_id
 
     class Open(Message):
-        """Show another tab, with a version as the selected one if one is named, and do something there."""
+        """Show another tab, optionally select a version, and do something there."""
 
         def __init__(
             self, tab: Tab[Shown], do: Callable[[Shown], object] | None = None, *, select: str | None = None
@@ -68,7 +68,7 @@ class Pane(Vertical):
         self.situation = Situation()
 
     def show(self, situation: Situation) -> None:
-        """Draw this moment."""
+        """Show this situation."""
         self.situation = situation
         self.draw()
 
@@ -76,18 +76,18 @@ class Pane(Vertical):
         """Draw `self.situation`."""
 
     def changed(self, *, database: bool = False) -> None:
-        """Draw, and say that what actions depend on changed; with `database`, it was in the database."""
+        """Draw, and report that something actions depend on changed; with `database`, in the database."""
         self.draw()
         self.post_message(self.Changed(database=database))
 
     def show_actions(self, situation: Situation) -> None:
-        """Show the buttons of this moment, which may follow from what the tab itself has just drawn."""
+        """Show the current buttons, which may depend on what the tab has just drawn."""
         for buttons in self.query("Buttons"):
             if isinstance(buttons, Following):
                 buttons.show(situation)
 
     def state(self, situation: Situation) -> object:
-        """What actions depend on beside the snapshot, in a class of the tab's own."""
+        """The tab's own state that actions depend on, in addition to the snapshot."""
 
     def read(self, group: str, work: Callable[[Connection], T], done: Callable[[T], None], failed: Failed) -> None:
         """Read in the background; `done` or `failed` is called on the screen's own thread. See `in_background`."""
@@ -101,7 +101,7 @@ class Pane(Vertical):
     def write(
         self, group: str, work: Callable[[Connection], T], done: Callable[[T], None], failed: Failed
     ) -> None:
-        """Change something in the background, as `read` reads."""
+        """Change something in the background, like `read`."""
 
         def run(_tell: Tell) -> T:
             with self.services.connections.writing() as connection:
@@ -111,21 +111,21 @@ class Pane(Vertical):
 
     @property
     def tight(self) -> bool:
-        """Whether one part is shown at a time: the terminal is too small for parts beside each other."""
+        """Whether one part is shown at a time, because the terminal is too small for more."""
         return bool(self.PARTS) and (self.app.size.height < self.TALL or self.app.size.width < self.WIDE)
 
     def focus_main(self) -> None:
-        """Put the focus where the tab's work is."""
+        """Focus the tab's main widget."""
 
     def step_candidate(self, step: int) -> None:
-        """Another version as candidate, where the tab has one: the next one, or the one before."""
+        """Select the next or the previous version as candidate, if the tab has one."""
 
     def entered(self) -> None:
-        """Called each time that the tab comes to the front."""
+        """Called each time the tab is shown."""
 
 
 def step_through(keys: list[str], current: str | None, step: int) -> str | None:
-    """The key after (or before) the current one, in a circle."""
+    """The key after (or before) the current one, wrapping around."""
     if not keys:
         return None
     if current not in keys:

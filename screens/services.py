@@ -1,4 +1,4 @@
-"""What the tabs work with: the database, the settings, connections kept open, and the backfills of this process."""
+"""What the tabs use: the database, the settings, open connections, and the backfills of this process."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ class Services:
 
     @property
     def patience_s(self) -> float:
-        """After so many seconds a read that has not come back is taken for lost."""
+        """After how many seconds a read without an answer counts as lost."""
         return self.database.connect_timeout_s + 2 * self.settings.read_timeout_s

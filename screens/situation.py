@@ -1,4 +1,4 @@
-"""What the screen depends on: the snapshot, the version selected, and what the console and its tabs know themselves."""
+"""What the screen depends on: the snapshot, the selected version, and the state of the console and its tabs."""
 
 from __future__ import annotations
 
@@ -14,50 +14,50 @@ from revector.core.roles import EVERYTHING, Rights
 Known = TypeVar("Known")
 
 AT_WORK = ("running", "pausing", "proving")
-"""States of a backfill in which somebody works on it."""
+"""States of a backfill in which workers are active."""
 
 
 @dataclass(frozen=True)
 class State:
-    """The console's own state. `live` says that the snapshot is fresh: without that nothing can be done."""
+    """The console's own state. `live` says that the snapshot is fresh; otherwise nothing can be done."""
 
     tab: str = ""
-    """The key of the tab in front."""
+    """The key of the current tab."""
     live: bool = False
     read_only: bool = False
     typing: bool = False
     working: frozenset[str] = frozenset()
     """Versions on whose backfill or index this process works."""
     staying: frozenset[str] = frozenset()
-    """Those of them that it stays with, through a pause and when they are done."""
+    """The versions that it stays with, through a pause and when they are done."""
     on_ray: frozenset[str] = frozenset()
-    """Those of them whose workers are on Ray."""
+    """The versions whose workers are on Ray."""
     tight: bool = False
-    """Whether the tab in front shows its parts in turn."""
+    """Whether the current tab shows one part at a time."""
 
 
 @dataclass(frozen=True)
 class Situation:
-    """One moment, as every screen and every action's condition sees it."""
+    """One moment, as seen by every screen and every action's condition."""
 
     overview: Overview | None = None
     selection: str | None = None
     state: State = field(default_factory=State)
     tabs: tuple[object, ...] = ()
-    """What each tab that was shown knows beside the snapshot, in a class of its own."""
+    """The state of each tab shown so far, each in its own class."""
 
     def of(self, kind: type[Known]) -> Known:
-        """What the tab with that class knows; before it is first shown, what the class says by default."""
+        """The state of that class; its defaults before its tab is first shown."""
         return next((known for known in self.tabs if isinstance(known, kind)), None) or kind()
 
     @property
     def rights(self) -> Rights:
-        """What our role may do; before the first snapshot nothing can be done anyway."""
+        """The rights of our role; before the first snapshot nothing can be done anyway."""
         return self.overview.rights if self.overview else EVERYTHING
 
     @property
     def looks_only(self) -> bool:
-        """Whether nothing of a collection's work can be done here: a read-only session, or a role without the right."""
+        """Whether nothing can be changed here: a read-only session, or a role without the right."""
         return self.state.read_only or not self.rights.operate
 
     @property
@@ -72,12 +72,12 @@ class Situation:
 
     @property
     def selected(self) -> VersionStatus | None:
-        """The version selected, or the first one that there is."""
+        """The selected version, or the first one."""
         return self._find(self.selection) or (self.versions[0] if self.versions else None)
 
     @property
     def candidate(self) -> VersionStatus | None:
-        """The version that the active one is held against: the one selected, else the newest with vectors."""
+        """The version compared with the active one: the selected one, else the newest with vectors."""
         selected = self._find(self.selection)
         if selected is not None and not selected.version.active:
             return selected
@@ -86,7 +86,7 @@ class Situation:
 
     @property
     def rollback(self) -> VersionStatus | None:
-        """The version that a rollback goes to."""
+        """The target of a rollback."""
         return self._find(self.overview.rollback_to) if self.overview else None
 
     def job(self, status: VersionStatus | None) -> JobStatus | None:
@@ -94,11 +94,11 @@ class Situation:
         return self.overview.jobs.get(status.version.version_key) if self.overview and status else None
 
     def index(self, status: VersionStatus) -> IndexState | None:
-        """The index of a version, as the catalogue has it."""
+        """The index of a version, from the catalogue."""
         return self.overview.indexes.get(status.version.version_key) if self.overview else None
 
     def build(self, status: VersionStatus) -> tuple[str, int, int] | None:
-        """(phase, done, total) of the index build of a version that runs now, in any session."""
+        """(phase, done, total) of a version's index build running in any session."""
         return self.overview.builds.get(status.version.version_key) if self.overview else None
 
     def _find(self, key: str | None) -> VersionStatus | None:
@@ -106,10 +106,10 @@ class Situation:
 
 
 class Following:
-    """A screen over the tabs, or a line of buttons, that has to know how things stand."""
+    """A screen over the tabs, or a line of buttons, that follows the situation."""
 
     def show(self, situation: Situation) -> None:
-        """Take notice of this moment."""
+        """Show this situation."""
 
 
 def key_of(status: VersionStatus | None) -> str | None:

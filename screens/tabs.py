@@ -1,4 +1,4 @@
-"""The tabs, one row each, and all that can be done on them: what bindings, tab bar, help and palette are made from."""
+"""The tabs, one row each, and their actions: bindings, tab bar, help and palette are made from them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Shown = TypeVar("Shown", bound="Pane", default=Any)
 
 @dataclass(frozen=True)
 class Tab(Generic[Shown]):
-    """One tab: its key and name, where the class of its pane is, and what can be done on it."""
+    """One tab: its key and name, the path of its pane's class, and its actions."""
 
     key: str
     name: str
@@ -39,7 +39,7 @@ class Tab(Generic[Shown]):
         return f"{self.key} {self.name}"
 
     def load(self) -> type[Shown]:
-        """Import its pane: when it is first shown, so that the first frame comes soon."""
+        """Import its pane, only when it is first shown, so that the first frame comes soon."""
         pane: type[Shown] = resolve_name(f"revector.screens.{self.pane}")
         return pane
 
@@ -64,7 +64,7 @@ BY_ID = {action.id: action for action in ACTIONS}
 
 
 def refused(key: str, situation: Situation) -> Action | None:
-    """The action of a key that does nothing now, None for a key that has none: the tab's before the app's."""
+    """The action of a key that does nothing now, the tab's before the app's; None for an unknown key."""
     own = [
         action
         for action in ACTIONS

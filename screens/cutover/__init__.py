@@ -1,1 +1,1 @@
-"""Tab 6: guards, requests, the flip and the way back."""
+"""Tab 6: guards, requests, the flip and the rollback."""

@@ -1,4 +1,4 @@
-"""What can be done on the Cutover tab, and when."""
+"""Actions of the Cutover tab, and when they are offered."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CutoverState:
-    """What the tab knows beside the snapshot."""
+    """What the tab knows in addition to the snapshot."""
 
     cleared: str | None = None
-    """The version whose guards all passed."""
+    """The version whose guards all pass."""
     blocked: str = ""
-    """Why no version is cleared, in a few words."""
+    """Why the guards do not all pass, in a few words."""
     flipping: bool = False
     request: Request | None = None
     """The request for a cutover to the candidate."""
@@ -51,7 +51,7 @@ def can_request(situation: Situation) -> str | None:
 
 
 def can_approve(situation: Situation) -> str | None:
-    """Nobody approves their own, and nobody twice: the database refuses it, so it is not offered."""
+    """The database refuses approving one's own request, and approving twice, so neither is offered."""
     request, role = situation.of(CutoverState).request, situation.rights.role
     if request is None:
         return has_request(situation)

@@ -1,7 +1,7 @@
-"""The guards as the Cutover screen keeps them: what each one looks at, what has to be looked at again, and its line.
+"""The guards on the Cutover screen: their results, which ones are due again, and their lines.
 
-A guard is looked at again when what it looks at has changed, and not at every snapshot: some of them encode, or scan a
-table. What no snapshot shows is looked at again each minute. The guard's rule says which is which.
+A guard runs again when what it looks at has changed, not at every snapshot: some guards encode, or scan a table.
+Guards on things that no snapshot shows run every minute. The guard's rule says which is which.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from revector.screens.wording.theme import CAUTION, FAINT, SIGNS, TITLE
 _RULES = {rule.name: rule for rule in GUARDS}
 
 Stamps = Mapping[str, object]
-"""What each guard looks at, as far as a snapshot and the facts show it."""
+"""The values that each guard depends on, as far as the snapshot and the facts show them."""
 
 
 def stamps_of(situation: Situation, facts: Facts | None) -> Stamps:
-    """By guard: the values of what its rule says that it looks at, and of its settings."""
+    """By guard: the values of the sources and the settings in its rule."""
     candidate, active, overview = situation.candidate, situation.active, situation.overview
     if candidate is None:
         return {}
@@ -60,10 +60,10 @@ def minute_of(situation: Situation) -> int:
 
 @dataclass(frozen=True)
 class Board:
-    """The guards of one candidate as far as they are known.
+    """The guards of one candidate, as far as known.
 
-    `stamps` is what they looked at; `unseen` are those that were not run because an earlier one does not pass;
-    `pending` those that are being looked at; `minute` is when the others were last.
+    `stamps` are the values that they were run with; `unseen` are those not run because an earlier one does not
+    pass; `pending` are those running; `minute` is when the others last ran.
     """
 
     candidate: str | None = None
@@ -75,21 +75,21 @@ class Board:
     checked_at: str = ""
 
     def changed(self, stamps: Stamps) -> set[str]:
-        """Guards that have looked at something else than there is now."""
+        """Guards whose values have changed since they ran."""
         return {name for name, stamp in stamps.items() if self.stamps.get(name, self) != stamp}
 
     def due(self, stamps: Stamps, minute: int) -> set[str]:
-        """Guards to be looked at now."""
+        """Guards to run now."""
         again = {name for name, rule in _RULES.items() if rule.each_minute and name in stamps}
         return self.changed(stamps) | (again if self.guards and minute != self.minute else set())
 
     def known(self, due: Iterable[str]) -> dict[str, Guard]:
-        """Guards that need not be looked at again, without their waivers."""
+        """Guards that need not run again, without their waivers."""
         gone = {*due, *self.unseen}
         return {name: replace(guard, waived="") for name, guard in self.guards.items() if name not in gone}
 
     def told(self, guard: Guard) -> Board:
-        """With one more guard known; those that have waited for it are looked at next."""
+        """The board with one more result; guards that waited for it run next."""
         guards = {**self.guards, guard.name: guard}
         freed = {
             name
@@ -101,7 +101,7 @@ class Board:
         return replace(self, guards=guards, pending=pending, unseen=self.unseen - freed)
 
     def ended(self, check: Check, known: Mapping[str, Guard], checked_at: str) -> Board:
-        """With the outcome of a check."""
+        """The board with the outcome of a check."""
         failing = {guard.name for guard in check.guards if guard.verdict != "pass"}
         unseen = {
             name for name, rule in _RULES.items() if name not in known and not failing.isdisjoint(rule.after)
@@ -111,13 +111,13 @@ class Board:
 
     @property
     def in_order(self) -> list[Guard]:
-        """As the table has them."""
+        """The results in the order of the table."""
         names = [*_RULES, *(name for name in self.guards if name not in _RULES)]
         return [self.guards[name] for name in names if name in self.guards]
 
     @property
     def count(self) -> str:
-        """`12 of 13 pass`, and how many of the others are waived."""
+        """`12 of 13 pass`, and how many others are waived."""
         guards = self.in_order
         waived = sum(guard.verdict != "pass" and guard.clear for guard in guards)
         total = len(guards) + sum(name not in self.guards for name in self.pending)
@@ -126,7 +126,7 @@ class Board:
 
     @property
     def verdict(self) -> str:
-        """What stands in the way, as far as it is known: `1 guard fails: recall`; '' when nothing does."""
+        """What blocks the cutover, as far as known: `1 guard fails: recall`; '' when nothing does."""
         known = [guard for guard in self.in_order if guard.name not in self.pending and not guard.clear]
         failing = [guard.name for guard in known if guard.verdict == "fail"]
         if names := failing or [guard.name for guard in known]:
@@ -136,7 +136,7 @@ class Board:
 
     @property
     def waivable(self) -> tuple[str, ...]:
-        """Guards that do not pass and can be waived, or are."""
+        """Guards that are waived, or fail and can be waived."""
         return tuple(
             guard.name
             for guard in self.in_order
@@ -145,7 +145,7 @@ class Board:
 
 
 def guard_lines(board: Board) -> RenderableType:
-    """Every guard with its verdict, figure and remedy. What stands in the way is first; what is not known yet waits."""
+    """Every guard with its verdict, figure and remedy: blocking ones first, unknown ones last."""
     grid = Grid.grid(padding=(0, 2, 0, 0))
     for _ in range(3):
         grid.add_column(no_wrap=True)
@@ -177,7 +177,7 @@ def guard_lines(board: Board) -> RenderableType:
 
 
 def guards_page(board: Board) -> RenderableType:
-    """Every guard with what it looks at, in full."""
+    """Every guard with its description, in full."""
     parts: list[RenderableType] = []
     for name, rule in _RULES.items():
         guard = board.guards.get(name)

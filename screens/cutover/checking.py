@@ -1,4 +1,4 @@
-"""What the Cutover screen knows: the facts and the guards, and reading both off the screen's thread."""
+"""The facts and the guards of the Cutover screen, read off the screen's thread."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from revector.core.retrieval import EncoderCache
 
 _REPORT_EVERY_S = 5.0
-"""A shadow's report reads thousands of rows: not at every snapshot."""
+"""A shadow's report reads thousands of rows, so not at every snapshot."""
 
 
 class CandidateChecks:
-    """Reads facts and runs guards for the pane's candidate, one of each at a time, and lets the pane draw them."""
+    """Reads facts and runs guards for the pane's candidate, one of each at a time, and has the pane draw them."""
 
     def __init__(self, pane: Pane) -> None:
         self.facts: Facts | None = None
@@ -36,7 +36,7 @@ class CandidateChecks:
         self.check: Check | None = None
         self.check_error: RevectorError | None = None
         self.flipping = False
-        """A flip is under way, which looks at the guards itself."""
+        """A flip is running; it checks the guards itself."""
         self._pane, self._services = pane, pane.services
         self._given: dict[str, dict[str, str]] = {}
         """The waivers given here, by version."""
@@ -51,7 +51,7 @@ class CandidateChecks:
 
     @property
     def situation(self) -> Situation:
-        """The moment that the pane shows."""
+        """The situation that the pane shows."""
         return self._pane.situation
 
     @property
@@ -61,37 +61,37 @@ class CandidateChecks:
 
     @property
     def facts_now(self) -> Facts | None:
-        """The facts, unless they are of another candidate."""
+        """The facts, if they are of this candidate."""
         facts = self.facts
         return facts if facts and facts.candidate == key_of(self.situation.candidate) else None
 
     @property
     def approvals_needed(self) -> int:
-        """How many the policy asks for."""
+        """How many approvals the policy requires."""
         return self.facts.policy.approvals if self.facts else 0
 
     @property
     def _settled(self) -> Request | None:
-        """The request whose waivers others approve, or have approved."""
+        """The request whose waivers are being approved, or are approved."""
         request = self.request if self.approvals_needed else None
         return request if request is not None and request.state in ("open", "approved") else None
 
     @property
     def waivers(self) -> Mapping[str, str]:
-        """The waivers that count: where approvals are required, those of the request that is open.
+        """The waivers that count: where approvals are required, those of the open request.
 
-        Before there is one, they are those that it would be made with.
+        Without a request, those that it would be made with.
         """
         request = self._settled
         return request.waivers if request else self._given.get(key_of(self.situation.candidate) or "", {})
 
     @property
     def waivable(self) -> tuple[str, ...]:
-        """Guards that can be waived now, or are; none once others approve what was requested."""
+        """Guards that can be waived now, or are; none once a request is being approved."""
         return () if self._settled else self.board.waivable
 
     def cleared(self, situation: Situation) -> str | None:
-        """The version whose guards are all clear, by a check of what this snapshot shows."""
+        """The candidate, if all its guards are clear for this snapshot."""
         check = self.check
         if check is None or not check.ready or check.version_key != key_of(situation.candidate):
             return None
@@ -99,7 +99,7 @@ class CandidateChecks:
 
     @property
     def blocked(self) -> str:
-        """Why the guards are not all clear, in a few words: `1 guard fails: recall`."""
+        """Why not all guards are clear, in a few words: `1 guard fails: recall`."""
         if self.check_error is not None:
             return "the guards could not be checked"
         if self.left_alone:
@@ -109,7 +109,7 @@ class CandidateChecks:
 
     @property
     def encoders(self) -> EncoderCache:
-        """Opened once: a model may take seconds."""
+        """The encoders, opened once: a model may take seconds."""
         if self._encoders is None:
             from revector.core.retrieval import EncoderCache
 
@@ -119,9 +119,9 @@ class CandidateChecks:
     # -- reading ------------------------------------------------------------------------------------------
 
     def follow(self) -> None:
-        """Read what belongs to a new snapshot, and look again at what has changed."""
+        """Read the facts for a new snapshot, and run the guards that are due."""
         if not self.situation.state.live:
-            # What is known stays to be seen; once the database is back, it does not count.
+            # Results stay visible, but do not count once the database is back.
             self._read_of, self.board, self._checking = None, replace(self.board, stamps={}, pending=()), False
         else:
             self._read()
@@ -151,7 +151,7 @@ class CandidateChecks:
         )
 
     def show_facts(self, facts: Facts) -> None:
-        """Go by what was read."""
+        """Apply the facts."""
         self._reading_since, self.facts_error = None, None
         different, self.facts = facts != self.facts, facts
         self._consider()
@@ -167,18 +167,18 @@ class CandidateChecks:
 
     @property
     def left_alone(self) -> bool:
-        """Whether the candidate is the way back of a watch, for which no guard is asked."""
+        """Whether the candidate is the rollback target of a watch, which needs no guard."""
         watch = self.facts.watch if self.facts else None
         candidate = key_of(self.situation.candidate)
         return watch is not None and candidate == watch.previous and self.board.candidate != candidate
 
     def _consider(self) -> None:
-        """Look at the guards that have to be looked at, unless that is being done."""
+        """Run the guards that are due, unless a check is running."""
         candidate = key_of(self.situation.candidate)
         if candidate is None or self.flipping or not self.situation.state.live:
             return
         if self.facts_now is None and self.facts_error is None:
-            return  # the policy is not known yet
+            return  # the policy has not been read yet
         if self.left_alone and not self._asked_for:
             return
         if self.board.candidate != candidate:
@@ -191,18 +191,18 @@ class CandidateChecks:
             self._look(stamps, due, minute)
 
     def check_again(self) -> None:
-        """Look at all of them again, now."""
+        """Run all guards again, now."""
         self.board, self.check = Board(key_of(self.situation.candidate)), None
         self._look_again()
 
     def waive(self, key: str, guard: str, reason: str) -> None:
-        """Let a version go on without a guard, for this reason; without one the guard has to pass again."""
+        """Waive a guard for a version, with this reason; without a reason the waiver is removed."""
         others = {name: why for name, why in self._given.get(key, {}).items() if name != guard}
         self._given[key] = {**others, guard: reason} if reason else others
         self._look_again()
 
     def forget_waivers(self, key: str) -> None:
-        """They were for the cutover that has been made."""
+        """Clear the waivers: they were for the cutover that was made."""
         self._given.pop(key, None)
 
     def _look_again(self) -> None:
@@ -216,7 +216,7 @@ class CandidateChecks:
             return
         key, waivers = candidate.version.version_key, dict(self.waivers)
         known = self.board.known(due)
-        # One that was not run, because an earlier one does not pass, waits until that does.
+        # A guard not run because an earlier one does not pass waits for that one.
         pending = tuple(name for name in stamps if name in self.board.changed(stamps) - self.board.unseen)
         self.board = replace(self.board, stamps=stamps, minute=minute, pending=pending)
         self._checking, self._asked_for, self.check_error = True, False, None
@@ -247,7 +247,7 @@ class CandidateChecks:
         self._pane.changed()
 
     def show_check(self, check: Check) -> None:
-        """Go by a finished check of what is shown now, in place of one that may be on its way."""
+        """Apply a finished check of the current candidate, replacing one that may be running."""
         if check.version_key != key_of(self.situation.candidate):
             return
         self._pane.workers.cancel_group(self._pane, "guards")

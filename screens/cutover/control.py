@@ -1,4 +1,4 @@
-"""What is done on the Cutover screen: request, approve, withdraw, waive, dry run, flip and rollback."""
+"""Actions of the Cutover screen: request, approve, withdraw, waive, dry run, flip and rollback."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 
 class CutoverControl:
-    """Asks, and then changes something in the background; what came of it is `outcome`.
+    """Asks, then acts in the background; `outcome` is the result.
 
-    `on_flip` is called when a flip has come to its end, whichever it is.
+    `on_flip` is called when a flip has ended, successfully or not.
     """
 
     def __init__(self, pane: Pane, checks: CandidateChecks, on_flip: Callable[[], None]) -> None:
@@ -45,7 +45,7 @@ class CutoverControl:
         return self._pane.situation
 
     def say(self, outcome: Text, *, database: bool = False) -> None:
-        """Show it until the next step; with `database`, something was changed there."""
+        """Show a message until the next action; `database` says that the database was changed."""
         self.outcome = outcome
         self._pane.changed(database=database)
 
@@ -63,7 +63,7 @@ class CutoverControl:
         if checks.request is not None and checks.request.approvals:
             lines.append(("approved by", ", ".join(one.approved_by for one in checks.request.approvals)))
         question = self._question("Cut over", before, after, *lines)
-        # Where approvals are required, the waivers are those of the request, whatever is given here.
+        # Where approvals are required, only the waivers of the request count.
         waivers = None if checks.approvals_needed else dict(checks.waivers)
 
         def flip(answer: Confirmation, tell: Tell) -> Flip:
@@ -76,7 +76,7 @@ class CutoverControl:
         self._ask(question, before, f"Checking the guards of {after} again …", flip)
 
     def roll_back(self) -> None:
-        """Ask, then make the version active that was so before."""
+        """Ask, then make the previous version active."""
         target = self._situation.rollback
         if target is None:
             return
@@ -171,7 +171,7 @@ class CutoverControl:
         self._ask_reason(dialog, f"Requesting the cutover to {key} …", make, said)
 
     def approve(self) -> None:
-        """Ask, then approve the request that is shown."""
+        """Ask, then approve the shown request."""
         request = self._checks.request
         if request is None:
             return
@@ -201,7 +201,7 @@ class CutoverControl:
         self._pane.app.push_screen(Confirm(question, still_so), answered)
 
     def withdraw(self) -> None:
-        """Ask for a reason, then end the request that is shown."""
+        """Ask for a reason, then end the shown request."""
         request = self._checks.request
         if request is None:
             return
@@ -240,7 +240,7 @@ class CutoverControl:
     # -- waivers and the dry run --------------------------------------------------------------------------
 
     def waive(self) -> None:
-        """Ask which guard need not pass, and why."""
+        """Ask which guard to waive, and why."""
         checks, key = self._checks, key_of(self._situation.candidate)
         if key is None:
             return

@@ -19,7 +19,7 @@ from revector.screens.wording.theme import CAUTION, FAINT
 
 
 class ReasonDialog(Form[str | None]):
-    """Answers with the reason, or with None. `required` says why it may not be empty; '' when it may."""
+    """Returns the reason, or None. `required` says why it may not be empty; '' when it may."""
 
     def __init__(
         self, title: str, lines: Sequence[tuple[str, str | Text]], verb: str, *, required: str = ""
@@ -46,14 +46,14 @@ class ReasonDialog(Form[str | None]):
 
 @dataclass(frozen=True)
 class Waiver:
-    """A guard that need not pass, and why; without a reason it has to pass again."""
+    """A guard that need not pass, and why; without a reason it must pass again."""
 
     guard: str
     reason: str
 
 
 class WaiveDialog(Form[Waiver | None]):
-    """Answers with a waiver, or with None. The guard's name is typed: nobody waives one by a reflex."""
+    """Returns a waiver, or None. The guard's name must be typed, so that none is waived by reflex."""
 
     def __init__(self, key: str, guards: Sequence[Guard], waived: Mapping[str, str], *, approved: bool) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class WaiveDialog(Form[Waiver | None]):
             yield from self.end_of_form("Waive")
 
     def objection(self) -> Text:
-        """A name that is none of them, or no reason."""
+        """An unknown name, or a missing reason."""
         name, reason = self.text("guard"), self.text("reason")
         names = [guard.name for guard in self._guards]
         if name not in names:
@@ -94,5 +94,5 @@ class WaiveDialog(Form[Waiver | None]):
         return Text()
 
     def go(self) -> None:
-        """Waive it, or take the waiver back."""
+        """Waive the guard, or remove the waiver."""
         self.dismiss(Waiver(self.text("guard"), self.text("reason")))

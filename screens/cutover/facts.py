@@ -1,4 +1,4 @@
-"""What the Cutover screen shows beside the guards: policy, request, evidence, the watch, who serves what, history."""
+"""What the Cutover screen shows besides the guards: policy, request, evidence, watch, processes, history."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EVALUATIONS = 50
 
 @dataclass(frozen=True)
 class Facts:
-    """Of one candidate (None for none) against the version `active`. `shadow` is of this candidate only."""
+    """Facts of one candidate (or None) against the version `active`. `shadow` is only of this candidate."""
 
     active: str | None
     candidate: str | None
@@ -46,7 +46,7 @@ def read_facts(
     shadow: ShadowReport | None = None,
     watch: Watch | None = None,
 ) -> Facts:
-    """Read them. `shadow` is a report that is fresh enough, if there is one, `watch` the watch as it was read last."""
+    """Read the facts. `shadow` is a recent report, if any; `watch` is the watch as last read."""
     request = evaluation = None
     if candidate is not None:
         request = open_request(connection, candidate)
@@ -74,7 +74,7 @@ def _evaluation(connection: Connection, active: Version | None, candidate: Versi
 
 
 def _shadow(connection: Connection, candidate: Version) -> ShadowReport | None:
-    """Of the newest shadow, if it is this candidate's."""
+    """The report of the newest shadow, if it is this candidate's."""
     from revector.core import shadow
 
     run = shadow.latest(connection)

@@ -1,4 +1,4 @@
-"""Tab 6: the guards of the candidate, evidence and approvals, the flip, the watch after it, and the way back."""
+"""Tab 6: the candidate's guards, evidence and approvals, the flip, the watch after it, and the rollback."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from revector.screens.wording.theme import FAINT
 
 
 class CutoverPane(Pane):
-    """The change and who serves it; the watch, guards, evidence, approvals, processes and history; the outcome."""
+    """The change, the watch, guards, evidence, approvals, processes, history, and the outcome."""
 
     DEFAULT_CSS = """
     CutoverPane #change { height: auto; max-height: 6; padding: 0 1; }
@@ -70,10 +70,10 @@ class CutoverPane(Pane):
         self.checks: CandidateChecks = CandidateChecks(self)
         self.control: CutoverControl = CutoverControl(self, self.checks, self._show_what_matters)
         self.part: str | None = None
-        """The part in front where one is shown at a time; None for the one that matters now."""
+        """The chosen part when one is shown at a time; None for the one that matters now."""
 
     def compose(self) -> ComposeResult:
-        """From what is about to change to what has happened."""
+        """The parts, from what is about to change to what has happened."""
         yield Static(id="change", markup=False)
         yield Parts("m", id="parts")
         yield _box("watch")
@@ -90,14 +90,14 @@ class CutoverPane(Pane):
     # -- what is shown ------------------------------------------------------------------------------------
 
     def show(self, situation: Situation) -> None:
-        """Draw; what belongs to a new snapshot is read and checked too."""
+        """Draw; for a new snapshot also read the facts and run guards."""
         self.situation = situation
         self.checks.follow()
         self.draw()
 
     @property
     def front(self) -> str:
-        """The part in front: while a cutover is watched that is the watch, unless another one was chosen."""
+        """The visible part: the chosen one, else the watch while a cutover is watched."""
         there = self._parts
         if self.part in there:
             return str(self.part)
@@ -114,21 +114,21 @@ class CutoverPane(Pane):
         return [part for part in self.PARTS if part not in absent]
 
     def focus_main(self) -> None:
-        """The part in front, which may be longer than its place."""
+        """Focus the visible part, which may need scrolling."""
         self.query_one(f"#{self.front if self.tight else 'guards'}").focus()
 
     def on_resize(self) -> None:
-        """What has room beside each other may be more or less now."""
+        """Lay out the parts for the new size."""
         self.changed()
 
     def _show_what_matters(self) -> None:
-        """After a flip that is the watch."""
+        """Show the part that matters: after a flip, the watch."""
         self.part = None
 
     # -- what actions depend on ---------------------------------------------------------------------------
 
     def state(self, situation: Situation) -> CutoverState:
-        """As the checks have it."""
+        """The state that actions depend on, from the checks."""
         checks = self.checks
         return CutoverState(
             cleared=checks.cleared(situation),
@@ -149,7 +149,7 @@ class CutoverPane(Pane):
     def draw(self) -> None:
         """Draw all that is known."""
         if not self.app.is_running or not self.query(Buttons):
-            return  # what was read in the background may come while the console ends
+            return  # a background read may arrive while the console ends
         facts, known, error = self.checks.facts, self.checks.facts_now, self.checks.facts_error
         self._arrange()
         self.query_one("#change", Static).update(
@@ -277,7 +277,7 @@ class CutoverPane(Pane):
         self.post_message(self.Open(SHADOW))
 
     def step_candidate(self, step: int) -> None:
-        """Another version as candidate: the next one, or the one before."""
+        """Select the next or the previous version as candidate."""
         keys = [s.version.version_key for s in self.situation.versions if not s.version.active]
         key = step_through(keys, key_of(self.situation.candidate), step)
         if key is not None:

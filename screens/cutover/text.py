@@ -1,4 +1,4 @@
-"""What the Cutover screen says: the change, the evidence, the request and its approvals, and who serves what."""
+"""The texts of the Cutover screen: the change, evidence, request and approvals, and the processes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from revector.screens.wording.theme import BAD, CAUTION, FAINT, GOOD
 
 _VERDICTS = {"pass": ("✓ pass", GOOD), "fail": ("✗ fail", BAD), "inconclusive": ("? inconclusive", CAUTION)}
 _NAMED = 2
-"""Processes that are late and named in one line."""
+"""How many late processes are named in one line."""
 
 
 def change_lines(situation: Situation, facts: Facts | None, *, broken: bool) -> RenderableType:
-    """Which version answers, which is to, what a rollback goes to, and who has not followed the last flip.
+    """The active version, the candidate, the rollback target, and processes that have not followed the last flip.
 
-    With `broken` the limits that the watch found broken are named too: the watch itself may be out of sight.
+    With `broken`, also the limits that the watch found broken, since the watch itself may not be visible.
     """
     active, candidate, target = situation.active, situation.candidate, situation.rollback
     before = printable(key_of(active) or "no version")
@@ -73,7 +73,7 @@ def serving_line(facts: Facts) -> Text:
 
 
 def serving_table(facts: Facts) -> RenderableType:
-    """Every process, with what it serves and since when."""
+    """Every process, with the version it serves and since when."""
     if not facts.processes:
         return Text("No search service is connected. Processes that use the Retriever appear here.", FAINT)
     grid = Grid.grid(padding=(0, 2, 0, 0))
@@ -175,9 +175,9 @@ def approvals_word(facts: Facts | None) -> str:
 
 
 def approval_lines(facts: Facts, *, asks: bool) -> RenderableType:
-    """The request: who asked for it and why, who has approved it and when, and what has made it void.
+    """The request: who made it and why, who approved it and when, and what made it void.
 
-    `asks`: whether this role may request it again.
+    `asks` is whether this role may request it again.
     """
     again = ": r requests it again" if asks else ""
     request, needed = facts.request, facts.policy.approvals
@@ -223,7 +223,7 @@ def _who(role: str, client: str) -> str:
 
 
 def request_figures(request: Request) -> list[tuple[str, str]]:
-    """What an approver reads before they agree."""
+    """What an approver reads before approving."""
     return [
         (
             "request",

@@ -33,14 +33,14 @@ _WORDS: Mapping[str, str] = {
 
 
 def watch_title(watch: Watch, now: datetime.datetime) -> str:
-    """Which version is watched and for how long yet, or that a limit is broken."""
+    """Which version is watched and for how much longer, or that a limit is broken."""
     left = duration(max(0.0, (watch.until - now).total_seconds()))
     broken = "✗ LIMIT BROKEN ─ " if watch.breaches else ""
     return f" {broken}watch of {printable(watch.version_key)} ─ {left} left "
 
 
 def watch_lines(watch: Watch, policy: Policy, now: datetime.datetime, *, can_roll_back: bool) -> RenderableType:
-    """What has come of the cutover: limits, the way back, and searches since against before."""
+    """The result of the cutover: limits, the rollback target, and searches before and since."""
     parts: list[RenderableType] = []
     for one in watch.breaches:
         text = Text(f"✗ {_WORDS.get(one.limit, one.limit)}: {printable(one.detail)}", f"bold {BAD}")

@@ -1,4 +1,4 @@
-"""What can be done on the Evaluate tab, and when."""
+"""Actions of the Evaluate tab, and when they are offered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluateState:
-    """What the tab knows beside the snapshot."""
+    """What the tab knows in addition to the snapshot."""
 
     evaluated: bool = False
     """Whether it shows an evaluation."""

@@ -1,4 +1,4 @@
-"""What is done on the Evaluate tab: evaluate, compare stored runs, open what an evaluation has, write a report."""
+"""Actions of the Evaluate tab: evaluate, compare stored runs, open details of an evaluation, write a report."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _BAR = 16
 
 
 class EvaluateControl:
-    """Evaluates, opens what belongs to the evaluation that is shown, and writes reports.
+    """Evaluates, opens details of the shown evaluation, and writes reports.
 
-    `draw_said` draws what `said` returns, which is all that changes while an evaluation runs.
+    `draw_said` draws what `said` returns: all that changes while an evaluation runs.
     """
 
     def __init__(self, pane: Pane, reader: EvaluationReader, draw_said: Callable[[], None]) -> None:
         self.marked: int | None = None
-        """The run that another is to be compared with."""
+        """The marked run, to be compared with another."""
         self._pane, self._reader, self._draw_said = pane, reader, draw_said
         self._message = Text()
         self._wish: Wish | None = None
@@ -54,7 +54,7 @@ class EvaluateControl:
     # -- what is said -------------------------------------------------------------------------------------
 
     def said(self) -> Text:
-        """How far the evaluation is that runs here, or the last message."""
+        """The progress of the running evaluation, or the last message."""
         stage = self._evaluator.stage
         if stage is None:
             return self._message
@@ -77,7 +77,7 @@ class EvaluateControl:
 
     @property
     def what_to_do(self) -> str:
-        """The next step where there is no evaluation."""
+        """The next step when there is no evaluation."""
         situation, sets = self._pane.situation, self._reader.lists.sets
         if len([status for status in situation.versions if status.embedded]) < 2:
             return "This needs two versions with vectors. Backfill another one (2)."
@@ -99,7 +99,7 @@ class EvaluateControl:
         return self._evaluator.working
 
     def evaluate(self) -> None:
-        """Ask what, then begin."""
+        """Ask for the settings, then start."""
         if not self._reader.lists.sets:
             self.say(Text(self.what_to_do, CAUTION))
             return
@@ -136,7 +136,7 @@ class EvaluateControl:
         self._evaluator.cancel()
 
     def _progressed(self) -> None:
-        """Draw how far it is; show what it made."""
+        """Draw the progress; show a finished evaluation."""
         number, error = self._evaluator.number, self._evaluator.error
         if self._evaluator.working:
             self._draw_said()
@@ -153,7 +153,8 @@ class EvaluateControl:
         self._pane.changed()
 
     def _ask_in_thread(self, text: str) -> bool:
-        """Ask whether to spend, from the evaluation's thread; ends with a no when that is cancelled."""
+        """Ask for consent to the cost, from the evaluation's thread; returns no when the evaluation is
+        cancelled."""
         answered, answers = threading.Event(), []
 
         def answer(yes: bool | None) -> None:
@@ -176,7 +177,7 @@ class EvaluateControl:
             self._pane.app.push_screen(Page(f"run {run.id}", run_page(run)))
 
     def compare_run(self, key: str | None) -> None:
-        """Mark a run, or hold it against the marked one; the marked one itself is marked no more."""
+        """Mark a run, or compare it with the marked one; on the marked one itself, unmark it."""
         runs = self._reader.lists.runs
         run = next((run for run in runs if str(run.id) == key), None)
         marked = next((run for run in runs if run.id == self.marked), None)
@@ -233,7 +234,7 @@ class EvaluateControl:
             self._pane.app.push_screen(LivePage(f"evaluation {found.id}", details_page(found)))
 
     def open_thresholds(self) -> None:
-        """What becomes of an absolute score threshold."""
+        """Open the page of score thresholds."""
         found = self._reader.shown
         if found is None:
             return
@@ -276,5 +277,5 @@ class EvaluateControl:
     # -- the candidate ------------------------------------------------------------------------------------
 
     def toggle_only(self) -> None:
-        """Only the evaluations of the selected candidate, or all again."""
+        """List only the evaluations of the selected candidate, or all again."""
         self._reader.list_only(None if self._reader.only else key_of(self._pane.situation.candidate))

@@ -1,4 +1,4 @@
-"""The dialog before an evaluation: what is evaluated, how it is searched, whose judgements count, which gates."""
+"""The dialog before an evaluation: versions, search, judges, measures and gates."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _LEAST_CONFIDENCE, _MOST_CONFIDENCE = 0.5, 0.9999
 
 
 class EvaluateDialog(Following, ModalScreen[Wish | None]):
-    """Answers with a wish whose gates and measures were read, or with None."""
+    """Returns a wish whose gates and measures were checked, or None."""
 
     DEFAULT_CSS = """
     EvaluateDialog { align: center middle; background: $background 70%; }
@@ -82,7 +82,7 @@ class EvaluateDialog(Following, ModalScreen[Wish | None]):
     def __init__(
         self, wish: Wish, choices: Mapping[str, Sequence[str]], judges: Mapping[str, Sequence[str]]
     ) -> None:
-        """`choices` are the query sets, and the versions for either side; `judges` those of each query set."""
+        """`choices` are the query sets, and the versions for either side; `judges` are those of each query set."""
         super().__init__()
         self._wish = wish
         self._choices = {**choices, "how": tuple(_HOW)}
@@ -93,7 +93,7 @@ class EvaluateDialog(Following, ModalScreen[Wish | None]):
         self._checking = False
 
     def compose(self) -> ComposeResult:
-        """The lines, what the one under the cursor means, the box, and what is wrong."""
+        """The lines, the meaning of the one under the cursor, the box, and errors."""
         with Vertical(id="box") as box:
             runs = self._wish.runs
             what = "New evaluation" if runs is None else f"run {runs[1]} against run {runs[0]}"
@@ -111,7 +111,7 @@ class EvaluateDialog(Following, ModalScreen[Wish | None]):
         self._draw()
 
     def show(self, situation: Situation) -> None:
-        """Nothing can begin while the database is lost."""
+        """Disable the start while the database is lost."""
         if situation.state.live != self._live:
             self._live = situation.state.live
             self._say(Text("" if self._live else "✗ No connection to the database: wait, or press Esc.", CAUTION))
@@ -158,7 +158,7 @@ class EvaluateDialog(Following, ModalScreen[Wish | None]):
     # -- changing -----------------------------------------------------------------------------------------
 
     def on_data_table_row_highlighted(self, event: Table.RowHighlighted) -> None:
-        """Say what the line under the cursor means."""
+        """Show the meaning of the line under the cursor."""
         event.stop()
         self._draw_help()
 
@@ -168,7 +168,7 @@ class EvaluateDialog(Following, ModalScreen[Wish | None]):
         self.action_change(1)
 
     def action_change(self, step: int) -> None:
-        """The next choice, or the box for what is typed."""
+        """Take the next choice, or open the box to type."""
         name = self.query_one(Table).row_key
         if name is None or self._edited is not None:
             return
@@ -206,7 +206,7 @@ class EvaluateDialog(Following, ModalScreen[Wish | None]):
             self._close_box()
 
     def action_back(self) -> None:
-        """Out of the box, or out of the dialog."""
+        """Leave the box, or close the dialog."""
         if self._edited is not None:
             self._say(Text())
             self._close_box()
@@ -222,7 +222,7 @@ class EvaluateDialog(Following, ModalScreen[Wish | None]):
     # -- the answer ---------------------------------------------------------------------------------------
 
     def action_go(self) -> None:
-        """Read the gates and the measures, then begin."""
+        """Check the gates and the measures, then start."""
         if self._edited is not None or not self._live or self._checking:
             return
         try:
@@ -242,7 +242,7 @@ class EvaluateDialog(Following, ModalScreen[Wish | None]):
         in_background(self, "check", lambda _tell: asked_of(wish), begin, self._refuse)
 
     def _wished(self) -> Wish:
-        """The wish that the lines make. Raises UsageError for a value out of its range."""
+        """The wish from the lines. Raises UsageError for a value out of range."""
         values = self._values
         whole = {name: _whole(name, values[name]) for name in _WHOLE}
         return replace(

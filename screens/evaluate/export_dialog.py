@@ -1,4 +1,4 @@
-"""In which form a report is written."""
+"""The dialog for the format of a report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from revector.screens.widgets.table import Column, Row
 
 
 class ExportDialog(ListDialog[ReportKind]):
-    """Answers with the form."""
+    """Returns the format."""
 
     DEFAULT_CSS = "ExportDialog #box { max-width: 66; margin: 0 2; }"
 
@@ -20,5 +20,5 @@ class ExportDialog(ListDialog[ReportKind]):
         super().__init__(title, "write", (Column("", 6), Column("what")), rows, header=False)
 
     def taken(self, key: str | None) -> ReportKind | None:
-        """The form."""
+        """The format of the line."""
         return next((kind for kind in get_args(ReportKind) if kind == key), None)

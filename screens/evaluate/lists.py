@@ -1,4 +1,4 @@
-"""What the Evaluate screen lists: evaluations, stored runs and query sets; and a report written to a file."""
+"""The lists of the Evaluate screen: evaluations, stored runs and query sets; and reports written to files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from revector.screens.wording.text import date_and_time, printable
 from revector.screens.wording.theme import SIGNS
 
 MOST = 200
-"""Evaluations and runs that are listed: the newest."""
+"""How many evaluations and runs are listed, newest first."""
 
 EVALUATIONS = (
     Column("verdict", 14),
@@ -48,12 +48,12 @@ REPORTS: dict[ReportKind, tuple[str, str]] = {
     "junit": ("xml", "JUnit XML: the gates as tests"),
     "json": ("json", "JSON: every figure, every query"),
 }
-"""The end of the file's name, and what it is for."""
+"""The file's extension, and its purpose."""
 
 
 @dataclass(frozen=True)
 class Lists:
-    """What there is, the newest first."""
+    """The lists, newest first."""
 
     evaluations: tuple[EvaluationSummary, ...] = ()
     runs: tuple[Run, ...] = ()
@@ -61,9 +61,9 @@ class Lists:
 
 
 def read_lists(connection: Connection, candidate: str | None, sets: tuple[QuerySetSummary, ...] | None) -> Lists:
-    """Read them; evaluations of one candidate only when its key is given.
+    """Read the lists; evaluations of one candidate only when its key is given.
 
-    `sets` are those known already: to count all judgements takes longer than the rest.
+    `sets` are those already known: counting all judgements takes longer than the rest.
     """
     return Lists(
         tuple(evaluations(connection, candidate=candidate, limit=MOST)),
@@ -73,7 +73,7 @@ def read_lists(connection: Connection, candidate: str | None, sets: tuple[QueryS
 
 
 def evaluation_row(one: EvaluationSummary, shown: int | None) -> Row:
-    """An evaluation; the one that is shown is bold."""
+    """The row of an evaluation, bold for the shown one."""
     sign, colour = SIGNS[one.verdict]
     style = "bold" if one.id == shown else ""
     cells = (str(one.id), one.query_set, one.primary, one.candidate, date_and_time(one.created_at), one.created_by)
@@ -84,7 +84,7 @@ def evaluation_row(one: EvaluationSummary, shown: int | None) -> Row:
 
 
 def run_row(run: Run, marked: int | None) -> Row:
-    """A run; the one that others are held against is marked."""
+    """The row of a run, with a mark for the marked one."""
     search = "exact" if run.exact else f"ef {run.ef_search}" if run.ef_search else "index"
     return Row(
         str(run.id),

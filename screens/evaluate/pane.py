@@ -46,7 +46,7 @@ from revector.screens.wording.text import printable
 from revector.screens.wording.theme import FAINT
 
 _CAVEATS = 4
-"""The lines for what qualifies the figures."""
+"""The number of lines for caveats."""
 
 
 class EvaluatePane(Pane):
@@ -84,7 +84,7 @@ class EvaluatePane(Pane):
         self._measure = ""
 
     def compose(self) -> ComposeResult:
-        """From the verdict to the queries behind it, then what else was evaluated."""
+        """The verdict, the queries behind it, then other evaluations."""
         yield Static(id="verdict", markup=False)
         yield Static(id="caveats", markup=False)
         yield Static(id="said", markup=False)
@@ -104,25 +104,25 @@ class EvaluatePane(Pane):
         yield Buttons(EVALUATE)
 
     def on_unmount(self) -> None:
-        """What was searched is kept: another evaluation can use it."""
+        """Cancel the evaluation; its searches are kept for the next one."""
         self.control.cancel()
 
     def entered(self) -> None:
-        """A message of an earlier visit is over, and there may be something new."""
+        """Clear the message of an earlier visit, and read the lists again."""
         self.control.say(Text())
         self.reader.forget()
 
     # -- what is shown ------------------------------------------------------------------------------------
 
     def state(self, situation: Situation) -> EvaluateState:
-        """What actions depend on beside the snapshot."""
+        """The state that actions depend on, in addition to the snapshot."""
         return EvaluateState(
             evaluated=self.shown is not None, evaluating=self.control.evaluating, listing_runs=self.listing_runs
         )
 
     @property
     def shown(self) -> Evaluation | None:
-        """The evaluation that is shown."""
+        """The shown evaluation."""
         return self.reader.shown
 
     def _show_evaluation(self, first: bool) -> None:
@@ -133,7 +133,7 @@ class EvaluatePane(Pane):
 
     @property
     def measure(self) -> str:
-        """The measure chosen, or the first that the evaluation has."""
+        """The chosen measure, or the evaluation's first."""
         names = measures_of(self.shown) if self.shown else []
         return self._measure if self._measure in names else next(iter(names), "")
 
@@ -142,11 +142,11 @@ class EvaluatePane(Pane):
         return "list" if self.shown is None or self.listing_runs else self.part
 
     def on_resize(self) -> None:
-        """What has room beside each other may be more or less now."""
+        """Lay out the parts for the new size."""
         self.changed()
 
     def focus_main(self) -> None:
-        """The part in front; the segments, where all are."""
+        """Focus the visible part, or the segments when all parts are visible."""
         if self.shown is None or self.listing_runs:
             self._list.focus()
         elif self.tight:
@@ -175,7 +175,7 @@ class EvaluatePane(Pane):
     def draw(self) -> None:
         """Draw the list and the evaluation."""
         if not self.app.is_running or not self.query(Buttons):
-            return  # what was read in the background may come while the console ends
+            return  # a background read may arrive while the console ends
         self.reader.look()
         found, tight = self.shown, self.tight
         self._arrange(found, tight=tight)
@@ -279,7 +279,7 @@ class EvaluatePane(Pane):
         self.post_message(self.Act("open-evaluated"))
 
     def step_measure(self, step: int) -> None:
-        """Another measure: the next one, or the one before."""
+        """Show the next or the previous measure."""
         if self.shown is not None:
             self._choose_measure(step_through(measures_of(self.shown), self.measure, step) or "")
 
@@ -337,16 +337,16 @@ class EvaluatePane(Pane):
         self._list.focus()
 
     def compare_runs(self) -> None:
-        """Mark the run under the cursor, or hold it against the marked one."""
+        """Mark the run under the cursor, or compare it with the marked one."""
         self.control.compare_run(self.query_one("#runs", Table).row_key)
 
     @property
     def nothing(self) -> Text:
-        """What to do where no evaluation is shown."""
+        """What to do when no evaluation is shown."""
         return Text("Reading …", FAINT) if self.reader.opening else Text(self.control.what_to_do)
 
     def step_candidate(self, step: int) -> None:
-        """Another version as candidate: the next one, or the one before."""
+        """Select the next or the previous version as candidate."""
         keys = [status.version.version_key for status in self.situation.versions if not status.version.active]
         key = step_through(keys, key_of(self.situation.candidate), step)
         if key is not None:

@@ -1,4 +1,4 @@
-"""Reads the lists of the Evaluate tab while it is in front, and the evaluation that it shows."""
+"""Reads the lists of the Evaluate tab while it is visible, and the shown evaluation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from revector.screens.evaluate.lists import Lists, read_lists
 from revector.screens.pane import Failed, Pane
 
 _LOOK_EVERY_S = 5.0
-"""Others evaluate too: how often the lists are read while the tab is in front."""
+"""Others evaluate too: how often the lists are read while the tab is visible."""
 
 
 class EvaluationReader:
-    """What is read, off the screen's thread.
+    """Reads the lists and the shown evaluation, off the screen's thread.
 
     `on_shown` is called when there is another evaluation to show, with whether it is the first.
     """
@@ -24,7 +24,7 @@ class EvaluationReader:
         self.lists = Lists()
         self.shown: Evaluation | None = None
         self.only: str | None = None
-        """The candidate whose evaluations alone are listed."""
+        """Only this candidate's evaluations are listed; None for all."""
         self.opening = True
         """Nothing has been read yet."""
         self._pane, self._on_shown, self._failed = pane, on_shown, failed
@@ -34,11 +34,11 @@ class EvaluationReader:
         self._asked_to_load: int | None = None
 
     def forget(self) -> None:
-        """There may be something new, query sets as well: read at the next look."""
+        """Forget the lists, including query sets; they are read at the next `look`."""
         self._looked_at, self._sets_known = None, False
 
     def look(self) -> None:
-        """Read the lists, unless that was just done."""
+        """Read the lists, unless they were just read."""
         now = time.monotonic()
         fresh = self._looked_at is not None and now - self._looked_at < _LOOK_EVERY_S
         busy = self._looking_since is not None and now - self._looking_since < self._pane.services.patience_s
@@ -56,7 +56,7 @@ class EvaluationReader:
         self.look()
 
     def list_only(self, candidate: str | None) -> None:
-        """List the evaluations of a candidate only, or all."""
+        """List only the evaluations of a candidate, or all."""
         self.only = candidate
         self.look_again()
 
@@ -73,7 +73,7 @@ class EvaluationReader:
     def _no_lists(self, error: RevectorError) -> None:
         self._looking_since = None
         self._looked_at = time.monotonic()
-        if self._pane.situation.state.live:  # else the banner says it
+        if self._pane.situation.state.live:  # otherwise the banner reports it
             self._failed(error)
 
     def load(self, number: int) -> None:
@@ -84,6 +84,6 @@ class EvaluationReader:
         )
 
     def show(self, found: Evaluation) -> None:
-        """Make this the evaluation that is shown."""
+        """Make this the shown evaluation."""
         first, self.shown, self.opening = self.shown is None, found, False
         self._on_shown(first)

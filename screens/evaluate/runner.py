@@ -1,7 +1,7 @@
-"""The evaluation that this process works on: a thread, how far it is, and an end when somebody asks for one.
+"""The evaluation that runs in this process: its thread, its progress, and cancelling it.
 
-The runs are rows in the database, kept as they are searched: what was cut off is gone on with by the next evaluation
-that asks for the same, here or elsewhere.
+The runs are rows in the database, stored as they are searched: the next evaluation with the same settings
+continues interrupted ones, here or elsewhere.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Stage:
-    """How far it is: what it does, and `done` of `total` queries or chunks."""
+    """The progress: the current step, and `done` of `total` queries or chunks."""
 
     doing: str
     done: int = 0
@@ -59,13 +59,13 @@ class Stage:
 
 
 class CancelledError(RefusedError):
-    """Somebody ended the evaluation."""
+    """The user cancelled the evaluation."""
 
 
 class Evaluator:
     """Evaluates in a thread, one wish at a time. `on_change` is called in that thread.
 
-    `ask` is called in it too, with what a pilot costs in words, and answers whether to go on.
+    `ask` is called in it too, with the cost of a pilot in words, and returns whether to continue.
     """
 
     def __init__(self, database: Database, on_change: Callable[[], None], ask: Callable[[str], bool]) -> None:
@@ -76,7 +76,7 @@ class Evaluator:
         self.stage: Stage | None = None
         self.error: RevectorError | None = None
         self.number: int | None = None
-        """The id of the last evaluation that came to its end here."""
+        """The id of the last evaluation finished here."""
 
     @property
     def working(self) -> bool:
@@ -85,22 +85,22 @@ class Evaluator:
 
     @property
     def cancelling(self) -> bool:
-        """Whether it was asked to end and has not yet."""
+        """Whether it was cancelled and has not ended yet."""
         return self.working and self._cancelled.is_set()
 
     def start(self, wish: Wish) -> None:
-        """Begin; nothing while it works."""
+        """Start; does nothing while an evaluation runs."""
         if self.working:
             return
         self._cancelled.clear()
         self._last = f"searching {wish.candidate}"
         self.error, self.stage = None, Stage("beginning")
-        # A daemon, as the threads that search are: when a server hangs, leaving does not.
+        # A daemon thread, like those that search: a server that hangs must not keep the console from ending.
         self._thread = threading.Thread(target=self._work, args=[wish], name="evaluation", daemon=True)
         self._thread.start()
 
     def cancel(self) -> None:
-        """End it at the next batch that is stored."""
+        """Cancel it at the next stored batch."""
         self._cancelled.set()
         self._on_change()
 
@@ -170,7 +170,7 @@ class Evaluator:
 
 
 def asked_of(wish: Wish) -> Asked:
-    """What the wish asks of the runs. Raises UsageError for a gate file or a measure that is not as it should be."""
+    """The wish as `Asked`. Raises UsageError for an invalid gate file or measure."""
     from revector.core.evaluation.evaluate import Asked
     from revector.core.evaluation.gates.verdicts import read_gates
     from revector.core.evaluation.measures.measures import check_measures

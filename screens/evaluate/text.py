@@ -1,4 +1,4 @@
-"""What an evaluation says, as rows, ranges of the chart and sentences: verdict, caveats, gates, measures, queries."""
+"""The texts of an evaluation: rows, chart ranges and sentences for verdict, caveats, gates, measures, queries."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from revector.screens.wording.text import date_and_time, printable, shorten
 from revector.screens.wording.theme import CAUTION, FAINT, SIGNS, TITLE
 
 OVERLAPS = ("overlap", "rbo", "jaccard", "kendall_tau")
-"""Measures of how far rankings moved: they need no judgement."""
+"""Measures of rank overlap, which need no judgements."""
 
 SEGMENTS = (
     Column("segment"),
@@ -55,7 +55,7 @@ QUERIES = (
     Column("overlap", 7, right=True),
 )
 _LOW, _MEDIAN, _HIGH = 1, 3, 5
-"""Where 5 %, the median and 95 % stand among the quantiles of an OverlapResult."""
+"""The indexes of 5 %, the median and 95 % among the quantiles of an OverlapResult."""
 _ANSWERS: dict[Verdict | None, str] = {
     "pass": "Pass: every gate passes",
     "fail": "Fail: a gate fails",
@@ -68,7 +68,7 @@ _WIDE = 100
 
 
 def measures_of(found: Evaluation) -> list[str]:
-    """The measures that can be shown: those of the judged queries, then those of rank overlap."""
+    """The available measures: those of the judged queries, then those of rank overlap."""
     judged = dict.fromkeys(row.measure for row in found.measures)
     there = {row.measure for row in found.overlaps}
     return [*judged, *(name for name in OVERLAPS if name in there)]
@@ -97,7 +97,7 @@ def verdict_line(found: Evaluation, width: int) -> Text:
 
 
 def caveat_lines(found: Evaluation, width: int, most: int) -> Text:
-    """What qualifies the figures, in `most` lines: the caveats that have room, and how many more there are."""
+    """The caveats, in at most `most` lines: those that fit, and how many more there are."""
     said = [printable(one) for one in caveats(found)]
     shown = said if len(said) <= most else said[: most - 1]
     share = most // max(1, len(shown)) if shown is said else 1
@@ -159,14 +159,14 @@ def _measure_row(row: MeasureResult) -> Row:
 
 
 def _marker(row: MeasureResult) -> str:
-    """`+` where the interval lies above zero, `x` where it lies below, `o` where it cannot tell."""
+    """`+` if the interval is above zero, `x` if below, `o` if it contains zero."""
     if row.low is None or row.high is None:
         return "o"
     return "+" if row.low > 0 else "x" if row.high < 0 else "o"
 
 
 def spread_rows(found: Evaluation, measure: str) -> list[Row]:
-    """How a measure of rank overlap is spread over the queries of each segment."""
+    """The distribution of a rank overlap measure over the queries of each segment."""
     return [
         Row(
             row.segment,
@@ -183,7 +183,7 @@ def spread_rows(found: Evaluation, measure: str) -> list[Row]:
 
 
 def ranges_of(found: Evaluation, measure: str) -> tuple[list[Range], tuple[float, float], str]:
-    """The chart of a measure: a range a segment, the limits of the axis, and what the marks mean."""
+    """The chart of a measure: one range for each segment, the axis limits, and the legend."""
     if measure in OVERLAPS:
         rows = [row for row in found.overlaps if row.measure == measure]
         limits = (-1.0, 1.0) if measure == "kendall_tau" else (0.0, 1.0)
@@ -216,9 +216,9 @@ def _round_up(value: float) -> float:
 
 
 def worst_queries(found: Evaluation, measure: str, segment: str) -> list[QueryResult]:
-    """The queries of a segment, the largest loss of the measure first; by rank overlap, those that moved most.
+    """The queries of a segment, largest loss first; for rank overlap, those that moved most.
 
-    Where nobody judged a query of the segment it is those that moved most too.
+    For a segment without judged queries, also those that moved most.
     """
     rows = [row for row in found.queries if segment in (WHOLE_SET, row.segment)]
     judged = [row for row in rows if measure in row.primary and measure in row.candidate]
@@ -234,7 +234,7 @@ def worst_queries(found: Evaluation, measure: str, segment: str) -> list[QueryRe
 
 
 def queries_title(found: Evaluation, measure: str, segment: str, rows: Sequence[QueryResult]) -> str:
-    """What the list of queries is of, and how many of them lost and gained."""
+    """The title of the list of queries: its measure, and how many queries lost and gained."""
     of = "" if segment == WHOLE_SET else f" of {printable(segment)}"
     if rows and measure in rows[0].primary:
         lost = sum(_change(row, measure) < 0 for row in rows)
@@ -246,7 +246,7 @@ def queries_title(found: Evaluation, measure: str, segment: str, rows: Sequence[
 
 
 def query_rows(rows: Sequence[QueryResult], measure: str) -> list[Row]:
-    """The first of the queries; no values where nobody judged."""
+    """The rows of the first queries; no values for unjudged ones."""
     return [_query_row(row, measure) for row in rows[:_MOST_QUERIES]]
 
 
@@ -267,7 +267,8 @@ def _change(row: QueryResult, measure: str) -> float:
 
 
 def details_page(found: Evaluation) -> RenderableType:
-    """All that is not on the screen: caveats in full, how both runs searched, gates, every measure, rank overlap."""
+    """Everything that is not on the screen: all caveats, settings of both runs, gates, every measure, rank
+    overlap."""
     judges = ", ".join(found.judges) or "nobody"
     lines: list[tuple[str, str | Text]] = [
         ("evaluation", f"{found.id}, {date_and_time(found.created_at)}, by {found.created_by}"),

@@ -1,4 +1,4 @@
-"""A page for applications with an absolute cut: which number of the candidate keeps the same share of results."""
+"""The page of score thresholds: which threshold of the candidate keeps the same share of results."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _COLUMNS = (
 
 
 class ThresholdsPage(ModalScreen[None]):
-    """`read(cut, depth)` works the table out, in a thread."""
+    """`read(cut, depth)` computes the table, in a thread."""
 
     DEFAULT_CSS = """
     ThresholdsPage { align: center middle; background: $background 70%; }
@@ -62,7 +62,7 @@ class ThresholdsPage(ModalScreen[None]):
         self._read = read
 
     def compose(self) -> ComposeResult:
-        """Why, the table, the boxes, the answer."""
+        """The explanation, the table, the boxes, the answer."""
         with Vertical(id="box") as box:
             box.border_title = Content(f" score thresholds: {self._primary} → {self._candidate} ")
             box.border_subtitle = Content(" ↵ calculate   tab next box   esc close ")
@@ -77,7 +77,7 @@ class ThresholdsPage(ModalScreen[None]):
             yield Static(id="answer", markup=False)
 
     def on_mount(self) -> None:
-        """Work out the table; the box for the cut has the focus."""
+        """Compute the table; focus the box for the threshold."""
         self.query_one(Table).can_focus = False
         self.query_one(Table).show_cursor = False
         self.query_one("#cut").focus()

@@ -1,1 +1,1 @@
-"""What is around the tabs: header, footer, help, palette, and the snapshot they all show."""
+"""The frame around the tabs: header, footer, help, palette, and the shared snapshot."""

@@ -1,4 +1,4 @@
-"""What can be done on every tab, and when."""
+"""Actions of every tab, and when they are offered."""
 
 # ruff: noqa: D102
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Console(Protocol):
-    """What these actions ask of the app."""
+    """What these actions need from the app."""
 
     async def go_to(self, tab: Tab) -> None: ...
     def open_judging(self) -> None: ...

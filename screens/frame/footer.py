@@ -1,4 +1,4 @@
-"""The last line: the actions that are there at this moment, each a key and a place to click; or why one is not."""
+"""The last line: the offered actions, each with its key and clickable; or why a key does nothing."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from revector.screens.wording.text import printable
 from revector.screens.wording.theme import CAUTION, TITLE
 
 _LAST = ("help", "quit")
-"""Always to be seen, however narrow the screen is."""
+"""Always visible, however narrow the screen is."""
 
 
 class Footer(Widget):
-    """Keys and what they do. What has no room is in the help."""
+    """Keys and what they do. Those that do not fit are in the help."""
 
     DEFAULT_CSS = "Footer { height: 1; dock: bottom; background: $panel; padding: 0 1; }"
 
@@ -69,7 +69,7 @@ class Footer(Widget):
     def on_click(self, event: events.Click) -> None:
         """Find the action under the mouse."""
         if self._reason:
-            return  # a click meant for what stands there, and not for the keys under it
+            return  # the click was on the message, not on the keys under it
         right = self.styles.padding.left
         for item in self._fitting():
             right += _width(item)

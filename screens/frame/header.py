@@ -1,4 +1,4 @@
-"""The top of the screen: where we are, the tabs, and a banner when the database is lost."""
+"""The top of the screen: the collection, the tabs, and a banner when the database is lost."""
 
 from __future__ import annotations
 
@@ -48,10 +48,11 @@ class Header(Widget):
         self.refresh()
 
     def render(self) -> Text:
-        """One line; where it is too long, the program's name goes first, then the middle of the place."""
+        """One line; if it is too long, the program's name is dropped first, then the middle of the location is
+        cut."""
         word = "PRODUCTION" if self._production else ""
         active = f"active {printable(self._active)}" if self._active else "no active version"
-        # A role that may not do everything says so, where it does not look only anyway.
+        # Shows the word for a role with some rights, unless the session is read-only anyway.
         ends = [self._role if self._role and not self._read_only else self._rights, self._time()]
         if self._reading.overview is not None:
             ends.insert(0, active)
@@ -75,7 +76,7 @@ class Header(Widget):
 
 
 def _cut_middle(text: str, length: int) -> str:
-    """Both ends say more than the middle: the host, and the schema."""
+    """Cut the middle: the ends (host and schema) matter more."""
     if len(text) <= length:
         return text
     return f"{text[: length // 3]}…{text[-(length - length // 3 - 1) :]}"
@@ -104,7 +105,7 @@ class TabBar(Widget):
             self.refresh()
 
     def render(self) -> Text:
-        """The tab shown is in brackets too, not only in another colour."""
+        """The current tab is in brackets too, not only in another colour."""
         line = Text(no_wrap=True, overflow="ellipsis")
         for tab in TABS:
             shown = tab.key == self._tab
@@ -122,7 +123,7 @@ class TabBar(Widget):
 
 
 class Banner(Widget):
-    """Why the data is old, and what is done about it; not there while all is well."""
+    """Why the data is old, and when the next try is; hidden while all is well."""
 
     DEFAULT_CSS = """
     Banner { height: auto; max-height: 3; background: #4a1512; color: #ffffff; padding: 0 1; display: none; }
@@ -134,13 +135,13 @@ class Banner(Widget):
         self._reading = Reading()
 
     def show(self, reading: Reading) -> None:
-        """Show what is wrong, once there was data; before that the whole screen says it."""
+        """Show the problem, once there was data; before that, `Trouble` shows it."""
         self._reading = reading
         self.set_class(reading.error is not None and reading.overview is not None, "-shown")
         self.refresh(layout=True)
 
     def render(self) -> Text:
-        """The problem, then the age of the data and the next try."""
+        """The problem, the age of the data, and the next try."""
         reading = self._reading
         if reading.error is None or reading.overview is None:
             return Text()
@@ -158,7 +159,7 @@ def next_try(reading: Reading) -> str:
 
 
 class Trouble(Widget):
-    """The whole screen when there never was any data: what is wrong and the way out."""
+    """Fills the screen before there is any data: what is wrong and what to do."""
 
     DEFAULT_CSS = "Trouble { height: 1fr; padding: 1 2; display: none; }"
 
@@ -172,7 +173,7 @@ class Trouble(Widget):
         self.refresh()
 
     def render(self) -> Text:
-        """Problem, remedy, and what happens by itself."""
+        """The problem, the remedy, and the next try."""
         error = self._reading.error
         if error is None:
             return Text("Reading the collection …", FAINT)

@@ -1,4 +1,4 @@
-"""All keys on one page: those that are there now, and those that are not, by tab."""
+"""All keys on one page, by tab: those offered now, and the others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from revector.screens.wording.theme import FAINT, TITLE
 
 
 def help_text(situation: Situation) -> RenderableType:
-    """The table of actions: in read-only mode, or without the right, what would change anything is not in it."""
+    """The table of actions, without those that the session may not do."""
     grid = Grid.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True, justify="right")
     grid.add_column(overflow="fold")
@@ -30,7 +30,7 @@ def help_text(situation: Situation) -> RenderableType:
 
 
 def listed(situation: Situation) -> list[Action]:
-    """The actions that this console has at all."""
+    """The actions that this session may do."""
     return [action for action in ACTIONS if permitted(action, situation)]
 
 

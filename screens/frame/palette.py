@@ -1,4 +1,4 @@
-"""The command palette: the actions of the table that are there now, found by typing."""
+"""The command palette: the offered actions, found by typing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def provider_of(actions: Iterable[Action], situation: Situation) -> type[Provide
                 yield DiscoveryHit(text, self._does(action), text)
 
         async def search(self, query: str) -> Hits:
-            """Those that fit what was typed."""
+            """The actions that match the typed text."""
             matcher = self.matcher(query)
             for text, action in offers:
                 score = matcher.match(text)

@@ -1,4 +1,4 @@
-"""Why a key or a click does nothing now, and the pause in which what is typed after it is not taken for commands."""
+"""Why a key or a click does nothing now, and the pause after it in which letters are not commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from revector.screens.situation import Situation
 from revector.screens.tabs import refused
 
 _PAUSE_S = 2.0
-"""Without a key for so long, a letter is a command again."""
+"""After this long without a key, letters are commands again."""
 _SHOWN_S = 6.0
 _IGNORED = " (keys are ignored until you pause)"
 
@@ -19,7 +19,7 @@ _IGNORED = " (keys are ignored until you pause)"
 class Refusals:
     """The last key that was refused.
 
-    Somebody who types the version key for a question that did not open is not to do something else by it: after a
+    A user who types the version key for a question that did not open must not trigger other actions: after a
     dangerous key was refused, the letters that follow do nothing. `clock` is in seconds.
     """
 
@@ -30,16 +30,16 @@ class Refusals:
 
     @property
     def text(self) -> str:
-        """`u: 1 guard fails: recall`; '' when no key was refused lately."""
+        """`u: 1 guard fails: recall`; '' when no key was recently refused."""
         return self._reason if self.clock() < self._shown_until else ""
 
     @property
     def deaf(self) -> bool:
-        """Whether a letter that is typed now is no command."""
+        """Whether letters are ignored now."""
         return self.clock() < self._deaf_until
 
     def refuse(self, key: str, situation: Situation, action: Action | None = None) -> None:
-        """A key was pressed that nothing is bound to now, or an action was clicked that is no longer offered."""
+        """Explain a key that does nothing now, or a click on an action that is no longer offered."""
         self.forget()
         action = action or refused(key, situation)
         reason = why_not(action, situation) if action is not None else None
@@ -50,10 +50,10 @@ class Refusals:
                 self._deaf_until = self.clock() + _PAUSE_S
 
     def swallow(self) -> None:
-        """A letter was typed that is no command: the pause begins again."""
+        """Ignore a letter, and restart the pause."""
         self._reason = self._reason.removesuffix(_IGNORED) + _IGNORED
         self._shown_until, self._deaf_until = self.clock() + _SHOWN_S, self.clock() + _PAUSE_S
 
     def forget(self) -> None:
-        """Another key was pressed: what was refused before is over."""
+        """Clear the refusal, because another key was pressed."""
         self._shown_until = self._deaf_until = -math.inf

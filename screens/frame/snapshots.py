@@ -1,8 +1,7 @@
-"""The one thread that reads the database for the screen. It never queues, and nobody waits for it.
+"""The thread that reads the database for the screen. Requests never queue, and the screen never waits.
 
-A tick sets a flag; whatever was asked for while a read was on its way is answered by the next one. A lost
-connection is tried again after growing pauses. A read that hangs (a network that swallows everything) is given
-up, and a new thread takes over.
+A tick sets a flag; requests during a read are answered by the next read. A lost connection is retried after
+growing pauses. A read that hangs (a network that drops packets) is abandoned, and a new thread takes over.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ _LAST_READ_S = 0.5
 class Reading:
     """The last snapshot, and why there is no newer one. Times are those of `time.monotonic()`.
 
-    `lost`: the database cannot be reached. A read that took too long is an error too, but nothing is lost by it:
-    with a busy server a rollback must be possible.
+    `lost`: the database cannot be reached. A read that took too long is an error too, but does not count as lost:
+    a rollback must be possible on a busy server.
     """
 
     overview: Overview | None = None
@@ -52,21 +51,21 @@ class Reading:
 
 
 class SnapshotSource(Protocol):
-    """Where the screen gets its snapshots from."""
+    """The source of the screen's snapshots."""
 
     latest: Reading
 
     def start(self, on_reading: Callable[[], None] | None = None) -> None:
-        """Begin to read. `on_reading` is called, in the reader's thread, whenever `latest` is a new one."""
+        """Start reading. `on_reading` is called, in the reader's thread, whenever `latest` changes."""
 
     def request(self) -> None:
-        """Ask for a new snapshot; asked twice while one is being read, there is one more."""
+        """Request a new snapshot; requests during a read are answered by one more read."""
 
     def retry(self) -> None:
-        """Do not wait any longer before the next try."""
+        """Try again now."""
 
     def stop(self) -> None:
-        """End the thread. A read that is on its way gets a moment to end, and is cut off then."""
+        """Stop the thread. A running read gets a moment to end, and is then cancelled."""
 
 
 class SnapshotReader:
@@ -76,7 +75,7 @@ class SnapshotReader:
         self.latest = Reading()
         self._database = database
         self._timeout_s = settings.read_timeout_s
-        # A snapshot is some ten statements, of which each may take the timeout; two of them is all we wait.
+        # A snapshot is some ten statements, each with the timeout; we wait for two timeouts at most.
         self._patience_s = database.connect_timeout_s + 2 * settings.read_timeout_s
         self._on_reading: Callable[[], None] = lambda: None
         self._wanted = threading.Event()
@@ -84,7 +83,7 @@ class SnapshotReader:
         self._round: _Round | None = None
 
     def start(self, on_reading: Callable[[], None] | None = None) -> None:
-        """Begin to read; called again, it only changes who is told."""
+        """Start reading; a second call only replaces `on_reading`."""
         if on_reading is not None:
             self._on_reading = on_reading
         if self._round is None:
@@ -97,7 +96,7 @@ class SnapshotReader:
         current.thread.start()
 
     def request(self) -> None:
-        """Ask for a new snapshot; a read that hangs is given up here."""
+        """Request a new snapshot; abandons a read that hangs."""
         current = self._round
         if current and current.busy_since and time.monotonic() - current.busy_since > self._patience_s:
             self._end(current)
@@ -108,11 +107,11 @@ class SnapshotReader:
         self._wanted.set()
 
     def retry(self) -> None:
-        """Do not wait any longer before the next try."""
+        """Try again now."""
         self._hurry.set()
 
     def stop(self) -> None:
-        """End the thread. A read that is on its way gets a moment to end, and is cut off then."""
+        """Stop the thread. A running read gets a moment to end, and is then cancelled."""
         if self._round is None:
             return
         self._round.over = True
@@ -173,7 +172,7 @@ class SnapshotReader:
             return overview
 
     def _publish(self, error: RevectorError, lost: bool, retry_at: float | None) -> None:
-        if str(error) != str(self.latest.error):  # it is tried again and again
+        if str(error) != str(self.latest.error):  # it is retried
             log.warning("cannot refresh from %s: %s", self._database.name, type(error).__name__)
             log.debug("cannot refresh: %s", error.problem)
         self.latest = replace(self.latest, error=error, lost=lost, retry_at=retry_at)
@@ -181,12 +180,12 @@ class SnapshotReader:
 
 
 class _SlowError(RevectorError):
-    """The server works, but not as fast as the read timeout asks."""
+    """The server works, but slower than the read timeout."""
 
 
 @dataclass
 class _Round:
-    """What one thread of the reader holds; `over` when another one has taken its place."""
+    """The state of one reader thread; `over` when another one has replaced it."""
 
     thread: threading.Thread | None = None
     connection: Connection | None = None

@@ -1,4 +1,4 @@
-"""What stands there while the terminal is too small: the size it has, the size it needs, and one key."""
+"""The screen for a terminal that is too small: its size, the needed size, and one key."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def too_small(size: Size) -> bool:
 
 
 class TooSmall(ModalScreen[None]):
-    """Takes no key but q."""
+    """Takes only the key q."""
 
     DEFAULT_CSS = "TooSmall { background: $background; }"
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("q,ctrl+q,ctrl+c", "leave", "Quit", show=False)]
 
     class Left(Message):
-        """Somebody wants to leave."""
+        """The user wants to quit."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class TooSmall(ModalScreen[None]):
         yield self._sizes
 
     def refuse(self, reason: str) -> None:
-        """Say why the console cannot be left from here."""
+        """Say why the console cannot quit now."""
         self._sizes.reason = reason
         self._sizes.refresh()
 

@@ -1,7 +1,7 @@
-"""The answers of one judging session: what is in hand, what was given, and what the database does not have yet.
+"""The answers of one judging session: loaded pairs, given answers, and those not stored yet.
 
-An answer counts as given at once. When one cannot be stored, it and all that came after it are as if they had not been
-given: their pairs stand in front of the queue again, in their order.
+An answer counts at once. When one cannot be stored, it and all later ones are undone: their pairs return to the
+front of the queue, in order.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from revector.core.evaluation.judging.grading import Graded
 from revector.core.evaluation.judging.queue import Count, ItemKind, JudgingItem
 
 _PACES = 20
-"""Answers whose times make the pace; the median, so that a break does not count."""
+"""How many answers the pace is computed from; as a median, so that breaks do not count."""
 
 
 @dataclass(eq=False)
 class JudgingStep:
-    """One answer; `grade` is None for a skip. `stored` is there once the database has it."""
+    """One answer; `grade` is None for a skip. `stored` is set once it is stored."""
 
     item: JudgingItem
     grade: int | None
@@ -31,14 +31,14 @@ class JudgingStep:
 
 @dataclass(frozen=True)
 class Write:
-    """Something to be stored: an answer, or that it was undone."""
+    """Something to store: an answer, or its undoing."""
 
     step: JudgingStep
     undo: bool
 
 
 class Answers:
-    """`pending` is to be stored from its left; whoever stores it calls `stored` or `revert` for the first."""
+    """`pending` is stored from the left; after each write, `stored` or `revert` is called for the first."""
 
     def __init__(self) -> None:
         self.items: deque[JudgingItem] = deque()
@@ -51,23 +51,23 @@ class Answers:
 
     @property
     def item(self) -> JudgingItem | None:
-        """The pair that is asked for."""
+        """The current pair."""
         return self.items[0] if self.items else None
 
     @property
     def seen(self) -> frozenset[tuple[str, str]]:
-        """The pairs that are in hand, or were answered or skipped: not to be read again."""
+        """The pairs that are loaded, answered or skipped, and must not be read again."""
         return frozenset(item.pair for item in (*self.items, *(step.item for step in self._history)))
 
     def clear(self, *, forget: bool) -> None:
-        """Nothing is in hand any more; with `forget` nothing can be undone either."""
+        """Drop the loaded pairs; with `forget`, also the undo history."""
         self.items.clear()
         self._counts = {}
         if forget:
             self._history.clear()
 
     def answer(self, grade: int | None, at: float) -> None:
-        """Answer the pair that is asked for, or skip it; `at` is in seconds of any clock."""
+        """Answer or skip the current pair; `at` is in seconds of any clock."""
         step = JudgingStep(self.items.popleft(), grade)
         self._history.append(step)
         self._count(step, 1)
@@ -76,7 +76,7 @@ class Answers:
             self._times.append(at)
 
     def undo(self) -> JudgingStep | None:
-        """Take the last answer back; None when there is none."""
+        """Undo the last answer; None when there is none."""
         if not self._history:
             return None
         step = self._history.pop()
@@ -86,11 +86,11 @@ class Answers:
         return step
 
     def stored(self) -> None:
-        """The first that was pending is stored."""
+        """The first pending write is stored."""
         self.pending.popleft()
 
     def revert(self, *, for_good: bool) -> None:
-        """The first that is pending cannot be stored. `for_good`: if it is an undo, it is not to be tried again."""
+        """The first pending write failed. `for_good`: a failed undo must not be retried."""
         first = self.pending[0]
         while self.pending:
             write = self.pending.pop()
@@ -108,7 +108,7 @@ class Answers:
     # -- figures ------------------------------------------------------------------------------------------
 
     def counted(self, counts: Iterable[Count]) -> None:
-        """Take these counts as those of this moment."""
+        """Use these counts as the current ones."""
         self._counts = {(one.kind, one.segment): [one.done, one.remaining] for one in counts}
 
     def _count(self, step: JudgingStep, by: int) -> None:

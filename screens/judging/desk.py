@@ -1,4 +1,4 @@
-"""What the judging screen asks of the database: all of it off the screen's thread."""
+"""The judging screen's access to the database, off the screen's thread."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _MOST_PEOPLE = 5
 
 @dataclass(frozen=True)
 class JudgingChoice:
-    """What is judged, and as whom. Empty names: the set that changed last, and the database role."""
+    """What to judge, and as whom. Empty names mean the set that changed last, and the database role."""
 
     query_set: str = ""
     kind: ItemKind | None = None
@@ -47,7 +47,7 @@ class JudgingChoice:
 
 @dataclass(frozen=True)
 class Opened:
-    """A set, all sets, the person, and the runs that are pooled; None when they have to be made."""
+    """A set, all sets, the person, and the pooled runs; None when they must be made."""
 
     query_set: QuerySet | None
     names: tuple[str, ...]
@@ -57,7 +57,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class JudgingBatch:
-    """The next items, how far this person is (None when not asked for), and how far the person agrees with others."""
+    """The next items, this person's progress (None if not requested), and the agreement with others."""
 
     items: tuple[JudgingItem, ...]
     counts: tuple[Count, ...] | None
@@ -97,9 +97,9 @@ class JudgingDesk:
     def read(
         self, opened: Opened, choice: JudgingChoice, without: frozenset[tuple[str, str]], *, count: bool
     ) -> JudgingBatch:
-        """The next items but those in `without`, and the figures.
+        """The next items except those in `without`, and the figures.
 
-        Counting looks at every query (some seconds for 10,000), finding the next items only at some.
+        Counting reads every query (some seconds for 10,000), finding the next items only some.
         """
         if opened.query_set is None or opened.judge is None or opened.pair is None:
             return JudgingBatch((), (), ())
@@ -118,13 +118,13 @@ class JudgingDesk:
         return JudgingBatch(tuple(items), counts, agreements)
 
     def write(self, opened: Opened, step: JudgingStep) -> None:
-        """Store an answer; a skip is nothing to store. Raises what `grade` does, and UnreachableError."""
+        """Store an answer (a skip is not stored). Raises what `grade` does, and UnreachableError."""
         if opened.query_set is not None and opened.judge is not None and step.grade is not None:
             with self._writing() as connection:
                 step.stored = grade(connection, opened.query_set, opened.judge, step.item, step.grade)
 
     def take_back(self, opened: Opened, step: JudgingStep) -> None:
-        """Put back what was there before the answer. Raises what `undo` does, and UnreachableError."""
+        """Restore what was there before the answer. Raises what `undo` does, and UnreachableError."""
         if opened.query_set is not None and opened.judge is not None and step.stored is not None:
             with self._writing() as connection:
                 undo(connection, opened.judge, step.stored, opened.query_set)
@@ -150,10 +150,10 @@ class JudgingDesk:
             try:
                 self._connection.execute("SELECT 1")
             except psycopg.Error:
-                self._close()  # the server was started anew since the last answer
+                self._close()  # the server was restarted since the last answer
         if self._connection is None:
             self._connection = self._open.enter_context(self._services.connections.writing())
-            # Whoever waits behind a lock is told so, and can leave.
+            # A wait for a lock ends with an error, and the user can leave.
             timeout = f"{round(self._services.settings.read_timeout_s * 1000)}ms"
             self._connection.execute("SELECT set_config('statement_timeout', %s, false)", [timeout])
         return self._connection
@@ -163,7 +163,7 @@ class JudgingDesk:
         self._open.close()
 
     def close(self) -> None:
-        """Let go of the connection, unless an answer is being stored, which then does so itself."""
+        """Close the connection, unless an answer is being stored, which then closes it."""
         self._closed = True
         if self._lock.acquire(blocking=False):
             try:
@@ -173,7 +173,7 @@ class JudgingDesk:
 
 
 def _agreements(connection: Connection, query_set: QuerySet, judge: Judge) -> tuple[Agreement, ...]:
-    """With every other person who judged a pair that this one judged too; the most common pairs first."""
+    """Agreement with every other person who judged some of the same pairs; most common pairs first."""
     summary = next(found for found in query_sets(connection) if found.name == query_set.name)
     if judge.name not in summary.judges:
         return ()

@@ -27,7 +27,7 @@ _COLUMNS = (Column("", 2), Column("what", 10), Column("which"), Column("left", 9
 
 
 class ChoiceDialog(ListDialog[JudgingChoice]):
-    """Kind, segment and query set in one list. None for no change."""
+    """Kind, segment and query set in one list. Returns None for no change."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("f", "dismiss", "Close", show=False)]
 
@@ -64,13 +64,13 @@ class ChoiceDialog(ListDialog[JudgingChoice]):
         self._rows.append(Row(key, ("●" if here else "", what, Text(printable(name), style), count)))
 
     def taken(self, key: str | None) -> JudgingChoice | None:
-        """The choice, unless it is the one of now."""
+        """The choice, unless it is the current one."""
         chosen = self._choices.get(key or "")
         return None if chosen == self._choice else chosen
 
 
 class NameDialog(ModalScreen[str | None]):
-    """As whom to judge: people who share a database role give their own names. None for no change."""
+    """The name to judge as: people who share a database role enter their own names. Returns None for no change."""
 
     DEFAULT_CSS = """
     NameDialog { align: center middle; background: $background 70%; }

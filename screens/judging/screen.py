@@ -1,6 +1,6 @@
-"""The judging screen: one pair of a query and a text at a time, one key a grade, blind to the version that found it.
+"""The judging screen: one pair of query and text at a time, one key for each grade, blind to the version.
 
-An answer is shown as given at once and stored behind the screen, one after the other in the order of the keys.
+An answer counts at once and is stored in the background, in the order of the keys.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from revector.screens.wording.text import printable, shorten
 from revector.screens.wording.theme import BAD, CAUTION, FAINT
 
 _REFILL = 10
-"""With fewer pairs than this in hand, the next are read."""
+"""When fewer pairs are loaded, the next are read."""
 
 _ROOMY = 32
 
@@ -60,7 +60,7 @@ _KEYS = (
 
 
 class JudgingScreen(Following, ModalScreen[None]):
-    """Fills the terminal. A ModalScreen, so that no key reaches the tab below."""
+    """Fills the terminal; a ModalScreen, so that no key reaches the tab below."""
 
     DEFAULT_CSS = """
     JudgingScreen { background: $background; }
@@ -117,12 +117,12 @@ class JudgingScreen(Following, ModalScreen[None]):
         """The last reading failed."""
         self._exhausted = False
         self._to_search = False
-        """The runs have to be made, and Enter makes them."""
+        """The runs are missing; Enter makes them."""
         self._storing = False
         self._leaving = False
 
     def compose(self) -> ComposeResult:
-        """From who and what, down to the keys."""
+        """The person and the set, the pair, and the keys."""
         with Vertical():
             yield Static(id="where", classes="-production" if self._services.settings.production else "")
             yield Static(
@@ -144,11 +144,11 @@ class JudgingScreen(Following, ModalScreen[None]):
         self._open()
 
     def on_unmount(self) -> None:
-        """The connection of the answers is not needed any more."""
+        """The connection for answers is no longer needed."""
         self._desk.close()
 
     def show(self, situation: Situation) -> None:
-        """No key is taken while the database is lost; what could not be read is read when it is back."""
+        """Take no keys while the database is lost; failed reads are repeated when it is back."""
         live = situation.state.live
         if live == self._live:
             return
@@ -178,7 +178,7 @@ class JudgingScreen(Following, ModalScreen[None]):
             self._read(count=True)
 
     def action_search(self) -> None:
-        """Enter, where the runs have to be made."""
+        """Enter, when the runs must be made."""
         if not self._to_search or not self._live:
             return
         self._to_search = False
@@ -188,7 +188,7 @@ class JudgingScreen(Following, ModalScreen[None]):
         def search(tell: Tell) -> Opened:
             def progress(_step: str, done: int, total: int) -> None:
                 if not self.is_attached:
-                    raise RevectorError("The screen was closed.")  # the next time the run goes on from here
+                    raise RevectorError("The screen was closed.")  # the next time the run continues from here
                 tell(lambda: self._wait(f"Searching both versions, one after the other: {done:,} of {total:,}"))
 
             return self._desk.search(opened, progress)
@@ -196,7 +196,7 @@ class JudgingScreen(Following, ModalScreen[None]):
         in_background(self, "read", search, self._now_open, self._not_read)
 
     def _read(self, *, count: bool) -> None:
-        """Read the next pairs behind those in hand."""
+        """Read more pairs after the loaded ones."""
         self._reading = True
         opened, choice, seen = self._opened, self._choice, self.answers.seen
 
@@ -230,7 +230,8 @@ class JudgingScreen(Following, ModalScreen[None]):
         self._draw()
 
     def _start_over(self, choice: JudgingChoice, *, forget: bool) -> None:
-        """Read everything anew. `forget`: the answers before were about something else, and stay."""
+        """Read everything again. `forget`: earlier answers were for another choice, and can no longer be
+        undone."""
         self._choice = choice
         self._to_search = False
         self._agreements = ()
@@ -248,7 +249,7 @@ class JudgingScreen(Following, ModalScreen[None]):
         self._answer(grade)
 
     def action_skip(self) -> None:
-        """Leave it open, and see it no more in this session."""
+        """Skip the pair for this session; it stays open."""
         self._answer(None)
 
     def _answer(self, grade: int | None) -> None:
@@ -258,7 +259,7 @@ class JudgingScreen(Following, ModalScreen[None]):
             self._store()
 
     def action_undo(self) -> None:
-        """Back to the answer before, as if it had not been given."""
+        """Undo the last answer."""
         if not self._taking:
             return
         step = self.answers.undo()
@@ -269,7 +270,7 @@ class JudgingScreen(Following, ModalScreen[None]):
         self._store()
 
     def _store(self) -> None:
-        """Store what is pending, unless that is going on already."""
+        """Store pending answers, unless that is already running."""
         if not self._storing:
             self._storing = True
             self.run_worker(self._store_all(), group="store", exit_on_error=False)
@@ -293,7 +294,7 @@ class JudgingScreen(Following, ModalScreen[None]):
         self._draw()
 
     def _not_stored(self, error: RevectorError) -> None:
-        # What was refused as an undo can never be taken back, but the answers before it can.
+        # A refused undo can never succeed, but earlier answers can be undone.
         self.answers.revert(for_good=isinstance(error, RefusedError))
         self._leaving = False
         self._message = Text("✗ Not stored. ", f"bold {BAD}").append_text(problem(error))
@@ -336,11 +337,11 @@ class JudgingScreen(Following, ModalScreen[None]):
         return self._taking and not self.answers.pending
 
     def action_help(self) -> None:
-        """What the keys and the words mean."""
+        """Open the help."""
         self.app.push_screen(Page("judging", help_page()))
 
     def action_leave(self) -> None:
-        """Back to the console; what is pending is stored first. Pressed again, it is given up."""
+        """Back to the console, after pending answers are stored. Pressed again, they are dropped."""
         if self.answers.pending and not self._leaving:
             self._leaving = True
             self._say(Text(f"Storing {len(self.answers.pending)} more. Esc again: close and lose them", CAUTION))
@@ -350,7 +351,7 @@ class JudgingScreen(Following, ModalScreen[None]):
     # -- drawing ------------------------------------------------------------------------------------------
 
     def on_resize(self) -> None:
-        """Lines are cut for the width; where there is room, the query has air around it."""
+        """Cut lines to the width, and add space around the query if there is room."""
         self.set_class(self.size.height >= _ROOMY, "-roomy")
         self._draw()
 
@@ -367,7 +368,7 @@ class JudgingScreen(Following, ModalScreen[None]):
             width = self.size.width
             self.query_one("#progress", Static).update(progress_line(self.answers, self._choice, width))
             self.query_one("#left", Static).update(left_line(self.answers, self._choice, self._agreements))
-            if self._drawn != (item or self._status):  # a place that was scrolled to stays
+            if self._drawn != (item or self._status):  # keep the scroll position
                 self._drawn = item or self._status
                 self._draw_item(item)
             why = why_line(item) if item else Text()

@@ -1,4 +1,4 @@
-"""What the judging screen says: its lines, the text to be judged, and its help."""
+"""The texts of the judging screen: its lines, the text to judge, and its help."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def left_line(answers: Answers, choice: JudgingChoice, agreements: Sequence[Agre
 
 
 def why_line(item: JudgingItem) -> Text:
-    """Why the pair is here, and what this person said of it before."""
+    """Why the pair is in the queue, and this person's earlier grade."""
     text = Text(_WHY[item.kind], CAUTION if item.kind == "disputed" else FAINT)
     if item.before is not None:
         text.append(f"{' ' if text else ''}You said {item.before} before.")

@@ -1,4 +1,4 @@
-"""What can be done on the Log tab, and when."""
+"""Actions of the Log tab, and when they are offered."""
 
 from __future__ import annotations
 

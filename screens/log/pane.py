@@ -39,7 +39,7 @@ class LogPane(Pane):
     """
 
     def compose(self) -> ComposeResult:
-        """The table, and what stands there while nothing has happened."""
+        """The table, and the text for an empty log."""
         yield Table(_COLUMNS)
         yield Static("No entries yet.", markup=False)
 

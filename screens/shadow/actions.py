@@ -1,4 +1,4 @@
-"""What can be done on the Shadow tab, and when."""
+"""Actions of the Shadow tab, and when they are offered."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ShadowState:
-    """What the tab knows beside the snapshot."""
+    """What the tab knows in addition to the snapshot."""
 
     shadowing: bool | None = None
-    """Whether a shadow runs; None until the tab has looked."""
+    """Whether a shadow runs; None until it was read."""
     disagreeing: bool = False
     """Whether it has a disagreement to open."""
     judgeable: bool = False

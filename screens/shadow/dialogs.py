@@ -25,7 +25,7 @@ from revector.screens.wording.theme import CAUTION
 
 @dataclass(frozen=True)
 class ShadowWish:
-    """The shadow that is asked for."""
+    """The settings of the shadow to start."""
 
     key: str
     sample: float
@@ -35,14 +35,14 @@ class ShadowWish:
 
 
 class StartShadow(Form[ShadowWish | None]):
-    """Answers with the shadow to start, once the version key is typed; or with None."""
+    """Returns the shadow to start, once the version key is typed, or None."""
 
     def __init__(self, database: Database, settings: Settings, version: Version) -> None:
         super().__init__()
         self._database, self._settings, self._version = database, settings, version
 
     def compose(self) -> ComposeResult:
-        """Where, what it does, the boxes, the buttons."""
+        """The place, the explanation, the boxes, the buttons."""
         key = self._version.version_key
         settings = self._settings
         where = Text(printable(f"{settings.label or self._database.name}/{self._database.schema}"), "bold")
@@ -71,7 +71,7 @@ class StartShadow(Form[ShadowWish | None]):
             yield from self.end_of_form("Start it")
 
     def objection(self) -> Text:
-        """What is out of bounds, or that the key is not typed."""
+        """A value out of range, or a missing key."""
         try:
             wish = self._wish()
             check_settings(wish.sample, wish.query_text, wish.retention_days)
@@ -99,14 +99,14 @@ class StartShadow(Form[ShadowWish | None]):
 
 
 class SendToJudging(Form[str | None]):
-    """Answers with the name of the query set to which so many queries go, or with None."""
+    """Returns the name of the query set for that many queries, or None."""
 
     def __init__(self, queries: int) -> None:
         super().__init__()
         self._queries = queries
 
     def compose(self) -> ComposeResult:
-        """What it does, the box, the buttons."""
+        """The explanation, the box, the buttons."""
         count = f"{self._queries} queries" if self._queries > 1 else "1 query"
         with Vertical(id="box") as box:
             box.border_title = Content(" Send the worst disagreements to the judging queue ")
@@ -122,7 +122,7 @@ class SendToJudging(Form[str | None]):
             yield from self.end_of_form("Send them")
 
     def objection(self) -> Text:
-        """It takes a name."""
+        """A missing name."""
         return Text() if self.text("set") else Text("Type the name of a query set. A new one is created.")
 
     def go(self) -> None:

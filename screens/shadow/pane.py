@@ -1,4 +1,4 @@
-"""Tab 5: the shadow that runs: how alike both versions answer users, how long both take, and where they disagree."""
+"""Tab 5: the shadow: overlap and latency of both versions' answers to users, and where they disagree."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class ShadowPane(Pane):
         self._patience_s = services.database.connect_timeout_s + 5 * services.settings.read_timeout_s
 
     def compose(self) -> ComposeResult:
-        """From what runs to the queries behind the figures."""
+        """The shadow, its figures, and the queries behind them."""
         yield Static(id="head", markup=False)
         yield Static(id="counts", markup=False)
         yield Static(id="trouble", markup=False)
@@ -108,7 +108,7 @@ class ShadowPane(Pane):
         return self.report is not None and any(one.query for one in self.report.worst)
 
     def state(self, situation: Situation) -> ShadowState:
-        """What actions depend on beside the snapshot."""
+        """The state that actions depend on, in addition to the snapshot."""
         return ShadowState(
             shadowing=self.running,
             disagreeing=self.report is not None and bool(self.report.worst),
@@ -117,7 +117,7 @@ class ShadowPane(Pane):
 
     @property
     def tight(self) -> bool:
-        """Whether there are parts, of which one is shown at a time."""
+        """Whether one part is shown at a time."""
         return self._has_figures and super().tight
 
     @property
@@ -127,12 +127,12 @@ class ShadowPane(Pane):
     # -- reading ------------------------------------------------------------------------------------------
 
     def entered(self) -> None:
-        """A message of an earlier visit is over, and there may be something new."""
+        """Clear the message of an earlier visit, and read the report again."""
         self._said = Text()
         self._looked_at = None
 
     def look(self) -> None:
-        """Read the report, unless that was just done or is under way."""
+        """Read the report, unless it was just read or is being read."""
         now = time.monotonic()
         fresh = self._looked_at is not None and now - self._looked_at < _LOOK_EVERY_S
         busy = self._looking_since is not None and now - self._looking_since < self._patience_s
@@ -168,11 +168,11 @@ class ShadowPane(Pane):
     # -- drawing ------------------------------------------------------------------------------------------
 
     def on_resize(self) -> None:
-        """What has room beside each other may be more or less now."""
+        """Lay out the parts for the new size."""
         self.changed()
 
     def focus_main(self) -> None:
-        """The disagreements, or the part in front."""
+        """Focus the disagreements, or the visible part."""
         if not self._has_figures:
             self.screen.set_focus(None)
         else:
@@ -181,7 +181,7 @@ class ShadowPane(Pane):
     def draw(self) -> None:
         """Draw the last report."""
         if not self.app.is_running or not self.query(Buttons):
-            return  # what was read in the background may come while the console ends
+            return  # a background read may arrive while the console ends
         self.look()
         found = self.report
         self._arrange(found)
@@ -305,7 +305,7 @@ class ShadowPane(Pane):
         return f"✓ The shadow of {printable(run.candidate)} is running. Processes with a mirror follow within a second."
 
     def stop(self) -> None:
-        """Ask, then end the shadow."""
+        """Ask, then stop the shadow."""
         from revector.screens.widgets.confirm import Ask
 
         run = self.report.run if self.report else None
@@ -357,7 +357,7 @@ class ShadowPane(Pane):
         self.draw()
 
     def step_candidate(self, step: int) -> None:
-        """Another version as candidate: the next one, or the one before."""
+        """Select the next or the previous version as candidate."""
         keys = [s.version.version_key for s in self.situation.versions if s.embedded and not s.version.active]
         key = step_through(keys, key_of(self.situation.candidate), step)
         if key is not None:

@@ -1,4 +1,4 @@
-"""What the Shadow screen says of a shadow: its head, its counts, the histogram, and the rows of its tables."""
+"""The texts of the Shadow screen: head line, counts, histogram, and table rows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _TROUBLES = 2
 
 
 def head_line(run: ShadowRun) -> Text:
-    """Of which version, how much, what is kept, since when and by whom."""
+    """The candidate, the sample, what is stored, since when and by whom."""
     text = Text(no_wrap=True, overflow="ellipsis")
     if run.stopped_at is None:
         text.append("● ", GOOD).append("shadow of ", FAINT)
@@ -49,7 +49,7 @@ def head_line(run: ShadowRun) -> Text:
 
 
 def counts_line(found: ShadowReport) -> Text:
-    """How far the queries came."""
+    """The counts: how many queries were seen, sampled, searched, dropped and failed."""
     text = Text(no_wrap=True, overflow="ellipsis")
     for number, name, style in (
         (found.seen, "seen", ""),
@@ -63,7 +63,7 @@ def counts_line(found: ShadowReport) -> Text:
 
 
 def trouble_lines(found: ShadowReport) -> Text:
-    """Who leaves the candidate alone and why, else what it failed with last; empty when all is well."""
+    """Open breakers and why, else the last errors; empty when all is well."""
     text = Text(no_wrap=True, overflow="ellipsis")
     for one in found.breaker[:_TROUBLES]:
         text.append("✗ breaker open ", f"bold {BAD}")
@@ -78,12 +78,13 @@ def trouble_lines(found: ShadowReport) -> Text:
 
 
 def overlap_title(found: ShadowReport) -> str:
-    """How alike the answers are, on average."""
+    """The mean overlap of the answers."""
     return f" overlap {_figure(found.overlap)} ─ RBO {_figure(found.rbo)} "
 
 
 def histogram(found: ShadowReport, width: int) -> Text:
-    """A line for each tenth of overlap: how many queries, and a bar of at most `width` columns with all of its line."""
+    """One line for each tenth of overlap: the number of queries and a bar; lines are at most `width` columns
+    wide."""
     most = max(found.histogram)
     digits = max(7, len(f"{most:,}"))
     room = max(4, width - digits - 7)
@@ -99,7 +100,7 @@ def histogram(found: ShadowReport, width: int) -> Text:
 
 
 def segment_rows(found: ShadowReport) -> list[Row]:
-    """All queries, then each segment, the least alike first."""
+    """All queries, then each segment, lowest overlap first."""
     rows = [(ALL, ALL, found.queries, found.overlap, found.rbo, found.primary_ms, found.candidate_ms)]
     if len(found.segments) > 1 or any(one.segment for one in found.segments):
         rows += [
@@ -121,7 +122,7 @@ def segment_rows(found: ShadowReport) -> list[Row]:
 
 
 def worst_rows(found: ShadowReport) -> list[Row]:
-    """The worst disagreements; a query whose text is not kept goes by its hash, in another colour."""
+    """The worst disagreements; a query without stored text is shown by its hash, in another colour."""
     return [
         Row(
             str(one.id),
@@ -143,7 +144,7 @@ def latency(found: Latency) -> str:
 
 
 def both_rankings(one: Disagreement, candidate: str) -> RenderableType:
-    """A query whose text is not kept: its hash, and both rankings as semantic keys."""
+    """A query without stored text: its hash, and both rankings as semantic keys."""
     grid = Grid.grid(padding=(0, 2, 0, 0))
     grid.add_column(justify="right")
     grid.add_column(overflow="fold")
@@ -169,7 +170,7 @@ def both_rankings(one: Disagreement, candidate: str) -> RenderableType:
 
 
 def what_to_do(situation: Situation, found: ShadowReport | None) -> Text:
-    """The next step where there is nothing to show."""
+    """The next step when there is nothing to show."""
     if found is not None:
         return Text(
             "No query has been answered by both versions yet.\n\n"

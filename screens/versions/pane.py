@@ -1,4 +1,4 @@
-"""Tab 1: the embedding versions, and what is known about the one under the cursor."""
+"""Tab 1: the embedding versions, and details of the one under the cursor."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ class VersionsPane(Pane):
     """
 
     def compose(self) -> ComposeResult:
-        """Table, detail, and what stands there while there is neither."""
+        """The table, the details, and the text for an empty collection."""
         yield Table(_COLUMNS, id="versions")
         with VerticalScroll(id="detail"):
             yield Static(markup=False)
         yield Static(_EMPTY, id="none", markup=False)
 
     def draw(self) -> None:
-        """Draw the versions; the cursor stands on the selected one."""
+        """Draw the versions; the cursor is on the selected one."""
         table = self.query_one("#versions", Table)
         self.set_class(not self.situation.versions, "-empty")
         table.show([_row(self.situation, status) for status in self.situation.versions])
@@ -113,7 +113,7 @@ class VersionsPane(Pane):
         self._open(BACKFILL)
 
     def to_compare(self) -> None:
-        """The selected version against the active one."""
+        """Compare the selected version with the active one."""
         self._open(COMPARE)
 
     def to_cutover(self) -> None:
@@ -145,7 +145,7 @@ def _row(situation: Situation, status: VersionStatus) -> Row:
 
 
 def index_word(situation: Situation, status: VersionStatus) -> str:
-    """The index in one word: its size, how far its build is, or what is wrong."""
+    """The index in a word: its size, the progress of its build, or what is wrong."""
     build = situation.build(status)
     if build is not None:
         _, done, total = build

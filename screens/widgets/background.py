@@ -1,4 +1,4 @@
-"""Work off the screen's thread, whose outcome comes back to it: a result, or an error for a person."""
+"""Runs work off the screen's thread, and returns its outcome to it: a result, or an error for a person."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from revector.core.logs import report
 
 T = TypeVar("T")
 Tell = Callable[[Callable[[], None]], None]
-"""Calls what it is given on the screen's own thread, unless the work is of no interest any more."""
+"""Calls a function on the screen's own thread, unless the work's result is no longer wanted."""
 
 
 def in_background(
@@ -26,7 +26,7 @@ def in_background(
 ) -> None:
     """Run `work(tell)` in a thread, then `done` or `failed` on the screen's own thread.
 
-    Exclusive in its group: what an earlier call still brings is dropped.
+    Exclusive in its group: results of an earlier call are dropped.
     """
     app = widget.app
 

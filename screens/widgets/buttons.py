@@ -1,4 +1,4 @@
-"""The buttons of a tab: the actions of the table that are there now and have a button."""
+"""The buttons of a tab: the offered actions that have a button."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from revector.screens.tabs import ACTIONS, BY_ID, Tab
 
 
 class Buttons(Following, Horizontal):
-    """One line of buttons. What is not offered is not there."""
+    """One line of buttons, only for offered actions."""
 
     DEFAULT_CSS = """
     Buttons { height: 1; padding: 0 1; dock: bottom; }
@@ -32,12 +32,12 @@ class Buttons(Following, Horizontal):
             yield _button(action)
 
     def show(self, situation: Situation) -> None:
-        """Show the actions of this moment."""
+        """Show the offered actions."""
         for action in self._actions:
             self.query_one(f"#button-{action.id}", Button).display = offered(action, situation)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        """A button is its action."""
+        """Do the button's action."""
         event.stop()
         self.post_message(Pane.Act(BY_ID[str(event.button.id).removeprefix("button-")].id))
 

@@ -1,7 +1,7 @@
-"""Our one chart: plotext in a widget that draws when its data or its size change, and at no other time.
+"""The chart widget: plotext, drawn only when data or size change.
 
-plotext has one figure for the whole process, so that only the screen's own thread draws. Its import takes longer
-than a frame may, and happens in a thread when a chart first has something to draw.
+plotext has one figure for the whole process, so only the screen's own thread draws. Its import takes longer than a
+frame, so it happens in a thread when a chart first has something to draw.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _SMALLEST = (12, 4)
 _TALL = 12
 _TICK_WIDTH = 6
 _FINE = 0.1
-"""Axes that end below are labelled with three decimals."""
+"""Axes with a smaller maximum are labelled with three decimals."""
 MARKERS = ("dot", "x", "+", "o")
-"""What a series is drawn with: series differ by that and by their label, not only by colour."""
+"""The markers of series: series differ by marker and label, not only by colour."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Range:
-    """How one row's values are spread: most of them, from `low` to `high`, and their `mean`, drawn as `marker`."""
+    """The spread of one row's values: from `low` to `high`, with their `mean` drawn as `marker`."""
 
     label: str
     low: float
@@ -50,7 +50,7 @@ class Range:
 
 
 class Chart(Widget):
-    """One chart with its title in the border, and a sentence where there is nothing to draw yet."""
+    """One chart with its title in the border, and a sentence when there is nothing to draw yet."""
 
     DEFAULT_CSS = """
     Chart { border: round $border-blurred; border-title-color: $secondary; color: $foreground; min-height: 5;
@@ -76,16 +76,16 @@ class Chart(Widget):
         """How often plotext has drawn."""
 
     def plot(self, series: Sequence[Series]) -> None:
-        """Make these the series."""
+        """Set the series."""
         self._series = tuple(series)
         self._draw()
 
     def plot_ranges(
         self, ranges: Sequence[Range], nothing: str, limits: tuple[float, float] | None = None
     ) -> None:
-        """Make these the rows, each a line from low to high with its mean; `nothing` says why there are none.
+        """Set the rows, each a line from low to high with its mean; `nothing` says why there are none.
 
-        `limits` are those of the axis, in place of the chart's own.
+        `limits` of the axis replace the chart's own.
         """
         if (nothing, limits or self._limits) != (self._nothing, self._limits):
             self._nothing, self._limits, self._drawn = nothing, limits or self._limits, ()
@@ -137,7 +137,7 @@ def _build(
 def _figure(width: int, height: int) -> Any:
     import plotext
 
-    plotext.terminal.limit(False, False)  # or it would cut the chart to the terminal it believes to be in
+    plotext.terminal.limit(False, False)  # otherwise it would cut the chart to the size of the terminal it detects
     figure = plotext.figure
     figure.clear()
     figure.plot_size(width, height)
@@ -148,7 +148,7 @@ def _figure(width: int, height: int) -> Any:
 
 
 def build(series: Sequence[Series], width: int, height: int, limits: tuple[float, float] | None = None) -> str:
-    """The series drawn by plotext, without colours: lines of exactly that width and height."""
+    """The series drawn by plotext without colours, with exactly that width and height."""
     figure = _figure(width, height)
     for one, marker in zip(series, MARKERS, strict=False):
         signal = figure.signal(range(one.first, one.first + len(one.values)), one.values, marker=marker)
@@ -168,9 +168,9 @@ def build(series: Sequence[Series], width: int, height: int, limits: tuple[float
 
 
 def build_ranges(ranges: Sequence[Range], width: int, height: int, limits: tuple[float, float]) -> str:
-    """One line a row by plotext, `----o----`, without colours; rows that have no line of their own are left out.
+    """One line for each row by plotext, `----o----`, without colours; rows that do not fit are left out.
 
-    The last line of those that fit says how many are missing.
+    The last line then says how many are missing.
     """
     figure = _figure(width, height)
     room = height - (2 if height >= _TALL else 1)

@@ -1,4 +1,4 @@
-"""The question before anything that cannot be taken back by a key: what, where, and its name typed."""
+"""The question before anything that a key cannot undo: what, where, and a name to type."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from revector.screens.wording.text import printable
 
 @dataclass(frozen=True)
 class Question:
-    """What is about to happen. `key` has to be typed for it; `ask_reason` offers a line for the log."""
+    """What is about to happen. `key` must be typed; `ask_reason` adds a box for a reason in the log."""
 
     title: str
     database: Database
@@ -39,14 +39,14 @@ class Question:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """Yes: what was typed, and the reason given."""
+    """A yes: the typed key, and the reason."""
 
     typed: str
     reason: str
 
 
 class Confirm(Form[Confirmation | None]):
-    """Answers with what was typed, or with None. The focus starts on Cancel, and Escape is Cancel."""
+    """Returns the confirmation, or None. The focus starts on Cancel, and Escape cancels."""
 
     DEFAULT_CSS = """
     Confirm #box { max-width: 84; padding: 1 2; }
@@ -64,7 +64,7 @@ class Confirm(Form[Confirmation | None]):
         self._stopped = ""
 
     def compose(self) -> ComposeResult:
-        """What, where, the boxes, the buttons."""
+        """What happens and where, the boxes, the buttons."""
         question = self._question
         settings = question.settings
         place = f"{settings.label or question.database.name}/{question.database.schema}"
@@ -84,14 +84,14 @@ class Confirm(Form[Confirmation | None]):
             yield from self.end_of_form(question.verb)
 
     def show(self, situation: Situation) -> None:
-        """Make a yes impossible while the database is lost, or once what the question says is no longer so."""
+        """Disable the yes while the database is lost, or when the question no longer applies."""
         stopped = self._changed(situation) if situation.state.live else ""
         if (stopped, situation.state.live) != (self._stopped, self.live):
             self._stopped, self.live = stopped, situation.state.live
             self.check()
 
     def objection(self) -> Text:
-        """What stands in the way: a change since, or the key, which has to be typed as it is."""
+        """What prevents a yes: a change meanwhile, or a key not typed exactly."""
         typed = self.query_one("#key", Input).value
         if self._stopped:
             return wrong(self._stopped)
@@ -100,17 +100,17 @@ class Confirm(Form[Confirmation | None]):
         return Text("Not the version key yet." if typed else "Tab to the box and type. Esc: close without changes")
 
     def go(self) -> None:
-        """Yes."""
+        """Confirm."""
         typed = self.query_one("#key", Input).value
         self.dismiss(Confirmation(typed, self.text("reason") if self._question.ask_reason else ""))
 
     def on_paste(self, event: events.Paste) -> None:
-        """A key that is pasted while Cancel has the focus was not typed."""
+        """Ignore a paste while Cancel has the focus: the key must be typed."""
         event.stop()
 
 
 class Ask(ModalScreen[bool]):
-    """A plain question with two answers; the first, harmless one has the focus."""
+    """A question with two answers; the first, safe one has the focus."""
 
     DEFAULT_CSS = """
     Ask { align: center middle; background: $background 70%; }
@@ -142,7 +142,7 @@ class Ask(ModalScreen[bool]):
                 yield Button(self._yes, id="yes", compact=True)
 
     def on_mount(self) -> None:
-        """Enter alone must change nothing."""
+        """Focus the safe answer: Enter alone must change nothing."""
         self.query_one("#no").focus()
 
     def on_button_pressed(self, event: Button.Pressed) -> None:

@@ -1,4 +1,4 @@
-"""A dialog of boxes with two buttons: what all that ask before they act have in common."""
+"""A dialog of boxes with two buttons: the base of all dialogs that ask before they act."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 
 class Choice(Checkbox):
-    """A yes or no whose two states differ by a sign, not only by a colour."""
+    """A checkbox whose states differ by a sign, not only by colour."""
 
     @property
     def _button(self) -> Content:
@@ -60,51 +60,51 @@ class Form(Following, ModalScreen[R]):
 
     live = True
     focus_first = "#cancel"
-    """Enter alone must not do it."""
+    """Enter alone must not confirm."""
     ready = "Enter or the button: do it   Esc: close without changes"
 
     def field(self, name: str, label: str, value: str = "", hint: str = "") -> Widget:
-        """A named box; `hint` stands in it while it is empty."""
+        """A named box; `hint` is shown while it is empty."""
         box = LineBox(value, placeholder=hint, id=name, compact=True, select_on_focus=False)
         return Horizontal(Label(label), box, classes="field")
 
     def choice(self, name: str, label: str, words: str, *, on: bool = False, disabled: bool = False) -> Widget:
-        """A named yes or no; Space changes it."""
+        """A named checkbox; Space toggles it."""
         box = Choice(Content(words), on, id=name, compact=True, disabled=disabled)
         return Horizontal(Label(label), box, classes="field")
 
     def end_of_form(self, verb: str) -> Iterator[Widget]:
-        """The line for what is wrong, and the buttons."""
+        """The line for errors, and the buttons."""
         yield Static(id="state", markup=False)
         yield Horizontal(
             Button("Cancel", id="cancel", compact=True), Button(verb, id="go", compact=True), id="buttons"
         )
 
     def on_mount(self) -> None:
-        """Put the focus where it is safe."""
+        """Focus the safe button."""
         self.query_one(self.focus_first).focus()
         self.check()
 
     def text(self, name: str) -> str:
-        """What stands in a box."""
+        """The text of a box."""
         return self.query_one(f"#{name}", Input).value.strip()
 
     def chosen(self, name: str) -> bool:
-        """Whether a choice is made."""
+        """Whether a checkbox is checked."""
         return self.query_one(f"#{name}", Checkbox).value
 
     def say(self, message: RenderableType) -> None:
-        """Show this below the boxes."""
+        """Show a message below the boxes."""
         self.query_one("#state", Static).update(message)
 
     def show(self, situation: Situation) -> None:
-        """Make a yes impossible while the database is lost."""
+        """Disable the yes while the database is lost."""
         if situation.state.live != self.live:
             self.live = situation.state.live
             self.check()
 
     def check(self) -> None:
-        """Say what is missing, and let the button be there when nothing is."""
+        """Show what is missing, and enable the button when nothing is."""
         lost = Text("✗ No connection to the database: wait, or press Esc.", CAUTION)
         objection = self.objection() if self.live else lost
         self.query_one("#go", Button).disabled = bool(objection)
@@ -115,15 +115,15 @@ class Form(Following, ModalScreen[R]):
         return Text()
 
     def go(self) -> None:
-        """Do it; called when nothing is missing."""
+        """Confirm; called when nothing is missing."""
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Every letter counts."""
+        """Check after every letter."""
         event.stop()
         self.check()
 
     def on_checkbox_changed(self, event: Checkbox.Changed) -> None:
-        """So does every choice."""
+        """Check after every choice."""
         event.stop()
         self.check()
 
@@ -150,5 +150,5 @@ class Form(Following, ModalScreen[R]):
 
 
 def wrong(problem: str, remedy: str = "") -> Text:
-    """What is wrong with what was typed."""
+    """What is wrong with the input."""
     return Text(f"✗ {printable(problem, lines=True)} {printable(remedy, lines=True)}".strip(), CAUTION)

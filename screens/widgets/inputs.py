@@ -1,4 +1,4 @@
-"""Boxes for a line of text: the plain one, and the query box with its history."""
+"""Boxes for a line of text: a plain one, and the query box with history."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _MOST_QUERIES = 200
 
 
 _JOINERS = ("\u200c", "\u200d")
-"""Invisible, and part of the spelling in Persian and in Indic scripts."""
+"""Invisible, but part of the spelling in Persian and in Indic scripts."""
 
 
 class LineBox(Input):
-    """A line of text; what is pasted with it that a terminal would obey is left out."""
+    """A line of text; control characters in pasted text are removed."""
 
     def validate_value(self, value: str) -> str:
-        """Without control and other invisible characters."""
+        """The value without control and other invisible characters."""
         if value.isprintable():
             return value
         return "".join(
@@ -29,7 +29,7 @@ class LineBox(Input):
 
 
 class QueryBox(LineBox):
-    """Enter searches; the arrow keys go through the queries before, as in a shell."""
+    """Enter searches; the arrow keys step through earlier queries, as in a shell."""
 
     DEFAULT_CSS = """
     QueryBox { border: none; height: 1; padding: 0; background: $panel; width: 1fr; }
@@ -43,20 +43,20 @@ class QueryBox(LineBox):
         self._unsent = ""
 
     async def _on_key(self, event: events.Key) -> None:
-        """The key that leads to the box, pressed in the empty box, is no text: no query begins with it."""
+        """Ignore the key that opens the box when the box is empty: no query begins with it."""
         if event.key == "slash" and not self.value:
             event.prevent_default()
             event.stop()
 
     def remember(self, query: str) -> None:
-        """Put a query that was sent at the end of the history."""
+        """Append a sent query to the history."""
         if query in self._history:
             self._history.remove(query)
         self._history = [*self._history, query][-_MOST_QUERIES:]
         self._place = len(self._history)
 
     def step(self, step: int) -> None:
-        """Show an older (−1) or newer (+1) query; after the newest comes what was being typed."""
+        """Show an older (−1) or newer (+1) query; after the newest, the text being typed."""
         if self._place == len(self._history):
             self._unsent = self.value
         self._place = max(0, min(len(self._history), self._place + step))

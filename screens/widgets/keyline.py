@@ -1,4 +1,4 @@
-"""A line of keys and what they do, for a screen over the tabs; a click on one is the key."""
+"""A line of keys and what they do, for a screen over the tabs; a click acts like the key."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from revector.screens.wording.theme import TITLE
 
 @dataclass(frozen=True)
 class Key:
-    """What is written on the key, what it does in words, and the action of the screen."""
+    """The label of a key, what it does in words, and the screen's action."""
 
     key: str
     label: str
@@ -32,7 +32,7 @@ class KeyLine(Widget):
         self._keys = tuple(keys)
 
     def render(self) -> Text:
-        """All keys; what has no room is cut."""
+        """All keys; those that do not fit are cut."""
         line = Text(no_wrap=True, overflow="ellipsis")
         for one in self._keys:
             line.append(one.key, TITLE)

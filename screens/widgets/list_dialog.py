@@ -1,4 +1,4 @@
-"""A list in a box, of which one line is taken."""
+"""A dialog to choose one line of a list."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 class ListDialog(ModalScreen[R | None]):
-    """Answers with what the line under the cursor stands for, or with None."""
+    """Returns the value of the chosen line, or None."""
 
     DEFAULT_CSS = """
     ListDialog { align: center middle; background: $background 70%; }
@@ -54,7 +54,7 @@ class ListDialog(ModalScreen[R | None]):
         table.focus()
 
     def taken(self, key: str | None) -> R | None:
-        """What the line of this key stands for."""
+        """The value of the line with this key."""
         raise NotImplementedError
 
     def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
@@ -67,5 +67,5 @@ class ListDialog(ModalScreen[R | None]):
         self.dismiss(self.taken(self.query_one(Table).row_key))
 
     async def action_dismiss(self, result: R | None = None) -> None:
-        """Escape takes nothing."""
+        """Escape closes without a choice."""
         self.dismiss(result)

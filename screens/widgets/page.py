@@ -1,4 +1,4 @@
-"""A page to read over the screen: scrolls, and goes with Escape; its text may be found out while it is open."""
+"""A page over the screen: scrolls, and closes with Escape; its text may be loaded while it is open."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COPY_WIDTH = 120
 
 
 class Page(ModalScreen[None]):
-    """Text in a frame, as large as the screen lets it be."""
+    """Text in a frame, as large as the screen allows."""
 
     DEFAULT_CSS = """
     Page { align: center middle; background: $background 70%; }
@@ -62,7 +62,7 @@ class Page(ModalScreen[None]):
 
 
 class LivePage(Page):
-    """Shows `body` at once, and what `work` returns as soon as it is there; an error is shown below the body.
+    """Shows `body` at once, and the result of `work` when it is ready; an error is shown below the body.
 
     `work` runs in a thread and reads the database.
     """
@@ -75,7 +75,7 @@ class LivePage(Page):
         self.ready = work is None
 
     def on_mount(self) -> None:
-        """Begin to find out."""
+        """Start the work."""
         super().on_mount()
         self.query_one("#page").border_subtitle = Content(" ↑ ↓ scroll   y copy   esc close ")
         work = self._work
@@ -103,7 +103,7 @@ class LivePage(Page):
 
 
 def plain_text(body: RenderableType) -> str:
-    """What a page shows as lines of text."""
+    """The content of a page as lines of text."""
     file = io.StringIO()
     Console(file=file, width=_COPY_WIDTH, color_system=None).print(body)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"

@@ -1,4 +1,4 @@
-"""A line of names of which one is chosen: what has no room beside each other is shown in turn."""
+"""A line of names, one of which is chosen: parts that do not fit beside each other are shown in turn."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Parts(Widget):
     DEFAULT_CSS = "Parts { height: 1; padding: 0 1; }"
 
     class Chosen(Message):
-        """A name was clicked, in the line of that id."""
+        """A name was clicked, in the line with that id."""
 
         def __init__(self, name: str, part_of: str | None) -> None:
             super().__init__()
@@ -32,13 +32,13 @@ class Parts(Widget):
         self._chosen = ""
 
     def show(self, items: Sequence[tuple[str, str]], chosen: str) -> None:
-        """The parts as (name, words), and the one in front."""
+        """Show the parts as (name, words), and the visible one."""
         if (tuple(items), chosen) != (self._items, self._chosen):
             self._items, self._chosen = tuple(items), chosen
             self.refresh()
 
     def render(self) -> Text:
-        """The part in front is in brackets too, not only in another colour."""
+        """The visible part is in brackets too, not only in another colour."""
         line = Text(no_wrap=True, overflow="ellipsis")
         for name, words in self._items:
             front = name == self._chosen

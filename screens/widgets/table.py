@@ -1,4 +1,4 @@
-"""A table of rows with a cursor: fits itself to the width, keeps its cursor, and redraws only what changed."""
+"""A table of rows with a cursor: fits the width, keeps its cursor, and redraws only what changed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from revector.screens.wording.text import printable
 
 @dataclass(frozen=True)
 class Column:
-    """A column `width` cells wide, or as wide as there is room (0); there only from some width of the table on."""
+    """A column `width` cells wide, or as wide as possible (0); shown only from some width of the table on."""
 
     title: str
     width: int = 0
@@ -28,7 +28,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A row by its key; a cell is text from anywhere, or a Text that was made printable already."""
+    """A row with a key; a cell is untrusted text, or a Text that is already printable."""
 
     key: str
     cells: tuple[str | Text, ...]
@@ -45,7 +45,8 @@ def cell(content: str | Text, *, right: bool = False) -> Text:
 
 
 class Table(DataTable[Text], inherit_bindings=False):
-    """Rows and a cursor. Enter belongs to the actions of the tab; a click on the row under the cursor is Enter."""
+    """Rows and a cursor. Enter belongs to the tab's actions; a click on the row under the cursor acts like
+    Enter."""
 
     DEFAULT_CSS = """
     Table { background: $background; overflow-x: hidden; scrollbar-size-vertical: 1; scrollbar-gutter: stable; }
@@ -70,11 +71,10 @@ class Table(DataTable[Text], inherit_bindings=False):
         self._plan = tuple(columns)
         self._rows_shown: tuple[Row, ...] = ()
         self._laid_out: tuple[tuple[int, int], ...] = ()
-        """The columns that are there, each as its place in the plan and its width. A table that is hidden has no
-        size, and keeps the columns that it had."""
+        """The visible columns, as index and width. A hidden table has no size, and keeps its columns."""
 
     def show(self, rows: Sequence[Row]) -> None:
-        """Make these the rows; the cursor stays on the row of its key."""
+        """Set the rows; the cursor stays on the row with its key."""
         rows = tuple(rows)
         key = self.row_key
         before, self._rows_shown = self._rows_shown, rows
@@ -101,7 +101,7 @@ class Table(DataTable[Text], inherit_bindings=False):
         return self._rows_shown[line].key if 0 <= line < len(self._rows_shown) else None
 
     def move_to(self, key: str) -> bool:
-        """Put the cursor on a row; False when there is none of that key."""
+        """Put the cursor on a row; False when there is none with that key."""
         try:
             line = self.get_row_index(key)
         except RowDoesNotExist:
@@ -110,7 +110,7 @@ class Table(DataTable[Text], inherit_bindings=False):
         return True
 
     def _fit(self) -> tuple[tuple[int, int], ...]:
-        """The columns that there is room for."""
+        """The columns that fit."""
         width = self.outer_size.width - self.styles.gutter.width
         columns = [(index, column) for index, column in enumerate(self._plan) if width >= column.from_width]
         fixed = sum(column.width for _, column in columns)
@@ -119,8 +119,8 @@ class Table(DataTable[Text], inherit_bindings=False):
         return tuple((index, column.width or max(4, room // flexible)) for index, column in columns)
 
     def _size_updated(self, size: Size, virtual_size: Size, container_size: Size, layout: bool = True) -> bool:
-        """Each layout tells the size here. Resize is no substitute: Textual does not send it if somebody asked for
-        the table's place between a change and the layout that follows from it."""
+        """Called by each layout with the size. The Resize event does not do: Textual does not send it if the
+        table's region was read between a change and the next layout."""
         if size.width != self.outer_size.width:
             self.call_later(self._lay_out)
         return super()._size_updated(size, virtual_size, container_size, layout)

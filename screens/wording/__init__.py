@@ -1,1 +1,1 @@
-"""Words for people: no Textual here, the command line and the notebook use them too."""
+"""Texts for people. No Textual here: the command line and the notebook use them too."""

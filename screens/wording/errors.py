@@ -1,4 +1,4 @@
-"""An error of core on a screen: what is wrong, and what to do."""
+"""Errors of core on a screen: what is wrong, and what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names and values, one to a line; a long value goes on below itself."""
+"""Names and values, one pair on each line; long values wrap in their column."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from revector.screens.wording.theme import FAINT
 
 
 def facts(lines: Iterable[tuple[str, str | Text]]) -> RenderableType:
-    """The lines as a grid. A str may come from anywhere; a Text was made printable already."""
+    """The lines as a grid. A str is untrusted; a Text is already printable."""
     grid = Grid.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True, style=FAINT)
     grid.add_column(overflow="fold")

@@ -1,4 +1,4 @@
-"""How far a backfill is, in words: who works on it, what holds it, and when it will be done."""
+"""A backfill in words: who works on it, what holds it, and when it will be done."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_CLIENTS = 3
 
 
 def state_line(situation: Situation, selected: VersionStatus, detail: JobDetail | None) -> Text:
-    """`embed-v2026-03  ─  running in this console and on bob@ops-2`, or what is done instead."""
+    """`embed-v2026-03  ─  running in this console and on bob@ops-2`, or the next step."""
     key = selected.version.version_key
     job, build = situation.job(selected), situation.build(selected)
     here = key in situation.state.working
@@ -35,7 +35,7 @@ def state_line(situation: Situation, selected: VersionStatus, detail: JobDetail 
 
 
 def _where(situation: Situation, key: str, detail: JobDetail | None) -> str:
-    """Whose workers live. Those of another terminal of the same person and machine are not told from ours."""
+    """Where the live workers run. Another terminal of the same person and machine counts as this one."""
     here = key in situation.state.working
     clients = sorted({worker.client for worker in detail.workers if worker.alive} if detail else ())
     others = [client for client in clients if not (here and client == client_name())]
@@ -62,7 +62,7 @@ def progress_bar(situation: Situation, selected: VersionStatus, width: int) -> T
 
 
 def bar(done: int, total: int, width: int) -> Text:
-    """`━━━━━━━━╌╌╌╌  62.4 %`: done and to do differ by their sign."""
+    """`━━━━━━━━╌╌╌╌  62.4 %`: done and remaining parts differ by sign."""
     share = min(1.0, done / total) if total else 0.0
     cells = max(4, min(100, width - 10))
     filled = int(share * cells)
@@ -96,7 +96,7 @@ def eta(job: JobStatus) -> str:
 def figures(
     situation: Situation, selected: VersionStatus, detail: JobDetail | None, *, brief: bool
 ) -> RenderableType:
-    """Names and values below the bar; `brief` leaves out what the log of the job says too."""
+    """Names and values below the bar; `brief` leaves out what the job's log shows too."""
     lines: list[tuple[str, str | Text]] = [("next step", Text(next_step(situation, selected), "bold"))]
     job = situation.job(selected)
     if job is None:
@@ -132,7 +132,7 @@ def proof_line(proof: Proof) -> Text:
 
 
 def settings_line(settings: JobSettings) -> str:
-    """What differs from the defaults, or that nothing does."""
+    """The settings that differ from the defaults, or that none do."""
     defaults = JobSettings()
     return ", ".join(
         f"{name} {shorten(shown(settings, name), 60)}"

@@ -1,4 +1,4 @@
-"""What a load of vectors came to, in words, for the command line and for tab 2."""
+"""The result of a load of vectors, in words, for the command line and tab 2."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def report_lines(report: LoadReport) -> tuple[str, str]:
-    """What became of the rows of the file, and what the version lacks now."""
+    """What happened to the rows of the file, and what the version lacks now."""
     rows = counted(report.rows, "row")
     return (
         f"{report.version_key}: {rows} of {report.source}: {report.stored:,} stored, {report.present:,} had a vector "

@@ -1,4 +1,4 @@
-"""The words of a query marked in a text, in all their English forms, as Postgres' full text search would find them."""
+"""Marks the words of a query in a text, in all their English forms, as Postgres' full text search finds them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _COMMON_WORDS = (
     "a an and are as at be by can do does for from get has have how i if in into is it its my no not of on or our so "
     "that the their there they this to was we what when where which who why will with you your"
 )
-"""Words that are in every text: to mark them would hide the others."""
+"""Words that are in every text; marking them would hide the others."""
 MARK = f"bold underline {CAUTION}"
 
 
 def marked(shown: str, query: str) -> Text:
-    """A text that was made printable already, with the query's words marked; bold and underlined, not only coloured."""
+    """A printable text with the query's words marked: bold and underlined, not only coloured."""
     text = Text(shown)
     wanted = _stems(query)
     runs = [run for run in _WORD.findall(_normal(query)) if _unspaced(run)]
@@ -44,12 +44,12 @@ def _places(shown: str, wanted: frozenset[str], runs: list[str]) -> Iterator[tup
 
 
 def _within(word: str, wanted: frozenset[str], runs: list[str]) -> Iterator[tuple[int, int]]:
-    """The parts of a word that are to be marked: all of it, or what the query has of a text without blanks."""
+    """The parts of a word to mark: all of it, or the parts that are in the query for a script without blanks."""
     normal = _normal(word)
     if not _unspaced(normal):
         if _stem(normal) in wanted:
             yield 0, len(word)
-    elif len(normal) == len(word):  # else a place in the normal form is none in the word
+    elif len(normal) == len(word):  # otherwise offsets in the normal form do not fit the word
         for run in runs:
             if (at := normal.find(run)) >= 0:
                 yield at, at + len(run)
@@ -62,13 +62,13 @@ def _stems(query: str) -> frozenset[str]:
 
 
 def _normal(text: str) -> str:
-    """Case and accents away: what a person means by the same word."""
+    """The word without case and accents."""
     decomposed = unicodedata.normalize("NFKD", text.casefold())
     return unicodedata.normalize("NFC", "".join(c for c in decomposed if not unicodedata.combining(c)))
 
 
 def _unspaced(word: str) -> bool:
-    """Whether a word is of a script that writes no blanks between words (Chinese, Japanese)."""
+    """Whether a word is in a script without blanks between words (Chinese, Japanese)."""
     return any(unicodedata.east_asian_width(character) == "W" for character in word)
 
 

@@ -1,4 +1,4 @@
-"""The next step for a version, as one sentence: what an engineer who was just woken does now."""
+"""The next step for a version, in one sentence: what an on-call engineer should do now."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STOPPED = {
     "failed": "failed",
     "cancelled": "was stopped",
 }
-"""What became of a backfill that nobody works on, as a verb."""
+"""What happened to a backfill without workers, as a verb."""
 
 
 def next_step(situation: Situation, status: VersionStatus) -> str:
@@ -55,7 +55,7 @@ def next_step(situation: Situation, status: VersionStatus) -> str:
 
 
 def _meanwhile(situation: Situation, job: JobStatus) -> str:
-    """What there is to do while somebody works on it."""
+    """What to do while the backfill runs."""
     if situation.looks_only:
         return "Nothing: it continues by itself."
     if job.state == "pausing":

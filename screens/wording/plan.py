@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def plan_figures(plan: Plan) -> Iterator[tuple[str, str]]:
-    """Names and figures, line by line; a line without a name goes on with the one before."""
+    """Names and figures, line by line; a line without a name continues the previous one."""
     demand, storage = plan.demand, plan.storage
     missing = f"{demand.to_embed:,} of {demand.chunks:,} to be embedded"
     if demand.repeated.estimate:
@@ -37,7 +37,7 @@ def plan_figures(plan: Plan) -> Iterator[tuple[str, str]]:
 
 
 def offer_words(offer: Offer, encoder: str) -> str:
-    """`The probe sends 100 texts, about 2,400 tokens, to openai:small for about $0.0001`, before it is sent."""
+    """`The probe sends 100 texts, about 2,400 tokens, to openai:small for about $0.0001`, shown before sending."""
     cost = "at an unknown price"
     if offer.cost_usd is not None:
         cost = f"for about ${offer.cost_usd:.{4 if offer.cost_usd >= 0.0001 else 7}f}"

@@ -1,4 +1,4 @@
-"""Text from documents, users and servers, made fit for a terminal: shown, never obeyed.
+"""Text from documents, users and servers, made safe for a terminal.
 
 No Textual here: the command line uses it too.
 """
@@ -14,7 +14,7 @@ from revector.core.text import shorten as shorten
 
 
 def first_line(text: str) -> str:
-    """The first line that has anything in it, printable: the title of a document."""
+    """The first non-blank line, printable: the title of a document."""
     head = text[:2_000].lstrip()
     return printable(head.splitlines()[0] if head else "(empty)")
 
@@ -25,7 +25,7 @@ def chunks(count: int) -> str:
 
 
 def clock(moment: datetime.datetime) -> str:
-    """`14:02:11`, in the time zone of the person at the keyboard."""
+    """`14:02:11`, in the local time zone."""
     return f"{moment.astimezone():%H:%M:%S}"
 
 
@@ -35,12 +35,12 @@ def time_now() -> str:
 
 
 def date_and_time(moment: datetime.datetime | None) -> str:
-    """`2026-03-01 14:02`, in the time zone of the person at the keyboard; a dash for never."""
+    """`2026-03-01 14:02`, in the local time zone; a dash for never."""
     return f"{moment.astimezone():%Y-%m-%d %H:%M}" if moment else "—"
 
 
 def duration(seconds: float | None) -> str:
-    """`8 s`, `3 min 20 s`, `2 h 5 min`, `4 d 3 h`; a dash when it is not known."""
+    """`8 s`, `3 min 20 s`, `2 h 5 min`, `4 d 3 h`; a dash when unknown."""
     if seconds is None:
         return "—"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""The console's colours: dark, calm, high in contrast. No meaning is in a colour alone."""
+"""The console's colours: dark, calm, high contrast. Nothing is expressed by colour alone."""
 
 from __future__ import annotations
 
@@ -51,4 +51,4 @@ SIGNS: dict[str | None, tuple[str, str]] = {
     "pass": (MARKS["pass"], GOOD), "fail": (MARKS["fail"], BAD), "inconclusive": (MARKS["inconclusive"], CAUTION),
     None: ("·", FAINT),
 }  # fmt: skip
-"""A verdict's sign and colour; None for what has none, or none yet."""
+"""A verdict's sign and colour; None when there is no verdict, or not yet."""

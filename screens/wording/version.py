@@ -1,6 +1,6 @@
-"""What is known of an embedding version, a row for each column: its name in JSON, its label and its words.
+"""The columns of an embedding version: each with its JSON name, its label and its text.
 
-The command line, the Versions tab and the notebook take theirs from here.
+Used by the command line, the Versions tab and the notebook.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from revector.screens.wording.text import date_and_time
 
 @dataclass(frozen=True)
 class VersionColumn:
-    """One column. `words` are longer ones for where there is room; lists of facts leave out what has no label."""
+    """One column. `words` is a longer text for where there is room; lists of facts leave out columns without a
+    label."""
 
     key: str
     label: str
@@ -64,12 +65,12 @@ COLUMNS = {
 
 
 def cells(status: VersionStatus, *keys: str) -> list[str]:
-    """Those columns of a version in short words: `1,234`, `2026-03-01 14:02`, `m 16, ef_construction 64`."""
+    """Columns of a version as short texts: `1,234`, `2026-03-01 14:02`, `m 16, ef_construction 64`."""
     return [_short(COLUMNS[key].value(status)) for key in keys]
 
 
 def facts_of(status: VersionStatus, *keys: str) -> list[tuple[str, str]]:
-    """Label and words of those columns, of all when none is named."""
+    """Label and text of those columns, or of all by default."""
     columns = [COLUMNS[key] for key in keys or COLUMNS]
     return [
         (column.label, column.words(status) if column.words else _short(column.value(status)))
