@@ -1,4 +1,4 @@
-"""The Textual app: holds the snapshot, shows it on the tabs, and does the actions of the one table."""
+"""The Textual app: holds the snapshot, shows it on the tabs, and runs the actions."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ from revector.screens.wording.theme import THEME
 
 _CLOCK_S = 1.0
 _LAST_S = 3.0
-"""What the screen has to end in after its terminal was closed."""
+"""How long the screen may take to end after its terminal was closed."""
 
 
 def run_console(database: Database, settings: Settings, *, reader: SnapshotSource | None = None) -> None:
-    """Open the console on a collection; returns when it is left. `reader` may be at work already.
+    """Open the console on a collection; returns when the user quits. `reader` may already be running.
 
     Raises SystemExit, with the status of a process that a signal ended, when one did; RevectorError when it crashed.
     """
@@ -55,9 +55,9 @@ def run_console(database: Database, settings: Settings, *, reader: SnapshotSourc
     try:
         app.run()
     finally:
-        app.services.backfills.leave()  # nothing runs any more, unless the console was ended by an error
+        app.services.backfills.leave()  # nothing runs any more, unless an error ended the console
     if app._exception is not None:
-        raise crashed(getattr(app._exception, "error", app._exception))  # without Textual's WorkerFailed around it
+        raise crashed(getattr(app._exception, "error", app._exception))  # without Textual's WorkerFailed
     if app.return_code:
         sys.exit(app.return_code)
 
@@ -114,7 +114,7 @@ class RevectorApp(App[None], inherit_bindings=False):
         yield self.footer
 
     def on_mount(self) -> None:
-        """Begin to read, and show what was read before the screen was there."""
+        """Start reading, and show what was read before the screen existed."""
         self.services.backfills.on_change = self._tell_new_reading
         self.watch(self.screen, "focused", self.draw_frame, init=False)
         self.reader.start(self._tell_new_reading)
@@ -133,7 +133,7 @@ class RevectorApp(App[None], inherit_bindings=False):
 
     @property
     def situation(self) -> Situation:
-        """This moment."""
+        """The current situation."""
         reading = self.reader.latest
         front = self.panes.get(self.tab)
         state = State(
@@ -150,16 +150,16 @@ class RevectorApp(App[None], inherit_bindings=False):
         return replace(situation, tabs=tuple(pane.state(situation) for pane in self.panes.values()))
 
     def draw(self) -> None:
-        """Draw this moment: the frame and the tab in front, as one update of the screen."""
+        """Draw the frame and the current tab, as one update of the screen."""
         if not self.is_running:
-            return  # the widgets go one by one while the app ends, and a snapshot may still come
+            return  # widgets disappear one by one while the app ends, and a snapshot may still arrive
         with self.batch_update():
             if self.reader.latest.overview is not None:
                 self.panes[self.tab].show(self.situation)
             self.draw_frame()
 
     def draw_frame(self) -> None:
-        """Draw what is around the tab: time, age and trouble change without a new snapshot too."""
+        """Draw the frame: time, age and trouble change without a new snapshot too."""
         if not self.is_running:
             return
         reading, situation = self.reader.latest, self.situation
@@ -179,7 +179,7 @@ class RevectorApp(App[None], inherit_bindings=False):
                 screen.show(situation)
 
     async def on_resize(self, event: events.Resize) -> None:
-        """Too small a terminal has a screen of its own, for as long as it is."""
+        """Show a separate screen while the terminal is too small."""
         shown = isinstance(self.screen, TooSmall)
         if too_small(event.size) and not shown:
             await self.push_screen(TooSmall())
@@ -189,7 +189,7 @@ class RevectorApp(App[None], inherit_bindings=False):
     # -- tabs ---------------------------------------------------------------------------------------------
 
     async def go_to(self, tab: Tab) -> None:
-        """Bring a tab to the front."""
+        """Show a tab."""
         if tab.key == self.tab:
             return
         if tab.key not in self.panes:
@@ -208,12 +208,12 @@ class RevectorApp(App[None], inherit_bindings=False):
         await self.go_to(event.tab)
 
     def on_pane_select(self, event: Pane.Select) -> None:
-        """Another version is the selected one."""
+        """Another version was selected."""
         self.selection = event.key
         self.draw()
 
     async def on_pane_open(self, event: Pane.Open) -> None:
-        """Something on another tab."""
+        """Open something on another tab."""
         self.selection = event.select or self.selection
         await self.go_to(event.tab)
         if event.do is not None:
@@ -221,7 +221,7 @@ class RevectorApp(App[None], inherit_bindings=False):
             event.do(self.panes[event.tab.key])
 
     def on_pane_changed(self, event: Pane.Changed) -> None:
-        """What actions depend on has changed."""
+        """The state that actions depend on has changed."""
         if event.database:
             self.reader.request()
         self.draw_frame()
@@ -229,7 +229,7 @@ class RevectorApp(App[None], inherit_bindings=False):
     # -- actions ------------------------------------------------------------------------------------------
 
     def offers(self, situation: Situation) -> list[Action]:
-        """The actions that are there at this moment, in the order of the table."""
+        """The offered actions, in the order of the table."""
         return [action for action in ACTIONS if offered(action, situation)]
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -239,7 +239,7 @@ class RevectorApp(App[None], inherit_bindings=False):
         return offered(BY_ID[str(parameters[0])], self.situation)
 
     def on_key(self, event: events.Key) -> None:
-        """Say why a key does nothing. Right after a dangerous one was refused, what is typed is no command."""
+        """Say why a key does nothing. Right after a dangerous key was refused, letters are not commands."""
         if len(self.screen_stack) > 1 or isinstance(self.focused, Input):
             return
         if self.refusals.deaf and event.key != "escape":
@@ -253,7 +253,7 @@ class RevectorApp(App[None], inherit_bindings=False):
         self.footer.say(self.refusals.text)
 
     async def action_act(self, action_id: str) -> None:
-        """Do an action, whichever way it was asked for, if it is offered."""
+        """Do an action, if it is offered."""
         action = BY_ID[action_id]
         if not offered(action, self.situation):
             return
@@ -312,7 +312,7 @@ class RevectorApp(App[None], inherit_bindings=False):
             self.leave()
 
     def leave(self) -> None:
-        """End the console; asks first when a backfill runs in it."""
+        """Quit the console; asks first when a backfill runs in it."""
         from revector.screens.widgets.confirm import Ask
 
         working = ", ".join(sorted(self.services.backfills.working))
@@ -343,17 +343,18 @@ class RevectorApp(App[None], inherit_bindings=False):
         self.exit(return_code=status)
 
     def _heed_signals(self) -> None:
-        """A service manager's SIGTERM, and the SIGHUP of a terminal that is closed, end the console in order."""
+        """End the console cleanly on SIGTERM from a service manager, and on SIGHUP from a closed terminal."""
         if self.is_headless:
-            return  # whoever drives it ends it
+            return  # the program that drives it ends it
         loop = asyncio.get_running_loop()
-        # Elsewhere than in the main thread, and on a platform without them, signals are somebody else's.
+        # Not available outside the main thread, and on some platforms.
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
             loop.add_signal_handler(signal.SIGTERM, self._pause_and_end, 128 + signal.SIGTERM)
             loop.add_signal_handler(signal.SIGHUP, self._terminal_gone)
 
     def _terminal_gone(self) -> None:
-        """Textual's threads fail at a terminal that is gone, and may block the screen's own: nobody waits for them."""
+        """Textual's threads fail when the terminal is gone, and may block the screen's thread: do not wait for
+        them."""
 
         def end() -> None:
             self.services.backfills.leave()
@@ -370,13 +371,13 @@ class RevectorApp(App[None], inherit_bindings=False):
         self._close_messages_no_wait()
 
     def on_unmount(self) -> None:
-        """Nothing goes on reading, however the console ends."""
+        """Stop reading, however the console ends."""
         self.reader.stop()
         self.services.connections.hang_up()
 
 
 def _resume_collection() -> None:
-    """End the pause of garbage collection that a start may have made, past what will live to the end anyway."""
+    """Resume garbage collection, which the start may have paused; objects made so far are frozen."""
     if not gc.isenabled():
         gc.freeze()
         gc.enable()

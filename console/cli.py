@@ -1,7 +1,7 @@
-"""The command line. `revector` alone opens the console; every other way in is a command.
+"""The command line. `revector` alone opens the console; everything else is a command.
 
 Exit status: 0 yes, 1 the answer is no, 2 usage, 3 inconclusive, 4 database or encoder cannot be reached,
-130 interrupted. Start-up is part of the product: nothing heavy is imported before a command runs.
+130 interrupted. Start-up must be fast: nothing heavy is imported before a command runs.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _ORDER = (
 
 
 class _InOrder(TyperGroup):
-    """The commands in the order in which a newcomer needs them; Typer puts groups last."""
+    """The commands in the order in which a new user needs them; Typer puts groups last."""
 
     def list_commands(self, _context: typer.Context) -> list[str]:  # type: ignore[override]
-        """The names as help lists them."""
+        """The names in the order of the help."""
         return sorted(self.commands, key=_ORDER.index)
 
 
@@ -66,7 +66,7 @@ for module in (demo, documents, load, search, serve, judge, evaluate, cutover, l
 
 
 _UsageError: Any = typer.BadParameter.__base__
-"""Of the copy of click that Typer carries, or of the package: Typer does not say."""
+"""From the copy of click inside Typer, or from the package: Typer does not say which."""
 
 
 def run() -> int:

@@ -1,4 +1,4 @@
-"""A dangerous command names its target: the version key is typed, at the prompt or as --confirm."""
+"""Confirmation of dangerous commands: the version key is typed, at the prompt or as --confirm."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from revector.core.errors import RefusedError
 
 
 def require_yes(refusal: str, remedy: str = "") -> None:
-    """Ask the person at the terminal whether to go on. Raises RefusedError, with these words, for anything but yes."""
+    """Ask at the terminal whether to continue. Raises RefusedError, with `refused`, for anything but yes."""
     sys.stderr.write("Continue? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
@@ -17,10 +17,10 @@ def require_yes(refusal: str, remedy: str = "") -> None:
 
 
 def confirmed_key(key: str, given: str | None, effect: str, *, what: str = "version key") -> str:
-    """The key as typed by the person at the terminal, or as given by --confirm; in a script, `key` itself.
+    """The key as typed at the terminal, or as given by --confirm; in a script, `key` itself.
 
-    `what` is the word for it. In a script the key stands in the command already, typed by whoever wrote it. Raises
-    RefusedError when what was typed differs; an empty --confirm (a variable that is not set) differs too.
+    `what` names the action. In a script the key is already part of the command. Raises RefusedError when the typed
+    key differs; an empty --confirm (an unset variable) differs too.
     """
     typed = given
     if typed is None:

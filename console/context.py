@@ -1,4 +1,4 @@
-"""What every command of the command line shares: the global options, and how it answers."""
+"""What all commands share: the global options, and output."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from revector.core.settings import Settings
 
 _UNWRAPPED = 10_000
-"""Columns of output that is not read on a terminal: whoever reads it wants it whole."""
+"""Columns of output that does not go to a terminal, so that nothing is wrapped."""
 
 
 @dataclass
 class Context:
-    """The global options as given; settings and database are made when a command first needs them."""
+    """The global options as given; settings and database are opened when a command first needs them."""
 
     dsn: str | None = None
     schema: str | None = None
     read_only: bool | None = None
     flags: Mapping[str, Any] = field(default_factory=dict)
     on_wait: Callable[[str], None] | None = None
-    """Told what the embedded server is waited for; stderr when it is None."""
+    """Called with what the embedded server waits for; None prints to stderr."""
     command: str = ""
-    """What was called (`versions add`), for the log."""
+    """The command (`versions add`), for the log."""
 
     @property
     def given(self) -> dict[str, Any]:
-        """The settings that the command line gives; None for those that it does not."""
+        """The settings given on the command line; None for the others."""
         read_only = True if self.read_only else None
         return {"dsn": self.dsn, "schema": self.schema, "read_only": read_only, **self.flags}
 
@@ -74,8 +74,8 @@ class Context:
     def session(self, *, changes: bool = False, needs: Need | None = None) -> Iterator[Connection]:
         """A connection to a schema that is set up, with errors for people.
 
-        `changes` says that the command is one that changes something, which a read-only session refuses, and a role
-        that may only read. `needs` is the right that it takes, where not every one that may change will do.
+        `changes` says that the command changes something, which a read-only session or role refuses. `needs` is
+        the right that it requires, if not any right to change is enough.
         """
         if changes or needs:
             self.require_writable()
@@ -103,14 +103,14 @@ def context_of(typer_context: typer.Context) -> Context:
 
 
 def open_aloud(spec: str) -> Encoder:
-    """Open an encoder that says on stderr when its provider makes it wait."""
+    """Open an encoder that reports on stderr when its provider makes it wait."""
     from revector.core.encoders import open_encoder
 
     return open_encoder(spec, on_throttle=say_throttled)
 
 
 def say_throttled(seconds: float, reason: str) -> None:
-    """Say why nothing moves at the moment."""
+    """Report why the encoder waits."""
     note(f"waiting {seconds:.1f} s for the encoder: {reason}")
 
 
@@ -118,7 +118,7 @@ def say_throttled(seconds: float, reason: str) -> None:
 
 
 def answer(found: object, as_json: bool, show: Callable[[Console], None]) -> None:
-    """Print the answer: as one JSON document, whose keys core.keys decides, or as `show` writes it for a person."""
+    """Print the answer: as one JSON document with the keys from core.keys, or for people by `show`."""
     if as_json:
         print_json(found)
         return
@@ -151,14 +151,14 @@ class ErrorDocument:
 
 
 def print_error(problem: str, remedy: str, kind: str) -> None:
-    """Where --json is given, print the document of an error, even when nothing else could be understood."""
+    """With --json, print the document of an error, even when the rest of the command line is invalid."""
     given = sys.argv[1:]
     if "--json" in given[: given.index("--") if "--" in given else None]:
         print_json({"error": ErrorDocument(problem, remedy, kind)})
 
 
 def human_console(width: int | None = None) -> Console:
-    """stdout for people. Nothing in a text is markup, and lines are as long as they are: a terminal wraps them."""
+    """stdout for people. Text is never markup, and lines are not wrapped: the terminal wraps them."""
     from rich.console import Console
 
     if not sys.stdout.isatty():
@@ -173,10 +173,10 @@ def print_rows(
     header: bool = True,
     wrap: bool = True,
 ) -> None:
-    """Print aligned columns, every cell made fit for a terminal.
+    """Print aligned columns, every cell made printable.
 
-    Columns given by their title alone are never wrapped or cut. On a terminal the others give way, as their
-    Column says; elsewhere, and without `wrap`, everything is printed whole.
+    Columns given only by title are never wrapped or cut. On a terminal the others shrink as their Column says;
+    elsewhere, and without `wrap`, everything is printed in full.
     """
     from rich.table import Column, Table
 
@@ -197,14 +197,14 @@ def print_rows(
 
 @contextlib.contextmanager
 def pipe(stream: TextIO) -> Iterator[None]:
-    """Write to a stream whose reader may be gone (`revector log | head -1`), and then go on in silence.
+    """Write to a stream, and ignore that its reader is gone (`revector log | head -1`).
 
     Any other failure to write, such as a full disk, ends the program.
     """
     try:
         yield
     except OSError as error:
-        # What the interpreter still has to flush at its end must not fail once more.
+        # The interpreter's flush at its end must not fail again.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         if stream is sys.stdout and not isinstance(error, BrokenPipeError):
@@ -213,7 +213,7 @@ def pipe(stream: TextIO) -> Iterator[None]:
 
 
 def note(text: str) -> None:
-    """A line or two about what is going on, on stderr."""
+    """Print a line or two about progress on stderr."""
     from revector.screens.wording.text import printable
 
     with pipe(sys.stderr):
@@ -222,7 +222,7 @@ def note(text: str) -> None:
 
 
 def plain(text: object) -> str:
-    """Text from documents and users, fit for one line of a terminal: control characters are shown, not obeyed."""
+    """Text from documents and users, printable on one line of a terminal: control characters become visible."""
     from revector.screens.wording.text import printable
 
     return printable(str(text))

@@ -1,6 +1,6 @@
-"""What `revector COMMAND --help` says of a JSON document: the keys of its types (see core.keys), with their words.
+"""The keys of JSON documents, as shown by `revector COMMAND --help`, from their types (see core.keys).
 
-It is read from the source: help must not wait until all that core needs is imported.
+They are read from the source, since importing core would slow down the help.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ROOT = Path(__file__).parents[1]
 
 
 def answering(*types: str, **rows: str) -> type[TyperCommand]:
-    """The class of a command that answers with the keys of these types, each named as `module:class` within revector.
+    """The class of a command whose document has the keys of these types, each named as `module:class` in revector.
 
     `rows` are further keys: each a list of objects of that type.
     """
@@ -31,7 +31,7 @@ def answering(*types: str, **rows: str) -> type[TyperCommand]:
         keys = staticmethod(functools.partial(documented_keys, *types, **rows))
 
         def format_epilog(self, _context: typer.Context, formatter: Any) -> None:  # type: ignore[override]
-            """The keys and their words."""
+            """The keys and their descriptions."""
             with formatter.section("Keys of the JSON document"):
                 formatter.write_dl(list(self.keys().items()))
 
@@ -39,7 +39,7 @@ def answering(*types: str, **rows: str) -> type[TyperCommand]:
 
 
 def documented_keys(*types: str, **rows: str) -> dict[str, str]:
-    """Every key of a document, those of its parts too (`hits[].rank`), with its words."""
+    """Every key of a document, including nested ones (`hits[].rank`), with its description."""
     found: dict[str, str] = {}
     for name in types:
         found.update(_keys(*name.split(":")))
@@ -78,7 +78,7 @@ def _parts(hint: ast.expr) -> Iterator[tuple[str, str]]:
 
 
 def _find(module: str, name: str) -> tuple[str, ast.ClassDef] | None:
-    """A class of revector and the module that defines it: this one, or one that it is imported from."""
+    """A class of revector and its defining module: this one, or one that it is imported from."""
     classes, imported = _read(module)
     if name in classes:
         return module, classes[name]

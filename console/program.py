@@ -1,4 +1,4 @@
-"""The program `revector`: errors for people, exit statuses, and the shortest way into the console.
+"""The program `revector`: errors for people, exit statuses, and a fast start of the console.
 
 `revector` alone opens the console without importing the command line, whose parser would take a tenth of the time
 to the first frame.
@@ -63,8 +63,8 @@ def _run() -> int:
 
 def _prepare_streams() -> None:
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started us
+        if getattr(sys, name) is None:  # closed by the parent process
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
         stream = getattr(sys, name)
-        if isinstance(stream, io.TextIOWrapper):  # what the locale lacks is shown escaped
+        if isinstance(stream, io.TextIOWrapper):  # characters that the locale lacks are escaped
             stream.reconfigure(errors="backslashreplace")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """Yield what the long operations of core report to: (step, done, total); total 0 when it is not known."""
+    """Yield a progress callback for long operations of core: (step, done, total); total is 0 when unknown."""
     if not sys.stderr.isatty():
         yield lambda _step, _done, _total: None
         return

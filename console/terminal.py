@@ -1,4 +1,4 @@
-"""The console on a terminal. Reading the database begins before Textual is imported, and goes on beside that."""
+"""The console on a terminal. Reading the database starts before Textual is imported, and runs in parallel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def open_console(context: Context) -> None:
-    """The Textual console. Raises UsageError where there is no terminal."""
+    """Open the Textual console. Raises UsageError without a terminal."""
     require_terminal()
     from revector.core.logs import start
 
@@ -27,6 +27,6 @@ def open_console(context: Context) -> None:
 
 
 def require_terminal() -> None:
-    """Raise UsageError where there is no terminal for the console."""
+    """Raise UsageError if there is no terminal for the console."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("The console needs a terminal.", "For scripts, see revector --help and --json.")

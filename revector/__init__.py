@@ -2,7 +2,7 @@
 
 from revector import Database, Retriever
 
-Everything here is loaded when it is first used, so that `import revector` costs nothing.
+Everything here is loaded when first used, so that `import revector` is cheap.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The commands of the command line, one module a group. Each imports what it needs when it runs."""
+"""The commands of the command line, one module for each group. Each imports what it needs when it runs."""

@@ -38,14 +38,14 @@ class ServerStatus:
 
 @dataclass(frozen=True)
 class Stopped:
-    """What became of the embedded server."""
+    """The result of stopping the embedded server."""
 
     stopped: Annotated[bool, "false when it was not running"]
 
 
 @dataclass(frozen=True)
 class Grant:
-    """A right that was given or taken."""
+    """A right that was granted or revoked."""
 
     role: Annotated[str, "the role of Postgres"]
     right: Annotated[str, "viewer, operator, approver or application"]
@@ -100,7 +100,7 @@ def status(context: typer.Context, as_json: Json = False) -> None:
     if dsn is not None:
         _print_status(own.database, as_json)
         return
-    server = embedded.status(own.settings.home)  # a question starts nothing
+    server = embedded.status(own.settings.home)  # a query must not start the server
     if server is None:
         raise UnreachableError("The embedded server is not running.", "Start it: revector db up")
     _print_status(named_database(own.settings, server.dsn, embedded=True), as_json)
@@ -194,7 +194,7 @@ def _print_status(database: Database, as_json: bool) -> None:
 
     with readable_errors(database), database.connect("cli") as connection:
         info = server_info(connection, database.schema)
-        # Where libpq's own variables say it all, the connection knows what came of them.
+        # With only libpq's variables, the open connection knows the resulting values.
         dsn = database.public_dsn or without_secrets(connection.info.dsn)
     found = ServerStatus(
         dsn,

@@ -1,4 +1,4 @@
-"""`revector doctor`: what is wrong here, or will be."""
+"""`revector doctor`: what is wrong, or soon will be."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SettingInForce:
-    """A setting, and who set it."""
+    """A setting, and where it was set."""
 
     name: Annotated[str, "as in revector.toml"]
     value: Annotated[Any, "in force; without a password"]
@@ -30,7 +30,7 @@ class SettingInForce:
 
 @dataclass(frozen=True)
 class Information:
-    """What a question about revector begins with."""
+    """What a question about revector should include."""
 
     platform: Annotated[str, "the operating system"]
     packages: Annotated[dict[str, str], "versions of Python, of revector and of what it stands on"]

@@ -1,4 +1,4 @@
-"""`revector load`: vectors made elsewhere into a version."""
+"""`revector load`: loads vectors made elsewhere into a version."""
 
 from __future__ import annotations
 

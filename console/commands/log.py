@@ -53,7 +53,7 @@ def log(
 
 
 def _why(entry: AuditEntry) -> str:
-    """The reason that was given, and what the detail adds to it: where a flip came from, what refused it …"""
+    """The given reason, and what the detail adds: the previous version of a flip, what refused it …"""
     parts = [f": {entry.reason}"] if entry.reason else []
     if entry.detail.get("from"):
         parts.append(f", from {entry.detail['from']}")

@@ -20,7 +20,7 @@ Confirm = Annotated[
 
 
 def job_settings_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command one option for each setting of a backfill; what was given arrives as its `changes`."""
+    """Give a command one option for each setting of a backfill; given ones arrive as its `changes`."""
     hints = get_type_hints(command, include_extras=True)
     parameters = []
     for parameter in inspect.signature(command).parameters.values():

@@ -201,7 +201,7 @@ def compare(
 
 
 def chosen_versions(connection: Connection, primary: str | None, candidate: str | None) -> tuple[Version, Version]:
-    """The two versions to compare: the active one, and the newest other one that has vectors, unless named."""
+    """The two versions to compare: by default the active one, and the newest other one that has vectors."""
     from revector.core.errors import UsageError
     from revector.core.registry import get_version, require_active, versions
 

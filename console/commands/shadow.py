@@ -43,7 +43,7 @@ class ShadowFailure:
 
 @dataclass(frozen=True)
 class ShadowOutcome:
-    """What a report spells out."""
+    """The parts of a report that are lists."""
 
     histogram: Annotated[list[Bin], "queries by their overlap"]
     errors: Annotated[list[ShadowFailure], "the newest texts of failures"]

@@ -27,7 +27,7 @@ Waive = Annotated[
 
 
 def waivers_of(given: Sequence[str] | None, reason: str = "") -> dict[str, str]:
-    """What --waive was given, by the guard's name; `reason` is that of the command, for those without their own."""
+    """The values of --waive by guard; `reason` is the command's, for those without their own."""
     return pairs([text if "=" in text or not reason else f"{text}={reason}" for text in given or []], "--waive")
 
 
@@ -56,7 +56,7 @@ def show_check(console: Console, result: Check) -> None:
 
 
 def exit_unless_ready(result: Check) -> None:
-    """Exit with 1 when a guard fails that is not waived, with 3 when none fails and one cannot tell."""
+    """Exit with 1 when a guard fails that is not waived, with 3 when none fails and one is inconclusive."""
     if not result.ready:
         raise typer.Exit(1 if any(one.verdict == "fail" and not one.waived for one in result.guards) else 3)
 

@@ -30,7 +30,7 @@ EncoderOption = Annotated[
 
 @dataclass(frozen=True)
 class VersionRow:
-    """A version, as lists have it."""
+    """A version in a list."""
 
     version_key: Annotated[str, "its key"]
     encoder: Annotated[str, "the encoder's spec, or its name when plain SQL registered the version"]
@@ -154,7 +154,7 @@ def show(context: typer.Context, key: Key, as_json: Json = False) -> None:
     from revector.core.registry import get_version, version_statuses
 
     with context_of(context).session() as connection:
-        get_version(connection, key)  # says which keys are near when there is none
+        get_version(connection, key)  # names near matches when there is none
         status = next(s for s in version_statuses(connection) if s.version.version_key == key)
     found = _row(
         FullVersion, status.version, embedded=status.embedded, missing=status.missing, failed=status.failed

@@ -1,1 +1,1 @@
-"""The demo: a corpus every engineer can judge, and the whole story told on it."""
+"""The demo: a corpus that every engineer can judge, and the whole story on it."""

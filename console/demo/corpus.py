@@ -1,8 +1,8 @@
 """The corpus of the demo: the documentation of the Python standard library.
 
-It is read from the interpreter that runs, so the demo downloads nothing, and every engineer who looks at a
-result can say whether it answers. An entry is a language topic of `help()` or the docstring of a public
-module, class, function or method; each docstring is one entry, under the name people import it by.
+It is read from the running interpreter, so the demo downloads nothing, and every engineer can judge whether a
+result answers a query. An entry is a language topic of `help()` or the docstring of a public module, class,
+function or method; each docstring is one entry, under the name people import it by.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# What opens windows or takes hold of the terminal (tkinter is missing from many builds anyway), easter eggs
-# that act on import, tests, and the platform's halves of `os`, `os.path` and `xml.parsers.expat`.
+# Modules that open windows or change the terminal (tkinter is missing from many builds anyway), easter eggs that
+# act on import, tests, and the platform parts of `os`, `os.path` and `xml.parsers.expat`.
 _SKIPPED = """
     antigravity genericpath idlelib nt ntpath posix posixpath pydoc_data pyexpat readline rlcompleter test
     this tkinter turtle turtledemo
 """
 
-# Removed or deprecated by Python 3.13: without them a judgement made on 3.11 holds on the later versions.
+# Removed or deprecated by Python 3.13: without them, judgements made on 3.11 hold on later versions.
 _REMOVED = """
     aifc asynchat asyncore audioop cgi cgitb chunk crypt distutils imghdr imp lib2to3 mailcap msilib nis
     nntplib nturl2path ossaudiodev pipes smtpd sndhdr spwd sre_compile sre_constants sre_parse sunau telnetlib
     uu xdrlib
 """
 
-# Packages are not walked, for `asyncio.tasks` would compete with `asyncio` for the same names; these are the
-# submodules that the library's own manual tells people to import.
+# Packages are not walked, since `asyncio.tasks` would compete with `asyncio` for the same names; these are the
+# submodules that the library's manual tells people to import.
 _SUBMODULES = """
     collections.abc concurrent.futures ctypes.util curses.ascii curses.panel curses.textpad dbm.dumb
     email.charset email.contentmanager email.encoders email.errors email.generator email.header
@@ -69,7 +69,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class _Name:
-    """A public object under one of its names; `own` says that it is the name the object itself goes by."""
+    """A public object under one of its names; `own` says whether it is the object's own name."""
 
     symbol: str
     value: object
@@ -85,21 +85,21 @@ class _Found:
     text: str
 
     def rank(self) -> tuple[bool, bool, int, int, str]:
-        """Least for the best name: a builtin, then the one it was defined by, then the shortest to write."""
+        """Lowest for the best name: a builtin, then its own name, then the shortest."""
         symbol = self.name.symbol
         builtin = hasattr(builtins, symbol.partition(".")[0])
         return not builtin, not self.name.own, symbol.count("."), len(symbol), symbol
 
 
 class _Elided:
-    """Stands in a signature for a default whose repr depends on the machine or the process."""
+    """Replaces a default in a signature whose repr depends on the machine or the process."""
 
     def __repr__(self) -> str:
         return "..."
 
 
 def standard_library() -> list[Entry]:
-    """The documentation of the standard library that is running, in the order of the ids."""
+    """The documentation of the running standard library, in id order."""
     with _quiet():
         modules = _modules()
         names = [name for module_name, module in modules.items() for name in _public(module_name, module)]
@@ -110,14 +110,14 @@ def standard_library() -> list[Entry]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Neither a deprecation nor a module that greets on import may reach the terminal."""
+    """Suppress deprecation warnings, and output of modules on import."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
 
 
 def _modules() -> dict[str, types.ModuleType]:
-    """The public modules by name; a build or a platform that lacks one has the others all the same."""
+    """The public modules by name; modules missing from a build or platform are skipped."""
     tops = {name for name in sys.stdlib_module_names if not name.startswith("_")}
     modules = {}
     for name in sorted(tops.difference(_SKIPPED.split(), _REMOVED.split()).union(_SUBMODULES.split())):
@@ -127,10 +127,10 @@ def _modules() -> dict[str, types.ModuleType]:
 
 
 def _public(module_name: str, module: types.ModuleType) -> Iterator[_Name]:
-    """What a module declares public, or what it defines where it declares nothing."""
+    """What a module declares public, or else what it defines."""
     declared = getattr(module, "__all__", None)
     for name in vars(module) if declared is None else declared:
-        # A hook that some tool has replaced (sys.excepthook) is kept as it was beside: sys.__excepthook__.
+        # Some tool may have replaced a hook (sys.excepthook); the original is sys.__excepthook__.
         value = vars(module).get(f"__{name}__", getattr(module, name, None))
         stranger = declared is None and not _defines(module_name, value)
         if name.startswith("_") or not callable(value) or stranger:
@@ -143,12 +143,12 @@ def _public(module_name: str, module: types.ModuleType) -> Iterator[_Name]:
 def _defines(module_name: str, value: object) -> bool:
     """Whether a value comes from the module, its package or its accelerator (`_ssl` for `ssl`)."""
     origin = str(getattr(value, "__module__", None)).lstrip("_").partition(".")[0]
-    # `open` is a builtin that says it is of `io`.
+    # `open` is a builtin that claims to be from `io`.
     return origin == module_name.partition(".")[0] or (module_name, origin) == ("builtins", "io")
 
 
 def _topics() -> Iterator[_Found]:
-    # Half a megabyte of text, loaded only by who builds the corpus.
+    # Half a megabyte of text, loaded only to build the corpus.
     from pydoc_data.topics import topics
 
     for label, text in topics.items():
@@ -166,25 +166,25 @@ def _members(names: Iterable[_Name]) -> Iterator[_Found]:
         if isinstance(value, type):
             if not _generated(value):
                 yield from _documented(name, "class", value.__doc__)
-        # Any instance shows the docstring of its class; `random.choice` and `typing.Optional` have their own.
+        # An instance has the docstring of its class; only `random.choice` and `typing.Optional` have their own.
         elif value.__doc__ != type(value).__doc__:
             yield from _documented(name, "function", value.__doc__)
 
 
 def _generated(cls: type) -> bool:
-    """Whether the docstring of a class is only the signature that dataclass or namedtuple wrote there."""
+    """Whether the docstring of a class is only the signature generated by dataclass or namedtuple."""
     made = hasattr(cls, "__dataclass_fields__") or hasattr(cls, "_fields")
     return made and (cls.__doc__ or "").startswith(f"{cls.__name__}(")
 
 
 def _methods(names: Iterable[_Name]) -> Iterator[_Found]:
-    """The methods that public classes define, and those of the hidden bases that only they make public."""
+    """The methods of public classes, including those of their private bases."""
     classes = [(name, name.value) for name in names if isinstance(name.value, type)]
     public = {cls for name, cls in classes if name.symbol.endswith(cls.__name__)}
     for name, cls in classes:
         others = {base for parent in cls.__mro__[1:] if parent in public for base in parent.__mro__}
         bases = [b for b in cls.__mro__ if b is cls or (b not in others and _defines(name.symbol, b))]
-        # As in a lookup, the first base that has an attribute hides it in the others.
+        # As in attribute lookup, the first base with an attribute hides it in the others.
         for attribute, value in ChainMap(*(dict(vars(base)) for base in bases)).items():
             routine = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
             if not attribute.startswith("_") and inspect.isroutine(routine):
@@ -194,7 +194,7 @@ def _methods(names: Iterable[_Name]) -> Iterator[_Found]:
 
 
 def _documented(name: _Name, kind: str, doc: object) -> Iterator[_Found]:
-    """The one entry found under a name, or none where there is too little text to be an answer."""
+    """The entry for a name, or none if its text is too short to be an answer."""
     if isinstance(doc, str) and len(doc.split()) >= _FEWEST_WORDS:
         yield _Found(name, kind, _ADDRESS.sub("", inspect.cleandoc(doc)).strip())
 
@@ -213,7 +213,7 @@ def _entry(found: _Found) -> Entry:
 
 
 def _signature(found: _Found) -> str:
-    """How a symbol is called, without annotations and without the `self` that nobody writes."""
+    """The signature of a symbol, without annotations and without `self`."""
     value = found.name.value
     receiver = found.kind == "method" and not isinstance(value, staticmethod)
     called = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
@@ -221,7 +221,11 @@ def _signature(found: _Found) -> str:
         return ""
     try:
         signature = inspect.signature(called)
-    except (AttributeError, TypeError, ValueError):  # many functions written in C do not tell, or not in full
+    except (
+        AttributeError,
+        TypeError,
+        ValueError,
+    ):  # many functions written in C have no signature, or an incomplete one
         return ""
     parameters = [p.replace(annotation=p.empty, default=_shown(p)) for p in signature.parameters.values()]
     return str(inspect.Signature(parameters[1:] if receiver else parameters))
@@ -231,7 +235,7 @@ def _shown(parameter: inspect.Parameter) -> object:
     value = parameter.default
     if type(value) in (type(None), bool, int, float, bytes) or value is parameter.empty:
         return value
-    # The install scheme, a default in sysconfig, is another one in a virtual environment.
+    # The install scheme, a default in sysconfig, differs in a virtual environment.
     if type(value) is str and value != sysconfig.get_default_scheme() and not Path(value).is_absolute():
         return value
     return _Elided()

@@ -46,12 +46,12 @@ _HERE = Path(__file__).parent
 
 QUERY_SET = "demo"
 GATES = _HERE / "gates.toml"
-"""What the second version has to show."""
+"""The gates for the second version."""
 
 
 @dataclass(frozen=True)
 class StoryShadow:
-    """What the shadow found."""
+    """The result of the shadow."""
 
     queries: Annotated[int, "answered by both versions"]
     overlap: Annotated[float | None, "the mean"]
@@ -60,7 +60,7 @@ class StoryShadow:
 
 @dataclass(frozen=True)
 class StorySegment(MeasureResult):
-    """The first measure in a segment, with how alike the rankings are."""
+    """The first measure in a segment, with the overlap of the rankings."""
 
     overlap: Annotated[float, "the mean"]
     rbo: Annotated[float, "the mean"]
@@ -94,14 +94,14 @@ class Story:
 
 
 Shown = Callable[[], "AbstractContextManager[Progress]"]
-"""Opens what shows a progress."""
+"""Opens a display of progress."""
 
 
 def prepare(own: Context, shown: Shown = progress_bar) -> dict[str, float]:
-    """Bring the collection to the story's beginning, and keep what is there of it; returns seconds by step.
+    """Bring the collection to the start of the story, keeping what exists; returns seconds by step.
 
-    Afterwards `demo-64` is complete, `demo-256` is registered, and a version is active. `shown` is how the progress
-    is shown. Raises RefusedError when the collection holds anything but the demo: it may be somebody's production.
+    Afterwards `demo-64` is complete, `demo-256` is registered, and a version is active. `shown` displays the
+    progress. Raises RefusedError when the collection holds anything but the demo: it may be in production.
     """
     clock = _Clock()
     with clock.step("server"):
@@ -109,7 +109,7 @@ def prepare(own: Context, shown: Shown = progress_bar) -> dict[str, float]:
     with database.session("demo") as connection:
         _require_demo(connection, database)
         known = {version.version_key for version in versions(connection)}
-        if FIRST not in known or chunk_count(connection) == 0:  # else the ingest came to its end
+        if FIRST not in known or chunk_count(connection) == 0:  # otherwise the ingest was complete
             with clock.step("ingest"), shown() as progress:
                 _ingest(connection, own.settings.chunk_characters, progress)
         if not any(found.name == QUERY_SET for found in query_sets(connection)):
@@ -131,13 +131,13 @@ def prepare(own: Context, shown: Shown = progress_bar) -> dict[str, float]:
 
 
 def begin_anew(connection: Connection) -> None:
-    """Back to the first version, when an earlier visit left the second one active."""
+    """Back to the first version, if an earlier run left the second one active."""
     if get_version(connection, SECOND).active:
         cutover.rollback(connection, confirm=FIRST, key=FIRST, reason="the demo starts over")
 
 
 def tell(own: Context, as_json: bool) -> None:
-    """The whole story without the console, printed as it goes, or as one JSON document at the end."""
+    """Run the whole story without the console, printing each step, or one JSON document at the end."""
     seconds = prepare(own)
     clock = _Clock(seconds)
     database = own.database
@@ -259,8 +259,8 @@ def _drop(connection: Connection, database: Database) -> None:
         with connection.transaction():
             for statement in (
                 "DROP VIEW {schema}.chunk_embeddings",
-                "DROP FUNCTION IF EXISTS {schema}.request_obstacle",  # takes a row of a table
-                "DROP TABLE {tables}",  # without CASCADE: what somebody has built on them elsewhere is not the demo's
+                "DROP FUNCTION IF EXISTS {schema}.request_obstacle",  # reads one row of a table
+                "DROP TABLE {tables}",  # without CASCADE: objects that others built on them do not belong to the demo
                 "DROP SCHEMA {schema} CASCADE",
             ):
                 parts = {"schema": sql.Identifier(database.schema), "tables": sql.SQL(", ").join(names)}
@@ -309,7 +309,7 @@ def _embed(own: Context, connection: Connection, key: str, shown: Shown = progre
 
 
 def mirror_queries(database: Database, connection: Connection) -> None:
-    """The demo's queries as if users had asked them, searched by the second version too; once."""
+    """Mirror the demo's queries as if users had asked them, once."""
     if shadow.latest(connection) is not None or get_version(connection, SECOND).active:
         return
     queries = get_query_set(connection, QUERY_SET).queries
@@ -324,7 +324,7 @@ def mirror_queries(database: Database, connection: Connection) -> None:
 
 
 def _judge(connection: Connection) -> None:
-    """The judged queries that come with the demo, as a query set."""
+    """Import the demo's judged queries as a query set."""
     given = read_beir(_HERE / "queries.jsonl", _HERE / "qrels.tsv")
     with connection.transaction():
         save_queries(connection, QUERY_SET, given.queries)
@@ -341,7 +341,7 @@ def _judge(connection: Connection) -> None:
 
 
 def _segments(found: Evaluation) -> list[StorySegment]:
-    """The first measure by segment, with the overlap of the rankings beside it."""
+    """The first measure by segment, with the overlap of the rankings."""
     means = {(row.measure, row.segment): row.mean for row in found.overlaps}
     return [
         StorySegment(**vars(row), overlap=means["overlap", row.segment], rbo=means["rbo", row.segment])

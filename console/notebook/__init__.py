@@ -1,4 +1,4 @@
-"""revector in Jupyter: answers as HTML that needs no script and no widget server, so that a saved notebook keeps them.
+"""revector in Jupyter: answers as HTML without scripts or a widget server, so that a saved notebook keeps them.
 
 from revector import Console
 

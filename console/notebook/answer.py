@@ -1,4 +1,4 @@
-"""What every method of the notebook's Console returns: core's own object, with a face for the notebook."""
+"""The return value of the notebook's Console methods: core's object, and how a notebook shows it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, repr=False)
 class Answer(Generic[T]):
-    """`data` is core's object, `page` how it is shown, `table` its rows; `shown_in` the cell that shows it already."""
+    """`data` is core's object, `page` how it is shown, `table` its rows; `shown_in` is the cell that already shows
+    it."""
 
     data: T
     page: ReportPage
@@ -38,9 +39,9 @@ class Answer(Generic[T]):
         return _bundle({"text/html": self.page.html, "text/plain": self.__repr__}, include, exclude)
 
     def _ipython_display_(self) -> None:
-        """Nothing in the cell that drew it while it came about: it would stand there twice."""
+        """Show nothing in the cell that already showed it live: it would appear twice."""
         if self.shown_in is None or self.shown_in != current_cell():
-            raise NotImplementedError  # IPython takes the next best way to show it
+            raise NotImplementedError  # IPython uses the next best representation
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,7 +56,7 @@ class Picture:
         return f"revector: {self.tab}, {self.size[0]}×{self.size[1]}"
 
     def _repr_html_(self) -> str:
-        """As an image: its style cannot reach what is around it, and a notebook that is not trusted shows it too."""
+        """As an image: its style cannot affect the page, and untrusted notebooks show it too."""
         import base64
 
         data = base64.b64encode(self.svg.encode()).decode()

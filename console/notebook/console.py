@@ -1,4 +1,4 @@
-"""The Console of a notebook: what the command line does, with answers that a notebook shows and code can use."""
+"""The Console of a notebook: the command line's functions, with results that a notebook shows and code can use."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ _POLL_S = 0.5
 class Console:
     """One collection, in a notebook.
 
-    The database is `dsn`, else what the command line would take (REVECTOR_DSN, DATABASE_URL, PG*, revector.toml), else
-    the embedded server, which is started when it is first needed. `read_only` refuses whatever changes something.
+    The database is `dsn`, else as for the command line (REVECTOR_DSN, DATABASE_URL, PG*, revector.toml), else the
+    embedded server, started when first needed. `read_only` refuses all changes.
 
-    Every method returns an Answer: it shows itself in a notebook, `data` is core's object, and `rows()` are
+    Every method returns an Answer: it shows itself in a notebook, `data` is core's object, and `rows()` returns
     dictionaries for a data frame. Errors are those of core.errors; IPython shows them without a traceback.
     """
 
@@ -51,7 +51,7 @@ class Console:
     @classmethod
     @errors_for_people()
     def demo(cls, schema: str | None = None) -> Console:
-        """A Console on the demo's collection, brought to the story's beginning.
+        """A Console on the demo's collection, at the start of the story.
 
         Python's own documentation, `demo-64` active, `demo-256` registered, and judged queries. Raises RefusedError
         when the collection holds anything else.
@@ -59,7 +59,7 @@ class Console:
         from revector.console.demo import story
 
         found = cls(schema=schema)
-        _ = found._database  # says what it waits for
+        _ = found._database  # reports what it waits for
         live = Live()
         story.prepare(found._own, live.progress)
         with found._session() as connection:
@@ -88,7 +88,7 @@ class Console:
 
     @errors_for_people()
     def status(self, key: str) -> Answer[JobStatus]:
-        """Where a version's backfill stands. Raises UsageError when it never had one."""
+        """The status of a version's backfill. Raises UsageError when it never had one."""
         from revector.core import index
         from revector.core.registry import get_version
 
@@ -98,12 +98,12 @@ class Console:
 
     @errors_for_people()
     def backfill(self, key: str, *, build_index: bool = True, **settings: object) -> Answer[JobStatus]:
-        """Run a version's backfill, or go on with it, and build its index; follow it when it runs elsewhere.
+        """Run or continue a version's backfill, and build its index; follows it when it runs elsewhere.
 
-        `settings` are those of `revector backfill set` (workers=2, max_rate=500 …). The cell shows the progress. An
-        interrupt lets the workers finish the batch in hand; the job is `interrupted` then, and the next call goes on
-        with it. A backfill that is only followed runs on. Where the encoder costs money, this call is the consent, and
-        max_spend_usd the bound.
+        `settings` are those of `revector backfill set` (workers=2, max_rate=500 …). The cell shows the progress.
+        On an interrupt the workers finish their current batches; the job is then `interrupted`, and the next call
+        continues it. A followed backfill keeps running. If the encoder costs money, this call is the consent, and
+        max_spend_usd the limit.
         """
         from revector.core.backfill.job import job
         from revector.core.backfill.job.status import status as job_status
@@ -178,7 +178,7 @@ class Console:
 
     @errors_for_people()
     def search(self, text: str, k: int = 10, *, version: str | None = None) -> Answer[SearchResult]:
-        """The top-k by the active version, as users get it, or by the one that is named."""
+        """The top-k by the active version, as users get it, or by the named one."""
         from revector.core.registry import get_version
         from revector.core.retrieval import VersionSearcher
 
@@ -194,9 +194,9 @@ class Console:
     def compare(
         self, text: str, k: int = 10, *, candidate: str | None = None, primary: str | None = None
     ) -> Answer[Comparison]:
-        """The top-k of two versions side by side: rank moves, grades where the query is a judged one, and overlap.
+        """The top-k of two versions side by side: rank moves, grades if the query is judged, and overlap.
 
-        `primary` is the active version, `candidate` the newest other one with vectors, unless named.
+        By default `primary` is the active version, `candidate` the newest other one with vectors.
         """
         from revector.console.commands.search import chosen_versions
         from revector.core.evaluation.judged_sets.judged_hits import judge_comparison
@@ -238,8 +238,8 @@ class Console:
     ) -> Answer[Evaluation]:
         """Search two versions for every query of a set; measures by segment, rank overlap, and the verdict of gates.
 
-        `gates` is a file as of `revector evaluate --gates`; `exact` searches without the index, so that a difference is
-        the model's alone. A verdict is never an exception: look at `answer.data.verdict`.
+        `gates` is a file as for `revector evaluate --gates`; `exact` searches without the index, so that
+        differences come from the model alone. A verdict is never an exception: see `answer.data.verdict`.
         """
         from revector.console.commands.search import chosen_versions
         from revector.core.evaluation.evaluate import Asked, evaluate
@@ -262,7 +262,7 @@ class Console:
 
     @errors_for_people()
     def evaluation(self, number: int) -> Answer[Evaluation]:
-        """An evaluation as it was when it was made."""
+        """A stored evaluation."""
         from revector.core.evaluation.document import get_evaluation
         from revector.core.evaluation.reports.evaluation import evaluation_page
 
@@ -272,7 +272,7 @@ class Console:
 
     @errors_for_people()
     def evaluations(self, *, candidate: str | None = None, n: int = 50) -> Answer[tuple[EvaluationSummary, ...]]:
-        """The evaluations, newest first; of one candidate when it is named."""
+        """The evaluations, newest first; only those of one candidate when it is named."""
         from revector.core.evaluation.document import evaluations
 
         with self._session() as connection:
@@ -289,7 +289,7 @@ class Console:
         cut: float | None = None,
         depth: int = 1,
     ) -> Answer[Thresholds]:
-        """What becomes of an absolute score threshold: the candidate's number that keeps the same share of results.
+        """Absolute score thresholds: the candidate's value that keeps the same share of results.
 
         Takes the newest runs of the query set, or makes them.
         """
@@ -315,7 +315,7 @@ class Console:
 
     @errors_for_people()
     def cutover(self, key: str, *, confirm: str, reason: str = "") -> Answer[Flip]:
-        """Check the guards and flip, in one transaction; `confirm` repeats the key. On any doubt nothing changes.
+        """Check the guards and flip, in one transaction; `confirm` repeats the key. On any error nothing changes.
 
         Raises RefusedError when a guard does not pass.
         """
@@ -327,7 +327,7 @@ class Console:
 
     @errors_for_people()
     def rollback(self, *, confirm: str, reason: str = "", to: str | None = None) -> Answer[Flip]:
-        """Make the version that was active before, or `to`, active again; `confirm` repeats its key.
+        """Make the previous version, or `to`, active again; `confirm` repeats its key.
 
         Never refused for a guard; says what it lacks.
         """
@@ -339,7 +339,7 @@ class Console:
 
     @errors_for_people()
     def log(self, n: int = 20, *, key: str | None = None) -> Answer[tuple[AuditEntry, ...]]:
-        """Who did what, the newest first; of one version when its key is given."""
+        """The audit log, newest first; only entries of one version when its key is given."""
         from revector.core.audit import entries
 
         if not 1 <= n <= 10_000:
@@ -421,7 +421,7 @@ def _backfill_answer(
 
 
 def _answer(data: T, page: ReportPage, rows: Sequence[views.Record], live: Live | None = None) -> Answer[T]:
-    """The answer; with `live` it takes the place of the progress that the cell shows, if it showed any."""
+    """The answer; with `live` it replaces the progress that the cell shows, if any."""
     shown_in = None
     if live is not None and live.shown_in is not None:
         live.show(page)

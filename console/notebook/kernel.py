@@ -1,6 +1,6 @@
-"""What the notebook needs of Jupyter: one output that is drawn anew in its place, and errors without a wall of frames.
+"""What the notebook needs from Jupyter: an output that is updated in place, and errors without tracebacks.
 
-Nothing here imports IPython: where a kernel runs this, it is there. Elsewhere everything works without it, in silence.
+Nothing here imports IPython: in a kernel it is already imported. Elsewhere everything works silently without it.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ _RED, _PLAIN = "\x1b[31m", "\x1b[0m"
 
 
 def _shell() -> Any:
-    """The shell of this kernel; None in a terminal's IPython, which could only print one state under the other."""
+    """The shell of this kernel; None in a terminal's IPython, which cannot update an output in place."""
     module = sys.modules.get("IPython")
     shell = module.get_ipython() if module is not None else None
     return shell if getattr(shell, "kernel", None) is not None else None
 
 
 def in_kernel() -> bool:
-    """Whether a cell can show what is drawn while it runs."""
+    """Whether a cell can show live output."""
     return _shell() is not None
 
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Keep out of the cell what others show there unasked: Rich does, of every console that it makes in a kernel."""
+    """Suppress output that libraries show in the cell unasked, as Rich does for every console in a kernel."""
     if _shell() is None:
         yield
         return
@@ -48,13 +48,13 @@ def undisturbed() -> Iterator[None]:
 
 
 def current_cell() -> int | None:
-    """The number of the cell that is being executed; None outside of a kernel."""
+    """The number of the running cell; None outside of a kernel."""
     shell = _shell()
     return None if shell is None else int(shell.execution_count)
 
 
 class Live:
-    """One output of a cell. What is shown last stays in the saved notebook."""
+    """One output of a cell, updated in place. Its last state stays in the saved notebook."""
 
     def __init__(self) -> None:
         self._handle: Any = None
@@ -68,18 +68,18 @@ class Live:
 
     @property
     def shown_in(self) -> int | None:
-        """The cell that it was shown in."""
+        """The cell in which it was shown."""
         return current_cell() if self.drawn else None
 
     def show(self, page: ReportPage, *, now: bool = True) -> None:
-        """Draw the page in the place of the one before; unless `now`, only a few times a second."""
+        """Replace the shown page; unless `now`, at most a few times a second."""
         if _shell() is None or (not now and time.monotonic() < self._next):
             return
         from IPython.display import DisplayHandle
 
         self._next = time.monotonic() + _EVERY_S
         bundle = {"text/html": page.html(), "text/plain": plain_text(page)}
-        # Its id is there before anything is sent: an interrupt in the middle of that makes no second output.
+        # Set the id before sending, so that an interrupt does not cause a second output.
         if self._handle is None:
             self._handle = DisplayHandle()  # type: ignore[no-untyped-call]
         if not self._sent:
@@ -90,7 +90,7 @@ class Live:
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Progress]:
-        """Yield what the long operations of core report to: (step, done, total); total 0 when it is not known."""
+        """Yield a progress callback for long operations of core: (step, done, total); total is 0 when unknown."""
 
         def report(step: str, done: int, total: int) -> None:
             share = (Bar(min(1.0, done / total)),) if total else ()
@@ -101,12 +101,12 @@ class Live:
 
 
 class CellInterruptedError(KeyboardInterrupt):
-    """The interrupt of a cell, after everything came to an end in order."""
+    """The interrupt of a cell, raised after everything ended cleanly."""
 
 
 @contextlib.contextmanager
 def errors_for_people() -> Iterator[None]:
-    """Let IPython show an error of ours as what it says; it stays the exception that it is."""
+    """Make IPython show our errors as their message only; they stay exceptions."""
     try:
         yield
     except RevectorError as error:

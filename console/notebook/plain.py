@@ -1,4 +1,4 @@
-"""A page in lines, for `print` and for a terminal."""
+"""A page as lines of text, for `print` and for a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _BAR = 30
 
 
 def plain_text(page: ReportPage) -> str:
-    """The page in lines for a terminal; charts are left out."""
+    """The page as lines for a terminal, without charts."""
     return "\n".join([printable(page.title), *(line for part in page.parts for line in _lines(part))])
 
 
@@ -36,7 +36,7 @@ def _table_lines(table: ReportTable) -> list[str]:
         drawn.add_row(*(_cell_text(cell) for cell in row))
     page = rich.console.Console(
         width=_UNWRAPPED, markup=False, emoji=False, highlight=False, color_system=None,
-        force_jupyter=False,  # else Rich shows it in the cell by itself
+        force_jupyter=False,  # otherwise Rich shows it in the cell
     )  # fmt: skip
     with page.capture() as captured:
         page.print(drawn)

@@ -34,10 +34,10 @@ def take_snapshot(
     query: str | None,
     candidate: str | None,
 ) -> Picture:
-    """The tab of that name as it looks now; the Compare tab with the results of `query`, if one is given.
+    """A picture of the named tab now; of the Compare tab with the results of `query`, if given.
 
-    Raises UsageError for an unknown tab, a size out of bounds and a query that another tab cannot show, RefusedError
-    when two versions with vectors are needed, UnreachableError when the database does not answer.
+    Raises UsageError for an unknown tab, a size out of range and a query for another tab than Compare,
+    RefusedError when two versions with vectors are needed, UnreachableError when the database does not answer.
     """
     from revector.screens.tabs import COMPARE, TABS
 
@@ -57,7 +57,7 @@ def take_snapshot(
     def draw() -> str:
         return asyncio.run(_draw(database, settings, tab, size, query, candidate))
 
-    # In a thread, since a notebook has a running event loop in this one.
+    # In another thread, since a notebook's event loop runs in this one.
     with undisturbed(), ThreadPoolExecutor(1, thread_name_prefix="snapshot") as thread:
         svg = thread.submit(draw).result()
     return Picture(tab.name, size, _REMOTE_FONT.sub("", svg))
@@ -101,7 +101,7 @@ async def _search(app: RevectorApp, pilot: Pilot[None], query: str) -> None:
 
 
 async def _at_rest(app: RevectorApp, pilot: Pilot[None]) -> None:
-    """Wait for what a tab reads in the background, such as the guards, and for one more snapshot to be drawn."""
+    """Wait for a tab's background reads, such as the guards, and for one more snapshot."""
     await _until(pilot, lambda: not any(worker.is_running for worker in app.workers), "the tab")
     last = app.reader.latest
     app.reader.request()

@@ -1,4 +1,4 @@
-"""How core's answers are shown in a notebook: a page for each, and its rows for a data frame."""
+"""Shows core's results in a notebook: a page for each, and its rows for a data frame."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _version_cells(status: VersionStatus, keys: Sequence[str]) -> tuple[ReportCe
 
 
 def backfill_page(found: JobStatus, index: IndexState | None = None, *notes: Note) -> ReportPage:
-    """Where a backfill stands; with its index when there is one to speak of."""
+    """The status of a backfill, with its index if it has one."""
     share = found.done / found.total if found.total else 1.0
     said = [f"{found.done:,} of {found.total:,} chunks"]
     if found.state in ("running", "proving"):
@@ -115,7 +115,7 @@ def search_page(found: SearchResult) -> tuple[ReportPage, list[Record]]:
 
 
 def comparison_page(found: Comparison, judged: JudgedHits | None, chart: str) -> tuple[ReportPage, list[Record]]:
-    """Two versions' hits beside each other: with the rank moves and, where they are judged, the grades."""
+    """Two versions' hits side by side, with rank moves and, if judged, grades."""
     grades = judged.grades if judged else {}
     sides = [
         [_compared(hit, move, grades) for hit, move in zip(result.hits, moves, strict=True)]
@@ -219,7 +219,7 @@ def check_page(found: Check) -> tuple[ReportPage, list[Record]]:
 
 
 def flip_page(found: Flip) -> tuple[ReportPage, list[Record]]:
-    """A cutover or rollback that happened."""
+    """A completed cutover or rollback."""
     parts = [Note(f"In {milliseconds(found.seconds)}, in one transaction.", "soft")]
     if found.missing:
         text = f"{found.version_key} lacks {counted(found.missing, 'chunk')}: backfill it."
@@ -230,7 +230,7 @@ def flip_page(found: Flip) -> tuple[ReportPage, list[Record]]:
 
 
 def thresholds_page(found: Thresholds, primary: str, candidate: str) -> tuple[ReportPage, list[Record]]:
-    """What becomes of an absolute cut of the primary with the candidate."""
+    """Thresholds of the primary, and the candidate's equivalents."""
     titles = ("kept", f"cut of {primary}", f"same for {candidate}", "kept if copied")
     rows = tuple(
         cells(f"{row.kept:.1%}", f"{row.primary:.4f}", f"{row.candidate:.4f}", f"{row.if_copied:.1%}")
@@ -270,7 +270,7 @@ def log_page(found: Sequence[AuditEntry]) -> tuple[ReportPage, list[Record]]:
 
 
 def _snippet(hit: Hit) -> str:
-    """The beginning of a hit, without the source id, which many documents have as their title."""
+    """The beginning of a hit, without the source id, which is the title of many documents."""
     return shorten(" ".join(hit.content[:1_000].split()).removeprefix(hit.source_id).strip(), _SNIPPET)
 
 

@@ -1,4 +1,4 @@
-"""Who may ask: a bearer token from the environment, or nobody but this machine.
+"""Access control: a bearer token from the environment, or only this machine.
 
 The token is compared in constant time and appears in no answer, log or error.
 """
@@ -17,22 +17,22 @@ from revector.core.errors import UsageError
 from revector.core.secrets import hide
 
 SHORT_TOKEN = 16
-"""Characters below which a token is worth a warning: it can be guessed."""
+"""A shorter token gets a warning, since it can be guessed."""
 
 _LOCAL_NAMES = {"localhost", "127.0.0.1", "::1"}
 
 
 @dataclass(frozen=True)
 class Access:
-    """What a request has to show. Without a token only names of this machine are answered to.
+    """What a request must present. Without a token only host names of this machine are accepted.
 
-    (A page in a browser here could otherwise reach the server by a name of its own that leads to 127.0.0.1.)
+    (Otherwise a web page could reach the server by a host name of its own that resolves to 127.0.0.1.)
     """
 
     token: str | None = field(repr=False)
 
     def allows(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        """Whether a request with these headers is let in."""
+        """Whether a request with these headers is allowed."""
         found = list(headers)
         if self.token is None:
             hosts = [value.decode("latin-1") for name, value in found if name == b"host"]
@@ -41,7 +41,7 @@ class Access:
         if len(given) != 1:
             return False
         scheme, _, secret = given[0].partition(b" ")
-        # Digests, since compare_digest tells how long the longer one is.
+        # Compare digests, since compare_digest leaks the length.
         same = hmac.compare_digest(_digest(secret.strip()), _digest(self.token.encode()))
         return same and scheme.lower() == b"bearer"
 
@@ -75,7 +75,7 @@ def read_access(variable: str, host: str, *, no_token: bool) -> Access:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine's own, by each of its addresses."""
+    """Whether all addresses of a host are loopback."""
     try:
         found = socket.getaddrinfo(host or "0.0.0.0", None, type=socket.SOCK_STREAM)  # noqa: S104  ('' is every one)
     except OSError:

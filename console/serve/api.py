@@ -52,12 +52,12 @@ _WHEN_SEARCHING = {
 
 
 def make_api(service: Service, metrics: Metrics) -> FastAPI:
-    """The application without its door."""
+    """The application without its middleware."""
     api = FastAPI(
         title="revector",
         version=installed("revector"),
         description=_ABOUT,
-        docs_url=None,  # they load scripts from elsewhere
+        docs_url=None,  # they load scripts from other sites
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -117,7 +117,8 @@ def make_api(service: Service, metrics: Metrics) -> FastAPI:
         summary="Figures for Prometheus",
     )
     async def figures() -> Response:
-        """Requests, latencies by version, empty results, errors, requests in flight, the version served, the pool."""
+        """Requests, latencies by version, empty results, errors, requests in flight, the served version, the
+        pool."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @api.get(
@@ -137,7 +138,7 @@ def make_api(service: Service, metrics: Metrics) -> FastAPI:
 
 
 def paths_of(api: FastAPI) -> dict[str, set[str]]:
-    """The paths that there are, each with its methods: few, and none with a part that a caller chooses."""
+    """All paths with their methods. None has a variable part."""
     documented = {path: {name.upper() for name in methods} for path, methods in api.openapi()["paths"].items()}
     return documented | {str(api.openapi_url): {"GET"}}
 
@@ -161,7 +162,7 @@ def _handle_errors(api: FastAPI, metrics: Metrics) -> None:
 
     @api.exception_handler(Exception)
     async def _internal(_request: Request, _error: Exception) -> Response:
-        return problems.INTERNAL.response()  # the door, to which it is raised again, counts it and says where
+        return problems.INTERNAL.response()  # raised again to the middleware, which counts and logs it
 
     @api.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
@@ -195,7 +196,7 @@ def _answer(result: SearchResult, metrics: Metrics) -> Response:
 
 
 def _json(document: dict[str, Any], status: int = 200) -> Response:
-    # msgspec writes dataclasses as they are, and a distance that is no number (of a zero vector, say) as null.
+    # msgspec writes dataclasses directly, and a NaN distance (of a zero vector, for example) as null.
     return Response(msgspec.json.encode(document), status, media_type="application/json")
 
 

@@ -1,4 +1,4 @@
-"""How much is taken in at once: the settings of a server, and the slots that requests hold while they are worked on."""
+"""The limits of a server, and the slots that requests hold while they are processed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class Limits:
 
     max_body_bytes: int = 1024 * 1024
     max_concurrency: int = 32
-    """Requests worked on at once. One more is answered 503 at once: there is no queue."""
+    """Requests processed at once. Another one gets 503 immediately: there is no queue."""
     timeout_s: float = 5.0
-    """For the whole of a search; the request's body has as long again to arrive."""
+    """For a whole search; the request's body may take the same time to arrive."""
 
     @property
     def max_connections(self) -> int:
@@ -22,12 +22,12 @@ class Limits:
 
     @property
     def drain_s(self) -> float:
-        """How long the server waits at its end for requests in flight: longer than any of them may take."""
+        """How long the server waits at shutdown for requests in flight: longer than any may take."""
         return 2 * self.timeout_s + 2
 
 
 class Slots:
-    """A bounded number of slots. Only the event loop's thread takes and gives back."""
+    """A bounded number of slots. Only the event loop's thread takes and releases them."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -42,10 +42,10 @@ class Slots:
 
 
 class Slot:
-    """One slot, given back when nobody holds it any more: a request, and the thread that works for it.
+    """One slot, released when its last holder releases it: the request, and the thread that works for it.
 
-    A search that outlives its deadline keeps its slot until it really ends, so that searches that hang can never
-    pile up behind requests that were answered long ago.
+    A search past its deadline keeps its slot until it really ends, so that hanging searches cannot pile up behind
+    answered requests.
     """
 
     def __init__(self, slots: Slots) -> None:
@@ -53,11 +53,11 @@ class Slot:
         self._holders = 1
 
     def hold(self) -> None:
-        """Hold it once more."""
+        """Add a holder."""
         self._holders += 1
 
     def release(self) -> None:
-        """Let go of it once."""
+        """Remove a holder."""
         self._holders -= 1
         if self._holders == 0:
             self._slots.taken -= 1

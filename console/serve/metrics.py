@@ -1,4 +1,4 @@
-"""What Prometheus reads. Labels are routes, versions and kinds of errors: never anything that a caller chose."""
+"""Prometheus metrics. Labels are routes, versions and kinds of errors, never values from a caller."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series be
 
 
 class Metrics:
-    """The figures of one server, in a registry of its own."""
+    """The metrics of one server, in their own registry."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -62,18 +62,18 @@ class Metrics:
         )
 
     def watch(self, figures: Callable[[], Mapping[str, float]], served: Callable[[], Mapping[str, str]]) -> None:
-        """Add what is read at each scrape: connections of the pool, and the version that answers."""
+        """Add values read at each scrape: connections of the pool, and the served version."""
         self._registry.register(_Live(figures, served))
 
     def searched(self, version: str, encode_s: float, search_s: float, hits: int) -> None:
-        """Count a search that was answered."""
+        """Count an answered search."""
         self.search_seconds.labels(version, "encode").observe(encode_s)
         self.search_seconds.labels(version, "database").observe(search_s)
         if not hits:
             self.empty.labels(version).inc()
 
     def text(self) -> bytes:
-        """The figures in Prometheus' text format."""
+        """The metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 

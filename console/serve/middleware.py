@@ -1,7 +1,7 @@
-"""What every request passes first: token, slots, body, deadline. An ASGI application around the real one.
+"""The middleware for every request: token, slots, body, deadline. An ASGI application around the real one.
 
-`/healthz` alone is answered without a token. It and `/metrics` need no slot: they are asked most urgently when all
-slots are taken, and cost next to nothing.
+Only `/healthz` needs no token. It and `/metrics` need no slot: they matter most when all slots are taken, and are
+cheap.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ METRICS = "/metrics"
 
 _LINGER_S = 1.0
 _LINGER_BYTES = 16 * 1024 * 1024
-"""A client that is refused while it still sends reads the answer only if its bytes are taken for a while."""
+"""A refused client that is still sending reads the answer only if its bytes are read for a while."""
 
 
-class Door:
-    """The application with everything around it that must hold whatever a route does."""
+class Middleware:
+    """Wraps the application, and enforces what must hold whatever a route does."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Door:
         self.stopping = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or pass the server's own messages on."""
+        """Handle one request, or pass on the server's own messages."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -98,7 +98,7 @@ class Door:
             slot.release()
 
     async def _within(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
-        # Room for the search to notice by itself: its own error says more.
+        # Time for the search to notice by itself, since its own error says more.
         seconds = self._limits.timeout_s
         try:
             async with asyncio.timeout(seconds * 1.1):
@@ -107,7 +107,7 @@ class Door:
             raise Refused(problems.too_slow(seconds)) from None
 
     async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
-        """The whole body: what a header says of its length is believed only when it is too much."""
+        """Read the whole body; the length in the header is trusted only if it is too large."""
         limit = self._limits.max_body_bytes
         if (_announced(scope) or 0) > limit:
             raise Refused(problems.too_large(limit))
@@ -131,7 +131,7 @@ class Door:
 
     async def _refuse(self, problem: Problem, scope: Scope, receive: Receive, answer: _Answer) -> None:
         self._metrics.errors.labels(problem.kind).inc()
-        if answer.status:  # the answer was on its way: uvicorn ends the connection
+        if answer.status:  # the answer was already being sent: uvicorn closes the connection
             return
         unread = problem.status not in (408, 504) and _has_body(scope)
         headers = {**problem.headers, "content-type": "application/json", "content-length": str(len(problem.body))}
@@ -151,7 +151,7 @@ class Door:
 
 
 class _Answer:
-    """Sends an answer and remembers its status, 0 until there is one."""
+    """Sends an answer and records its status, 0 until then."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -164,13 +164,13 @@ class _Answer:
 
 
 def _only(body: bytes) -> Receive:
-    """A request whose body has been read."""
+    """A `receive` for a request whose body was already read."""
     sent = False
 
     async def receive() -> Message:
         nonlocal sent
         if sent:
-            await asyncio.Event().wait()  # nobody here waits for a caller to hang up
+            await asyncio.Event().wait()  # nothing here waits for the client to disconnect
         sent = True
         return {"type": "http.request", "body": body, "more_body": False}
 
@@ -193,7 +193,7 @@ async def _linger(receive: Receive) -> None:
 def _announced(scope: Scope) -> int | None:
     for name, value in scope["headers"]:
         if name == b"content-length":
-            return int(value)  # digits: the HTTP parser has refused anything else
+            return int(value)  # digits: the HTTP parser rejects anything else
     return None
 
 
@@ -202,7 +202,7 @@ def _has_body(scope: Scope) -> bool:
 
 
 def _whereabouts(error: Exception) -> str:
-    """The kind and place of an error, without its message, which may quote what must not be in a log."""
+    """The type and place of an error, without its message, which may quote what must not be logged."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else "nowhere"
     ours = [frame for frame in frames if "site-packages" not in frame.filename]

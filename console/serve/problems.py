@@ -1,4 +1,4 @@
-"""Everything that is not an answer, in one shape: type, detail and remedy. No stack, and nothing secret."""
+"""All errors in one format: type, detail and remedy. No tracebacks, no secrets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RETRY_AFTER = {"retry-after": "1"}
 
 @dataclass(frozen=True)
 class Problem:
-    """An answer that is an error. `kind` is for programs, `detail` and `remedy` are for people."""
+    """An error as an answer. `kind` is for programs, `detail` and `remedy` are for people."""
 
     status: int
     kind: str
@@ -24,12 +24,12 @@ class Problem:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def response(self) -> Response:
-        """The problem as an answer."""
+        """The problem as an HTTP response."""
         return Response(self.body, self.status, dict(self.headers), "application/json")
 
     @property
     def body(self) -> bytes:
-        """The JSON document. What is no UTF-8 (half a surrogate pair in what was asked for) becomes `?`."""
+        """The JSON document. A lone surrogate from the request becomes `?`."""
         texts = {"type": self.kind, "detail": self.detail, "remedy": self.remedy}
         return msgspec.json.encode(
             {name: text.encode("utf-8", "replace").decode() for name, text in texts.items()}
@@ -37,7 +37,7 @@ class Problem:
 
 
 class Refused(Exception):  # noqa: N818  (it says what is done)
-    """Ends the work on a request; the problem is its answer."""
+    """Ends a request with a problem as the answer."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.detail)
@@ -70,7 +70,7 @@ INTERNAL = Problem(
 
 
 def too_large(limit: int) -> Problem:
-    """A body above the limit."""
+    """A body larger than the limit."""
     return Problem(
         413,
         "too_large",
@@ -80,7 +80,7 @@ def too_large(limit: int) -> Problem:
 
 
 def busy(limit: int) -> Problem:
-    """As many requests as the server takes on are being worked on."""
+    """All slots are taken."""
     return Problem(
         503,
         "busy",
@@ -91,7 +91,7 @@ def busy(limit: int) -> Problem:
 
 
 def too_slow(seconds: float) -> Problem:
-    """A search that was not over in time."""
+    """A search that exceeded its time limit."""
     return Problem(
         504,
         "timeout",
@@ -106,7 +106,7 @@ def slow_body(seconds: float) -> Problem:
 
 
 def of_error(error: RevectorError) -> Problem:
-    """The problem that one of our own errors is."""
+    """The problem for one of our own errors."""
     match error:
         case UsageError():
             return Problem(422, "invalid", error.problem, error.remedy)

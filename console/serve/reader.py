@@ -1,4 +1,4 @@
-"""One connection for everything that is no search: the list of versions, and whether the database answers at all."""
+"""One connection for everything but searches: the list of versions, and the health check."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Registered:
 
     @property
     def active(self) -> Version | None:
-        """The one that answers users."""
+        """The active version."""
         return next((version for version in self.versions if version.active), None)
 
 
 class Reader:
-    """Reads the versions, one caller at a time, on a connection that is opened again when it was lost."""
+    """Reads the versions, one caller at a time, on a connection that is reopened when lost."""
 
     def __init__(self, database: Database, timeout_s: float) -> None:
         self._database = database
@@ -53,7 +53,7 @@ class Reader:
                 raise
 
     def close(self) -> None:
-        """Close the connection, unless somebody reads who has been kept waiting."""
+        """Close the connection, unless a read is hanging on it."""
         if self._lock.acquire(timeout=_CLOSE_S):
             self._drop()
             self._lock.release()

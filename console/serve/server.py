@@ -1,7 +1,7 @@
-"""The process: a socket, uvicorn on it, and an end in order.
+"""The server process: a socket, uvicorn on it, and a clean shutdown.
 
-At SIGTERM or SIGINT the server takes no more connections, answers what it has begun, and ends. uvicorn itself would
-then die of the signal; a service manager wants to see exit status 0.
+At SIGTERM or SIGINT the server accepts no new connections, finishes requests in flight, and ends. uvicorn alone
+would then be killed by the signal; a service manager expects exit status 0.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from revector.console.serve.access import Access
 from revector.console.serve.api import make_api, paths_of
 from revector.console.serve.limits import Limits
 from revector.console.serve.metrics import Metrics
-from revector.console.serve.middleware import Door
+from revector.console.serve.middleware import Middleware
 from revector.console.serve.problems import Problem, busy
 from revector.core.errors import UsageError
 
@@ -35,27 +35,27 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _HEADERS_S = 10
-"""For a request's headers to arrive, and between two requests of one connection."""
+"""The time limit for a request's headers, and between two requests on one connection."""
 
 _BAD_REQUEST = Problem(400, "invalid", "This is not a valid HTTP request.")
 
 
 @dataclass(frozen=True)
 class ListenAddress:
-    """Where a server listens. Port 0 takes a free one."""
+    """Where a server listens. Port 0 means any free port."""
 
     host: str
     port: int
 
 
 def listen(address: ListenAddress) -> socket.socket:
-    """A listening socket. Raises UsageError when the address cannot be had."""
+    """A listening socket. Raises UsageError when the address is not available."""
     listener: socket.socket | None = None
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, bound = found[0]
-        # By its protocol asyncio knows a TCP socket, and turns off Nagle's algorithm, which costs 40 ms an answer.
-        # (socket.create_server names none.)
+        # asyncio recognises a TCP socket by its protocol, and turns off Nagle's algorithm, which costs 40 ms for
+        # each answer. (socket.create_server sets none.)
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(bound)
@@ -81,21 +81,21 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT. Raises KeyboardInterrupt at its end when a person pressed Ctrl-C.
 
-    Closes the service, also when a search hangs; then the process is ended here, since Python would wait for it.
+    Closes the service. If a search hangs, the process is ended here, since Python would wait for the thread.
     """
     metrics = Metrics()
     metrics.watch(service.pool, service.served)
     api = make_api(service, metrics)
-    door = Door(api, access, limits, metrics, set(paths_of(api)), note)
-    server = _Server(door, limits)
+    middleware = Middleware(api, access, limits, metrics, set(paths_of(api)), note)
+    server = _Server(middleware, limits)
     log.info("serving on %s", url_of(listener))
     try:
         server.run([listener])
     finally:
         service.close()
-        log.info("serving ended, %d searches unfinished", door.slots.taken)
-    if door.slots.taken:
-        note(f"{door.slots.taken} searches did not finish within {limits.drain_s:g} s and were abandoned.")
+        log.info("serving ended, %d searches unfinished", middleware.slots.taken)
+    if middleware.slots.taken:
+        note(f"{middleware.slots.taken} searches did not finish within {limits.drain_s:g} s and were abandoned.")
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
@@ -104,12 +104,12 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, quiet, with an end that is no signal."""
+    """uvicorn, quiet, and without raising the signal at its end."""
 
-    def __init__(self, door: Door, limits: Limits) -> None:
+    def __init__(self, middleware: Middleware, limits: Limits) -> None:
         super().__init__(
             uvicorn.Config(
-                door,
+                middleware,
                 http=_protocol(limits),
                 ws="none",
                 lifespan="off",
@@ -122,12 +122,12 @@ class _Server(uvicorn.Server):
                 timeout_graceful_shutdown=round(limits.drain_s),
             )
         )
-        self._door = door
+        self._middleware = middleware
         self.interrupted = False
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """As uvicorn's, without raising the signals again at the end."""
+        """Like uvicorn's, but without raising the signals again."""
         taken = (signal.SIGINT, signal.SIGTERM)
         before = {one: signal.signal(one, self.handle_exit) for one in taken}
         try:
@@ -137,14 +137,14 @@ class _Server(uvicorn.Server):
                 signal.signal(one, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin the end; a second Ctrl-C does not wait for requests in flight."""
+        """Begin the shutdown; a second Ctrl-C does not wait for requests in flight."""
         self.interrupted = sig == signal.SIGINT
-        self._door.stopping = True
+        self._middleware.stopping = True
         super().handle_exit(sig, frame)
 
 
 def _protocol(limits: Limits) -> type[H11Protocol]:
-    """uvicorn's HTTP/1.1 with bounds on what comes before a request: connections, and the time its headers take."""
+    """uvicorn's HTTP/1.1 with limits before a request: on connections, and on the time of its headers."""
 
     class Protocol(H11Protocol):
         _headers_due: asyncio.TimerHandle | None = None
@@ -169,7 +169,7 @@ def _protocol(limits: Limits) -> type[H11Protocol]:
             self._end(_BAD_REQUEST)
 
         def _wait_for_headers(self) -> None:
-            """The clock starts when the last request is answered, and bytes that trickle in do not stop it."""
+            """The clock starts when the last request was answered; slowly arriving bytes do not stop it."""
             waiting = self.cycle is None or self.cycle.response_complete
             if not waiting and self._headers_due is not None:
                 self._headers_due.cancel()

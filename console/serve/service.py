@@ -1,7 +1,8 @@
-"""What the routes call: searches in threads, the list of versions, and whether the database answers.
+"""The service behind the routes: searches in threads, the list of versions, and the health check.
 
-Searches run in threads, by the blocking Retriever: measured over HTTP against AsyncRetriever on the event loop (two
-cores, static encoder), 1.4 ms a search in place of 2.4, and with eight clients 800 searches a second in place of 560.
+Searches run in threads, by the blocking Retriever: measured over HTTP against AsyncRetriever on the event loop
+(two cores, static encoder), 1.4 ms instead of 2.4 for a search, and with eight clients 800 instead of 560 searches
+a second.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PROBE_S = 1.0
-"""How long an answer to /healthz may be old, and how long one waits for the database."""
+"""How old an answer to /healthz may be, and how long it waits for the database."""
 
 
 class Service:
@@ -48,7 +49,7 @@ class Service:
         self._limits = limits
         self._rerank = rerank
         self._encoders = encoders
-        # What it finds out it writes down, which a read-only session does not let it.
+        # It writes its results, which a read-only session cannot.
         self._mirror = None if database.read_only else Mirror(database, encoders=encoders)
         self._retriever = Retriever(
             database,
@@ -59,12 +60,12 @@ class Service:
             mirror=self._mirror,
         )
         self._reader = Reader(database, limits.timeout_s)
-        # As many as there are slots, so that nothing ever waits for a thread.
+        # As many threads as slots, so that nothing waits for a thread.
         self._threads = ThreadPoolExecutor(limits.max_concurrency, "revector-search")
         self._prober = ThreadPoolExecutor(1, "revector-probe")
         self._probe: asyncio.Future[bool] | None = None
         self._probed_at = 0.0
-        self._prober.submit(self._answers)  # opens the encoder before somebody waits for it
+        self._prober.submit(self._answers)  # opens the encoder before a search needs it
 
     # -- searches -----------------------------------------------------------------------------------------------
 
@@ -110,12 +111,12 @@ class Service:
     # -- about the versions -------------------------------------------------------------------------------------
 
     async def registered(self, slot: Slot) -> Registered:
-        """Every version, as the database has it now."""
+        """Every version, read from the database now."""
         return await self._in_thread(slot, self._reader.read)
 
     @property
     def serving(self) -> str | None:
-        """The key of the version that searches by text are answered by."""
+        """The key of the version that answers searches by text."""
         version = self._retriever.version
         return version.version_key if version else None
 
@@ -128,8 +129,8 @@ class Service:
         return {"version": version.version_key, "encoder": version.encoder_name, "pinned": pinned}
 
     def pool(self) -> Mapping[str, float]:
-        """The pool's connections: how many there are, how many of them are free, and how many searches wait."""
-        # psycopg_pool's own figures, to which the retriever has no other way.
+        """The pool's connections: total, free, and how many searches wait."""
+        # psycopg_pool's own statistics, which the retriever does not expose otherwise.
         stats = self._retriever._pool.get_stats()
         names = {"connections": "pool_size", "free": "pool_available", "waiting": "requests_waiting"}
         return {f"pool_{name}": float(stats.get(known, 0)) for name, known in names.items()}
@@ -137,7 +138,7 @@ class Service:
     # -- health -------------------------------------------------------------------------------------------------
 
     async def ready(self) -> bool:
-        """Whether a search would be answered now, as known a second ago at most: anybody may ask."""
+        """Whether a search would be answered now; cached for a second, since anybody may ask."""
         running = self._probe is not None and not self._probe.done()
         if not running and (self._probe is None or time.monotonic() - self._probed_at > PROBE_S):
             self._probed_at = time.monotonic()
@@ -159,7 +160,7 @@ class Service:
     # -- the end ------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Let go of connections and threads; a thread that hangs is left behind."""
+        """Close connections and threads; a hanging thread is left behind."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._prober.shutdown(wait=False, cancel_futures=True)
         self._retriever.close()
@@ -172,7 +173,7 @@ class Service:
         try:
             return await self._in_thread(slot, work)
         except UnreachableError as error:
-            # The retriever ends what lasts too long by itself; the error says by whom it was kept waiting.
+            # The retriever enforces its own time limit; its error names what it waited for.
             if error.temporary and time.monotonic() - begun >= self._limits.timeout_s:
                 raise Refused(replace(too_slow(self._limits.timeout_s), detail=error.problem)) from None
             raise
@@ -182,7 +183,7 @@ class Service:
         slot.hold()
 
         def over(_future: Future[T]) -> None:
-            with contextlib.suppress(RuntimeError):  # the server has ended meanwhile
+            with contextlib.suppress(RuntimeError):  # the server has stopped meanwhile
                 loop.call_soon_threadsafe(slot.release)
 
         future = self._threads.submit(work)

@@ -40,7 +40,7 @@ _STATUS = answering("core.backfill.job.status:JobStatus", "console.commands.back
 
 @dataclass(frozen=True)
 class StatusDetail:
-    """What --detail adds."""
+    """The keys that --detail adds."""
 
     detail: Annotated[JobDetail | None, "null without --detail"]
 

@@ -30,7 +30,7 @@ PLAN = (
 
 @dataclass(frozen=True)
 class Sample:
-    """The chunks that the rest was concluded from."""
+    """The sample that the plan is based on."""
 
     chunks: Annotated[int, "that were looked at"]
     exact: Annotated[bool, "whether that was every one"]
@@ -38,7 +38,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class PlanSample:
-    """What a plan says of its sample."""
+    """The sample of a plan."""
 
     repeated: Annotated[int, "chunks that take the vector of the same text"]
     sample: Annotated[Sample, "what the rest was concluded from"]
@@ -99,7 +99,7 @@ def plan(
 
 
 def _open(version: Version) -> Encoder | RevectorError:
-    """The version's encoder, or why it cannot be opened: the rest of the plan is worth reading all the same."""
+    """The version's encoder, or the error: the rest of the plan is useful anyway."""
     from revector.core.errors import RevectorError
     from revector.core.retrieval import open_version_encoder
 
@@ -115,12 +115,12 @@ def _close(encoder: Encoder | RevectorError) -> None:
 
 
 def _is_free(encoder: Encoder | RevectorError) -> bool:
-    """Whether what is sent to the encoder costs nothing."""
+    """Whether sending texts to the encoder is free."""
     return isinstance(encoder, Exception) or encoder.price == 0
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
-    """The plan in JSON, its estimates rounded to what they can mean."""
+    """The plan in JSON, with estimates rounded to their precision."""
     from revector.core.keys import document
 
     demand = plan.demand

@@ -1,4 +1,4 @@
-"""Running a backfill from the command line: what it costs, which engine, a progress bar, and an end in order."""
+"""Runs a backfill from the command line: asks for the cost, picks the engine, shows progress, ends cleanly."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 def confirm_cost(own: Context, key: str, *, yes: bool) -> None:
-    """At a terminal, say what a backfill that begins will cost, and ask. Raises RefusedError when told no.
+    """At a terminal, show the cost of a new backfill, and ask. Raises RefusedError when the answer is no.
 
-    In a script the command itself is the consent, and max_spend_usd the bound.
+    In a script the command itself is the consent, and max_spend_usd the limit.
     """
     if not sys.stderr.isatty():
         return
@@ -44,7 +44,7 @@ def confirm_cost(own: Context, key: str, *, yes: bool) -> None:
 
 
 def ray_settings(engine: str, address: str | None, cpus: float, gpus: float) -> RaySettings | None:
-    """The settings of the engine ray, None for the local one. Raises UsageError for another one."""
+    """The settings of the engine ray, None for the local one. Raises UsageError for an unknown engine."""
     if engine == "local":
         if address is not None or gpus:
             raise UsageError("--ray-address and --gpus-per-worker are for --engine ray.")
@@ -101,10 +101,10 @@ def run_backfill(
 
 @contextlib.contextmanager
 def stopped_by_signal() -> Iterator[None]:
-    """A service manager's SIGTERM ends a run in order, as Ctrl-C does."""
+    """End a run cleanly on a service manager's SIGTERM, as on Ctrl-C."""
     try:
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    except ValueError:  # not the main thread: whoever runs us there has its own ways
+    except ValueError:  # not the main thread: signals belong to the program that runs us
         yield
         return
     try:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def print_status(console: Console, status: JobStatus) -> None:
-    """State, pace, counts, and the one reason that holds it."""
+    """State, rate, counts, and the reason that holds the backfill."""
     pace = ""
     if status.state == "running":
         left = f"ETA {duration(status.eta_s)}"

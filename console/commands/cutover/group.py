@@ -23,7 +23,7 @@ app = typer.Typer(
 
 
 def register(root: typer.Typer) -> None:
-    """Add the command that stands beside the group, and the group's other commands."""
+    """Add the command outside of the group, and the group's other commands."""
     from revector.console.commands.cutover import guards, requests, watch
 
     root.command(cls=answering("core.cutover.flip:Flip"))(rollback)

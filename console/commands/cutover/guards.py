@@ -1,4 +1,4 @@
-"""`revector cutover check`, `guards` and `policy`: what stands between a version and its users."""
+"""`revector cutover check`, `guards` and `policy`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GuardTerms:
-    """A guard, and by what it goes."""
+    """A guard and its thresholds."""
 
     name: Annotated[str, "of the guard"]
     about: Annotated[str, "what it looks at"]
@@ -35,7 +35,7 @@ class GuardTerms:
 
 @dataclass(frozen=True)
 class PolicyInForce:
-    """What a cutover requires."""
+    """The policy in force."""
 
     settings: Annotated[dict[str, Any], "those in force, by name; null is no limit"]
 

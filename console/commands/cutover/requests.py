@@ -1,4 +1,4 @@
-"""`revector cutover request`, `approve`, `withdraw` and `requests`: who asks for a cutover, and who agrees."""
+"""`revector cutover request`, `approve`, `withdraw` and `requests`."""
 
 from __future__ import annotations
 

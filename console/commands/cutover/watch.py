@@ -1,4 +1,4 @@
-"""`revector cutover watch` and `revector cutover history`: what came of a cutover."""
+"""`revector cutover watch` and `revector cutover history`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Watched:
-    """What came of watching."""
+    """The result of the watch."""
 
     watch: Annotated[Watch | None, "the last look; null when no cutover is watched"]
     rolled_back: Annotated[Flip | None, "the rollback; null when there was none"]
@@ -112,7 +112,7 @@ def history(
 
 
 class _Watching:
-    """Looks at the watch, tells what has changed, and rolls back where that is wanted."""
+    """Observes the watch, reports changes, and rolls back if wanted."""
 
     def __init__(self, own: Context, auto_rollback: bool | None) -> None:
         self._own, self._auto = own, auto_rollback
@@ -121,7 +121,7 @@ class _Watching:
         self._told = self._verdict = ""
 
     def look(self, keeper: Keeper | None) -> bool:
-        """One look; whether the watch is over."""
+        """Observe once; returns whether the watch is over."""
         from revector.core import cutover
 
         try:
@@ -138,7 +138,7 @@ class _Watching:
                     return self.flip is not None
                 if keeper is not None:
                     keeper.keep(connection, found)
-        except UnreachableError as error:  # it comes back, and the watch is still on then
+        except UnreachableError as error:  # the database may come back, and the watch still lasts
             self._tell(error.problem)
             if self.last is None:
                 raise
@@ -169,7 +169,7 @@ class _Watching:
 
 
 def lines(found: Watch) -> list[str]:
-    """What is to be seen, a sentence for each thing; figures that are not there are said to be so."""
+    """What the watch shows, one sentence for each item; missing figures are named as missing."""
     said = [
         f"{found.previous} → {found.version_key}, watched until {found.until.astimezone():%Y-%m-%d %H:%M}",
         f"{counted(found.missing, 'chunk')} missing in {found.previous}"

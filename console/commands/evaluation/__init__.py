@@ -1,1 +1,1 @@
-"""`revector evaluate`, `queries` and `judge`: judged query sets and what they say of two versions."""
+"""`revector evaluate`, `queries` and `judge`: judged query sets, and evaluations of two versions."""

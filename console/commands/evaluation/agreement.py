@@ -1,4 +1,4 @@
-"""`revector queries agreement`, and how an agreement of judges is shown wherever there is one."""
+"""`revector queries agreement`, and printing an agreement of judges."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AgreementList:
-    """How far the judges of a set agree."""
+    """The agreement of the judges of a set."""
 
     name: Annotated[str, "the query set"]
     agreements: Annotated[list[Agreement], "every pair of judges"]
@@ -62,7 +62,7 @@ def agreement(
 
 
 def print_agreement(console: Console, found: Agreement) -> None:
-    """An agreement for a person: the figures, the confusion matrix, the segments, the one that disagrees most."""
+    """Print an agreement: the figures, the confusion matrix, the segments, and the one that disagrees most."""
     from rich.table import Column
 
     if not found.pairs:

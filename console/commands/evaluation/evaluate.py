@@ -1,4 +1,4 @@
-"""`revector evaluate` and `revector thresholds`: is the new model better, and what its scores mean."""
+"""`revector evaluate` and `revector thresholds`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _WORST_QUERIES = 10
 
 @dataclass(frozen=True)
 class ThresholdPair:
-    """What a table of thresholds is about."""
+    """The versions and the query set of a table of thresholds."""
 
     query_set: Annotated[str, "the query set"]
     primary: Annotated[str, "the version that the number was made for"]
@@ -180,7 +180,7 @@ def threshold_table(
     depth: int,
     shown: Callable[[], AbstractContextManager[Progress]] = progress_bar,
 ) -> tuple[Thresholds, tuple[Version, Version]]:
-    """The table of the query set's newest runs, which are made where there are none, and the versions it is about."""
+    """The table from the query set's newest runs, made if missing, and its versions."""
     from revector.core.evaluation.judged_sets.query_sets import get_query_set
     from revector.core.evaluation.measures.thresholds import thresholds as table_of
     from revector.core.evaluation.runs.make_run import stored_or_made_run
@@ -201,7 +201,7 @@ def threshold_table(
 
 
 def read_gate_file(path: Path | None) -> GateFile | None:
-    """The gates of a file, None for none."""
+    """The gates of a file, or None without a file."""
     if path is None:
         return None
     from revector.core.evaluation.gates.verdicts import read_gates
@@ -210,7 +210,7 @@ def read_gate_file(path: Path | None) -> GateFile | None:
 
 
 def write_reports(found: Evaluation, *, junit: Path | None, markdown: Path | None, html: Path | None) -> None:
-    """Write the reports that were asked for. Raises UsageError for a file that cannot be written."""
+    """Write the requested reports. Raises UsageError for a file that cannot be written."""
     from revector.core.errors import UsageError
     from revector.core.evaluation.reports import Kind, report
 
@@ -236,7 +236,7 @@ def leave_with(verdict: Verdict | None) -> None:
 
 
 def show_evaluation(console: Console, found: Evaluation) -> None:
-    """An evaluation for a person."""
+    """Print an evaluation."""
     primary, candidate = found.primary.version_key, found.candidate.version_key
     how = "without an index" if found.candidate.exact else f"ef_search {found.candidate.ef_search or 'as set'}"
     console.print(
@@ -352,7 +352,7 @@ def _pilot(
     yes: bool,
     progress: Any,
 ) -> Any:
-    """Plan it, ask when it costs money, embed, and search both versions."""
+    """Plan a pilot, ask if it costs money, embed, and search both versions."""
     from revector.core.evaluation.judged_sets.judgements import load_qrels
     from revector.core.evaluation.runs.pilot import embed_pilot, plan_pilot, run_pilot
 
@@ -367,7 +367,7 @@ def _pilot(
 
 
 def _ask(plan: Pilot, encoder: Encoder, *, yes: bool) -> None:
-    """Say what a pilot costs; at a terminal, ask. In a script the command itself is the consent."""
+    """Show what a pilot costs; at a terminal, ask. In a script the command itself is the consent."""
 
     note(plan.says)
     if not plan.to_embed or encoder.price == 0:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelledPool:
-    """Which results a model labelled, and how far it is to be believed."""
+    """The results that a model labelled, and its agreement with people."""
 
     name: Annotated[str, "the query set"]
     judge: Annotated[str, "what the model is called as a judge"]

@@ -1,4 +1,4 @@
-"""`revector queries`: judged query sets in and out of the database."""
+"""`revector queries`: imports, exports and lists judged query sets."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ app.command("agreement", cls=answering("console.commands.evaluation.agreement:Ag
 
 _TARGETS: dict[str, Literal["document", "chunk"]] = {"documents": "document", "chunks": "chunk"}
 _NAMED = 5
-"""How many of a long list a person is shown."""
+"""How many items of a long list are printed."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class SetJudge:
 
 @dataclass(frozen=True)
 class UnknownTarget:
-    """What was judged, and is not in the collection."""
+    """A judged target that is not in the collection."""
 
     query: Annotated[str, "the query's id"]
     kind: Annotated[str, "document or chunk"]
@@ -90,7 +90,7 @@ class FullSet:
 
 @dataclass(frozen=True)
 class ExportedSet:
-    """Which query set was exported."""
+    """The exported query set."""
 
     name: Annotated[str, "the query set"]
     format: Annotated[str, "beir or trec"]
@@ -300,7 +300,7 @@ def drop(
 
 
 def _note_oddities(done: Imported, targets: str) -> None:
-    """What an import noticed and took all the same; none of it may pass in silence."""
+    """Print what an import noticed but accepted."""
     if done.negative:
         note(f"{counted(done.negative, 'grade')} below 0 (judged, not relevant) became 0.")
     if done.repeated:
@@ -345,7 +345,7 @@ def _full_set(connection: Connection, query_set: QuerySet, given: list[GivenJudg
         ],
         [
             SetJudge(judge, kind, count, sum(row.judge == judge and row.target_kind == "chunk" for row in given))
-            # People first, as in the order of judges everywhere.
+            # People first, as in every list of judges.
             for (kind, judge), count in sorted(
                 by_judge.items(), key=lambda item: (item[0][0] == "model", item[0][1])
             )

@@ -1,4 +1,4 @@
-"""`revector evaluations`: what was evaluated, and stored runs compared again."""
+"""`revector evaluations`: stored evaluations, and comparing stored runs again."""
 
 from __future__ import annotations
 
