@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
-    """A file given as text is no name for a test: its beginning is."""
+    """Name a test by the beginning of a file given as text."""
     return f"{val[:60]}…" if isinstance(val, str) and len(val) > 60 else None
 
 
@@ -69,7 +69,7 @@ def logged() -> Iterator[list[str]]:
 def server() -> Iterator[embedded.EmbeddedServer]:
     """One embedded server for the whole run, stopped at its end. Nothing in it outlives its machine.
 
-    Not in pytest's own folder: under root that is closed to the server's user by every new run of pytest.
+    Not in pytest's folder: under root, every new run of pytest closes it to the server's user.
     """
     with tempfile.TemporaryDirectory(prefix="revector-test-") as folder:
         home = Path(folder)
@@ -100,7 +100,7 @@ def template(server: embedded.EmbeddedServer) -> Iterator[Database]:
 
 @pytest.fixture
 def database(template: Database) -> Iterator[Database]:
-    """A collection of its own: set up, and empty. Its name is odd on purpose: it needs quoting."""
+    """A separate collection: set up, and empty. Its name is odd on purpose: it needs quoting."""
     with copied(template) as database:
         yield database
 
@@ -120,7 +120,7 @@ def connection(database: Database) -> Iterator[Connection]:
 
 @pytest.fixture
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """No setting of the machine reaches the test; the working directory is an empty folder."""
+    """Hide the machine's settings from the test; the working directory is an empty folder."""
     import os
 
     for name in list(os.environ):

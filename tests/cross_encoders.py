@@ -21,12 +21,13 @@ WORDS = NUMBERS[:8]
 
 
 def overlap(query: str, text: str) -> int:
-    """How many words of the query are in the text: what the model is trained to tell."""
+    """How many words of the query are in the text: what the model is trained to predict."""
     return len(set(query.split()) & set(text.split()))
 
 
 def train(folder: Path, *, labels: int = 1, steps: int = 300) -> Path:
-    """Train and save the model, of one label or of several; with one it is trained to tell whether words overlap."""
+    """Train and save the model, with one label or several; with one it is trained to predict whether words
+    overlap."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast

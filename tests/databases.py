@@ -1,4 +1,4 @@
-"""Collections for tests: each is in a database of its own, copied from one that was set up once."""
+"""Collections for tests: each is in its own database, copied from one that was set up once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _numbers = itertools.count(1)
 
 @contextmanager
 def copied(original: Database) -> Iterator[Database]:
-    """A database with all that another has, in which nobody may have a session; dropped at the end with its own.
+    """A copy of a database (which must have no sessions), dropped at the end.
 
     Its name is odd on purpose: it needs quoting.
     """
@@ -46,7 +46,7 @@ def empty_collection(dsn: str) -> Iterator[Database]:
 
 
 def drop(database: Database, name: str) -> None:
-    """Drop a database beside that one, if it is there, whoever still has a session in it."""
+    """Drop a database of the same server if it exists, even with open sessions."""
     _run(database, sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
@@ -55,6 +55,6 @@ def _named(database: Database, name: str) -> str:
 
 
 def _run(database: Database, statement: sql.Composed) -> None:
-    """The server may have been restarted since the last statement: a connection of its own for each."""
+    """The server may have been restarted since the last statement, so use a new connection for each."""
     with psycopg.connect(_named(database, "postgres"), autocommit=True) as connection:
         connection.execute(statement)

@@ -1,4 +1,4 @@
-"""Encoders in a test's hands; they stand for none that exists."""
+"""Encoders for tests; they do not imitate real ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class Stub:
-    """Answers at once, and puts down what it has seen: a test's own encoder is made of it.
+    """Answers at once, and records what it got: the base of a test's own encoder.
 
     Vectors are filled with `value`; those of the texts in `bad` have no number at one place. With an `error` it
     raises that.

@@ -12,7 +12,7 @@ from tests.protocol_server import Failure
 
 
 class Clock:
-    """A clock that moves only when somebody waits: minutes of limits pass at once. Usable from many threads."""
+    """A clock that moves only during waits, so that minutes of limits pass at once. Usable from many threads."""
 
     def __init__(self) -> None:
         self._now = 1000.0

@@ -230,7 +230,7 @@ class Gate:
             self._changed.notify_all()
 
     def open(self) -> None:
-        """Hold nothing any more."""
+        """Stop holding requests."""
         self.change(lambda _text: False)
 
     def _embed(self, text: str, *arguments: Any) -> NDArray[np.float32]:

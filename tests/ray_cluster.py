@@ -1,4 +1,4 @@
-"""A real Ray of one node in a process of its own: the cluster that is already there."""
+"""A real Ray of one node in a separate process: an existing cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Roles of the server for a test: they belong to all of it, and so have names of their own and go with the test."""
+"""Roles for a test: they belong to the whole server, so they have unique names and are dropped after the test."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _SOMEBODY = "ada@ops"
 
 
 def main() -> None:
-    """Take every picture anew."""
+    """Take every picture again."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)

@@ -83,7 +83,7 @@ def installed(
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder of somebody who has packages of those names."""
+    """A user's folder that has packages of those names."""
     for name in FOREIGN:
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(f"raise RuntimeError('the {name} of somebody else')")

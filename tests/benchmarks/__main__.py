@@ -41,7 +41,7 @@ def main() -> None:
             chosen[-1][1].append(name)
         else:
             parser.error(f"there is no benchmark {name!r}; known: {known}")
-    with contextlib.suppress(PermissionError):  # whoever may puts what else the machine does behind
+    with contextlib.suppress(PermissionError):  # run at high priority if allowed
         os.setpriority(os.PRIO_PROCESS, 0, -10)
     for name, parts in chosen:
         tell(f"== {' '.join([name, *parts])}: {arguments.rounds} rounds ==")

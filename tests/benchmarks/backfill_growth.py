@@ -6,7 +6,7 @@
 - One batch of the source pattern's loop (see peers.py) when so much of the collection is done. At 100,000 chunks the
   loop runs to its end; at 1,000,000 single batches are timed at 10, 50 and 90 %, and its whole time is worked out
   from them. The table is analysed before each of them: its best case.
-- The status, read over a connection of its own while a worker is in the middle of its work.
+- The status, read over a separate connection while a worker is running.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""How long the Compare screen's search takes, alone and beside a running backfill; it has to take under 100 ms.
+"""How long the Compare screen's search takes, alone and beside a running backfill; it must take under 100 ms.
 
-A comparison encodes the query with both versions' encoders and searches both tables. The backfill is a process of its
-own, as the console's are, that loads one version after the other with an encoder that costs nothing: the server is
-as busy with it as it can be. Queries come one every 50 ms, as from somebody who types.
+A comparison encodes the query with both versions' encoders and searches both tables. The backfill is a separate
+process, as in the console, that loads one version after the other with an encoder that costs nothing, so that the
+server is as busy as possible. A query comes every 50 ms, as from a person typing.
 
     python -m tests.benchmarks.compare DSN SCHEMA     is that process, until its input ends
 """
@@ -87,7 +87,7 @@ def _row(name: str, seconds: list[float]) -> list[str]:
 
 @contextlib.contextmanager
 def _backfilling(database: Database) -> Iterator[subprocess.Popen[str]]:
-    """A process that does one backfill after the other; it is at work when this begins."""
+    """A process that runs one backfill after the other; it is running when the body begins."""
     command = [sys.executable, "-m", "tests.benchmarks.compare", database.dsn, database.schema]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         try:
@@ -99,7 +99,7 @@ def _backfilling(database: Database) -> Iterator[subprocess.Popen[str]]:
 
 
 def _end(child: subprocess.Popen[str]) -> int:
-    """Let the process come to its end; returns the rows that it wrote."""
+    """Let the process end; returns the rows that it wrote."""
     answer, _ = child.communicate("")
     if child.returncode:
         raise RuntimeError("the backfill did not run to the end; what it said stands above")

@@ -1,4 +1,4 @@
-"""What the benchmarks of the backfill work on: chunks made by the server itself, and an encoder that costs nothing.
+"""Data for the backfill benchmarks: chunks made by the server, and an encoder that costs nothing.
 
 A text begins with its own number, and the encoder looks that row up in a matrix: what is timed with it is the
 pipeline and nothing else. All texts differ, so that no vector is copied from a chunk with the same text.
@@ -105,7 +105,7 @@ def fill(connection: Connection, chunks: int, *, words: int) -> NDArray[np.int64
 
 
 def fresh_version(connection: Connection, dimensions: int) -> Version:
-    """A version with an empty table; those that were there are dropped. Then a CHECKPOINT."""
+    """A version with an empty table, after dropping existing ones; then a CHECKPOINT."""
     number = 1
     for old in versions(connection):
         number = int(old.version_key.rpartition("-")[2]) + 1
@@ -142,7 +142,7 @@ def backfill(database: Database, version: Version, encoder: Encoder, *, batch_si
 
 
 class _Noted:
-    """The encoder, with the moment of its first call put down."""
+    """The encoder, recording the time of its first call."""
 
     def __init__(self, encoder: Encoder, asked: list[float]) -> None:
         self._encoder, self._asked = encoder, asked

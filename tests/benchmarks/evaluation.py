@@ -141,7 +141,7 @@ def _version(database: Database, connection: Connection, spec: str, encoder: Fre
 
 
 def _bare(database: Database, version: Version, vectors: Sequence[NDArray[np.float32]], connections: int) -> None:
-    """Every vector searched, the rows fetched and forgotten."""
+    """Search every vector, and fetch and discard the rows."""
     waiting: Iterator[NDArray[np.float32]] = iter(vectors)
     lock = threading.Lock()
     failed: list[BaseException] = []

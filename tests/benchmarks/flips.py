@@ -1,4 +1,4 @@
-"""What users notice of a flip: searches by services of three kinds, alone and while versions are flipped.
+"""The effect of a flip on users: searches by services of three kinds, alone and while versions are flipped.
 
 No search may be slower than 10 ms over the services' own p99 without flips. The machine slows searches down by itself
 now and then, so turns without flips and with them alternate, as long and as many: what is slower without flips as well

@@ -1,4 +1,4 @@
-"""A backfill worker in a process of its own, with an encoder that costs nothing: a child of backfill_workers.py.
+"""A backfill worker process, with an encoder that costs nothing: a child of backfill_workers.py.
 
     python -m tests.benchmarks.free_worker DSN SCHEMA VERSION MATRIX.npy BATCH
 

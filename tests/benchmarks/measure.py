@@ -1,4 +1,4 @@
-"""Time contenders in turns, and show them as a table of ratios; and a server of one's own to do so on."""
+"""Time contenders in turns, and show them as a table of ratios; on a separate server."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def in_turns(
 ) -> list[Result]:
     """Run every contender once a round, every second round backwards, `before` each run; one round is warm-up.
 
-    So a slow minute of the machine meets all of them, and none always runs after the same other.
+    So a slow minute of the machine affects all of them, and none always runs after the same other.
     """
     seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     for number in range(rounds + 1):

@@ -1,4 +1,4 @@
-"""What the Retriever adds to a search: its median against the same search made bare with psycopg.
+"""The overhead of the Retriever: its median against the same search with plain psycopg.
 
 Bare is what an application would write by hand: one connection that stays open, the vector in binary, one prepared
 statement for the version that it was told of, the texts of the hits, no question whether that version is still active.

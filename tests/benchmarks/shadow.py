@@ -1,4 +1,4 @@
-"""What users notice of shadow traffic: their p99 with a candidate that hangs, errors or is dropped; within 5 %.
+"""The effect of shadow traffic on users: their p99 with a candidate that hangs, fails or is dropped; within 5 %.
 
 Services in processes of their own search by a Retriever, one query every other millisecond, each another one. For each
 kind of candidate there are two on one collection, one that mirrors every query (sample 1) and one that does not. They
@@ -49,7 +49,7 @@ _FEWEST_ROUNDS = 5
 
 
 class Service:
-    """A process that searches one collection when it is told to; see shadow_user."""
+    """A process that searches one collection on request; see shadow_user."""
 
     def __init__(self, database: Database, *, mirrored: bool) -> None:
         self._process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""A service of the benchmark of shadow traffic: it searches when it is told to, and says what each search took.
+"""A service for the benchmark of shadow traffic: it searches on request, and reports the time of each search.
 
     python -m tests.benchmarks.shadow_user DSN SCHEMA plain|mirrored
 

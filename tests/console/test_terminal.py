@@ -57,7 +57,7 @@ def library(template: Database) -> Iterator[Database]:
 
 
 class Terminal:
-    """A tmux server of its own with one window."""
+    """A separate tmux server with one window."""
 
     def __init__(self, folder: Path, size: tuple[int, int], command: str, **environment: str) -> None:
         self._socket = str(folder / "tmux")
@@ -95,7 +95,7 @@ class Terminal:
             time.sleep(0.05)
 
     def close_window(self) -> None:
-        """As somebody does who closes the terminal: whoever runs in it gets SIGHUP."""
+        """Like closing the terminal: its processes get SIGHUP."""
         self._run("kill-session")
 
     def end(self) -> None:
@@ -190,7 +190,7 @@ def test_ctrl_c_leaves_a_sane_terminal(folder: Path, command: str) -> None:
 def test_a_console_that_is_ended_pauses_what_runs_in_it(
     folder: Path, tmp_path: Path, command: str, library: Database, how: str
 ) -> None:
-    """The batch in hand is stored, the job is paused, no worker stays behind, and the terminal is sane."""
+    """The current batch is stored, the job is paused, no worker stays behind, and the terminal is sane."""
     with ProtocolServer() as provider:
         key = f"demo-{how}"
         with library.session("test") as connection:

@@ -85,7 +85,7 @@ def test_no_server_and_no_database_are_named(database: Database) -> None:
 
 
 def connect_until_refused(database: Database) -> None:
-    """The postmaster takes up new rules in its own time, and tells nobody when."""
+    """The postmaster applies new rules at some later moment, without notice."""
     while True:
         database.connect("test").close()
 

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 process_iter = psutil.process_iter
 
-# Starts the server of argv[1] when it is told to, says what it got, and stays until it is told to end.
+# Starts the server of argv[1] on request, prints the result, and stays until told to end.
 STARTER = """
 import json, sys
 from pathlib import Path
@@ -81,7 +81,7 @@ def home(folder: Path) -> Path:
 
 @pytest.fixture
 def starter(home: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
-    """Makes another process (with a session of its own) that will start the server of `home`."""
+    """Creates another process (in its own session) that will start the server of `home`."""
     processes: list[subprocess.Popen[str]] = []
 
     def make() -> subprocess.Popen[str]:
@@ -210,7 +210,7 @@ def test_only_the_user_can_reach_it(folder: Path) -> None:
     closed.mkdir(mode=0o700)
     server = embedded.start(closed / "home")
     assert server.data_dir.stat().st_mode & 0o777 == 0o700
-    # Under root the server's user passes through, and no more than that; a user's own folder stays as it is.
+    # Under root the server's user may pass through, and nothing more; a user's own folder is unchanged.
     assert closed.stat().st_mode & 0o777 == (0o701 if os.geteuid() == 0 else 0o700)
 
 

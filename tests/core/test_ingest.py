@@ -41,7 +41,7 @@ def take(connection: Connection, *documents: Document, **options: Any) -> Ingest
 
 
 def check_counts(connection: Connection) -> None:
-    """The kept counts are those of the tables."""
+    """The stored counts equal those of the tables."""
     kept: dict[int, int] = dict(
         connection.execute("SELECT scope, sum(delta)::int FROM row_counts GROUP BY scope").fetchall()
     )
@@ -86,7 +86,7 @@ def waiting(connection: Connection, count: int, still_running: Callable[[], bool
 
 
 class Running:
-    """A call in a thread of its own, whose error is raised in `result`."""
+    """A call in its own thread, whose error is raised in `result`."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
         self._result: Any = None
@@ -519,7 +519,7 @@ def add_version(
 
 
 def embed(connection: Connection, version: int, *, but: str = "") -> None:
-    """Give every chunk that has none a vector of its own: its id, exactly, in the second number."""
+    """Give every chunk without one its own vector: its id, exactly, in the second number."""
     with connection.transaction():
         rows = connection.execute(
             sql.SQL(

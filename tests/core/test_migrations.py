@@ -1,4 +1,4 @@
-"""The schema: made from the models, and the SQL of the source pattern runs against it as people write it."""
+"""The schema: matches the models, and runs the source pattern's SQL as people write it."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ def test_the_sql_of_the_pattern_runs_as_written(database: Database, connection: 
             f"INSERT INTO {version.table_name} VALUES (%s, %s::vector)",  # noqa: S608
             [(chunk, str([1.0] * 1536)) for chunk in ids],
         )
-    with pytest.raises(psycopg.errors.RaiseException, match="never complete"):  # nobody has said that it is
+    with pytest.raises(psycopg.errors.RaiseException, match="never complete"):  # it was not registered as one
         connection.execute(PATTERN_FLIP)
     connection.execute(
         "UPDATE embedding_versions SET completed_at = now(), state = 'ready' WHERE id = %s", [version.id]

@@ -96,7 +96,7 @@ def refused(connection: Connection, statement: LiteralString | sql.Composed, par
 
 
 def test_every_table_has_its_rights() -> None:
-    """A table of a later revision is in the table of rights too: nobody but the owner could write it otherwise."""
+    """A table of a later revision must be in the table of rights too, or only the owner could write it."""
     named = {*roles.OPERATOR_WRITES, *roles.APPROVER_WRITES, "alembic_version", "cutover_policy"}
     assert named == {*Base.metadata.tables, "alembic_version"}
     assert {*roles.APPLICATION_WRITES} < {*roles.APPLICATION_READS}
@@ -104,7 +104,7 @@ def test_every_table_has_its_rights() -> None:
 
 
 def test_nothing_more_was_granted(shared: Collection, owner: Connection) -> None:
-    """As the catalogue has it, for every table there is: nobody may truncate, nor make triggers."""
+    """From the catalogue, for every table: no role may truncate, or create triggers."""
     rows = owner.execute(
         """
         SELECT relname::text, r.kind, has_table_privilege(r.name, c.oid, p) AS has, p
@@ -127,7 +127,7 @@ def test_nothing_more_was_granted(shared: Collection, owner: Connection) -> None
 
 
 def test_no_function_takes_code_of_others_for_its_own(shared: Collection, owner: Connection) -> None:
-    """Whatever runs by itself looks into pg_catalog alone; nobody calls what has the owner's rights."""
+    """Functions that run automatically search only pg_catalog; no role may call those with the owner's rights."""
     rows = owner.execute(
         """
         SELECT proname::text, coalesce(proconfig, '{}'), prosecdef, prosrc, has_function_privilege(%s, p.oid, 'EXECUTE')
@@ -170,7 +170,7 @@ def test_code_of_an_operator_never_runs_with_the_rights_of_the_owner(collection:
         )
         connection.execute("SELECT rebuild_chunk_embeddings(), record_refusal('x', 'y')")
         assert connection.execute("SELECT who FROM caught").fetchall() == []
-        # Nor is what has the owner's rights made a trigger of somebody else's table.
+        # A function with the owner's rights must not become a trigger on another role's table.
         refused(
             connection,
             "CREATE TRIGGER mine AFTER UPDATE ON caught REFERENCING OLD TABLE AS old_versions "
@@ -220,7 +220,7 @@ def test_what_a_viewer_was_refused_is_in_the_log(collection: Collection, tmp_pat
             "versions add",
             "refused",
         )
-        for _ in range(30):  # nobody fills a log that nobody can empty
+        for _ in range(30):  # nobody can flood a log that cannot be emptied
             connection.execute("SELECT record_refusal(repeat('x', 1000), 'operator')")
         mine = [one for one in entries(connection, limit=100) if one.actor == collection.names["viewer"]]
         assert len(mine) == 10
@@ -547,7 +547,7 @@ def test_granting_and_taking_by_commands(database: Database, tmp_path: Path) -> 
         assert owner.call("db", "grant", ada, "operator", "--json").document == {
             "role": ada, "right": "operator", "granted": True,
         }  # fmt: skip
-        owner.call("db", "grant", ada, "operator")  # once more changes nothing
+        owner.call("db", "grant", ada, "operator")  # a second time changes nothing
         assert f"{ada} is now approver" in owner.call("db", "grant", ada, "approver").out
         with its.session("test") as connection:
             assert roles.read_rights(connection).word == ""
@@ -581,7 +581,7 @@ def test_what_cannot_be_granted(database: Database, connection: Connection) -> N
 
 
 def test_an_owner_who_is_no_superuser(database: Database, connection: Connection) -> None:
-    """It needs CREATEROLE, is told so, and goes on with its own versions afterwards."""
+    """It needs CREATEROLE, is told so, and can still work with its versions afterwards."""
     with login_roles(database, "owner", "ada") as names:
         owner = sql.Identifier(names["owner"])
         schema = Database(make_conninfo(database.dsn, user=names["owner"]), f"{database.schema}_own")
@@ -625,7 +625,7 @@ def test_roles_left_over_from_another_schema_of_the_name(database: Database, con
 
 
 def test_an_upgrade_renews_the_grants(collection: Collection, connection: Connection) -> None:
-    """As for a table of a later revision, on which nobody had a right."""
+    """As for a table of a later revision, on which no role had a right."""
     group = sql.Identifier(group_of(connection, "viewer"))
     connection.execute(sql.SQL("REVOKE ALL ON search_counts FROM {}").format(group))
     with collection.as_role("viewer") as viewer:

@@ -36,7 +36,7 @@ def name_of(page: Page) -> str:
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Path]:
     """A home with the demo as `make demo` shows it first; its server is stopped, so that it can be copied."""
-    # Not in pytest's own folder: under root that is closed to the server's user by every new run of pytest.
+    # Not in pytest's folder: under root, every new run of pytest closes it to the server's user.
     with tempfile.TemporaryDirectory(prefix="revector-docs-") as folder, pytest.MonkeyPatch.context() as patch:
         home = Path(folder) / "home"
         patch.setenv("REVECTOR_HOME", str(home))

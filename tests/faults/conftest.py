@@ -98,7 +98,7 @@ def fill(database: Database, chance: random.Random, chunks: int, spec: str = SPE
 @pytest.fixture
 def make_processes(target: Database, request: pytest.FixtureRequest) -> Iterator[MakeProcesses]:
     """`make_processes(batch_size=…, lease_s=…)`: ends what it started, and shows what it said when the test fails."""
-    # Not in pytest's folder: what a failed run leaves behind would be kept three times.
+    # Not in pytest's folder, which would keep the remains of failed runs three times.
     folder = Path(tempfile.mkdtemp(prefix="revector-fault-processes-"))
     made: list[Processes] = []
 

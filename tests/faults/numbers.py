@@ -36,7 +36,7 @@ class Numbers:
     run_chunks: int = 24_000
     chunks: int = 4_000
     patience_s: float = 60.0
-    """Until something that is waited for counts as never coming: a guard against hanging, not a measure of speed."""
+    """How long a wait may take before it fails: a guard against hanging, not a measure of speed."""
 
 
 NUMBERS = (

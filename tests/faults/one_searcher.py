@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def tell(before: bool, *, now: bool) -> bool:
-    """Say whether it fails, where that is new."""
+    """Report whether it fails, if that has changed."""
     if now != before:
         say("failing" if now else "searching")
     return now
@@ -125,7 +125,8 @@ def by_http(_database: Database, url: str) -> Ask:
 
 
 def by_functions(database: Database) -> Ask:
-    """A service that encodes by itself: it asks what is active only when an answer says that it no longer is."""
+    """A service that encodes itself: it asks for the active version only when an answer says that its own no
+    longer is."""
     connection = database.connect("test")
     encoders = EncoderCache()
     known: dict[str, Version] = {version.version_key: version for version in versions(connection)}
@@ -149,7 +150,7 @@ def by_functions(database: Database) -> Ask:
 
 
 def say(line: str) -> None:
-    """For whoever started this process."""
+    """Report to the parent process."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""One worker in a process of its own: python -m tests.faults.one_worker DSN SCHEMA KEY SETTINGS."""
+"""One worker process: python -m tests.faults.one_worker DSN SCHEMA KEY SETTINGS."""
 
 from __future__ import annotations
 

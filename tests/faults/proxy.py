@@ -63,7 +63,7 @@ class Proxy:
         self._refusing = False
 
     def freeze(self) -> None:
-        """Pass nothing on, and close nothing: neither side can tell this from a slow answer."""
+        """Pass nothing on, and close nothing: to both sides this looks like a slow answer."""
         self._flowing.clear()
 
     def thaw(self) -> None:

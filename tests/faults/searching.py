@@ -1,4 +1,4 @@
-"""Services of every kind that search a collection, beside which versions are flipped."""
+"""Services of every kind that search a collection while versions are flipped."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SPECS = (
     "static:wordllama-64",
     "static:wordllama-64?query_prefix=question:%20&document_prefix=passage%20of%20a%20manual:%20",
 )
-"""Of equal dimensions, so that nothing but its neighbours would tell a vector in the wrong version's table."""
+"""With equal dimensions, so that only its neighbours reveal a vector in the wrong version's table."""
 KINDS = ("retriever", "http", "sql", "retriever", "http", "sql", "retriever", "http")
 _TOPICS = ("rotate", "key", "token", "server", "index", "vector", "table", "query", "model", "backup", "cache")
 
@@ -68,7 +68,7 @@ def flip(connection: Connection, number: int) -> None:
 
 
 class Services:
-    """Processes that search; `end` tells what they found."""
+    """Processes that search; `end` returns what they found."""
 
     def __init__(
         self, database: Database, kinds: Sequence[str], url: str, token: str, folder: Path, pause_s: float

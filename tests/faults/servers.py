@@ -1,4 +1,4 @@
-"""A Postgres server that may be ended in any way, and so is nobody else's."""
+"""A Postgres server for one test, which may kill it in any way."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from revector.core import embedded
 
 
 class FaultyServer:
-    """An embedded server in a folder of its own."""
+    """An embedded server in its own folder."""
 
     def __init__(self, home: Path) -> None:
         self.home = home

@@ -45,7 +45,7 @@ def whole(database: Database) -> str:
     def looked() -> str | None:
         try:
             with database.session("test") as connection, connection.transaction():
-                connection.execute("SELECT lock_flip()")  # whoever flips has ended then
+                connection.execute("SELECT lock_flip()")  # the flipping process has ended then
                 (active,) = [version for version in versions(connection) if version.active]
                 newest = next(e for e in audit.entries(connection) if e.outcome == "done" and "to" in e.detail)
                 told = cutover.history(connection, limit=1)[0]
@@ -142,7 +142,7 @@ def terminate(database: Database) -> None:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_what_cannot_be_known_is_said_so(target: Database, flips: StatementProxy, when: str) -> None:
-    """The network goes with the COMMIT, and does not come back."""
+    """The network fails at the COMMIT, and does not come back."""
     with target.session("test") as connection:
         cutover.change_policy(connection, {"lock_timeout_s": 0.2})
     through = Database(flips.dsn, target.schema)
@@ -178,7 +178,7 @@ def test_a_server_killed_in_mid_flip(target: Database, faulty: FaultyServer, fli
 
 
 def kill(faulty: FaultyServer) -> None:
-    """kill -9 of every process of the server: nobody writes anything any more."""
+    """kill -9 of every process of the server: nothing is written any more."""
     postmaster = psutil.Process(faulty.running.pid)
     processes = [postmaster, *postmaster.children(recursive=True)]
     for process in processes:
@@ -187,7 +187,8 @@ def kill(faulty: FaultyServer) -> None:
 
 
 def test_pairs_of_operators_at_the_same_instant(target: Database, flips: StatementProxy) -> None:
-    """Operators with revector and with psql, each of a pair with another version; somebody reads all the time."""
+    """Operators with revector and with psql, each of a pair with another version, while another session keeps
+    reading."""
     seen: list[tuple[int, str]] = []
     over = threading.Event()
 

@@ -56,7 +56,7 @@ def test_four_writers_throughout_while_workers_are_killed(
     assert all(writer.alive for writer in writers), [writer.text() for writer in writers]
     for writer in writers:
         writer.finish()
-    # Nobody writes any more, and the run is not over: it has to end with everything that was written in it.
+    # Nothing is written any more, and the run is not over: it must end with everything that was written.
     assert watch.state() != "done"
     for worker in fleet:
         worker.kill()
@@ -142,7 +142,7 @@ def test_what_a_killed_worker_had_from_the_outbox_is_taken_over_at_once(
     make_processes: MakeProcesses,
     chance: random.Random,
 ) -> None:
-    """As its range is: nobody waits for the lease of a worker whose session was deleted."""
+    """Like its range: no wait for the lease of a worker whose session is gone."""
     processes = make_processes(lease_s=3_600)
     prepare(200)
     processes.worker().finish()

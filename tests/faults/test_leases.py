@@ -29,7 +29,7 @@ def test_a_worker_frozen_past_its_lease_stores_nothing_when_it_wakes(
         held = freeze_with_a_range(watch, first, chance)
         second = processes.worker()
         wait_until("the range is taken over", lambda held=held: held.isdisjoint(leases(watch)))
-        # Both are at it now: the one that woke with what it had in hand, and the one that took it over.
+        # Both work on it now: the one that resumed with its batch, and the one that took it over.
         first.wake()
         a_little_later(chance, watch, 50, first)
         second.kill()
@@ -79,7 +79,8 @@ def test_a_worker_frozen_in_its_transaction_holds_nobody_up(
     make_processes: MakeProcesses,
     moment: Moment,
 ) -> None:
-    """Its session holds locks on the table, its rows' keys and its range: the others must not wait until it wakes."""
+    """Its session holds locks on the table, its rows' keys and its range: others must not wait until it
+    resumes."""
     processes = make_processes(lease_s=LEASE_S)
     prepare(NUMBERS.chunks)
     proxy.trap(moment, "freeze")
@@ -98,7 +99,8 @@ def test_a_worker_frozen_in_its_transaction_holds_nobody_up(
 def test_two_workers_given_the_same_range_store_it_once(
     target: Database, prepare: Prepare, watch: Watch, make_processes: MakeProcesses, chance: random.Random
 ) -> None:
-    """Ranges in hand are given back behind their holders' backs, again and again: each goes to another worker too."""
+    """Leased ranges are released behind their holders' backs, again and again, so each goes to another worker
+    too."""
     processes = make_processes(batch_size=32)
     prepare(NUMBERS.run_chunks)
     fleet, taken = processes.workers(2), []

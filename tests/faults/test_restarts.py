@@ -59,7 +59,7 @@ def test_a_server_that_dies_leaves_a_job_that_a_new_worker_goes_on_with(
     processes: Processes,
     chance: random.Random,
 ) -> None:
-    """The machine of the workers goes down with the server's: nobody is left to carry on."""
+    """The machine of the workers goes down with the server's: no worker is left to continue."""
     prepare(NUMBERS.run_chunks)
     for moment in spread(chance, NUMBERS.restarts, NUMBERS.run_chunks):
         fleet = processes.workers(2)

@@ -1,4 +1,4 @@
-"""A retriever whose database goes away: searches fail fast and clearly, and recover without being told to."""
+"""A retriever whose database goes away: searches fail fast and clearly, and recover by themselves."""
 
 from __future__ import annotations
 
@@ -61,9 +61,7 @@ def test_a_database_that_is_away_is_an_error_at_once_and_back_when_it_is(
     proxy.cut_all()
     for _ in range(5):
         with pytest.raises(UnreachableError, match="Cannot reach the database"):
-            retriever.search(
-                "seven", timeout_s=600
-            )  # not after ten minutes: whoever asks is told why it is no use
+            retriever.search("seven", timeout_s=600)  # not after ten minutes: a caller gets the reason at once
     assert retriever.version is not None
     with collection.session("test") as connection:
         flip(connection, "v2")

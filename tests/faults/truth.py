@@ -1,4 +1,4 @@
-"""What has to be true after every fault, counted and encoded anew: nothing that revector says is believed."""
+"""What must be true after every fault, counted and encoded again: revector's own figures are not trusted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SLICE = 5_000
 
 
 def assert_whole(database: Database, version_key: str = "v1", *, written: bool = False) -> None:
-    """Every live chunk has the one vector of its own text, nothing is left over, and every count says so.
+    """Every live chunk has exactly one vector, of its own text; nothing is left over; every count is right.
 
     `written` says that applications wrote meanwhile. Where none did, the proof has found nothing that the workers
     had lost: it would have come back through the outbox.
@@ -40,7 +40,7 @@ def assert_whole(database: Database, version_key: str = "v1", *, written: bool =
 
 
 def assert_counted(database: Database, version_key: str = "v1") -> None:
-    """Every count is the truth, half-way too: for a moment at which nobody works or writes."""
+    """Every count is right, also half-way, as long as no worker or writer is active."""
     with database.session("truth") as connection:
         version = get_version(connection, version_key)
         wait_until("no worker's lock is left", lambda: number(connection, _WORKER_LOCKS) == 0)

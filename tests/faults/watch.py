@@ -1,4 +1,4 @@
-"""Looking at a backfill from outside, and waiting for what is to be seen there."""
+"""Observes a backfill from outside, and waits for conditions."""
 
 from __future__ import annotations
 

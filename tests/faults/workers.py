@@ -25,7 +25,7 @@ _PROGRAM = ("-c", "from revector.console.program import main; main()")
 
 
 class Process:
-    """A process of this revision of revector, in a session of its own, with what it says in a file."""
+    """A process of this revision of revector, in its own session, with its output in a file."""
 
     def __init__(self, folder: Path, name: str, *arguments: str, **environment: str) -> None:
         self.said = folder / f"{name}.log"
@@ -60,7 +60,7 @@ class Process:
         self._popen.send_signal(signal.SIGCONT)
 
     def finish(self, status: int = 0, seconds: float = 2 * NUMBERS.patience_s) -> str:
-        """Close its stdin, and return what it said; fails unless it ends by itself, and with `status`."""
+        """Close its stdin, and return its output; fails unless it ends by itself with `status`."""
         assert self._popen.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._popen.stdin.close()
@@ -75,7 +75,7 @@ class Process:
         return self.said.read_text()[-4_000:]
 
     def end(self) -> None:
-        """Whatever is left of it and of its children, which are of its session."""
+        """Kill what is left of it and of its children in its session."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._popen.wait()
@@ -130,6 +130,6 @@ class Processes:
             process.end()
 
     def last_words(self) -> Iterator[tuple[str, str]]:
-        """What the processes said, the latest first."""
+        """The output of the processes, latest first."""
         for process in reversed(self._started):
             yield process.said.name, process.text()

@@ -1,4 +1,4 @@
-"""The kept faults can still be planted, and their tests exist."""
+"""The mutants can still be applied, and their tests exist."""
 
 from __future__ import annotations
 

@@ -226,7 +226,7 @@ def check(*, ready: bool = True) -> Check:
 
 
 def judged() -> JudgedHits:
-    """What judges said of `comparison`'s hits."""
+    """The judgements on `comparison`'s hits."""
     query = Query("q7", "rotate an api key", "how-to")
     return JudgedHits("support", query, "document", ("ada", "bob"), {3: 2, 4: 1, 2: 0}, 3, 5, 0.61, 0.78)
 

@@ -117,7 +117,7 @@ async def until_shown(pilot: Pilot[None], *texts: str) -> None:
 
 
 async def until_gone(pilot: Pilot[None], text: str) -> None:
-    """Wait until a text is not on the screen any more."""
+    """Wait until a text is no longer on the screen."""
     app: RevectorApp = pilot.app  # type: ignore[assignment]
     await until(pilot, lambda: text not in shown(app), f"gone: {text}")
 

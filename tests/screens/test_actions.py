@@ -113,7 +113,7 @@ async def test_bindings_footer_help_and_palette_are_the_table(tab: str, read_onl
         await pilot.press("question_mark")
         await pilot.resize_terminal(110, 130)
         await until(pilot, lambda: "In lists:" in shown(app), "the help to its end")
-        # Without the frame of the page, and what can be seen of the tab beside it.
+        # Without the frame of the page, and the visible parts of the tab.
         text = " ".join(" ".join(line.ljust(110)[4:-4] for line in shown(app).split("\n")).split())
         for action in ACTIONS:
             there = " ".join(action.help.split()) in text

@@ -77,7 +77,7 @@ def flipped() -> Overview:
 
 
 async def pane_of(pilot: Pilot[None], key: str) -> CutoverPane:
-    """The tab with that candidate; nothing is read any more."""
+    """The tab with that candidate, when no read is running."""
     app: RevectorApp = pilot.app  # type: ignore[assignment]
     app.selection = key
     await pilot.press("6")

@@ -1,6 +1,7 @@
 """The contract of --json, written out: the keys of every command's document, exactly.
 
-tests/console/cli/program.py holds every document that any test reads against it, and test_contract.py what help says.
+tests/console/cli/program.py checks every document that a test reads against it, and test_contract.py checks the
+help.
 """
 
 from __future__ import annotations
@@ -226,7 +227,7 @@ CONTRACT: dict[str, type_of | Sequence[type_of]] = {
 
 
 def command_of(arguments: Sequence[object]) -> str:
-    """The command in a command line; '' when there is none of those that answer."""
+    """The command in a command line; '' when it has no document."""
     words = [str(one) for one in arguments]
     for start in range(len(words)):
         for count in (2, 1):
@@ -249,7 +250,7 @@ def paths(shape: type_of | Sequence[type_of], path: str = "") -> Iterator[str]:
 
 
 def hold_to_contract(command: str, document: dict[str, Any]) -> None:
-    """Assert that a document has the keys of its command, or of an error, no more and no fewer, and so do its parts."""
+    """Assert that a document and its parts have exactly the keys of its command, or of an error."""
     shapes = ERROR if document.keys() == {"error"} else CONTRACT[command]
     choices = [shapes] if isinstance(shapes, dict) else list(shapes)
     fitting = [shape for shape in choices if shape.keys() == document.keys()]

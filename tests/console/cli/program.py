@@ -1,4 +1,4 @@
-"""The program as its users meet it: as a process, at a terminal, and, where a process adds nothing, as a call."""
+"""The program as users run it: as a process, at a terminal, and, where a process adds nothing, as a call."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ SECRET = "sesame"  # noqa: S105
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a command. No output ever has a traceback, a raw escape sequence or the password in it.
+    """The result of a command. No output may contain a traceback, a raw escape sequence or the password.
 
-    A document that is read has the keys of the command's contract, and no others.
+    A document has exactly the keys of the command's contract.
     """
 
     status: int
@@ -51,7 +51,7 @@ class Result:
 
     @property
     def error(self) -> dict[str, str]:
-        """What went wrong, of the document of a command that ended in an error."""
+        """The problem in the document of a command that failed."""
         return self.document["error"]  # type: ignore[no-any-return]
 
 
@@ -95,14 +95,14 @@ class Revector:
         return _checked(Result(int(str(code or 0)), *texts, command_of(arguments)), status)
 
     def run(self, *arguments: str, status: int = 0) -> Result:
-        """Run the program as a process of its own, without a terminal."""
+        """Run the program as a separate process, without a terminal."""
         process = self.start(*arguments)
         return finish(process, status)
 
     def start(self, *arguments: str, **streams: Any) -> subprocess.Popen[str]:
         """Start the program; its streams are pipes unless given, and Ctrl-C reaches it."""
         given: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        # A process started while SIGINT is ignored (tests run in the background) would ignore it as well.
+        # A process started while SIGINT is ignored (tests run in the background) would ignore it too.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             return subprocess.Popen(
@@ -116,7 +116,7 @@ class Revector:
             signal.signal(signal.SIGINT, before)
 
     def type(self, text: str, *arguments: str, status: int = 0) -> Result:
-        """Run the program at a terminal, where a person types a line once it is asked for; stdout is a pipe."""
+        """Run the program at a terminal, and type a line at its prompt; stdout is a pipe."""
         keyboard, terminal = os.openpty()
         try:
             process = self.start(*arguments, stdin=terminal, stderr=terminal)
@@ -148,6 +148,6 @@ def _checked(result: Result, status: int) -> Result:
 
 
 def plain_environment(folder: Path) -> dict[str, str]:
-    """The environment of a process in which nothing of this machine's settings is left."""
+    """The environment for a process, without this machine's settings."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TMPDIR") if name in os.environ}
     return kept | {"HOME": str(folder)}

@@ -1,4 +1,4 @@
-"""Bad input: one or two lines that name the thing and the way out, the right exit status, nothing half written."""
+"""Bad input: one or two lines that name the thing and the remedy, the right exit status, nothing half written."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOWHERE = "host=127.0.0.1 port=1 dbname=x"
 
 
 def brief(text: str) -> str:
-    """The text, which has to be an error of one or two lines."""
+    """The text, which must be an error of one or two lines."""
     assert 1 <= text.count("\n") <= 2, text
     return text
 
@@ -59,7 +59,7 @@ def test_a_malformed_dsn(tmp_path: Path, dsn: str) -> None:
 
 @contextmanager
 def role(database: Database, name: str, password: str | None = None) -> Iterator[None]:
-    """A plain role for a while; with a password, which the server's rules then ask it for."""
+    """A temporary role; with a password, the server's rules require it."""
     with database.connect("test") as connection:
         connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
         rules = Path(str(connection.execute("SHOW hba_file").fetchone()[0]))  # type: ignore[index]
@@ -103,7 +103,7 @@ def test_a_wrong_password(database: Database, tmp_path: Path) -> None:
 
 
 def test_the_password_is_nowhere(database: Database, tmp_path: Path, connection: Connection) -> None:
-    """Neither in what is shown nor in what is stored."""
+    """Neither in output nor in storage."""
     dsn = as_role(database, f"postgres:{SECRET}").replace("?", f"?sslpassword={SECRET}&", 1)
     revector = on(Database(dsn, database.schema), tmp_path)
     revector.call("versions", "add", "v1", "--encoder", "static:wordllama-64")
@@ -175,7 +175,7 @@ def test_a_pgvector_that_is_too_old(bare: Database, tmp_path: Path) -> None:
 def test_a_role_that_may_only_look(
     revector: Revector, database: Database, connection: Connection, tmp_path: Path
 ) -> None:
-    """It may look; what it may not change is refused, and nothing of it is done."""
+    """It may read; changes are refused, and nothing is done."""
     add_chunks(connection, TEXTS)
     add(connection, "v1")
     with role(database, "cli_reader"):
@@ -236,7 +236,7 @@ def test_a_schema_behind_or_ahead(
 
 
 def test_a_schema_of_a_development_version(revector: Revector, connection: Connection) -> None:
-    """It is named as such wherever it is met, nothing in it is changed, and the demo replaces none but its own."""
+    """It is named as such everywhere, nothing in it is changed, and the demo replaces only its own."""
     add_chunks(connection, TEXTS)
     connection.execute("UPDATE alembic_version SET version_num = '0005'")
     for command in ("versions list", "db upgrade", "ingest .", "demo --headless"):
@@ -542,7 +542,7 @@ def spec(provider: ProtocolServer, model: str = "house-model", settings: str = "
 def test_an_encoder_that_answers_with_other_dimensions(
     revector: Revector, connection: Connection, provider: ProtocolServer
 ) -> None:
-    provider.spoil("other dimensions", 4)  # each answer is asked for once more
+    provider.spoil("other dimensions", 4)  # each request is made twice
     small = spec(provider, "text-embedding-3-small")
     result = revector.call("versions", "add", "v1", "--encoder", small, status=1)
     assert "should have 1536 dimensions but returned 1535" in brief(result.err)
@@ -563,7 +563,7 @@ def test_an_encoder_that_answers_with_other_dimensions(
 def test_vectors_that_must_not_be_stored(
     revector: Revector, connection: Connection, provider: ProtocolServer, bad: float
 ) -> None:
-    """The bad text becomes a dead letter with its reason; the rest goes on, and a cutover waits for it."""
+    """The bad text becomes a dead letter with its reason; the rest is stored, and a cutover waits for it."""
 
     def poisoned(text: str, *arguments: Any) -> NDArray[np.float32]:
         vector = embed(text, *arguments)

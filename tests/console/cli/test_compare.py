@@ -1,4 +1,4 @@
-"""`revector compare` of a query that judges know."""
+"""`revector compare` of a judged query."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def test_help_names_the_keys_of_the_contract(library: Revector, name: str) -> No
 
 
 def test_a_field_without_words_is_no_key() -> None:
-    """What an object holds for the code alone stays there, in its parts too."""
+    """Internal fields of an object are not in its document, nor in its parts'."""
 
     @dataclass(frozen=True)
     class Part:
@@ -252,7 +252,7 @@ def test_read_only_refuses_what_changes_anything(library: Revector, command: str
 
 
 def test_read_only_is_kept_by_the_database_too(library: Revector, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Should a command forget to say that it changes something."""
+    """In case a command forgets to declare that it changes something."""
     monkeypatch.setattr("revector.console.context.Context.require_writable", lambda _self: None)
     reading = library.with_options(REVECTOR_READ_ONLY="true")
     for command in CHANGING[:-1]:  # the demo would not touch this collection anyway
@@ -344,7 +344,7 @@ def test_tables_are_aligned_whatever_is_in_them(
 
 @pytest.fixture
 def nobody_reads() -> Iterator[int]:
-    """The writing end of a pipe whose reader has gone."""
+    """The writing end of a pipe whose reader is closed."""
     reading, writing = os.pipe()
     os.close(reading)
     yield writing

@@ -1,4 +1,4 @@
-"""The embedded default: a server of the program's own, and the demo on it from nothing to the end."""
+"""The embedded default: the program's own server, and the demo on it from start to end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.versions import add, add_chunks
 
 @pytest.fixture(scope="module")
 def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Revector]:
-    """The program with no database named, and a home in which nothing is yet."""
+    """The program without a database, and an empty home."""
     folder = tmp_path_factory.mktemp("own")
     try:
         yield Revector(folder, (), (("REVECTOR_HOME", str(folder / "home")),))
@@ -29,7 +29,7 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Revector]:
 def test_the_embedded_server_comes_and_goes(own_home: Revector) -> None:
     asked = own_home.run("db", "status", status=4)
     assert asked.err == "The embedded server is not running.\nStart it: revector db up\n"
-    assert not (own_home.folder / "home").exists()  # a question starts nothing
+    assert not (own_home.folder / "home").exists()  # a query must not start the server
     assert "read-only" in own_home.with_options("--read-only").run("db", "up", status=1).err
 
     up = own_home.run("db", "up", "--json")

@@ -56,7 +56,7 @@ def test_labels_and_agreement(revector: Revector, connection: Connection, query_
 def test_ctrl_c_and_the_same_command_again(
     revector: Revector, database: Database, connection: Connection, query_set: QuerySet, model: str
 ) -> None:
-    """Held in the middle by a lock on one query's row, which the labels of its chunks wait for."""
+    """Stopped in the middle by a lock on one query's row, which the labels of its chunks wait for."""
     arguments = ("judge", "set", "--judge", model, "-k", "4", "--json")
     with database.session("test") as other, other.transaction(force_rollback=True):
         other.execute("SELECT FROM queries WHERE query_id = 'q5' FOR UPDATE")

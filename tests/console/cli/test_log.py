@@ -38,7 +38,7 @@ Left = tuple[str, str | None] | tuple[str, str | None, str]
 
 
 class Story:
-    """Commands that are typed one after the other, and what each leaves in the log."""
+    """Commands in order, and the log entries of each."""
 
     def __init__(self, revector: Revector, connection: Connection) -> None:
         self.typed: set[str] = set()

@@ -1,4 +1,4 @@
-"""What the program writes down: its log file, reports of crashes, and `revector info`."""
+"""The program's log file, crash reports, and `revector info`."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def test_an_encoder_that_is_gone(revector: Revector, connection: Connection) -> 
 
 
 def test_a_key_that_is_not_set(revector: Revector, connection: Connection) -> None:
-    """The encoder cannot even be opened; what the database knows is shown all the same."""
+    """The encoder cannot even be opened; the rest of the plan is shown anyway."""
     add_chunks(connection, TEXTS)
     with ProtocolServer() as service:
         version = add(connection, "v1", spec(service))

@@ -136,7 +136,7 @@ def test_at_a_terminal_the_key_is_typed(flipped: Revector, connection: Connectio
 
 
 def test_confirm_takes_the_place_of_typing(flipped: Revector, connection: Connection) -> None:
-    """An empty one is a variable that somebody forgot to set, and no consent."""
+    """An empty one is an unset variable, not consent."""
     for given in ("v1", ""):
         for command in ("cutover run v2", "rollback", "versions drop v3"):
             given_here = given if command != "rollback" or not given else "v2"
@@ -184,7 +184,7 @@ def test_ctrl_c_interrupts_a_backfill_and_run_finishes_it(
             assert (running["state"], running["workers"]) == ("running", 1)
             before = _sessions_of_workers(connection)
             process.send_signal(signal.SIGINT)
-            while _sessions_of_workers(connection) == before:  # until the worker reads no more
+            while _sessions_of_workers(connection) == before:  # until the worker stops reading
                 assert process.poll() is None
             gate.open()
             result = finish(process, status=130)

@@ -88,7 +88,7 @@ def fill_judged(database: Database) -> None:
 
 @dataclass
 class Ran:
-    """What came of a cell: its outputs as a notebook would keep them, and its error if it had one."""
+    """The result of a cell: its outputs as stored in a notebook, and its error, if any."""
 
     displays: dict[str, list[str]] = field(default_factory=dict)
     result: dict[str, str] | None = None
@@ -97,7 +97,7 @@ class Ran:
 
     @property
     def live(self) -> list[str]:
-        """The states of the only output that was drawn anew, as HTML."""
+        """The successive states of the only updated output, as HTML."""
         assert len(self.displays) == 1, self.displays.keys()
         return next(iter(self.displays.values()))
 

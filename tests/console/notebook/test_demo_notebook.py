@@ -1,4 +1,4 @@
-"""docs/demo.ipynb: told by a real kernel on an embedded server of its own, as its reader would run it."""
+"""docs/demo.ipynb, run by a real kernel on a separate embedded server, as a reader would run it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture of the console: the real app, drawn where a notebook's event loop runs already."""
+"""A picture of the console: the real app, run where a notebook's event loop is already running."""
 
 from __future__ import annotations
 

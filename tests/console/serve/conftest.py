@@ -67,7 +67,7 @@ class Server:
         return self.process.wait(DEADLINE_S)
 
     def close(self) -> None:
-        """End it, if it has not ended. Nothing that it said may hold the secret or a stack."""
+        """Stop it, if it is running. Its output may contain neither the secret nor a traceback."""
         self.client.close()
         if self.process.poll() is None:
             self.process.kill()

@@ -1,4 +1,4 @@
-"""The backfill: nothing lost, nothing done twice, whoever is killed."""
+"""The backfill: nothing lost, nothing done twice, whatever is killed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from tests.versions import NUMBERS, SPEC, add, add_chunks, backfill
 
 ROOT = Path(__file__).resolve().parents[3]
 
-# A worker in a process of its own, which says when it has stored a batch and then waits to be told to go on.
+# A worker process that reports each stored batch and then waits for permission to continue.
 STEPPING_WORKER = """
 import sys
 from revector.core.backfill.job.settings import JobSettings
@@ -159,7 +159,7 @@ def test_a_lease_taken_over_stores_nothing_for_its_old_holder(database: Database
 
 
 def test_a_batch_that_is_stored_already_is_not_stored_again(connection: Connection) -> None:
-    """The answer to its commit was lost, and it is tried once more."""
+    """The answer to its commit was lost, and it is retried."""
     ids = add_chunks(connection, ["one", "two", "three"])
     version = add(connection, "v1")
     found = job.open_job(connection, version)
@@ -305,7 +305,7 @@ def test_chunks_of_the_backfills_own_time_are_not_missed(database: Database, con
 
     class Busy(Stub):
         def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
-            if len(self.seen) < len(NUMBERS):  # somebody writes and deletes meanwhile
+            if len(self.seen) < len(NUMBERS):  # another session writes and deletes meanwhile
                 ids.extend(add_chunks(connection, [f"new {len(ids)}"]))
                 connection.execute("DELETE FROM document_chunks WHERE id = %s", [ids.pop(0)])
             return super().encode_documents(texts)

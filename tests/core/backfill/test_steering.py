@@ -78,7 +78,7 @@ def test_a_batch_in_hand_is_finished_by_a_pause(database: Database, connection: 
         request_pause(connection, version)
         with pytest.raises(RefusedError, match="pausing"):
             request_pause(connection, version)
-        eventually(lambda: _sessions(connection) <= 2)  # it reads no more
+        eventually(lambda: _sessions(connection) <= 2)  # it has stopped reading
         assert job_status(connection, version).state == "pausing"
         encoder.step()
         ended(connection, version, "paused")

@@ -288,7 +288,7 @@ def test_whoever_holds_the_flip_makes_others_wait_and_then_give_up(
 def test_a_flip_looks_once_more_only_when_nobody_else_can_flip(
     database: Database, connection: Connection, two: tuple[Version, Version]
 ) -> None:
-    """What somebody does who holds the flip is seen by the last look of the next."""
+    """What one holder of the flip's lock does is seen by the last check of the next."""
     with database.session("test") as own, ThreadPoolExecutor(1) as pool:
         with database.session("test") as other, other.transaction():
             other.execute("SELECT lock_flip()")

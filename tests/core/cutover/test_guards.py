@@ -1,4 +1,4 @@
-"""The guards: each passes, fails and cannot tell for a real cause."""
+"""The guards: each passes, fails and is inconclusive for a real cause."""
 
 from __future__ import annotations
 

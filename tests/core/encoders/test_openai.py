@@ -23,7 +23,7 @@ def server():
 
 @pytest.fixture
 def waits():
-    """What the encoder said and did instead of sleeping: (seconds, reason) and seconds, in order."""
+    """What the encoder reported and would have slept: (seconds, reason) and seconds, in order."""
     return []
 
 

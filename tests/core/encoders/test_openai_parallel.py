@@ -1,4 +1,4 @@
-"""Several threads with one encoder, against a server that has the limits it should have."""
+"""Several threads with one encoder, against a server that enforces its limits."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_what_it_offers_to_whoever_runs_it(connect, monkeypatch):
 
 def test_requests_overlap(connect, server):
     together = threading.Barrier(4)
-    server.meet = lambda: together.wait(60)  # answers nobody before four are there
+    server.meet = lambda: together.wait(60)  # answers only once four requests have arrived
     batches = numbered(8)
     results = encode_all(connect(parallel=4), batches)
     np.testing.assert_allclose(results, expected(batches), atol=1e-6)

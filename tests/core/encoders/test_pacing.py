@@ -45,7 +45,7 @@ def test_a_hold_is_told_once_and_its_end_too(hooks, clock):
     pacer = Pacer(hooks, 4)
     begin = clock()
     refuse(pacer)
-    assert hooks.heard == []  # nobody has to wait yet
+    assert hooks.heard == []  # no request has to wait yet
     succeed(pacer)
     assert clock() == begin + 7
     succeed(pacer)

@@ -1,4 +1,4 @@
-"""A provider of another protocol, as somebody else's package would bring it, against a server that speaks it."""
+"""A provider with another protocol, as another package would add it, against a server that speaks it."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def tei() -> Iterator[EmbedServer]:
 
 @pytest.fixture
 def waits() -> list[object]:
-    """What the encoder said and did instead of sleeping: (seconds, reason) and seconds, in order."""
+    """What the encoder reported and would have slept: (seconds, reason) and seconds, in order."""
     return []
 
 

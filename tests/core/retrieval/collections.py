@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FIRST = "static:wordllama-64"
 SECOND = "static:wordllama-64?document_prefix=zebra+crossing+&query_prefix=zebra+crossing+"
-"""As many dimensions as FIRST and other vectors: nothing but the distances tells when the two are mixed up."""
+"""The same dimensions as FIRST but other vectors: only the distances show when the two are mixed up."""
 
 
 def two_versions(database: Database, connection: Connection, texts: list[str]) -> None:

@@ -1,4 +1,5 @@
-"""Filters lose nothing: against a comparison with every chunk that matches, for values common, rare and absent."""
+"""Filters lose nothing, compared with an exact search of all matching chunks, for common, rare and absent
+values."""
 
 from __future__ import annotations
 

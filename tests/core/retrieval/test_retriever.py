@@ -329,7 +329,7 @@ def test_a_query_is_encoded_once_for_each_version(database: Database, connection
         assert encoders.asked == ["one", "two", "one"]
         retriever.search("three")
         retriever.search("one")  # still kept
-        retriever.search("two")  # let go long ago
+        retriever.search("two")  # dropped long ago
         assert encoders.asked == ["one", "two", "one", "three", "two"]
 
 

@@ -1,4 +1,4 @@
-"""Files of vectors: what is read is what was written, and what is no such file is said to be none, cheaply."""
+"""Files of vectors: what is read is what was written, and other files are rejected cheaply."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ DESCR = "{'descr': '<f4', 'fortran_order': False, 'shape': %s, }\n"
     ],
 )  # fmt: skip
 def test_a_hostile_npy(tmp_path: Path, content: bytes, message: str) -> None:
-    """A clear error, from a few bytes of memory, and without a word from NumPy."""
+    """A clear error, from a few bytes of memory, and without a warning from NumPy."""
     path = write_npy(tmp_path, random_vectors(10), IDS[:10])
     path.write_bytes(content)
     tracemalloc.start()

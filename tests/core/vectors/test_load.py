@@ -1,4 +1,4 @@
-"""Loading vectors made elsewhere: nothing lost, nothing twice, whoever is killed and whoever else writes."""
+"""Loading vectors made elsewhere: nothing lost, nothing twice, with kills and concurrent writers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def counts(report: LoadReport) -> tuple[int, ...]:
 
 
 def assert_counted(connection: Connection, version: Version) -> None:
-    """The kept count of the version's vectors is the true one."""
+    """The stored count of the version's vectors is right."""
     query = sql.SQL("SELECT count(*) FROM {}").format(version.table)
     assert connection.execute(query).fetchone() == (embedded_count(connection, version),)
 
@@ -341,7 +341,7 @@ def test_a_bad_row_is_named_by_its_semantic_key_and_a_later_good_one_stored(
 
 # -- killed --------------------------------------------------------------------------------------------------
 
-# A load in a process of its own, which says when it has stored a slice and then waits to be told to go on.
+# A load process that reports each stored slice and then waits for permission to continue.
 STEPPING_LOAD = """
 import sys
 from pathlib import Path
@@ -481,7 +481,7 @@ def insert_vector(connection: Connection, version: Version, chunk_id: int) -> No
 
 
 def in_thread(action: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
-    """The action under way, and what will come of it."""
+    """The running action, and its future result."""
     results: list[Any] = []
 
     def run() -> None:
@@ -514,7 +514,7 @@ def test_two_loads_of_one_file(database: Database, connection: Connection, tmp_p
 def test_a_cursor_that_another_moved_stops_the_load(
     database: Database, connection: Connection, tmp_path: Path
 ) -> None:
-    """Should the lock be lost, as behind some poolers: the slice in hand is not stored."""
+    """If the lock is lost, as behind some poolers, the current slice is not stored."""
     ids, _ = new_chunks(connection, 30)
     version = new_version(connection)
 
@@ -574,7 +574,7 @@ def test_a_chunk_that_is_being_deleted_by_another(
 
 
 def test_a_load_beside_a_backfill(database: Database, connection: Connection, tmp_path: Path) -> None:
-    """From both ends of the same chunks: each has one vector, from the one or the other, and all are counted."""
+    """Both write the same chunks, from opposite ends: each chunk has one vector, and all are counted."""
     ids, _ = new_chunks(connection, 3_000)
     version = new_version(connection)
     vectors = random_vectors(3_000)

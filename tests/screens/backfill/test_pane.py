@@ -224,7 +224,7 @@ async def test_the_map_shows_what_is_done_running_failed_and_waiting(
             def signs() -> str:
                 return "".join(map(range_map.sign, pane.job.detail.cells)) if pane.job.detail else ""
 
-            # The counts above the map are looked up by themselves, and may be a look ahead of it.
+            # The counts above the map are read separately, and may be one reading ahead of it.
             await until(pilot, lambda: re.fullmatch("█✗█{20}[»·]+", signs()), "the map shows what the counts say")
             assert pane.job.detail is not None
             width, height = pane.query_one(RangeMap).content_size

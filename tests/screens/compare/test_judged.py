@@ -38,7 +38,7 @@ KEY_GRADES = {BY_KEY["Rotating credentials"]: 2, BY_KEY["Key rotation policy"]: 
 
 
 def use_source_ids(database: Database) -> None:
-    """Give the documents the ids that ingestion gives them: what judgements on documents are held against."""
+    """Give the documents the ids that ingestion gives them, which judgements on documents refer to."""
     from revector.core.chunks import document_uuid
 
     with database.session("test") as connection:

@@ -1,4 +1,4 @@
-"""Searching while somebody types: nothing queues, nothing stale is shown, and nothing is sent elsewhere unasked."""
+"""Searching while typing: nothing queues, nothing stale is shown, and nothing is sent to a provider unasked."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ async def test_what_is_typed_is_found_without_enter(library: Database) -> None:
 async def test_a_newer_query_replaces_the_older_and_nothing_queues(
     library: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A search that hangs, as with a busy server: whatever is typed meanwhile is searched for once, the last of it."""
+    """A search that hangs, as on a busy server: of all that is typed meanwhile only the last text is searched
+    for."""
     go_on, searched = threading.Event(), []
     real = VersionSearcher.compare
 

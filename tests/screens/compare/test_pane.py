@@ -191,7 +191,7 @@ async def test_the_candidate_is_changed_by_keys(own_library: Database) -> None:
 async def test_what_enter_has_searched_for_is_not_searched_for_once_more(
     library: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As would happen after the pair of versions was changed, by a query that nobody sent."""
+    """As could happen after the pair of versions changed, by a query that was not sent."""
     monkeypatch.setattr("revector.screens.compare.control._PAUSE_S", 600.0)
     app = console(library)
     async with app.run_test(size=LARGE) as pilot:

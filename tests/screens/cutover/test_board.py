@@ -1,4 +1,4 @@
-"""The guards on the Cutover tab: which are looked at again and when, the evidence beside them, and the dry run."""
+"""The guards on the Cutover tab: which run again and when, the evidence beside them, and the dry run."""
 
 from __future__ import annotations
 

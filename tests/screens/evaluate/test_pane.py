@@ -62,7 +62,7 @@ at_least = 0.99
 
 
 def make(database: Database, connection: Connection) -> QuerySet:
-    """240 documents, 40 judged queries in two segments and one that nobody judged, v1 active, v2 ready."""
+    """240 documents, 40 judged queries in two segments and one unjudged, v1 active, v2 ready."""
     ingest(connection, [Document(text, text) for text in TEXTS], chunk_characters=500)
     ready_version(database, connection, "v1", "static:wordllama-64")
     ready_version(database, connection, "v2", "static:wordllama-256")

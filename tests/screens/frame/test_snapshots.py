@@ -1,4 +1,4 @@
-"""The thread that reads: never queues, gives up what hangs, and tells lost from slow."""
+"""The reader thread: never queues, abandons reads that hang, and distinguishes lost from slow."""
 
 from __future__ import annotations
 

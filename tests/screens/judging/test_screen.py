@@ -36,7 +36,7 @@ QUERIES = [
 
 @pytest.fixture
 def judged_library(own_library: Database) -> Database:
-    """The small collection with a query set that nobody judged."""
+    """The small collection with an unjudged query set."""
     save(own_library, QUERIES)
     return own_library
 

@@ -1,4 +1,4 @@
-"""What is said about a backfill's progress."""
+"""The texts of a backfill's progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The columns of a version: none is forgotten, and each is said once."""
+"""The columns of a version: none is missing, and each is shown once."""
 
 from __future__ import annotations
 

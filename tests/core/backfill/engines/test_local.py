@@ -27,7 +27,7 @@ TEXTS = [f"text number {n}" for n in range(40)]
 
 
 class Running:
-    """An engine in a thread, and what came of it."""
+    """An engine in a thread, and its result."""
 
     def __init__(self, engine: LocalEngine) -> None:
         self.engine = engine

@@ -1,4 +1,4 @@
-"""The Ray engine on a real Ray: the same vectors as anywhere, whoever is killed, and no secret in Ray's hands."""
+"""The Ray engine on a real Ray: the same vectors as elsewhere, whatever is killed, and no secret given to Ray."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def cluster() -> Iterator[RayCluster]:
 
 
 class Provider(ProtocolServer):
-    """A provider that answers a request when it is allowed to: until then its workers have a batch in hand."""
+    """A provider that answers a request only when allowed: until then its workers hold a batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -169,7 +169,7 @@ def until(found: Callable[[], Any]) -> Any:
 
 
 def spread_chunks(connection: Connection, ranges: int, chunks: int) -> dict[int, str]:
-    """Chunks with ids so far apart that each group is a range of its own, for a worker of its own."""
+    """Chunks with ids so far apart that each group is a separate range, for a separate worker."""
     texts = {}
     for place in range(ranges):
         connection.execute("SELECT setval('document_chunks_id_seq', %s)", [place * 20_000 + 1])
@@ -209,7 +209,7 @@ def finish(database: Database, version: Version) -> None:
 
 
 def program(database: Database, address: str, count: int, folder: Path) -> subprocess.Popen[str]:
-    # A process started while SIGINT is ignored (tests run in the background) would ignore it as well.
+    # A process started while SIGINT is ignored (tests run in the background) would ignore it too.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return subprocess.Popen(
@@ -353,7 +353,7 @@ def test_stop_ends_the_run_in_order(
     stop.set()
     status = until(lambda: provider.permits.release() or running.ended())
     assert status.state == "interrupted"
-    # The batch in hand was finished: what the provider was asked for is there.
+    # The current batch was finished: what was requested from the provider is stored.
     assert 0 < status.done == sum(len(request.inputs) for request in provider.batches) < 400
     assert cluster.workers() == []
 
@@ -500,7 +500,7 @@ def test_actors_end_with_whoever_started_them(
         if killed == "with its driver":
             driver_of(psutil.Process(started.pid)).kill()
         started.kill()
-        if killed == "alone":  # its driver lets the workers finish the batch in hand
+        if killed == "alone":  # its driver lets the workers finish their current batch
             until(lambda: provider.permits.release() or workers(connection, version) == 0)
         until(lambda: workers(connection, version) == 0 and cluster.workers() == [])
     assert state(connection, version)[0] == "interrupted"
@@ -532,7 +532,7 @@ def test_ctrl_c_ends_all_in_order(
         until(lambda: workers(connection, version) == 2 and len(provider.batches) >= 2)
         os.killpg(started.pid, signal.SIGINT)  # as a terminal does: the whole group
         assert until(lambda: provider.permits.release() or started.poll()) == -signal.SIGINT
-    # The batches in hand were finished: what the provider was asked for is there.
+    # The current batches were finished: what was requested from the provider is stored.
     asked = sum(len(request.inputs) for request in provider.batches)
     assert state(connection, version) == ("interrupted", asked)
     assert asked < 400
@@ -602,7 +602,7 @@ def test_what_libpq_takes_from_the_environment_goes_along(
 def test_a_ray_of_our_own_ends_with_the_run(
     database: Database, connection: Connection, provider: Provider, tmp_path: Path
 ) -> None:
-    # A folder of that name where somebody happens to be is not ours, neither here nor in Ray's workers.
+    # A folder of that name in the working directory must not be imported, neither here nor in Ray's workers.
     (tmp_path / "core").mkdir()
     (tmp_path / "core" / "__init__.py").write_text("raise RuntimeError('not ours')")
     texts = spread_chunks(connection, 2, 20)

@@ -102,7 +102,7 @@ def test_of_several_labels_the_largest_is_the_grade(graded_folder: Path) -> None
 
 
 def test_who_the_judge_is(model: CrossEncoderJudge, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How fast it works is no part of it, nor is the folder from which its path is given."""
+    """Its speed is not part of its identity, nor is the working directory of a relative path."""
     assert model.name == "overlap-judge"
     assert model.spec == f"cross-encoder:{model_folder.resolve()}"
     assert model.revision.startswith("sha256-")

@@ -1,4 +1,4 @@
-"""Runs: the hits are those of a search by hand, nothing is paid twice, and nobody sees half of one."""
+"""Runs: the hits are those of a search by hand, nothing is paid twice, and unfinished runs are not shown."""
 
 from __future__ import annotations
 
@@ -294,7 +294,7 @@ def test_two_at_once_make_two_whole_runs(
     other: list[int] = []
 
     def on_progress(_step: str, done: int, _total: int) -> None:
-        if done == 0:  # the run has begun and is ours: somebody starts the same
+        if done == 0:  # the run has begun and is ours: another session starts the same
             other.append(make_run(database, query_set, version, k=10).id)
 
     run = make_run(database, query_set, version, k=10, on_progress=on_progress)
@@ -411,7 +411,7 @@ def test_queries_of_a_parallel_provider_are_encoded_at_once(
         version = ready_version(database, connection, "v1", spec)
         encoder = open_encoder(spec)
         assert encoder.dimensions == 64  # this asks it once, alone
-        provider.meet = threading.Barrier(2, timeout=60).wait  # answers nobody before two are there
+        provider.meet = threading.Barrier(2, timeout=60).wait  # answers only once two requests have arrived
         run = make_run(database, query_set, version, k=10, connections=3, encoders=cache_of(encoder))
     assert run.queries == len(QUERIES)
     assert {len(hits.chunk_ids) for hits in store.load_results(connection, run).hits.values()} == {10}
