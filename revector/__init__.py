@@ -8,7 +8,6 @@ Everything here is loaded when first used, so that `import revector` is cheap.
 from __future__ import annotations
 
 from importlib import import_module
-from logging import NullHandler, getLogger
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,8 +38,6 @@ _MODULES = {
     "Retriever": "core.retrieval",
 }
 """Where each public name lives; the errors live in core.errors."""
-
-getLogger(__name__).addHandler(NullHandler())  # silent until the application says otherwise
 
 
 def __getattr__(name: str) -> object:
