@@ -3,8 +3,8 @@
 The library itself is silent until a program calls `start`. At INFO and above a line has names, figures and states, and
 no text of a document or a query. What others said (a provider, Postgres) may quote one, and is for DEBUG.
 
-All programs of one kind write to the same file: each line is a single write at its end. Whoever finds the file full
-renames it under a lock. A line that another process writes at that moment ends up in the renamed file.
+All programs of one kind write to the same file: each line is a single write at its end. The process that finds the file
+full renames it, under a lock. A line that another process writes at that moment ends up in the renamed file.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _frames(error: BaseException) -> Iterator[str]:
 
 
 class _SharedFile(logging.Handler):
-    """A file at whose end several processes write. Nothing that goes wrong with it is anybody's concern."""
+    """A file to which several processes append. When it cannot be written, the program carries on without it."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -166,9 +166,9 @@ class _SharedFile(logging.Handler):
 
         lock = InterProcessLock(f"{self._path}.lock")
         if not lock.acquire(blocking=False):
-            return  # another process is at it
+            return  # another process renames it
         try:
-            if self._path.stat().st_size > _MOST_BYTES:  # nobody was faster
+            if self._path.stat().st_size > _MOST_BYTES:  # not renamed by another process since
                 for number in range(_KEPT, 0, -1):
                     newer = self._full(number - 1)
                     if newer.exists():
