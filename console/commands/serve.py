@@ -46,7 +46,7 @@ def serve(
     """Search over HTTP, with OpenAPI: for services in any language.
 
     POST /search, POST /search/vector, GET /versions, /metrics, /openapi.json and /healthz. A bearer token from the
-    environment is asked for everywhere but at /healthz. SIGTERM ends it in order.
+    environment is required everywhere but at /healthz. SIGTERM stops it cleanly.
     """
     from revector.core.errors import UnreachableError
 

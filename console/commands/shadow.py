@@ -105,7 +105,7 @@ def start(
 
 @app.command(cls=answering(_RUN))
 def stop(context: typer.Context, reason: Reason = "", as_json: Json = False) -> None:
-    """End the shadow that runs. What it found stays for as long as its retention says."""
+    """Stop the running shadow. Its results are kept for the retention time."""
     from revector.core import shadow
 
     with context_of(context).session(changes=True, needs="operate") as connection:
@@ -115,7 +115,8 @@ def stop(context: typer.Context, reason: Reason = "", as_json: Json = False) -> 
 
 @app.command(cls=answering("console.commands.shadow:Running", _RUN, _COUNTS))
 def status(context: typer.Context, as_json: Json = False) -> None:
-    """Whether a shadow runs, and what its processes make of the queries. Exit status 1 when none runs."""
+    """Whether a shadow runs, and how many queries its processes saw, searched and dropped. Exit status 1 when none
+    runs."""
     from revector.core import shadow
     from revector.core.keys import document
 

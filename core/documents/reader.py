@@ -167,9 +167,8 @@ def read_documents(
       kinds, which `left_out` counts. Links are followed, but not round a loop. Beside a `corpus.jsonl` (the
       BEIR layout), `queries.jsonl` and `qrels` are no documents.
 
-    Rejected, through on_reject, and the rest goes on: what cannot be parsed, is not UTF-8, is larger than
-    max_bytes, has no id or no text, or an id that was there before in this run; and what a `Document` refuses.
-    A byte order mark is dropped.
+    Rejected through on_reject, while reading continues: what cannot be parsed, is not UTF-8, is larger than
+    max_bytes, has no id, no text or a repeated id; and what a `Document` refuses. A byte order mark is dropped.
 
     Raises UsageError, before anything is read, for a path that does not exist or is neither file nor folder.
     """

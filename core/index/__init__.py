@@ -47,7 +47,7 @@ class IndexPlan:
 
 @dataclass(frozen=True)
 class IndexState:
-    """What is there."""
+    """The state of a version's index."""
 
     name: Annotated[str, "of the index"]
     exists: Annotated[bool, "whether it is there"]

@@ -18,7 +18,7 @@ DEFAULT_SET = "shadow"
 
 @dataclass(frozen=True)
 class SentToJudging:
-    """What came of it."""
+    """The result of sending queries to the judging queue."""
 
     query_set: Annotated[str, "the query set"]
     added: Annotated[int, "queries added to it"]

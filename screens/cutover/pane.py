@@ -105,7 +105,7 @@ class CutoverPane(Pane):
 
     @property
     def _parts(self) -> list[str]:
-        """The parts that there are now."""
+        """The parts shown now."""
         facts, absent = self.checks.facts, set()
         if facts is None or facts.watch is None:
             absent = {"watch"}

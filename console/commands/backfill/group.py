@@ -95,7 +95,7 @@ def run(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before spending money.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Start a backfill, or go on where it stopped.
+    """Start a backfill, or continue where it stopped.
 
     Says what it will cost, and asks at a terminal before it spends. Builds the index afterwards. Exit status 1
     when it was paused or cancelled meanwhile, or chunks failed.
@@ -117,7 +117,7 @@ def run(
 def resume(
     context: typer.Context, key: Key, no_index: NoIndex = False, stay: Stay = False, as_json: Json = False
 ) -> None:
-    """Go on with a paused or interrupted backfill: where `run --stay` waits for it, or else in this process."""
+    """Continue a paused or interrupted backfill: where `run --stay` waits for it, or else in this process."""
     from revector.core.backfill.job import job
     from revector.core.registry import get_version
 
@@ -141,7 +141,7 @@ def status(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Where the backfill stands. Costs the same at any size."""
+    """Show the status of the backfill. Costs the same at any size."""
     from revector.core.backfill.job.status import job_detail
     from revector.core.keys import document
     from revector.core.registry import get_version
@@ -164,7 +164,7 @@ def status(
 
 @app.command(cls=_STATUS)
 def pause(context: typer.Context, key: Key, as_json: Json = False) -> None:
-    """Let the workers finish the batch in hand and stop."""
+    """Let the workers finish their current batches and stop."""
     from revector.core.backfill.job.job import request_pause
 
     _request(context_of(context), key, request_pause, as_json)
@@ -172,7 +172,7 @@ def pause(context: typer.Context, key: Key, as_json: Json = False) -> None:
 
 @app.command(cls=_STATUS)
 def cancel(context: typer.Context, key: Key, as_json: Json = False) -> None:
-    """Stop the backfill. What was embedded stays; `run` goes on with it."""
+    """Stop the backfill. Embedded chunks stay; `run` continues it."""
     from revector.core.backfill.job.job import request_cancel
 
     _request(context_of(context), key, request_cancel, as_json)

@@ -43,7 +43,7 @@ def run(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check the guards and flip, in one transaction. On any doubt nothing changes.
+    """Check the guards and flip, in one transaction. On any error nothing changes.
 
     With --dry-run, exit status as of `cutover check`.
     """

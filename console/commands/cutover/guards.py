@@ -50,7 +50,7 @@ def register(app: typer.Typer) -> None:
 def check(context: typer.Context, key: Key, waive: Waive = None, as_json: Json = False) -> None:
     """Run every guard.
 
-    Exit status 0 when each passes or is waived, 1 when one fails, 3 when none fails and one cannot tell.
+    Exit status 0 when each passes or is waived, 1 when one fails, 3 when none fails and one is inconclusive.
     """
     from revector.core import cutover
 

@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 def request(
     context: typer.Context, key: Key, reason: Reason = "", waive: Waive = None, as_json: Json = False
 ) -> None:
-    """Ask for a cutover: others read the reason and the figures of the guards, and approve it."""
+    """Request a cutover: others read the reason and the figures of the guards, and approve it."""
     from revector.core import cutover
 
     with context_of(context).session(changes=True, needs="operate") as connection:
@@ -71,7 +71,7 @@ def requests(
     ] = 20,
     as_json: Json = False,
 ) -> None:
-    """The requests for cutovers, newest first, with their approvals and what has made one void."""
+    """The requests for cutovers, newest first, with their approvals and what made one void."""
     from revector.core import cutover
 
     with context_of(context).session() as connection:

@@ -58,9 +58,10 @@ def watch(
     ] = 5.0,
     as_json: Json = False,
 ) -> None:
-    """Watch the newest cutover until its watch ends: the version before stays a way back that loses nothing.
+    """Watch the newest cutover until its watch ends: a rollback to the previous version then loses nothing.
 
-    What changes goes to stderr, the last look to stdout. Exit status 1 when a limit is broken or it rolled back.
+    Changes are printed to stderr, the last state to stdout. Exit status 1 when a limit is broken or it rolled
+    back.
     """
     own = context_of(context)
     if keep or auto_rollback:
@@ -87,7 +88,7 @@ def history(
     number: Annotated[int, typer.Option("-n", "--number", metavar="N", help="How many.", min=1, max=10_000)] = 20,
     as_json: Json = False,
 ) -> None:
-    """Every change of the active version, newest first, by whatever means it was made."""
+    """Every change of the active version, newest first, however it was made."""
     from revector.core import cutover
 
     with context_of(context).session() as connection:

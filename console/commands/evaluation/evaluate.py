@@ -153,7 +153,7 @@ def thresholds(
     ] = 1,
     as_json: Json = False,
 ) -> None:
-    """What becomes of an absolute score threshold: the candidate's number that keeps the same share of results.
+    """Translate an absolute score threshold: the candidate's value that keeps the same share of results.
 
     Scores of two encoders cannot be compared; shares can. Takes the newest runs of the query set, or makes them.
     """

@@ -63,8 +63,8 @@ def judge(
 ) -> None:
     """Have a cross-encoder label the top-k of two versions, and say how far it agrees with people.
 
-    The labels are a judge of their own, on chunks, and never mixed with people's unless asked for. Interrupted, the
-    same command makes those that are missing.
+    The labels are a separate judge's, on chunks, and never mixed with people's unless requested. After an
+    interruption, the same command makes the missing ones.
     """
     from revector.core.evaluation.judged_sets.agreement import agreement_with_people
     from revector.core.evaluation.judged_sets.query_sets import get_query_set

@@ -24,7 +24,7 @@ _FEWEST_BUCKETS = 3
 
 @dataclass(frozen=True)
 class JobStatus:
-    """Where a backfill stands.
+    """The status of a backfill.
 
     `eta_low_s` and `eta_high_s` use the tenth and ninetieth percentile of the rate over steps of ten seconds.
     """

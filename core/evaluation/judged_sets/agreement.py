@@ -126,7 +126,7 @@ def agreement(connection: Connection, query_set: QuerySet, first: str, second: s
 def agreement_with_people(connection: Connection, query_set: QuerySet, judge: str) -> Agreement | None:
     """A judge against all other people as one (the lower median of their grades); None when there are none.
 
-    Raises UsageError for a judge that nobody knows.
+    Raises UsageError for an unknown judge.
     """
     get_judge(connection, judge)
     given = given_judgements(connection, query_set)

@@ -1,4 +1,4 @@
--- The log: who did what, when, from where and why, and what came of it.
+-- The log: who did what, when, from where and why, and the outcome.
 
 CREATE TABLE :schema.audit_log (
     id bigserial PRIMARY KEY,
@@ -22,8 +22,8 @@ END $$;
 CREATE TRIGGER audit_log_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON :schema.audit_log
     FOR EACH STATEMENT EXECUTE FUNCTION :schema.refuse_audit_change();
 
--- The log says who, when and from where by itself. That a version became active is written in the transaction in
--- which it did, and in no other.
+-- The database fills in who, when and from where. The entry for a new active version can only be written in the
+-- transaction that made it active.
 CREATE FUNCTION :schema.audit_written() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -44,8 +44,8 @@ END $$;
 CREATE TRIGGER audit_written BEFORE INSERT ON :schema.audit_log
     FOR EACH ROW EXECUTE FUNCTION :schema.audit_written();
 
--- The one entry that a role without any other right to write may make: that it was refused something. At most ten a
--- minute, so that nobody can fill the log, which nobody can empty.
+-- The only entry that a role without any other right to write may make: that it was refused something. At most ten a
+-- minute, so that nobody can flood the log, which cannot be emptied.
 CREATE FUNCTION :schema.record_refusal(action text, right_needed text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

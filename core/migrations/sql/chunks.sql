@@ -13,14 +13,14 @@ CREATE TABLE :schema.document_chunks (
     content_tsv tsvector GENERATED ALWAYS AS (to_tsvector('english'::regconfig, content)) STORED
 );
 CREATE INDEX ON :schema.document_chunks (document_id);
--- Looked up for every chunk that is read: a hash index costs half as much as a b-tree, at any size.
+-- Used for every chunk that is read: a hash index costs half as much as a b-tree, at any size.
 CREATE INDEX ON :schema.document_chunks USING hash (content_sha256);
 CREATE INDEX ON :schema.document_chunks USING gin (content_tsv);
--- Filters of searches: what a rare value matches is found without looking at every chunk.
+-- Filters of searches: chunks with a rare value are found without reading every chunk.
 CREATE INDEX ON :schema.document_chunks USING gin (metadata jsonb_path_ops);
 
--- A look-up by text for every chunk that is read costs more the larger the collection is: its index is touched at
--- random. Nearly no text is repeated, and those that are fit a table that stays small.
+-- Looking up the text of every chunk that is read costs more in a larger collection, since its index is read at
+-- random. Few texts are repeated, and those fit a small table.
 CREATE TABLE :schema.repeated_texts (
     id bigserial PRIMARY KEY,
     content_sha256 bytea NOT NULL
@@ -67,15 +67,15 @@ END $$;
 CREATE TRIGGER chunks_not_truncated BEFORE TRUNCATE ON :schema.document_chunks
     EXECUTE FUNCTION :schema.refuse_chunk_truncate();
 
--- Its vectors follow it -----------------------------------------------------------------------------------
+-- Its vectors are kept up to date -------------------------------------------------------------------------
 
 -- For each statement and not for each row: a row trigger would slow every COPY.
 CREATE FUNCTION :schema.chunks_inserted() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     INSERT INTO :schema.row_counts (scope, delta) SELECT 0, count(*) FROM new_chunks HAVING count(*) > 0;
-    -- No unique key, on purpose: two that write the same texts in another order would wait for each other on it.
-    -- Each chunk is looked up by itself, since a plan that is kept knows one size of new_chunks only.
+    -- No unique key, on purpose: two writers of the same texts in different order would deadlock on it.
+    -- Each chunk is looked up separately, since a cached plan knows only one size of new_chunks.
     INSERT INTO :schema.repeated_texts (content_sha256)
     SELECT DISTINCT n.content_sha256
     FROM new_chunks n
@@ -93,7 +93,7 @@ CREATE TRIGGER chunks_inserted AFTER INSERT ON :schema.document_chunks
     REFERENCING NEW TABLE AS new_chunks FOR EACH STATEMENT EXECUTE FUNCTION :schema.chunks_inserted();
 
 -- A version's table gets its foreign key only with the proof (loading with it takes twice as long), so that
--- until then this trigger takes deleted chunks out of it; afterwards there is nothing left for it to delete.
+-- until then this trigger removes deleted chunks from it; afterwards the key has already removed them.
 CREATE FUNCTION :schema.chunks_deleted() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -116,7 +116,7 @@ CREATE TRIGGER chunks_deleted AFTER DELETE ON :schema.document_chunks
     REFERENCING OLD TABLE AS old_chunks FOR EACH STATEMENT EXECUTE FUNCTION :schema.chunks_deleted();
 
 -- Attached to every version table, with the version's id as argument. Loaders count what they insert
--- themselves: a transition table of all inserted vectors would be written to disk once more.
+-- themselves: a transition table would write all inserted vectors to disk again.
 CREATE FUNCTION :schema.embeddings_deleted() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

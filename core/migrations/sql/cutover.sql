@@ -26,7 +26,7 @@ END $$;
 CREATE TRIGGER policy_changed BEFORE INSERT OR UPDATE ON :schema.cutover_policy
     FOR EACH ROW EXECUTE FUNCTION :schema.policy_changed();
 
--- By psql too: a policy that could be changed in silence would bind nobody.
+-- Also for changes by psql: a policy that could be changed without an entry would be worthless.
 CREATE FUNCTION :schema.policy_logged() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -52,7 +52,7 @@ END $$;
 CREATE TRIGGER policy_stays BEFORE DELETE OR TRUNCATE ON :schema.cutover_policy
     FOR EACH STATEMENT EXECUTE FUNCTION :schema.refuse_policy_removal();
 
--- Whatever is in here voids a request when it changes. New chunks do not. The newest gates of each query set count.
+-- A change of anything in here voids a request. New chunks do not. The newest gates of each query set count.
 CREATE FUNCTION :schema.cutover_basis(version bigint) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT jsonb_build_object(
@@ -79,7 +79,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     FROM :schema.embedding_versions v WHERE v.id = version
 $$;
 
--- Requests: who is the database role, whatever the statement says -------------------------------------------
+-- Requests: made by the database role, whatever the statement says ------------------------------------------
 
 CREATE TABLE :schema.cutover_requests (
     id bigserial PRIMARY KEY,
@@ -159,7 +159,7 @@ END $$;
 CREATE TRIGGER requests_not_truncated BEFORE TRUNCATE ON :schema.cutover_requests
     EXECUTE FUNCTION :schema.refuse_truncate();
 
--- What stands between a request and the flip, the number of approvals aside; NULL when nothing does.
+-- What blocks the flip of a request, except the number of approvals; NULL when nothing does.
 CREATE FUNCTION :schema.request_obstacle(request :schema.cutover_requests) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE
@@ -240,7 +240,7 @@ CREATE TRIGGER check_approval BEFORE INSERT OR UPDATE OR DELETE ON :schema.cutov
 CREATE TRIGGER approvals_not_truncated BEFORE TRUNCATE ON :schema.cutover_approvals
     EXECUTE FUNCTION :schema.refuse_truncate();
 
--- Who may make code in the schema could have it run in the session of an approver, and so approve by his hand.
+-- A role that can create code in the schema could have it run in an approver's session, and so approve in their name.
 CREATE FUNCTION :schema.refuse_foreign_code() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

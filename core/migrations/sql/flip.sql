@@ -21,7 +21,7 @@ CREATE INDEX ON :schema.cutovers (embedding_version_id);
 CREATE FUNCTION :schema.refuse_cutover_change() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    -- How a watch ended is added; what a row refers to may be dropped.
+    -- Only the end of a watch is added, and references to dropped rows are cleared.
     IF TG_OP = 'UPDATE'
        AND to_jsonb(NEW) - '{watch_ended_at,watch_ended_why,request_id,embedding_version_id}'::text[]
            = to_jsonb(OLD) - '{watch_ended_at,watch_ended_why,request_id,embedding_version_id}'::text[]
@@ -38,7 +38,7 @@ CREATE TRIGGER cutovers_append_only BEFORE UPDATE OR DELETE ON :schema.cutovers
 CREATE TRIGGER cutovers_not_truncated BEFORE TRUNCATE ON :schema.cutovers
     EXECUTE FUNCTION :schema.refuse_truncate();
 
--- Whoever flips, by whatever means, queues behind who flips at that moment. Freed with the transaction.
+-- Every flip, by whatever means, queues behind a running one. Released at the end of the transaction.
 CREATE FUNCTION :schema.lock_flip() RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     SELECT pg_advisory_xact_lock(
@@ -55,8 +55,8 @@ END $$;
 CREATE TRIGGER flips_queue BEFORE UPDATE OF active ON :schema.embedding_versions
     FOR EACH STATEMENT EXECUTE FUNCTION :schema.flips_queue();
 
--- After check_version, by its name. With the owner's rights, since whoever flips need not be able to read or write
--- what a flip is judged by.
+-- Runs after check_version, by its name. With the owner's rights, since the flipping role may not be able to read or
+-- write what decides a flip.
 CREATE FUNCTION :schema.flip_approved() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -65,7 +65,7 @@ BEGIN
     THEN
         RAISE EXCEPTION 'The statement that makes version % active changes other things of it too.', OLD.version_key;
     END IF;
-    -- The way back is always free.
+    -- A rollback is always allowed.
     IF :schema.approval_obstacle(OLD.id) IS NOT NULL
        AND NOT EXISTS (SELECT FROM :schema.cutovers WHERE embedding_version_id = OLD.id) THEN
         RAISE EXCEPTION 'Version % is not approved: %.', OLD.version_key, :schema.approval_obstacle(OLD.id)
@@ -81,7 +81,7 @@ CREATE TRIGGER flip_approved BEFORE UPDATE ON :schema.embedding_versions
     FOR EACH ROW WHEN (NEW.active AND NOT OLD.active) EXECUTE FUNCTION :schema.flip_approved();
 
 -- Settings of the transaction that flips: revector.action, revector.reason, revector.detail (jsonb).
--- A flip from psql sets none of them and is logged all the same. With the owner's rights: nobody else writes the history.
+-- A flip from psql sets none of them and is logged too. With the owner's rights: no other role writes the history.
 CREATE FUNCTION :schema.active_changed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -121,15 +121,15 @@ BEGIN
         request := NULL;
     END IF;
     UPDATE :schema.cutover_requests SET ended = 'done' WHERE id = request.id;
-    -- After a rollback there is nothing to go back to that anybody would want.
+    -- After a rollback there is no version worth watching.
     INSERT INTO :schema.cutovers
         (action, from_version, to_version, embedding_version_id, reason, request_id, detail, watch_until)
     VALUES (deed, before.version_key, after.version_key, after.id, why, request.id, details,
             CASE WHEN before.id IS NOT NULL AND deed <> 'rollback' AND :schema.cutover_setting('watch_hours', 24) > 0
                  THEN clock_timestamp() + make_interval(secs => 3600 * :schema.cutover_setting('watch_hours', 24)) END);
 
-    -- A shadow of the version that answers users now runs the other way round, as a run of its own: figures of the
-    -- one way are not added to those of the other.
+    -- A shadow whose candidate is now active continues with the roles swapped, as a new shadow: figures of the two
+    -- directions are not added up.
     UPDATE :schema.shadows SET stopped_at = clock_timestamp()
     WHERE stopped_at IS NULL AND embedding_version_id = after.id
     RETURNING * INTO turned;

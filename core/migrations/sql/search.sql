@@ -1,6 +1,6 @@
--- What is counted of searches, and the way in for services that encode by themselves, in whatever language: they ask
--- which version is active and how to encode for it, search the version that they encoded for, and read in every row
--- whether it is still the active one.
+-- Counts of searches, and the functions for services in any language that encode themselves: they ask which version
+-- is active and how to encode for it, search the version that they encoded for, and read in every row whether it is
+-- still active.
 
 CREATE TABLE :schema.search_counts (
     embedding_version_id bigint NOT NULL REFERENCES :schema.embedding_versions ON DELETE CASCADE,
@@ -47,8 +47,8 @@ $$;
 -- pgvector's settings are known to the server only once its library is loaded.
 SELECT CAST('[1]' AS :pgvector.vector);
 
--- STABLE, so that the search and the question which version is active see one and the same moment. The statement is
--- that of core.retrieval.statements, and core.index says why it orders by what the index holds.
+-- STABLE, so that the search and the check of the active version use the same snapshot. The statement is that of
+-- core.retrieval.statements; core.index says why it orders by the indexed expression.
 CREATE FUNCTION :schema.search_chunks(query :pgvector.vector, k int, version text) RETURNS TABLE (
     rank int, chunk_id bigint, semantic_key text, source_id text, chunk_no int, distance double precision, content text,
     version_key text, active boolean)

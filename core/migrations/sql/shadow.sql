@@ -1,4 +1,4 @@
--- Shadow traffic: what is mirrored to a candidate, and what came of it.
+-- Shadow traffic: what is mirrored to a candidate, and the results.
 
 CREATE TABLE :schema.shadows (
     id bigserial PRIMARY KEY,
@@ -50,7 +50,7 @@ CREATE TABLE :schema.shadow_counts (
     PRIMARY KEY (shadow_id, process)
 );
 
--- Every process with a mirror follows the row of the shadow that runs.
+-- Every process with a mirror follows the row of the running shadow.
 CREATE FUNCTION :schema.shadow_changed() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

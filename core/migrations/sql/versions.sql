@@ -1,4 +1,4 @@
--- Embedding versions: what may change of one, and the view over the tables of all.
+-- Embedding versions: what may change in a row, and the view over all version tables.
 
 CREATE TABLE :schema.embedding_versions (
     id bigserial PRIMARY KEY,
@@ -65,8 +65,8 @@ CREATE TRIGGER check_version BEFORE INSERT OR UPDATE ON :schema.embedding_versio
     FOR EACH ROW EXECUTE FUNCTION :schema.check_version();
 
 -- Ad-hoc SQL such as "which chunks lack version X" reads chunk_embeddings as people write it. It is a view over one
--- table a version, because a partition cannot have another dimension than its parent. It belongs to the owner of the
--- schema; whoever registers or drops a version has it rebuilt.
+-- table for each version, because a partition cannot have other dimensions than its parent. It belongs to the owner of
+-- the schema, and is rebuilt when a version is registered or dropped.
 CREATE FUNCTION :schema.rebuild_chunk_embeddings(without bigint DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

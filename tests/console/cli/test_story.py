@@ -89,7 +89,7 @@ def test_a_version_of_plain_sql_is_adopted(revector: Revector, connection: Conne
     right = ("versions", "adopt", "by-sql", "--encoder", "static:wordllama-64")
     assert "by-sql now has the encoder" in revector.call(*right).out
     assert revector.call("backfill", "run", "by-sql", "--json").document["state"] == "done"
-    assert "already now has the encoder" in revector.call(*right, status=1).err
+    assert "already has the encoder" in revector.call(*right, status=1).err
 
 
 # -- the key is typed --------------------------------------------------------------------------------------
