@@ -68,7 +68,6 @@ class Pane(Vertical):
         self.situation = Situation()
 
     def show(self, situation: Situation) -> None:
-        """Show this situation."""
         self.situation = situation
         self.draw()
 

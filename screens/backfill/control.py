@@ -44,7 +44,6 @@ class BackfillControl:
 
     @property
     def version(self) -> Version | None:
-        """The selected version."""
         return self._situation.selected.version if self._situation.selected else None
 
     @property
@@ -81,7 +80,6 @@ class BackfillControl:
         self.ask(version, resume, resumed)
 
     def run_with_options(self) -> None:
-        """Choose where the workers run, how many, and whether the run stays; then run it in this process."""
         from revector.screens.backfill.run_dialog import RunDialog
 
         version, settings = self.version, self.settings
@@ -95,7 +93,6 @@ class BackfillControl:
         self._pane.app.push_screen(RunDialog(version.version_key, settings, has_job=self.has_job), chosen)
 
     def stop_run(self) -> None:
-        """Stop working on the backfill in this console. It is not paused for others."""
         version = self.version
         if version is None:
             return
@@ -175,7 +172,6 @@ class BackfillControl:
         )
 
     def load_vectors(self) -> None:
-        """Load a file of vectors made elsewhere, in a dialog."""
         from revector.screens.backfill.load_dialog import LoadDialog
 
         def closed(loaded: bool | None) -> None:
@@ -192,7 +188,6 @@ class BackfillControl:
         self.ask(self.version, request_pause, lambda _nothing: self.done(""))
 
     def cancel(self) -> None:
-        """End the backfill, after the version key was typed."""
         from revector.screens.widgets.confirm import Confirm, Question
 
         version = self.version
@@ -221,7 +216,6 @@ class BackfillControl:
     # -- dead letters -------------------------------------------------------------------------------------
 
     def retry_failures(self) -> None:
-        """Queue the dead letters again; the running workers take them, or else a run is started here."""
         job = self._situation.job(self._situation.selected)
 
         def queued(moved: int) -> None:
@@ -233,7 +227,6 @@ class BackfillControl:
         self.ask(self.version, retry_failures, queued)
 
     def waive(self, chunk_id: str | None) -> None:
-        """Ask for the reason, then accept that the chunk has no vector."""
         from revector.screens.backfill.waive_dialog import WaiveChunk
 
         version = self.version

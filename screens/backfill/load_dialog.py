@@ -42,7 +42,6 @@ class LoadDialog(Form[bool]):
         self._stop = threading.Event()
 
     def compose(self) -> ComposeResult:
-        """What it does, the boxes, the buttons."""
         key = printable(self._version.version_key)
         with Vertical(id="box") as box:
             box.border_title = Content(f" Load vectors made elsewhere into {key} ")
@@ -66,7 +65,6 @@ class LoadDialog(Form[bool]):
         self._stop.set()
 
     def objection(self) -> Text:
-        """Nothing happens without a file."""
         return Text() if self.text("path") else Text("Tab to the box and type a file. Esc: close without changes")
 
     def check(self) -> None:
@@ -77,7 +75,6 @@ class LoadDialog(Form[bool]):
     # -- loading ------------------------------------------------------------------------------------------
 
     def go(self) -> None:
-        """Load, off the screen's thread."""
         names = ("path", "ids", "id-column", "vector-column")
         path, ids, id_column, vector_column = (self.text(name) for name in names)
         skip_bad = self.chosen("skip-bad")

@@ -64,7 +64,6 @@ class BackfillPane(Pane):
         self._part: str | None = None
 
     def compose(self) -> ComposeResult:
-        """From the most important to the least."""
         yield Static(id="state", markup=False)
         yield Static(id="bar", markup=False)
         yield Static(id="held", markup=False)
@@ -80,15 +79,12 @@ class BackfillPane(Pane):
         yield Buttons(BACKFILL)
 
     def on_mount(self) -> None:
-        """Fit the parts to the size of the terminal."""
         self._arrange()
 
     def on_unmount(self) -> None:
-        """The connection is no longer needed."""
         self.job.close()
 
     def on_resize(self) -> None:
-        """Lay out the parts for the new size."""
         self.draw()
 
     def focus_main(self) -> None:
@@ -175,7 +171,6 @@ class BackfillPane(Pane):
     # -- what has room ------------------------------------------------------------------------------------
 
     def state(self, situation: Situation) -> BackfillState:
-        """The state that actions depend on, in addition to the snapshot."""
         return BackfillState(rows=self.is_mounted and self._table is not None)
 
     @property
@@ -197,12 +192,10 @@ class BackfillPane(Pane):
         self.query_one("#pictures").display = bool(front & {"map", "rate"})
 
     def next_part(self) -> None:
-        """The next part, where one is shown at a time."""
         parts = self._parts()
         self._show_part(parts[(parts.index(self.part) + 1) % len(parts)])
 
     def on_parts_chosen(self, event: Parts.Chosen) -> None:
-        """A click on the name of a part."""
         event.stop()
         self._show_part(event.name)
 
@@ -213,7 +206,6 @@ class BackfillPane(Pane):
         self.job.look_again()  # the map may have another size now
 
     def _job_read(self) -> None:
-        """The job's details were read."""
         self.settings.follow()
         self.changed()
 
@@ -227,13 +219,11 @@ class BackfillPane(Pane):
         return next((table for table in shown if table.has_focus), shown[0] if shown else None)
 
     def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
-        """A click on the row under the cursor."""
         event.stop()
         event.data_table.focus()
         self.post_message(self.Act("open-row"))
 
     def open_row(self) -> None:
-        """The dead letter or the worker under the cursor, in full."""
         table = self._table
         if table is None:
             return
@@ -245,26 +235,22 @@ class BackfillPane(Pane):
             self.app.push_screen(Page(f"worker {worker.id}", lists.worker_page(worker)))
 
     def open_failures(self) -> None:
-        """All dead letters, each with its whole error."""
         title, dead_letters = "chunks that could not be embedded", self.job.failures
         if self.situation.selected is not None and self.situation.selected.failed > len(dead_letters):
             title = f"the newest {len(dead_letters)} {title}"
         self.app.push_screen(Page(title, lists.failure_page(dead_letters)))
 
     def open_log(self) -> None:
-        """The job's changes of state and its proofs."""
         job, detail = self.situation.job(self.situation.selected), self.job.detail
         if job is not None and detail is not None:
             self.app.push_screen(Page(f"log of the backfill of {job.version_key}", lists.log_page(job, detail)))
 
     def waive_failure(self) -> None:
-        """Waive the dead letter under the cursor, with a reason."""
         self.control.waive(self.query_one("#failures", Table).row_key)
 
     # -- the version --------------------------------------------------------------------------------------
 
     def step_candidate(self, step: int) -> None:
-        """The backfill of another version."""
         keys = [status.version.version_key for status in self.situation.versions]
         key = step_through(keys, key_of(self.situation.selected), step)
         if key is not None:

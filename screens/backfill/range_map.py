@@ -37,7 +37,6 @@ class RangeMap(Widget):
         return max(1, width * (height - _LEGEND_LINES))
 
     def plot(self, cells: Sequence[Cell]) -> None:
-        """Set the cells."""
         if tuple(cells) != self._cells:
             self._cells = tuple(cells)
             ranges = sum(cell.ranges for cell in cells)
@@ -49,7 +48,6 @@ class RangeMap(Widget):
             self.refresh()
 
     def render(self) -> Text:
-        """The map, then a legend with the number of ranges."""
         if not self._cells:
             return Text("No range of chunks has been planned yet.", FAINT)
         width, height = self.content_size

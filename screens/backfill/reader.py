@@ -92,5 +92,4 @@ class SelectedJob:
         self._on_read()
 
     def close(self) -> None:
-        """Close the connection."""
         self._connection.close()

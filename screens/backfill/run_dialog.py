@@ -46,7 +46,6 @@ class RunDialog(Form[RunOptions | None]):
             yield from self.end_of_form("Run")
 
     def objection(self) -> Text:
-        """What is wrong with the options."""
         try:
             self._options()
         except RevectorError as error:
@@ -54,7 +53,6 @@ class RunDialog(Form[RunOptions | None]):
         return Text()
 
     def go(self) -> None:
-        """Return the options."""
         self.dismiss(self._options())
 
     def _options(self) -> RunOptions:

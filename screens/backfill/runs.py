@@ -67,7 +67,6 @@ class _Run:
         self.cut_index_off()
 
     def cut_index_off(self) -> None:
-        """Cancel the index build, if there is one."""
         if self.indexing is not None:
             self.cut_off = True
             self.indexing.cancel_safe(timeout=_POLL_S)

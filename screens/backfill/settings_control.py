@@ -27,7 +27,6 @@ class SettingsControl:
         """The open dialog."""
 
     def step_workers(self, step: int) -> None:
-        """Change the number of workers of each run by `step`."""
 
         def change(connection: Connection, version: Version) -> int:
             with connection.transaction():  # two keys, one after the other, are two steps
@@ -45,7 +44,6 @@ class SettingsControl:
         self._control.ask(self._control.version, change, changed)
 
     def open(self) -> None:
-        """Open the dialog of all settings."""
         from revector.screens.backfill.settings_dialog import SettingsDialog
 
         version, settings = self._control.version, self._control.settings

@@ -71,7 +71,6 @@ class SettingsDialog(Following, ModalScreen[None]):
         self._live = True
 
     def compose(self) -> ComposeResult:
-        """The list, the meaning of the line under the cursor, the box, and the outcome."""
         with Vertical(id="box") as box:
             box.border_title = Content(f" settings of the backfill of {printable(self._key)} ")
             yield Table(_COLUMNS, id="settings")
@@ -82,7 +81,6 @@ class SettingsDialog(Following, ModalScreen[None]):
             yield Static(id="state", markup=False)
 
     def on_mount(self) -> None:
-        """The list has the focus."""
         self.query_one(Table).focus()
         self._say(Text(self._effect, FAINT))
         self._draw()
@@ -94,7 +92,6 @@ class SettingsDialog(Following, ModalScreen[None]):
             self._draw()
 
     def show(self, situation: Situation) -> None:
-        """Disable changes while the database is lost."""
         if situation.state.live != self._live:
             self._live = situation.state.live
             lost = Text("✗ No connection to the database: wait, or press Esc.", CAUTION)
@@ -150,17 +147,14 @@ class SettingsDialog(Following, ModalScreen[None]):
     # -- editing ------------------------------------------------------------------------------------------
 
     def on_data_table_row_highlighted(self, event: Table.RowHighlighted) -> None:
-        """Show the meaning of the setting under the cursor."""
         event.stop()
         self._draw_help()
 
     def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
-        """A click on the line under the cursor."""
         event.stop()
         self.action_edit()
 
     def action_edit(self) -> None:
-        """Open the box for the setting under the cursor, with its value in it."""
         name = self.query_one(Table).row_key
         if name is None or self._edited is not None:
             return
@@ -178,7 +172,6 @@ class SettingsDialog(Following, ModalScreen[None]):
         self._draw()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Enter in the box."""
         event.stop()
         if self._edited is None or not self._live:
             return
@@ -202,7 +195,6 @@ class SettingsDialog(Following, ModalScreen[None]):
         self._say(Text(f"✗ {printable(error.problem)} {printable(error.remedy)}".strip(), BAD))
 
     def action_back(self) -> None:
-        """Leave the box, or close the dialog."""
         if self._edited is not None:
             self._say(Text(self._effect, FAINT))
             self._close_box()

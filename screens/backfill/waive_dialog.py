@@ -33,7 +33,6 @@ class WaiveChunk(Form[ChunkWaiver | None]):
         )  # Enter alone does nothing: the box is empty
 
     def compose(self) -> ComposeResult:
-        """The explanation, the two boxes, the buttons."""
         with Vertical(id="box") as box:
             box.border_title = Content(" Waive a dead letter ")
             yield Static(
@@ -49,12 +48,10 @@ class WaiveChunk(Form[ChunkWaiver | None]):
             yield from self.end_of_form("Waive")
 
     def objection(self) -> Text:
-        """What is missing."""
         chunk = self.text("chunk")
         if chunk.isascii() and chunk.isdigit() and int(chunk) < 2**63 and self.text("reason"):
             return Text()
         return Text("Type the number of the chunk and a reason. Esc: close without changes")
 
     def go(self) -> None:
-        """Waive it."""
         self.dismiss(ChunkWaiver(int(self.text("chunk")), self.text("reason")))

@@ -82,7 +82,6 @@ class CompareControl:
         self._on_found(stay)
 
     def show_judgements(self, judged: JudgedHits | None) -> None:
-        """Show the judgements on the shown hits."""
         self.judged = judged
         if self.comparison is not None and judged is not None:
             self._on_judged(judged)
@@ -97,7 +96,6 @@ class CompareControl:
     # -- searching ----------------------------------------------------------------------------------------
 
     def step_k(self, step: int) -> None:
-        """Five more results, or five fewer."""
         self.k = min(_MOST, max(_STEP, self.k + step * _STEP))
         self._pane.draw()
         if self.comparison is not None:
@@ -134,7 +132,6 @@ class CompareControl:
             self.say(Text(f"Enter searches: {printable(facts.remote)} is remote or costs money.", FAINT))
 
     def search(self) -> None:
-        """Search both versions for the query in the box."""
         self._end_pause()
         query = self._query
         if query.strip() and self._ask((query,)):
@@ -158,28 +155,23 @@ class CompareControl:
         return same and (not request.typed or self._query == request.queries[0])
 
     def found(self, request: PairSearch, number: int, comparison: Comparison) -> None:
-        """The hits."""
         if request.seek and self._pair.browsing is not None:
             self._put_in_front(self._pair.browsing.at_text(request.queries[number]))
         self.show(comparison, stay=request.typed)
 
     def found_nothing(self, request: PairSearch) -> None:
-        """No query on which the versions disagree."""
         self.say(Text(f"On all {len(request.queries):,} queries both versions give the same first {request.k}."))
 
     def found_judgements(self, comparison: Comparison, judged: JudgedHits | None) -> None:
-        """The stars."""
         if comparison is self.comparison:
             self.show_judgements(judged)
 
     def failed(self, request: PairSearch, error: RevectorError) -> None:
-        """Show the error in place of the measures; keeps earlier results."""
         self.fail(error)
 
     # -- query sets ---------------------------------------------------------------------------------------
 
     def choose_query(self) -> None:
-        """Choose a query of a query set."""
         primary, candidate = self._pair.versions
         if primary is None or candidate is None:
             return
@@ -223,7 +215,6 @@ class CompareControl:
         self._pane.post_message(Pane.Changed())
 
     def step_query(self, step: int) -> None:
-        """Another query of the set: the next one, or the one before."""
         if self._pair.browsing is not None:
             self._search_for(self._pair.browsing.step(step))
 
@@ -237,7 +228,6 @@ class CompareControl:
             self._put(browsing.query.text)
 
     def _search_for(self, browsing: Browsing) -> None:
-        """Search for the current query of the set."""
         self._put_in_front(browsing)
         if browsing.query is not None:
             self.search()

@@ -39,14 +39,12 @@ class HitList(Table):
         self._judged: JudgedHits | None = None
 
     def show_result(self, role: str, result: SearchResult, moves: Sequence[Move]) -> None:
-        """Draw the hits of one version."""
         self.hits, self.moves, self._judged = result.hits, moves, None
         key = printable(result.version_key)
         self.border_title = Content(f" {role} {key} · {milliseconds(result.encode_s + result.search_s)} ")
         self._show_rows()
 
     def show_stars(self, judged: JudgedHits | None) -> None:
-        """Draw the judgements on these hits."""
         self._judged = judged
         self._show_rows()
 

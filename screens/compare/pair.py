@@ -44,7 +44,6 @@ class VersionPair:
 
     @property
     def keys(self) -> tuple[str | None, str | None]:
-        """Their keys."""
         primary, candidate = self.versions
         return key_of(primary), key_of(candidate)
 
@@ -87,7 +86,6 @@ class VersionPair:
             self._read()
 
     def go_through(self, browsing: Browsing) -> None:
-        """Step through this query set."""
         self.browsing = browsing
         self._read()
 

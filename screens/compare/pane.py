@@ -75,7 +75,6 @@ class ComparePane(Pane):
         )
 
     def compose(self) -> ComposeResult:
-        """The query, the two lists, and below them charts, text and measures."""
         with Horizontal(id="ask"):
             yield Static("query › ", id="prompt", markup=False)
             yield self.box
@@ -103,11 +102,9 @@ class ComparePane(Pane):
         self.pair.forget()
 
     def on_unmount(self) -> None:
-        """The connection of the searches is no longer needed."""
         self.control.searcher.close()
 
     def state(self, situation: Situation) -> CompareState:
-        """The state that actions depend on, in addition to the snapshot."""
         return CompareState(compared=self.comparison is not None, browsing=self.pair.browsing is not None)
 
     @property
@@ -116,7 +113,6 @@ class ComparePane(Pane):
         return self.size.width < _ROOMY
 
     def on_resize(self) -> None:
-        """Both charts, or one."""
         self.set_class(self.tight, "-tight")
         self.post_message(self.Changed())
 
@@ -190,20 +186,17 @@ class ComparePane(Pane):
         self._preview(leader.hit)
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        """The list that gets the focus leads."""
         if isinstance(event.widget, HitList):
             for hits in self.query(HitList):
                 hits.set_class(hits is event.widget, "-leads")
             self._link()
 
     def on_data_table_row_highlighted(self, event: Table.RowHighlighted) -> None:
-        """The other list follows the cursor."""
         event.stop()
         if event.data_table is self._lists[0]:
             self._link()
 
     def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
-        """A click on the hit under the cursor."""
         event.stop()
         self.post_message(self.Act("open-hit"))
 
@@ -217,30 +210,24 @@ class ComparePane(Pane):
     # -- actions ------------------------------------------------------------------------------------------
 
     def focus_query(self) -> None:
-        """Type a query."""
         self.box.focus()
         self.box.cursor_position = len(self.box.value)
 
     def step_typed(self, step: int) -> None:
-        """The next or the previous typed query."""
         self.box.step(step)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Enter in the query box."""
         event.stop()
         self.post_message(self.Act("search"))
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """The query's text changed."""
         event.stop()
         self.control.typed(event.value)
 
     def leave_query(self) -> None:
-        """Back to the results."""
         self._lists[0].focus()
 
     def open_hit(self) -> None:
-        """The hit under the cursor in full."""
         hit = self._lists[0].hit
         if hit is not None and self.comparison is not None:
             of_candidate = self._lists[0].id == "candidate"
@@ -248,12 +235,10 @@ class ComparePane(Pane):
             self.app.push_screen(hit_page(hit, of_candidate, self.comparison, self.control.judged, read))
 
     def open_diff(self) -> None:
-        """Both lists as one."""
         if self.comparison is not None:
             self.app.push_screen(diff_page(self.comparison, self.control.judged))
 
     def explain_hit(self) -> None:
-        """Explain the rank of the hit under the cursor."""
         hit, found = self._lists[0].hit, self.comparison
         primary, candidate = self.pair.versions
         if hit is None or found is None or primary is None or candidate is None:
@@ -267,15 +252,12 @@ class ComparePane(Pane):
         self.app.push_screen(explain_page(hit, work, k))
 
     def next_chart(self) -> None:
-        """Show the other chart, if there is room for one."""
         self.toggle_class("-segments")
 
     def next_disagreement(self) -> None:
-        """The next hit whose rank differs in the other version."""
         self._lists[0].next_disagreement()
 
     def copy_hit(self) -> None:
-        """Send the hit's text to the terminal's clipboard."""
         hit = self._lists[0].hit
         if hit is not None:
             self.app.copy_to_clipboard(hit.content)
@@ -297,7 +279,6 @@ class ComparePane(Pane):
             self.control.say(Text(f"Written to {printable(str(path))}", GOOD))
 
     def step_candidate(self, step: int) -> None:
-        """Select the next or the previous version as candidate."""
         key = self.pair.other_candidate(step)
         if key is not None:
             self.post_message(self.Select(key))

@@ -67,7 +67,6 @@ class QueryPicker(ModalScreen[Browsing | None]):
         self.segment = WHOLE_SET
 
     def compose(self) -> ComposeResult:
-        """Sets, segments, the filter and the queries."""
         with Vertical(id="picker") as frame:
             frame.border_title = Content(" queries ")
             frame.border_subtitle = Content(" type to filter   ↑ ↓ ↵ choose   esc close ")
@@ -78,7 +77,6 @@ class QueryPicker(ModalScreen[Browsing | None]):
             yield Static("Reading …", id="count", markup=False)
 
     def on_mount(self) -> None:
-        """Read the sets."""
         self.query_one("#filter").focus()
         self._load(self._wanted)
 
@@ -139,12 +137,10 @@ class QueryPicker(ModalScreen[Browsing | None]):
         return f"{result.rbo:.2f}" if result else "—"
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Narrow the list."""
         event.stop()
         self._draw_list()
 
     def on_parts_chosen(self, event: Parts.Chosen) -> None:
-        """A click on a set or on a segment."""
         event.stop()
         if event.part_of == "sets":
             self._load(event.name)
@@ -153,7 +149,6 @@ class QueryPicker(ModalScreen[Browsing | None]):
             self._draw_list()
 
     def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
-        """A click on the query under the cursor."""
         event.stop()
         self.action_choose()
 
@@ -171,25 +166,21 @@ class QueryPicker(ModalScreen[Browsing | None]):
          "pagedown": table.action_page_down}[key]()  # fmt: skip
 
     def action_segment(self, step: int) -> None:
-        """Only the next segment's queries."""
         self.segment = step_through(self._segments, self.segment, step) or WHOLE_SET
         self._draw_list()
 
     def action_next_set(self) -> None:
-        """The next query set."""
         browsing = self._choices.browsing
         name = step_through([one.name for one in self._choices.sets], browsing.query_set if browsing else None, 1)
         if name is not None:
             self._load(name)
 
     def action_choose(self) -> None:
-        """Choose the query under the cursor."""
         browsing, key = self._choices.browsing, self.query_one(Table).row_key
         if browsing is not None and key is not None:
             self.dismiss(browsing.at(key))
 
     def action_leave(self) -> None:
-        """Close without a choice."""
         self.dismiss(None)
 
 

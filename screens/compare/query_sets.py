@@ -42,7 +42,6 @@ class PairFacts:
 
     @property
     def title(self) -> str:
-        """What the chart is of."""
         if self.evaluation is None:
             return "RBO by segment"
         one = self.evaluation
@@ -50,7 +49,6 @@ class PairFacts:
 
     @property
     def legend(self) -> str:
-        """What is drawn, and from which evaluation."""
         return f"o mean  --- middle half  #{self.evaluation.id}" if self.evaluation else ""
 
     @property
@@ -113,7 +111,6 @@ class Browsing:
 
     @property
     def query(self) -> Query | None:
-        """The current query."""
         return None if self.place is None else self.queries[self.place]
 
     @property

@@ -51,11 +51,9 @@ class Searcher(KeptConnection):
         return self.do(work)
 
     def explain(self, query: str, version: Version, chunk_id: int, k: int) -> Explanation:
-        """Explain the chunk's rank in the version."""
         return self.do(lambda connection: explain(connection, self._encoders, query, version, chunk_id, k))
 
     def facts(self, chunk_id: int) -> ChunkFacts | None:
-        """A chunk's other data."""
         return self.do(lambda connection: chunk_facts(connection, chunk_id))
 
     def _close(self) -> None:

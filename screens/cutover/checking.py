@@ -51,7 +51,6 @@ class CandidateChecks:
 
     @property
     def situation(self) -> Situation:
-        """The situation that the pane shows."""
         return self._pane.situation
 
     @property
@@ -151,7 +150,6 @@ class CandidateChecks:
         )
 
     def show_facts(self, facts: Facts) -> None:
-        """Apply the facts."""
         self._reading_since, self.facts_error = None, None
         different, self.facts = facts != self.facts, facts
         self._consider()
@@ -191,7 +189,6 @@ class CandidateChecks:
             self._look(stamps, due, minute)
 
     def check_again(self) -> None:
-        """Run all guards again, now."""
         self.board, self.check = Board(key_of(self.situation.candidate)), None
         self._look_again()
 

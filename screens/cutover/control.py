@@ -52,7 +52,6 @@ class CutoverControl:
     # -- the flip -----------------------------------------------------------------------------------------
 
     def cut_over(self) -> None:
-        """Ask, then make the candidate active."""
         candidate, checks = self._situation.candidate, self._checks
         if candidate is None:
             return
@@ -76,7 +75,6 @@ class CutoverControl:
         self._ask(question, before, f"Checking the guards of {after} again …", flip)
 
     def roll_back(self) -> None:
-        """Ask, then make the previous version active."""
         target = self._situation.rollback
         if target is None:
             return
@@ -146,7 +144,6 @@ class CutoverControl:
     # -- request and approvals ----------------------------------------------------------------------------
 
     def ask_for_approval(self) -> None:
-        """Ask for the reason, then request the cutover."""
         candidate = self._situation.candidate
         if candidate is None:
             return
@@ -171,7 +168,6 @@ class CutoverControl:
         self._ask_reason(dialog, f"Requesting the cutover to {key} …", make, said)
 
     def approve(self) -> None:
-        """Ask, then approve the shown request."""
         request = self._checks.request
         if request is None:
             return
@@ -201,7 +197,6 @@ class CutoverControl:
         self._pane.app.push_screen(Confirm(question, still_so), answered)
 
     def withdraw(self) -> None:
-        """Ask for a reason, then end the shown request."""
         request = self._checks.request
         if request is None:
             return
@@ -240,7 +235,6 @@ class CutoverControl:
     # -- waivers and the dry run --------------------------------------------------------------------------
 
     def waive(self) -> None:
-        """Ask which guard to waive, and why."""
         checks, key = self._checks, key_of(self._situation.candidate)
         if key is None:
             return
@@ -254,7 +248,6 @@ class CutoverControl:
         self._pane.app.push_screen(dialog, answered)
 
     def plan(self) -> None:
-        """Show the SQL of the flip. Nothing is changed."""
         checks, key = self._checks, key_of(self._situation.candidate)
         if key is None:
             return

@@ -28,7 +28,6 @@ class ReasonDialog(Form[str | None]):
         self._heading, self._lines, self._verb, self._required = title, lines, verb, required
 
     def compose(self) -> ComposeResult:
-        """What it is about, and the box."""
         with Vertical(id="box") as box:
             box.border_title = Content(f" {printable(self._heading)} ")
             yield Static(facts(self._lines), id="about", markup=False)
@@ -36,11 +35,9 @@ class ReasonDialog(Form[str | None]):
             yield from self.end_of_form(self._verb)
 
     def objection(self) -> Text:
-        """A reason that is missing."""
         return Text(self._required, FAINT) if self._required and not self.text("reason") else Text()
 
     def go(self) -> None:
-        """With this reason."""
         self.dismiss(self.text("reason"))
 
 
@@ -60,7 +57,6 @@ class WaiveDialog(Form[Waiver | None]):
         self._key, self._guards, self._waived, self._approved = key, guards, waived, approved
 
     def compose(self) -> ComposeResult:
-        """The guards that can be waived, and the boxes."""
         with Vertical(id="box") as box:
             box.border_title = Content(f" Waive a guard of {printable(self._key)} ")
             lines: list[tuple[str, str | Text]] = []
@@ -79,7 +75,6 @@ class WaiveDialog(Form[Waiver | None]):
             yield from self.end_of_form("Waive")
 
     def objection(self) -> Text:
-        """An unknown name, or a missing reason."""
         name, reason = self.text("guard"), self.text("reason")
         names = [guard.name for guard in self._guards]
         if name not in names:

@@ -73,7 +73,6 @@ class CutoverPane(Pane):
         """The chosen part when one is shown at a time; None for the one that matters now."""
 
     def compose(self) -> ComposeResult:
-        """The parts, from what is about to change to what has happened."""
         yield Static(id="change", markup=False)
         yield Parts("m", id="parts")
         yield _box("watch")
@@ -118,7 +117,6 @@ class CutoverPane(Pane):
         self.query_one(f"#{self.front if self.tight else 'guards'}").focus()
 
     def on_resize(self) -> None:
-        """Lay out the parts for the new size."""
         self.changed()
 
     def _show_what_matters(self) -> None:
@@ -128,7 +126,6 @@ class CutoverPane(Pane):
     # -- what actions depend on ---------------------------------------------------------------------------
 
     def state(self, situation: Situation) -> CutoverState:
-        """The state that actions depend on, from the checks."""
         checks = self.checks
         return CutoverState(
             cleared=checks.cleared(situation),
@@ -147,7 +144,6 @@ class CutoverPane(Pane):
     # -- drawing ------------------------------------------------------------------------------------------
 
     def draw(self) -> None:
-        """Draw all that is known."""
         if not self.app.is_running or not self.query(Buttons):
             return  # a background read may arrive while the console ends
         facts, known, error = self.checks.facts, self.checks.facts_now, self.checks.facts_error
@@ -233,7 +229,6 @@ class CutoverPane(Pane):
     # -- choosing -----------------------------------------------------------------------------------------
 
     def next_part(self) -> None:
-        """The next part, where one is shown at a time."""
         self._show_part(step_through(self._parts, self.front, 1) or "guards")
 
     def _show_part(self, part: str) -> None:
@@ -242,18 +237,15 @@ class CutoverPane(Pane):
         self.query_one(f"#{part}").focus()
 
     def on_parts_chosen(self, event: Parts.Chosen) -> None:
-        """A click on a part."""
         event.stop()
         self._show_part(event.name)
 
     def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
-        """A click on the flip under the cursor."""
         event.stop()
         event.data_table.focus()
         self.post_message(self.Act("open-cutover"))
 
     def open_row(self) -> None:
-        """What has the focus, in full: a flip of the history, the evaluation, or the guards."""
         focused, facts = self.screen.focused, self.checks.facts
         history = self.query_one("#history", Table)
         if focused is history and facts is not None:
@@ -266,18 +258,15 @@ class CutoverPane(Pane):
             self.app.push_screen(Page("guards", guards_page(self.checks.board)))
 
     def open_evaluation(self) -> None:
-        """The evaluation of the pair on the Evaluate tab."""
         facts = self.checks.facts
         if facts is not None and facts.evaluation is not None:
             number = facts.evaluation.id
             self.post_message(self.Open(EVALUATE, lambda tab: tab.reader.load(number)))
 
     def open_shadow(self) -> None:
-        """The shadow on its own tab."""
         self.post_message(self.Open(SHADOW))
 
     def step_candidate(self, step: int) -> None:
-        """Select the next or the previous version as candidate."""
         keys = [s.version.version_key for s in self.situation.versions if not s.version.active]
         key = step_through(keys, key_of(self.situation.candidate), step)
         if key is not None:

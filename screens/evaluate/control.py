@@ -67,12 +67,10 @@ class EvaluateControl:
         return text.append("  x cancels", FAINT)
 
     def say(self, message: Text) -> None:
-        """Show a sentence."""
         self._message = message
         self._draw_said()
 
     def fail(self, error: RevectorError) -> None:
-        """Show an error."""
         self.say(error_text(error))
 
     @property
@@ -99,7 +97,6 @@ class EvaluateControl:
         return self._evaluator.working
 
     def evaluate(self) -> None:
-        """Ask for the settings, then start."""
         if not self._reader.lists.sets:
             self.say(Text(self.what_to_do, CAUTION))
             return
@@ -132,7 +129,6 @@ class EvaluateControl:
         self._pane.changed()
 
     def cancel(self) -> None:
-        """Cancel the evaluation running here. Finished searches are kept."""
         self._evaluator.cancel()
 
     def _progressed(self) -> None:
@@ -171,7 +167,6 @@ class EvaluateControl:
     # -- runs ---------------------------------------------------------------------------------------------
 
     def open_run(self, key: str | None) -> None:
-        """All that is known about a run."""
         run = next((run for run in self._reader.lists.runs if str(run.id) == key), None)
         if run is not None:
             self._pane.app.push_screen(Page(f"run {run.id}", run_page(run)))
@@ -228,13 +223,11 @@ class EvaluateControl:
         )
 
     def open_details(self) -> None:
-        """All of the evaluation."""
         found = self._reader.shown
         if found is not None:
             self._pane.app.push_screen(LivePage(f"evaluation {found.id}", details_page(found)))
 
     def open_thresholds(self) -> None:
-        """Open the page of score thresholds."""
         found = self._reader.shown
         if found is None:
             return
@@ -257,7 +250,6 @@ class EvaluateControl:
         self._pane.app.push_screen(ThresholdsPage((found.primary.version_key, found.candidate.version_key), read))
 
     def export(self) -> None:
-        """Choose a kind of report, then write it."""
         from revector.screens.evaluate.export_dialog import ExportDialog
 
         found = self._reader.shown
@@ -277,5 +269,4 @@ class EvaluateControl:
     # -- the candidate ------------------------------------------------------------------------------------
 
     def toggle_only(self) -> None:
-        """List only the evaluations of the selected candidate, or all again."""
         self._reader.list_only(None if self._reader.only else key_of(self._pane.situation.candidate))

@@ -93,7 +93,6 @@ class EvaluateDialog(Following, ModalScreen[Wish | None]):
         self._checking = False
 
     def compose(self) -> ComposeResult:
-        """The lines, the meaning of the one under the cursor, the box, and errors."""
         with Vertical(id="box") as box:
             runs = self._wish.runs
             what = "New evaluation" if runs is None else f"run {runs[1]} against run {runs[0]}"
@@ -106,12 +105,10 @@ class EvaluateDialog(Following, ModalScreen[Wish | None]):
             yield Static(id="state", markup=False)
 
     def on_mount(self) -> None:
-        """The lines have the focus."""
         self.query_one(Table).focus()
         self._draw()
 
     def show(self, situation: Situation) -> None:
-        """Disable the start while the database is lost."""
         if situation.state.live != self._live:
             self._live = situation.state.live
             self._say(Text("" if self._live else "✗ No connection to the database: wait, or press Esc.", CAUTION))
@@ -158,12 +155,10 @@ class EvaluateDialog(Following, ModalScreen[Wish | None]):
     # -- changing -----------------------------------------------------------------------------------------
 
     def on_data_table_row_highlighted(self, event: Table.RowHighlighted) -> None:
-        """Show the meaning of the line under the cursor."""
         event.stop()
         self._draw_help()
 
     def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
-        """A click on the line under the cursor."""
         event.stop()
         self.action_change(1)
 
@@ -191,7 +186,6 @@ class EvaluateDialog(Following, ModalScreen[Wish | None]):
         self._draw()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Enter in the box."""
         event.stop()
         if self._edited is None:
             return
@@ -206,7 +200,6 @@ class EvaluateDialog(Following, ModalScreen[Wish | None]):
             self._close_box()
 
     def action_back(self) -> None:
-        """Leave the box, or close the dialog."""
         if self._edited is not None:
             self._say(Text())
             self._close_box()

@@ -20,5 +20,4 @@ class ExportDialog(ListDialog[ReportKind]):
         super().__init__(title, "write", (Column("", 6), Column("what")), rows, header=False)
 
     def taken(self, key: str | None) -> ReportKind | None:
-        """The format of the line."""
         return next((kind for kind in get_args(ReportKind) if kind == key), None)

@@ -84,7 +84,6 @@ class EvaluatePane(Pane):
         self._measure = ""
 
     def compose(self) -> ComposeResult:
-        """The verdict, the queries behind it, then other evaluations."""
         yield Static(id="verdict", markup=False)
         yield Static(id="caveats", markup=False)
         yield Static(id="said", markup=False)
@@ -115,14 +114,12 @@ class EvaluatePane(Pane):
     # -- what is shown ------------------------------------------------------------------------------------
 
     def state(self, situation: Situation) -> EvaluateState:
-        """The state that actions depend on, in addition to the snapshot."""
         return EvaluateState(
             evaluated=self.shown is not None, evaluating=self.control.evaluating, listing_runs=self.listing_runs
         )
 
     @property
     def shown(self) -> Evaluation | None:
-        """The shown evaluation."""
         return self.reader.shown
 
     def _show_evaluation(self, first: bool) -> None:
@@ -142,7 +139,6 @@ class EvaluatePane(Pane):
         return "list" if self.shown is None or self.listing_runs else self.part
 
     def on_resize(self) -> None:
-        """Lay out the parts for the new size."""
         self.changed()
 
     def focus_main(self) -> None:
@@ -173,7 +169,6 @@ class EvaluatePane(Pane):
     # -- drawing ------------------------------------------------------------------------------------------
 
     def draw(self) -> None:
-        """Draw the list and the evaluation."""
         if not self.app.is_running or not self.query(Buttons):
             return  # a background read may arrive while the console ends
         self.reader.look()
@@ -273,13 +268,11 @@ class EvaluatePane(Pane):
             self.query_one("#queries", Table).move_cursor(row=0)
 
     def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
-        """A click on the row under the cursor."""
         event.stop()
         event.data_table.focus()
         self.post_message(self.Act("open-evaluated"))
 
     def step_measure(self, step: int) -> None:
-        """Show the next or the previous measure."""
         if self.shown is not None:
             self._choose_measure(step_through(measures_of(self.shown), self.measure, step) or "")
 
@@ -291,7 +284,6 @@ class EvaluatePane(Pane):
             self._segments.focus()
 
     def next_part(self) -> None:
-        """The next part, where one is shown at a time."""
         self._show_part(step_through(list(self.PARTS), self._front, 1) or "list")
 
     def _show_part(self, part: str) -> None:
@@ -300,7 +292,6 @@ class EvaluatePane(Pane):
         self._focus_part(part)
 
     def on_parts_chosen(self, event: Parts.Chosen) -> None:
-        """A click on a measure, or on a part."""
         event.stop()
         if event.part_of == "measures":
             self._choose_measure(event.name)
@@ -308,7 +299,6 @@ class EvaluatePane(Pane):
             self._show_part(event.name)
 
     def open_row(self) -> None:
-        """What is under the cursor: an evaluation, a segment's worst queries, a query on the Compare tab, the gates."""
         focused = self.screen.focused
         queries = self.query_one("#queries", Table)
         if focused is queries:
@@ -331,13 +321,11 @@ class EvaluatePane(Pane):
             self.reader.load(int(key))
 
     def toggle_runs(self) -> None:
-        """The stored runs, or the evaluations again."""
         self.listing_runs = not self.listing_runs
         self.changed()
         self._list.focus()
 
     def compare_runs(self) -> None:
-        """Mark the run under the cursor, or compare it with the marked one."""
         self.control.compare_run(self.query_one("#runs", Table).row_key)
 
     @property
@@ -346,7 +334,6 @@ class EvaluatePane(Pane):
         return Text("Reading …", FAINT) if self.reader.opening else Text(self.control.what_to_do)
 
     def step_candidate(self, step: int) -> None:
-        """Select the next or the previous version as candidate."""
         keys = [status.version.version_key for status in self.situation.versions if not status.version.active]
         key = step_through(keys, key_of(self.situation.candidate), step)
         if key is not None:

@@ -51,7 +51,6 @@ class EvaluationReader:
         )
 
     def look_again(self) -> None:
-        """Read the lists now."""
         self._looked_at = self._looking_since = None
         self.look()
 
@@ -77,13 +76,11 @@ class EvaluationReader:
             self._failed(error)
 
     def load(self, number: int) -> None:
-        """Show an evaluation."""
         self._asked_to_load = number
         self._pane.read(
             "evaluation", lambda connection: get_evaluation(connection, number), self.show, self._failed
         )
 
     def show(self, found: Evaluation) -> None:
-        """Make this the shown evaluation."""
         first, self.shown, self.opening = self.shown is None, found, False
         self._on_shown(first)

@@ -80,7 +80,6 @@ class Evaluator:
 
     @property
     def working(self) -> bool:
-        """Whether it evaluates now."""
         return self.stage is not None
 
     @property

@@ -62,7 +62,6 @@ class ThresholdsPage(ModalScreen[None]):
         self._read = read
 
     def compose(self) -> ComposeResult:
-        """The explanation, the table, the boxes, the answer."""
         with Vertical(id="box") as box:
             box.border_title = Content(f" score thresholds: {self._primary} → {self._candidate} ")
             box.border_subtitle = Content(" ↵ calculate   tab next box   esc close ")
@@ -77,18 +76,15 @@ class ThresholdsPage(ModalScreen[None]):
             yield Static(id="answer", markup=False)
 
     def on_mount(self) -> None:
-        """Compute the table; focus the box for the threshold."""
         self.query_one(Table).can_focus = False
         self.query_one(Table).show_cursor = False
         self.query_one("#cut").focus()
         self._work()
 
     async def action_dismiss(self, result: None = None) -> None:
-        """Escape."""
         self.dismiss(result)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Enter in a box."""
         event.stop()
         self._work()
 

@@ -1,7 +1,5 @@
 """Actions of every tab, and when they are offered."""
 
-# ruff: noqa: D102
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol

@@ -30,7 +30,6 @@ class Footer(Widget):
         self._reason = ""
 
     def show(self, actions: Sequence[Action], situation: Situation) -> None:
-        """Draw these actions."""
         items = [
             (action, label_of(shown_keys(action, situation)[0]), action.label)
             for action in actions
@@ -67,7 +66,6 @@ class Footer(Widget):
         return line
 
     def on_click(self, event: events.Click) -> None:
-        """Find the action under the mouse."""
         if self._reason:
             return  # the click was on the message, not on the keys under it
         right = self.styles.padding.left

@@ -41,7 +41,6 @@ class Header(Widget):
         self._fresh_s = max(3 * settings.refresh_s, settings.refresh_s + 2)
 
     def show(self, situation: Situation, reading: Reading) -> None:
-        """Draw the header of this moment."""
         self._active = key_of(situation.active)
         self._role = situation.rights.word
         self._reading = reading
@@ -99,7 +98,6 @@ class TabBar(Widget):
         self._tab = TABS[0].key
 
     def show(self, tab: str) -> None:
-        """Mark the tab that is shown."""
         if tab != self._tab:
             self._tab = tab
             self.refresh()
@@ -113,7 +111,6 @@ class TabBar(Widget):
         return line
 
     def on_click(self, event: events.Click) -> None:
-        """Find the tab under the mouse."""
         right = self.styles.padding.left
         for tab in TABS:
             right += len(f" {tab} ")
@@ -141,7 +138,6 @@ class Banner(Widget):
         self.refresh(layout=True)
 
     def render(self) -> Text:
-        """The problem, the age of the data, and the next try."""
         reading = self._reading
         if reading.error is None or reading.overview is None:
             return Text()
@@ -168,12 +164,10 @@ class Trouble(Widget):
         self._reading = Reading()
 
     def show(self, reading: Reading) -> None:
-        """Draw the error of this reading."""
         self._reading = reading
         self.refresh()
 
     def render(self) -> Text:
-        """The problem, the remedy, and the next try."""
         error = self._reading.error
         if error is None:
             return Text("Reading the collection …", FAINT)

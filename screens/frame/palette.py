@@ -23,12 +23,10 @@ def provider_of(actions: Iterable[Action], situation: Situation) -> type[Provide
         """Actions by their help text."""
 
         async def discover(self) -> Hits:
-            """All of them."""
             for text, action in offers:
                 yield DiscoveryHit(text, self._does(action), text)
 
         async def search(self, query: str) -> Hits:
-            """The actions that match the typed text."""
             matcher = self.matcher(query)
             for text, action in offers:
                 score = matcher.match(text)

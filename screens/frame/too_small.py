@@ -35,7 +35,6 @@ class TooSmall(ModalScreen[None]):
         self._sizes = _Sizes()
 
     def compose(self) -> ComposeResult:
-        """One short text."""
         yield self._sizes
 
     def refuse(self, reason: str) -> None:
@@ -44,7 +43,6 @@ class TooSmall(ModalScreen[None]):
         self._sizes.refresh()
 
     def action_leave(self) -> None:
-        """The one key."""
         self.post_message(self.Left())
 
 

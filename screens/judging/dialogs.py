@@ -90,7 +90,6 @@ class NameDialog(ModalScreen[str | None]):
         self._name_now = name
 
     def compose(self) -> ComposeResult:
-        """A sentence and the box."""
         with Vertical(id="box") as box:
             box.border_title = Content(" judge as ")
             box.border_subtitle = Content(" ↵ use it   esc close ")
@@ -98,15 +97,12 @@ class NameDialog(ModalScreen[str | None]):
             yield LineBox(self._name_now, id="name", compact=True)
 
     def on_mount(self) -> None:
-        """The box has the focus."""
         self.query_one(Input).focus()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Enter."""
         event.stop()
         name = event.value.strip()
         self.dismiss(None if name in ("", self._name_now) else name)
 
     async def action_dismiss(self, result: str | None = None) -> None:
-        """Escape changes nothing."""
         self.dismiss(result)

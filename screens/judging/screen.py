@@ -122,7 +122,6 @@ class JudgingScreen(Following, ModalScreen[None]):
         self._leaving = False
 
     def compose(self) -> ComposeResult:
-        """The person and the set, the pair, and the keys."""
         with Vertical():
             yield Static(id="where", classes="-production" if self._services.settings.production else "")
             yield Static(
@@ -139,12 +138,10 @@ class JudgingScreen(Following, ModalScreen[None]):
             yield KeyLine(_KEYS, id="keys")
 
     def on_mount(self) -> None:
-        """The text takes the arrow keys."""
         self.query_one("#text").focus()
         self._open()
 
     def on_unmount(self) -> None:
-        """The connection for answers is no longer needed."""
         self._desk.close()
 
     def show(self, situation: Situation) -> None:
@@ -245,7 +242,6 @@ class JudgingScreen(Following, ModalScreen[None]):
         return self._live and not self._leaving
 
     def action_grade(self, grade: int) -> None:
-        """A number key."""
         self._answer(grade)
 
     def action_skip(self) -> None:
@@ -259,7 +255,6 @@ class JudgingScreen(Following, ModalScreen[None]):
             self._store()
 
     def action_undo(self) -> None:
-        """Undo the last answer."""
         if not self._taking:
             return
         step = self.answers.undo()
@@ -302,7 +297,6 @@ class JudgingScreen(Following, ModalScreen[None]):
     # -- choosing and leaving -----------------------------------------------------------------------------
 
     def action_choose(self) -> None:
-        """Kind, segment or query set."""
         from revector.screens.judging.dialogs import ChoiceDialog
 
         query_set = self._opened.query_set
@@ -315,7 +309,6 @@ class JudgingScreen(Following, ModalScreen[None]):
             self._start_over(choice, forget=choice.query_set != self._choice.query_set)
 
     def action_name(self) -> None:
-        """As whom to judge."""
         from revector.screens.judging.dialogs import NameDialog
 
         if self._opened.judge is not None and self._can_change():
@@ -337,7 +330,6 @@ class JudgingScreen(Following, ModalScreen[None]):
         return self._taking and not self.answers.pending
 
     def action_help(self) -> None:
-        """Open the help."""
         self.app.push_screen(Page("judging", help_page()))
 
     def action_leave(self) -> None:

@@ -39,27 +39,22 @@ class LogPane(Pane):
     """
 
     def compose(self) -> ComposeResult:
-        """The table, and the text for an empty log."""
         yield Table(_COLUMNS)
         yield Static("No entries yet.", markup=False)
 
     def draw(self) -> None:
-        """Draw the entries of the snapshot."""
         entries = self._entries()
         self.set_class(not entries, "-empty")
         self.query_one(Table).show([_row(entry) for entry in entries])
 
     def focus_main(self) -> None:
-        """The table."""
         self.query_one(Table).focus()
 
     def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
-        """A click on the entry under the cursor."""
         event.stop()
         self.post_message(self.Act("log-entry"))
 
     def open_entry(self) -> None:
-        """The entry under the cursor with its figures as JSON."""
         from revector.screens.widgets.page import Page
 
         key = self.query_one(Table).row_key

@@ -42,7 +42,6 @@ class StartShadow(Form[ShadowWish | None]):
         self._database, self._settings, self._version = database, settings, version
 
     def compose(self) -> ComposeResult:
-        """The place, the explanation, the boxes, the buttons."""
         key = self._version.version_key
         settings = self._settings
         where = Text(printable(f"{settings.label or self._database.name}/{self._database.schema}"), "bold")
@@ -71,7 +70,6 @@ class StartShadow(Form[ShadowWish | None]):
             yield from self.end_of_form("Start it")
 
     def objection(self) -> Text:
-        """A value out of range, or a missing key."""
         try:
             wish = self._wish()
             check_settings(wish.sample, wish.query_text, wish.retention_days)
@@ -94,7 +92,6 @@ class StartShadow(Form[ShadowWish | None]):
             raise UsageError(f"{self.text(name)!r} is not a number.", f"Expected one for the {name}.") from None
 
     def go(self) -> None:
-        """Answer."""
         self.dismiss(self._wish())
 
 
@@ -106,7 +103,6 @@ class SendToJudging(Form[str | None]):
         self._queries = queries
 
     def compose(self) -> ComposeResult:
-        """The explanation, the box, the buttons."""
         count = f"{self._queries} queries" if self._queries > 1 else "1 query"
         with Vertical(id="box") as box:
             box.border_title = Content(" Send the worst disagreements to the judging queue ")
@@ -122,9 +118,7 @@ class SendToJudging(Form[str | None]):
             yield from self.end_of_form("Send them")
 
     def objection(self) -> Text:
-        """A missing name."""
         return Text() if self.text("set") else Text("Type the name of a query set. A new one is created.")
 
     def go(self) -> None:
-        """Answer."""
         self.dismiss(self.text("set"))

@@ -81,7 +81,6 @@ class ShadowPane(Pane):
         self._patience_s = services.database.connect_timeout_s + 5 * services.settings.read_timeout_s
 
     def compose(self) -> ComposeResult:
-        """The shadow, its figures, and the queries behind them."""
         yield Static(id="head", markup=False)
         yield Static(id="counts", markup=False)
         yield Static(id="trouble", markup=False)
@@ -108,7 +107,6 @@ class ShadowPane(Pane):
         return self.report is not None and any(one.query for one in self.report.worst)
 
     def state(self, situation: Situation) -> ShadowState:
-        """The state that actions depend on, in addition to the snapshot."""
         return ShadowState(
             shadowing=self.running,
             disagreeing=self.report is not None and bool(self.report.worst),
@@ -148,7 +146,6 @@ class ShadowPane(Pane):
         in_background(self, "shadow", read, self._show_report, self._no_report)
 
     def look_again(self) -> None:
-        """Read it now."""
         self._looked_at = self._looking_since = None
         self.look()
 
@@ -168,7 +165,6 @@ class ShadowPane(Pane):
     # -- drawing ------------------------------------------------------------------------------------------
 
     def on_resize(self) -> None:
-        """Lay out the parts for the new size."""
         self.changed()
 
     def focus_main(self) -> None:
@@ -179,7 +175,6 @@ class ShadowPane(Pane):
             self.query_one(f"#{self.part if self.tight else 'worst'}").focus()
 
     def draw(self) -> None:
-        """Draw the last report."""
         if not self.app.is_running or not self.query(Buttons):
             return  # a background read may arrive while the console ends
         self.look()
@@ -238,7 +233,6 @@ class ShadowPane(Pane):
     # -- parts and rows -----------------------------------------------------------------------------------
 
     def next_part(self) -> None:
-        """The next part, where one is shown at a time."""
         self._show_part(step_through(list(self.PARTS), self.part, 1) or "overlaps")
 
     def _show_part(self, part: str) -> None:
@@ -248,19 +242,16 @@ class ShadowPane(Pane):
         self.post_message(self.Changed())
 
     def on_parts_chosen(self, event: Parts.Chosen) -> None:
-        """A click on a part."""
         event.stop()
         self._show_part(event.name)
 
     def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
-        """A click on the row under the cursor."""
         event.stop()
         event.data_table.focus()
         if event.data_table.id == "worst":
             self.post_message(self.Act("shadow-open"))
 
     def open_row(self) -> None:
-        """Open the disagreement: on the Compare tab if its text is stored, else both rankings."""
         found = self.report
         key = self.query_one("#worst", Table).row_key
         one = next((one for one in found.worst if str(one.id) == key), None) if found else None
@@ -281,7 +272,6 @@ class ShadowPane(Pane):
     # -- starting, stopping, judging ----------------------------------------------------------------------
 
     def start(self) -> None:
-        """Ask, then start a shadow of the candidate."""
         from revector.screens.shadow.dialogs import StartShadow
 
         candidate = self.situation.candidate
@@ -305,7 +295,6 @@ class ShadowPane(Pane):
         return f"✓ The shadow of {printable(run.candidate)} is running. Processes with a mirror follow within a second."
 
     def stop(self) -> None:
-        """Ask, then stop the shadow."""
         from revector.screens.widgets.confirm import Ask
 
         run = self.report.run if self.report else None
@@ -325,7 +314,6 @@ class ShadowPane(Pane):
             return f"✓ The shadow of {printable(shadow.stop(connection).candidate)} is stopped."
 
     def send_to_judging(self) -> None:
-        """Ask for the query set, then send the worst disagreements to it."""
         from revector.screens.shadow.dialogs import SendToJudging
 
         ids = [one.id for one in self.report.worst if one.query] if self.report else []
@@ -357,7 +345,6 @@ class ShadowPane(Pane):
         self.draw()
 
     def step_candidate(self, step: int) -> None:
-        """Select the next or the previous version as candidate."""
         keys = [s.version.version_key for s in self.situation.versions if s.embedded and not s.version.active]
         key = step_through(keys, key_of(self.situation.candidate), step)
         if key is not None:

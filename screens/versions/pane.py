@@ -60,7 +60,6 @@ class VersionsPane(Pane):
     """
 
     def compose(self) -> ComposeResult:
-        """The table, the details, and the text for an empty collection."""
         yield Table(_COLUMNS, id="versions")
         with VerticalScroll(id="detail"):
             yield Static(markup=False)
@@ -82,25 +81,21 @@ class VersionsPane(Pane):
         detail.query_one(Static).update(describe(self.situation, selected))
 
     def focus_main(self) -> None:
-        """The table."""
         self.query_one("#versions", Table).focus()
 
     def on_data_table_row_highlighted(self, event: Table.RowHighlighted) -> None:
-        """The version under the cursor is the selected one."""
         key = event.row_key.value  # a new snapshot may have put the cursor back meanwhile
         if key is not None and key != self.situation.selection:
             self.post_message(self.Select(key))
         event.stop()
 
     def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
-        """A click on the row under the cursor."""
         self.post_message(self.Act("details"))
         event.stop()
 
     # -- actions ------------------------------------------------------------------------------------------
 
     def open_details(self) -> None:
-        """All that is known about the selected version."""
         from revector.screens.widgets.page import Page
 
         selected = self.situation.selected
@@ -109,15 +104,12 @@ class VersionsPane(Pane):
             self.app.push_screen(Page(f"version {selected.version.version_key}", body))
 
     def to_backfill(self) -> None:
-        """The backfill of the selected version."""
         self._open(BACKFILL)
 
     def to_compare(self) -> None:
-        """Compare the selected version with the active one."""
         self._open(COMPARE)
 
     def to_cutover(self) -> None:
-        """The guards of the selected version."""
         self._open(CUTOVER)
 
     def _open(self, tab: Tab) -> None:

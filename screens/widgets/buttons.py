@@ -32,12 +32,10 @@ class Buttons(Following, Horizontal):
             yield _button(action)
 
     def show(self, situation: Situation) -> None:
-        """Show the offered actions."""
         for action in self._actions:
             self.query_one(f"#button-{action.id}", Button).display = offered(action, situation)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        """Do the button's action."""
         event.stop()
         self.post_message(Pane.Act(BY_ID[str(event.button.id).removeprefix("button-")].id))
 

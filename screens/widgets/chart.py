@@ -76,7 +76,6 @@ class Chart(Widget):
         """How often plotext has drawn."""
 
     def plot(self, series: Sequence[Series]) -> None:
-        """Set the series."""
         self._series = tuple(series)
         self._draw()
 
@@ -93,11 +92,9 @@ class Chart(Widget):
         self._draw()
 
     def on_resize(self) -> None:
-        """Draw for the new size."""
         self._draw()
 
     def render(self) -> Text:
-        """The last drawing."""
         return self._picture
 
     def _draw(self) -> None:

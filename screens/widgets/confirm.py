@@ -64,7 +64,6 @@ class Confirm(Form[Confirmation | None]):
         self._stopped = ""
 
     def compose(self) -> ComposeResult:
-        """What happens and where, the boxes, the buttons."""
         question = self._question
         settings = question.settings
         place = f"{settings.label or question.database.name}/{question.database.schema}"
@@ -100,7 +99,6 @@ class Confirm(Form[Confirmation | None]):
         return Text("Not the version key yet." if typed else "Tab to the box and type. Esc: close without changes")
 
     def go(self) -> None:
-        """Confirm."""
         typed = self.query_one("#key", Input).value
         self.dismiss(Confirmation(typed, self.text("reason") if self._question.ask_reason else ""))
 
@@ -134,7 +132,6 @@ class Ask(ModalScreen[bool]):
         self._text, self._no, self._yes = text, no, yes
 
     def compose(self) -> ComposeResult:
-        """The text and the buttons."""
         with Vertical(id="box"):
             yield Static(Text(printable(self._text, lines=True)), markup=False)
             with Horizontal(id="buttons"):
@@ -146,10 +143,8 @@ class Ask(ModalScreen[bool]):
         self.query_one("#no").focus()
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        """One of the two buttons."""
         event.stop()
         self.dismiss(event.button.id == "yes")
 
     def action_stay(self) -> None:
-        """Escape."""
         self.dismiss(False)

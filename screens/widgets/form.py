@@ -81,16 +81,13 @@ class Form(Following, ModalScreen[R]):
         )
 
     def on_mount(self) -> None:
-        """Focus the safe button."""
         self.query_one(self.focus_first).focus()
         self.check()
 
     def text(self, name: str) -> str:
-        """The text of a box."""
         return self.query_one(f"#{name}", Input).value.strip()
 
     def chosen(self, name: str) -> bool:
-        """Whether a checkbox is checked."""
         return self.query_one(f"#{name}", Checkbox).value
 
     def say(self, message: RenderableType) -> None:
@@ -118,22 +115,18 @@ class Form(Following, ModalScreen[R]):
         """Confirm; called when nothing is missing."""
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Check after every letter."""
         event.stop()
         self.check()
 
     def on_checkbox_changed(self, event: Checkbox.Changed) -> None:
-        """Check after every choice."""
         event.stop()
         self.check()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Enter in a box."""
         event.stop()
         self._go_if_possible()
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        """One of the two buttons."""
         event.stop()
         if event.button.id == "go":
             self._go_if_possible()
@@ -145,7 +138,6 @@ class Form(Following, ModalScreen[R]):
             self.go()
 
     def action_cancel(self) -> None:
-        """Escape."""
         self.dismiss(None)
 
 

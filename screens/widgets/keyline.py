@@ -40,7 +40,6 @@ class KeyLine(Widget):
         return line
 
     async def on_click(self, event: events.Click) -> None:
-        """Find the key under the mouse."""
         right = self.styles.padding.left
         for one in self._keys:
             right += cell_len(f"{one.key} {one.label}  ")

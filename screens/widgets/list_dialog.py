@@ -41,14 +41,12 @@ class ListDialog(ModalScreen[R | None]):
         self._heading, self._verb, self._columns, self._lines, self._header = title, verb, columns, rows, header
 
     def compose(self) -> ComposeResult:
-        """The list."""
         with Vertical(id="box") as box:
             box.border_title = Content(f" {self._heading} ")
             box.border_subtitle = Content(f" ↑ ↓ choose   ↵ {self._verb}   esc close ")
             yield Table(tuple(self._columns), id="choices", header=self._header)
 
     def on_mount(self) -> None:
-        """The list has the focus."""
         table = self.query_one(Table)
         table.show(list(self._lines))
         table.focus()
@@ -58,14 +56,11 @@ class ListDialog(ModalScreen[R | None]):
         raise NotImplementedError
 
     def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
-        """A click on the line under the cursor."""
         event.stop()
         self.action_take()
 
     def action_take(self) -> None:
-        """Enter."""
         self.dismiss(self.taken(self.query_one(Table).row_key))
 
     async def action_dismiss(self, result: R | None = None) -> None:
-        """Escape closes without a choice."""
         self.dismiss(result)

@@ -46,7 +46,6 @@ class Page(ModalScreen[None]):
         self._body = body
 
     def compose(self) -> ComposeResult:
-        """The frame, which scrolls, and the text in it."""
         with VerticalScroll(id="page") as page:
             page.border_title = Content(f" {self._heading} ")
             page.border_subtitle = Content(" ↑ ↓ scroll   esc close ")
@@ -57,7 +56,6 @@ class Page(ModalScreen[None]):
         self.query_one("#page").focus()
 
     async def action_dismiss(self, result: None = None) -> None:
-        """Close the page."""
         self.dismiss(result)
 
 
@@ -75,7 +73,6 @@ class LivePage(Page):
         self.ready = work is None
 
     def on_mount(self) -> None:
-        """Start the work."""
         super().on_mount()
         self.query_one("#page").border_subtitle = Content(" ↑ ↓ scroll   y copy   esc close ")
         work = self._work
@@ -97,7 +94,6 @@ class LivePage(Page):
         return plain_text(self._body)
 
     def action_copy(self) -> None:
-        """Send the page's text to the terminal's clipboard."""
         self.app.copy_to_clipboard(self.plain)
         self.query_one("#page").border_subtitle = Content(" copied   esc close ")
 

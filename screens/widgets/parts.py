@@ -46,7 +46,6 @@ class Parts(Widget):
         return line.append(f"  {self._key} shows the next", FAINT)
 
     def on_click(self, event: events.Click) -> None:
-        """Find the part under the mouse."""
         right = self.styles.padding.left
         for name, words in self._items:
             right += len(words) + 2
