@@ -152,7 +152,7 @@ def test_confirm_takes_the_place_of_typing(flipped: Revector, connection: Connec
 def test_a_rollback_says_what_it_would_lose(flipped: Revector, connection: Connection) -> None:
     add_chunks(connection, ["new one", "new two"])
     back = flipped.type("v0", "rollback")
-    assert "active v1 → v0, which lacks 2 chunks." in back.err
+    assert "active v1 → v0, 2 chunks missing." in back.err
     assert back.out.startswith("v0 is active (was v1)")
     assert "2 chunks missing: revector backfill run v0" in back.out
 
@@ -281,7 +281,7 @@ def test_a_backfill_that_costs_money_asks_at_a_terminal(
         os.close(terminal)
         try:
             shown = b""
-            while not shown.rstrip().endswith(b"Go on? [y/N]"):
+            while not shown.rstrip().endswith(b"Continue? [y/N]"):
                 shown += os.read(keyboard, 4096)
             assert b"tokens, $0.0000" in shown
             assert b"at $0.02 per million." in shown
