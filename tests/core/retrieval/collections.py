@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pgvector import Vector
 
 from revector.core.database import Connection, Database
 from revector.core.index import build
+from revector.core.loader import copy_vectors
 from revector.core.registry import Version, create_table, get_version
 from revector.core.settings import Settings
 from tests.versions import add_chunks, ready_version
@@ -55,12 +55,7 @@ def drawn_version(
     version = get_version(connection, key)
     create_table(connection, version)
     ids = connection.execute("SELECT id FROM document_chunks ORDER BY id LIMIT %s", [len(vectors)]).fetchall()
-    with (
-        connection.cursor() as cursor,
-        cursor.copy(f"COPY {version.table_name} (chunk_id, embedding) FROM STDIN") as copy,
-    ):
-        for (chunk,), vector in zip(ids, vectors, strict=True):
-            copy.write_row((chunk, Vector(vector).to_text()))
+    copy_vectors(connection, version, np.array([chunk for (chunk,) in ids]), vectors)
     connection.execute("INSERT INTO row_counts (scope, delta) VALUES (%s, %s)", [version.id, len(vectors)])
     connection.execute(
         "UPDATE embedding_versions SET state = 'loaded', completed_at = now() WHERE id = %s", [version.id]
