@@ -89,7 +89,7 @@ RULES = (
     options = ("--dsn", database.dsn, "--schema", database.schema, "cutover")
 
     document = json.loads(run(tree, PROGRAM, *options, "check", "v2", "--json", status=1))
-    moon = {"name": "moon", "verdict": "fail", "detail": "it is full", "remedy": "Wait two weeks."}
+    moon = {"name": "moon", "verdict": "fail", "detail": "it is full", "remedy": "Wait two weeks.", "waived": ""}
     assert moon in document["guards"]
     assert "✗  moon" in run(tree, PROGRAM, *options, "check", "v2", status=1)
     waive = ("--waive", "moon=we work by daylight")
@@ -154,7 +154,7 @@ def test_a_column_of_versions(tree: Path, empty_database: Database) -> None:
         (
             "core/registry.py",
             "    @property\n    def table(",
-            '    tier: str = ""\n\n    @property\n    def table(',
+            '    tier: Annotated[str, "tier of service"] = ""\n\n    @property\n    def table(',
         ),
         (
             "screens/wording/version.py",

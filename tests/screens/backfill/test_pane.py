@@ -421,8 +421,10 @@ async def test_a_read_only_console_steers_nothing(served: Database, gate: Gate) 
             )
             for words in ("r run", "p pause", "x cancel", "s settings", "+ worker", "- worker"):
                 assert words not in shown(app)
+            app.refusals.clock = lambda: 0.0
             await pilot.press("s", "p", "plus", "x", "r", "t", "w")
             assert len(app.screen_stack) == 1
+            app.refusals.clock = lambda: 1_000.0
             await pilot.press("l")
             await until_shown(pilot, "changes of state")
         assert state_of(served) == "running"

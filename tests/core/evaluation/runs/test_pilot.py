@@ -179,7 +179,7 @@ def test_a_large_collection_is_drawn_from_evenly(
 def test_what_a_pilot_cannot_do_is_said(database: Database, connection: Connection, numbers: QuerySet) -> None:
     version, qrels = add(connection, "v1"), load_qrels(connection, numbers)
     encoder = open_encoder(SPEC)
-    with pytest.raises(UsageError, match="-1 distractors"):
+    with pytest.raises(UsageError, match="-1 is not a number of distractors"):
         plan_pilot(connection, qrels, version, version, encoder, distractors=-1)
     connection.execute("DELETE FROM document_chunks")
     with pytest.raises(RefusedError, match="None of the judged"):
