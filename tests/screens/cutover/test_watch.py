@@ -50,8 +50,8 @@ async def test_the_watch_and_the_rollback(flipped: Database, size: tuple[int, in
         await until_shown(pilot, "demo-256")
         await pilot.press("6")
         await until_shown(
-            pilot, "watch of demo-256 ─ 23 h 5", "✓ 0 chunks missing in demo-64", "before 200", "0.5%",
-            "since 0", "none in the policy",
+            pilot, "watch of demo-256 ─ 23 h 5", "✓ demo-64 is complete: a rollback loses nothing", "before 200",
+            "0.5%", "since 0", "none in the policy",
         )  # fmt: skip
         assert "looking" not in shown(app), "nobody has asked for the guards of the way back"
         with flipped.session("test") as connection:

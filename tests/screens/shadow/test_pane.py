@@ -71,7 +71,7 @@ async def test_from_the_empty_tab_to_live_figures_and_back(own_library: Database
         await pilot.press("enter")
         assert app.screen is dialog, "not without the whole key"
         await type_text(pilot, "6")
-        await until_shown(pilot, "Enter or the button: do it.")
+        await until_shown(pilot, "Enter or the button: do it")
         await pilot.press("enter")
         await until_shown(
             pilot, "✓ The shadow of demo-256 runs", "Both versions have not yet answered the same query."
