@@ -72,7 +72,7 @@ _UsageError: Any = typer.BadParameter.__base__
 def run() -> int:
     """Run the command line with the arguments of this process; returns the exit status."""
     try:
-        status = app(standalone_mode=False) or 0
+        status = app(prog_name="revector", standalone_mode=False) or 0
     except _UsageError as error:
         error.show()
         print_error(error.format_message(), f"See {error.ctx.command_path} --help." if error.ctx else "", "usage")
