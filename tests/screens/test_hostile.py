@@ -77,6 +77,8 @@ async def test_it_is_shown_and_not_obeyed(hostile: Database, size: tuple[int, in
         await until_shown(pilot, "‹202E›r1", "adopt", "[red]key␛[31m --encoder SPEC")
         nothing_obeyed(app)
         await pilot.press("up", "enter")
+        await until_shown(pilot, "version noted")
+        await pilot.press("end")
         await until_shown(pilot, "[blink]note␛[2J")
         nothing_obeyed(app)
         await pilot.press("escape", "3", "slash")

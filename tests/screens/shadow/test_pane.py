@@ -74,7 +74,7 @@ async def test_from_the_empty_tab_to_live_figures_and_back(own_library: Database
         await until_shown(pilot, "Enter or the button: do it")
         await pilot.press("enter")
         await until_shown(
-            pilot, "✓ The shadow of demo-256 runs", "Both versions have not yet answered the same query."
+            pilot, "✓ The shadow of demo-256 is running", "No query has been answered by both versions yet."
         )
         run = run_of(own_library)
         assert run is not None
