@@ -56,7 +56,7 @@ def record(
 def entries(connection: Connection, *, limit: int = 100, version_key: str | None = None) -> list[AuditEntry]:
     """All entries, newest first; only those of one version when its key is given."""
     with connection.cursor(row_factory=class_row(AuditEntry)) as cursor:
-        cursor.execute(
+        return cursor.execute(
             """
             SELECT id, at, actor, client, application, action, version_key, outcome, reason, detail
             FROM audit_log
@@ -64,5 +64,4 @@ def entries(connection: Connection, *, limit: int = 100, version_key: str | None
             ORDER BY id DESC LIMIT %(limit)s
             """,
             {"key": version_key, "limit": limit},
-        )
-        return cursor.fetchall()
+        ).fetchall()

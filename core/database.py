@@ -207,14 +207,14 @@ def unreachable(error: psycopg.Error, database: Database) -> UnreachableError:
 
 def server_info(connection: Connection, schema: str) -> ServerInfo:
     """Server and extension versions and the schema's revision, in one round trip each."""
-    row = connection.execute(
+    row = fetch_one(
+        connection,
         """
         SELECT current_setting('server_version'), (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
                to_regclass(format('%%I.alembic_version', %s::text)) IS NOT NULL, current_user, pg_is_in_recovery()
         """,
         [schema],
-    ).fetchone()
-    assert row is not None  # noqa: S101  (a SELECT without FROM always has one row)
+    )
     revision = None
     if row[2]:
         found = connection.execute(
@@ -324,6 +324,11 @@ def fetch_one(connection: Connection, query: LiteralString | sql.Composed, param
     if row is None:
         raise RevectorError("A statement that always answers with a row answered with none.")
     return row
+
+
+def fetch_column(connection: Connection, query: LiteralString | sql.Composed, params: Any = None) -> list[Any]:
+    """The first column of a statement's rows."""
+    return [row[0] for row in connection.execute(query, params).fetchall()]
 
 
 Progress = Callable[[str, int, int], None]

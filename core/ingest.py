@@ -19,7 +19,7 @@ from psycopg.pq import TransactionStatus
 
 from revector.core import audit
 from revector.core.chunks import content_sha256, document_uuid, semantic_key, split
-from revector.core.database import Connection, Progress, fetch_one
+from revector.core.database import Connection, Progress, fetch_column, fetch_one
 from revector.core.documents import Document, DocumentReader, Rejection
 from revector.core.errors import RefusedError
 from revector.core.registry import fold_counts
@@ -51,8 +51,6 @@ class IngestReport:
 
 @dataclass(frozen=True)
 class _Cut:
-    """A document and its chunks."""
-
     document: Document
     document_id: UUID
     chunks: list[str]
@@ -265,15 +263,15 @@ def _lock(connection: Connection) -> None:
 
 
 def _live_versions(connection: Connection) -> list[int]:
-    rows = connection.execute(
+    return fetch_column(
+        connection,
         """
         SELECT id FROM embedding_versions
         WHERE state IN ('backfilling', 'loaded', 'ready', 'active', 'previous')
           AND to_regclass('chunk_embeddings_' || id) IS NOT NULL
         ORDER BY id
-        """
+        """,
     )
-    return [row[0] for row in rows]
 
 
 def _carry_over(connection: Connection, version_id: int) -> int:

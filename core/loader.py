@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psycopg import sql
 
-from revector.core.database import Connection
+from revector.core.database import Connection, fetch_column
 from revector.core.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -75,13 +75,14 @@ def insert_missing(
     )
     staged = sql.Identifier("pg_temp", "staged_vectors")
     copy_vectors(connection, version, chunk_ids, vectors, into=staged)
-    rows = connection.execute(
+    stored = fetch_column(
+        connection,
         sql.SQL(
             "INSERT INTO {} (chunk_id, embedding) SELECT chunk_id, embedding FROM {} ORDER BY chunk_id "
             "ON CONFLICT DO NOTHING RETURNING chunk_id"
-        ).format(version.table, staged)
-    ).fetchall()
-    return np.array([row[0] for row in rows], dtype=np.int64)
+        ).format(version.table, staged),
+    )
+    return np.array(stored, dtype=np.int64)
 
 
 def row_buffer(dimensions: int, storage: Storage) -> NDArray[np.void]:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
-
-from psycopg import sql
 
 from revector.core import audit, cutover, index
 from revector.core.audit import AuditEntry
 from revector.core.backfill.job import status as backfill
 from revector.core.backfill.job.status import JobStatus
-from revector.core.database import Connection, ServerInfo, server_info
+from revector.core.database import Connection, ServerInfo, fetch_one, server_info
 from revector.core.index import IndexState
 from revector.core.registry import VersionStatus, version_statuses
 from revector.core.roles import EVERYTHING, Rights, read_rights
@@ -51,9 +48,7 @@ def read_overview(connection: Connection, schema: str) -> Overview:
     """Read the snapshot. The cost of its queries does not depend on the number of chunks."""
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        (taken_at,) = cast(
-            "tuple[datetime.datetime]", connection.execute(sql.SQL("SELECT clock_timestamp()")).fetchone()
-        )
+        (taken_at,) = fetch_one(connection, "SELECT clock_timestamp()")
         statuses = tuple(version_statuses(connection))
         jobs = {}
         rates = {}

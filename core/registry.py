@@ -218,7 +218,11 @@ def add_version(
     """
     from revector.core.encoders import probe
 
-    _check_key(key)
+    if not _KEY.fullmatch(key):
+        raise UsageError(
+            f"{key!r} cannot be a version key.",
+            "Use 1 to 63 letters, digits, dots, dashes and underscores, such as embed-v2026-03.",
+        )
     _check_choice("metric", metric, Metric)
     _check_choice("storage", storage, Storage)
     if any(v.version_key == key for v in versions(connection)):
@@ -351,14 +355,6 @@ def drop_version(connection: Connection, key: str) -> None:
         # Last, since deleting the version empties its outbox, which updates the counts.
         connection.execute("DELETE FROM row_counts WHERE scope = ANY(%s)", [[version.id, -version.id]])
         audit.record(connection, "versions drop", key, detail={"encoder": version.encoder_spec})
-
-
-def _check_key(key: str) -> None:
-    if not _KEY.fullmatch(key):
-        raise UsageError(
-            f"{key!r} cannot be a version key.",
-            "Use 1 to 63 letters, digits, dots, dashes and underscores, such as embed-v2026-03.",
-        )
 
 
 def _check_choice(kind: str, value: str, choices: Any) -> None:

@@ -6,26 +6,13 @@ of cutovers and these grants belong to the owner of the schema.
 """
 
 from revector.core.roles.granting import Granted, grant, granted, renew_grants, revoke, share_version_table
-from revector.core.roles.kinds import (
-    APPLICATION_READS,
-    APPLICATION_WRITES,
-    APPROVER_WRITES,
-    KINDS,
-    OPERATOR_WRITES,
-    Kind,
-    Need,
-)
+from revector.core.roles.kinds import KINDS, Need
 from revector.core.roles.rights import EVERYTHING, Rights, read_rights, require
 
 __all__ = [
-    "APPLICATION_READS",
-    "APPLICATION_WRITES",
-    "APPROVER_WRITES",
     "EVERYTHING",
     "KINDS",
-    "OPERATOR_WRITES",
     "Granted",
-    "Kind",
     "Need",
     "Rights",
     "grant",

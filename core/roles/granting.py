@@ -11,7 +11,7 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from revector.core import audit
-from revector.core.database import Connection, fetch_one
+from revector.core.database import Connection, fetch_column, fetch_one
 from revector.core.errors import RefusedError, UsageError, unknown_name
 from revector.core.roles.groups import give, grantors, groups_of, make_groups, set_up_groups
 from revector.core.roles.kinds import KINDS, Kind
@@ -115,10 +115,7 @@ def share_version_table(connection: Connection, table: str) -> None:
 def _check(connection: Connection, role: str, kind: str) -> None:
     if kind not in get_args(Kind):
         raise unknown_name("right", kind, get_args(Kind))
-    roles = {
-        row[0]
-        for row in connection.execute("SELECT rolname::text FROM pg_roles WHERE rolname !~ '^pg_'").fetchall()
-    }
+    roles = fetch_column(connection, "SELECT rolname::text FROM pg_roles WHERE rolname !~ '^pg_'")
     if role not in roles:
         raise unknown_name("role", role, (name for name in roles if not name.startswith("revector:")))
     if role in groups_of(connection).values():

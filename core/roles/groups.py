@@ -6,7 +6,7 @@ import hashlib
 
 from psycopg import sql
 
-from revector.core.database import Connection, fetch_one
+from revector.core.database import Connection, fetch_column, fetch_one
 from revector.core.errors import RefusedError
 from revector.core.roles.kinds import KINDS, Kind
 
@@ -21,12 +21,8 @@ def groups_of(connection: Connection) -> dict[Kind, str]:
     """
     database, schema = fetch_one(connection, "SELECT current_database()::text, current_schema()::text")
     names = {kind: group_name(database, schema, kind) for kind in KINDS}
-    there = {
-        row[0]
-        for row in connection.execute(
-            "SELECT rolname::text FROM pg_roles WHERE rolname = ANY(%s)", [list(names.values())]
-        ).fetchall()
-    }
+    query = "SELECT rolname::text FROM pg_roles WHERE rolname = ANY(%s)"
+    there = fetch_column(connection, query, [list(names.values())])
     return {kind: name for kind, name in names.items() if name in there}
 
 
@@ -86,18 +82,16 @@ def _is_set_up(connection: Connection, viewer: str) -> bool:
 
 
 def _refuse_members(connection: Connection, group: str) -> None:
-    members = [
-        row[0]
-        for row in connection.execute(
-            """
-            SELECT m.member::regrole::text FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid
-            JOIN pg_roles member ON member.oid = m.member
-            WHERE r.rolname = %s AND member.rolname NOT LIKE 'revector:%%' AND member.rolname <> current_user
-              AND m.member <> (SELECT nspowner FROM pg_namespace WHERE nspname = current_schema())
-            """,
-            [group],
-        ).fetchall()
-    ]
+    members = fetch_column(
+        connection,
+        """
+        SELECT m.member::regrole::text FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid
+        JOIN pg_roles member ON member.oid = m.member
+        WHERE r.rolname = %s AND member.rolname NOT LIKE 'revector:%%' AND member.rolname <> current_user
+          AND m.member <> (SELECT nspowner FROM pg_namespace WHERE nspname = current_schema())
+        """,
+        [group],
+    )
     if members:
         raise RefusedError(
             f"The role {group} is left over from a schema of this name, with members: {', '.join(members)}.",
@@ -117,14 +111,12 @@ def grantors(connection: Connection, group: str, role: str) -> list[str]:
     """The grantors of a membership: from Postgres 16 on each must be named. [''] before."""
     if connection.info.server_version < 160_000:
         return [""]
-    return [
-        row[0]
-        for row in connection.execute(
-            """
-            SELECT g.rolname::text FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.grantor
-            WHERE m.roleid = (SELECT oid FROM pg_roles WHERE rolname = %s)
-              AND m.member = (SELECT oid FROM pg_roles WHERE rolname = %s)
-            """,
-            [group, role],
-        ).fetchall()
-    ]
+    return fetch_column(
+        connection,
+        """
+        SELECT g.rolname::text FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.grantor
+        WHERE m.roleid = (SELECT oid FROM pg_roles WHERE rolname = %s)
+          AND m.member = (SELECT oid FROM pg_roles WHERE rolname = %s)
+        """,
+        [group, role],
+    )

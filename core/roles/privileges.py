@@ -6,22 +6,20 @@ from typing import LiteralString
 
 from psycopg import sql
 
-from revector.core.database import Connection, fetch_one
+from revector.core.database import Connection, fetch_column, fetch_one
 from revector.core.roles.kinds import APPLICATION_READS, APPLICATION_WRITES, APPROVER_WRITES, OPERATOR_WRITES, Kind
 
 
 def apply(connection: Connection, groups: dict[Kind, str]) -> None:
     """Grant the collection's own roles exactly their rights on what exists now."""
-    tables = [
-        row[0]
-        for row in connection.execute(
-            r"""
-            SELECT relname::text FROM pg_class
-            WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind IN ('r', 'v', 'p')
-              AND relname !~ '^chunk_embeddings_\d+$'
-            """
-        ).fetchall()
-    ]
+    tables = fetch_column(
+        connection,
+        r"""
+        SELECT relname::text FROM pg_class
+        WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind IN ('r', 'v', 'p')
+          AND relname !~ '^chunk_embeddings_\d+$'
+        """,
+    )
     schema = sql.Identifier(fetch_one(connection, "SELECT current_schema()")[0])
     names = {kind: sql.Identifier(name) for kind, name in groups.items()}
     everyone = sql.SQL(", ").join(names.values())
@@ -50,20 +48,15 @@ def apply(connection: Connection, groups: dict[Kind, str]) -> None:
     connection.execute(
         sql.SQL("GRANT EXECUTE ON FUNCTION rebuild_chunk_embeddings(bigint) TO {}").format(names["operator"])
     )
-    for table in _version_tables(connection):
+    version_tables = fetch_column(
+        connection,
+        """
+        SELECT c.relname::text FROM embedding_versions v JOIN pg_class c ON c.relname = 'chunk_embeddings_' || v.id
+        WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema())) AND c.relkind = 'r' ORDER BY v.id
+        """,
+    )
+    for table in version_tables:
         share(connection, table, groups)
-
-
-def _version_tables(connection: Connection) -> list[str]:
-    return [
-        row[0]
-        for row in connection.execute(
-            """
-            SELECT c.relname::text FROM embedding_versions v JOIN pg_class c ON c.relname = 'chunk_embeddings_' || v.id
-            WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema())) AND c.relkind = 'r' ORDER BY v.id
-            """
-        ).fetchall()
-    ]
 
 
 def share(connection: Connection, table: str, groups: dict[Kind, str]) -> None:

@@ -24,6 +24,7 @@ from revector.core.models import Base
 from revector.core.registry import active_version, drop_version, get_version, retire_version
 from revector.core.retrieval import Retriever
 from revector.core.roles.groups import group_name, groups_of
+from revector.core.roles.kinds import APPLICATION_READS, APPLICATION_WRITES, APPROVER_WRITES, OPERATOR_WRITES
 from tests.console.cli.conftest import write_corpus
 from tests.console.cli.program import Revector
 from tests.core.shadow.support import mirror_of
@@ -97,10 +98,10 @@ def refused(connection: Connection, statement: LiteralString | sql.Composed, par
 
 def test_every_table_has_its_rights() -> None:
     """A table of a later revision must be in the table of rights too, or only the owner could write it."""
-    named = {*roles.OPERATOR_WRITES, *roles.APPROVER_WRITES, "alembic_version", "cutover_policy"}
+    named = {*OPERATOR_WRITES, *APPROVER_WRITES, "alembic_version", "cutover_policy"}
     assert named == {*Base.metadata.tables, "alembic_version"}
-    assert {*roles.APPLICATION_WRITES} < {*roles.APPLICATION_READS}
-    assert {*roles.APPLICATION_READS} - {"chunk_embeddings"} < named
+    assert {*APPLICATION_WRITES} < {*APPLICATION_READS}
+    assert {*APPLICATION_READS} - {"chunk_embeddings"} < named
 
 
 def test_nothing_more_was_granted(shared: Collection, owner: Connection) -> None:
