@@ -17,7 +17,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from revector.core.models.base import NOW, Base
+from revector.core.models.base import CLIENT, NOW, Base
 
 
 class BackfillJob(Base):
@@ -58,17 +58,14 @@ class BackfillTransition(Base):
     """A change of a job's state: filled by a trigger, so that none is left out."""
 
     __tablename__ = "backfill_transitions"
-    __table_args__ = (Index(None, "job_id"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    job_id: Mapped[int] = mapped_column(ForeignKey("backfill_jobs.id", ondelete="CASCADE"))
+    job_id: Mapped[int] = mapped_column(ForeignKey("backfill_jobs.id", ondelete="CASCADE"), index=True)
     at: Mapped[datetime.datetime] = mapped_column(server_default=text("clock_timestamp()"))
     from_state: Mapped[str | None]
     to_state: Mapped[str]
     reason: Mapped[str | None]
-    client: Mapped[str] = mapped_column(
-        server_default=text("COALESCE(current_setting('revector.client'::text, true), ''::text)")
-    )
+    client: Mapped[str] = mapped_column(server_default=CLIENT)
 
 
 class BackfillProof(Base):
@@ -136,10 +133,9 @@ class BackfillWorkerRow(Base):
     """A process that works on a job. Its session holds an advisory lock on its id while it lives."""
 
     __tablename__ = "backfill_workers"
-    __table_args__ = (Index(None, "job_id"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    job_id: Mapped[int] = mapped_column(ForeignKey("backfill_jobs.id", ondelete="CASCADE"))
+    job_id: Mapped[int] = mapped_column(ForeignKey("backfill_jobs.id", ondelete="CASCADE"), index=True)
     client: Mapped[str]
     started_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
     seen_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)

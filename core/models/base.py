@@ -16,6 +16,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 Timestamp = TIMESTAMP(timezone=True)
 NOW = text("now()")
+CLIENT = text("COALESCE(current_setting('revector.client'::text, true), ''::text)")
 
 
 class Base(DeclarativeBase):

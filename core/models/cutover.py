@@ -9,7 +9,7 @@ from sqlalchemy import Boolean, CheckConstraint, ForeignKey, Index, PrimaryKeyCo
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from revector.core.models.base import NOW, Base
+from revector.core.models.base import CLIENT, NOW, Base
 
 
 class CutoverPolicy(Base):
@@ -43,9 +43,7 @@ class CutoverRequest(Base):
     embedding_version_id: Mapped[int] = mapped_column(ForeignKey("embedding_versions.id", ondelete="CASCADE"))
     requested_by: Mapped[str] = mapped_column(server_default=text("SESSION_USER"))
     requested_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
-    client: Mapped[str] = mapped_column(
-        server_default=text("COALESCE(current_setting('revector.client'::text, true), ''::text)")
-    )
+    client: Mapped[str] = mapped_column(server_default=CLIENT)
     reason: Mapped[str]
     expires_at: Mapped[datetime.datetime]
     basis: Mapped[dict[str, Any]] = mapped_column(JSONB)
@@ -67,9 +65,7 @@ class CutoverApproval(Base):
     request_id: Mapped[int] = mapped_column(ForeignKey("cutover_requests.id", ondelete="CASCADE"))
     approved_by: Mapped[str] = mapped_column(server_default=text("SESSION_USER"))
     approved_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
-    client: Mapped[str] = mapped_column(
-        server_default=text("COALESCE(current_setting('revector.client'::text, true), ''::text)")
-    )
+    client: Mapped[str] = mapped_column(server_default=CLIENT)
     comment: Mapped[str] = mapped_column(server_default="")
 
 
@@ -77,10 +73,9 @@ class Cutover(Base):
     """A change of the active version, including from psql: filled by the trigger that logs it."""
 
     __tablename__ = "cutovers"
-    __table_args__ = (Index(None, "at"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    at: Mapped[datetime.datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    at: Mapped[datetime.datetime] = mapped_column(server_default=text("clock_timestamp()"), index=True)
     # cutover, rollback, or flip for a plain UPDATE.
     action: Mapped[str]
     from_version: Mapped[str | None]

@@ -125,8 +125,7 @@ class RowCount(Base):
     """
 
     __tablename__ = "row_counts"
-    __table_args__ = (Index(None, "scope"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    scope: Mapped[int]
+    scope: Mapped[int] = mapped_column(index=True)
     delta: Mapped[int]

@@ -10,7 +10,6 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     ForeignKey,
-    Index,
     Integer,
     PrimaryKeyConstraint,
     UniqueConstraint,
@@ -91,13 +90,10 @@ class EvaluationRun(Base):
     """The top-k of one version for every query of a set, with everything needed to repeat it."""
 
     __tablename__ = "evaluation_runs"
-    __table_args__ = (
-        CheckConstraint("state IN ('running', 'done')", name="state"),
-        Index(None, "query_set_id"),
-    )
+    __table_args__ = (CheckConstraint("state IN ('running', 'done')", name="state"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    query_set_id: Mapped[int] = mapped_column(ForeignKey("query_sets.id", ondelete="CASCADE"))
+    query_set_id: Mapped[int] = mapped_column(ForeignKey("query_sets.id", ondelete="CASCADE"), index=True)
     query_set_revision: Mapped[str]
     # The key is kept when the version is dropped.
     embedding_version_id: Mapped[int | None] = mapped_column(
@@ -140,13 +136,10 @@ class EvaluationRow(Base):
     """Two runs compared: measures, gates and the verdict, unchanged since they were shown."""
 
     __tablename__ = "evaluations"
-    __table_args__ = (
-        CheckConstraint("verdict IN ('pass', 'fail', 'inconclusive')", name="verdict"),
-        Index(None, "query_set_id"),
-    )
+    __table_args__ = (CheckConstraint("verdict IN ('pass', 'fail', 'inconclusive')", name="verdict"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    query_set_id: Mapped[int] = mapped_column(ForeignKey("query_sets.id", ondelete="CASCADE"))
+    query_set_id: Mapped[int] = mapped_column(ForeignKey("query_sets.id", ondelete="CASCADE"), index=True)
     primary_run_id: Mapped[int] = mapped_column(ForeignKey("evaluation_runs.id", ondelete="CASCADE"), index=True)
     candidate_run_id: Mapped[int] = mapped_column(ForeignKey("evaluation_runs.id", ondelete="CASCADE"), index=True)
     primary_version: Mapped[str]

@@ -12,7 +12,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from revector.core.models.base import Base
+from revector.core.models.base import CLIENT, Base
 
 
 class AuditLog(Base):
@@ -24,9 +24,7 @@ class AuditLog(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     at: Mapped[datetime.datetime] = mapped_column(server_default=text("clock_timestamp()"))
     actor: Mapped[str] = mapped_column(server_default=text("SESSION_USER"))
-    client: Mapped[str] = mapped_column(
-        server_default=text("COALESCE(current_setting('revector.client'::text, true), ''::text)")
-    )
+    client: Mapped[str] = mapped_column(server_default=CLIENT)
     application: Mapped[str] = mapped_column(server_default=text("current_setting('application_name'::text)"))
     action: Mapped[str]
     version_key: Mapped[str | None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 
-from sqlalchemy import ForeignKey, Index, Integer, PrimaryKeyConstraint
+from sqlalchemy import ForeignKey, Integer, PrimaryKeyConstraint
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -18,13 +18,10 @@ class SearchCount(Base):
     """
 
     __tablename__ = "search_counts"
-    __table_args__ = (
-        PrimaryKeyConstraint("embedding_version_id", "minute", "process"),
-        Index(None, "minute"),
-    )
+    __table_args__ = (PrimaryKeyConstraint("embedding_version_id", "minute", "process"),)
 
     embedding_version_id: Mapped[int] = mapped_column(ForeignKey("embedding_versions.id", ondelete="CASCADE"))
-    minute: Mapped[datetime.datetime]
+    minute: Mapped[datetime.datetime] = mapped_column(index=True)
     process: Mapped[str]
     searches: Mapped[int]
     empty: Mapped[int]
