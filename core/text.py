@@ -59,6 +59,11 @@ def shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: max(0, length - 1)] + "…"
 
 
+def quote(text: str) -> str:
+    """Text from outside, quoted for a message: its first 80 characters."""
+    return repr(text if len(text) <= 80 else f"{text[:80]}…")
+
+
 def counted(number: int, one: str, many: str = "") -> str:
     """`1 query`, `2,000 queries`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -7,16 +7,7 @@ document, and a digest of 16 bytes for every id, to find duplicates.
 
 from __future__ import annotations
 
-from revector.core.documents.document import (
-    MAX_ID_CHARACTERS,
-    MAX_METADATA_BYTES,
-    MAX_METADATA_DEPTH,
-    Document,
-    DocumentError,
-)
+from revector.core.documents.document import Document
 from revector.core.documents.reader import DocumentReader, Rejection, read_documents
 
-__all__ = [
-    "MAX_ID_CHARACTERS", "MAX_METADATA_BYTES", "MAX_METADATA_DEPTH",
-    "Document", "DocumentError", "DocumentReader", "Rejection", "read_documents",
-]  # fmt: skip
+__all__ = ["Document", "DocumentReader", "Rejection", "read_documents"]

@@ -13,8 +13,9 @@ from typing import BinaryIO
 
 from revector.core.documents.document import Document, DocumentError
 from revector.core.documents.files import BOM, UnreadableError, attempt, csv_records, json_lines
-from revector.core.documents.records import csv_header, from_csv, from_json, not_utf8, shown
+from revector.core.documents.records import csv_header, from_csv, from_json, not_utf8
 from revector.core.errors import UsageError
+from revector.core.text import quote
 
 _TEXT = frozenset({".txt", ".rst"})
 _MARKDOWN = frozenset({".md", ".markdown"})
@@ -138,7 +139,7 @@ class DocumentReader(Iterator[Document]):
             return
         digest = hashlib.blake2b(document.source_id.encode(), digest_size=16).digest()
         if digest in self._seen:
-            self._reject(path, line, f"The id {shown(document.source_id)} appeared before in this run.")
+            self._reject(path, line, f"The id {quote(document.source_id)} appeared before in this run.")
             return
         self._seen.add(digest)
         yield document

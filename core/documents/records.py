@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 from revector.core.documents.document import Document, DocumentError
+from revector.core.text import quote
 
 
 def from_json(line: bytes) -> Document:
@@ -45,11 +46,11 @@ def csv_header(record: bytes | None) -> list[str]:
     columns = [name.strip() for name in _csv_row(record)]
     named = [name for name in columns if name]
     if twice := sorted({name for name in named if named.count(name) > 1}):
-        raise DocumentError(f"The header has the column {shown(twice[0])} twice. The file was skipped.")
+        raise DocumentError(f"The header has the column {quote(twice[0])} twice. The file was skipped.")
     for name in ("id", "text"):
         if name not in columns and not (name == "id" and "_id" in columns):
             raise DocumentError(
-                f"The header has no column {name!r}, only {shown(', '.join(named))}. The file was skipped."
+                f"The header has no column {name!r}, only {quote(', '.join(named))}. The file was skipped."
             )
     return columns
 
@@ -98,11 +99,6 @@ def _kind(value: object) -> str:
         list: "a list", dict: "an object",
     }  # fmt: skip
     return kinds[type(value)]
-
-
-def shown(text: str) -> str:
-    """Text from outside, quoted for a message."""
-    return repr(text if len(text) <= 80 else f"{text[:80]}…")
 
 
 def _decoded(data: bytes) -> str:

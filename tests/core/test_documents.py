@@ -13,14 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from revector.core.documents import (
-    MAX_METADATA_BYTES,
-    Document,
-    DocumentError,
-    DocumentReader,
-    Rejection,
-    read_documents,
-)
+from revector.core.documents import Document, DocumentReader, Rejection, read_documents
+from revector.core.documents.document import MAX_METADATA_BYTES, DocumentError
 from revector.core.documents.files import csv_records
 from revector.core.documents.records import _csv_row
 from revector.core.errors import UsageError

@@ -61,11 +61,6 @@ def bad_line(path: Path, number: int, problem: str, remedy: str = "") -> UsageEr
     return UsageError(f"{path.name}:{number} {problem}", remedy)
 
 
-def shown(text: str) -> str:
-    """A part of a file as quoted in a message."""
-    return repr(text if len(text) <= 80 else f"{text[:80]}…")
-
-
 def columns(line: str) -> list[str]:
     """The columns of a line, separated by blanks."""
     return re.split(f"[{BLANKS}]+", line.strip(BLANKS))

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from revector.core.errors import UsageError
-from revector.core.evaluation.files.lines import bad_line, columns, look_ahead, read_lines, shown
+from revector.core.evaluation.files.lines import bad_line, columns, look_ahead, read_lines
 from revector.core.evaluation.judged_sets.judgements import Judgement, check_judgement
+from revector.core.text import quote
 
 BEIR_HEADER = ("query-id", "corpus-id", "score")
 
@@ -62,7 +63,7 @@ def read_qrels(path: Path) -> JudgementFile:
             raise bad_line(path, number, f"is not a judgement: it has {len(parts)} columns.", expected)
         query, target, grade = parts[0], parts[-2], parts[-1].strip()
         if not _WHOLE.fullmatch(grade):
-            raise bad_line(path, number, f"is not a judgement: {shown(grade)} is not a whole number.", expected)
+            raise bad_line(path, number, f"is not a judgement: {quote(grade)} is not a whole number.", expected)
         negative += int(grade) < 0
         row = Judgement(query, "document", target, max(0, int(grade)))
         try:
@@ -77,7 +78,7 @@ def read_qrels(path: Path) -> JudgementFile:
         else:
             raise bad_line(
                 path, number,
-                f"judges {shown(target)} for query {shown(query)} again, with {row.grade} after "
+                f"judges {quote(target)} for query {quote(query)} again, with {row.grade} after "
                 f"{by_target[target]}.",
                 "Keep one of the two lines: a judge gives each target one grade.",
             )  # fmt: skip

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from revector.core.errors import UsageError
-from revector.core.evaluation.files.lines import Lines, bad_line, look_ahead, read_lines, shown
+from revector.core.evaluation.files.lines import Lines, bad_line, look_ahead, read_lines
 from revector.core.evaluation.files.qrels import read_qrels
 from revector.core.evaluation.judged_sets.query_sets import MAX_QUERY_CHARACTERS, WHOLE_SET, Query, check_query
+from revector.core.text import quote
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def read_queries(path: Path) -> tuple[Query, ...]:
             raise bad_line(path, number, f"cannot be read. {error.problem}") from None
         if query.id in found:
             raise bad_line(
-                path, number, f"has query id {shown(query.id)} again, after line {found[query.id][0]}.",
+                path, number, f"has query id {quote(query.id)} again, after line {found[query.id][0]}.",
                 "Every query needs its own id.",
             )  # fmt: skip
         found[query.id] = number, query

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from revector.core.errors import RefusedError, UsageError
-from revector.core.evaluation.files.lines import BLANKS, shown
+from revector.core.evaluation.files.lines import BLANKS
 from revector.core.evaluation.files.qrels import BEIR_HEADER
 from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET, Query
+from revector.core.text import quote
 
 Grades = Iterable[tuple[str, str, int]]
 """Query id, target and grade."""
@@ -115,5 +116,5 @@ def _held(text: str, forbidden: str, layout: str) -> str:
 def _cannot_hold(text: str, layout: str) -> UsageError:
     other = "Use --format beir." if layout == "TREC" else "Change the id at its source."
     return UsageError(
-        f"The layout of {layout} cannot hold {shown(text)}: it would be read as something else.", other
+        f"The layout of {layout} cannot hold {quote(text)}: it would be read as something else.", other
     )

@@ -5,6 +5,7 @@ A cross-encoder is trusted as far as it agrees with people, and people as far as
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -165,6 +166,7 @@ def _agreement(
         _of_segment(name, [row for row in common if row[0] == name]) for name in sorted({row[0] for row in common})
     ]
     whole = _of_segment(WHOLE_SET, common) if common else None
+    counts = Counter((a, b) for _, a, b in common)
     return Agreement(
         *names,
         level,
@@ -172,7 +174,7 @@ def _agreement(
         whole.exact if whole else None,
         whole.kappa if whole else None,
         grades,
-        _confusion(common, grades),
+        tuple(tuple(counts[row, column] for column in grades) for row in grades),
         binarised,
         scales,
         sum(len(them) for gone in (first_gone, second_gone) for them in gone.values()),
@@ -198,10 +200,3 @@ def _of_segment(name: str, common: Sequence[tuple[str, int, int]]) -> SegmentAgr
     first, second = [row[1] for row in common], [row[2] for row in common]
     exact = sum(a == b for _, a, b in common) / len(common)
     return SegmentAgreement(name, len(common), exact, weighted_kappa(first, second))
-
-
-def _confusion(common: Sequence[tuple[str, int, int]], grades: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-    counts: dict[tuple[int, int], int] = {}
-    for _, a, b in common:
-        counts[a, b] = counts.get((a, b), 0) + 1
-    return tuple(tuple(counts.get((row, column), 0) for column in grades) for row in grades)

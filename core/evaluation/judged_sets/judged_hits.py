@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
 import threading
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from revector.core.database import Connection, fetch_one
 from revector.core.errors import UsageError
@@ -38,24 +37,16 @@ class JudgedHits:
     candidate_ndcg: float | None
 
 
-@dataclass(frozen=True)
-class _Known:
-    """The judgements of a set at a moment, None when there are none."""
-
-    stamp: tuple[str, int, datetime.datetime | None]
-    qrels: Qrels | None
-
-
 class QrelsCache:
     """Caches the judgements of query sets until new ones are stored; safe to share between threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, tuple[tuple[Any, ...], Qrels | None]] = {}
 
     def qrels(self, connection: Connection, name: str) -> Qrels | None:
         """The judgements of a set as `load_qrels` combines them; None when there are none."""
-        revision, count, newest = fetch_one(
+        stamp = fetch_one(
             connection,
             """
             SELECT s.revision, count(j.grade), max(j.judged_at)
@@ -64,14 +55,13 @@ class QrelsCache:
             """,
             [name],
         )
-        stamp = (revision, count, newest)
         with self._lock:
             known = self._known.get(name)
-        if known is None or known.stamp != stamp:
-            known = _Known(stamp, _load(connection, name) if count else None)
+        if known is None or known[0] != stamp:
+            known = stamp, _load(connection, name) if stamp[1] else None
             with self._lock:
                 self._known[name] = known
-        return known.qrels
+        return known[1]
 
 
 def _load(connection: Connection, name: str) -> Qrels | None:
@@ -159,11 +149,7 @@ def _targets(connection: Connection, level: TargetKind, chunk_ids: Iterable[int]
     rows = connection.execute(
         "SELECT id, semantic_key, document_id FROM document_chunks WHERE id = ANY(%s)", [list(set(chunk_ids))]
     )
-    found: dict[int, str] = {}
-    for chunk_id, semantic_key, document_id in rows:
-        document: uuid.UUID = document_id
-        found[chunk_id] = semantic_key if level == "chunk" else str(document)
-    return found
+    return {chunk_id: key if level == "chunk" else str(document) for chunk_id, key, document in rows}
 
 
 def _ndcg(grades: Mapping[str, int], ranked: Sequence[str], k: int) -> float:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Literal
 
 from revector.core.chunks import document_uuid
-from revector.core.database import Connection, fetch_one
+from revector.core.database import Connection, fetch_column, fetch_one
 from revector.core.errors import UsageError, unknown_name
 from revector.core.evaluation.judged_sets.query_sets import QuerySet, is_storable
 
@@ -241,7 +241,8 @@ def merged_grades(
         grades[row.judge] = max(row.grade, grades.get(row.judge, 0))
     found: dict[str, dict[str, int]] = defaultdict(dict)
     for (query, target), grades in by_judge.items():
-        found[query][target] = _lower_median(list(grades.values()))
+        # The lower median: see load_qrels.
+        found[query][target] = sorted(grades.values())[(len(grades) - 1) // 2]
     return dict(found), dict(gone)
 
 
@@ -260,10 +261,6 @@ def _chosen(
             f"or use a model: revector judge {query_set.name} --judge SPEC",
         )
     return tuple(sorted(chosen))
-
-
-def _lower_median(grades: list[int]) -> int:
-    return sorted(grades)[(len(grades) - 1) // 2]
 
 
 def _documents_of(connection: Connection, semantic_keys: Sequence[str]) -> dict[str, str]:
@@ -300,15 +297,16 @@ def in_collection(connection: Connection, level: TargetKind, targets: set[str]) 
     if level == "chunk":
         return set(_documents_of(connection, sorted(targets)))
     ids = {target: document_id_of(target) for target in targets}
-    rows = connection.execute(
+    here = fetch_column(
+        connection,
         """
         SELECT u FROM unnest(%s::uuid[]) AS u
         WHERE EXISTS (SELECT FROM document_chunks c WHERE c.document_id = u)
         """,
         [list(set(ids.values()))],
-    ).fetchall()
-    here = {row[0] for row in rows}
-    return {target for target, found in ids.items() if found in here}
+    )
+    known = set(here)
+    return {target for target, found in ids.items() if found in known}
 
 
 def check_judgement(row: Judgement) -> None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from revector.core import audit
-from revector.core.database import Connection, fetch_one
+from revector.core.database import Connection, fetch_column, fetch_one
 from revector.core.errors import UsageError, unknown_name
+from revector.core.text import quote
 
 MAX_QUERY_CHARACTERS = 10_000
 MAX_ID_CHARACTERS = 500
@@ -136,7 +137,7 @@ def get_query_set(connection: Connection, name: str) -> QuerySet:
     """The set of that name, its queries in the order of their ids. Raises UsageError naming the near ones."""
     found = connection.execute("SELECT id, revision FROM query_sets WHERE name = %s", [name]).fetchone()
     if found is None:
-        known = [row[0] for row in connection.execute("SELECT name FROM query_sets").fetchall()]
+        known = fetch_column(connection, "SELECT name FROM query_sets")
         if not known:
             raise UsageError(
                 f"There is no query set {name!r}, and no other yet.",
@@ -195,8 +196,9 @@ def check_query(query: Query) -> None:
         ("segment", query.segment, MAX_ID_CHARACTERS),
     ):
         if not text.strip() or len(text) > most:
-            shown = repr(query.id if len(query.id) <= 80 else f"{query.id[:80]}…")
-            raise UsageError(f"Query {shown}: its {what} has {len(text):,} characters; expected 1 to {most:,}.")
+            raise UsageError(
+                f"Query {quote(query.id)}: its {what} has {len(text):,} characters; expected 1 to {most:,}."
+            )
         if not is_storable(text):
             raise UsageError(f"Query {query.id!r}: its {what} has a NUL byte or a lone surrogate.")
 
