@@ -132,11 +132,11 @@ def evaluate_runs(
     _check_segments(query_set, asked)
     qrels = _qrels(connection, query_set, asked)
     first, second = load_results(connection, primary), load_results(connection, candidate)
-    chunk_ids = chunk_ids_of(connection, qrels) if qrels else {}
+    chunk_ids = chunk_ids_of(connection, qrels)
     scores = _scores(first, qrels, wanted, chunk_ids), _scores(second, qrels, wanted, chunk_ids)
     segments = _segments(query_set, None)
-    judged = _segments(query_set, set(qrels.grades) if qrels else set())
-    overlaps = query_overlaps(first, second, qrels.level if qrels else "document", asked.k)
+    judged = _segments(query_set, set(qrels.grades))
+    overlaps = query_overlaps(first, second, qrels.level, asked.k)
     gates = _judge_gates(asked, scores, judged)
     found = Evaluation(
         id=0,
@@ -144,8 +144,8 @@ def evaluate_runs(
         query_set_revision=query_set.revision,
         primary=primary,
         candidate=candidate,
-        judges=qrels.judges if qrels else (),
-        level=qrels.level if qrels else None,
+        judges=qrels.judges,
+        level=qrels.level if qrels.grades else None,
         k=asked.k,
         rbo_p=RBO_P,
         confidence=asked.confidence,
@@ -158,8 +158,10 @@ def evaluate_runs(
         ),
         judged_queries=len(judged[WHOLE_SET]),
         unjudged_queries=len(query_set.queries) - len(judged[WHOLE_SET]),
-        judgements=qrels.judgements if qrels else 0,
-        unknown_targets=_unknown(qrels),
+        judgements=qrels.judgements,
+        unknown_targets=tuple(
+            (query, target) for query in sorted(qrels.unknown) for target in qrels.unknown[query]
+        ),
         warnings=_encoder_warnings(connection, primary, candidate)
         + _warnings(query_set, qrels, first, second, wanted),
         index_recall=_index_recall(first, second, asked.k),
@@ -192,10 +194,10 @@ def _measures(asked: Asked) -> tuple[str, ...]:
     return check_measures([*(asked.measures or DEFAULT_MEASURES), *gated])
 
 
-def _qrels(connection: Connection, query_set: QuerySet, asked: Asked) -> Qrels | None:
-    """The judgements, or None for an unjudged set: rank overlap needs none."""
+def _qrels(connection: Connection, query_set: QuerySet, asked: Asked) -> Qrels:
+    """The judgements; without grades for an unjudged set: rank overlap needs none."""
     if not asked.judges and judgement_count(connection, query_set) == 0:
-        return None
+        return Qrels("document", (), {}, {})
     return load_qrels(connection, query_set, asked.judges)
 
 
@@ -209,10 +211,8 @@ def _check_segments(query_set: QuerySet, asked: Asked) -> None:
 # -- what the runs say -------------------------------------------------------------------------------------
 
 
-def _scores(
-    results: Results, qrels: Qrels | None, measures: Sequence[str], chunk_ids: Mapping[str, int]
-) -> Scores:
-    if qrels is None:
+def _scores(results: Results, qrels: Qrels, measures: Sequence[str], chunk_ids: Mapping[str, int]) -> Scores:
+    if not qrels.grades:
         return {measure: {} for measure in measures}
     return score(results, qrels, measures, chunk_ids=chunk_ids)
 
@@ -268,18 +268,15 @@ def _measure_results(
     return tuple(found)
 
 
-def _tops(first: Results, second: Results, qrels: Qrels | None, k: int) -> tuple[dict[str, Sequence[Target]], ...]:
-    """The top-k of both runs by query."""
-    level = qrels.level if qrels else "document"
+def _tops(first: Results, second: Results, qrels: Qrels, k: int) -> tuple[dict[str, Sequence[Target]], ...]:
     return tuple(
-        {query: ranked[:k] for query, ranked in rankings(results, level).items()} for results in (first, second)
+        {query: ranked[:k] for query, ranked in rankings(results, qrels.level).items()}
+        for results in (first, second)
     )
 
 
-def _judged_targets(qrels: Qrels | None, chunk_ids: Mapping[str, int]) -> dict[str, set[Target | str]]:
+def _judged_targets(qrels: Qrels, chunk_ids: Mapping[str, int]) -> dict[str, set[Target | str]]:
     """The judged targets of each query, by the names that runs use."""
-    if qrels is None:
-        return {}
     known = known_targets(qrels, chunk_ids)
     return {query: {known[target] for target in grades} for query, grades in qrels.grades.items()}
 
@@ -320,12 +317,6 @@ def _query_results(
     return tuple(sorted(found, key=lambda each: (each.rbo, each.id)))
 
 
-def _unknown(qrels: Qrels | None) -> tuple[tuple[str, str], ...]:
-    if qrels is None:
-        return ()
-    return tuple((query, target) for query in sorted(qrels.unknown) for target in qrels.unknown[query])
-
-
 def _index_recall(first: Results, second: Results, k: int) -> float | None:
     exact, indexed = first.run, second.run
     if exact.version_key != indexed.version_key or not exact.exact or indexed.exact:
@@ -345,7 +336,7 @@ def _encoder_warnings(connection: Connection, *runs: Run) -> tuple[str, ...]:
 
 
 def _warnings(
-    query_set: QuerySet, qrels: Qrels | None, first: Results, second: Results, measures: Sequence[str]
+    query_set: QuerySet, qrels: Qrels, first: Results, second: Results, measures: Sequence[str]
 ) -> tuple[str, ...]:
     primary, candidate = first.run, second.run
     found = [str(run.sample["says"]) for run in (primary, candidate) if run.sample is not None]
@@ -359,7 +350,7 @@ def _warnings(
             found.append(
                 f"The runs differ in {what}: {one} of {primary.version_key}, {other} of {candidate.version_key}."
             )
-    if qrels is None:
+    if not qrels.grades:
         found.append(f"No query of {query_set.name} is judged: rankings are compared, not quality.")
         return tuple(dict.fromkeys(found))
     if qrels.unknown_count:

@@ -91,7 +91,10 @@ def judge_pool(
     with database.session("judge") as connection:
         judge = ensure_judge(connection, name or model.name, "model", spec=model.spec, revision=model.revision)
         pool = pooled(load_results(connection, primary), load_results(connection, candidate), k)
-        keys = _semantic_keys(connection, {chunk for _, chunk in pool})
+        known = connection.execute(
+            "SELECT id, semantic_key FROM document_chunks WHERE id = ANY(%s)", [list({chunk for _, chunk in pool})]
+        )
+        keys: dict[int, str] = dict(known.fetchall())
         there = [pair for pair in pool if pair[1] in keys]
         labelled = {(row.query, row.target) for row in given_judgements(connection, query_set, judge=judge.name)}
         missing = [(query, chunk) for query, chunk in there if (query, keys[chunk]) not in labelled]
@@ -129,11 +132,6 @@ def _label(
         Judgement(query, "chunk", key, int(grade), float(score))
         for (query, key, _), grade, score in zip(here, labels.grades, labels.scores, strict=True)
     ]
-
-
-def _semantic_keys(connection: Connection, chunks: set[int]) -> dict[int, str]:
-    rows = connection.execute("SELECT id, semantic_key FROM document_chunks WHERE id = ANY(%s)", [list(chunks)])
-    return dict(rows.fetchall())
 
 
 def _batches(pairs: Sequence[tuple[str, int]], size: int) -> Iterator[Sequence[tuple[str, int]]]:

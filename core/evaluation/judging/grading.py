@@ -117,6 +117,7 @@ def _lock_query(connection: Connection, query_set: QuerySet, item: JudgingItem) 
 
 def _take_away(connection: Connection, query: int, judge: Judge, item: JudgingItem) -> tuple[Replaced, ...]:
     """Delete this judge's grades of the item, chunks of a document included."""
+    document = document_id_of(item.target)
     rows = connection.execute(
         """
         DELETE FROM judgements j
@@ -131,12 +132,8 @@ def _take_away(connection: Connection, query: int, judge: Judge, item: JudgingIt
             "judge": judge.id,
             "kind": item.target_kind,
             # A document may have been judged by its id instead of its source id.
-            "names": [item.target] if item.target_kind == "chunk" else _names(item),
-            "document": document_id_of(item.target),
+            "names": [item.target] if item.target_kind == "chunk" else [item.target, str(document)],
+            "document": document,
         },
     ).fetchall()
     return tuple(Replaced(*row) for row in rows)
-
-
-def _names(item: JudgingItem) -> list[str]:
-    return [item.target, str(document_id_of(item.target))]

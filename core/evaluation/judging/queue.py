@@ -30,7 +30,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from revector.core.database import Connection, Database, Progress
+from revector.core.database import Connection, Database, Progress, fetch_column, fetch_one
 from revector.core.errors import UsageError, unknown_name
 from revector.core.evaluation.document import Run
 from revector.core.evaluation.judged_sets.agreement import RELEVANT
@@ -123,21 +123,21 @@ def person(connection: Connection, name: str = "") -> Judge:
     Raises UsageError when the name is a model's.
     """
     if not name:
-        row = connection.execute("SELECT session_user::text").fetchone()
-        name = row[0] if row else ""
+        (name,) = fetch_one(connection, "SELECT session_user::text")
     return ensure_judge(connection, name, "person")
 
 
 def judged_by(connection: Connection, query_set: QuerySet) -> TargetKind:
     """The level of the set: documents as soon as any judgement is on one, else chunks."""
-    found = connection.execute(
+    (any_document,) = fetch_one(
+        connection,
         """
         SELECT EXISTS (SELECT FROM judgements j JOIN queries q ON q.id = j.query
                        WHERE q.query_set_id = %s AND j.target_kind = 'document')
         """,
         [query_set.id],
-    ).fetchone()
-    return "document" if found and found[0] else "chunk"
+    )
+    return "document" if any_document else "chunk"
 
 
 def stored_pair(
@@ -353,10 +353,8 @@ def _keys(connection: Connection, pooled: Mapping[str, _Pool]) -> dict[_Target, 
 def _still_there(connection: Connection, pooled: Mapping[str, _Pool]) -> set[_Target]:
     """The pooled documents that still have a chunk to show."""
     shown = {chunk for pool in pooled.values() for document in pool.moved for chunk in pool.passages(document)}
-    rows = connection.execute(
-        "SELECT DISTINCT document_id::text FROM document_chunks WHERE id = ANY(%s)", [list(shown)]
-    )
-    return {row[0] for row in rows}
+    query = "SELECT DISTINCT document_id::text FROM document_chunks WHERE id = ANY(%s)"
+    return set(fetch_column(connection, query, [list(shown)]))
 
 
 # -- what was said -----------------------------------------------------------------------------------------

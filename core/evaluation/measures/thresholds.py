@@ -53,9 +53,8 @@ class Thresholds:
 _SCORES = {"cosine": "1 − cosine distance", "ip": "inner product", "l2": "− L2 distance"}
 
 
-def scores_of(distances: NDArray[np.float32], metric: Metric) -> NDArray[np.float64]:
-    """Distances (n,) as scores (n,), where more is better. pgvector's ip distance is the negative inner
-    product."""
+def _scores(distances: NDArray[np.float32], metric: Metric) -> NDArray[np.float64]:
+    """Distances (n,) as scores (n,): more is better. pgvector's ip distance is the negative inner product."""
     given = np.asarray(distances, np.float64)
     return 1 - given if metric == "cosine" else -given
 
@@ -82,7 +81,7 @@ def thresholds(
     sides = [
         np.sort(
             np.concatenate(
-                [scores_of(hits.distances[:depth], metric) for hits in side.hits.values()] or [np.empty(0)]
+                [_scores(hits.distances[:depth], metric) for hits in side.hits.values()] or [np.empty(0)]
             )
         )
         for side, metric in zip((primary, candidate), metrics, strict=True)

@@ -70,7 +70,7 @@ def difference_chart(results: Sequence[MeasureResult], confidence: float) -> str
         _text(svg, _LABELS - 10, y + 4, shorten(row.segment, 16), "end")
         _text(svg, _WIDTH - _LABELS + 12, y + 4, f"{signed(row.difference)}  n {row.queries:,}")
     _rest(svg, bottom + 16 + _ROW, len(results) - len(shown))
-    return _done(svg)
+    return ET.tostring(svg, encoding="unicode")
 
 
 def distribution_chart(results: Sequence[OverlapResult], name: str) -> str:
@@ -105,7 +105,7 @@ def distribution_chart(results: Sequence[OverlapResult], name: str) -> str:
     for tick in (low, (low + high) / 2, high):
         _text(svg, x(tick), height * len(shown) + 22, f"{tick:g}".replace("-", "−"), "middle")
     _rest(svg, height * len(shown) + 22 + _ROW, len(results) - len(shown))
-    return _done(svg)
+    return ET.tostring(svg, encoding="unicode")
 
 
 def change_chart(queries: Sequence[QueryResult], measure: str) -> str:
@@ -150,7 +150,7 @@ def change_chart(queries: Sequence[QueryResult], measure: str) -> str:
     _text(svg, 54, 232, f"▲ {better:,} better")
     _text(svg, _WIDTH / 2, 232, f"{len(changes) - better - worse:,} equal", "middle")
     _text(svg, _WIDTH - 10, 232, f"▼ {worse:,} worse", "end")
-    return _done(svg)
+    return ET.tostring(svg, encoding="unicode")
 
 
 def depth_chart(overlaps: Sequence[float]) -> str:
@@ -175,7 +175,7 @@ def depth_chart(overlaps: Sequence[float]) -> str:
         _put(bar, "title").text = f"overlap@{place + 1}: {number(value)}"
         if (place + 1) % named == 0:
             _text(svg, 54 + wide * (place + 0.5), 138, f"{place + 1}", "middle")
-    return _done(svg)
+    return ET.tostring(svg, encoding="unicode")
 
 
 def _rest(svg: ET.Element, y: float, count: int) -> None:
@@ -235,7 +235,3 @@ def _line(svg: ET.Element, x1: float, y1: float, x2: float, y2: float, opacity: 
 
 def _text(svg: ET.Element, x: float, y: float, text: str, anchor: str = "start") -> None:
     _put(svg, "text", x=x, y=y, text_anchor=anchor, fill="currentColor").text = printable(text)
-
-
-def _done(svg: ET.Element) -> str:
-    return ET.tostring(svg, encoding="unicode")

@@ -45,12 +45,9 @@ def run_settings(run: Run) -> str:
     how = "exact, without an index" if run.exact else "by the index" if used else "no index used"
     ef_search = "" if run.exact or run.ef_search is None else f", ef_search {run.ef_search}"
     settings = "".join(f", {name} {value}" for name, value in index.items())
-    sample = f", a sample of the collection ({_listed(run.sample)})" if run.sample else ""
+    drawn = ", ".join(f"{name} {value}" for name, value in (run.sample or {}).items())
+    sample = f", a sample of the collection ({drawn})" if drawn else ""
     return f"top {run.k} of {counted(run.chunks, 'chunk')}, {how}{settings}{ef_search}{sample}"
-
-
-def _listed(values: dict[str, object]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def caveats(e: Evaluation) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ from revector.core.evaluation.runs.store import (
 )
 from revector.core.registry import Version, embedded_count, get_version
 from revector.core.retrieval import EncoderCache
+from revector.core.retrieval.statements import no_vectors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -177,10 +178,7 @@ def _check_version(connection: Connection, version: Version, encoder: Encoder) -
     except psycopg.errors.UndefinedTable:
         filled = False
     if not filled:
-        raise RefusedError(
-            f"Version {version.version_key} has no vectors yet.",
-            f"Backfill it: revector backfill run {version.version_key}",
-        )
+        raise no_vectors(version)
 
 
 class _HitWriter:
@@ -200,7 +198,6 @@ class _HitWriter:
             self.store()
 
     def store(self) -> None:
-        """Store the waiting hits."""
         batch, self._waiting = self._waiting, []
         if not batch:
             return

@@ -19,7 +19,7 @@ from psycopg import sql
 
 from revector.core import audit
 from revector.core.backfill.worker.encoding import BatchEncoder, check_encoder
-from revector.core.database import Connection, Database, Progress, fetch_one
+from revector.core.database import Connection, Database, Progress, fetch_column, fetch_one
 from revector.core.errors import EncoderError, RefusedError, UsageError
 from revector.core.evaluation.judged_sets.judgements import Qrels, document_id_of
 from revector.core.evaluation.runs.store import QueryHits, finish_run, start_run, store_hits, stored_queries
@@ -283,17 +283,16 @@ def _draw(connection: Connection, wanted: int, seed: int, pool: NDArray[np.int64
     generator = np.random.default_rng(seed)
     first, last = fetch_one(connection, "SELECT coalesce(min(id), 0), coalesce(max(id), -1) FROM document_chunks")
     if last - first < _LISTED:
-        rows = connection.execute("SELECT id FROM document_chunks ORDER BY id").fetchall()
-        others = np.setdiff1d(np.array([row[0] for row in rows], dtype=np.int64), pool)
+        every = fetch_column(connection, "SELECT id FROM document_chunks ORDER BY id")
+        others = np.setdiff1d(np.array(every, dtype=np.int64), pool)
         return np.sort(generator.choice(others, min(wanted, len(others)), replace=False))
     found = np.empty(0, dtype=np.int64)
     for _ in range(_DRAWS):
         # Ids are dense except for deleted chunks: most draws hit.
         tried = np.unique(generator.integers(first, last, 2 * wanted, endpoint=True))
-        rows = connection.execute(
-            "SELECT id FROM document_chunks WHERE id = ANY(%s)", [np.setdiff1d(tried, pool).tolist()]
-        ).fetchall()
-        found = np.union1d(found, np.array([row[0] for row in rows], dtype=np.int64))
+        query = "SELECT id FROM document_chunks WHERE id = ANY(%s)"
+        there = fetch_column(connection, query, [np.setdiff1d(tried, pool).tolist()])
+        found = np.union1d(found, np.array(there, dtype=np.int64))
         if len(found) >= wanted:
             break
     return np.sort(generator.choice(found, min(wanted, len(found)), replace=False))

@@ -20,7 +20,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from revector.core import audit
-from revector.core.database import Connection, fetch_one
+from revector.core.database import Connection, fetch_column, fetch_one
 from revector.core.errors import RefusedError, UsageError
 from revector.core.evaluation.document import Run
 
@@ -89,7 +89,7 @@ def _find(connection: Connection, number: int) -> Run | None:
 def runs(connection: Connection, *, query_set: str | None = None, limit: int = 100) -> list[Run]:
     """Finished runs, newest first; only those of one query set when it is named."""
     with connection.cursor(row_factory=class_row(Run)) as cursor:
-        cursor.execute(
+        return cursor.execute(
             _RUN
             + sql.SQL(
                 """
@@ -98,8 +98,7 @@ def runs(connection: Connection, *, query_set: str | None = None, limit: int = 1
                 """
             ),
             {"set": query_set, "limit": limit},
-        )
-        return cursor.fetchall()
+        ).fetchall()
 
 
 def latest_run(connection: Connection, query_set: QuerySet, version: Version, *, k: int) -> Run | None:
@@ -227,8 +226,7 @@ def unlock_run(connection: Connection, number: int) -> None:
 
 def stored_queries(connection: Connection, run: Run) -> set[str]:
     """The ids of the queries whose hits are stored."""
-    rows = connection.execute("SELECT query_id FROM evaluation_results WHERE run_id = %s", [run.id]).fetchall()
-    return {row[0] for row in rows}
+    return set(fetch_column(connection, "SELECT query_id FROM evaluation_results WHERE run_id = %s", [run.id]))
 
 
 def store_hits(connection: Connection, run: Run, hits: Iterable[QueryHits]) -> None:
@@ -307,15 +305,11 @@ def _check_unchanged(connection: Connection, set_id: int, name: str, revision: s
 
 
 def _delete_abandoned(connection: Connection) -> None:
-    """Delete abandoned runs that are too old to continue."""
-    old = connection.execute(
-        "SELECT id FROM evaluation_runs WHERE state = 'running' AND started_at <= now() - %s::interval",
-        [_ABANDONED_AFTER],
-    ).fetchall()
-    for row in old:
-        if fetch_one(connection, sql.SQL("SELECT pg_try_advisory_lock({})").format(_RUN_LOCK), row)[0]:
-            connection.execute("DELETE FROM evaluation_runs WHERE id = %s AND state = 'running'", row)
-            unlock_run(connection, row[0])
+    query = "SELECT id FROM evaluation_runs WHERE state = 'running' AND started_at <= now() - %s::interval"
+    for number in fetch_column(connection, query, [_ABANDONED_AFTER]):
+        if fetch_one(connection, sql.SQL("SELECT pg_try_advisory_lock({})").format(_RUN_LOCK), [number])[0]:
+            connection.execute("DELETE FROM evaluation_runs WHERE id = %s AND state = 'running'", [number])
+            unlock_run(connection, number)
 
 
 def _row_image(run_id: int, found: QueryHits) -> bytes:

@@ -1,16 +1,14 @@
-"""Overlap of whole runs is that of list by list; distributions and the recall of an index are counted by hand."""
+"""Overlap of whole runs by query; distributions and the recall of an index are counted by hand."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from revector.core import index, overlap
+from revector.core import index
 from revector.core.database import Connection, Database
+from revector.core.evaluation.judged_sets.judgements import TargetKind
 from revector.core.evaluation.judged_sets.query_sets import Query, get_query_set, save_queries
-from revector.core.evaluation.measures.measures import rankings
 from revector.core.evaluation.measures.rank_overlap import index_recall, overlap_results, query_overlaps
 from revector.core.evaluation.runs.make_run import make_run
 from revector.core.evaluation.runs.store import load_results
@@ -19,57 +17,21 @@ from revector.core.settings import Settings
 from tests.core.evaluation.made_runs import made_results
 from tests.versions import NUMBERS, add, add_chunks, backfill
 
-ids = st.lists(st.integers(0, 25), unique=True, max_size=20)
-some_runs = st.dictionaries(st.sampled_from("abcdef"), ids, max_size=6)
 
-
-@settings(deadline=None, max_examples=150)
-@given(
-    some_runs,
-    some_runs,
-    st.integers(1, 25),
-    st.sampled_from([0.5, 0.9, 0.98]),
-    st.sampled_from(["chunk", "document"]),
-)
-def test_all_queries_at_once_are_as_each_alone(
-    first: dict[str, list[int]], second: dict[str, list[int]], k: int, p: float, level: str
-) -> None:
-    of = {chunk: chunk // 3 for chunk in range(26)}
-    primary, candidate = made_results(first, of), made_results(second, of)
-    found = query_overlaps(primary, candidate, level, k, p)  # type: ignore[arg-type]
-    ranked = [rankings(each, level) for each in (primary, candidate)]  # type: ignore[arg-type]
-    assert set(found) == set(first) & set(second)
-    for query, each in found.items():
-        a, b = ranked[0][query][:k], ranked[1][query][:k]
-        expected = overlap.compare(a, b, k)
-        assert (each.k, each.overlap, each.jaccard) == (
-            k,
-            pytest.approx(expected.overlap),
-            pytest.approx(expected.jaccard),
-        )
-        assert each.rbo == pytest.approx(overlap.rank_biased_overlap(a, b, p))
-        assert each.kendall_tau == (None if expected.kendall_tau is None else pytest.approx(expected.kendall_tau))
-
-
-def test_more_queries_than_one_step_takes() -> None:
-    generator = np.random.default_rng(4)
-    runs = [
-        made_results({f"q{n}": generator.permutation(150)[:120].tolist() for n in range(600)}) for _ in range(2)
-    ]
-    found = query_overlaps(*runs, "chunk", 120)
-    for query in ("q0", "q276", "q277", "q278", "q599"):
-        expected = overlap.compare(
-            runs[0].hits[query].chunk_ids.tolist(), runs[1].hits[query].chunk_ids.tolist(), 120
-        )
-        assert found[query].kendall_tau == pytest.approx(expected.kendall_tau)
-        assert found[query].rbo == pytest.approx(expected.rbo)
-
-
-def test_depth_and_persistence_are_checked() -> None:
-    results = made_results({"a": [1]})
-    for k, p in ((0, 0.9), (10, 0.0), (10, 1.0)):
-        with pytest.raises(ValueError, match="expected"):
-            query_overlaps(results, results, "chunk", k, p)
+@pytest.mark.parametrize("level", ["chunk", "document"])
+def test_each_query_that_both_runs_have_is_compared_at_the_level(level: TargetKind) -> None:
+    of = {chunk: chunk // 3 for chunk in range(12)}
+    primary = made_results({"a": [0, 1, 3, 6], "b": [9], "c": [], "gone": [1]}, of)
+    candidate = made_results({"a": [3, 2, 0, 11], "b": [9], "c": [], "new": [1]}, of)
+    found = query_overlaps(primary, candidate, level, 2)
+    assert set(found) == {"a", "b", "c"}
+    # As chunks 0, 1 against 3, 2; as documents 0, 1 against 1, 0.
+    shared, tau = (0.0, None) if level == "chunk" else (1.0, -1.0)
+    assert (found["a"].k, found["a"].overlap, found["a"].kendall_tau) == (2, shared, tau)
+    assert found["b"].rbo == pytest.approx(1.0)
+    assert found["c"].overlap == 1.0
+    with pytest.raises(ValueError, match="k is 0; expected"):
+        query_overlaps(primary, candidate, level, 0)
 
 
 def test_distributions_by_segment() -> None:
