@@ -60,7 +60,8 @@ class PairModel:
         # The same model, whatever directory a relative path starts from.
         model = str(folder.resolve()) if Path(spec.model).expanduser().is_dir() else spec.model
         self.name = Path(model).name
-        self.spec = str(_own_part(spec, model))
+        kept = {name: text for name, text in spec.settings.items() if name not in _NO_PART_OF_THE_MODEL}
+        self.spec = str(dataclasses.replace(spec, model=model, settings=kept))
         self._model = _load(folder, spec)
         self.labels = int(self._model.num_labels)
 
@@ -119,11 +120,6 @@ def parse_pair_spec(text: str, kind: str, settings: Mapping[str, Setting] = SETT
         raise unknown_name(f"kind of {kind}", spec.provider, [PROVIDER])
     check_known(spec, settings)
     return spec
-
-
-def _own_part(spec: EncoderSpec, model: str) -> EncoderSpec:
-    kept = {name: text for name, text in spec.settings.items() if name not in _NO_PART_OF_THE_MODEL}
-    return dataclasses.replace(spec, model=model, settings=kept)
 
 
 def _load(folder: Path, spec: EncoderSpec) -> CrossEncoder:

@@ -5,7 +5,6 @@ Importing this is cheap: NumPy, clients, tokenizers and models load when an enco
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from revector.core.encoders.base import Encoder, Metered, Parallel, Throttled
@@ -34,24 +33,13 @@ def runs_here(spec: str) -> bool:
     return bool(spec) and bool(getattr(find_provider(parse_spec(spec).provider), "runs_here", False))
 
 
-def open_encoder(
-    spec: str | EncoderSpec,
-    *,
-    on_throttle: Callable[[float, str], None] | None = None,
-    on_resume: Callable[[], None] | None = None,
-    wait: Callable[[float], None] = time.sleep,
-) -> Encoder:
-    """Open the encoder of a spec. `Throttled` describes the hooks that it calls when its provider makes it
-    wait."""
+def open_encoder(spec: str | EncoderSpec, *, on_throttle: Callable[[float, str], None] | None = None) -> Encoder:
+    """Open the encoder of a spec. `on_throttle` is one of the hooks of a `Throttled` encoder."""
     if isinstance(spec, str):
         spec = parse_spec(spec)
     else:
         check_settings(spec)
     encoder = find_provider(spec.provider)(spec)
-    if isinstance(encoder, Throttled):
-        encoder.wait = wait
-        if on_throttle:
-            encoder.on_throttle = on_throttle
-        if on_resume:
-            encoder.on_resume = on_resume
+    if on_throttle is not None and isinstance(encoder, Throttled):
+        encoder.on_throttle = on_throttle
     return encoder

@@ -85,10 +85,6 @@ class Parallel(Protocol):
 class Metered(Protocol):
     """An encoder whose provider reports what it bills."""
 
-    @property
-    def tokens_used(self) -> int:
-        """The tokens billed since the encoder was opened, as far as reported."""
-
     def take_usage(self) -> int | None:
         """The tokens billed for this thread's requests since its last call of this; failed requests count too.
 

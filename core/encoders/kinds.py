@@ -46,17 +46,15 @@ def _is_service_url(text: str) -> bool:
         return False
 
 
-def _is_environment_name(text: str) -> bool:
-    return re.fullmatch("[A-Z][A-Z0-9_]*", text) is not None
-
-
 TEXT = Setting("any text", lambda _: True)
 FLAG = Setting("true or false", lambda text: text in ("true", "false"))
 AMOUNT = Setting("a number of at least 0", _is_amount)
 SECONDS = Setting("a number of seconds above 0", lambda text: _is_amount(text) and float(text) > 0)
 SERVICE_URL = Setting("an http or https URL without a query", _is_service_url, repeatable=False)
 ENVIRONMENT_NAME = Setting(
-    "the name of an environment variable, in capitals", _is_environment_name, repeatable=False
+    "the name of an environment variable, in capitals",
+    lambda text: re.fullmatch("[A-Z][A-Z0-9_]*", text) is not None,
+    repeatable=False,
 )
 
 # The settings that every provider understands, including those of other packages.

@@ -59,10 +59,10 @@ class Pacer:
         tokens_per_minute: int | None = None,
     ) -> None:
         self.share = 1.0
+        self.tokens_per_minute = math.inf if tokens_per_minute is None else tokens_per_minute
         self.answered = 0
         self._hooks = hooks
         self._parallel = parallel
-        self._tokens_per_minute = tokens_per_minute
         self._quotas = {
             "requests": Quota("requests", requests_per_minute),
             "tokens": Quota("tokens", tokens_per_minute),
@@ -92,11 +92,6 @@ class Pacer:
     def correction(self) -> float:
         """Tokens billed for each estimated token so far; at least 1, to be safe."""
         return max(1.0, self._billed / self._estimated) if self._estimated else 1.0
-
-    @property
-    def most_tokens(self) -> float:
-        """The most tokens that fit into a minute, by the spec and our share."""
-        return math.inf if self._tokens_per_minute is None else self._tokens_per_minute * self.share
 
     @contextlib.contextmanager
     def request(self, estimate: int) -> Iterator[Ticket]:

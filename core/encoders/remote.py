@@ -139,8 +139,6 @@ class RemoteEncoder(ABC):
             *(int(settings[name]) if name in settings else None for name in _PER_MINUTE),
         )
         self._usage = threading.local()
-        self._tokens_used = 0
-        self._lock = threading.Lock()
         self._has_answered = False
         self._key_env = settings.get("key_env", self.key_variable)
         self._key = self._read_key(needed=public)
@@ -218,11 +216,6 @@ class RemoteEncoder(ABC):
             raise ValueError(f"a share of {share} of the limits: expected more than 0 and at most 1")
         self._pacer.share = share
 
-    @property
-    def tokens_used(self) -> int:
-        """The tokens billed since the encoder was opened, as far as reported."""
-        return self._tokens_used
-
     def take_usage(self) -> int | None:
         """The tokens billed for this thread's requests since its last call of this; None when a request had no
         figure."""
@@ -272,7 +265,8 @@ class RemoteEncoder(ABC):
         start = total = 0
         for place, tokens in enumerate(self._count(texts)):
             # Read again for each text: both may change while earlier parts are sent.
-            most = min(self._max_request_tokens, self._pacer.most_tokens) / self._pacer.correction
+            in_a_minute = self._pacer.tokens_per_minute * self._pacer.share
+            most = min(self._max_request_tokens, in_a_minute) / self._pacer.correction
             if place > start and (place - start == self._batch_size or total + tokens > most):
                 yield texts[start:place], total
                 start, total = place, 0
@@ -355,8 +349,6 @@ class RemoteEncoder(ABC):
     def _note_usage(self, billed: int | None) -> None:
         before = getattr(self._usage, "tokens", 0)
         self._usage.tokens = None if before is None or billed is None else before + billed
-        with self._lock:
-            self._tokens_used += billed or 0
 
     # -- errors -------------------------------------------------------------------------------------------
 
@@ -367,7 +359,9 @@ class RemoteEncoder(ABC):
             error = text
         if isinstance(error, dict):
             error = error.get("error") or error
-        message = _words(error) or "no reason given"
+        # Servers put the message in different places.
+        said = (error.get("message") or error.get("detail") or error) if isinstance(error, dict) else error
+        message = str(said) or "no reason given"
         reason = _in_short(f"{status}: {message}")
         match self.meaning(status, message, error):
             case "later":
@@ -439,10 +433,3 @@ def _vector(embedding: object) -> NDArray[np.float32]:
         return vector
     except (TypeError, ValueError, OverflowError) as error:
         raise SpoiltAnswerError(f"The answer contains something that is not a vector: {error}") from None
-
-
-def _words(error: object) -> str:
-    """The provider's message, which servers put in different places."""
-    if isinstance(error, dict):
-        return str(error.get("message") or error.get("detail") or error)
-    return str(error)

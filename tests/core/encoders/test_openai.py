@@ -38,10 +38,9 @@ def connect(server, waits, monkeypatch):
         settings = {"base_url": at.base_url, "key_env": "TEST_KEY", **settings}
         query = "&".join(f"{name}={value}" for name, value in settings.items())
         encoder = open_encoder(
-            f"openai:{model}?{query}",
-            on_throttle=lambda seconds, reason: waits.append((seconds, reason)),
-            wait=waits.append,
+            f"openai:{model}?{query}", on_throttle=lambda seconds, reason: waits.append((seconds, reason))
         )
+        encoder.wait = waits.append
         opened.append(encoder)
         return encoder
 
@@ -194,8 +193,8 @@ def test_a_server_too_slow_is_tried_again(server, monkeypatch):
     encoder = open_encoder(
         f"openai:text-embedding-3-small?base_url={server.base_url}&key_env=TEST_KEY&timeout_s=0.1&max_retries=99",
         on_throttle=lambda seconds, reason: reasons.append(reason),
-        wait=wait,
     )
+    encoder.wait = wait
     server.latency_s = 0.5
     assert encoder.encode_query("a key").any()
     assert "timed out" in reasons[0]
@@ -216,7 +215,8 @@ def test_nobody_at_the_address(waits, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    encoder = open_encoder(f"openai:m?base_url=http://127.0.0.1:{port}/v1&max_retries=2", wait=waits.append)
+    encoder = open_encoder(f"openai:m?base_url=http://127.0.0.1:{port}/v1&max_retries=2")
+    encoder.wait = waits.append
     with pytest.raises(UnreachableError, match=f"127.0.0.1:{port}/v1 did not answer in 3 attempts"):
         encoder.encode_query("a key")
     assert len(waits) == 2

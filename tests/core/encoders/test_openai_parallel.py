@@ -47,11 +47,10 @@ def connect(server, clock, heard):
     def connect(model=MODEL, **settings):
         query = "&".join(f"{name}={value}" for name, value in {"base_url": server.base_url, **settings}.items())
         encoder = open_encoder(
-            f"openai:{model}?dimensions=16&{query}",
-            on_throttle=lambda seconds, reason: heard.append(reason),
-            on_resume=lambda: heard.append("resumed"),
-            wait=clock.wait,
+            f"openai:{model}?dimensions=16&{query}", on_throttle=lambda seconds, reason: heard.append(reason)
         )
+        encoder.on_resume = lambda: heard.append("resumed")
+        encoder.wait = clock.wait
         opened.append(encoder)
         return encoder
 
@@ -321,7 +320,6 @@ def test_usage_is_what_the_provider_bills(connect, server):
     encoder.encode_documents(["seven"])
     encoder.encode_query("eight nine")
     assert encoder.take_usage() == 3
-    assert encoder.tokens_used == 9
 
 
 def test_usage_is_each_threads_own(connect, server):
@@ -336,7 +334,6 @@ def test_usage_is_each_threads_own(connect, server):
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(work, [1, 20, 300, 4000])) == [1, 20, 300, 4000]
-    assert encoder.tokens_used == 4321
     assert encoder.take_usage() == 0  # this thread's
 
 
@@ -356,7 +353,6 @@ def test_a_provider_that_does_not_say_what_it_bills(connect, server, said):
     encoder.encode_documents(["three four"])
     assert encoder.take_usage() is None
     assert encoder.take_usage() == 0
-    assert encoder.tokens_used == 2
 
 
 def test_many_threads_through_everything_at_once(connect, server, clock):

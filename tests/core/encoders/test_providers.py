@@ -96,12 +96,10 @@ def test_a_package_that_cannot_be_imported_is_named():
 
 
 @pytest.mark.usefixtures("acme")
-def test_an_encoder_that_waits_is_given_the_callers_way_of_waiting():
-    waited, told, resumed = [].append, lambda seconds, reason: None, lambda: None
-    encoder = open_encoder("acme-slow:any", wait=waited, on_throttle=told, on_resume=resumed)
-    assert encoder.wait is waited
+def test_an_encoder_that_waits_tells_its_caller():
+    told = [].append
+    encoder = open_encoder("acme-slow:any", on_throttle=told)
     assert encoder.on_throttle is told
-    assert encoder.on_resume is resumed
 
 
 def test_importing_the_package_and_reading_a_spec_loads_nothing_heavy():

@@ -634,7 +634,8 @@ def test_a_short_throttle_is_waited_for(connection: Connection, service: Protoco
     spec = priced(service, max_retries=3)
     version = add(connection, "v1", spec)
     waited: list[float] = []
-    encoder = open_encoder(spec, wait=waited.append)
+    encoder = open_encoder(spec)
+    encoder.wait = waited.append  # type: ignore[attr-defined]
     service.fail(429, retry_after=2)
     found = planned(connection, version, encoder)
     assert [round(seconds) for seconds in waited if seconds] == [2]
