@@ -90,9 +90,14 @@ class ParquetFile:
 
 def open_parquet(path: Path, id_column: str | None, vector_column: str) -> ParquetFile:
     """Open a Parquet file with vectors. Raises UsageError for one that cannot be read or lacks the columns."""
-    import_pyarrow()
-    import pyarrow.types as kinds
-
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet
+        import pyarrow.types as kinds
+    except ImportError:
+        raise UsageError(
+            "Reading Parquet needs pyarrow, which is not installed.", "pip install 'revector[parquet]'"
+        ) from None
     with _parquet(path) as file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
         if id_column is None:
@@ -114,25 +119,18 @@ def open_parquet(path: Path, id_column: str | None, vector_column: str) -> Parqu
                 f"{shown(path)}: the column {id_column!r} is of type {id_type}.",
                 "Expected chunk ids (integers) or semantic keys (strings of 64 hex digits).",
             )
-        number = _number_type(schema.field(vector_column).type)
-        if number is None or not kinds.is_floating(number):
+        given = schema.field(vector_column).type
+        kind = given.storage_type if isinstance(given, pa.BaseExtensionType) else given  # a tensor's is a list
+        is_list = kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)
+        if not is_list or not kinds.is_floating(kind.value_type):
             raise UsageError(
-                f"{shown(path)}: the column {vector_column!r} is of type {schema.field(vector_column).type}.",
+                f"{shown(path)}: the column {vector_column!r} is of type {given}.",
                 "Expected a list of float16, float32 or float64.",
             )
-        dimensions = _dimensions(file, schema.field(vector_column).type, vector_column)
+        fixed = kinds.is_fixed_size_list(kind)
+        dimensions = int(kind.list_size) if fixed else _first_length(file, vector_column)
     name = fingerprint("parquet", id_column, vector_column, digest(path))
     return ParquetFile(shown(path), rows, dimensions, id_kind, name, path, id_column, vector_column)
-
-
-def import_pyarrow() -> None:
-    """Raise UsageError when pyarrow is not installed."""
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError:
-        raise UsageError(
-            "Reading Parquet needs pyarrow, which is not installed.", "pip install 'revector[parquet]'"
-        ) from None
 
 
 @contextmanager
@@ -181,27 +179,8 @@ def _put_together(batches: list[pa.RecordBatch], first: int, size: int) -> Itera
         yield first + start, whole.slice(start, size)
 
 
-def _number_type(column: pa.DataType) -> pa.DataType | None:
-    """The type of a list's numbers; None for a type that is not a list. A tensor type counts as its storage
-    list."""
-    import pyarrow as pa
-    import pyarrow.types as kinds
-
-    if isinstance(column, pa.BaseExtensionType):
-        column = column.storage_type
-    if kinds.is_list(column) or kinds.is_large_list(column) or kinds.is_fixed_size_list(column):
-        return column.value_type
-    return None
-
-
-def _dimensions(file: Any, column: pa.DataType, name: str) -> int | None:
-    """The dimensions, from the column's type, or else from the first vector."""
-    import pyarrow as pa
-    import pyarrow.types as kinds
-
-    storage = column.storage_type if isinstance(column, pa.BaseExtensionType) else column
-    if kinds.is_fixed_size_list(storage):
-        return int(storage.list_size)
+def _first_length(file: Any, name: str) -> int | None:
+    """The dimensions of the first vector; None when there is none."""
     for batch in file.iter_batches(64, columns=[name]):
         for vector in _storage(batch.column(0)):
             if vector.is_valid:
