@@ -7,10 +7,8 @@ when that changed since the query was encoded, the search is repeated with the n
 from __future__ import annotations
 
 from revector.core.retrieval.async_retriever import AsyncRetriever
-from revector.core.retrieval.base import MirrorHook
-from revector.core.retrieval.counts import SearchFigures, read_counts
 from revector.core.retrieval.encoding import EncoderCache, check_query, open_version_encoder
-from revector.core.retrieval.options import MAX_EF_SEARCH, MAX_K, SearchOptions, check_options, ef_search_for
+from revector.core.retrieval.options import MAX_EF_SEARCH, MAX_K, check_options, ef_search_for
 from revector.core.retrieval.pointer import ROLLBACK_VARIABLE
 from revector.core.retrieval.result import Comparison, Hit, SearchResult
 from revector.core.retrieval.retriever import Retriever
@@ -25,17 +23,13 @@ __all__ = [
     "Comparison",
     "EncoderCache",
     "Hit",
-    "MirrorHook",
     "Retriever",
-    "SearchFigures",
-    "SearchOptions",
     "SearchResult",
     "VersionSearcher",
     "check_options",
     "check_query",
     "ef_search_for",
     "open_version_encoder",
-    "read_counts",
     "search_statement",
     "search_vector",
 ]

@@ -16,7 +16,9 @@ import psycopg
 
 from revector.core.database import readable_errors
 from revector.core.retrieval.base import RetrieverBase
-from revector.core.retrieval.connections import LOOK_S, AsyncSearchConnection, late, timeout_setting
+from revector.core.retrieval.connections import LOOK_S, AsyncSearchConnection, late, timeout_setting, unset
+from revector.core.retrieval.encoding import check_query
+from revector.core.retrieval.options import check_options
 from revector.core.retrieval.result import SearchResult
 from revector.core.retrieval.statements import SET_SESSION
 from revector.core.retrieval.steps import Statement, Steps, Work
@@ -56,16 +58,10 @@ class AsyncRetriever(RetrieverBase):
         timeout_s: float | None = None,
         segment: str = "",
     ) -> SearchResult:
-        """The top-k for a query.
-
-        `hybrid` adds full text search; `rerank` is the spec of a cross-encoder that reranks the hits; `where` is
-        what a chunk's metadata must contain; `ef_search` defaults to the version's. `segment` goes to the mirror.
-
-        Raises UsageError for an empty query, k or ef_search outside 1 to 1,000 and a filter that is not JSON;
-        RefusedError when no version is active, or the version has no vectors; UnreachableError when database or
-        encoder do not answer in time.
-        """
-        steps = self._searches.search(text, k, hybrid, rerank, where, ef_search)
+        """The top-k for a query. The arguments and the errors are those of Retriever.search."""
+        text = check_query(text)
+        options = check_options(k, hybrid=hybrid, where=where, ef_search=ef_search, rerank=rerank)
+        steps = self._searches.search(text, options)
         return self._mirrored(await self._carry_out(steps, timeout_s), segment)
 
     async def search_vector(
@@ -78,14 +74,9 @@ class AsyncRetriever(RetrieverBase):
         ef_search: int | None = None,
         timeout_s: float | None = None,
     ) -> SearchResult:
-        """The top-k for a vector (d,) that was encoded for that version; `active` says whether it is still active.
-
-        Raises what `search` does, UsageError for an unknown key, and RefusedError for a vector of other
-        dimensions.
-        """
-        return await self._carry_out(
-            self._searches.search_vector(vector, version_key, k, where, ef_search), timeout_s
-        )
+        """The top-k for a vector (d,). The arguments and the errors are those of Retriever.search_vector."""
+        options = check_options(k, where=where, ef_search=ef_search)
+        return await self._carry_out(self._searches.search_vector(vector, version_key, options), timeout_s)
 
     async def open(self) -> None:
         """Start connecting. The first search does so too."""
@@ -151,7 +142,7 @@ class AsyncRetriever(RetrieverBase):
             connection = await self._taken(deadline, limit_s)
             try:
                 connection.deadline = deadline
-                missing = connection.missing(step.settings | timeout_setting(limit_s))
+                missing = unset(connection, step.settings | timeout_setting(limit_s))
                 if missing:
                     await connection.execute(SET_SESSION, [list(missing), list(missing.values())])
                     connection.settings |= missing

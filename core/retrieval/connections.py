@@ -64,8 +64,9 @@ class Failures:
         return last[1] if last is not None and last[0] >= moment else None
 
 
-def _missing(settings: dict[str, str], wanted: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in wanted.items() if settings.get(name) != value}
+def unset(connection: SearchConnection | AsyncSearchConnection, wanted: dict[str, str]) -> dict[str, str]:
+    """What of these settings the session does not have yet."""
+    return {name: value for name, value in wanted.items() if connection.settings.get(name) != value}
 
 
 def _until(deadline: float | None, timeout: float | None) -> float | None:
@@ -111,10 +112,6 @@ class SearchConnection(psycopg.Connection[TupleRow]):
             raise
         return connection
 
-    def missing(self, wanted: dict[str, str]) -> dict[str, str]:
-        """What of these settings the session does not have yet."""
-        return _missing(self.settings, wanted)
-
     def wait(self, gen: PQGen[T], interval: float = _INTERVAL_S, timeout: float | None = None) -> T:
         """Run one of psycopg's steps until the deadline."""
         return super().wait(gen, interval, _until(self.deadline, timeout))
@@ -153,10 +150,6 @@ class AsyncSearchConnection(psycopg.AsyncConnection[TupleRow]):
             failed(error, began)
             raise
         return connection
-
-    def missing(self, wanted: dict[str, str]) -> dict[str, str]:
-        """What of these settings the session does not have yet."""
-        return _missing(self.settings, wanted)
 
     async def wait(self, gen: PQGen[T], interval: float = _INTERVAL_S, timeout: float | None = None) -> T:
         """Run one of psycopg's steps until the deadline."""

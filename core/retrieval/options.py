@@ -19,12 +19,14 @@ _MOST_FILTER_BYTES = 16 * 1024
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """The options of a search. `filter` is a JSON object that a chunk's metadata must contain."""
+    """The options of a search. `filter` is `where` as JSON: an object that a chunk's metadata must contain."""
 
     k: int
     hybrid: bool = False
     filter: str | None = None
     ef_search: int | None = None
+    where: Mapping[str, object] | None = None
+    rerank: str | None = None
 
     @property
     def depth(self) -> int:
@@ -38,6 +40,7 @@ def check_options(
     hybrid: bool = False,
     where: Mapping[str, object] | None = None,
     ef_search: int | None = None,
+    rerank: str | None = None,
 ) -> SearchOptions:
     """Check the options. Raises UsageError for k or ef_search outside 1 to 1,000, and for a filter that is not a
     JSON object."""
@@ -45,7 +48,7 @@ def check_options(
         raise UsageError(f"k is {k}; expected 1 to {MAX_K}.")
     if ef_search is not None and not 1 <= ef_search <= MAX_EF_SEARCH:
         raise UsageError(f"ef_search is {ef_search}; pgvector takes 1 to {MAX_EF_SEARCH:,}.")
-    return SearchOptions(k, hybrid, _filter(where) if where else None, ef_search)
+    return SearchOptions(k, hybrid, _filter(where) if where else None, ef_search, where or None, rerank)
 
 
 def _filter(where: Mapping[str, object]) -> str:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 
 import psycopg
+from psycopg import errors as pg
 from psycopg import sql
 
 from revector.core.database import Database
@@ -67,7 +68,8 @@ class Pointer:
         self._database, self._counter, self._program = database, counter, program
         self._poll_s = poll_s
         self._encoders = encoders
-        self._version: Version | None = None
+        self.version: Version | None = None
+        """The version served as far as this process knows; None before it knows one."""
         self._warmer: threading.Thread | None = None
         self._shown: str | None = None
         self._ended = False
@@ -75,15 +77,10 @@ class Pointer:
         self._thread = threading.Thread(target=self._follow_on, name="revector-pointer", daemon=True)
         self._thread.start()
 
-    @property
-    def version(self) -> Version | None:
-        """The version served as far as this process knows; None before it knows one."""
-        return self._version
-
     def follow(self, version: Version) -> None:
         """Serve this version, which a search found before the thread did."""
-        if self._version is None or self._version.id != version.id:
-            self._version = version
+        if self.version is None or self.version.id != version.id:
+            self.version = version
             self.look()
 
     def look(self) -> None:
@@ -134,14 +131,16 @@ class Pointer:
         ).fetchone()
         schema = int(row[0]) if row else 0
         # A standby cannot LISTEN, so there the thread only polls.
-        with contextlib.suppress(psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.FeatureNotSupported):
+        with contextlib.suppress(pg.ReadOnlySqlTransaction, pg.FeatureNotSupported):
             connection.execute("LISTEN revector")
         flushed = time.monotonic()
         while True:
             connection.deadline = time.monotonic() + _LIMIT_S
             self._refresh(connection, schema)
             if self._ended or time.monotonic() - flushed >= FLUSH_S:
-                self._flush(connection)
+                # Without the right to write, or on a standby, searches are served but not counted.
+                with contextlib.suppress(pg.InsufficientPrivilege, pg.ReadOnlySqlTransaction):
+                    self._counter.flush(connection)
                 self._warm(connection)
                 flushed = time.monotonic()
             if self._ended:
@@ -157,7 +156,7 @@ class Pointer:
         else:
             row = connection.execute(ACTIVE_VERSION).fetchone()
         version = Version(*row) if row else None
-        self._version = version
+        self.version = version
         name = served_name(self._program, version.id if version else 0, schema, pinned=bool(self.pinned))
         if name != self._shown:
             first, self._shown = self._shown is None, name
@@ -169,7 +168,7 @@ class Pointer:
 
     def _warm(self, connection: SearchConnection) -> None:
         """Open the encoders that are needed now or after the next flip, so that no search has to wait for them."""
-        rows = connection.execute(NEXT_VERSIONS, {"served": self._version.id if self._version else 0}).fetchall()
+        rows = connection.execute(NEXT_VERSIONS, {"served": self.version.id if self.version else 0}).fetchall()
         closed = [version for version in (Version(*row) for row in rows) if not self._encoders.opened(version)]
         if closed and not self._ended and not (self._warmer and self._warmer.is_alive()):
             self._warmer = threading.Thread(
@@ -183,8 +182,3 @@ class Pointer:
                 # Errors are reported by the search that needs the encoder.
                 with contextlib.suppress(Exception):
                     self._encoders.encoder(version)
-
-    def _flush(self, connection: SearchConnection) -> None:
-        # Without the right to write, or on a standby, searches are served but not counted.
-        with contextlib.suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction):
-            self._counter.flush(connection)

@@ -20,7 +20,9 @@ import psycopg
 
 from revector.core.database import readable_errors
 from revector.core.retrieval.base import RetrieverBase
-from revector.core.retrieval.connections import LOOK_S, SearchConnection, late, timeout_setting
+from revector.core.retrieval.connections import LOOK_S, SearchConnection, late, timeout_setting, unset
+from revector.core.retrieval.encoding import check_query
+from revector.core.retrieval.options import check_options
 from revector.core.retrieval.result import SearchResult
 from revector.core.retrieval.statements import SET_SESSION
 from revector.core.retrieval.steps import Statement, Steps, Work
@@ -68,7 +70,9 @@ class Retriever(RetrieverBase):
         RefusedError when no version is active, or the version has no vectors; UnreachableError when database or
         encoder do not answer in time.
         """
-        steps = self._searches.search(text, k, hybrid, rerank, where, ef_search)
+        text = check_query(text)
+        options = check_options(k, hybrid=hybrid, where=where, ef_search=ef_search, rerank=rerank)
+        steps = self._searches.search(text, options)
         return self._mirrored(self._carry_out(steps, timeout_s), segment)
 
     def search_vector(
@@ -86,7 +90,8 @@ class Retriever(RetrieverBase):
         Raises what `search` does, UsageError for an unknown key, and RefusedError for a vector of other
         dimensions.
         """
-        return self._carry_out(self._searches.search_vector(vector, version_key, k, where, ef_search), timeout_s)
+        options = check_options(k, where=where, ef_search=ef_search)
+        return self._carry_out(self._searches.search_vector(vector, version_key, options), timeout_s)
 
     def close(self) -> None:
         """Stop the thread, write the counts and close the connections."""
@@ -140,7 +145,7 @@ class Retriever(RetrieverBase):
             connection = self._taken(deadline, limit_s)
             try:
                 connection.deadline = deadline
-                missing = connection.missing(step.settings | timeout_setting(limit_s))
+                missing = unset(connection, step.settings | timeout_setting(limit_s))
                 if missing:
                     connection.execute(SET_SESSION, [list(missing), list(missing.values())])
                     connection.settings |= missing

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from revector.core import overlap as ranks
 from revector.core.database import Connection
@@ -21,10 +21,12 @@ from revector.core.retrieval.statements import search_vector
 class VersionSearcher:
     """Searches versions on one connection. Applications use a Retriever, which has its own connections."""
 
-    def __init__(self, connection: Connection, encoders: EncoderCache | None = None) -> None:
+    def __init__(
+        self, connection: Connection, encoders: EncoderCache | None = None, rerankers: Rerankers | None = None
+    ) -> None:
         self._connection = connection
         self._encoders = encoders or EncoderCache()
-        self._rerankers = Rerankers()
+        self._rerankers = rerankers or Rerankers()
 
     def search(
         self,
@@ -40,15 +42,14 @@ class VersionSearcher:
 
         Raises RefusedError when no version is active, and what `search_version` does.
         """
-        asked = _Asked(
-            check_query(text), check_options(k, hybrid=hybrid, where=where, ef_search=ef_search), where, rerank
-        )
+        text = check_query(text)
+        options = check_options(k, hybrid=hybrid, where=where, ef_search=ef_search, rerank=rerank)
         pinned = os.environ.get(ROLLBACK_VARIABLE)
         if pinned:
-            return self._search(asked, get_version(self._connection, pinned))
+            return self._search(text, options, get_version(self._connection, pinned))
         while True:
             # Repeat after a flip: the query was encoded for the previous version.
-            result = self._search(asked, require_active(self._connection))
+            result = self._search(text, options, require_active(self._connection))
             if result.active:
                 return result
 
@@ -69,8 +70,8 @@ class VersionSearcher:
         what a chunk's metadata must contain. Raises UsageError for an empty query, k or ef_search outside 1 to
         1,000 and a filter that is not JSON; RefusedError when the version has no vectors.
         """
-        options = check_options(k, hybrid=hybrid, where=where, ef_search=ef_search)
-        return self._search(_Asked(check_query(text), options, where, rerank), version)
+        options = check_options(k, hybrid=hybrid, where=where, ef_search=ef_search, rerank=rerank)
+        return self._search(check_query(text), options, version)
 
     def compare(self, text: str, primary: Version, candidate: Version, k: int = 10) -> Comparison:
         """The top-k of two versions for one query."""
@@ -78,27 +79,18 @@ class VersionSearcher:
         second = self.search_version(text, candidate, k)
         return Comparison(text, k, first, second, ranks.compare(keys_of(first), keys_of(second), k))
 
-    def _search(self, asked: _Asked, version: Version) -> SearchResult:
-        options = asked.options
-        model = self._rerankers.opened(asked.rerank) if asked.rerank is not None else None
+    def _search(self, text: str, options: SearchOptions, version: Version) -> SearchResult:
+        model = self._rerankers.opened(options.rerank) if options.rerank is not None else None
         encoder = self._encoders.encoder(version)
         deep = options if model is None else replace(options, k=reranked_depth(options.k))
         started = time.perf_counter()
-        vector = encoder.encode_query(asked.text)
+        vector = encoder.encode_query(text)
         encoded = time.perf_counter()
-        hits, active = search_vector(self._connection, version, vector, deep, asked.text)
+        hits, active = search_vector(self._connection, version, vector, deep, text)
         searched = time.perf_counter()
         if model is not None:
-            hits = reranked(model, asked.text, hits, options.k)
+            hits = reranked(model, text, hits, options.k)
         return SearchResult(
-            asked.text, version.version_key, hits, encoded - started, searched - encoded, active == version.id,
-            options.k, options.hybrid, asked.where or None, asked.rerank, time.perf_counter() - searched,
+            text, version.version_key, hits, encoded - started, searched - encoded, active == version.id,
+            options.k, options.hybrid, options.where, options.rerank, time.perf_counter() - searched,
         )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Asked:
-    text: str
-    options: SearchOptions
-    where: Mapping[str, object] | None
-    rerank: str | None

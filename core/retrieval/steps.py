@@ -20,8 +20,8 @@ import psycopg
 from revector.core.errors import RevectorError, UnreachableError, UsageError
 from revector.core.registry import Version, no_active_version
 from revector.core.retrieval.counts import Counter
-from revector.core.retrieval.encoding import EncoderCache, QueryCache, check_query
-from revector.core.retrieval.options import SearchOptions, check_options
+from revector.core.retrieval.encoding import EncoderCache, QueryCache
+from revector.core.retrieval.options import SearchOptions
 from revector.core.retrieval.pointer import ACTIVE_VERSION, NAMED_VERSION, Pointer
 from revector.core.retrieval.rerank import Rerankers, reranked, reranked_depth
 from revector.core.retrieval.result import Hit, SearchResult
@@ -79,36 +79,13 @@ class SearchSteps:
         self._named: dict[str, Version] = {}
         self._statements: dict[tuple[int, int, bool, bool], bytes] = {}
 
-    def search(
-        self,
-        text: str,
-        k: int,
-        hybrid: bool,
-        rerank: str | None,
-        where: Mapping[str, object] | None,
-        ef_search: int | None,
-    ) -> Steps:
-        """The steps of a search by the served version. Errors in the arguments are raised at once."""
-        text = check_query(text)
-        options = check_options(k, hybrid=hybrid, where=where, ef_search=ef_search)
-        if rerank is not None:
-            self._rerankers.check(rerank)
-        return self._search(text, options, where, rerank)
+    def search(self, text: str, options: SearchOptions) -> Steps:
+        """The steps of a search by the served version. An unknown reranker is refused at once."""
+        if options.rerank is not None:
+            self._rerankers.check(options.rerank)
+        return self._search(text, options, options.rerank)
 
-    def search_vector(
-        self,
-        vector: NDArray[np.float32],
-        key: str,
-        k: int,
-        where: Mapping[str, object] | None,
-        ef_search: int | None,
-    ) -> Steps:
-        """The steps of a search by a vector that was encoded for the version of that key."""
-        return self._search_vector(vector, key, check_options(k, where=where, ef_search=ef_search), where)
-
-    def _search(
-        self, text: str, options: SearchOptions, where: Mapping[str, object] | None, rerank: str | None
-    ) -> Steps:
+    def _search(self, text: str, options: SearchOptions, rerank: str | None) -> Steps:
         version = self.pointer.version
         started = time.perf_counter()
         try:
@@ -146,12 +123,11 @@ class SearchSteps:
         self._counter.count(version.id, time.perf_counter() - started, empty=not hits)
         return SearchResult(
             text, version.version_key, hits, encoded - begun, searched - encoded, active == version.id,
-            options.k, options.hybrid, where or None, rerank, rerank_s,
+            options.k, options.hybrid, options.where, rerank, rerank_s,
         )  # fmt: skip
 
-    def _search_vector(
-        self, vector: NDArray[np.float32], key: str, options: SearchOptions, where: Mapping[str, object] | None
-    ) -> Steps:
+    def search_vector(self, vector: NDArray[np.float32], key: str, options: SearchOptions) -> Steps:
+        """The steps of a search by a vector that was encoded for the version of that key."""
         started = time.perf_counter()
         version = self._named.get(key)
         fresh = version is None
@@ -186,7 +162,7 @@ class SearchSteps:
             active == version.id,
             options.k,
             False,
-            where or None,
+            options.where,
         )
 
     def _load(self, key: str | None = None) -> Generator[Step, Any, Version]:

@@ -47,7 +47,8 @@ def send_to_judging(connection: Connection, ids: Iterable[int], query_set: str =
     with connection.transaction():
         # Two people who send at once must not undo each other's additions.
         connection.execute("SELECT FROM query_sets WHERE name = %s FOR UPDATE", [query_set])
-        there = _queries_of(connection, query_set)
+        found = connection.execute("SELECT 1 FROM query_sets WHERE name = %s", [query_set]).fetchone()
+        there = get_query_set(connection, query_set).queries if found else ()
         known = {query.text for query in there}
         new = [
             Query(f"shadow-{hashlib.sha256(text.encode()).hexdigest()[:16]}", text, segment.strip() or WHOLE_SET)
@@ -59,8 +60,3 @@ def send_to_judging(connection: Connection, ids: Iterable[int], query_set: str =
         sent = SentToJudging(query_set, len(new), len(texts) - len(new), sum(not text for text, _ in rows))
         audit.record(connection, "shadow judge", None, detail={"set": query_set, "queries": sent.added})
     return sent
-
-
-def _queries_of(connection: Connection, name: str) -> tuple[Query, ...]:
-    found = connection.execute("SELECT 1 FROM query_sets WHERE name = %s", [name]).fetchone()
-    return get_query_set(connection, name).queries if found else ()

@@ -16,7 +16,6 @@ import secrets
 import socket
 import threading
 import time
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -25,9 +24,9 @@ from psycopg import sql
 
 from revector.core.database import Connection, Database, readable_errors
 from revector.core.errors import RevectorError
-from revector.core.registry import Version, get_version
+from revector.core.registry import get_version
 from revector.core.retrieval import EncoderCache, SearchResult, VersionSearcher
-from revector.core.retrieval.rerank import Rerankers, reranked, reranked_depth
+from revector.core.retrieval.rerank import Rerankers
 from revector.core.shadow import store
 from revector.core.shadow.breaker import Breaker
 from revector.core.shadow.drawn import Drawn, Followed, row_of
@@ -186,26 +185,17 @@ class Mirror:
             with readable_errors(self._database):
                 if connection is None or connection.closed:
                     connection = self._database.connect("shadow", statement_timeout_s=self._timeout_s)
-                self._begin(item)
-                candidate = self._asked_alike(VersionSearcher(connection, self._encoders), version, result)
+                with self._lock:
+                    item.started, item.worker = time.monotonic(), threading.current_thread()
+                    self._under_way.add(item)
+                searcher = VersionSearcher(connection, self._encoders, self._rerankers)
+                candidate = searcher.search_version(
+                    result.query, version, result.k, hybrid=result.hybrid, where=result.where, rerank=result.rerank
+                )
         except Exception as error:  # noqa: BLE001  (whatever a candidate does, it ends here)
             why = store.error_of(error, result.query)
         self._outcome(item, candidate, why)
         return connection
-
-    def _asked_alike(self, searcher: VersionSearcher, version: Version, result: SearchResult) -> SearchResult:
-        k = result.k if result.rerank is None else reranked_depth(result.k)
-        found = searcher.search_version(result.query, version, k, hybrid=result.hybrid, where=result.where)
-        if result.rerank is None:
-            return found
-        began = time.perf_counter()
-        hits = reranked(self._rerankers.opened(result.rerank), result.query, found.hits, result.k)
-        return replace(found, hits=hits, k=result.k, rerank_s=time.perf_counter() - began)
-
-    def _begin(self, item: Drawn) -> None:
-        with self._lock:
-            item.started, item.worker = time.monotonic(), threading.current_thread()
-            self._under_way.add(item)
 
     def _outcome(self, item: Drawn, candidate: SearchResult | None, why: str) -> bool:
         """Record the outcome of a search, only once; False for a later call."""
@@ -270,7 +260,9 @@ class Mirror:
                 if closing or wanted > self._flushed or now - written_at >= every:
                     self._write(connection)
                     written_at = now
-                    self._tell_flushed(wanted)
+                    with self._flushes:
+                        self._flushed = wanted
+                        self._flushes.notify_all()
                 if now - forgot_at >= _FORGET_S:
                     forgot_at = now
                     store.forget_expired(connection)
@@ -343,11 +335,6 @@ class Mirror:
         for one, new in zip(followed, counts, strict=True):
             one.written = new
         self._left = []
-
-    def _tell_flushed(self, wanted: int) -> None:
-        with self._flushes:
-            self._flushed = wanted
-            self._flushes.notify_all()
 
     # -- the end ------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ shadow, only queries in the current direction are used.
 from __future__ import annotations
 
 import datetime
+from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -167,9 +168,11 @@ def report(
         segments = connection.execute(_WINDOW + _SEGMENTS, parameters).fetchall()
         worst = connection.execute(_WINDOW + _WORST, parameters).fetchall()
         errors = connection.execute(_WINDOW + _ERRORS, parameters).fetchall()
+        in_bin = Counter(places or ())
+        histogram = tuple(in_bin[place] for place in range(BINS))
         return ShadowReport(
             run, seen, drawn, done, dropped, failed, breakers, queries, first_at, last_at,
-            overlap, jaccard, rbo, kendall_tau, _histogram(places), _latency(primary), _latency(candidate),
+            overlap, jaccard, rbo, kendall_tau, histogram, _latency(primary), _latency(candidate),
             tuple(SegmentFigures(*row[:4], _latency(row[4]), _latency(row[5])) for row in segments),  # type: ignore[call-arg]
             tuple(Disagreement(*row[:9], tuple(row[9]), tuple(row[10])) for row in worst),  # type: ignore[call-arg]
             sum(row[1] for row in errors),
@@ -218,13 +221,6 @@ _WORST = sql.SQL(
     FROM shadow_queries WHERE id IN (SELECT id FROM worst) ORDER BY overlap, rbo, at DESC, id
     """
 )
-
-
-def _histogram(places: list[int] | None) -> tuple[int, ...]:
-    found = [0] * BINS
-    for place in places or ():
-        found[place] += 1
-    return tuple(found)
 
 
 def _latency(percentiles: list[float] | None) -> Latency:

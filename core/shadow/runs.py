@@ -15,6 +15,7 @@ from revector.core import audit
 from revector.core.database import Connection
 from revector.core.errors import RefusedError, UsageError
 from revector.core.registry import embedded_count, get_version, require_active
+from revector.core.retrieval.statements import no_vectors
 from revector.core.shadow.store import forget_expired
 
 QueryText = Literal["stored", "hashed", "omitted"]
@@ -106,7 +107,7 @@ def start(
             f"Give it one: revector versions adopt {key} --encoder SPEC",
         )
     if not embedded_count(connection, version):
-        raise RefusedError(f"Version {key} has no vectors yet.", f"Backfill it: revector backfill run {key}")
+        raise no_vectors(version)
     try:
         with connection.transaction():
             connection.execute(

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 from textual.pilot import Pilot
 
-from revector.core.shadow import Disagreement, Latency, OpenBreaker, SegmentFigures, ShadowReport, ShadowRun
+from revector.core.shadow import Latency, ShadowReport, ShadowRun
+from revector.core.shadow.report import Disagreement, OpenBreaker, SegmentFigures
 from revector.screens.shadow.pane import ShadowPane
 from tests.screens.frozen import NOW
 from tests.screens.support import LARGE, SMALL, until

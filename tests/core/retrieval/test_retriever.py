@@ -23,9 +23,8 @@ from revector.core.retrieval import (
     SearchResult,
     VersionSearcher,
     options,
-    read_counts,
 )
-from revector.core.retrieval.counts import Counter
+from revector.core.retrieval.counts import Counter, read_counts
 from revector.core.retrieval.encoding import QueryCache
 from revector.core.serving import Process, served_name, serving
 from tests.core.retrieval.collections import FIRST, SECOND, flip, two_versions

@@ -13,6 +13,7 @@ from revector.core.database import Connection, Database
 from revector.core.errors import RefusedError, UsageError
 from revector.core.evaluation.judged_sets.query_sets import Query, get_query_set, save_queries
 from revector.core.overlap import compare
+from revector.core.shadow.judging import SentToJudging
 from revector.core.shadow.store import MirroredQuery, clean, forget_expired, segment_of, write
 from tests.core.shadow.support import TEXTS, two_versions
 from tests.versions import add
@@ -162,7 +163,7 @@ def test_the_worst_go_to_the_judging_queue_once(run: shadow.ShadowRun, connectio
     )
     worst = [one.id for one in shadow.report(connection).worst]
     sent = shadow.send_to_judging(connection, worst)
-    assert sent == shadow.SentToJudging("shadow", added=2, there_already=0, without_text=1)
+    assert sent == SentToJudging("shadow", added=2, there_already=0, without_text=1)
     queries = get_query_set(connection, "shadow").queries
     assert {(query.text, query.segment) for query in queries} == {("far", "hard"), ("farther", "all")}
     assert shadow.send_to_judging(connection, worst).there_already == 2
