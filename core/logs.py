@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import logging
 import os
 import re
@@ -170,12 +171,9 @@ class _SharedFile(logging.Handler):
             return  # another process renames it
         try:
             if self._path.stat().st_size > _MOST_BYTES:  # not renamed by another process since
-                for number in range(_KEPT, 0, -1):
-                    newer = self._full(number - 1)
+                full = [self._path.with_name(f"{self._path.name}.{number}") for number in range(1, _KEPT + 1)]
+                for newer, older in reversed(list(itertools.pairwise([self._path, *full]))):
                     if newer.exists():
-                        newer.replace(self._full(number))
+                        newer.replace(older)
         finally:
             lock.release()
-
-    def _full(self, number: int) -> Path:
-        return self._path.with_name(f"{self._path.name}.{number}") if number else self._path

@@ -8,7 +8,6 @@ Only enough data can break a limit of the policy: with too little, the watch say
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -134,16 +133,16 @@ def _judge(
     policy: Policy, before: SearchFigures, since: SearchFigures, overlap: float | None, compared: int
 ) -> tuple[tuple[Breach, ...], tuple[Breach, ...]]:
     """The limits that are broken, and those that cannot be judged."""
-    judges: list[tuple[str, Callable[[], tuple[str, bool] | str]]] = []
+    found: dict[str, tuple[str, bool] | str] = {}
     if (rise := policy.max_empty_rate_rise) is not None:
-        judges.append(("max_empty_rate_rise", lambda: _empty_rate(rise, before, since)))
+        found["max_empty_rate_rise"] = _empty_rate(rise, before, since)
     if (ratio := policy.max_latency_ratio) is not None:
-        judges.append(("max_latency_ratio", lambda: _latency(ratio, before, since)))
+        found["max_latency_ratio"] = _latency(ratio, before, since)
     if (least := policy.min_overlap) is not None:
-        judges.append(("min_overlap", lambda: _least_overlap(least, overlap, compared)))
+        found["min_overlap"] = _least_overlap(least, overlap, compared)
     breaches, unjudged = [], []
-    for limit, judge in judges:
-        match judge():
+    for limit, judged in found.items():
+        match judged:
             case str(why):
                 unjudged.append(Breach(limit, why))
             case (detail, True):

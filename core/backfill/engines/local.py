@@ -146,7 +146,9 @@ class LocalEngine:
             found = self._report(connection)
             if self._error is not None or self._leaving is not None:
                 if self._ended():
-                    return self._last_word(found)
+                    if self._error is not None:
+                        raise self._error
+                    return found
             elif now.state in ("running", "proving", "interrupted"):
                 done_before = False
                 self._keep(job_settings(connection, job).workers)
@@ -165,11 +167,6 @@ class LocalEngine:
         if found is None:
             raise RefusedError(f"The backfill of {self._version.version_key} is gone: was it dropped?")
         self._on_status(found)
-        return found
-
-    def _last_word(self, found: JobStatus) -> JobStatus:
-        if self._error is not None:
-            raise self._error
         return found
 
     # -- children -----------------------------------------------------------------------------------------

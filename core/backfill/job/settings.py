@@ -95,16 +95,12 @@ def shown(settings: JobSettings, name: str) -> str:
 def checked(values: Mapping[str, object]) -> JobSettings:
     """Settings from plain values. Raises UsageError naming one that is unknown or out of range."""
     given = checked_values(JobSettings, "setting of a backfill", HELP, values)
-    _check_hours(given)
+    if given.get("working_hours") or given.get("timezone"):
+        from revector.core.backfill.job.working_hours import parse_hours
+
+        parse_hours(given.get("working_hours") or "24/7", given.get("timezone") or "UTC")
     return JobSettings(**given)
 
 
 def _lifts(value: object) -> bool:
     return value is None or (isinstance(value, str) and value.strip().lower() in _NONE_WORDS)
-
-
-def _check_hours(given: Mapping[str, Any]) -> None:
-    if given.get("working_hours") or given.get("timezone"):
-        from revector.core.backfill.job.working_hours import parse_hours
-
-        parse_hours(given.get("working_hours") or "24/7", given.get("timezone") or "UTC")

@@ -51,7 +51,7 @@ class Footprint:
 
 def estimate_storage(connection: Connection, version: Version, rows: int) -> Footprint:
     """The storage of a version with that many rows, minus what exists already."""
-    table, key, graph = table_bytes(version, rows), primary_key_bytes(rows), index_bytes(version, rows)
+    table, key, graph = table_bytes(version, rows), _btree_bytes(rows), index_bytes(version, rows)
     there = _bytes_there(connection, version)
     growth = max(0, table + key - there)
     missing = growth / (table + key)
@@ -80,12 +80,6 @@ def table_bytes(version: Version, rows: int) -> int:
     pieces = list(_toast_pieces(value))
     rows_pages = _heap_pages([_TUPLE_HEADER + 8 + _TOAST_POINTER], rows)
     return PAGE * (rows_pages + _heap_pages(pieces, rows)) + _btree_bytes(rows * len(pieces))
-
-
-def primary_key_bytes(rows: int) -> int:
-    """Bytes of the B-tree on the chunk's id, filled in order by one worker; with several workers up to twice as
-    much."""
-    return _btree_bytes(rows)
 
 
 def wal_bytes(version: Version, rows: int) -> int:
@@ -123,7 +117,8 @@ def _heap_pages(tuples: list[int], rows: int) -> int:
 
 
 def _btree_bytes(entries: int) -> int:
-    """A B-tree of 8-byte keys: 16 bytes and an item pointer each, in leaves filled to 90 %."""
+    """A B-tree of 8-byte keys: 16 bytes and an item pointer each, in leaves filled to 90 %, as one worker fills the
+    primary key in order; with several workers up to twice as much."""
     leaf = int((PAGE - _PAGE_HEADER - 16) * _FILL / (16 + _ITEM))
     leaves = -(-entries // leaf)
     return PAGE * (1 + leaves + -(-leaves // leaf))

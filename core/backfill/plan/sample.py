@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import psycopg
 from psycopg import sql
 
-from revector.core.database import Connection, fetch_one
+from revector.core.database import Connection, fetch_column, fetch_one
 from revector.core.registry import Version, chunk_count, embedded_count
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def _has_table(connection: Connection, version: Version) -> bool:
 
 def _list(connection: Connection, version: Version) -> list[int]:
     query = sql.SQL("SELECT c.id FROM document_chunks c WHERE {}").format(_lacking(connection, version))
-    return [row[0] for row in connection.execute(query).fetchall()]
+    return fetch_column(connection, query)
 
 
 def _draw(connection: Connection, version: Version, wanted: int, to_embed: int) -> list[int]:
@@ -247,11 +247,11 @@ def _where_missing(connection: Connection, version: Version) -> tuple[list[int],
             """,
             [version.id],
         ).fetchall()
-    rows = connection.execute(
+    queued = fetch_column(
+        connection,
         "SELECT chunk_id FROM chunk_outbox WHERE embedding_version_id = %s LIMIT %s",
         [version.id, _QUEUED_LISTED + 1],
-    ).fetchall()
-    queued = [row[0] for row in rows]
+    )
     if len(queued) > _QUEUED_LISTED:
         first, last = fetch_one(
             connection,
@@ -314,8 +314,7 @@ def _draw_pages(connection: Connection, version: Version) -> list[int]:
         query = sql.SQL("SELECT c.id FROM document_chunks c TABLESAMPLE SYSTEM (%s) WHERE {}").format(
             _lacking(connection, version)
         )
-        rows = connection.execute(query, [min(100.0, 100 * _SYSTEM_PAGES / pages)]).fetchall()
-    return [row[0] for row in rows]
+        return fetch_column(connection, query, [min(100.0, 100 * _SYSTEM_PAGES / pages)])
 
 
 def _fetch(connection: Connection, version: Version, ids: list[int]) -> list[_Chunk]:

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from revector.core.backfill.job.job import worker_lives
-from revector.core.database import Connection
+from revector.core.database import Connection, fetch_column
 from revector.core.loader import copy_vectors, insert_missing
 from revector.core.registry import Version
 
@@ -320,7 +320,8 @@ def _advance(
 
 
 def _still_wanted(connection: Connection, version: Version, chunk_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-    rows = connection.execute(
+    wanted = fetch_column(
+        connection,
         sql.SQL(
             """
             SELECT c.id FROM document_chunks c
@@ -329,5 +330,5 @@ def _still_wanted(connection: Connection, version: Version, chunk_ids: NDArray[n
             """
         ).format(version.table),
         [chunk_ids.tolist()],
-    ).fetchall()
-    return np.isin(chunk_ids, [row[0] for row in rows])
+    )
+    return np.isin(chunk_ids, wanted)

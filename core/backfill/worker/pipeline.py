@@ -96,7 +96,11 @@ class Pipeline:
         self._pool.shutdown(cancel_futures=self._control.stopped)
         self._batches.put(None)
         writer.join()
-        self._save_the_rest()
+        # Save what was encoded when the writer could not get a connection.
+        with contextlib.suppress(queue.Empty):
+            while (future := self._batches.get_nowait()) is not None:
+                if not future.cancelled() and future.exception() is None:
+                    self._unsaved.keep(future.result())
 
     def _guarded(self, target: Callable[[Connection], None]) -> None:
         try:
@@ -171,7 +175,8 @@ class Pipeline:
         """Reserve money for the batch when there is a cap; waits until the cap has room."""
         if not self._encoder.price or self._control.settings.max_spend_usd is None:
             return 0.0
-        usd = spending.cost(self._encoder, _unknown_texts(batch))
+        texts = [text for row, text in enumerate(batch.texts) if row not in batch.same_as]
+        usd = spending.cost(self._encoder, texts)
         while (cap := self._control.settings.max_spend_usd) is not None:
             reason = self._purse.reserve(connection, usd, cap)
             if reason is None:
@@ -343,13 +348,6 @@ class Pipeline:
                 self._in_hand -= 1
                 self._idle.notify_all()
 
-    def _save_the_rest(self) -> None:
-        """Save what was encoded when the writer could not get a connection."""
-        with contextlib.suppress(queue.Empty):
-            while (future := self._batches.get_nowait()) is not None:
-                if not future.cancelled() and future.exception() is None:
-                    self._unsaved.keep(future.result())
-
     def _sample(self, connection: Connection, done: int, seconds: float) -> None:
         connection.execute(
             "INSERT INTO backfill_samples (job_id, done, seconds) VALUES (%s, %s, %s)",
@@ -373,7 +371,3 @@ class Pipeline:
                 with self._control.holding(reason):
                     self._control.wait(delay)
                 delay = min(2 * delay, _LONGEST_RETRY_S)
-
-
-def _unknown_texts(batch: Batch) -> list[str]:
-    return [text for row, text in enumerate(batch.texts) if row not in batch.same_as]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from revector.core.cutover.guard import Found, GuardRule, Subject, fails, passes, unsure
-from revector.core.database import Connection, fetch_one
+from revector.core.database import Connection, fetch_column, fetch_one
 from revector.core.serving import serving
 
 _LOOK_EVERY_S = 0.05
@@ -41,12 +41,10 @@ def _replicas(subject: Subject) -> Found:
             f"behind after {limit:g} s: {', '.join(behind)}",
             "Wait until they catch up: searches there would use an incomplete version.",
         )
-    absent = [
-        row[0]
-        for row in connection.execute(
-            "SELECT slot_name FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT active ORDER BY 1"
-        ).fetchall()
-    ]
+    absent = fetch_column(
+        connection,
+        "SELECT slot_name FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT active ORDER BY 1",
+    )
     if absent:
         return unsure(
             f"no standby is connected to the replication slot {', '.join(absent)}",

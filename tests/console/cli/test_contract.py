@@ -17,7 +17,7 @@ from typer.main import get_command
 
 from revector.console.cli import app
 from revector.core import cutover
-from revector.core.cutover.guard import unsure
+from revector.core.cutover.guard import GuardRule, unsure
 from revector.core.database import Connection, Database
 from revector.core.keys import document
 from tests.console.cli.conftest import TEXTS, on, write_corpus
@@ -222,9 +222,7 @@ def test_no_console_without_a_terminal(library: Revector) -> None:
 
 
 def test_a_check_that_cannot_tell_is_3(library: Revector, monkeypatch: pytest.MonkeyPatch) -> None:
-    rule = cutover.GuardRule(
-        "unsure", "whether it is sure", lambda _subject: unsure("too few queries", "ask more")
-    )
+    rule = GuardRule("unsure", "whether it is sure", lambda _subject: unsure("too few queries", "ask more"))
     monkeypatch.setattr("revector.core.cutover.guards.GUARDS", (*cutover.GUARDS, rule))
     result = library.call("cutover", "check", "v2", status=3)
     assert "?  unsure" in result.out

@@ -11,6 +11,7 @@ from revector.core import audit, cutover, shadow
 from revector.core.backfill.job.settings import JobSettings
 from revector.core.cutover import Watch
 from revector.core.cutover.keep_current import Keeper
+from revector.core.cutover.watch import Breach
 from revector.core.database import Connection, Database
 from revector.core.errors import RefusedError
 from revector.core.registry import Version, active_version, get_version
@@ -168,7 +169,7 @@ def test_a_version_that_is_retired_is_no_way_back(connection: Connection, two: t
     drop_version(connection, "v1")
     found = watched(connection)
     assert (found.previous, found.missing, found.way_back) == ("v1", None, False)
-    broken = dataclasses.replace(found, breaches=(cutover.Breach("min_overlap", "0"),))
+    broken = dataclasses.replace(found, breaches=(Breach("min_overlap", "0"),))
     assert cutover.roll_back_broken(connection, broken) is None
 
 

@@ -25,7 +25,6 @@ from revector.core.backfill.engines.ray.worker import (
     Place,
     Sealed,
     in_short,
-    job_state,
 )
 from revector.core.backfill.job.job import ENGINE_LOCK, Job, find_job, notice_interruption, open_job
 from revector.core.backfill.job.status import status
@@ -97,7 +96,10 @@ class Crew:
                 self._adjust()
                 self._wait()
         finally:
-            self._dismiss()
+            for slot in self._slots:
+                self._free(slot)
+            if self._connection is not None:
+                self._connection.close()
         if self._failure is not None:
             raise self._failure
         with self._order.database.session("ray") as connection:
@@ -132,7 +134,8 @@ class Crew:
 
     def _open(self) -> None:
         with self._order.database.session("ray") as connection:
-            if self._order.again and job_state(connection, self._order.version) in ENDING:
+            found = find_job(connection, self._order.version)
+            if self._order.again and found is not None and found.state in ENDING:
                 self._over = True  # it was paused while there was no driver
                 return
             self._job = open_job(connection, self._order.version, self._order.job_settings)
@@ -154,7 +157,7 @@ class Crew:
         try:
             if self._connection is None:
                 self._connection = self._connect()
-            state = job_state(self._connection, self._order.version)
+            job = find_job(self._connection, self._order.version)
             found = status(self._connection, self._order.version)
         except UnreachableError as error:
             self._report_loss(error)
@@ -163,7 +166,7 @@ class Crew:
             self._report_loss(unreachable(error, self._order.database))
             return False
         self._away_since = None
-        if state is None or state in ENDING:
+        if job is None or job.state in ENDING:
             self._over = True
         if found is not None:
             self._progress = found.done + found.failed
@@ -192,7 +195,11 @@ class Crew:
         for slot in sorted(staying, key=lambda slot: (slot.place is None, slot.since), reverse=True)[
             : max(0, len(staying) - wanted)
         ]:
-            self._ask_to_leave(slot)
+            slot.leaving = True
+            if slot.place is None:
+                self._free(slot)
+            else:
+                slot.actor.leave.remote()
         for _ in range(wanted - len(staying)):
             self._slots.append(_Slot(self._order.ray.max_restarts))
         ready = [
@@ -227,24 +234,11 @@ class Crew:
         slot.placing = slot.actor.where.remote()
         slot.running = slot.actor.run.remote(self._sealed, self._order.version)
 
-    def _ask_to_leave(self, slot: _Slot) -> None:
-        slot.leaving = True
-        if slot.place is None:
-            self._free(slot)
-        else:
-            slot.actor.leave.remote()
-
     def _free(self, slot: _Slot) -> None:
         if slot.actor is not None:
             with contextlib.suppress(Exception):  # the actor may be gone, and Ray with it
                 self._ray.kill(slot.actor, no_restart=True)
         slot.actor = slot.placing = slot.running = slot.place = None
-
-    def _dismiss(self) -> None:
-        for slot in self._slots:
-            self._free(slot)
-        if self._connection is not None:
-            self._connection.close()
 
     def _wait(self) -> None:
         """Wait until something happens to an actor, or briefly."""

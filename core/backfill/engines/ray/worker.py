@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from revector.core import logs
 from revector.core.backfill.worker.worker import Worker
-from revector.core.database import Connection, Database
+from revector.core.database import Database
 from revector.core.errors import EncoderError, RefusedError, RevectorError, UnreachableError, UsageError
 from revector.core.secrets import scrub
 
@@ -94,14 +94,6 @@ class BackfillWorker:
             return self._worker.join()
         finally:
             encoder.close()
-
-
-def job_state(connection: Connection, version: Version) -> str | None:
-    """The state in the job's row; None when the row is gone."""
-    row = connection.execute(
-        "SELECT state FROM backfill_jobs WHERE embedding_version_id = %s", [version.id]
-    ).fetchone()
-    return row[0] if row else None
 
 
 def portable(error: RevectorError) -> RevectorError:
