@@ -57,7 +57,7 @@ async def test_cut_over_and_roll_back(own_library: Database, size: tuple[int, in
     app = console(own_library)
     async with app.run_test(size=size) as pilot:
         await to_cutover(pilot)
-        await until_shown(pilot, "demo-64  →  demo-256", "nothing to go back to", "✓  pass  complete")
+        await until_shown(pilot, "demo-64  →  demo-256", "nothing to roll back to", "✓  pass  complete")
         assert "roll back" not in shown(app).split("\n")[-1]
         await pilot.press("u")
         await until_shown(pilot, "Cut over", "demo-64 → demo-256", "/postgres", own_library.schema)
