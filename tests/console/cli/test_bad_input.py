@@ -617,7 +617,7 @@ def test_an_encoder_that_is_down(revector: Revector, database: Database, connect
         assert "answered 401" in brief(wrong.err)
         assert "Check the key in the environment variable OPENAI_API_KEY." in wrong.err
         provider.fail(500)
-        assert "did not answer in 1 attempts" in brief(asking.call("search", "x", status=4).err)
+        assert "did not answer in 1 attempt;" in brief(asking.call("search", "x", status=4).err)
         assert asking.call("search", "x").out
     add_chunks(connection, ["one more"])
     for command in ("search x", "compare x --candidate v1", "backfill run v1"):
