@@ -247,7 +247,7 @@ def test_an_index_that_finds_too_little_fails(database: Database, connection: Co
     )
     connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(index.index_name(version))))
     index.build(connection, get_version(connection, key), Settings())
-    verdict(connection, "recall", "pass", "over 50 stored vectors", key, encoders=cache)
+    verdict(connection, "recall", "pass", "over 50 random stored vectors", key, encoders=cache)
 
 
 @pytest.mark.parametrize(("dimensions", "storage"), [(32, "halfvec"), (2_100, "vector"), (4_100, "vector")])
