@@ -13,6 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
+from revector.core.text import counted as counted
+from revector.core.text import printable
+
 if TYPE_CHECKING:
     import typer
     from rich.console import Console
@@ -214,8 +217,6 @@ def pipe(stream: TextIO) -> Iterator[None]:
 
 def note(text: str) -> None:
     """Print a line or two about progress on stderr."""
-    from revector.screens.wording.text import printable
-
     with pipe(sys.stderr):
         sys.stderr.write(printable(text, lines=True) + "\n")
         sys.stderr.flush()
@@ -223,14 +224,7 @@ def note(text: str) -> None:
 
 def plain(text: object) -> str:
     """Text from documents and users, printable on one line of a terminal: control characters become visible."""
-    from revector.screens.wording.text import printable
-
     return printable(str(text))
-
-
-def counted(number: int, thing: str) -> str:
-    """`1 chunk`, `2,000 chunks`."""
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def _in_json(value: object) -> str:

@@ -13,6 +13,11 @@ from revector.core.backfill.job.settings import HELP
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Key = Annotated[str, typer.Argument(metavar="KEY", help="The version key, such as embed-v2026-03.")]
+QuerySetName = Annotated[str, typer.Argument(metavar="NAME", help="The query set.")]
+Primary = Annotated[str | None, typer.Option("--primary", metavar="KEY", help="Default: the active one.")]
+Candidate = Annotated[
+    str | None, typer.Option("--candidate", metavar="KEY", help="Default: the newest other one.")
+]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is logged.")]
 Confirm = Annotated[
     str | None, typer.Option("--confirm", metavar="KEY", help="The version key again, to confirm.")

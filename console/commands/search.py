@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from revector.console.commands.options import Json
+from revector.console.commands.options import Candidate, Json, Primary
 from revector.console.context import answer, context_of, open_aloud, plain, print_rows
 from revector.console.contract import answering
 
@@ -147,12 +147,8 @@ def compare(
     context: typer.Context,
     text: Query,
     k: K = 10,
-    candidate: Annotated[
-        str | None, typer.Option("--candidate", metavar="KEY", help="Default: the newest other one.")
-    ] = None,
-    primary: Annotated[
-        str | None, typer.Option("--primary", metavar="KEY", help="Default: the active one.")
-    ] = None,
+    candidate: Candidate = None,
+    primary: Primary = None,
     as_json: Json = False,
 ) -> None:
     """The top-k of two versions side by side.

@@ -62,7 +62,7 @@ def serve(
 
     from revector.console.serve.access import SHORT_TOKEN, is_loopback, read_access
     from revector.console.serve.limits import Limits
-    from revector.console.serve.server import ListenAddress, listen, url_of
+    from revector.console.serve.server import listen, url_of
     from revector.console.serve.server import serve as run
     from revector.console.serve.service import Service
     from revector.core.cross_encoders import parse_pair_spec
@@ -73,7 +73,7 @@ def serve(
     if rerank is not None:
         parse_pair_spec(rerank, "reranker")
     limits = Limits(max_body_bytes, max_concurrency, timeout_s)
-    listener = listen(ListenAddress(host, port))
+    listener = listen(host, port)
     service = Service(own.database, limits, encoders=EncoderCache(open_aloud), rerank=rerank, pool_size=pool_size)
     if access.token is not None and len(access.token) < SHORT_TOKEN:
         note(f"The token in {token_env} is short enough to guess. Make a better one: openssl rand -hex 32")

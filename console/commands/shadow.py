@@ -11,10 +11,9 @@ from revector.console.commands.options import Confirm, Json, Key, Reason
 from revector.console.confirmation import confirmed_key
 from revector.console.context import answer, context_of, plain, print_rows
 from revector.console.contract import answering
+from revector.screens.wording.text import date_and_time
 
 if TYPE_CHECKING:
-    import datetime
-
     from rich.console import Console
 
     from revector.core.shadow import Latency, ShadowReport, ShadowRun
@@ -191,13 +190,9 @@ def report_document(found: ShadowReport) -> dict[str, Any]:
 def _run_words(run: ShadowRun) -> str:
     return (
         f"shadow {run.id} of {run.candidate}, sample {run.sample:.3g}, query text {run.query_text}, kept "
-        f"{run.retention_days:g} days, since {_when(run.started_at)} by {run.started_by}"
-        + (f", stopped {_when(run.stopped_at)}" if run.stopped_at else "")
+        f"{run.retention_days:g} days, since {date_and_time(run.started_at)} by {run.started_by}"
+        + (f", stopped {date_and_time(run.stopped_at)}" if run.stopped_at else "")
     )
-
-
-def _when(at: datetime.datetime) -> str:
-    return f"{at.astimezone():%Y-%m-%d %H:%M}"
 
 
 def _show_head(console: Console, found: ShadowReport) -> None:
@@ -207,7 +202,7 @@ def _show_head(console: Console, found: ShadowReport) -> None:
         f"{found.failed:,} failed"
     )
     for breaker in found.breaker:
-        console.print(plain(f"paused by {breaker.process} since {_when(breaker.since)}: {breaker.why}"))
+        console.print(plain(f"paused by {breaker.process} since {date_and_time(breaker.since)}: {breaker.why}"))
     for error, queries in found.errors:
         console.print(plain(f"failed ×{queries:,}: {error}"))
 

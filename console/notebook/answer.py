@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -33,11 +33,6 @@ class Answer(Generic[T]):
     def _repr_html_(self) -> str:
         return self.page.html()
 
-    def _repr_mimebundle_(
-        self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
-    ) -> dict[str, str]:
-        return _bundle({"text/html": self.page.html, "text/plain": self.__repr__}, include, exclude)
-
     def _ipython_display_(self) -> None:
         """Show nothing in the cell that already showed it live: it would appear twice."""
         if self.shown_in is None or self.shown_in != current_cell():
@@ -61,18 +56,3 @@ class Picture:
 
         data = base64.b64encode(self.svg.encode()).decode()
         return f'<img alt="{self!r}" style="max-width: 100%" src="data:image/svg+xml;base64,{data}">'
-
-    def _repr_mimebundle_(
-        self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
-    ) -> dict[str, str]:
-        return _bundle({"text/html": self._repr_html_, "text/plain": self.__repr__}, include, exclude)
-
-
-def _bundle(
-    drawn: Mapping[str, Callable[[], str]], include: Collection[str] | None, exclude: Collection[str] | None
-) -> dict[str, str]:
-    return {
-        kind: draw()
-        for kind, draw in drawn.items()
-        if (not include or kind in include) and kind not in (exclude or ())
-    }

@@ -93,7 +93,7 @@ def make_api(service: Service, metrics: Metrics) -> FastAPI:
             return _answer(await service.search_vector(asked, slot), metrics)
         except UsageError as error:
             known = await service.registered(slot)
-            if asked.version not in {version.version_key for version in known.versions}:
+            if asked.version not in {version.version_key for version in known}:
                 raise Refused(Problem(404, "unknown_version", error.problem, error.remedy)) from None
             raise
 
@@ -101,12 +101,12 @@ def make_api(service: Service, metrics: Metrics) -> FastAPI:
     async def versions(request: Request) -> Response:
         """Every embedding version with its encoder; `active` answers users."""
         registered = await service.registered(_slot(request))
-        active = registered.active
+        active = next((version for version in registered if version.active), None)
         return _json(
             {
                 "active": active.version_key if active else None,
                 "serving": service.serving,
-                "versions": [version_answer(version) for version in registered.versions],
+                "versions": [version_answer(version) for version in registered],
             }
         )
 

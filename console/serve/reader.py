@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 
 import psycopg
 
@@ -12,18 +11,6 @@ from revector.core.errors import RevectorError
 from revector.core.registry import Version, versions
 
 _CLOSE_S = 1.0
-
-
-@dataclass(frozen=True)
-class Registered:
-    """Every version, oldest first."""
-
-    versions: tuple[Version, ...]
-
-    @property
-    def active(self) -> Version | None:
-        """The active version."""
-        return next((version for version in self.versions if version.active), None)
 
 
 class Reader:
@@ -35,19 +22,19 @@ class Reader:
         self._lock = threading.Lock()
         self._connection: Connection | None = None
 
-    def read(self) -> Registered:
-        """The versions now. Raises UnreachableError when the database cannot be reached or is not set up."""
+    def read(self) -> list[Version]:
+        """The versions, oldest first. Raises UnreachableError when the database cannot be reached or is not set up."""
         with self._lock:
             if self._connection is not None:
                 try:
-                    return Registered(tuple(versions(self._connection)))
+                    return versions(self._connection)
                 except psycopg.OperationalError:  # lost since it was last used
                     self._drop()
             try:
                 with readable_errors(self._database):
                     self._connection = self._database.connect("serve", statement_timeout_s=self._timeout_s)
                     require_schema(self._connection, self._database.schema)
-                    return Registered(tuple(versions(self._connection)))
+                    return versions(self._connection)
             except (psycopg.Error, RevectorError):
                 self._drop()
                 raise

@@ -14,7 +14,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -40,19 +39,11 @@ _HEADERS_S = 10
 _BAD_REQUEST = Problem(400, "invalid", "This is not a valid HTTP request.")
 
 
-@dataclass(frozen=True)
-class ListenAddress:
-    """Where a server listens. Port 0 means any free port."""
-
-    host: str
-    port: int
-
-
-def listen(address: ListenAddress) -> socket.socket:
-    """A listening socket. Raises UsageError when the address is not available."""
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 means any free port. Raises UsageError when the address is not available."""
     listener: socket.socket | None = None
     try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, bound = found[0]
         # asyncio recognises a TCP socket by its protocol, and turns off Nagle's algorithm, which costs 40 ms for
         # each answer. (socket.create_server sets none.)
@@ -66,7 +57,7 @@ def listen(address: ListenAddress) -> socket.socket:
             listener.close()
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(
-            f"Cannot serve on {address.host}, port {address.port}: {reason}.", "Name another --host or --port."
+            f"Cannot serve on {host}, port {port}: {reason}.", "Name another --host or --port."
         ) from None
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from revector.console.serve.limits import Limits, Slot
 from revector.console.serve.problems import Refused, too_slow
-from revector.console.serve.reader import Reader, Registered
+from revector.console.serve.reader import Reader
 from revector.core.errors import RefusedError, RevectorError, UnreachableError
 from revector.core.retrieval import ROLLBACK_VARIABLE, EncoderCache, Retriever
 from revector.core.shadow import Mirror
@@ -26,6 +26,7 @@ from revector.core.shadow import Mirror
 if TYPE_CHECKING:
     from revector.console.serve.schemas import SearchRequest, VectorRequest
     from revector.core.database import Database
+    from revector.core.registry import Version
     from revector.core.retrieval import SearchResult
 
 T = TypeVar("T")
@@ -110,7 +111,7 @@ class Service:
 
     # -- about the versions -------------------------------------------------------------------------------------
 
-    async def registered(self, slot: Slot) -> Registered:
+    async def registered(self, slot: Slot) -> list[Version]:
         """Every version, read from the database now."""
         return await self._in_thread(slot, self._reader.read)
 

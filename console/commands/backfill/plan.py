@@ -72,9 +72,8 @@ def plan(
         encoder = _open(version)
 
         def say(offer: Offer) -> None:
-            if _is_free(encoder) or not offer.texts:
-                return
-            note(f"{offer_words(offer, version.encoder_name)}; --no-probe skips it.")
+            if not isinstance(encoder, Exception) and encoder.price != 0 and offer.texts:
+                note(f"{offer_words(offer, version.encoder_name)}; --no-probe skips it.")
 
         try:
             with progress_bar() as progress:
@@ -90,7 +89,8 @@ def plan(
                     on_progress=progress,
                 )
         finally:
-            _close(encoder)
+            if not isinstance(encoder, Exception):
+                encoder.close()
     answer(plan_document(found), as_json, lambda console: _show(console, found, version))
     if found.unreachable:
         raise typer.Exit(4)
@@ -107,16 +107,6 @@ def _open(version: Version) -> Encoder | RevectorError:
         return open_version_encoder(version, open_aloud)
     except RevectorError as error:
         return error
-
-
-def _close(encoder: Encoder | RevectorError) -> None:
-    if not isinstance(encoder, Exception):
-        encoder.close()
-
-
-def _is_free(encoder: Encoder | RevectorError) -> bool:
-    """Whether sending texts to the encoder is free."""
-    return isinstance(encoder, Exception) or encoder.price == 0
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:

@@ -10,10 +10,9 @@ from revector.console.commands.options import Json, Key, Reason
 from revector.console.commands.verdicts import Waive, waivers_of
 from revector.console.context import answer, context_of, counted, plain, print_rows
 from revector.console.contract import answering
+from revector.screens.wording.text import date_and_time
 
 if TYPE_CHECKING:
-    import datetime
-
     from rich.console import Console
 
     from revector.core.cutover import Request
@@ -93,11 +92,11 @@ def _answer(found: Request, as_json: bool) -> None:
 def _show(console: Console, found: Request) -> None:
     console.print(plain(f"Request {found.id}: cutover to {found.version_key}, {found.state}"))
     rows = [
-        ("  asked", f"{found.requested_by}, {_when(found.requested_at)}: {found.reason}"),
+        ("  asked", f"{found.requested_by}, {date_and_time(found.requested_at)}: {found.reason}"),
         *(
             (
                 "  approved",
-                f"{one.approved_by}, {_when(one.approved_at)}{': ' if one.comment else ''}{one.comment}",
+                f"{one.approved_by}, {date_and_time(one.approved_at)}{': ' if one.comment else ''}{one.comment}",
             )
             for one in found.approvals
         ),
@@ -107,14 +106,10 @@ def _show(console: Console, found: Request) -> None:
         rows.append(("  void", found.void_because))
     elif found.ended is not None and found.ended_at is not None:
         why = f": {found.ended_why}" if found.ended_why else ""
-        rows.append((f"  {found.ended}", f"{_when(found.ended_at)}{why}"))
+        rows.append((f"  {found.ended}", f"{date_and_time(found.ended_at)}{why}"))
     elif found.state == "open":
         missing = found.needed - len(found.approvals)
-        rows.append(("  waits", f"for {counted(missing, 'approval')}, until {_when(found.expires_at)}"))
+        rows.append(("  waits", f"for {counted(missing, 'approval')}, until {date_and_time(found.expires_at)}"))
     else:
-        rows.append(("  expires" if not found.expired else "  expired", _when(found.expires_at)))
+        rows.append(("  expires" if not found.expired else "  expired", date_and_time(found.expires_at)))
     print_rows(console, rows, "", "", header=False)
-
-
-def _when(moment: datetime.datetime) -> str:
-    return f"{moment.astimezone():%Y-%m-%d %H:%M}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from revector.console.commands.options import Json
+from revector.console.commands.options import Json, QuerySetName
 from revector.console.context import answer, context_of, counted, plain, print_rows
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class AgreementList:
 
 def agreement(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The query set.")],
+    name: QuerySetName,
     judge: Annotated[
         list[str] | None,
         typer.Option("--judge", metavar="NAME", help="One of two to compare. Default: every pair."),

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from revector.console.commands.options import Json
+from revector.console.commands.options import Candidate, Json, Primary, QuerySetName
 from revector.console.commands.search import chosen_versions
+from revector.console.commands.verdicts import print_verdicts
 from revector.console.confirmation import require_yes
 from revector.console.context import Context, answer, context_of, counted, note, open_aloud, plain, print_rows
 from revector.console.contract import answering
 from revector.console.progress import progress_bar
-from revector.screens.wording.text import MARKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from revector.core.database import Progress
     from revector.core.encoders import Encoder
-    from revector.core.evaluation.document import Evaluation, GateResult, MeasureResult, Verdict
+    from revector.core.evaluation.document import Evaluation, MeasureResult, Verdict
     from revector.core.evaluation.gates.verdicts import GateFile
     from revector.core.evaluation.judged_sets.query_sets import QuerySet
     from revector.core.evaluation.measures.thresholds import ThresholdRow, Thresholds
@@ -33,11 +33,6 @@ if TYPE_CHECKING:
     from revector.core.registry import Version
     from revector.core.retrieval import EncoderCache
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The query set.")]
-Candidate = Annotated[
-    str | None, typer.Option("--candidate", metavar="KEY", help="Default: the newest other one.")
-]
-Primary = Annotated[str | None, typer.Option("--primary", metavar="KEY", help="Default: the active one.")]
 Judges = Annotated[
     list[str] | None, typer.Option("--judge", metavar="NAME", help="Whose judgements count. Default: everybody's.")
 ]
@@ -80,7 +75,7 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     context: typer.Context,
-    name: Name,
+    name: QuerySetName,
     candidate: Candidate = None,
     primary: Primary = None,
     gates: Gates = None,
@@ -142,7 +137,7 @@ def evaluate(
 
 def thresholds(
     context: typer.Context,
-    name: Name,
+    name: QuerySetName,
     candidate: Candidate = None,
     primary: Primary = None,
     cut: Annotated[
@@ -292,19 +287,11 @@ def show_evaluation(console: Console, found: Evaluation) -> None:
         )
     if found.gates:
         console.print()
-        print_gates(console, found.gates)
+        print_verdicts(console, ((gate.verdict, gate.name, gate.detail, "") for gate in found.gates))
     console.print()
     verdict = {None: "No gates", "pass": "Every gate passes", "fail": "A gate fails"}
     said = verdict.get(found.verdict, "Not enough data")
     console.print(plain(f"{said}: {candidate} against {primary}, evaluation {found.id}."))
-
-
-def print_gates(console: Console, gates: Sequence[GateResult]) -> None:
-    """Each gate with its mark, and the figures behind it."""
-    from rich.table import Column
-
-    rows = [(MARKS[gate.verdict], gate.name, gate.detail) for gate in gates]
-    print_rows(console, rows, "", "", Column(overflow="fold"), header=False)
 
 
 def _measure_row(row: MeasureResult) -> tuple[object, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from revector.console.commands.evaluation.agreement import print_agreement
-from revector.console.commands.options import Json
+from revector.console.commands.options import Candidate, Json, Primary, QuerySetName
 from revector.console.commands.search import K, chosen_versions
 from revector.console.context import answer, context_of, counted, note, plain
 from revector.console.contract import answering
@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
 
 def judge(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The query set.")],
+    name: QuerySetName,
     spec: Annotated[
         str,
         typer.Option(
@@ -52,12 +52,8 @@ def judge(
         str | None,
         typer.Option("--name", metavar="JUDGE", help="Name of the judge. Default: the model's name."),
     ] = None,
-    primary: Annotated[
-        str | None, typer.Option("--primary", metavar="KEY", help="Default: the active one.")
-    ] = None,
-    candidate: Annotated[
-        str | None, typer.Option("--candidate", metavar="KEY", help="Default: the newest other one.")
-    ] = None,
+    primary: Primary = None,
+    candidate: Candidate = None,
     k: K = 10,
     as_json: Json = False,
 ) -> None:

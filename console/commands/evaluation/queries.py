@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from revector.console.commands.evaluation import agreement
-from revector.console.commands.options import Json
+from revector.console.commands.options import Json, QuerySetName
 from revector.console.context import answer, context_of, counted, note, plain, print_rows
 from revector.console.contract import answering
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 app = typer.Typer(name="queries", help="Query sets and their judgements.", no_args_is_help=True,
                   rich_markup_mode=None)  # fmt: skip
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The query set.")]
 TargetsOption = Annotated[
     str, typer.Option("--targets", metavar="KIND", help="What the judgements are on: documents or chunks.")
 ]
@@ -115,7 +114,7 @@ _IMPORTED = (
 @app.command("import", cls=answering(*_IMPORTED))
 def import_(
     context: typer.Context,
-    name: Name,
+    name: QuerySetName,
     queries: Annotated[
         Path | None,
         typer.Option("--queries", metavar="FILE", help="BEIR's queries.jsonl, TREC topics, or a BEIR folder."),
@@ -218,7 +217,7 @@ def list_sets(context: typer.Context, as_json: Json = False) -> None:
 
 
 @app.command(cls=answering(f"{_HERE}:FullSet"))
-def show(context: typer.Context, name: Name, as_json: Json = False) -> None:
+def show(context: typer.Context, name: QuerySetName, as_json: Json = False) -> None:
     """One query set: its segments, its judges, and judged targets that are not in the collection."""
     from revector.core.evaluation.judged_sets.judgements import given_judgements
     from revector.core.evaluation.judged_sets.query_sets import get_query_set
@@ -233,7 +232,7 @@ def show(context: typer.Context, name: Name, as_json: Json = False) -> None:
 @app.command(cls=answering(f"{_HERE}:ExportedSet", "core.evaluation.files.exporting:Exported"))
 def export(
     context: typer.Context,
-    name: Name,
+    name: QuerySetName,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write to; created if missing.")],
     layout: Annotated[str, typer.Option("--format", metavar="LAYOUT", help="beir or trec.")] = "beir",
     judge: Annotated[
@@ -279,7 +278,7 @@ def export(
 @app.command(cls=answering(f"{_HERE}:DroppedSet"))
 def drop(
     context: typer.Context,
-    name: Name,
+    name: QuerySetName,
     confirm: Annotated[str | None, typer.Option("--confirm", metavar="NAME", help="The name again.")] = None,
     as_json: Json = False,
 ) -> None:

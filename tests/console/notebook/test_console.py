@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from IPython.core.formatters import DisplayFormatter
 
 from revector.console.notebook import Console
 from revector.console.notebook.answer import Answer
@@ -71,8 +72,7 @@ def shown(answer: Answer[object]) -> str:
     assert not {name for name in read.attributes if name.startswith("on")} | ({"src", "href"} & read.attributes)
     assert "url(" not in html
     assert "http" not in html.replace("http://www.w3.org/2000/svg", "")
-    assert answer._repr_mimebundle_() == {"text/html": html, "text/plain": repr(answer)}
-    assert answer._repr_mimebundle_(include={"text/plain"}) == {"text/plain": repr(answer)}
+    assert DisplayFormatter().format(answer) == ({"text/html": html, "text/plain": repr(answer)}, {})
     return read.text
 
 

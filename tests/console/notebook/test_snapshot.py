@@ -5,6 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 import pytest
+from IPython.core.formatters import DisplayFormatter
 
 from revector.console.notebook import Console
 from revector.core.database import Database
@@ -38,7 +39,7 @@ async def test_every_tab(console: Console, tab: str, says: str) -> None:
     assert "active demo-64" in found
     assert picture.tab == tab.capitalize().title()
     assert repr(picture) == f"revector: {picture.tab}, 120×40"
-    html = picture._repr_mimebundle_()["text/html"]
+    html = DisplayFormatter().format(picture)[0]["text/html"]
     assert html.startswith(f'<img alt="revector: {picture.tab}, 120×40" ')
     assert 'src="data:image/svg+xml;base64,' in html
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from revector.console.serve.server import ListenAddress, listen
+from revector.console.serve.server import listen
 from revector.core.database import Database
 from tests.console.serve.conftest import TOKEN, Server, StartServer, searches_held
 
@@ -101,7 +101,7 @@ def test_a_search_that_takes_too_long(two_versions: Database, start_server: Star
 
 def test_answers_are_sent_at_once() -> None:
     """asyncio turns Nagle's algorithm off, which held every answer back for 40 ms, on sockets that say they are TCP."""
-    with listen(ListenAddress("127.0.0.1", 0)) as listener:
+    with listen("127.0.0.1", 0) as listener:
         assert listener.proto == socket.IPPROTO_TCP
 
 
