@@ -30,7 +30,7 @@ from revector.screens.frame.actions import Console
 from revector.screens.frame.footer import Footer
 from revector.screens.frame.header import Banner, Header, TabBar, Trouble
 from revector.screens.frame.refusals import Refusals
-from revector.screens.frame.snapshots import SnapshotReader, SnapshotSource
+from revector.screens.frame.snapshots import SnapshotReader
 from revector.screens.frame.too_small import TooSmall, too_small
 from revector.screens.pane import Pane
 from revector.screens.services import Services
@@ -43,7 +43,7 @@ _LAST_S = 3.0
 """How long the screen may take to end after its terminal was closed."""
 
 
-def run_console(database: Database, settings: Settings, *, reader: SnapshotSource | None = None) -> None:
+def run_console(database: Database, settings: Settings, *, reader: SnapshotReader | None = None) -> None:
     """Open the console on a collection; returns when the user quits. `reader` may already be running.
 
     Raises SystemExit, with the status of a process that a signal ended, when one did; RevectorError when it crashed.
@@ -82,7 +82,7 @@ class RevectorApp(App[None], inherit_bindings=False):
     class NewReading(Message):
         """The reader has something new."""
 
-    def __init__(self, database: Database, settings: Settings, *, reader: SnapshotSource | None = None) -> None:
+    def __init__(self, database: Database, settings: Settings, *, reader: SnapshotReader | None = None) -> None:
         super().__init__()
         self.settings = settings
         self.reader = reader or SnapshotReader(database, settings)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from rich.text import Text
 from textual.containers import Vertical
 from textual.message import Message
+from textual.widgets import DataTable, Static
 
 from revector.core.database import Connection
 from revector.core.errors import RevectorError
 from revector.screens.services import Services
 from revector.screens.situation import Following, Situation
 from revector.screens.widgets.background import Tell, in_background
+from revector.screens.widgets.parts import Parts
 
 if TYPE_CHECKING:
     from revector.screens.tabs import Shown, Tab
@@ -25,6 +28,8 @@ class Pane(Vertical):
     """One tab. `situation` is what it shows."""
 
     DEFAULT_CSS = "Pane { height: 1fr; }"
+    ROW_ACTION: ClassVar[str] = ""
+    """What a click on the row under the cursor does."""
     PARTS: ClassVar[tuple[str, ...]] = ()
     TALL: ClassVar[int] = 32
     WIDE: ClassVar[int] = 100
@@ -85,6 +90,25 @@ class Pane(Vertical):
             if isinstance(buttons, Following):
                 buttons.show(situation)
 
+    def show_line(self, place: str, text: Text) -> None:
+        """Show a text in its place, which takes no room while there is none."""
+        line = self.query_one(place, Static)
+        line.display = bool(text)
+        line.update(text)
+
+    def on_parts_chosen(self, event: Parts.Chosen) -> None:
+        event.stop()
+        self._show_part(event.name)
+
+    def _show_part(self, part: str) -> None:
+        """Show this part, where one is shown at a time."""
+
+    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
+        event.stop()
+        event.data_table.focus()
+        if self.ROW_ACTION:
+            self.post_message(self.Act(self.ROW_ACTION))
+
     def state(self, situation: Situation) -> object:
         """The tab's own state that actions depend on, in addition to the snapshot."""
 
@@ -115,9 +139,6 @@ class Pane(Vertical):
 
     def focus_main(self) -> None:
         """Focus the tab's main widget."""
-
-    def step_candidate(self, step: int) -> None:
-        """Select the next or the previous version as candidate, if the tab has one."""
 
     def entered(self) -> None:
         """Called each time the tab is shown."""

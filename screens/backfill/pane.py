@@ -39,8 +39,7 @@ class BackfillPane(Pane):
 
     DEFAULT_CSS = """
     BackfillPane #state, BackfillPane #bar { height: 1; padding: 0 1; }
-    BackfillPane #held, BackfillPane #message { height: auto; max-height: 3; padding: 0 1; display: none; }
-    BackfillPane #held.-shown, BackfillPane #message.-shown { display: block; }
+    BackfillPane #held, BackfillPane #message { height: auto; max-height: 3; padding: 0 1; }
     BackfillPane #figures { height: auto; max-height: 10; padding: 0 1; scrollbar-size-vertical: 1; }
     BackfillPane.-tight #figures { max-height: 6; }
     BackfillPane Parts { display: none; }
@@ -54,6 +53,7 @@ class BackfillPane(Pane):
     BackfillPane.-tight Table { height: 1fr; max-height: 100%; min-height: 5; }
     """
 
+    ROW_ACTION = "open-row"
     PARTS: ClassVar[tuple[str, ...]] = ("map", "rate", "workers", "failures")
 
     def __init__(self, services: Services) -> None:
@@ -115,18 +115,13 @@ class BackfillPane(Pane):
         job, width = self.situation.job(selected), self.app.size.width - 2
         self.query_one("#state", Static).update(wording.state_line(self.situation, selected, self.job.detail))
         self.query_one("#bar", Static).update(wording.progress_bar(self.situation, selected, width))
-        self._show_line("#held", wording.held(job, overview.taken_at, width))
-        self._show_line("#message", self._what_was_said(selected))
+        self.show_line("#held", wording.held(job, overview.taken_at, width))
+        self.show_line("#message", self._what_was_said(selected))
         figures = wording.figures(self.situation, selected, self.job.detail, brief=self.tight)
         self.query_one("#figures Static", Static).update(figures)
         rates = overview.rates.get(selected.version.version_key, ())
         self.query_one("#rate", Chart).plot([Series(tuple(rates))] if rates else [])
         self._draw_detail(selected)
-
-    def _show_line(self, place: str, text: Text) -> None:
-        line = self.query_one(place, Static)
-        line.set_class(bool(text), "-shown")
-        line.update(text)
 
     def _what_was_said(self, selected: VersionStatus) -> Text:
         """The outcome of the last request; else why the run here or the job ended; else the run's note."""
@@ -195,12 +190,8 @@ class BackfillPane(Pane):
         parts = self._parts()
         self._show_part(parts[(parts.index(self.part) + 1) % len(parts)])
 
-    def on_parts_chosen(self, event: Parts.Chosen) -> None:
-        event.stop()
-        self._show_part(event.name)
-
-    def _show_part(self, name: str) -> None:
-        self._part = name
+    def _show_part(self, part: str) -> None:
+        self._part = part
         self.changed()
         self.focus_main()
         self.job.look_again()  # the map may have another size now
@@ -217,11 +208,6 @@ class BackfillPane(Pane):
         tables = [self.query_one(f"#{name}", Table) for name in ("failures", "workers")]
         shown = [table for table in tables if table.display and table.row_key is not None]
         return next((table for table in shown if table.has_focus), shown[0] if shown else None)
-
-    def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
-        event.stop()
-        event.data_table.focus()
-        self.post_message(self.Act("open-row"))
 
     def open_row(self) -> None:
         table = self._table

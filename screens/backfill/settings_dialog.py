@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from rich.text import Text
-from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
-from textual.widgets import Input, Label, Static
+from textual.widgets import Input, Static
 
 from revector.core.backfill.job.settings import HELP, JobSettings, shown
 from revector.core.errors import RevectorError
-from revector.screens.situation import Following, Situation
-from revector.screens.widgets.inputs import LineBox
+from revector.screens.widgets.dialog import EditDialog
 from revector.screens.widgets.table import Column, Row, Table
 from revector.screens.wording.text import printable
 from revector.screens.wording.theme import BAD, CAUTION, FAINT, GOOD
@@ -29,30 +24,15 @@ _COLUMNS = (
 )
 
 
-class SettingsDialog(Following, ModalScreen[None]):
-    """A list: Enter edits the line under the cursor, Enter again applies it, Escape goes back."""
+class SettingsDialog(EditDialog[None]):
+    """Each setting is applied by itself, and may change while the dialog is open."""
 
     DEFAULT_CSS = """
-    SettingsDialog { align: center middle; background: $background 70%; }
-    SettingsDialog #box {
-        width: 100%; max-width: 130; height: 100%; max-height: 26; margin: 0 1; padding: 0 1;
-        border: round $border; background: $surface; border-title-color: $foreground;
-        border-subtitle-color: $secondary;
-    }
-    SettingsDialog Table { height: 1fr; background: $surface; }
-    SettingsDialog #help { height: 2; color: $secondary; }
-    SettingsDialog #edit { height: 1; display: none; }
-    SettingsDialog #edit.-shown { display: block; }
-    SettingsDialog #edit Label { padding: 0 1 0 0; text-style: bold; }
-    SettingsDialog Input { border: none; height: 1; padding: 0 1; background: $panel; width: 1fr; }
-    SettingsDialog Input:focus { border: none; background: $block-cursor-background; }
-    SettingsDialog #state { height: auto; min-height: 1; max-height: 3; }
+    SettingsDialog #box { max-width: 130; height: 100%; max-height: 26; }
+    SettingsDialog Table { height: 1fr; }
+    SettingsDialog Label { padding: 0 1 0 0; text-style: bold; }
+    SettingsDialog #state { max-height: 3; }
     """
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "back", "Back", show=False),
-        Binding("enter", "edit", "Edit", show=False),
-    ]
 
     def __init__(
         self,
@@ -63,39 +43,17 @@ class SettingsDialog(Following, ModalScreen[None]):
         on_apply: Callable[[str, str], None],
     ) -> None:
         """`on_apply(name, value)` is called on the screen's thread, and then calls `applied` or `refused`."""
-        super().__init__()
-        self._key, self._settings, self._measured = key, settings, measured
+        title = f"settings of the backfill of {printable(key)}"
+        super().__init__(title, _COLUMNS, rest=Text(effect, FAINT))
+        self._settings, self._measured = settings, measured
         self._effect, self._on_apply = effect, on_apply
-        self._edited: str | None = None
         self._before = ""
-        self._live = True
-
-    def compose(self) -> ComposeResult:
-        with Vertical(id="box") as box:
-            box.border_title = Content(f" settings of the backfill of {printable(self._key)} ")
-            yield Table(_COLUMNS, id="settings")
-            yield Static(id="help", markup=False)
-            with Horizontal(id="edit"):
-                yield Label(id="name", markup=False)
-                yield LineBox(id="value", compact=True, select_on_focus=False)
-            yield Static(id="state", markup=False)
-
-    def on_mount(self) -> None:
-        self.query_one(Table).focus()
-        self._say(Text(self._effect, FAINT))
-        self._draw()
 
     def follow(self, settings: JobSettings, measured: Mapping[str, Any]) -> None:
         """Show the settings in force; keeps what is being typed."""
         self._settings, self._measured = settings, measured
         if self.is_mounted:
             self._draw()
-
-    def show(self, situation: Situation) -> None:
-        if situation.state.live != self._live:
-            self._live = situation.state.live
-            lost = Text("✗ No connection to the database: wait, or press Esc.", CAUTION)
-            self._say(lost if not self._live else Text(self._effect, FAINT))
 
     # -- drawing ------------------------------------------------------------------------------------------
 
@@ -129,7 +87,7 @@ class SettingsDialog(Following, ModalScreen[None]):
         return str((self._measured.get(name) or {}).get("reason") or "")
 
     def _draw_help(self) -> None:
-        name = self._edited or self.query_one(Table).row_key
+        name = self._line
         if name is None:
             return
         text = Text(HELP[name])
@@ -141,35 +99,16 @@ class SettingsDialog(Following, ModalScreen[None]):
             )
         self.query_one("#help", Static).update(text)
 
-    def _say(self, message: Text) -> None:
-        self.query_one("#state", Static).update(message)
-
     # -- editing ------------------------------------------------------------------------------------------
-
-    def on_data_table_row_highlighted(self, event: Table.RowHighlighted) -> None:
-        event.stop()
-        self._draw_help()
-
-    def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
-        event.stop()
-        self.action_edit()
 
     def action_edit(self) -> None:
         name = self.query_one(Table).row_key
         if name is None or self._edited is not None:
             return
-        self._edited = name
-        box = self.query_one("#value", Input)
         # A query of several lines is shown as one; if unchanged, it is not written back.
-        self._before = " ".join(shown(self._settings, name).split())
-        box.value = self._before
-        self._before = box.value
-        box.cursor_position = len(box.value)
-        self.query_one("#name", Label).update(Text(name))
-        self.query_one("#edit").add_class("-shown")
-        box.focus()
-        self._say(Text(self._effect, FAINT))
-        self._draw()
+        self._open_box(name, name, " ".join(shown(self._settings, name).split()))
+        self._before = self.query_one("#value", Input).value
+        self._say(self._rest)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
@@ -193,16 +132,3 @@ class SettingsDialog(Following, ModalScreen[None]):
     def refused(self, error: RevectorError) -> None:
         """The change was refused; keeps what was typed."""
         self._say(Text(f"✗ {printable(error.problem)} {printable(error.remedy)}".strip(), BAD))
-
-    def action_back(self) -> None:
-        if self._edited is not None:
-            self._say(Text(self._effect, FAINT))
-            self._close_box()
-        else:
-            self.dismiss(None)
-
-    def _close_box(self) -> None:
-        self._edited = None
-        self.query_one("#edit").remove_class("-shown")
-        self.query_one(Table).focus()
-        self._draw()

@@ -146,7 +146,7 @@ class CompareControl:
         self._latest.ask(PairSearch(tuple(queries), primary.version, candidate.version, self.k, name, typed, seek))
         return True
 
-    # Callbacks of the latest search.
+    # Callbacks of the latest search, on the screen's own thread.
 
     def wants(self, request: PairSearch) -> bool:
         """Whether the answer still belongs to the pair, to k, and to the text in the box."""
@@ -155,18 +155,22 @@ class CompareControl:
         return same and (not request.typed or self._query == request.queries[0])
 
     def found(self, request: PairSearch, number: int, comparison: Comparison) -> None:
+        """The hits for the query of that number."""
         if request.seek and self._pair.browsing is not None:
             self._put_in_front(self._pair.browsing.at_text(request.queries[number]))
         self.show(comparison, stay=request.typed)
 
     def found_nothing(self, request: PairSearch) -> None:
+        """The versions agree on all queries."""
         self.say(Text(f"On all {len(request.queries):,} queries both versions give the same first {request.k}."))
 
     def found_judgements(self, comparison: Comparison, judged: JudgedHits | None) -> None:
+        """The judgements on those hits, a moment later."""
         if comparison is self.comparison:
             self.show_judgements(judged)
 
     def failed(self, request: PairSearch, error: RevectorError) -> None:
+        """The search, or reading the judgements, failed."""
         self.fail(error)
 
     # -- query sets ---------------------------------------------------------------------------------------

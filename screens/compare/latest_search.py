@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from textual.widget import Widget
 
 from revector.core.errors import RevectorError
-from revector.core.evaluation.judged_sets.judged_hits import JudgedHits
 from revector.core.registry import Version
 from revector.core.retrieval import Comparison
 from revector.screens.compare.searcher import Searcher
 from revector.screens.widgets.background import Tell, in_background
+
+if TYPE_CHECKING:
+    from revector.screens.compare.control import CompareControl
 
 
 @dataclass(frozen=True)
@@ -37,29 +39,10 @@ class PairSearch:
     seek: bool = False
 
 
-class Asker(Protocol):
-    """Callbacks of a search, on the screen's own thread."""
-
-    def wants(self, request: PairSearch) -> bool:
-        """Whether the answer is still wanted."""
-
-    def found(self, request: PairSearch, number: int, comparison: Comparison) -> None:
-        """The hits for the query of that number."""
-
-    def found_nothing(self, request: PairSearch) -> None:
-        """The versions agree on all queries."""
-
-    def found_judgements(self, comparison: Comparison, judged: JudgedHits | None) -> None:
-        """The judgements on those hits, a moment later."""
-
-    def failed(self, request: PairSearch, error: RevectorError) -> None:
-        """The search, or reading the judgements, failed."""
-
-
 class Latest:
-    """Runs a searcher for one widget."""
+    """Runs a searcher for one widget; the control is told, on the screen's own thread, what was found."""
 
-    def __init__(self, widget: Widget, searcher: Searcher, asker: Asker) -> None:
+    def __init__(self, widget: Widget, searcher: Searcher, asker: CompareControl) -> None:
         self._widget, self._searcher, self._asker = widget, searcher, asker
         self._waiting: PairSearch | None = None
         self._running: PairSearch | None = None

@@ -66,9 +66,11 @@ class ComparePane(Pane):
     ComparePane #measures { height: 1; padding: 0 1; }
     """
 
+    ROW_ACTION = "open-hit"
+
     def __init__(self, services: Services) -> None:
         super().__init__(services)
-        self.box = QueryBox()
+        self.box: QueryBox = QueryBox()
         self.pair: VersionPair = VersionPair(self, self._show_facts, lambda error: self.control.fail(error))
         self.control: CompareControl = CompareControl(
             self, self.pair, self.box, on_found=self._show_comparison, on_judged=self._show_judgements
@@ -196,10 +198,6 @@ class ComparePane(Pane):
         if event.data_table is self._lists[0]:
             self._link()
 
-    def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
-        event.stop()
-        self.post_message(self.Act("open-hit"))
-
     def _preview(self, hit: Hit | None) -> None:
         preview = self.query_one("#preview", Vertical)
         preview.border_title = Content(f" {shorten(printable(hit.source_id), 60)} " if hit else " hit ")
@@ -213,9 +211,6 @@ class ComparePane(Pane):
         self.box.focus()
         self.box.cursor_position = len(self.box.value)
 
-    def step_typed(self, step: int) -> None:
-        self.box.step(step)
-
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
         self.post_message(self.Act("search"))
@@ -223,9 +218,6 @@ class ComparePane(Pane):
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
         self.control.typed(event.value)
-
-    def leave_query(self) -> None:
-        self._lists[0].focus()
 
     def open_hit(self) -> None:
         hit = self._lists[0].hit

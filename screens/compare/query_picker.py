@@ -10,7 +10,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from revector.core.errors import RevectorError
@@ -18,6 +17,7 @@ from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET
 from revector.screens.compare.query_sets import Browsing, Choices
 from revector.screens.pane import step_through
 from revector.screens.widgets.background import in_background
+from revector.screens.widgets.dialog import Dialog
 from revector.screens.widgets.inputs import LineBox
 from revector.screens.widgets.parts import Parts
 from revector.screens.widgets.table import Column, Row, Table
@@ -34,21 +34,18 @@ _COLUMNS = (
 )
 
 
-class QueryPicker(ModalScreen[Browsing | None]):
+class QueryPicker(Dialog[Browsing | None]):
     """Returns the set, positioned at the chosen query. `read` reads a set by name, or the first one for None."""
 
     DEFAULT_CSS = """
-    QueryPicker { align: center middle; background: $background 70%; }
-    QueryPicker #picker { width: 100%; max-width: 110; height: 100%; margin: 1 2; padding: 0 1; border: round $border;
-                          background: $surface; border-title-color: $foreground;
-                          border-subtitle-color: $secondary; }
-    QueryPicker #filter { border: none; height: 1; padding: 0 1; background: $panel; }
-    QueryPicker Table { height: 1fr; }
+    QueryPicker #box { max-width: 110; height: 100%; margin: 1 2; }
+    QueryPicker #filter { padding: 0 1; background: $panel; }
+    QueryPicker Table { height: 1fr; background: $background; }
     QueryPicker #count { height: 1; padding: 0 1; color: $secondary; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "Close", show=False),
+        Binding("escape", "dismiss", "Close", show=False),
         Binding("enter", "choose", "Choose", show=False, priority=True),
         Binding("tab", "segment(1)", "Next segment", show=False, priority=True),
         Binding("shift+tab", "segment(-1)", "Segment before", show=False, priority=True),
@@ -67,7 +64,7 @@ class QueryPicker(ModalScreen[Browsing | None]):
         self.segment = WHOLE_SET
 
     def compose(self) -> ComposeResult:
-        with Vertical(id="picker") as frame:
+        with Vertical(id="box") as frame:
             frame.border_title = Content(" queries ")
             frame.border_subtitle = Content(" type to filter   ↑ ↓ ↵ choose   esc close ")
             yield Parts("^n", id="sets")
@@ -179,9 +176,6 @@ class QueryPicker(ModalScreen[Browsing | None]):
         browsing, key = self._choices.browsing, self.query_one(Table).row_key
         if browsing is not None and key is not None:
             self.dismiss(browsing.at(key))
-
-    def action_leave(self) -> None:
-        self.dismiss(None)
 
 
 def _around(items: list[tuple[str, str]], chosen: str) -> list[tuple[str, str]]:

@@ -63,6 +63,7 @@ class CutoverPane(Pane):
     }
     """
 
+    ROW_ACTION = "open-cutover"
     PARTS: ClassVar[tuple[str, ...]] = ("guards", "evidence", "approvals", "watch", "serving", "history")
 
     def __init__(self, services: Services) -> None:
@@ -164,9 +165,7 @@ class CutoverPane(Pane):
         history.show([history_row(one) for one in facts.history] if facts else [])
         history.border_title = Content(" history, the newest first ")
         history.border_subtitle = Content(" ↵ details ")
-        outcome = self.query_one("#outcome", Static)
-        outcome.update(self.control.outcome)
-        outcome.display = bool(self.control.outcome)
+        self.show_line("#outcome", self.control.outcome)
 
     def _arrange(self) -> None:
         tight, front, there = self.tight, self.front, self._parts
@@ -235,15 +234,6 @@ class CutoverPane(Pane):
         self.part = part
         self.changed()
         self.query_one(f"#{part}").focus()
-
-    def on_parts_chosen(self, event: Parts.Chosen) -> None:
-        event.stop()
-        self._show_part(event.name)
-
-    def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
-        event.stop()
-        event.data_table.focus()
-        self.post_message(self.Act("open-cutover"))
 
     def open_row(self) -> None:
         focused, facts = self.screen.focused, self.checks.facts

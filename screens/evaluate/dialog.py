@@ -8,22 +8,18 @@ from dataclasses import replace
 from typing import ClassVar
 
 from rich.text import Text
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
-from textual.widgets import Input, Label, Static
+from textual.widgets import Input, Static
 
 from revector.core.errors import RevectorError, UsageError
 from revector.screens.evaluate.runner import Wish, asked_of
 from revector.screens.pane import step_through
-from revector.screens.situation import Following, Situation
 from revector.screens.widgets.background import in_background
-from revector.screens.widgets.inputs import LineBox
+from revector.screens.widgets.dialog import EditDialog
 from revector.screens.widgets.table import Column, Row, Table
 from revector.screens.wording.text import printable, shorten
-from revector.screens.wording.theme import BAD, CAUTION, FAINT
+from revector.screens.wording.theme import BAD, FAINT
 
 _COLUMNS = (Column("", 13), Column("value", 26), Column("", from_width=90))
 _HOW = {"index": "by the index", "exact": "exact, no index", "pilot": "a pilot"}
@@ -52,29 +48,18 @@ _WHOLE = {"ef_search": (1, 1_000), "k": (1, 1_000), "distractors": (0, 10_000_00
 _LEAST_CONFIDENCE, _MOST_CONFIDENCE = 0.5, 0.9999
 
 
-class EvaluateDialog(Following, ModalScreen[Wish | None]):
+class EvaluateDialog(EditDialog[Wish | None]):
     """Returns a wish whose gates and measures were checked, or None."""
 
     DEFAULT_CSS = """
-    EvaluateDialog { align: center middle; background: $background 70%; }
-    EvaluateDialog #box {
-        width: 100%; max-width: 116; height: auto; max-height: 100%; margin: 0 1; padding: 0 1;
-        border: round $border; background: $surface; border-title-color: $foreground;
-        border-subtitle-color: $secondary;
-    }
-    EvaluateDialog Table { height: auto; max-height: 1fr; background: $surface; }
-    EvaluateDialog #help { height: 2; padding: 0 1; color: $secondary; }
-    EvaluateDialog #edit { height: 1; display: none; }
-    EvaluateDialog #edit.-shown { display: block; }
-    EvaluateDialog Label { width: auto; padding: 0 1; }
-    EvaluateDialog Input { border: none; height: 1; padding: 0 1; background: $panel; width: 1fr; }
-    EvaluateDialog Input:focus { border: none; background: $block-cursor-background; }
-    EvaluateDialog #state { height: auto; min-height: 1; max-height: 6; padding: 0 1; }
+    EvaluateDialog #box { max-width: 116; }
+    EvaluateDialog Table { max-height: 1fr; }
+    EvaluateDialog #help, EvaluateDialog Label { padding: 0 1; }
+    EvaluateDialog #state { max-height: 6; padding: 0 1; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "back", "Back", show=False),
-        Binding("enter,right", "change(1)", "Change", show=False),
+        Binding("right", "change(1)", "Change", show=False),
         Binding("left", "change(-1)", "Change back", show=False),
         Binding("r", "go", "Evaluate", show=False),
     ]
@@ -83,35 +68,14 @@ class EvaluateDialog(Following, ModalScreen[Wish | None]):
         self, wish: Wish, choices: Mapping[str, Sequence[str]], judges: Mapping[str, Sequence[str]]
     ) -> None:
         """`choices` are the query sets, and the versions for either side; `judges` are those of each query set."""
-        super().__init__()
+        runs = wish.runs
+        title = "New evaluation" if runs is None else f"run {runs[1]} against run {runs[0]}"
+        super().__init__(title, _COLUMNS, header=False, rest=Text())
         self._wish = wish
         self._choices = {**choices, "how": tuple(_HOW)}
         self._judges = judges
         self._values = _values_of(wish)
-        self._edited: str | None = None
-        self._live = True
         self._checking = False
-
-    def compose(self) -> ComposeResult:
-        with Vertical(id="box") as box:
-            runs = self._wish.runs
-            what = "New evaluation" if runs is None else f"run {runs[1]} against run {runs[0]}"
-            box.border_title = Content(f" {what} ")
-            yield Table(_COLUMNS, id="lines", header=False)
-            yield Static(id="help", markup=False)
-            with Horizontal(id="edit"):
-                yield Label(id="name", markup=False)
-                yield LineBox(id="value", compact=True, select_on_focus=False)
-            yield Static(id="state", markup=False)
-
-    def on_mount(self) -> None:
-        self.query_one(Table).focus()
-        self._draw()
-
-    def show(self, situation: Situation) -> None:
-        if situation.state.live != self._live:
-            self._live = situation.state.live
-            self._say(Text("" if self._live else "✗ No connection to the database: wait, or press Esc.", CAUTION))
 
     # -- drawing ------------------------------------------------------------------------------------------
 
@@ -136,7 +100,7 @@ class EvaluateDialog(Following, ModalScreen[Wish | None]):
         self.query_one("#box").border_subtitle = Content(keys)
 
     def _draw_help(self) -> None:
-        name = self._edited or self.query_one(Table).row_key
+        name = self._line
         if name is None:
             return
         words = HELP[name]
@@ -145,21 +109,13 @@ class EvaluateDialog(Following, ModalScreen[Wish | None]):
             words += f" Known: {shorten(', '.join(judges), 200)}." if judges else " It has no judgements."
         self.query_one("#help", Static).update(Text(printable(words)))
 
-    def _say(self, message: Text) -> None:
-        self.query_one("#state", Static).update(message)
-
     def _refuse(self, error: RevectorError) -> None:
         self._checking = False
         self._say(Text(printable(f"✗ {error.problem}\n{error.remedy}".strip(), lines=True), BAD))
 
     # -- changing -----------------------------------------------------------------------------------------
 
-    def on_data_table_row_highlighted(self, event: Table.RowHighlighted) -> None:
-        event.stop()
-        self._draw_help()
-
-    def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
-        event.stop()
+    def action_edit(self) -> None:
         self.action_change(1)
 
     def action_change(self, step: int) -> None:
@@ -173,17 +129,7 @@ class EvaluateDialog(Following, ModalScreen[Wish | None]):
             self._say(Text())
             self._draw()
         elif step > 0:
-            self._open_box(name)
-
-    def _open_box(self, name: str) -> None:
-        self._edited = name
-        box = self.query_one("#value", Input)
-        box.value = self._values[name]
-        box.cursor_position = len(box.value)
-        self.query_one("#name", Label).update(Text(_LABELS.get(name, name)))
-        self.query_one("#edit").add_class("-shown")
-        box.focus()
-        self._draw()
+            self._open_box(name, _LABELS.get(name, name), self._values[name])
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
@@ -198,19 +144,6 @@ class EvaluateDialog(Following, ModalScreen[Wish | None]):
         else:
             self._say(Text())
             self._close_box()
-
-    def action_back(self) -> None:
-        if self._edited is not None:
-            self._say(Text())
-            self._close_box()
-        else:
-            self.dismiss(None)
-
-    def _close_box(self) -> None:
-        self._edited = None
-        self.query_one("#edit").remove_class("-shown")
-        self.query_one(Table).focus()
-        self._draw()
 
     # -- the answer ---------------------------------------------------------------------------------------
 

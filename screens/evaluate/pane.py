@@ -70,6 +70,7 @@ class EvaluatePane(Pane):
     EvaluatePane.-tight #upper Table, EvaluatePane.-tight #queries { width: 100%; }
     """
 
+    ROW_ACTION = "open-evaluated"
     PARTS: ClassVar[tuple[str, ...]] = ("segments", "intervals", "queries", "gates", "list")
 
     def __init__(self, services: Services) -> None:
@@ -225,9 +226,7 @@ class EvaluatePane(Pane):
         runs.border_title = Content(f" stored runs, the newest first ─ {how} ")
 
     def _draw_said(self) -> None:
-        said, text = self.query_one("#said", Static), self.control.said()
-        said.display = bool(text)
-        said.update(text)
+        self.show_line("#said", self.control.said())
 
     def _draw_segments(self, found: Evaluation) -> None:
         measure = self.measure
@@ -267,11 +266,6 @@ class EvaluatePane(Pane):
             self._draw_queries(self.shown)
             self.query_one("#queries", Table).move_cursor(row=0)
 
-    def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
-        event.stop()
-        event.data_table.focus()
-        self.post_message(self.Act("open-evaluated"))
-
     def step_measure(self, step: int) -> None:
         if self.shown is not None:
             self._choose_measure(step_through(measures_of(self.shown), self.measure, step) or "")
@@ -292,7 +286,7 @@ class EvaluatePane(Pane):
         self._focus_part(part)
 
     def on_parts_chosen(self, event: Parts.Chosen) -> None:
-        event.stop()
+        event.prevent_default().stop()
         if event.part_of == "measures":
             self._choose_measure(event.name)
         else:

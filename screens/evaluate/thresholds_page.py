@@ -10,11 +10,11 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
 from revector.core.errors import RevectorError, UsageError
 from revector.screens.widgets.background import in_background
+from revector.screens.widgets.dialog import Dialog
 from revector.screens.widgets.inputs import LineBox
 from revector.screens.widgets.table import Column, Row, Table
 from revector.screens.wording.text import printable
@@ -31,23 +31,16 @@ _COLUMNS = (
 )
 
 
-class ThresholdsPage(ModalScreen[None]):
+class ThresholdsPage(Dialog[None]):
     """`read(cut, depth)` computes the table, in a thread."""
 
     DEFAULT_CSS = """
-    ThresholdsPage { align: center middle; background: $background 70%; }
-    ThresholdsPage #box {
-        width: 100%; max-width: 100; height: auto; max-height: 100%; margin: 0 1; padding: 0 1;
-        border: round $border; background: $surface; border-title-color: $foreground;
-        border-subtitle-color: $secondary;
-    }
+    ThresholdsPage #box { max-width: 100; }
     ThresholdsPage #why, ThresholdsPage #answer { height: auto; padding: 0 1; }
-    ThresholdsPage Table { height: auto; background: $surface; }
     ThresholdsPage Horizontal { height: 1; }
-    ThresholdsPage Label { width: auto; padding: 0 1; }
-    ThresholdsPage Input { border: none; height: 1; padding: 0 1; background: $panel; width: 12; }
+    ThresholdsPage Label { padding: 0 1; }
+    ThresholdsPage Input { width: 12; }
     ThresholdsPage #depth { width: 7; }
-    ThresholdsPage Input:focus { border: none; background: $block-cursor-background; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -80,9 +73,6 @@ class ThresholdsPage(ModalScreen[None]):
         self.query_one(Table).show_cursor = False
         self.query_one("#cut").focus()
         self._work()
-
-    async def action_dismiss(self, result: None = None) -> None:
-        self.dismiss(result)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()

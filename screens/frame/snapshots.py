@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import psycopg
 
@@ -50,24 +49,6 @@ class Reading:
         return time.monotonic() - self.received
 
 
-class SnapshotSource(Protocol):
-    """The source of the screen's snapshots."""
-
-    latest: Reading
-
-    def start(self, on_reading: Callable[[], None] | None = None) -> None:
-        """Start reading. `on_reading` is called, in the reader's thread, whenever `latest` changes."""
-
-    def request(self) -> None:
-        """Request a new snapshot; requests during a read are answered by one more read."""
-
-    def retry(self) -> None:
-        """Try again now."""
-
-    def stop(self) -> None:
-        """Stop the thread. A running read gets a moment to end, and is then cancelled."""
-
-
 class SnapshotReader:
     """Reads `Overview` snapshots of a database."""
 
@@ -83,7 +64,7 @@ class SnapshotReader:
         self._round: _Round | None = None
 
     def start(self, on_reading: Callable[[], None] | None = None) -> None:
-        """Start reading; a second call only replaces `on_reading`."""
+        """Start reading; a second call only replaces `on_reading`, which the thread calls whenever `latest` changes."""
         if on_reading is not None:
             self._on_reading = on_reading
         if self._round is None:
@@ -96,7 +77,7 @@ class SnapshotReader:
         current.thread.start()
 
     def request(self) -> None:
-        """Request a new snapshot; abandons a read that hangs."""
+        """Request a new snapshot; during a read it is read once more, and a read that hangs is abandoned."""
         current = self._round
         if current and current.busy_since and time.monotonic() - current.busy_since > self._patience_s:
             self._end(current)

@@ -11,12 +11,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET
 from revector.core.evaluation.judging.queue import KINDS, ItemKind
 from revector.screens.judging.desk import JudgingChoice
+from revector.screens.widgets.dialog import Dialog
 from revector.screens.widgets.inputs import LineBox
 from revector.screens.widgets.list_dialog import ListDialog
 from revector.screens.widgets.table import Column, Row
@@ -69,18 +69,12 @@ class ChoiceDialog(ListDialog[JudgingChoice]):
         return None if chosen == self._choice else chosen
 
 
-class NameDialog(ModalScreen[str | None]):
+class NameDialog(Dialog[str | None]):
     """The name to judge as: people who share a database role enter their own names. Returns None for no change."""
 
     DEFAULT_CSS = """
-    NameDialog { align: center middle; background: $background 70%; }
-    NameDialog #box {
-        width: 100%; max-width: 66; height: auto; margin: 0 2; padding: 0 1;
-        border: round $border; background: $surface; border-title-color: $foreground;
-        border-subtitle-color: $secondary;
-    }
-    NameDialog Input { border: none; height: 1; padding: 0 1; margin: 1 0; background: $panel; }
-    NameDialog Input:focus { border: none; background: $block-cursor-background; }
+    NameDialog #box { max-width: 66; margin: 0 2; }
+    NameDialog Input { margin: 1 0; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss", "Close", show=False)]
@@ -103,6 +97,3 @@ class NameDialog(ModalScreen[str | None]):
         event.stop()
         name = event.value.strip()
         self.dismiss(None if name in ("", self._name_now) else name)
-
-    async def action_dismiss(self, result: str | None = None) -> None:
-        self.dismiss(result)

@@ -38,6 +38,8 @@ class LogPane(Pane):
     LogPane.-empty Table { display: none; }
     """
 
+    ROW_ACTION = "log-entry"
+
     def compose(self) -> ComposeResult:
         yield Table(_COLUMNS)
         yield Static("No entries yet.", markup=False)
@@ -49,10 +51,6 @@ class LogPane(Pane):
 
     def focus_main(self) -> None:
         self.query_one(Table).focus()
-
-    def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
-        event.stop()
-        self.post_message(self.Act("log-entry"))
 
     def open_entry(self) -> None:
         from revector.screens.widgets.page import Page

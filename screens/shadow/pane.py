@@ -180,15 +180,11 @@ class ShadowPane(Pane):
         self.look()
         found = self.report
         self._arrange(found)
-        said = error_text(self._error) if self._error is not None else self._said
-        self.query_one("#said", Static).update(said)
-        self.query_one("#said").display = bool(said)
+        self.show_line("#said", error_text(self._error) if self._error is not None else self._said)
         if found is not None:
             self.query_one("#head", Static).update(head_line(found.run))
             self.query_one("#counts", Static).update(counts_line(found))
-            trouble = trouble_lines(found)
-            self.query_one("#trouble", Static).update(trouble)
-            self.query_one("#trouble").display = bool(trouble)
+            self.show_line("#trouble", trouble_lines(found))
         if found is None or not found.queries:
             nothing = what_to_do(self.situation, found) if self._known else Text("Reading …", FAINT)
             self.query_one("#nothing", Static).update(nothing)
@@ -241,13 +237,7 @@ class ShadowPane(Pane):
         self.focus_main()
         self.post_message(self.Changed())
 
-    def on_parts_chosen(self, event: Parts.Chosen) -> None:
-        event.stop()
-        self._show_part(event.name)
-
     def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
-        event.stop()
-        event.data_table.focus()
         if event.data_table.id == "worst":
             self.post_message(self.Act("shadow-open"))
 

@@ -59,6 +59,8 @@ class VersionsPane(Pane):
     VersionsPane.-empty #versions, VersionsPane.-empty #detail { display: none; }
     """
 
+    ROW_ACTION = "details"
+
     def compose(self) -> ComposeResult:
         yield Table(_COLUMNS, id="versions")
         with VerticalScroll(id="detail"):
@@ -87,10 +89,6 @@ class VersionsPane(Pane):
         key = event.row_key.value  # a new snapshot may have put the cursor back meanwhile
         if key is not None and key != self.situation.selection:
             self.post_message(self.Select(key))
-        event.stop()
-
-    def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
-        self.post_message(self.Act("details"))
         event.stop()
 
     # -- actions ------------------------------------------------------------------------------------------

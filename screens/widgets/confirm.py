@@ -12,12 +12,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
 
 from revector.core.database import Database
 from revector.core.settings import Settings
 from revector.screens.situation import Situation
+from revector.screens.widgets.dialog import Dialog
 from revector.screens.widgets.form import Form, wrong
 from revector.screens.widgets.inputs import LineBox
 from revector.screens.wording.facts import facts
@@ -107,22 +107,15 @@ class Confirm(Form[Confirmation | None]):
         event.stop()
 
 
-class Ask(ModalScreen[bool]):
+class Ask(Dialog[bool]):
     """A question with two answers; the first, safe one has the focus."""
 
     DEFAULT_CSS = """
-    Ask { align: center middle; background: $background 70%; }
-    Ask #box {
-        width: 100%; max-width: 76; height: auto; margin: 0 2; padding: 1 2; border: heavy $border;
-        background: $surface;
-    }
-    Ask #buttons { height: 1; margin: 1 0 0 0; }
-    Ask Button { margin: 0 2 0 0; padding: 0 1; min-width: 4; background: $panel; }
-    Ask Button:focus { text-style: bold reverse; }
+    Ask #box { max-width: 76; margin: 0 2; padding: 1 2; border: heavy $border; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "stay", "Stay", show=False),
+        Binding("escape", "dismiss", "Stay", show=False),
         Binding("left,up", "app.focus_previous", show=False),
         Binding("right,down", "app.focus_next", show=False),
     ]
@@ -145,6 +138,3 @@ class Ask(ModalScreen[bool]):
     def on_button_pressed(self, event: Button.Pressed) -> None:
         event.stop()
         self.dismiss(event.button.id == "yes")
-
-    def action_stay(self) -> None:
-        self.dismiss(False)

@@ -10,11 +10,11 @@ from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Button, Checkbox, Input, Label, Static
 
 from revector.screens.situation import Following, Situation
+from revector.screens.widgets.dialog import LOST, Dialog
 from revector.screens.widgets.inputs import LineBox
 from revector.screens.wording.text import printable
 from revector.screens.wording.theme import CAUTION
@@ -30,26 +30,19 @@ class Choice(Checkbox):
         return Content("[x]" if self.value else "[ ]")
 
 
-class Form(Following, ModalScreen[R]):
+class Form(Following, Dialog[R]):
     """Boxes one below the other, a line for what is wrong, and the buttons. The focus starts on Cancel."""
 
     DEFAULT_CSS = """
-    Form { align: center middle; background: $background 70%; }
     Form #box {
-        width: 100%; max-width: 90; height: auto; max-height: 100%; margin: 0 2; padding: 0 2;
-        border: heavy $warning; border-title-color: $warning; border-title-style: bold; background: $surface;
-        border-subtitle-color: $secondary;
+        max-width: 90; margin: 0 2; padding: 0 2;
+        border: heavy $warning; border-title-color: $warning; border-title-style: bold;
     }
     Form #about { height: auto; margin: 0 0 1 0; }
     Form .field { height: 1; }
     Form Label { width: 18; color: $secondary; }
-    Form Input { border: none; height: 1; padding: 0 1; background: $panel; width: 1fr; }
-    Form Input:focus { border: none; background: $block-cursor-background; }
     Form Checkbox, Form Checkbox:focus { border: none !important; height: 1; padding: 0; background: $surface; }
     Form #state { height: auto; max-height: 8; margin: 1 0 0 0; color: $secondary; }
-    Form #buttons { height: 1; margin: 1 0 0 0; }
-    Form Button { margin: 0 2 0 0; padding: 0 1; min-width: 4; background: $panel; }
-    Form Button:focus { text-style: bold reverse; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -102,8 +95,7 @@ class Form(Following, ModalScreen[R]):
 
     def check(self) -> None:
         """Show what is missing, and enable the button when nothing is."""
-        lost = Text("✗ No connection to the database: wait, or press Esc.", CAUTION)
-        objection = self.objection() if self.live else lost
+        objection = self.objection() if self.live else LOST
         self.query_one("#go", Button).disabled = bool(objection)
         self.say(objection or Text(self.ready))
 

@@ -9,24 +9,19 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 
+from revector.screens.widgets.dialog import Dialog
 from revector.screens.widgets.table import Column, Row, Table
 
 R = TypeVar("R")
 
 
-class ListDialog(ModalScreen[R | None]):
+class ListDialog(Dialog[R | None]):
     """Returns the value of the chosen line, or None."""
 
     DEFAULT_CSS = """
-    ListDialog { align: center middle; background: $background 70%; }
-    ListDialog #box {
-        width: 100%; max-width: 76; height: auto; max-height: 100%; margin: 1 2; padding: 0 1;
-        border: round $border; background: $surface; border-title-color: $foreground;
-        border-subtitle-color: $secondary;
-    }
-    ListDialog Table { height: auto; max-height: 100%; background: $surface; }
+    ListDialog #box { max-width: 76; margin: 1 2; }
+    ListDialog Table { max-height: 100%; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -61,6 +56,3 @@ class ListDialog(ModalScreen[R | None]):
 
     def action_take(self) -> None:
         self.dismiss(self.taken(self.query_one(Table).row_key))
-
-    async def action_dismiss(self, result: R | None = None) -> None:
-        self.dismiss(result)

@@ -12,28 +12,22 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from revector.core.errors import RevectorError
 from revector.screens.widgets.background import in_background
+from revector.screens.widgets.dialog import Dialog
 from revector.screens.wording.text import printable
 from revector.screens.wording.theme import BAD
 
 _COPY_WIDTH = 120
 
 
-class Page(ModalScreen[None]):
+class Page(Dialog[None]):
     """Text in a frame, as large as the screen allows."""
 
     DEFAULT_CSS = """
-    Page { align: center middle; background: $background 70%; }
-    Page #page {
-        width: 100%; max-width: 110; height: auto; max-height: 100%; margin: 1 2; padding: 0 1;
-        border: round $border; background: $surface; border-title-color: $foreground;
-        border-subtitle-color: $secondary;
-        scrollbar-size-vertical: 1;
-    }
+    Page #box { max-width: 110; margin: 1 2; scrollbar-size-vertical: 1; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -46,17 +40,14 @@ class Page(ModalScreen[None]):
         self._body = body
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll(id="page") as page:
+        with VerticalScroll(id="box") as page:
             page.border_title = Content(f" {self._heading} ")
             page.border_subtitle = Content(" ↑ ↓ scroll   esc close ")
             yield Static(self._body, markup=False)
 
     def on_mount(self) -> None:
         """The frame takes the arrow keys."""
-        self.query_one("#page").focus()
-
-    async def action_dismiss(self, result: None = None) -> None:
-        self.dismiss(result)
+        self.query_one("#box").focus()
 
 
 class LivePage(Page):
@@ -74,7 +65,7 @@ class LivePage(Page):
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.query_one("#page").border_subtitle = Content(" ↑ ↓ scroll   y copy   esc close ")
+        self.query_one("#box").border_subtitle = Content(" ↑ ↓ scroll   y copy   esc close ")
         work = self._work
         if work is not None:
             in_background(self, "page", lambda _tell: work(), self._show, self._fail)
@@ -82,7 +73,7 @@ class LivePage(Page):
     def _show(self, body: RenderableType) -> None:
         self.ready = True
         self._body = body
-        self.query_one("#page", VerticalScroll).query_one(Static).update(body)
+        self.query_one("#box", VerticalScroll).query_one(Static).update(body)
 
     def _fail(self, error: RevectorError) -> None:
         problem = Text(f"✗ {printable(error.problem)} {printable(error.remedy)}".strip(), BAD)
@@ -95,7 +86,7 @@ class LivePage(Page):
 
     def action_copy(self) -> None:
         self.app.copy_to_clipboard(self.plain)
-        self.query_one("#page").border_subtitle = Content(" copied   esc close ")
+        self.query_one("#box").border_subtitle = Content(" copied   esc close ")
 
 
 def plain_text(body: RenderableType) -> str:
