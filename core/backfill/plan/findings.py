@@ -53,7 +53,7 @@ class PlanFacts:
 
 def find(connection: Connection, situation: PlanFacts) -> list[PlanFinding]:
     """Check everything, in the order in which it would go wrong."""
-    job = _job(connection, situation.version)
+    job = _job(connection, situation)
     return [
         *_encoder(situation),
         *_revision(connection, situation),
@@ -72,23 +72,24 @@ def find(connection: Connection, situation: PlanFacts) -> list[PlanFinding]:
 
 @dataclass(frozen=True)
 class _Job:
-    """The settings and the spend of the job that a run would continue; empty for a new one."""
+    """The settings and the spend of the job that a run would continue, or of a new one."""
 
     settings: dict[str, Any]
     spent_usd: float
 
-    def limit(self, name: str, default: float | None = None) -> float | None:
+    def limit(self, name: str) -> float | None:
         """A limit from the job's settings, which other programs may write too."""
         found = self.settings.get(name)
-        return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else default
+        return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
 
 
-def _job(connection: Connection, version: Version) -> _Job:
+def _job(connection: Connection, situation: PlanFacts) -> _Job:
+    version = situation.version
     row = connection.execute(
         "SELECT settings, spent_usd FROM backfill_jobs WHERE embedding_version_id = %s", [version.id]
     ).fetchone()
     if row is None or not isinstance(row[0], dict):
-        return _Job({}, 0.0)
+        return _Job(situation.settings.backfill, 0.0)
     # A registered or retired version gets a new job, for which earlier spending does not count.
     return _Job(row[0], 0.0 if version.state in ("registered", "retired") else float(row[1]))
 
@@ -181,7 +182,7 @@ def _vectors(situation: PlanFacts, job: _Job) -> Iterable[PlanFinding]:
     if probe is None or not probe.bad:
         return
     share = len(probe.bad) / probe.vectors
-    limit = job.limit("max_failed_share", getattr(situation.settings, "max_failed_share", None))
+    limit = job.limit("max_failed_share")
     over = share > (limit or _MAX_FAILED_SHARE)
     half = any("halfvec" in reason for reason in probe.bad)
     yield PlanFinding(
@@ -195,7 +196,7 @@ def _vectors(situation: PlanFacts, job: _Job) -> Iterable[PlanFinding]:
 def _spending(situation: PlanFacts, job: _Job) -> Iterable[PlanFinding]:
     if situation.encoder is None or situation.demand.to_embed == 0:
         return
-    cap = job.limit("max_spend_usd", getattr(situation.settings, "max_spend_usd", None))
+    cap = job.limit("max_spend_usd")
     if situation.price is None:
         capped = " The spend cap cannot limit it." if cap is not None else ""
         yield PlanFinding(

@@ -98,7 +98,7 @@ def make_plan(
     if isinstance(encoder, RevectorError):
         probe = Probe.failed(encoder)
     elif probe_texts > 0:
-        batch_size = getattr(settings, "batch_size", None) or _BATCH_SIZE
+        batch_size = settings.batch_size or _BATCH_SIZE
         offer = make_offer(demand, encoder, batch_size=batch_size, texts=probe_texts)
         if on_offer is not None:
             on_offer(offer)

@@ -340,6 +340,14 @@ def test_a_spend_cap_below_the_cost(
         assert "held at about 50%" in finding(found, "spend cap").detail
 
 
+def test_a_new_backfill_has_the_spend_cap_of_the_settings(connection: Connection, service: ProtocolServer) -> None:
+    add_chunks(connection, [f"{n:04}" * 100 for n in range(100)])
+    spec = priced(service, price=100)  # the whole of it a dollar
+    capped = Settings(backfill={"max_spend_usd": 0.5})
+    found = planned(connection, add(connection, "v1", spec), open_encoder(spec), probe_texts=0, settings=capped)
+    assert finding(found, "spend cap").verdict == "fail"
+
+
 # -- time --------------------------------------------------------------------------------------------------
 
 
