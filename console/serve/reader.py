@@ -23,7 +23,7 @@ class Reader:
         self._connection: Connection | None = None
 
     def read(self) -> list[Version]:
-        """The versions, oldest first. Raises UnreachableError when the database cannot be reached or is not set up."""
+        """The versions, oldest first. Raises UnreachableError for a database that is not reached or not set up."""
         with self._lock:
             if self._connection is not None:
                 try:

@@ -64,7 +64,7 @@ class SnapshotReader:
         self._round: _Round | None = None
 
     def start(self, on_reading: Callable[[], None] | None = None) -> None:
-        """Start reading; a second call only replaces `on_reading`, which the thread calls whenever `latest` changes."""
+        """Start reading; the thread calls `on_reading` at each change. A second call only replaces that."""
         if on_reading is not None:
             self._on_reading = on_reading
         if self._round is None:
