@@ -345,7 +345,9 @@ def drop_version(connection: Connection, key: str) -> None:
     if version.state not in ("registered", "retired"):
         raise RefusedError(
             f"Version {key} is {version.state}: only a retired version can be dropped.",
-            f"Retire it first: revector versions retire {key}",
+            "Cut over to another version first."
+            if version.active
+            else f"Retire it first: revector versions retire {key}",
         )
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [_DDL_LOCK])

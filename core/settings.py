@@ -15,7 +15,8 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from platformdirs import user_data_path, user_log_path
@@ -23,9 +24,17 @@ from platformdirs import user_data_path, user_log_path
 from revector.core.errors import UsageError, unknown_name
 
 # One schema is one collection. Postgres cuts names at 63 bytes without an error, so a longer one is refused.
-SchemaName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
+SchemaName = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$",
+        description="a name of at most 63 letters, digits and underscores that does not begin with a digit",
+    ),
+]
 LogLevel = Literal["debug", "info", "warning", "error"]
-MemorySize = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+ ?(kB|MB|GB|TB)$")]
+MemorySize = Annotated[
+    str, msgspec.Meta(pattern=r"^[0-9]+ ?(kB|MB|GB|TB)$", description="a size such as 512 MB or 2 GB")
+]
 
 _PREFIX = "REVECTOR_"
 _LIBPQ_VARIABLES = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE")
@@ -110,9 +119,9 @@ def checked_values(
             raise unknown_name(what, name, words)
         try:
             found[name] = msgspec.convert(value, kinds[name], strict=False)
-        except msgspec.ValidationError as error:
+        except msgspec.ValidationError:
             given = "none" if value is None else value
-            problem = f"The setting {name} cannot be {given!r}: {str(error).replace('`', '')}."
+            problem = f"The setting {name} cannot be {given!r}; expected {_expected(kinds[name])}."
             raise UsageError(problem, words[name]) from None
     return found
 
@@ -153,9 +162,33 @@ def _checked(name: str, value: object, kind: Any) -> Any:
         value = value.lower()
     try:
         return msgspec.convert(value, kind, strict=False, dec_hook=_path)
-    except msgspec.ValidationError as error:
-        problem = f"The setting {name!r} is not valid: {str(error).replace('`', '')}."
-        raise UsageError(problem, f"Expected one of {', '.join(choices)}." if choices else "") from None
+    except msgspec.ValidationError:
+        raise UsageError(f"The setting {name!r} is not valid; expected {_expected(kind)}.") from None
+
+
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
+
+
+def _expected(kind: Any) -> str:
+    """What a setting takes, in words: `a whole number from 1 to 256`."""
+    arms = [arm for arm in get_args(kind) if arm is not type(None)]
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, arms))}"
+    if get_origin(kind) in (Union, UnionType):
+        return f"{_expected(arms[0])}, or none"
+    if get_origin(kind) is not Annotated:
+        return _WORDS.get(kind, "another kind of value")
+    base, limits = get_args(kind)
+    if limits.description:
+        return str(limits.description)
+    text = _WORDS.get(base, "a value")
+    if limits.gt is not None:
+        text += f" above {limits.gt:g}"
+    if limits.ge is not None:
+        text += f" from {limits.ge:,g}" if limits.le is not None else f" of at least {limits.ge:,g}"
+    if limits.le is not None:
+        text += f" to {limits.le:,g}" if limits.ge is not None else f", at most {limits.le:,g}"
+    return text
 
 
 def _path(kind: type, value: object) -> object:

@@ -128,9 +128,8 @@ class CutoverControl:
         text = f"✓ {word}: {printable(flip.previous or 'no version')} → {printable(flip.version_key)}"
         text += f" in {milliseconds(flip.seconds)}, at {time_now()}"
         outcome = Text(f"{text}.", f"bold {GOOD}")
-        outcome.append(
-            f" Locks waited for {milliseconds(flip.waited)}; with all guards {milliseconds(whole)}.", FAINT
-        )
+        guards = "" if flip.action == "rollback" else f"; with all guards {milliseconds(whole)}"
+        outcome.append(f" Waited {milliseconds(flip.waited)} for locks{guards}.", FAINT)
         if flip.missing:
             outcome.append(f" {chunks(flip.missing)} missing from searches: run the backfill (2, r).", CAUTION)
         self._checks.forget_waivers(flip.version_key)

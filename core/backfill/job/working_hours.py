@@ -29,10 +29,9 @@ def parse_hours(hours: str, timezone: str) -> OpeningHours:
         ) from None
     try:
         return OpeningHours(hours, timezone=zone)
-    except ParserError as error:
-        reason = next((line.strip(" =") for line in reversed(str(error).splitlines()) if line.strip()), "")
+    except ParserError:
         raise UsageError(
-            f"The working hours {hours!r} cannot be read: {reason}.",
+            f"The working hours {hours!r} cannot be read.",
             "Write them as OpenStreetMap writes opening hours: 'Mo-Fr 20:00-06:00; Sa,Su 00:00-24:00'.",
         ) from None
 
