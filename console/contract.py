@@ -9,14 +9,12 @@ import ast
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import typer
 from typer.core import TyperCommand
 
 from revector.core.keys import worded
-
-if TYPE_CHECKING:
-    import typer
 
 _ROOT = Path(__file__).parents[1]
 
@@ -29,6 +27,16 @@ def answering(*types: str, **rows: str) -> type[TyperCommand]:
 
     class Answering(TyperCommand):
         keys = staticmethod(functools.partial(documented_keys, *types, **rows))
+
+        def parse_args(self, context: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+            """Refuse an empty path, which a variable that is not set leaves: it is not the working directory."""
+            empty = "" in args
+            rest = super().parse_args(context, args)
+            for param in self.params if empty else ():
+                value = context.params.get(param.name or "")
+                if Path() in (value if isinstance(value, (list, tuple)) else [value]):
+                    raise typer.BadParameter(f"{param.name}: the path is empty. Is a variable not set?", context)
+            return rest
 
         def format_epilog(self, _context: typer.Context, formatter: Any) -> None:  # type: ignore[override]
             """The keys and their descriptions."""

@@ -605,6 +605,14 @@ def test_a_probe_that_must_not_be_stored(
     assert versions(connection) == []
 
 
+def test_a_variable_that_is_not_set_is_no_folder(revector: Revector, connection: Connection) -> None:
+    (revector.folder / "here.txt").write_text("of the working directory")
+    add_chunks(connection, TEXTS)
+    for command in (["ingest", "", "--prune"], ["ingest", "here.txt", ""], ["evaluate", "numbers", "--gates", ""]):
+        assert "the path is empty." in revector.run(*command, status=2).err
+    assert connection.execute("SELECT count(*) FROM document_chunks").fetchone() == (len(TEXTS),)
+
+
 def test_an_encoder_that_is_down(revector: Revector, database: Database, connection: Connection) -> None:
     add_chunks(connection, TEXTS)
     with ProtocolServer(api_key=SECRET) as provider:
