@@ -25,9 +25,9 @@ class RevectorError(Exception):
         self.problem = problem
         self.remedy = remedy
 
-    def __reduce__(self) -> tuple[type[RevectorError], tuple[str, str]]:
-        """Pickle with both parts, so that errors survive crossing processes."""
-        return type(self), (self.problem, self.remedy)
+    def __reduce__(self) -> tuple[type[RevectorError], tuple[str, str], dict[str, object]]:
+        """Pickle with all parts, so that errors survive crossing processes."""
+        return type(self), (self.problem, self.remedy), vars(self)
 
 
 class UsageError(RevectorError):

@@ -385,6 +385,12 @@ def test_errors_keep_problem_and_remedy_between_processes(kind: type[RevectorErr
     assert (error.problem, error.remedy, str(error)) == ("A problem.", "A remedy.", "A problem.\nA remedy.")
 
 
+@pytest.mark.parametrize("temporary", [True, False])
+def test_a_temporary_error_stays_temporary_between_processes(temporary: bool) -> None:
+    error = pickle.loads(pickle.dumps(UnreachableError("A problem.", temporary=temporary)))  # noqa: S301
+    assert error.temporary is temporary
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999", "ray://127.0.0.1:1", "nowhere"])
 def test_no_cluster_at_the_address_is_said(database: Database, connection: Connection, address: str) -> None:
     version = add(connection, "v1")
