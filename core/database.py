@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, LiteralString
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg import errors as pg
@@ -38,7 +39,19 @@ _DEAD_PEER = {
 }
 """Detects a server that vanished within half a minute, not within the two hours of TCP's defaults."""
 
-_SECRET_PARAMETERS = {"password", "sslpassword", "passfile", "oauth_client_secret"}
+_SECRET_PARAMETERS = {
+    "password",
+    "sslpassword",
+    "passfile",
+    "oauth_client_secret",
+    "scram_client_key",
+    "scram_server_key",
+}
+_SECRET_TEXT = re.compile(r"://|password\s*=", re.IGNORECASE)
+_URL = re.compile(r"(?:postgresql|postgres)://")
+_PLAIN_URL = re.compile(r"(?:[^/@]*@)?[^/@#]*(?:/[^@#]*)?", re.DOTALL)
+"""What follows the scheme when the only raw @ ends the user and the password. Otherwise libpq takes a part of an
+unencoded password for a host, a port or a database, which are shown."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +84,7 @@ class Database:
     def name(self) -> str:
         """`host/database`, as a header shows it."""
         with contextlib.suppress(psycopg.ProgrammingError):
-            parts = conninfo_to_dict(self.dsn)
+            parts = _public_parts(self.dsn)
             host = "embedded" if self.embedded else parts.get("host") or os.environ.get("PGHOST") or "local"
             return f"{host}/{parts.get('dbname') or os.environ.get('PGDATABASE') or 'postgres'}"
         return "?"
@@ -101,7 +114,7 @@ class Database:
     def connect_options(self, purpose: str) -> dict[str, Any]:
         """The arguments of psycopg.connect. Raises UnreachableError for a malformed connection string."""
         try:
-            given = conninfo_to_dict(self.dsn)
+            given = _parts(self.dsn)
             for name in _SECRET_PARAMETERS & given.keys():
                 hide(str(given[name]))
             conninfo = make_conninfo(self.dsn, **{k: v for k, v in _DEAD_PEER.items() if k not in given})
@@ -109,7 +122,8 @@ class Database:
             # The message may quote the part it could not parse, which may be the password.
             raise UnreachableError(
                 "The connection string is malformed.",
-                "Expected postgresql://user@host:port/database or libpq's 'host=… dbname=…'.",
+                "Expected postgresql://user@host:port/database or libpq's 'host=… dbname=…'. In a URL, write @ / # as "
+                "%40 %2F %23 within a password or another value.",
             ) from None
         return {
             "conninfo": conninfo,
@@ -286,25 +300,37 @@ def version_tuple(text: str) -> tuple[int, ...]:
 
 
 def without_secrets(dsn: str) -> str:
-    """A connection string (URL or key=value) without passwords; '' when it cannot be parsed."""
-    if "://" in dsn:
-        return _url_without_secrets(dsn)
+    """A connection string (URL or key=value) as libpq reads it, without passwords; '' when it cannot be parsed."""
     try:
-        parts = conninfo_to_dict(dsn)
+        parts = _public_parts(dsn)
     except psycopg.ProgrammingError:
         return ""
-    return make_conninfo("", **{k: v for k, v in parts.items() if k not in _SECRET_PARAMETERS})
+    if not _URL.match(dsn):
+        return make_conninfo("", **parts)
+    user, host, port, name = (str(parts.get(key) or "") for key in ("user", "host", "port", "dbname"))
+    place = ""
+    if re.fullmatch(r"[\w.-]+", host, re.ASCII) and "," not in port:  # not a socket, IPv6, or several servers
+        place = f"{host}:{port}" if port else host
+    shown = {"user", "dbname", "host", "port"} if place else {"user", "dbname"}
+    query = urlencode({k: v for k, v in parts.items() if k not in shown}, safe="/", quote_via=quote)
+    at = f"{quote(user, safe='')}@" if user else ""
+    return f"postgresql://{at}{place}/{quote(name, safe='')}{'?' if query else ''}{query}"
 
 
-def _url_without_secrets(dsn: str) -> str:
-    try:
-        parts = urlsplit(dsn)
-    except ValueError:
-        return ""
-    user, at, hosts = parts.netloc.rpartition("@")
-    query = [(k, v) for k, v in parse_qsl(parts.query) if k not in _SECRET_PARAMETERS]
-    netloc = f"{user.partition(':')[0]}{at}{hosts}"
-    return urlunsplit(parts._replace(netloc=netloc, query=urlencode(query, safe="/")))
+def _parts(dsn: str) -> dict[str, Any]:
+    """What libpq reads from a connection string. Raises psycopg.ProgrammingError where it may misread a password."""
+    url = _URL.match(dsn)
+    if url and not _PLAIN_URL.fullmatch(dsn, url.end()):
+        raise psycopg.ProgrammingError("a character of this URL must be percent-encoded")
+    parts = conninfo_to_dict(dsn)
+    if not re.fullmatch("[0-9,]*", str(parts.get("port") or "")):
+        raise psycopg.ProgrammingError("a port must be a number")
+    return parts
+
+
+def _public_parts(dsn: str) -> dict[str, Any]:
+    parts = _parts(dsn)
+    return {k: v for k, v in parts.items() if k not in _SECRET_PARAMETERS and not _SECRET_TEXT.search(str(v))}
 
 
 def client_name() -> str:

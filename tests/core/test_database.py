@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from revector.core import index
 from revector.core.database import Database, readable_errors, require_schema, server_info, without_secrets
@@ -61,6 +61,16 @@ def test_the_database_is_found_in_the_order_of_the_design(
         "postgresql://me:sesame@h1:1,h2:2/db",
         "sesame",
         "postgresql://me:sesame@[bad/db",
+        "postgresql://me:pa#sesame@127.0.0.1:1/db",
+        "postgresql://me:sesame?x@127.0.0.1:1/db",
+        "postgresql://me:sesame/x@127.0.0.1:1/db",
+        "postgresql://me:1/sesame@127.0.0.1:1/db",
+        "postgresql://me:pa@sesame@127.0.0.1:1/db",
+        "postgresql://127.0.0.1:1/db?user=me&PASSWORD=sesame",
+        "postgresql://127.0.0.1:1/db?user=me;password=sesame",
+        "postgresql://127.0.0.1:1/db#password=sesame",
+        "postgresql://me:sesame",
+        "host=127.0.0.1 port=1 dbname=postgresql://me:sesame@h/db",
     ],
 )
 def test_no_password_is_shown(dsn: str) -> None:
@@ -70,6 +80,20 @@ def test_no_password_is_shown(dsn: str) -> None:
     with pytest.raises(UnreachableError) as caught:
         database.connect("test")
     assert "sesame" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dsn", "shown"),
+    [
+        ("postgresql://me:pa#ss?@h:1/db", "postgresql://me@h:1/db"),
+        ("postgres://a%40b:c@h/%64%20b?sslmode=require", "postgresql://a%40b@h/d%20b?sslmode=require"),
+        ("postgresql://me@h1:1,h2:2/db", "postgresql://me@/db?host=h1%2Ch2&port=1%2C2"),
+        ("postgresql://me@/db?host=/tmp/a%20b&port=3", "postgresql://me@/db?host=/tmp/a%20b&port=3"),
+    ],
+)
+def test_a_shown_dsn_means_the_same_but_for_the_password(dsn: str, shown: str) -> None:
+    assert without_secrets(dsn) == shown
+    assert conninfo_to_dict(shown) == {k: v for k, v in conninfo_to_dict(dsn).items() if k != "password"}
 
 
 def test_a_dsn_without_a_password_is_still_usable(database: Database) -> None:
