@@ -89,7 +89,7 @@ def root(
         str | None, typer.Option("--dsn", metavar="URL", help="The database, as a URL or libpq's key=value.")
     ] = None,
     schema: Annotated[
-        str | None, typer.Option("--schema", metavar="NAME", help="The collection: one schema is one.")
+        str | None, typer.Option("--schema", metavar="NAME", help="The schema of the collection.")
     ] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Look, and change nothing.")] = False,
     log_level: Annotated[

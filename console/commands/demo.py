@@ -23,7 +23,7 @@ def demo(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Try revector on a separate collection.
+    """Try revector on a demo corpus.
 
     Ingests the documentation of Python's standard library and embeds it twice; compare, cut over and roll back
     in the console, or have it done and printed with --headless.

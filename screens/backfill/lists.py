@@ -60,7 +60,7 @@ def worker_row(worker: WorkerState, now: datetime.datetime) -> Row:
 def _does(worker: WorkerState) -> str:
     if worker.alive:
         return f"waits: {worker.throttle}" if worker.throttle else "works"
-    return first_line(worker.error) if worker.error else "ended in order" if worker.ended_at else "died"
+    return first_line(worker.error) if worker.error else "finished normally" if worker.ended_at else "died"
 
 
 def _ago(now: datetime.datetime, moment: datetime.datetime) -> str:

@@ -234,7 +234,7 @@ def move(
         },
     )
     if updated.rowcount != 1:
-        raise RefusedError(f"A backfill that is {job.state} cannot become {state}.")
+        raise RefusedError(f"The backfill is {job.state}; it cannot become {state}.")
     level = logging.WARNING if state in ("failed", "interrupted") else logging.INFO
     log.log(level, "backfill job %d: %s, was %s", job.id, state, job.state)
 

@@ -361,7 +361,7 @@ def test_states_that_do_not_allow_it(library: Revector) -> None:
         ("versions retire v1", "Version v1 is active."),
         ("versions drop v2", "only a retired version can be dropped"),
         ("index drop v1", "Version v1 is active"),
-        ("backfill pause v2", "A backfill that is done cannot become pausing."),
+        ("backfill pause v2", "The backfill is done; it cannot become pausing."),
         ("search x --version v3", "has no encoder"),
     ):
         assert message in brief(library.call(*command.split(), status=1).err)
