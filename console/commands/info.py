@@ -49,7 +49,7 @@ def register(app: typer.Typer) -> None:
 
 
 def info(context: typer.Context, as_json: Json = False) -> None:
-    """Versions, where logs and data are, which database, and the settings in force.
+    """Versions, folders, the database and the settings in force.
 
     It connects to no database, and starts none.
     """

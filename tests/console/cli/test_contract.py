@@ -292,7 +292,7 @@ def test_help_imports_nothing_heavy(command: str, tmp_path: Path) -> None:
     if not command:  # a group's name is enough for Typer to load it
         heavy |= {"pydantic"}
     assert heavy & set(result.stderr.split()) == set()
-    assert result.stdout.startswith(f"Usage: -c {command}".rstrip())
+    assert result.stdout.startswith(f"Usage: revector {command}".rstrip())
 
 
 def test_help_names_every_command(library: Revector) -> None:
