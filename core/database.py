@@ -220,22 +220,39 @@ def unreachable(error: psycopg.Error, database: Database) -> UnreachableError:
 
 
 def server_info(connection: Connection, schema: str) -> ServerInfo:
-    """Server and extension versions and the schema's revision, in one round trip each."""
+    """Server and extension versions and the schema's revision, in one round trip each.
+
+    Raises RefusedError when the schema has an alembic_version of another shape than Alembic's.
+    """
     row = fetch_one(
         connection,
         """
         SELECT current_setting('server_version'), (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
-               to_regclass(format('%%I.alembic_version', %s::text)) IS NOT NULL, current_user, pg_is_in_recovery()
+               (SELECT relkind = 'r' AND ARRAY['version_num character varying'] =
+                           (SELECT array_agg(attname || ' ' || format_type(atttypid, NULL)) FROM pg_attribute
+                            WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)
+                FROM pg_class c WHERE oid = to_regclass(format('%%I.alembic_version', %s::text))),
+               current_user, pg_is_in_recovery()
         """,
         [schema],
     )
     revision = None
+    if row[2] is False:
+        raise foreign_content(schema, "alembic_version is not the table that revector would create")
     if row[2]:
         found = connection.execute(
             sql.SQL("SELECT version_num FROM {}").format(sql.Identifier(schema, "alembic_version"))
         ).fetchone()
         revision = found[0] if found else None
     return ServerInfo(row[0].split()[0], row[1], revision, row[3], row[4])
+
+
+def foreign_content(schema: str, found: str) -> RefusedError:
+    """The error for a schema that another program uses; `found` names what is in the way."""
+    return RefusedError(
+        f"The schema {schema!r} holds tables or functions that are not revector's: {found}.",
+        "Nothing was changed. Name another schema, which revector creates: revector --schema NAME db upgrade",
+    )
 
 
 def require_schema(connection: Connection, schema: str) -> ServerInfo:

@@ -27,13 +27,14 @@ from revector.core.errors import UsageError, unknown_name
 SchemaName = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$",
-        description="a name of at most 63 letters, digits and underscores that does not begin with a digit",
+        pattern=r"^(?!pg_|information_schema\Z)[A-Za-z_][A-Za-z0-9_]{0,62}\Z",
+        description="a name of at most 63 letters, digits and underscores that begins neither with a digit nor "
+        "with pg_ and is not information_schema",
     ),
 ]
 LogLevel = Literal["debug", "info", "warning", "error"]
 MemorySize = Annotated[
-    str, msgspec.Meta(pattern=r"^[0-9]+ ?(kB|MB|GB|TB)$", description="a size such as 512 MB or 2 GB")
+    str, msgspec.Meta(pattern=r"^[0-9]+ ?(kB|MB|GB|TB)\Z", description="a size such as 512 MB or 2 GB")
 ]
 
 _PREFIX = "REVECTOR_"

@@ -17,7 +17,7 @@ def upgrade(database: Database) -> str:
 
     Runs as one transaction under a lock, so two concurrent calls upgrade once. Raises UnreachableError when
     pgvector is not installed on the server or too old, and when the schema is newer than this program or of a
-    development version.
+    development version. Raises RefusedError when it holds a table or a function of another program in the way.
     """
     from revector.core.migrations._run import run_upgrade
 

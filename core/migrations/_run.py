@@ -17,6 +17,7 @@ from revector.core import roles
 from revector.core.database import (
     Connection,
     Database,
+    foreign_content,
     readable_errors,
     require_pgvector,
     require_schema,
@@ -50,7 +51,10 @@ def run_upgrade(database: Database) -> str:
             raw.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(database.schema)))
             config = alembic_config()
             config.attributes["connection"] = alchemy
-            command.upgrade(config, "head")
+            try:
+                command.upgrade(config, "head")
+            except (pg.DuplicateTable, pg.DuplicateObject, pg.DuplicateFunction) as error:
+                raise foreign_content(database.schema, error.diag.message_primary or str(error)) from None
             roles.renew_grants(raw)
         alchemy.commit()
         log.info("schema %s: at revision %s, was %s", database.schema, HEAD, info.schema_revision)

@@ -11,12 +11,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-_VERSION_TABLE = re.compile(r"chunk_embeddings_\d+$")
+_VERSION_TABLE = re.compile(r"chunk_embeddings_\d+")
 
 
 def is_version_table(name: str) -> bool:
     """Whether a table's name is that of a version's table (`chunk_embeddings_7`)."""
-    return _VERSION_TABLE.match(name) is not None
+    return _VERSION_TABLE.fullmatch(name) is not None
 
 
 def version_model(version_id: int, dimensions: int, storage: str = "vector") -> type[DeclarativeBase]:

@@ -34,6 +34,8 @@ def test_a_setting_that_is_wrong_is_named(clean_environment: Path) -> None:
         ('schema = "a b"', "schema"),
         ("label = \nx", "line 1"),
         ('maintenance_work_mem = "1; DROP"', "maintenance_work_mem"),
+        ('maintenance_work_mem = "1GB\\n"', "maintenance_work_mem"),
+        ('schema = "demo\\n"', "schema"),
     ):
         file.write_text(text)
         with pytest.raises(UsageError, match=message):

@@ -159,6 +159,34 @@ def test_tables_of_the_same_names_in_public_are_left_alone(bare: Database) -> No
         assert connection.execute("TABLE public.cutovers").fetchall() == [(1,)]
 
 
+FOREIGN_VERSIONS = "alembic_version is not the table"
+
+
+@pytest.mark.parametrize(
+    ("made", "named"),
+    [
+        ("TABLE document_chunks (n int)", 'relation "document_chunks" already exists'),
+        ("VIEW embedding_versions AS SELECT 1 AS n", 'relation "embedding_versions" already exists'),
+        ("FUNCTION refuse_chunk_change() RETURNS int RETURN 1", 'function "refuse_chunk_change" already exists'),
+        ("TABLE alembic_version (n int)", FOREIGN_VERSIONS),
+        ("TABLE alembic_version (version_num varchar(32), n int NOT NULL)", FOREIGN_VERSIONS),
+        ("VIEW alembic_version AS SELECT 'r'::varchar AS version_num WHERE false", FOREIGN_VERSIONS),
+    ],
+)
+def test_a_schema_of_another_program_is_refused_and_left_as_it_is(bare: Database, made: str, named: str) -> None:
+    relations = "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(current_schema())"
+    with bare.connect("test") as connection:
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(bare.schema)))
+        connection.execute(f"CREATE {made}")
+        before = connection.execute(relations).fetchall()
+        with pytest.raises(RefusedError, match=named) as caught:
+            upgrade(bare)
+        assert repr(bare.schema) in caught.value.problem
+        assert "--schema NAME db upgrade" in caught.value.remedy
+        assert connection.execute(relations).fetchall() == before
+        assert connection.execute("SELECT FROM pg_extension WHERE extname = 'vector'").fetchone() is None
+
+
 @pytest.mark.parametrize("name", ['a "quoted" name', "it's 100% {schema} %s $1", "Größe"])
 def test_a_schema_of_any_name_works(bare: Database, name: str, logged: list[str]) -> None:
     database = replace(bare, schema=name)

@@ -198,6 +198,27 @@ def test_a_role_that_may_only_look(
         assert chunk_count(connection) == len(TEXTS)
 
 
+@pytest.mark.parametrize("name", ["demo\n", "pg_x", "pg_catalog", "information_schema", "1a", "a" * 64])
+def test_a_name_that_no_schema_can_have(database: Database, tmp_path: Path, name: str) -> None:
+    result = Revector(tmp_path, ("--dsn", database.dsn, "--schema", name)).call(
+        "db", "upgrade", "--json", status=2
+    )
+    assert result.error["kind"] == "usage"
+    assert "'schema' is not valid" in brief(result.err)
+    assert "expected a name of at most 63 letters" in result.err
+
+
+def test_a_table_of_another_program_in_the_way(bare: Database, tmp_path: Path) -> None:
+    with bare.connect("test") as connection:
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(bare.schema)))
+        connection.execute("CREATE EXTENSION vector")
+        connection.execute("CREATE TABLE alembic_version (n int)")
+    for command in ("db upgrade", "db status", "versions list", "doctor"):
+        result = on(bare, tmp_path).call(*command.split(), "--json", status=1)
+        assert result.error["kind"] == "refused"
+        assert "alembic_version" in brief(result.err)
+
+
 def test_a_schema_that_is_not_set_up(empty_database: Database, tmp_path: Path) -> None:
     revector = on(empty_database, tmp_path)
     for command in ("versions list", "search x", "ingest .", "backfill run v1", "rollback"):
