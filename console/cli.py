@@ -74,11 +74,10 @@ def run() -> int:
     try:
         status = app(prog_name="revector", standalone_mode=False) or 0
     except _UsageError as error:
-        error.show()
+        with pipe(sys.stderr):
+            error.show()
         print_error(error.format_message(), f"See {error.ctx.command_path} --help." if error.ctx else "", "usage")
         return int(error.exit_code)
-    if status == 130:
-        print_error("Interrupted.", "", "interrupted")
     return int(status)
 
 

@@ -20,11 +20,15 @@ def main() -> None:
     _prepare_streams()
     try:
         status = _run()
+    except KeyboardInterrupt:  # while modules are imported, or the embedded server starts
+        status = 130
     except Exception as error:  # noqa: BLE001  (whatever it is, it is shown as an error for a person)
         status = _failed(_readable(error))
     finally:
         with pipe(sys.stdout):
             sys.stdout.flush()
+    if status == 130:
+        print_error("Interrupted.", "", "interrupted")
     sys.exit(status)
 
 
@@ -54,17 +58,14 @@ def _run() -> int:
         return run()
     from revector.console.terminal import open_console
 
-    try:
-        open_console(Context())
-    except KeyboardInterrupt:  # while the embedded server starts
-        return 130
+    open_console(Context())
     return 0
 
 
 def _prepare_streams() -> None:
-    for name in ("stdout", "stderr"):
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by the parent process
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
-        stream = getattr(sys, name)
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # characters that the locale lacks are escaped
             stream.reconfigure(errors="backslashreplace")

@@ -28,5 +28,8 @@ def open_console(context: Context) -> None:
 
 def require_terminal() -> None:
     """Raise UsageError if there is no terminal for the console."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError("The console needs a terminal.", "For scripts, see revector --help and --json.")
+    if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
+        raise UsageError(
+            "The console needs a terminal.",
+            "Do not redirect stdin, stdout or stderr. For scripts, see revector --help and --json.",
+        )

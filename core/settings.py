@@ -146,14 +146,14 @@ def value_in_words(value: object) -> str:
 
 
 def _of_file(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        if os.environ.get(f"{_PREFIX}CONFIG"):
-            raise UsageError(f"{_PREFIX}CONFIG names {path}, which is not a file.")
-        return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        if path.is_file():
+            return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # a TOMLDecodeError says line and column
         raise UsageError(f"{path} cannot be read: {error}") from None
+    if os.environ.get(f"{_PREFIX}CONFIG"):
+        raise UsageError(f"{_PREFIX}CONFIG names {path}, which is not a file.")
+    return {}
 
 
 def _checked(name: str, value: object, kind: Any) -> Any:
@@ -194,7 +194,10 @@ def _expected(kind: Any) -> str:
 
 def _path(kind: type, value: object) -> object:
     if kind is Path and isinstance(value, (str, Path)):
-        return Path(value).expanduser()
+        try:
+            return Path(value).expanduser()
+        except RuntimeError:
+            raise ValueError(f"the home folder in {str(value)!r} is unknown") from None
     raise TypeError(f"expected {kind}")
 
 

@@ -8,6 +8,7 @@ Everything here is loaded when first used, so that `import revector` is cheap.
 from __future__ import annotations
 
 from importlib import import_module
+from threading import RLock
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,12 +39,15 @@ _MODULES = {
     "Retriever": "core.retrieval",
 }
 """Where each public name lives; the errors live in core.errors."""
+_loading = RLock()
+"""psycopg's modules import each other: two threads that begin at different ones would see half-made modules."""
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f"{__name__}.{_MODULES.get(name, 'core.errors')}")
+    with _loading:
+        module = import_module(f"{__name__}.{_MODULES.get(name, 'core.errors')}")
     globals()[name] = getattr(module, name)
     return globals()[name]
 

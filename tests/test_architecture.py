@@ -45,6 +45,26 @@ def test_what_an_import_does_not_bring(modules: list[str], forbidden: list[str])
     assert not imported_by(statement) & set(forbidden)
 
 
+def test_threads_may_be_the_first_to_use_a_name() -> None:
+    """Each process tries once; a smaller switch interval makes the threads meet inside psycopg more often."""
+    code = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+import revector
+sys.setswitchinterval(1e-5)
+gate = Barrier(2)
+def use(name):
+    gate.wait()
+    return getattr(revector, name).__name__
+with ThreadPoolExecutor(2) as threads:
+    print(*threads.map(use, ("Database", "Mirror")))
+"""
+    for _ in range(8):
+        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+        assert (ended.stdout, ended.stderr) == ("Database Mirror\n", "")
+
+
 def test_imports_run_one_way() -> None:
     linter = Path(sys.executable).with_name("lint-imports")
     result = subprocess.run([linter, "--no-cache"], capture_output=True, text=True, check=False, cwd=ROOT)

@@ -142,7 +142,7 @@ class Banner(Widget):
         if reading.error is None or reading.overview is None:
             return Text()
         text = Text("✗ " if reading.lost else "! ", "bold")
-        text.append(printable(reading.error.problem), "bold")
+        text.append(f"{printable(reading.error.problem).removesuffix('.')}.", "bold")
         text.append(f" The data below is {duration(reading.age())} old. ")
         text.append(f"No action is possible. {next_try(reading)}" if reading.lost else next_try(reading))
         return text

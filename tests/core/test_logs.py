@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import subprocess
@@ -102,13 +103,18 @@ def test_a_line_of_others_is_one_line_and_obeyed_by_no_terminal(home: Path) -> N
     assert [line[:4] for line in text.splitlines()[1:]] == [text[:4], "    "]
 
 
-@pytest.mark.parametrize("trouble", ["a file in the way", "a full disk", "a folder that is gone"])
+@pytest.mark.parametrize("trouble", ["a file in the way", "a full disk", "a folder that is gone", "a device"])
 def test_what_cannot_be_written_is_in_nobodys_way(
-    home: Path, trouble: str, capfd: pytest.CaptureFixture[str]
+    home: Path, trouble: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     if trouble == "a file in the way":
         (home / "logs").write_text("not a folder")
     elif trouble == "a full disk":
+        monkeypatch.setattr(os, "write", full)
+    elif trouble == "a device":
         (home / "logs").mkdir()
         (home / "logs" / "cli.log").symlink_to("/dev/full")
     logs.start("cli", Settings(home=home))
@@ -121,6 +127,24 @@ def test_what_cannot_be_written_is_in_nobodys_way(
         error = logs.crashed(ValueError("why"))
         assert "ValueError: why" in error.remedy
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_a_pipe_in_the_place_of_the_file_is_left_alone(home: Path, read: bool) -> None:
+    """Not even opening it waits: a process that waited would not end."""
+    (home / "logs").mkdir()
+    os.mkfifo(home / "logs" / "cli.log")
+    reader = os.open(home / "logs" / "cli.log", os.O_RDONLY | os.O_NONBLOCK) if read else None
+    code = "import sys; from pathlib import Path; from revector.core import logs\n"
+    code += "logs.start('cli', logs.Settings(home=Path(sys.argv[1]))); print('ended')"
+    writer = process(code, home)
+    try:
+        assert writer.communicate(timeout=60) == ("ended\n", "")
+        assert reader is None or os.read(reader, 100) == b""
+    finally:
+        writer.kill()
+        if reader is not None:
+            os.close(reader)
 
 
 def test_no_secret_in_what_is_written(home: Path) -> None:
@@ -182,6 +206,13 @@ def test_a_report_says_where_and_quotes_nothing(home: Path, monkeypatch: pytest.
     assert "words of" not in text
     assert oct(paths[4].stat().st_mode & 0o777) == "0o600"
     assert "unexpected AttributeError" in (home / "logs" / "console.log").read_text()
+
+
+def test_a_report_is_obeyed_by_no_terminal(home: Path) -> None:
+    logs.start("cli", Settings(home=home))
+    path = logs.report(ValueError("\x1b[31mred \udc80"))
+    assert path is not None
+    assert path.read_text().endswith("\nValueError: ␛[31mred ‹DC80›\n")
 
 
 def test_processes_that_are_started_write_there_too(home: Path) -> None:

@@ -285,12 +285,16 @@ def test_a_schema_of_a_development_version(revector: Revector, connection: Conne
         ("REVECTOR_READ_ONLY", "perhaps", "The setting 'read_only' is not valid"),
         ("REVECTOR_MAINTENANCE_WORK_MEM", "a lot", "The setting 'maintenance_work_mem' is not valid"),
         ("REVECTOR_CONFIG", "nowhere.toml", "REVECTOR_CONFIG names nowhere.toml, which is not a file."),
+        ("REVECTOR_CONFIG", "x" * 300, "xxx cannot be read: [Errno 36] File name too long"),
+        ("REVECTOR_HOME", "~nobody-at-all/x", "the home folder in '~nobody-at-all/x' is unknown"),
+        ("REVECTOR_HOME", "x" * 300, "/logs cannot be read: File name too long"),
     ],
 )
 def test_bad_settings(tmp_path: Path, name: str, value: str, message: str) -> None:
     revector = Revector(tmp_path, ("--dsn", NOWHERE), ((name, value),))
-    result = revector.call("versions", "list", status=2)
+    result = revector.call("info", "--json", status=2)
     assert message in brief(result.err)
+    assert result.error["kind"] == "usage"
 
 
 def test_a_bad_settings_file_and_a_bad_schema(tmp_path: Path) -> None:
