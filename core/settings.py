@@ -197,7 +197,7 @@ def _path(kind: type, value: object) -> object:
         try:
             return Path(value).expanduser()
         except RuntimeError:
-            raise ValueError(f"the home folder in {str(value)!r} is unknown") from None
+            raise UsageError(f"The home folder in {str(value)!r} is unknown.", "Name an existing user.") from None
     raise TypeError(f"expected {kind}")
 
 

@@ -286,7 +286,7 @@ def test_a_schema_of_a_development_version(revector: Revector, connection: Conne
         ("REVECTOR_MAINTENANCE_WORK_MEM", "a lot", "The setting 'maintenance_work_mem' is not valid"),
         ("REVECTOR_CONFIG", "nowhere.toml", "REVECTOR_CONFIG names nowhere.toml, which is not a file."),
         ("REVECTOR_CONFIG", "x" * 300, "xxx cannot be read: [Errno 36] File name too long"),
-        ("REVECTOR_HOME", "~nobody-at-all/x", "the home folder in '~nobody-at-all/x' is unknown"),
+        ("REVECTOR_HOME", "~nobody-at-all/x", "The home folder in '~nobody-at-all/x' is unknown"),
         ("REVECTOR_HOME", "x" * 300, "/logs cannot be read: File name too long"),
     ],
 )

@@ -87,7 +87,7 @@ def test_a_wrong_level_is_refused_with_the_levels(tmp_path: Path, way: str) -> N
         revector = revector.with_options("--log-level", "loud")
     else:
         revector = revector.with_options(REVECTOR_LOG_LEVEL="loud")
-    assert f"Expected one of {LEVELS}." in revector.call("versions", "list", status=2).err
+    assert f"expected one of {LEVELS}." in revector.call("versions", "list", status=2).err
     assert revector.call("info", "--json", status=2).error["kind"] == "usage"
 
 
