@@ -118,7 +118,7 @@ def test_the_active_version_is_not_retired(database: Database, connection: Conne
     cutover.run(connection, "v1", confirm="v1")
     with pytest.raises(RefusedError, match="active"):
         registry.retire_version(connection, "v1")
-    with pytest.raises(RefusedError, match="Retire it first"):
+    with pytest.raises(RefusedError, match="Cut over to another version first"):
         registry.drop_version(connection, "v1")
 
 
