@@ -9,7 +9,7 @@ from revector.core.errors import RefusedError
 
 
 def require_yes(refusal: str, remedy: str = "") -> None:
-    """Ask at the terminal whether to continue. Raises RefusedError, with `refused`, for anything but yes."""
+    """Ask at the terminal whether to continue. Raises RefusedError with `refusal` for anything but yes."""
     sys.stderr.write("Continue? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
@@ -19,8 +19,8 @@ def require_yes(refusal: str, remedy: str = "") -> None:
 def confirmed_key(key: str, given: str | None, effect: str, *, what: str = "version key") -> str:
     """The key as typed at the terminal, or as given by --confirm; in a script, `key` itself.
 
-    `what` names the action. In a script the key is already part of the command. Raises RefusedError when the typed
-    key differs; an empty --confirm (an unset variable) differs too.
+    `what` is the word for what is typed. In a script the key is already part of the command. Raises RefusedError
+    when the typed key differs; an empty --confirm (an unset variable) differs too.
     """
     typed = given
     if typed is None:

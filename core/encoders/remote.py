@@ -115,7 +115,7 @@ class RemoteEncoder(ABC):
         known = self.models.get(spec.model, KnownModel())
         self.spec = spec
         self.name = spec.name
-        # No protocol reports a model's revision; whoever runs the server can state it in the spec.
+        # No protocol reports a model's revision; the operator of the server can state it in the spec.
         self.revision = settings.get("revision", spec.model)
         self.max_tokens = spec.max_tokens or known.max_tokens
         self.price = float(settings["price"]) if "price" in settings else known.price

@@ -198,8 +198,8 @@ class LocalEngine:
                 "Possibly out of memory. Nothing is lost: fix the cause and run the backfill again.",
             )
         else:
-            log.warning("a worker of %s %s; starting another", self._version.version_key, how.partition("\n")[0])
             first, *complaints = how.split("\n")
+            log.warning("a worker of %s %s; starting another", self._version.version_key, first)
             self._on_note(". ".join([f"a worker {first}; starting another", *complaints[-1:]]))
             self._restart_at = time.monotonic() + 0.5 * (2 ** (self._deaths - 1) - 1)
 
