@@ -30,7 +30,7 @@ def answering(*types: str, **rows: str) -> type[TyperCommand]:
 
         def parse_args(self, context: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
             """Refuse an empty path, which a variable that is not set leaves: it is not the working directory."""
-            empty = "" in args
+            empty = any(not arg or arg.endswith("=") for arg in args)
             rest = super().parse_args(context, args)
             for param in self.params if empty else ():
                 value = context.params.get(param.name or "")

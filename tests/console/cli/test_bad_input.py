@@ -633,7 +633,8 @@ def test_a_probe_that_must_not_be_stored(
 def test_a_variable_that_is_not_set_is_no_folder(revector: Revector, connection: Connection) -> None:
     (revector.folder / "here.txt").write_text("of the working directory")
     add_chunks(connection, TEXTS)
-    for command in (["ingest", "", "--prune"], ["ingest", "here.txt", ""], ["evaluate", "numbers", "--gates", ""]):
+    gates = (["evaluate", "numbers", "--gates", ""], ["evaluate", "numbers", "--gates="])
+    for command in (["ingest", "", "--prune"], ["ingest", "here.txt", ""], *gates):
         assert "the path is empty." in revector.run(*command, status=2).err
     assert connection.execute("SELECT count(*) FROM document_chunks").fetchone() == (len(TEXTS),)
 
