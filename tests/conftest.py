@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from revector.core import embedded
+from revector.core import embedded, logs
 from revector.core.database import Connection, Database
 from tests.databases import bare_database, copied, empty_collection
 
@@ -42,6 +42,15 @@ def _logs_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _as_no_program() -> Iterator[None]:
+    """After each test this process logs as before: the command line, called here, begins to log as a program."""
+    root = logging.getLogger("revector")
+    before = root.handlers[:], root.level, root.propagate, logs._started
+    yield
+    root.handlers[:], root.level, root.propagate, logs._started = before
 
 
 class _Lines(logging.Handler):

@@ -180,7 +180,7 @@ def tell(own: Context, as_json: bool) -> None:
         say(f"“{QUERY}” by {after_cutover.version_key}: {', '.join(h.source_id for h in after_cutover.hits[:3])}")
 
         with clock.step("rollback"):
-            back = cutover.rollback(connection, confirm=FIRST, key=FIRST, reason="the demo shows a rollback")
+            back = cutover.rollback(connection, confirm=FIRST, key=FIRST, reason="the demo shows the rollback")
         with clock.step("search again"):
             after_rollback = searcher.search(QUERY)
         missing = counted(back.missing, "chunk")

@@ -55,15 +55,16 @@ class Prewarmed:
 
 
 def stored_vectors(connection: Connection, version: Version, wanted: int) -> list[tuple[int, str]]:
-    """(chunk id, vector as text) of that many random chunks of the version, or of all when it has fewer.
+    """(chunk id, vector as text) of at most that many random chunks of the version.
 
     Each is the first at or after a random id of the whole span, so that the primary key finds it. A chunk after a
-    gap in the ids is sampled more often than others.
+    gap in the ids is sampled more often than others; where large gaps leave few others, fewer may be found.
     """
     span = fetch_one(connection, sql.SQL("SELECT min(chunk_id), max(chunk_id) FROM {}").format(version.table))
     if span[0] is None:
         return []
-    numbers = [random.randint(*span) for _ in range(4 * wanted)]  # noqa: S311
+    ids = range(span[0], span[1] + 1)
+    numbers = random.sample(ids, min(4 * wanted, len(ids)))
     query = sql.SQL(
         """
         SELECT DISTINCT ON (e.chunk_id) e.chunk_id, e.embedding::text

@@ -7,7 +7,6 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,12 +36,9 @@ for number in range(1_200):
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    """A folder for logs; afterwards this process is as it was."""
-    root = logging.getLogger("revector")
-    before = root.handlers[:], root.level, root.propagate, logs._started
-    yield tmp_path
-    root.handlers[:], root.level, root.propagate, logs._started = before
+def home(tmp_path: Path) -> Path:
+    """A folder for logs."""
+    return tmp_path
 
 
 def process(code: str, *arguments: object) -> subprocess.Popen[str]:

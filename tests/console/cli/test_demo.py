@@ -29,7 +29,7 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Revector]:
 def test_the_embedded_server_comes_and_goes(own_home: Revector) -> None:
     asked = own_home.run("db", "status", status=4)
     assert asked.err == "The embedded server is not running.\nStart it: revector db up\n"
-    assert not (own_home.folder / "home").exists()  # a query must not start the server
+    assert not (own_home.folder / "home" / "postgres").exists()  # a query must not start the server
     assert "read-only" in own_home.with_options("--read-only").run("db", "up", status=1).err
 
     up = own_home.run("db", "up", "--json")

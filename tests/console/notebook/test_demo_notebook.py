@@ -63,7 +63,7 @@ def test_the_story(home: Path) -> None:
     assert "✓ Cut over: demo-64 → demo-256" in told["cutover"]
     assert "by demo-256" in told["search"]
     assert "✓ Rolled back: demo-256 → demo-64" in told["rollback"]
-    assert "the demo shows a rollback" in told["log"]
+    assert "the demo shows the rollback" in told["log"]
     assert told["snapshot"] == "image"
 
     _survives_nbconvert(notebook, told)

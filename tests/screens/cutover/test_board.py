@@ -130,7 +130,7 @@ async def test_guards_fill_in_one_by_one_and_nothing_waits(
             await until_shown(pilot, "demo-slow")
             await pilot.press("6")
             await until_shown(
-                pilot, "10 of 13 pass ─ checking …", "… encoder looking …", "… recall waits", "✓ pass complete"
+                pilot, "10 of 13 pass ─ checking …", "… encoder checking …", "… recall waits", "✓ pass complete"
             )
             await pilot.press("right_square_bracket")
             await until_shown(pilot, f"guards of demo-256 ─ {ALL_PASS}")

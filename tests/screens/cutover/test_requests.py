@@ -12,7 +12,8 @@ from textual.pilot import Pilot
 
 from revector.core import cutover, roles
 from revector.core.audit import entries
-from revector.core.cutover import Approval, Request
+from revector.core.cutover import Request
+from revector.core.cutover.request_store import Approval
 from revector.core.database import Database
 from revector.core.roles import EVERYTHING, Rights
 from revector.screens.actions import offered

@@ -53,7 +53,7 @@ async def test_the_watch_and_the_rollback(flipped: Database, size: tuple[int, in
             pilot, "watch of demo-256 ─ 23 h 5", "✓ demo-64 is complete: a rollback loses nothing", "before 200",
             "0.5%", "since 0", "none in the policy",
         )  # fmt: skip
-        assert "looking" not in shown(app), "nobody has asked for the guards of the way back"
+        assert "checking" not in shown(app), "nobody has asked for the guards of the way back"
         with flipped.session("test") as connection:
             add_chunks(connection, ["came later"])
             cutover.change_policy(connection, {"max_empty_rate_rise": 0.01, "max_latency_ratio": 10})
