@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from psycopg import sql
 
-from revector.core.database import Connection, Progress, fetch_one
+from revector.core.database import Connection, Progress, fetch_column, fetch_one
 from revector.core.errors import RefusedError
 from revector.core.index import DEFAULTS, candidates_query, index_name, inspect
-from revector.core.registry import Version
+from revector.core.registry import Version, embedded_count
 
 _K = 10
 _READING_S = 120.0
 _SEARCHES_AT_ONCE = 25
+_LOOKUPS = 100_000
 _WARM = 0.98
 """At this share, further searches load almost nothing."""
 
@@ -54,26 +55,53 @@ class Prewarmed:
     left_out: Annotated[tuple[str, ...], "relations larger than what shared_buffers has room for"]
 
 
-def stored_vectors(connection: Connection, version: Version, wanted: int) -> list[tuple[int, str]]:
-    """(chunk id, vector as text) of at most that many random chunks of the version.
+def stored_vectors(
+    connection: Connection, version: Version, wanted: int, *, seed: str | None = None
+) -> list[tuple[int, str]]:
+    """(chunk id, vector as text) of that many chunks of the version, or of all when it has fewer; in random order.
 
-    Each is the first at or after a random id of the whole span, so that the primary key finds it. A chunk after a
-    gap in the ids is sampled more often than others; where large gaps leave few others, fewer may be found.
+    A stratified sample of the rows. Random ids, one from each of many equal parts of the id span, find a few times
+    as many rows as wanted, each row as likely as another. These are cut, in the order of their ids, into as many
+    strata as rows are wanted, and one row of each is taken: so every loaded file and every worker's range is
+    represented by its share. Only where ids are so sparse that 100,000 find too few does each stand for the first
+    row at or after it, and rows after large gaps are more likely. The same seed and rows give the same sample.
     """
-    span = fetch_one(connection, sql.SQL("SELECT min(chunk_id), max(chunk_id) FROM {}").format(version.table))
-    if span[0] is None:
+    first, last = fetch_one(
+        connection, sql.SQL("SELECT min(chunk_id), max(chunk_id) FROM {}").format(version.table)
+    )
+    if first is None:
         return []
-    ids = range(span[0], span[1] + 1)
-    numbers = random.sample(ids, min(4 * wanted, len(ids)))
-    query = sql.SQL(
-        """
-        SELECT DISTINCT ON (e.chunk_id) e.chunk_id, e.embedding::text
-        FROM unnest(%s::bigint[]) AS drawn(id) CROSS JOIN LATERAL (
-            SELECT chunk_id, embedding FROM {} WHERE chunk_id >= drawn.id ORDER BY chunk_id LIMIT 1) AS e
-        """
-    ).format(version.table)
-    found = connection.execute(query, [numbers]).fetchall()
-    return [(row[0], row[1]) for row in random.sample(found, min(wanted, len(found)))]
+    draw, span = random.Random(seed), last - first + 1  # noqa: S311
+    lookups = min(_LOOKUPS, 4 * wanted * -(-span // max(1, embedded_count(connection, version))))
+    if lookups >= span:
+        found = fetch_column(connection, sql.SQL("SELECT chunk_id FROM {} ORDER BY 1").format(version.table))
+    else:
+        ids = [first + draw.choice(part) for part in _strata(range(span), lookups)]
+        query = sql.SQL("SELECT chunk_id FROM {} WHERE chunk_id = ANY(%s) ORDER BY 1").format(version.table)
+        found = fetch_column(connection, query, [ids])
+        if len(found) < wanted:
+            query = sql.SQL(
+                """
+                SELECT DISTINCT e.chunk_id FROM unnest(%s::bigint[]) AS drawn(id) CROSS JOIN LATERAL (
+                    SELECT chunk_id FROM {} WHERE chunk_id >= drawn.id ORDER BY chunk_id LIMIT 1) AS e ORDER BY 1
+                """
+            ).format(version.table)
+            found = fetch_column(connection, query, [ids])
+    chosen = [draw.choice(part) for part in _strata(found, min(wanted, len(found)))]
+    draw.shuffle(chosen)
+    vectors = vectors_of(connection, version, chosen)
+    return [(chunk_id, vectors[chunk_id]) for chunk_id in chosen if chunk_id in vectors]
+
+
+def vectors_of(connection: Connection, version: Version, chunk_ids: Sequence[int]) -> dict[int, str]:
+    """The stored vectors of these chunks, as text, by chunk id."""
+    query = sql.SQL("SELECT chunk_id, embedding::text FROM {} WHERE chunk_id = ANY(%s)").format(version.table)
+    return dict(connection.execute(query, [list(chunk_ids)]).fetchall())
+
+
+def _strata(ids: Sequence[int], number: int) -> Iterator[Sequence[int]]:
+    """The ids in that many consecutive parts of equal size; none is empty."""
+    return (ids[len(ids) * n // number : len(ids) * (n + 1) // number] for n in range(number))
 
 
 def pages_of_searches(

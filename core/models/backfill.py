@@ -100,6 +100,9 @@ class VectorLoad(Base):
     state: Mapped[str] = mapped_column(server_default="running")
     total: Mapped[int]
     cursor: Mapped[int] = mapped_column(server_default=text("0"))
+    # Of the vectors that it stored: the span of their chunks.
+    first_chunk_id: Mapped[int | None]
+    last_chunk_id: Mapped[int | None]
     stored: Mapped[int] = mapped_column(server_default=text("0"))
     present: Mapped[int] = mapped_column(server_default=text("0"))
     unknown: Mapped[int] = mapped_column(server_default=text("0"))

@@ -353,12 +353,18 @@ class _Load:
             """
             UPDATE vector_loads l
             SET cursor = %(cursor)s, stored = %(stored)s, present = %(present)s, unknown = %(unknown)s,
-                updated_at = now()
+                first_chunk_id = least(l.first_chunk_id, %(low)s),
+                last_chunk_id = greatest(l.last_chunk_id, %(high)s), updated_at = now()
             FROM embedding_versions v
             WHERE l.id = %(load)s AND l.cursor = %(first)s AND l.state = 'running'
               AND v.id = l.embedding_version_id AND v.state <> 'retired'
             """,
-            asdict(after) | {"cursor": after.cursor, "load": self._id, "first": part.first},
+            asdict(after)
+            | {"cursor": after.cursor, "load": self._id, "first": part.first}
+            | {
+                "low": int(stored.min()) if len(stored) else None,
+                "high": int(stored.max()) if len(stored) else None,
+            },
         )
         if moved.rowcount != 1:
             raise RefusedError(

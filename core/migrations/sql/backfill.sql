@@ -94,6 +94,8 @@ CREATE TABLE :schema.vector_loads (
     state text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'done')),
     total bigint NOT NULL,
     cursor bigint NOT NULL DEFAULT 0,
+    first_chunk_id bigint,
+    last_chunk_id bigint,
     stored bigint NOT NULL DEFAULT 0,
     present bigint NOT NULL DEFAULT 0,
     unknown bigint NOT NULL DEFAULT 0,

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from revector.core import cutover, embedded, index
-from revector.core.cutover.checks import encoding
-from revector.core.cutover.guard import Guard, Subject
+from revector.core.cutover.guard import Guard
 from revector.core.cutover.guards import GUARDS
-from revector.core.cutover.policy import HELP, change_policy, read_policy
+from revector.core.cutover.policy import HELP, change_policy
 from revector.core.database import Connection, Database
 from revector.core.errors import RefusedError, UsageError
 from revector.core.evaluation.evaluate import Asked, evaluate
@@ -31,7 +28,8 @@ from tests.core.backfill.steps import eventually
 from tests.documents import GUARDS_PAGE, guards_page, guards_table
 from tests.evaluations import judged_set
 from tests.faults.servers import faulty_server
-from tests.protocol_server import Gate, ProtocolServer, embed
+from tests.guards import guards, only, served, verdict
+from tests.protocol_server import ProtocolServer
 from tests.standby import streaming_standby
 from tests.versions import NUMBERS, add, add_chunks, backfill, ready_version
 
@@ -45,25 +43,6 @@ def two(database: Database, connection: Connection) -> tuple[Version, Version]:
     first = ready_version(database, connection, "v1")
     connection.execute("UPDATE embedding_versions SET active = (version_key = 'v1')")
     return first, ready_version(database, connection, "v2", "static:wordllama-128")
-
-
-def guards(connection: Connection, key: str = "v2", **options: object) -> dict[str, Guard]:
-    return {guard.name: guard for guard in cutover.check(connection, key, **options).guards}  # type: ignore[arg-type]
-
-
-def verdict(
-    connection: Connection, name: str, expected: str, text: str, key: str = "v2", **options: object
-) -> None:
-    """The guard of that name says so, with these words; whatever does not pass says what to do."""
-    guard = guards(connection, key, **options)[name]
-    assert (guard.verdict, text in guard.detail) == (expected, True), guard
-    assert guard.verdict == "pass" or guard.remedy
-
-
-def only(connection: Connection, name: str, key: str, encoders: EncoderCache) -> Guard:
-    """That guard alone: none before it has read anything."""
-    (rule,) = (rule for rule in GUARDS if rule.name == name)
-    return rule.run(Subject(connection, get_version(connection, key), read_policy(connection), encoders))
 
 
 # -- the table ---------------------------------------------------------------------------------------------
@@ -321,89 +300,6 @@ def test_prewarming_leaves_out_what_does_not_fit_and_refuses_what_is_not_there(
     index.drop(connection, two[1])
     with pytest.raises(RefusedError, match="no valid index"):
         warming.prewarm(connection, two[1])
-
-
-# -- the encoder -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def provider() -> Iterator[ProtocolServer]:
-    with ProtocolServer(models={"m": 32}) as server:
-        yield server
-
-
-def served(provider: ProtocolServer) -> str:
-    return f"openai:m?base_url={provider.base_url}&key_env=TEST_KEY&max_retries=0&timeout_s=20"
-
-
-def test_a_model_that_changed_under_its_name_is_found(
-    database: Database, connection: Connection, provider: ProtocolServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TEST_KEY", "sesame")
-    add_chunks(connection, NUMBERS)
-    ready_version(database, connection, "v2", served(provider))
-    asked = len(provider.requests)
-    verdict(connection, "encoder", "pass", "3 stored chunks encoded again: lowest cosine 1.00000")
-    assert [len(request.inputs) for request in provider.requests[asked:]] == [3]
-
-    # A newer model of nearly the same vectors, as providers serve it under the old name.
-    noise = np.random.default_rng(1).standard_normal(32).astype(np.float32)
-    provider.embed = lambda *given: embed(*given) + 0.1 * noise
-    verdict(connection, "encoder", "fail", "at least 0.999 required")
-    change_policy(connection, {"encoder_cosine": 0.5})
-    verdict(connection, "encoder", "pass", "at least 0.5 required")
-    change_policy(connection, {"encoder_cosine": "default"})
-
-    # One text of sixteen is enough.
-    change_policy(connection, {"encoder_chunks": 16})
-    provider.embed = lambda text, *rest: embed(text, *rest) + (text == NUMBERS[7]) * noise
-    verdict(connection, "encoder", "fail", "16 stored chunks encoded again")
-
-    provider.embed = lambda *given: embed(*given)[:16]
-    verdict(connection, "encoder", "fail", "dimensions")
-    provider.embed = embed
-    verdict(connection, "encoder", "pass", "lowest cosine")
-
-    provider.fail(503)
-    verdict(connection, "encoder", "inconclusive", "it cannot be reached")
-
-    monkeypatch.setattr(encoding, "_PATIENCE_S", 0.2)
-    gate = Gate(provider, lambda _text: True)
-    verdict(connection, "encoder", "inconclusive", "no answer within 0.2 s")
-    gate.open()
-
-
-@pytest.mark.parametrize(("metric", "expected"), [("cosine", "pass"), ("l2", "fail"), ("ip", "fail")])
-def test_vectors_of_another_length_are_others_where_length_counts(
-    database: Database, connection: Connection, provider: ProtocolServer, monkeypatch: pytest.MonkeyPatch,
-    metric: str, expected: str,
-) -> None:  # fmt: skip
-    monkeypatch.setenv("TEST_KEY", "sesame")
-    add_chunks(connection, NUMBERS)
-    spec = f"{served(provider)}&normalise=false"
-    backfill(database, add(connection, "v2", spec, metric=metric))
-    verdict(connection, "encoder", "pass", "1.00000")
-    provider.embed = lambda *given: 2 * embed(*given)
-    verdict(connection, "encoder", expected, "lowest cosine")
-
-
-def test_the_encoder_is_asked_outside_of_any_transaction(
-    database: Database, connection: Connection, provider: ProtocolServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TEST_KEY", "sesame")
-    add_chunks(connection, NUMBERS)
-    ready_version(database, connection, "v2", served(provider))
-    states: list[str] = []
-    with database.connect("test") as other:
-        provider.meet = lambda: states.extend(
-            row[0]
-            for row in other.execute(
-                "SELECT state FROM pg_stat_activity WHERE pid = %s", [connection.info.backend_pid]
-            )
-        )
-        verdict(connection, "encoder", "pass", "lowest cosine")
-        provider.meet = lambda: None
-    assert states == ["idle"]
 
 
 # -- the evaluation ----------------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ async def test_slow_guards_are_not_run_at_every_snapshot(own_library: Database, 
         assert paid > before, "the encoder guard has encoded"
         with own_library.session("test") as connection:
             add_chunks(connection, ["one more"])
-        await until_shown(pilot, "12 of 13 pass", "1 missing", "✓ pass encoder 3 stored chunks")
+        await until_shown(pilot, "12 of 13 pass", "1 missing", "✓ pass encoder 16 of 16")
         with own_library.session("test") as connection:
             connection.execute("DELETE FROM document_chunks WHERE content = 'one more'")
         await until_shown(pilot, f"{ALL_PASS} ─ checked")
