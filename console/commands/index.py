@@ -61,7 +61,7 @@ def check(context: typer.Context, key: Key, as_json: Json = False) -> None:
         version = get_version(connection, key)
         state = index.inspect(connection, version)
         use = index.use(connection, version) if state.exists else index.IndexUse(False, "no index")
-    text = f"{state.name}: {'valid' if state.valid else 'missing' if not state.exists else 'invalid'}, {use.node}"
+    text = f"{state.name}: {state.problem or 'valid'}; {use.node}"
     answer(document(state) | document(use), as_json, lambda console: console.print(plain(text)))
     if not (state.valid and use.used):
         raise typer.Exit(1)

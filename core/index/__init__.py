@@ -51,9 +51,10 @@ class IndexState:
 
     name: Annotated[str, "of the index"]
     exists: Annotated[bool, "whether it is there"]
-    valid: Annotated[bool, "false for what a build that was cut off left"]
+    valid: Annotated[bool, "whether it is finished, of the version's metric, and over all its vectors"]
     bytes: Annotated[int, "on disk"]
     version_key: Annotated[str, "whose index"] = ""
+    problem: Annotated[str, "why it is not valid; empty when it is"] = ""
 
 
 @dataclass(frozen=True)
@@ -191,16 +192,56 @@ def value_bytes(version: Version) -> int:
 
 
 def inspect(connection: Connection, version: Version) -> IndexState:
-    """The state of the version's index, from the catalogue. Valid is one of its metric, over all its vectors."""
+    """The state of the version's index, from the catalogue alone, so that it says the same at any size.
+
+    Valid is a finished HNSW index over all the version's vectors, of its metric, made of pgvector's own operators
+    and functions.
+    """
     row = connection.execute(
         """
-        SELECT i.indisvalid AND i.indisready AND i.indpred IS NULL AND o.opcname = %s, pg_relation_size(i.indexrelid)
-        FROM pg_index i JOIN pg_opclass o ON o.oid = i.indclass[0] WHERE i.indexrelid = to_regclass(%s)
+        WITH own AS (SELECT d.classid, d.objid FROM pg_depend d
+                     JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+                     WHERE d.deptype = 'e' AND e.extname = 'vector')
+        SELECT pg_relation_size(i.indexrelid), i.indisvalid AND i.indisready AND i.indislive,
+               i.indrelid = to_regclass(%s), a.amname, o.opcname, i.indpred IS NULL,
+               replace(pg_get_indexdef(i.indexrelid, 1, false), quote_ident(x.nspname) || '.', ''), i.indnatts,
+               ('pg_opclass'::regclass, o.oid) IN (TABLE own) AND NOT EXISTS (
+                   SELECT FROM pg_depend f WHERE f.classid = 'pg_class'::regclass AND f.objid = i.indexrelid
+                   AND f.refclassid = 'pg_proc'::regclass AND (f.refclassid, f.refobjid) NOT IN (TABLE own))
+        FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
+        JOIN pg_opclass o ON o.oid = i.indclass[0]
+        CROSS JOIN pg_extension e JOIN pg_namespace x ON x.oid = e.extnamespace
+        WHERE i.indexrelid = to_regclass(%s) AND e.extname = 'vector'
         """,
-        [_operators(version), index_name(version)],
+        [version.table_name, index_name(version)],
     ).fetchone()
-    valid, size = row or (False, 0)
-    return IndexState(index_name(version), row is not None, valid, size, version.version_key)
+    if row is None:
+        return IndexState(index_name(version), False, False, 0, version.version_key, "there is none")
+    problem = _problem(version, *row[1:])
+    return IndexState(index_name(version), True, not problem, row[0], version.version_key, problem)
+
+
+def _problem(
+    version: Version, built: bool, its: bool, method: str, operators: str, whole: bool, indexed: str, columns: int,
+    own: bool,
+) -> str:  # fmt: skip
+    """What is wrong with an index of the version's name, in words; empty when nothing is."""
+    kind, dimensions = kind_of(version), version.dimensions
+    converted = {
+        "halfvec": f"((embedding)::halfvec({dimensions}))",
+        "bit": f"((binary_quantize(embedding))::bit({dimensions}))",
+    }
+    expected = "embedding" if kind == version.storage else converted[kind]
+    problems = {
+        "its build was interrupted": built,
+        f"it is not an index of {version.table_name}": its,
+        f"its method is {method}, not hnsw": method == "hnsw",
+        f"its operators are {operators}, not {_operators(version)}": operators == _operators(version),
+        "it is partial: searches do not find the vectors that it leaves out": whole,
+        f"it is over {indexed}, not over {expected} alone": indexed == expected and columns == 1,
+        "it has operators or functions that are not pgvector's": own,
+    }
+    return next((problem for problem, right in problems.items() if not right), "")
 
 
 def use(connection: Connection, version: Version, k: int = 10) -> IndexUse:

@@ -35,16 +35,12 @@ def _valid(subject: Subject) -> Found:
     if not state.exists:
         return fails("no index", remedy)
     if not state.valid:
-        return fails(
-            f"{state.name} is invalid: its build was interrupted, or it is not of the version's metric", remedy
-        )
+        return fails(f"{state.name} is invalid: {state.problem}", remedy)
     return passes(f"{state.name}, {state.bytes / 1e6:,.1f} MB")
 
 
 def _used(subject: Subject) -> Found:
     connection, version = subject.connection, subject.version
-    if not index.inspect(connection, version).exists:
-        return fails("no index", f"revector index build {version.version_key}")
     found = index.use(connection, version)
     if found.used:
         return passes(found.node)
@@ -149,13 +145,14 @@ _WHOLE = ("complete", "dimensions", "index valid")
 
 RULES = (
     GuardRule(
-        "index valid", "The index exists, is of the version's metric and over all its vectors, and its build finished.",
+        "index valid", "The catalogue's definition of the index: finished, HNSW, over all the version's vectors, and "
+        "of its metric by pgvector's own operators.",
         _valid, in_flip=True, waivable=False, looks_at=("version", "index"),
     ),
     GuardRule(
         "index used",
         "The planner uses the index for a top-10 search, or the table is small enough to scan.",
-        _used, after=("dimensions",), looks_at=("version", "index"),
+        _used, after=("dimensions", "index valid"), looks_at=("version", "index"),
     ),
     GuardRule(
         "warm", "A few searches for stored vectors find their pages in the server's cache.",

@@ -20,7 +20,7 @@ from revector.core.evaluation.gates.verdicts import read_gates
 from revector.core.evaluation.judged_sets.query_sets import Query
 from revector.core.index import warming
 from revector.core.migrations import upgrade
-from revector.core.registry import Version, get_version
+from revector.core.registry import Version, create_table, get_version
 from revector.core.retrieval import EncoderCache, Retriever
 from revector.core.settings import Settings
 from tests.benchmarks import corpus
@@ -31,6 +31,7 @@ from tests.faults.servers import faulty_server
 from tests.guards import guards, only, served, verdict
 from tests.protocol_server import ProtocolServer
 from tests.standby import streaming_standby
+from tests.vector_files import new_version
 from tests.versions import NUMBERS, add, add_chunks, backfill, ready_version
 
 COSTLY = ("warm", "encoder", "recall")
@@ -165,6 +166,75 @@ def test_the_costly_ones_wait_until_the_version_is_whole(
     for name in COSTLY:
         assert found[name].verdict == "inconclusive"
         assert "skipped: needs complete" in found[name].detail
+
+
+# -- the index ---------------------------------------------------------------------------------------------
+
+WRONG = {
+    "hnsw (embedding vector_l2_ops)": "its operators are vector_l2_ops, not vector_cosine_ops",
+    "hnsw (embedding vector_cosine_ops) WHERE chunk_id > 3": "it is partial",
+    "btree (chunk_id)": "its method is btree, not hnsw",
+    "ivfflat (embedding vector_cosine_ops) WITH (lists = 1)": "its method is ivfflat, not hnsw",
+    "hnsw ((embedding::halfvec(128)) halfvec_cosine_ops)": "its operators are halfvec_cosine_ops",
+    "hnsw ((l2_normalize(embedding)::vector(128)) vector_cosine_ops)": "it is over ((l2_normalize(embedding))::vector",
+    "hnsw (embedding own.vector_cosine_ops)": "it has operators or functions that are not pgvector's",
+}
+
+
+@pytest.mark.parametrize("definition", WRONG)
+def test_an_index_of_another_definition_is_seen_at_any_size(
+    connection: Connection, two: tuple[Version, Version], definition: str
+) -> None:
+    name = index.index_name(two[1])
+    connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(name)))
+    connection.execute("CREATE SCHEMA own")
+    connection.execute(
+        """
+        CREATE OPERATOR CLASS own.vector_cosine_ops FOR TYPE vector USING hnsw AS
+            OPERATOR 1 <=> (vector, vector) FOR ORDER BY float_ops,
+            FUNCTION 1 vector_negative_inner_product(vector, vector), FUNCTION 2 vector_norm(vector)
+        """
+    )
+    make = sql.SQL("CREATE INDEX {} ON {} USING {}").format(
+        sql.Identifier(name),
+        two[1].table,
+        sql.SQL(definition),  # type: ignore[arg-type]
+    )
+    connection.execute(make)
+    verdict(connection, "index valid", "fail", f"{name} is invalid: {WRONG[definition]}")
+    assert guards(connection)["index used"].detail == "skipped: needs index valid"
+    assert index.build(connection, two[1], Settings()).problem == ""
+    verdict(connection, "index valid", "pass", name)
+
+
+def test_an_index_of_another_table_or_of_a_cut_off_build_is_seen(
+    connection: Connection, two: tuple[Version, Version]
+) -> None:
+    name = index.index_name(two[1])
+    connection.execute("UPDATE pg_index SET indisready = false WHERE indexrelid = to_regclass(%s)", [name])
+    verdict(connection, "index valid", "fail", "its build was interrupted")
+    connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(name)))
+    make = sql.SQL("CREATE INDEX {} ON {} USING hnsw (embedding vector_cosine_ops)")
+    connection.execute(make.format(sql.Identifier(name), two[0].table))
+    verdict(connection, "index valid", "fail", f"it is not an index of {two[1].table_name}")
+
+
+def test_a_function_of_the_name_of_pgvectors_is_none_of_its(database: Database, connection: Connection) -> None:
+    version = new_version(connection, "v2", dimensions=4_100)
+    create_table(connection, version)
+    make = sql.SQL(
+        "CREATE INDEX {} ON {} USING hnsw ((binary_quantize(embedding)::bit(4100)) bit_hamming_ops)"
+    ).format(sql.Identifier(index.index_name(version)), version.table)
+    connection.execute(make)
+    assert index.inspect(connection, version).valid
+    connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(index.index_name(version))))
+    connection.execute(
+        sql.SQL(
+            "CREATE FUNCTION {}.binary_quantize(vector) RETURNS bit LANGUAGE sql IMMUTABLE AS 'SELECT B''1'''"
+        ).format(sql.Identifier(database.schema))
+    )
+    connection.execute(make)
+    assert index.inspect(connection, version).problem == "it has operators or functions that are not pgvector's"
 
 
 # -- recall, and whether the index is used -----------------------------------------------------------------
