@@ -29,6 +29,7 @@ from revector.screens.connections import Connections
 from revector.screens.frame.actions import Console
 from revector.screens.frame.footer import Footer
 from revector.screens.frame.header import Banner, Header, TabBar, Trouble
+from revector.screens.frame.key_queue import KeyQueue
 from revector.screens.frame.refusals import Refusals
 from revector.screens.frame.snapshots import SnapshotReader
 from revector.screens.frame.too_small import TooSmall, too_small
@@ -90,6 +91,7 @@ class RevectorApp(App[None], inherit_bindings=False):
         self.tab = TABS[0].key
         self.panes: dict[str, Pane] = {}
         self.refusals = Refusals()
+        self.keys = KeyQueue(self, super().on_event)
         self._ending = False
         self.services = Services(
             database, settings, Connections(database, settings), Backfills(database, settings)
@@ -237,6 +239,13 @@ class RevectorApp(App[None], inherit_bindings=False):
         if action != "act":
             return True
         return offered(BY_ID[str(parameters[0])], self.situation)
+
+    async def on_event(self, event: events.Event) -> None:
+        """Queue what is typed."""
+        if isinstance(event, events.Key | events.Paste) and not event.is_forwarded:
+            await self.keys.add(event)
+        else:
+            await super().on_event(event)
 
     def on_key(self, event: events.Key) -> None:
         """Say why a key does nothing. Right after a dangerous key was refused, letters are not commands."""

@@ -77,7 +77,7 @@ class CompareControl:
             self.message = Text("This needs two versions with vectors. Backfill another one (2).")
 
     def show(self, comparison: Comparison, *, stay: bool = False) -> None:
-        """Show the results, and focus them unless the user is typing."""
+        """Show the results, and focus them unless the user types the next query."""
         self.comparison, self.judged = comparison, None
         self._on_found(stay)
 
@@ -158,7 +158,7 @@ class CompareControl:
         """The hits for the query of that number."""
         if request.seek and self._pair.browsing is not None:
             self._put_in_front(self._pair.browsing.at_text(request.queries[number]))
-        self.show(comparison, stay=request.typed)
+        self.show(comparison, stay=request.typed or self._query != request.queries[number])
 
     def found_nothing(self, request: PairSearch) -> None:
         """The versions agree on all queries."""
