@@ -23,6 +23,8 @@ def main() -> None:
     except KeyboardInterrupt:  # while modules are imported, or the embedded server starts
         status = 130
     except Exception as error:  # noqa: BLE001  (whatever it is, it is shown as an error for a person)
+        with pipe(sys.stdout):  # if that is what failed, it fails again: --help is not ours to write
+            sys.stdout.flush()
         status = _failed(_readable(error))
     finally:
         with pipe(sys.stdout):
