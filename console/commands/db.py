@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,7 +83,10 @@ def down(context: typer.Context, as_json: Json = False) -> None:
     own = context_of(context)
     own.require_writable()
     _require_embedded(own, "down")
+    connected = _sessions(own)
     stopped = embedded.stop(own.settings.home)
+    if connected:
+        note(f"Sessions that have lost the server: {', '.join(connected)}.")
     text = "The embedded server was stopped." if stopped else "The embedded server was not running."
     answer(Stopped(stopped), as_json, lambda console: console.print(text))
 
@@ -187,6 +191,28 @@ def _require_embedded(own: Context, what: str) -> None:
             f"`revector db {what}` is for the embedded server; these settings name your own server.",
             "Leave out --dsn and unset REVECTOR_DSN, DATABASE_URL and PG*.",
         )
+
+
+def _sessions(own: Context) -> list[str]:
+    """The sessions on the embedded server, as far as it answers: `revector console (backend 4711)`."""
+    from revector.core import embedded
+    from revector.core.database import fetch_column, readable_errors
+    from revector.core.errors import RevectorError
+    from revector.core.opening import named_database
+
+    with contextlib.suppress(RevectorError):
+        server = embedded.status(own.settings.home)
+        if server is None:
+            return []
+        database = named_database(own.settings, server.dsn, embedded=True)
+        with readable_errors(database), database.connect("cli") as connection:
+            return fetch_column(
+                connection,
+                "SELECT format('%s (backend %s)', coalesce(nullif(application_name, ''), 'unnamed'), pid) "
+                "FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() "
+                "ORDER BY pid",
+            )
+    return []
 
 
 def _print_status(database: Database, as_json: bool) -> None:

@@ -42,8 +42,15 @@ def test_the_embedded_server_comes_and_goes(own_home: Revector) -> None:
     assert "No embedding version is registered yet." in own_home.call("versions", "list").out
 
     assert "read-only" in own_home.with_options("--read-only").call("db", "down", status=1).err
-    assert own_home.call("db", "down", "--json").document == {"stopped": True}
-    assert own_home.call("db", "down", "--json").document == {"stopped": False}
+    server = embedded.status(own_home.folder / "home")
+    assert server is not None
+    with Database(server.dsn, "revector").connect("console") as connection:
+        pid = connection.info.backend_pid
+        down = own_home.call("db", "down", "--json")
+    assert down.document == {"stopped": True}
+    assert down.err == f"Sessions that have lost the server: revector console (backend {pid}).\n"
+    again = own_home.call("db", "down", "--json")
+    assert (again.document, again.err) == ({"stopped": False}, "")
     assert own_home.call("db", "status", status=4).out == ""
 
 
