@@ -262,21 +262,27 @@ def require_schema(connection: Connection, schema: str) -> ServerInfo:
     """
     info = server_info(connection, schema)
     require_pgvector(info)
-    wrong = schema_error(info, schema)
+    wrong = schema_error(connection, info, schema)
     if wrong:
         raise wrong
     return info
 
 
-def schema_error(info: ServerInfo, schema: str) -> UnreachableError | None:
+def schema_error(connection: Connection, info: ServerInfo, schema: str) -> UnreachableError | None:
     """Why this program cannot use the schema as it is, and what to do; None when it is at this program's revision."""
     revision = info.schema_revision
     if revision == HEAD:
         return None
     if revision is None:
-        return UnreachableError(
-            f"The schema {schema!r} has not been set up in this database.", "Set it up: revector db upgrade"
+        others = fetch_column(
+            connection,
+            "SELECT relnamespace::regnamespace::text FROM pg_class "
+            "WHERE relname = 'embedding_versions' AND relkind = 'r' ORDER BY 1",
         )
+        remedy = f"Set it up: revector --schema {schema} db upgrade"
+        if others:
+            remedy += f". Or name one that holds a collection (--schema, REVECTOR_SCHEMA): {', '.join(others)}"
+        return UnreachableError(f"The schema {schema!r} has not been set up in this database.", remedy)
     if revision in REVISIONS:
         return UnreachableError(
             f"The schema {schema!r} is at revision {revision}; this program needs {HEAD}.",

@@ -58,7 +58,7 @@ def examine(database: Database, settings: Settings) -> Diagnosis:
             Finding("ok", "server", database.name, f"PostgreSQL {info.server} at {database.name}, as {info.user}"),
             _pgvector(info.pgvector),
         ]
-        wrong = schema_error(info, database.schema)
+        wrong = schema_error(connection, info, database.schema)
         if wrong:
             found.append(Finding("error", "schema", database.schema, wrong.problem, wrong.remedy))
             return Diagnosis(tuple(found))

@@ -14,8 +14,9 @@ from revector.core.settings import Settings, configured_dsn
 def open_database(settings: Settings, *, on_wait: Callable[[str], None] | None = None) -> Database:
     """The database that the settings name; reports through `on_wait` what it waits for.
 
-    Only the embedded server is started and set up here; a user's database is changed only by `revector db
-    upgrade`. Raises UnreachableError when the server cannot be started.
+    Only the embedded server is started and set up here, and of its schemas only the default one: another name may be
+    mistyped. Anything else is changed only by `revector db upgrade`. Raises UnreachableError when the server cannot
+    be started.
     """
     dsn = configured_dsn(settings)
     if dsn is not None:
@@ -24,7 +25,7 @@ def open_database(settings: Settings, *, on_wait: Callable[[str], None] | None =
     database = named_database(settings, server.dsn, embedded=True)
     with database.connect("cli") as connection:
         revision = server_info(connection, settings.schema).schema_revision
-    behind = revision is None or revision in REVISIONS[:-1]
+    behind = revision in REVISIONS[:-1] or (revision is None and settings.schema == Settings().schema)
     if behind and not settings.read_only:
         if on_wait:
             on_wait(f"setting up the schema {settings.schema}")

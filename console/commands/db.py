@@ -222,6 +222,7 @@ def _print_status(database: Database, as_json: bool) -> None:
         info = server_info(connection, database.schema)
         # With only libpq's variables, the open connection knows the resulting values.
         dsn = database.public_dsn or without_secrets(connection.info.dsn)
+        wrong = schema_error(connection, info, database.schema)
     found = ServerStatus(
         dsn,
         database.schema,
@@ -236,6 +237,5 @@ def _print_status(database: Database, as_json: bool) -> None:
     shown = [(field.name.replace("_", " "), getattr(found, field.name)) for field in fields(found)]
     rows = [(name, words.get(value, value)) for name, value in shown]
     answer(found, as_json, lambda console: print_rows(console, rows, "", "", header=False, wrap=False))
-    wrong = schema_error(info, database.schema)
     if wrong:
         note(str(wrong))

@@ -121,7 +121,11 @@ async def test_a_schema_that_is_not_set_up(empty_database: Database, monkeypatch
     monkeypatch.setattr(snapshots, "_LONGEST_PAUSE_S", 600.0)
     app = console(empty_database)
     async with app.run_test(size=SMALL) as pilot:
-        await until_shown(pilot, "has not been set up in this database", "→ Set it up: revector db upgrade")
+        await until_shown(
+            pilot,
+            "has not been set up in this database",
+            f"→ Set it up: revector --schema {empty_database.schema} db upgrade",
+        )
         for tab in TABS:
             await pilot.press(tab.key)
         await pilot.press("1", "enter", "question_mark", "escape")

@@ -224,11 +224,11 @@ def test_a_schema_that_is_not_set_up(empty_database: Database, tmp_path: Path) -
     for command in ("versions list", "search x", "ingest .", "backfill run v1", "rollback"):
         result = revector.call(*command.split(), status=4)
         assert f"The schema {empty_database.schema!r} has not been set up" in brief(result.err)
-        assert "revector db upgrade" in result.err
+        assert f"revector --schema {empty_database.schema} db upgrade" in brief(result.err)
     assert "has not been set up" in revector.call("doctor", status=1).out
     status = revector.call("db", "status")
     assert re.search(r"schema revision +—", status.out)
-    assert "Set it up: revector db upgrade" in status.err
+    assert f"Set it up: revector --schema {empty_database.schema} db upgrade" in brief(status.err)
     with empty_database.connect("test") as connection:
         found = connection.execute("SELECT to_regnamespace(%s)", [empty_database.schema]).fetchone()
     assert found == (None,)

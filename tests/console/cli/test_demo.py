@@ -41,6 +41,16 @@ def test_the_embedded_server_comes_and_goes(own_home: Revector) -> None:
     assert own_home.call("db", "status", "--json").document == up.document
     assert "No embedding version is registered yet." in own_home.call("versions", "list").out
 
+    mistyped = own_home.with_options("--schema", "revektor")
+    for command in ("versions list", "ingest .", "doctor"):
+        refused = mistyped.call(*command.split(), status=1 if command == "doctor" else 4)
+        assert "The schema 'revektor' has not been set up in this database." in refused.out + refused.err
+        assert "revector --schema revektor db upgrade" in refused.out + refused.err
+        assert "holds a collection (--schema, REVECTOR_SCHEMA): revector\n" in refused.out + refused.err
+    assert mistyped.call("db", "status", "--json").document["schema_revision"] is None, "it was not made"
+    mistyped.call("db", "up")
+    assert "No embedding version is registered yet." in mistyped.call("versions", "list").out
+
     assert "read-only" in own_home.with_options("--read-only").call("db", "down", status=1).err
     server = embedded.status(own_home.folder / "home")
     assert server is not None
