@@ -41,6 +41,8 @@ _QUOTES_CODE = (AttributeError, ImportError, NameError, TypeError)
 
 _started: tuple[str, Settings, str] | None = None
 """The kind of program, its settings and its command."""
+_reported: dict[object, Path] = {}
+"""The report of each error, by its folder, its type and its place."""
 
 log = logging.getLogger(__name__)
 
@@ -88,13 +90,16 @@ def crashed(error: Exception) -> RevectorError:
 
 def report(error: Exception) -> Path | None:
     """Write a report of what happened, where, and with which versions; returns the file, None when it cannot be
-    written.
+    written. An error that comes back, at each refresh of a screen, has one report.
 
     It has no values of variables. Of a message it has the first line, without quoted parts.
     """
     kind, settings, command = _started or ("revector", _settings(), "")
     import platform
 
+    same = settings.logs, type(error), str(traceback.extract_tb(error.__traceback__))
+    if same in _reported and _reported[same].exists():
+        return _reported[same]
     now = datetime.datetime.now(datetime.UTC)
     path = settings.logs / f"crash-{now:%Y%m%dT%H%M%S.%f}-{kind}-{os.getpid()}.txt"
     found = "\n".join(f"{name} {number}" for name, number in versions().items())
@@ -108,6 +113,7 @@ def report(error: Exception) -> Path | None:
     except (OSError, UsageError):
         return None
     log.error("unexpected %s: the report is in %s", type(error).__qualname__, path.name)
+    _reported[same] = path
     return path
 
 

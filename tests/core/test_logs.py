@@ -191,6 +191,7 @@ def test_a_report_says_where_and_quotes_nothing(home: Path, monkeypatch: pytest.
         with pytest.raises(AttributeError) as caught:
             failing(DOCUMENT)
         paths.append(logs.report(caught.value))
+        logs._reported.clear()
     assert logs.reports(Settings(home=home)) == paths[:1:-1]
     assert paths[4] is not None
     text = paths[4].read_text()
@@ -202,6 +203,27 @@ def test_a_report_says_where_and_quotes_nothing(home: Path, monkeypatch: pytest.
     assert "words of" not in text
     assert oct(paths[4].stat().st_mode & 0o777) == "0o600"
     assert "unexpected AttributeError" in (home / "logs" / "console.log").read_text()
+
+
+def test_an_error_that_comes_back_has_one_report(home: Path) -> None:
+    logs.start("console", Settings(home=home))
+
+    def read(kind: type[Exception], number: int) -> Path | None:
+        try:
+            if number == 1:
+                raise kind(number)
+            raise kind(number)
+        except Exception as error:  # noqa: BLE001
+            return logs.report(error)
+
+    first = [read(kind, number) for number in (1, 2) for kind in (KeyError, ValueError)]
+    assert len({path for path in first if path is not None}) == 4, "two types in two places"
+    assert [read(kind, number) for number in (1, 2) for kind in (KeyError, ValueError)] == first
+    assert set(logs.reports(Settings(home=home))) == set(first)
+    assert (home / "logs" / "console.log").read_text().count("unexpected KeyError") == 2
+    assert first[0] is not None
+    first[0].unlink()
+    assert read(KeyError, 1) not in (None, *first), "the report is gone"
 
 
 def test_a_report_is_obeyed_by_no_terminal(home: Path) -> None:
