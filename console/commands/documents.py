@@ -40,7 +40,7 @@ def ingest(
     Running it twice changes nothing; an edited document replaces its changed chunks. Exit status 1 when something
     was rejected: the rest is stored all the same.
     """
-    from revector.core.documents import read_documents
+    from revector.core.documents import KINDS, read_documents
     from revector.core.ingest import ingest as ingest_documents
 
     own = context_of(context)
@@ -65,6 +65,8 @@ def ingest(
             if rejected > _SHOWN_REJECTIONS:
                 note(f"… and {rejected - _SHOWN_REJECTIONS:,} more were rejected")
         waiting = _waiting(connection)
+    if not report.documents + report.rejected:
+        note(f"No document was found. In a folder, these files are read: {', '.join(sorted(KINDS))}.")
     for key, count in waiting:
         note(f"{counted(count, 'chunk')} not in version {key} yet: revector backfill run {key}")
 

@@ -8,6 +8,6 @@ document, and a digest of 16 bytes for every id, to find duplicates.
 from __future__ import annotations
 
 from revector.core.documents.document import Document
-from revector.core.documents.reader import DocumentReader, Rejection, read_documents
+from revector.core.documents.reader import KINDS, DocumentReader, Rejection, read_documents
 
-__all__ = ["Document", "DocumentReader", "Rejection", "read_documents"]
+__all__ = ["KINDS", "Document", "DocumentReader", "Rejection", "read_documents"]

@@ -21,7 +21,7 @@ _TEXT = frozenset({".txt", ".rst"})
 _MARKDOWN = frozenset({".md", ".markdown"})
 _JSON_LINES = frozenset({".jsonl", ".ndjson"})
 _CSV = frozenset({".csv"})
-_KNOWN = _TEXT | _MARKDOWN | _JSON_LINES | _CSV
+KINDS = _TEXT | _MARKDOWN | _JSON_LINES | _CSV
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class DocumentReader(Iterator[Document]):
                 # Dangling links too: their documents are missing, and a prune must know.
                 self._reject(path, None, str(UnreadableError(error)))
                 continue
-            if stat.S_ISREG(status.st_mode) and path.suffix.lower() in _KNOWN:
+            if stat.S_ISREG(status.st_mode) and path.suffix.lower() in KINDS:
                 yield from self._file(path, source_id)
             else:
                 self.left_out += 1

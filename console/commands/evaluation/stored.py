@@ -21,7 +21,7 @@ from revector.console.commands.evaluation.evaluate import (
     write_reports,
 )
 from revector.console.commands.options import Json
-from revector.console.context import answer, context_of, print_rows
+from revector.console.context import answer, context_of, plain, print_rows
 from revector.console.contract import answering
 
 if TYPE_CHECKING:
@@ -46,6 +46,10 @@ def list_(
         found = evaluations(connection, candidate=candidate, limit=number)
 
     def show(console: Console) -> None:
+        if not found:
+            console.print(plain(f"No evaluation{f' of {candidate}' if candidate else ''} is stored yet."))
+            console.print("Make one: revector evaluate QUERY-SET --candidate KEY")
+            return
         rows = [
             (
                 e.id,
@@ -77,6 +81,10 @@ def runs(
         found = stored(connection, query_set=query_set, limit=number)
 
     def show(console: Console) -> None:
+        if not found:
+            console.print(plain(f"No run{f' for {query_set}' if query_set else ''} is stored yet."))
+            console.print("An evaluation makes them: revector evaluate QUERY-SET --candidate KEY")
+            return
         rows = [
             (
                 run.id,

@@ -341,6 +341,22 @@ def test_no_version_at_all(revector: Revector) -> None:
     assert "No embedding version is active yet." in brief(revector.call("search", "x", status=1).err)
     assert revector.call("versions", "list", "--json").document == {"versions": []}
     assert revector.call("log").out == "The log is empty.\n"
+    first, second = revector.call("evaluations", "list", "--candidate", "v1").out.splitlines()
+    assert first == "No evaluation of v1 is stored yet."
+    assert second == "Make one: revector evaluate QUERY-SET --candidate KEY"
+    assert revector.call("evaluations", "list").out.startswith("No evaluation is stored yet.\n")
+    assert revector.call("evaluations", "runs").out.startswith("No run is stored yet.\nAn evaluation makes them:")
+
+
+def test_a_folder_without_documents(revector: Revector) -> None:
+    (revector.folder / "empty").mkdir()
+    (revector.folder / "other.pdf").touch()
+    kinds = ".csv, .jsonl, .markdown, .md, .ndjson, .rst, .txt"
+    for arguments in (["empty"], [".", "--json"]):
+        found = revector.call("ingest", *(str(revector.folder / name) for name in arguments[:1]), *arguments[1:])
+        assert found.err == f"No document was found. In a folder, these files are read: {kinds}.\n"
+    (revector.folder / "empty" / "a.txt").write_text("a text")
+    assert revector.call("ingest", str(revector.folder / "empty")).err == ""
 
 
 @pytest.mark.parametrize(
