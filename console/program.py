@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import signal
 import sys
 
 from revector.console.context import Context, note, pipe, print_error
@@ -16,7 +17,8 @@ from revector.core.errors import RevectorError, UsageError
 
 
 def main() -> None:
-    """Run the program with the arguments of this process."""
+    """Run the program with the arguments of this process. SIGTERM, as a service manager sends it, is like Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     _prepare_streams()
     try:
         status = _run()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from revector.console.confirmation import require_yes
@@ -82,32 +79,17 @@ def run_backfill(
                 note(f"held: {found.throttle}")
             throttle = found.throttle
 
-        with stopped_by_signal():
-            if ray is not None:
-                from revector.core.backfill.engines.ray.engine import serve_on_ray
+        if ray is not None:
+            from revector.core.backfill.engines.ray.engine import serve_on_ray
 
-                return serve_on_ray(own.database, version, ray, settings, changes, on_status=report, on_note=note)
-            return LocalEngine(
-                own.database,
-                version,
-                settings,
-                changes,
-                stay=stay,
-                on_status=report,
-                on_note=note,
-                on_done=on_done,
-            ).run()
-
-
-@contextlib.contextmanager
-def stopped_by_signal() -> Iterator[None]:
-    """End a run cleanly on a service manager's SIGTERM, as on Ctrl-C."""
-    try:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    except ValueError:  # not the main thread: signals belong to the program that runs us
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+            return serve_on_ray(own.database, version, ray, settings, changes, on_status=report, on_note=note)
+        return LocalEngine(
+            own.database,
+            version,
+            settings,
+            changes,
+            stay=stay,
+            on_status=report,
+            on_note=note,
+            on_done=on_done,
+        ).run()

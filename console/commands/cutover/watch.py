@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from revector.console.commands.backfill.run import stopped_by_signal
 from revector.console.commands.options import Json
 from revector.console.context import Context, answer, context_of, counted, note, plain, print_rows
 from revector.console.contract import answering
@@ -69,7 +68,6 @@ def watch(
     watching = _Watching(own, auto_rollback)
     keeper = _keeper(own) if keep else None
     with contextlib.ExitStack() as held:
-        held.enter_context(stopped_by_signal())
         if keeper is not None:
             held.callback(keeper.close)
         while not watching.look(keeper) and not once:

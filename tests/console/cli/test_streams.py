@@ -20,7 +20,7 @@ class CtrlC:
     def find_spec(self, name, *_):
         if name == os.environ["INTERRUPTED"]:
             sys.meta_path.remove(self)
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(getattr(signal, os.environ["SIGNAL"]))
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.meta_path.insert(0, CtrlC())
 from revector.console.program import main
@@ -59,13 +59,14 @@ def test_a_usage_error_on_a_full_stderr_is_one(tmp_path: Path) -> None:
     assert json.loads(result.out)["error"]["kind"] == "usage"
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize(
     "module", ["revector.console.cli", "revector.console.commands.info", "revector.core.logs"]
 )
-def test_ctrl_c_while_modules_are_imported(tmp_path: Path, module: str) -> None:
+def test_a_signal_while_modules_are_imported(tmp_path: Path, module: str, name: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, "info", "--json"], capture_output=True, text=True, check=False,
-        cwd=tmp_path, env=plain_environment(tmp_path) | {"INTERRUPTED": module},
+        cwd=tmp_path, env=plain_environment(tmp_path) | {"INTERRUPTED": module, "SIGNAL": name},
     )  # fmt: skip
     assert (ended.returncode, ended.stderr) == (130, "")
     assert json.loads(ended.stdout)["error"] == {"problem": "Interrupted.", "remedy": "", "kind": "interrupted"}
