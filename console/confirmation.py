@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
-from revector.console.context import note, plain
-from revector.core.errors import RefusedError
+from revector.console.context import Context, note, plain
+from revector.core.errors import RefusedError, UsageError
 
 
 def require_yes(refusal: str, remedy: str = "") -> None:
@@ -16,17 +17,22 @@ def require_yes(refusal: str, remedy: str = "") -> None:
         raise RefusedError(refusal, remedy)
 
 
-def confirmed_key(key: str, given: str | None, effect: str, *, what: str = "version key") -> str:
-    """The key as typed at the terminal, or as given by --confirm; in a script, `key` itself.
+def confirmed_key(own: Context, key: str, given: str | None, effect: str, *, what: str = "version key") -> str:
+    """The key as typed at the terminal, below what will happen and where, or as given by --confirm.
 
-    `what` is the word for what is typed. In a script the key is already part of the command. Raises RefusedError
-    when the typed key differs; an empty --confirm (an unset variable) differs too.
+    `what` is the word for what is typed. Raises UsageError with the command to give where nobody can be asked;
+    RefusedError when the typed key differs; an empty --confirm (an unset variable) differs too.
     """
     typed = given
     if typed is None:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            return key
-        note(effect)
+            raise UsageError(
+                f"Without a terminal `{own.command}` needs --confirm {plain(key)}: nothing was changed.",
+                f"If you mean it: {_with_confirm(key)}",
+            )
+        from revector.screens.wording.facts import place
+
+        note(f"{effect}\nOn {place(own.database, own.settings).plain}.")
         sys.stderr.write(f"Type the {what} {plain(key)} to confirm: ")
         sys.stderr.flush()
         typed = sys.stdin.readline().strip()
@@ -35,3 +41,13 @@ def confirmed_key(key: str, given: str | None, effect: str, *, what: str = "vers
             f"The typed {what.split()[-1]} is {typed!r}, not {key!r}: nothing was changed.", "Type it exactly."
         )
     return typed
+
+
+def _with_confirm(key: str) -> str:
+    """The command as it was given, with --confirm; without the connection string, which may hold a password."""
+    words, before = ["revector"], ""
+    for word in [*sys.argv[1:], "--confirm", key]:
+        hidden = "…" if before == "--dsn" else "--dsn=…" if word.startswith("--dsn=") else ""
+        words.append(hidden or shlex.quote(plain(word)))
+        before = word
+    return " ".join(words)

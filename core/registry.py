@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from psycopg import sql
+from psycopg.errors import RaiseException
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
@@ -17,6 +19,8 @@ from revector.core.errors import RefusedError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from revector.core.encoders import Encoder
+
+log = logging.getLogger(__name__)
 
 Metric = Literal["cosine", "l2", "ip"]
 Storage = Literal["vector", "halfvec"]
@@ -46,7 +50,7 @@ _FOLD_COUNTS = 1_000
 
 _DDL_LOCK = 0x7265766563746F73
 """Advisory lock for creating and dropping version tables: only one session at a time rebuilds the view over
-them."""
+them. drop_version in SQL takes it too."""
 
 
 @dataclass(frozen=True)
@@ -319,44 +323,36 @@ def _create_table(connection: Connection, version: Version) -> None:
         connection.execute(trigger.format(version.table, sql.Literal(str(version.id))))
 
 
-def retire_version(connection: Connection, key: str) -> Version:
+def retire_version(connection: Connection, key: str, *, reason: str = "", force: bool = False) -> Version:
     """Stop keeping a version up to date; its vectors stay until it is dropped.
 
-    Raises RefusedError for the active version.
+    The owner of the schema can `force` it, with a reason that is logged. Raises RefusedError, and logs it, for the
+    active version, for the one that a rollback needs while the watch lasts, and for one that is requested, being
+    backfilled or pinned.
     """
-    version = get_version(connection, key)
-    if version.active:
-        raise RefusedError(f"Version {key} is active.", "Cut over to another version first.")
-    with connection.transaction():
-        connection.execute(
-            "UPDATE embedding_versions SET state = 'retired', completed_at = NULL WHERE id = %s", [version.id]
-        )
-        connection.execute("DELETE FROM chunk_outbox WHERE embedding_version_id = %s", [version.id])
-        audit.record(connection, "versions retire", key)
+    _remove(connection, "retire", key, reason, force)
     return get_version(connection, key)
 
 
-def drop_version(connection: Connection, key: str) -> None:
+def drop_version(connection: Connection, key: str, *, reason: str = "", force: bool = False) -> None:
     """Delete a version, its vectors and its index, for good.
 
-    Raises RefusedError unless it is registered or retired: nothing that a rollback could need is dropped.
+    Raises RefusedError as `retire_version` does, and unless the version is registered or retired.
     """
-    version = get_version(connection, key)
-    if version.state not in ("registered", "retired"):
-        raise RefusedError(
-            f"Version {key} is {version.state}: only a retired version can be dropped.",
-            "Cut over to another version first."
-            if version.active
-            else f"Retire it first: revector versions retire {key}",
-        )
-    with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", [_DDL_LOCK])
-        connection.execute("SELECT rebuild_chunk_embeddings(%s)", [version.id])
-        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(version.table))
-        connection.execute("DELETE FROM embedding_versions WHERE id = %s", [version.id])
-        # Last, since deleting the version empties its outbox, which updates the counts.
-        connection.execute("DELETE FROM row_counts WHERE scope = ANY(%s)", [[version.id, -version.id]])
-        audit.record(connection, "versions drop", key, detail={"encoder": version.encoder_spec})
+    _remove(connection, "drop", key, reason, force)
+
+
+def _remove(connection: Connection, deed: Literal["retire", "drop"], key: str, reason: str, force: bool) -> None:
+    get_version(connection, key)  # names near matches when there is none
+    call = sql.SQL("SELECT {}(%s, %s, %s)").format(sql.Identifier(f"{deed}_version"))
+    try:
+        with connection.transaction():
+            connection.execute(call, [key, reason, force])
+    except RaiseException as error:
+        problem, remedy = error.diag.message_primary or str(error), error.diag.message_hint or ""
+        audit.record(connection, f"versions {deed}", key, "refused", reason=reason, detail={"problem": problem})
+        raise RefusedError(problem, remedy) from None
+    log.info("versions %s %s: done", deed, key)
 
 
 def _check_choice(kind: str, value: str, choices: Any) -> None:

@@ -20,7 +20,7 @@ Candidate = Annotated[
 ]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is logged.")]
 Confirm = Annotated[
-    str | None, typer.Option("--confirm", metavar="KEY", help="The version key again, to confirm.")
+    str | None, typer.Option("--confirm", metavar="KEY", help="The version key again; scripts need it.")
 ]
 
 

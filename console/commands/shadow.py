@@ -93,8 +93,8 @@ def start(
     own = context_of(context)
     with own.session(changes=True, needs="operate") as connection:
         confirmed_key(
-            key, confirm, f"Shadow on {own.database.name}, schema {own.database.schema}: {sample:.3g} of users' "
-            f"queries also go to the encoder of {key}; query text is {query_text}.",
+            own, key, confirm, f"Shadow: {sample:.3g} of users' queries also go to the encoder of {key}; "
+            f"query text is {query_text}.",
         )  # fmt: skip
         run = shadow.start(
             connection, key, sample=sample, query_text=query_text, retention_days=retention_days, reason=reason

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from revector.console.commands.options import Confirm, Json, Key
+from revector.console.commands.options import Confirm, Json, Key, Reason
 from revector.console.context import answer, context_of, note, open_aloud, plain, print_rows
 from revector.console.contract import answering
 
@@ -26,6 +26,11 @@ EncoderOption = Annotated[
         help="static:wordllama-256, sentence-transformers:NAME, openai:MODEL?dimensions=512&base_url=…",
     ),
 ]  # fmt: skip
+
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="For the owner of the schema, with a reason, though a rollback may need it."),
+]
 
 
 @dataclass(frozen=True)
@@ -163,12 +168,23 @@ def show(context: typer.Context, key: Key, as_json: Json = False) -> None:
 
 
 @app.command(cls=_ONE)
-def retire(context: typer.Context, key: Key, as_json: Json = False) -> None:
+def retire(
+    context: typer.Context,
+    key: Key,
+    confirm: Confirm = None,
+    reason: Reason = "",
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
     """Stop keeping a version up to date. Its vectors stay until it is dropped."""
-    from revector.core.registry import retire_version
+    from revector.console.confirmation import confirmed_key
+    from revector.core.registry import get_version, retire_version
 
-    with context_of(context).session(changes=True) as connection:
-        version = retire_version(connection, key)
+    own = context_of(context)
+    with own.session(changes=True, needs="operate") as connection:
+        get_version(connection, key)
+        confirmed_key(own, key, confirm, f"New chunks no longer reach {key}, and no rollback can return to it.")
+        version = retire_version(connection, key, reason=reason, force=force)
     _answer_one(version, as_json, f"{key} is retired. New chunks no longer reach it.")
 
 
@@ -177,16 +193,19 @@ def drop(
     context: typer.Context,
     key: Key,
     confirm: Confirm = None,
+    reason: Reason = "",
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Delete a retired version with its vectors and its index, permanently."""
     from revector.console.confirmation import confirmed_key
     from revector.core.registry import drop_version, get_version
 
-    with context_of(context).session(changes=True) as connection:
+    own = context_of(context)
+    with own.session(changes=True, needs="operate") as connection:
         get_version(connection, key)
-        confirmed_key(key, confirm, f"This deletes the vectors of {key} permanently.")
-        drop_version(connection, key)
+        confirmed_key(own, key, confirm, f"This deletes the vectors of {key} permanently.")
+        drop_version(connection, key, reason=reason, force=force)
     answer(Dropped(key), as_json, lambda console: console.print(plain(f"{key} was deleted.")))
 
 

@@ -133,7 +133,10 @@ def prepare(own: Context, shown: Shown = progress_bar) -> dict[str, float]:
 def begin_anew(connection: Connection) -> None:
     """Back to the first version, if an earlier run left the second one active."""
     if get_version(connection, SECOND).active:
-        cutover.rollback(connection, confirm=FIRST, key=FIRST, reason="the demo starts over")
+        if cutover.rollback_target(connection) is None:  # it was itself rolled back to
+            cutover.run(connection, FIRST, confirm=FIRST, reason="the demo starts over")
+        else:
+            cutover.rollback(connection, confirm=FIRST, reason="the demo starts over")
 
 
 def tell(own: Context, as_json: bool) -> None:
@@ -180,7 +183,7 @@ def tell(own: Context, as_json: bool) -> None:
         say(f"“{QUERY}” by {after_cutover.version_key}: {', '.join(h.source_id for h in after_cutover.hits[:3])}")
 
         with clock.step("rollback"):
-            back = cutover.rollback(connection, confirm=FIRST, key=FIRST, reason="the demo shows the rollback")
+            back = cutover.rollback(connection, confirm=FIRST, reason="the demo shows the rollback")
         with clock.step("search again"):
             after_rollback = searcher.search(QUERY)
         missing = counted(back.missing, "chunk")

@@ -326,15 +326,15 @@ class Console:
         return _answer(found, *views.flip_page(found))
 
     @errors_for_people()
-    def rollback(self, *, confirm: str, reason: str = "", to: str | None = None) -> Answer[Flip]:
-        """Make the previous version, or `to`, active again; `confirm` repeats its key.
+    def rollback(self, *, confirm: str, reason: str = "") -> Answer[Flip]:
+        """Make the version before the newest cutover active again; `confirm` repeats its key.
 
-        Never refused for a guard; says what it lacks.
+        Never refused for a guard; says what it lacks. A second time nothing changes.
         """
         from revector.core import cutover
 
         with self._session(changes=True) as connection:
-            found = cutover.rollback(connection, confirm=confirm, reason=reason, key=to)
+            found = cutover.rollback(connection, confirm=confirm, reason=reason)
         return _answer(found, *views.flip_page(found))
 
     @errors_for_people()

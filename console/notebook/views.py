@@ -225,6 +225,9 @@ def flip_page(found: Flip) -> tuple[ReportPage, list[Record]]:
         text = f"{found.version_key} lacks {counted(found.missing, 'chunk')}: backfill it."
         parts.append(Note(text, "inconclusive"))
     done = "Cut over" if found.action == "cutover" else "Rolled back"
+    if not found.changed:
+        parts = [Note(f"By {found.made_by}, {date_and_time(found.at)}. Nothing was changed.", "soft"), *parts[1:]]
+        done = "Already rolled back"
     title = f"✓ {done}: {found.previous or 'none'} → {found.version_key}"
     return ReportPage(title, tuple(parts), "pass"), [asdict(found)]
 

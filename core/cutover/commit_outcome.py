@@ -71,5 +71,7 @@ def _committed(connection: Connection, token: str, patience_s: float) -> bool:
             raise psycopg.OperationalError("This is a standby.")
         connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(f"{round(patience_s * 1000)}ms"))
         connection.execute("SELECT lock_flip()")
-        found = connection.execute("SELECT 1 FROM cutovers WHERE detail ->> 'flip' = %s", [token]).fetchone()
+        found = connection.execute(
+            "SELECT 1 FROM cutovers WHERE detail #>> '{client_says,flip}' = %s", [token]
+        ).fetchone()
         return found is not None

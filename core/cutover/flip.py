@@ -6,6 +6,7 @@ complete or is not approved, log the change and notify every process (core/migra
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
 import time
@@ -21,6 +22,7 @@ from revector.core import audit
 from revector.core.cutover.commit_outcome import Address, how_it_ended
 from revector.core.cutover.guard import Check, Guard, Subject
 from revector.core.cutover.guards import GUARDS, check, check_in_flip, checked_waivers
+from revector.core.cutover.history import history
 from revector.core.cutover.policy import Policy, read_policy
 from revector.core.cutover.request_store import open_request
 from revector.core.cutover.requests import figures
@@ -53,12 +55,15 @@ _GONE = (
 class Flip:
     """A committed flip."""
 
-    action: Annotated[str, "cutover or rollback"]
+    action: Annotated[str, "cutover or rollback, as the database found"]
     version_key: Annotated[str, "the version that is active now"]
     previous: Annotated[str | None, "the one that was"]
     seconds: Annotated[float, "that the transaction took once it had its locks"]
     missing: Annotated[int, "chunks that the version lacks"]
     waited: Annotated[float, "seconds that it waited for its locks"] = 0.0
+    at: Annotated[datetime.datetime | None, "when; null when the connection was lost over it"] = None
+    made_by: Annotated[str, "the role of Postgres"] = ""
+    changed: Annotated[bool, "false when the rollback was done before"] = True
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,8 @@ def run(
     """
     version = get_version(connection, key)
     _require_typed(connection, "cutover", version, confirm)
+    if version.active:
+        raise RefusedError(f"Version {key} is already active.")
     before = active_version(connection)
     waived = _waivers(connection, version, waivers)
     result = check(connection, key, waivers=waived, encoders=encoders, on_guard=on_guard)
@@ -163,15 +170,18 @@ def plan(
 
 
 def rollback_target(connection: Connection) -> Version | None:
-    """The previously active version, if it still exists, or None."""
-    row = connection.execute(
-        """
-        SELECT version_key FROM embedding_versions
-        WHERE NOT active AND state = 'previous' AND deactivated_at IS NOT NULL
-        ORDER BY deactivated_at DESC LIMIT 1
-        """
-    ).fetchone()
+    """The version that was active before the newest flip; None after a rollback, or when it is retired or
+    dropped."""
+    row = connection.execute("SELECT version_key FROM embedding_versions WHERE id = rollback_target()").fetchone()
     return get_version(connection, row[0]) if row else None
+
+
+def nothing_to_roll_back() -> RefusedError:
+    """The error when no version was active before, or it is retired."""
+    return RefusedError(
+        "There is no version to roll back to.",
+        "A rollback needs an earlier cutover from a version that is not retired.",
+    )
 
 
 def missing_chunks(connection: Connection, version: Version) -> int:
@@ -187,43 +197,59 @@ def missing_chunks(connection: Connection, version: Version) -> int:
     return max(0, int(missing))
 
 
-def rollback(
-    connection: Connection, *, confirm: str, reason: str = "", key: str | None = None, only_from: str | None = None
-) -> Flip:
-    """Make the previous version active again; never refused for a guard or an approval.
+def rollback(connection: Connection, *, confirm: str, reason: str = "", only_from: str | None = None) -> Flip:
+    """Make the version active that was before the newest cutover; never refused for a guard or an approval.
 
-    `key` names another formerly active version; with `only_from` the rollback happens only while that version is
-    still active. `Flip.missing` counts the chunks that the version lacks. Raises RefusedError when there is no
-    version to roll back to, the typed key differs, `key` was never active, or `only_from` is no longer active;
-    UnreachableError as `run` does.
+    It goes one way: after a rollback nothing is changed, and `Flip.changed` is false. With `only_from` the rollback
+    happens only while that version is still active. `Flip.missing` counts the chunks that the version lacks. Raises
+    RefusedError when there is no version to roll back to, the typed key differs, or another version became active
+    meanwhile; UnreachableError as `run` does.
     """
-    version = get_version(connection, key) if key else rollback_target(connection)
-    if version is None:
-        raise RefusedError("There is no version to roll back to.", "A rollback needs an earlier cutover.")
-    _require_typed(connection, "rollback", version, confirm)
-    if (
-        connection.execute("SELECT 1 FROM cutovers WHERE embedding_version_id = %s", [version.id]).fetchone()
-        is None
-    ):
-        raise _refused(
-            connection, "rollback", version.version_key,
-            f"Version {version.version_key} was never active, so it cannot be rolled back to.",
-            f"Cut over to it: revector cutover run {version.version_key}",
-        )  # fmt: skip
-    missing = missing_chunks(connection, version)
 
-    def once_more() -> None:
+    def require_active() -> None:
         active = active_version(connection)
         if only_from is not None and (active is None or active.version_key != only_from):
             raise _RefusedInFlipError(
                 f"{only_from} is no longer active: nothing was changed.", "Check which version is active."
             )
 
+    version = rollback_target(connection)
+    try:
+        require_active()
+    except _RefusedInFlipError as refusal:
+        raise _refused(connection, "rollback", only_from or "", refusal.problem, refusal.remedy) from None
+    if version is None:
+        version, done = active_version(connection), next(iter(history(connection, limit=1)), None)
+        if version is None or done is None or done.action != "rollback":
+            raise nothing_to_roll_back()
+        _require_typed(connection, "rollback", version, confirm)
+        missing = missing_chunks(connection, version)
+        return Flip(
+            done.action,
+            done.to_version,
+            done.from_version,
+            0.0,
+            missing,
+            0.0,
+            done.at,
+            done.made_by,
+            changed=False,
+        )
+    _require_typed(connection, "rollback", version, confirm)
+    missing = missing_chunks(connection, version)
+
+    def once_more() -> None:
+        require_active()
+        target = rollback_target(connection)
+        if target is None or target.id != version.id:
+            raise _RefusedInFlipError(
+                f"Another version became active, or {version.version_key} was retired: nothing was changed.",
+                "Check which version is active.",
+            )
+
     # Not the policy's timeout: a stored setting must not block a rollback.
     timeout = Policy().lock_timeout_s
-    return _Transaction(connection, "rollback", version, reason, {"missing": missing}, timeout).run(
-        once_more, missing=missing
-    )
+    return _Transaction(connection, "rollback", version, reason, {}, timeout).run(once_more, missing=missing)
 
 
 # -- the transaction ---------------------------------------------------------------------------------------
@@ -259,6 +285,9 @@ class _Transaction:
         self._reason, self._detail = reason, {**detail, "flip": self._token}
         self._timeout_s = lock_timeout_s
         self._committing = False
+        self._before: str | None = None
+        self._at: datetime.datetime | None = None
+        self._made_by = ""
 
     def locks(self) -> list[_Statement]:
         """Locks what others must not change from here on, with a timeout."""
@@ -318,12 +347,24 @@ class _Transaction:
             once_more()
             self._connection.execute(self.says())
             self._connection.execute(self.flips())
+            # What it was is for the database to say.
+            found = "SELECT action, at, made_by FROM cutovers ORDER BY id DESC LIMIT 1"
+            self._action, self._at, self._made_by = fetch_one(self._connection, found)
             self._committing = True
         return self._flip(missing, time.perf_counter() - locked, locked - began)
 
     def _flip(self, missing: int, seconds: float, waited: float) -> Flip:
         log.info("%s to %s, was %s", self._action, self._version.version_key, self._before or "none")
-        return Flip(self._action, self._version.version_key, self._before, seconds, missing, waited)
+        return Flip(
+            self._action,
+            self._version.version_key,
+            self._before,
+            seconds,
+            missing,
+            waited,
+            self._at,
+            self._made_by,
+        )
 
     def _after_loss(self, address: Address, missing: int) -> Flip:
         """The connection is lost. If the COMMIT was not sent, nothing was committed; otherwise ask the
@@ -385,8 +426,6 @@ def _require_typed(connection: Connection, action: Action, version: Version, con
         raise RefusedError(
             f"The typed key is {confirm!r}, not {key!r}: nothing was changed.", "Type the version key exactly."
         )
-    if version.active:
-        raise RefusedError(f"Version {key} is already active.")
 
 
 def _not_ready(connection: Connection, result: Check) -> RefusedError:

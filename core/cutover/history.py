@@ -19,7 +19,7 @@ class CutoverEntry:
 
     id: Annotated[int, "its number"]
     at: Annotated[datetime.datetime, "when"]
-    action: Annotated[str, "cutover, rollback, or flip for an UPDATE that somebody typed"]
+    action: Annotated[str, "cutover or rollback, as the database found"]
     from_version: Annotated[str | None, "the version that was active"]
     to_version: Annotated[str, "the one since then"]
     made_by: Annotated[str, "the role of Postgres"]
@@ -27,7 +27,9 @@ class CutoverEntry:
     request_id: Annotated[int | None, "the request that it carried out"]
     requested_by: Annotated[str | None, "who asked for it"]
     approved_by: Annotated[list[str], "who approved it"]
-    waived: Annotated[Mapping[str, str], "guards that did not pass, each with the reason"]
+    waived: Annotated[
+        Mapping[str, str], "guards that did not pass, each with the reason: as approved, else as the program said"
+    ]
     watch_until: Annotated[datetime.datetime | None, "null where nothing was watched"]
     watch_ended_at: Annotated[datetime.datetime | None, "when the watch ended before that"]
     watch_ended_why: Annotated[str, "what ended it"]
@@ -42,7 +44,9 @@ def history(connection: Connection, *, limit: int = 50) -> list[CutoverEntry]:
                    r.requested_by,
                    ARRAY(SELECT approved_by FROM cutover_approvals a WHERE a.request_id = c.request_id
                          ORDER BY a.approved_at) AS approved_by,
-                   coalesce(c.detail -> 'waived', '{}') AS waived,
+                   CASE WHEN (c.detail #>> '{approvals,needed}')::numeric > 0 THEN r.waivers
+                        WHEN jsonb_typeof(c.detail #> '{client_says,waived}') = 'object'
+                        THEN c.detail #> '{client_says,waived}' ELSE '{}' END AS waived,
                    c.watch_until, c.watch_ended_at, c.watch_ended_why
             FROM cutovers c LEFT JOIN cutover_requests r ON r.id = c.request_id
             ORDER BY c.id DESC LIMIT %s

@@ -11,10 +11,9 @@ import datetime
 from dataclasses import dataclass
 from typing import Annotated
 
-from revector.core.cutover.flip import Flip, missing_chunks, rollback
+from revector.core.cutover.flip import Flip, missing_chunks, rollback, rollback_target
 from revector.core.cutover.policy import Policy, read_policy
 from revector.core.database import Connection, fetch_one
-from revector.core.registry import find_version
 from revector.core.retrieval.counts import SearchFigures, read_counts
 
 FEWEST_SEARCHES = 100
@@ -76,7 +75,7 @@ def observe(connection: Connection, last: Watch | None = None) -> Watch | None:
     if row is None:
         return None
     number, version_id, key, previous_key, began, until, read_at = row
-    previous = find_version(connection, previous_key)
+    previous = rollback_target(connection)
     nothing = SearchFigures(0, None, None, None, None, None)
     before, overlap_before, overlap, compared = nothing, None, None, 0
     since = read_counts(connection, version_id, began)
@@ -88,11 +87,10 @@ def observe(connection: Connection, last: Watch | None = None) -> Watch | None:
         overlap_before, _ = _overlap(connection, version_id, previous_key, began - _BEFORE, began)
     if previous is not None:
         overlap, compared = _overlap(connection, previous.id, key, began, until)
-    way_back = previous is not None and previous.completed_at is not None
     breaches, unjudged = _judge(read_policy(connection), before, since, overlap, compared)
     return Watch(
         number, key, previous_key, began, until, read_at,
-        missing_chunks(connection, previous) if previous is not None and way_back else None,
+        missing_chunks(connection, previous) if previous is not None else None,
         before, since, overlap_before, overlap, compared, breaches, unjudged,
     )  # fmt: skip
 
@@ -106,9 +104,7 @@ def roll_back_broken(connection: Connection, watch: Watch) -> Flip | None:
     if not watch.breaches or not watch.way_back:
         return None
     reason = "automatic: " + "; ".join(f"{breach.limit}: {breach.detail}" for breach in watch.breaches)
-    return rollback(
-        connection, confirm=watch.previous, key=watch.previous, reason=reason, only_from=watch.version_key
-    )
+    return rollback(connection, confirm=watch.previous, reason=reason, only_from=watch.version_key)
 
 
 def _overlap(

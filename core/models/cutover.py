@@ -73,13 +73,17 @@ class Cutover(Base):
     """A change of the active version, including from psql: filled by the trigger that logs it."""
 
     __tablename__ = "cutovers"
+    __table_args__ = (CheckConstraint("action IN ('cutover', 'rollback')", name="action"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     at: Mapped[datetime.datetime] = mapped_column(server_default=text("clock_timestamp()"), index=True)
-    # cutover, rollback, or flip for a plain UPDATE.
     action: Mapped[str]
     from_version: Mapped[str | None]
     to_version: Mapped[str]
+    # The version that was active before.
+    from_version_id: Mapped[int | None] = mapped_column(
+        ForeignKey("embedding_versions.id", ondelete="SET NULL"), index=True
+    )
     # The version that became active. Its key is kept when it is dropped, and another version may take the key.
     embedding_version_id: Mapped[int | None] = mapped_column(
         ForeignKey("embedding_versions.id", ondelete="SET NULL"), index=True
@@ -87,6 +91,7 @@ class Cutover(Base):
     made_by: Mapped[str] = mapped_column(server_default=text("SESSION_USER"))
     reason: Mapped[str] = mapped_column(server_default="")
     request_id: Mapped[int | None] = mapped_column(ForeignKey("cutover_requests.id", ondelete="SET NULL"))
+    # What the database found; what the program said of itself is under client_says.
     detail: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
     # Until when the previous version is watched and kept up to date; when the watch ended earlier, and why.
     watch_until: Mapped[datetime.datetime | None]

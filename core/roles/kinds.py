@@ -28,7 +28,7 @@ OPERATOR_WRITES: dict[str, LiteralString] = {
     "embedding_versions": (
         "INSERT (version_key, encoder_name, encoder_revision, dimensions, distance_metric, encoder_spec, storage, "
         "index_settings, notes), "
-        "UPDATE (version_key, active, state, encoder_spec, index_settings, notes, completed_at, proven_at), DELETE"
+        "UPDATE (version_key, active, state, encoder_spec, index_settings, notes, completed_at, proven_at)"
     ),
     "row_counts": _ALL,
     "chunk_outbox": _ALL,
@@ -54,8 +54,11 @@ OPERATOR_WRITES: dict[str, LiteralString] = {
     "cutover_requests": (
         "INSERT (embedding_version_id, reason, expires_at, basis, waivers, guards), UPDATE (ended, ended_at, ended_why)"
     ),
-    "cutovers": "UPDATE (watch_ended_at, watch_ended_why)",
 }
+OPERATOR_CALLS: tuple[LiteralString, ...] = (
+    "retire_version(text, text, boolean)",
+    "drop_version(text, text, boolean)",
+)
 APPROVER_WRITES: dict[str, LiteralString] = {
     "audit_log": _LOG,
     "cutover_approvals": "INSERT (request_id, comment)",

@@ -7,7 +7,14 @@ from typing import LiteralString
 from psycopg import sql
 
 from revector.core.database import Connection, fetch_column, fetch_one
-from revector.core.roles.kinds import APPLICATION_READS, APPLICATION_WRITES, APPROVER_WRITES, OPERATOR_WRITES, Kind
+from revector.core.roles.kinds import (
+    APPLICATION_READS,
+    APPLICATION_WRITES,
+    APPROVER_WRITES,
+    OPERATOR_CALLS,
+    OPERATOR_WRITES,
+    Kind,
+)
 
 
 def apply(connection: Connection, groups: dict[Kind, str]) -> None:
@@ -45,9 +52,10 @@ def apply(connection: Connection, groups: dict[Kind, str]) -> None:
     connection.execute(
         sql.SQL("GRANT EXECUTE ON FUNCTION record_refusal(text, text) TO {}").format(names["viewer"])
     )
-    connection.execute(
-        sql.SQL("GRANT EXECUTE ON FUNCTION rebuild_chunk_embeddings(bigint) TO {}").format(names["operator"])
-    )
+    for function in ("rebuild_chunk_embeddings(bigint)", *OPERATOR_CALLS):
+        connection.execute(
+            sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(sql.SQL(function), names["operator"])
+        )
     version_tables = fetch_column(
         connection,
         """

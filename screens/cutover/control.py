@@ -84,7 +84,7 @@ class CutoverControl:
 
         def flip(answer: Confirmation, _tell: Tell) -> Flip:
             with self._services.connections.writing() as connection:
-                return cutover.rollback(connection, confirm=answer.typed, reason=answer.reason, key=after)
+                return cutover.rollback(connection, confirm=answer.typed, reason=answer.reason, only_from=before)
 
         self._ask(question, before, "Flipping …", flip)
 

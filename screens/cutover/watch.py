@@ -59,7 +59,7 @@ def watch_lines(watch: Watch, policy: Policy, now: datetime.datetime, *, can_rol
 
 def _way_back(watch: Watch) -> Text:
     if watch.missing is None:
-        return Text(f"✗ {printable(watch.previous)} is gone, or was never complete", BAD)
+        return Text(f"✗ {printable(watch.previous)} is retired or gone", BAD)
     if watch.missing:
         text = Text(f"! {chunks(watch.missing)} missing in {printable(watch.previous)}", CAUTION)
         return text.append(": run its backfill (2, r)", FAINT)
@@ -148,7 +148,7 @@ def history_row(one: CutoverEntry) -> Row:
 
 
 def _action_style(one: CutoverEntry) -> str:
-    return {"cutover": GOOD, "rollback": CAUTION}.get(one.action, BAD)
+    return GOOD if one.action == "cutover" else CAUTION
 
 
 def _watched(one: CutoverEntry) -> str:
@@ -161,7 +161,7 @@ def entry_page(one: CutoverEntry) -> RenderableType:
     """All of a flip."""
     lines: list[tuple[str, str | Text]] = [
         ("at", date_and_time(one.at)),
-        ("action", "flip: a typed UPDATE" if one.action == "flip" else one.action),
+        ("action", one.action),
         ("from", one.from_version or "no version"),
         ("to", one.to_version),
         ("by", one.made_by),

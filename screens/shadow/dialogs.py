@@ -18,7 +18,7 @@ from revector.core.settings import Settings
 from revector.core.shadow.judging import DEFAULT_SET
 from revector.core.shadow.runs import check_settings
 from revector.screens.widgets.form import Form, wrong
-from revector.screens.wording.facts import facts
+from revector.screens.wording.facts import facts, place
 from revector.screens.wording.text import printable
 from revector.screens.wording.theme import CAUTION
 
@@ -43,16 +43,12 @@ class StartShadow(Form[ShadowWish | None]):
 
     def compose(self) -> ComposeResult:
         key = self._version.version_key
-        settings = self._settings
-        where = Text(printable(f"{settings.label or self._database.name}/{self._database.schema}"), "bold")
-        if settings.production:
-            where.append("  ").append(" PRODUCTION ", "bold reverse")
         spec = self._version.encoder_spec
         encoder = Text(printable(spec))
         if not runs_here(spec):
             encoder.append("  users' queries leave this machine and may cost money", CAUTION)
         lines: list[tuple[str, str | Text]] = [
-            ("database", where),
+            ("database", place(self._database, self._settings)),
             ("encoder", encoder),
             (
                 "effect",

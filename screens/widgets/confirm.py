@@ -20,7 +20,7 @@ from revector.screens.situation import Situation
 from revector.screens.widgets.dialog import Dialog
 from revector.screens.widgets.form import Form, wrong
 from revector.screens.widgets.inputs import LineBox
-from revector.screens.wording.facts import facts
+from revector.screens.wording.facts import facts, place
 from revector.screens.wording.text import printable
 
 
@@ -65,11 +65,7 @@ class Confirm(Form[Confirmation | None]):
 
     def compose(self) -> ComposeResult:
         question = self._question
-        settings = question.settings
-        place = f"{settings.label or question.database.name}/{question.database.schema}"
-        where = Text(printable(place), "bold")
-        if settings.production:
-            where.append("  ").append(" PRODUCTION ", "bold reverse")
+        where = place(question.database, question.settings)
         lines = [("database", where), *((name, Text(printable(value))) for name, value in question.lines)]
         with Vertical(id="box") as box:
             box.border_title = Content(f" {question.title} ")

@@ -8,6 +8,8 @@ from rich.console import RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
+from revector.core.database import Database
+from revector.core.settings import Settings
 from revector.screens.wording.text import printable
 from revector.screens.wording.theme import FAINT
 
@@ -20,3 +22,10 @@ def facts(lines: Iterable[tuple[str, str | Text]]) -> RenderableType:
     for name, value in lines:
         grid.add_row(Text(name), value if isinstance(value, Text) else Text(printable(value)))
     return grid
+
+
+def place(database: Database, settings: Settings) -> Text:
+    """Where something is about to happen: `local/app, collection search, label prod-eu, PRODUCTION`."""
+    label = f", label {settings.label}" if settings.label else ""
+    text = Text(printable(f"{database.name}, collection {database.schema}{label}"), "bold")
+    return text.append(", ").append("PRODUCTION", "bold reverse") if settings.production else text

@@ -312,7 +312,7 @@ def test_a_flip_to_a_mistyped_key_changes_nothing(database: Database, connection
         connection.execute(PATTERN_FLIP)
     assert "v1" in (caught.value.diag.message_hint or "")
     assert active_version(connection) == get_version(connection, "v1")
-    with pytest.raises(psycopg.errors.RaiseException, match="No embedding version would be active"):
+    with pytest.raises(psycopg.errors.RaiseException, match="v1 is active: it cannot be dropped"):
         connection.execute("DELETE FROM embedding_versions")
 
 
@@ -335,7 +335,8 @@ def test_a_flip_from_psql_is_logged_and_notified(database: Database, connection:
     row = connection.execute(
         "SELECT action, version_key, outcome, detail FROM audit_log ORDER BY id DESC"
     ).fetchone()
-    assert row == ("flip", "v1", "done", {"from": None, "to": "v1"})
+    found = {"from": None, "to": "v1", "request": None, "missing": 0, "approvals": {"needed": 0, "given": 0}}
+    assert row == ("cutover", "v1", "done", found)
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def refused(connection: Connection, statement: LiteralString | sql.Composed, par
 
 def test_every_table_has_its_rights() -> None:
     """A table of a later revision must be in the table of rights too, or only the owner could write it."""
-    named = {*OPERATOR_WRITES, *APPROVER_WRITES, "alembic_version", "cutover_policy"}
+    named = {*OPERATOR_WRITES, *APPROVER_WRITES, "alembic_version", "cutover_policy", "cutovers"}
     assert named == {*Base.metadata.tables, "alembic_version"}
     assert {*APPLICATION_WRITES} < {*APPLICATION_READS}
     assert {*APPLICATION_READS} - {"chunk_embeddings"} < named
@@ -273,7 +273,7 @@ def test_an_operator_does_the_whole_job_by_commands(collection: Collection, tmp_
     operator.call("evaluate", "support", "--candidate", "v3", "--json")
     assert "v3 is active (was v1)" in operator.call("cutover", "run", "v3", "--confirm", "v3").out
     assert "v1 is active (was v3)" in operator.call("rollback", "--confirm", "v1").out
-    operator.call("versions", "retire", "v3")
+    operator.call("versions", "retire", "v3", "--confirm", "v3")
     operator.call("versions", "drop", "v3", "--confirm", "v3")
     write_corpus(tmp_path / "corpus.jsonl", ["A text that was edited."])
     assert operator.call("ingest", str(corpus), "--json").document["deleted"] > 0
@@ -353,7 +353,7 @@ def test_the_flip_of_psql(collection: Collection) -> None:
         with pytest.raises(pg.RaiseException, match="No embedding version would be active"):
             connection.execute(cutover.FLIP, {"key": "v22"})
         (entry,) = entries(connection, limit=1)
-        assert (entry.actor, entry.action, entry.version_key) == (collection.names["operator"], "flip", "v2")
+        assert (entry.actor, entry.action, entry.version_key) == (collection.names["operator"], "cutover", "v2")
 
 
 # -- approver and application --------------------------------------------------------------------------------

@@ -51,9 +51,9 @@ def whole(database: Database) -> str:
                 told = cutover.history(connection, limit=1)[0]
                 assert newest.version_key == newest.detail["to"] == told.to_version == active.version_key
                 assert (
-                    newest.detail["flip"]
+                    newest.detail["client_says"]["flip"]
                     == connection.execute(
-                        "SELECT detail ->> 'flip' FROM cutovers ORDER BY id DESC LIMIT 1"
+                        "SELECT detail #>> '{client_says,flip}' FROM cutovers ORDER BY id DESC LIMIT 1"
                     ).fetchone()[0]
                 )  # type: ignore[index]
                 assert newest.detail["from"] == told.from_version
@@ -71,18 +71,23 @@ def flipped(database: Database, key: str, action: str = "run") -> Flip | str:
         try:
             if action == "run":
                 return cutover.run(connection, key, confirm=key)
-            return cutover.rollback(connection, confirm=key, key=key)
+            return cutover.rollback(connection, confirm=key)
         except (RefusedError, UnreachableError) as error:
             return error.problem
 
 
+WAYS = {"run": ("v1", "v2", "rollback"), "rollback": ("v2", "v1", "run")}
+"""From, to, and the way back."""
+
+
 def statements_of(through: Database, proxy: StatementProxy, action: str) -> int:
-    """How many statements a flip has; v2 and then v1 are active."""
+    """How many statements a flip has; it is done and undone."""
+    before, after, back = WAYS[action]
     proxy.arm(None)
-    assert isinstance(flipped(through, "v2", action), Flip)
+    assert isinstance(flipped(through, after, action), Flip)
     number = len(proxy.statements)
     assert b"COMMIT" in proxy.statements[-1]
-    assert isinstance(flipped(through, "v1", "rollback"), Flip)
+    assert isinstance(flipped(through, before, back), Flip)
     return number
 
 
@@ -100,36 +105,35 @@ def moments(statements: int, *, all_of_them: bool) -> list[Moment]:
 @pytest.mark.parametrize("action", ["run", "rollback"])
 def test_a_connection_cut_at_every_statement(target: Database, flips: StatementProxy, action: str) -> None:
     through = Database(flips.dsn, target.schema)
+    before, after, back = WAYS[action]
     if action == "rollback":
         assert isinstance(flipped(target, "v2"), Flip)
-        assert isinstance(flipped(target, "v1", "rollback"), Flip)
     last = statements_of(through, flips, action)
     for moment in moments(last, all_of_them=LONG or action == "rollback"):
         flips.arm(moment)
-        found = flipped(through, "v2", action)
+        found = flipped(through, after, action)
         assert flips.sprung.wait(NUMBERS.patience_s), moment
         if moment == (last, "after"):
             assert isinstance(found, Flip), (moment, found)
-            assert whole(target) == "v2"
-            flipped(target, "v1", "rollback")
+            assert whole(target) == after
+            flipped(target, before, back)
         else:
             assert isinstance(found, str), moment
             assert NOTHING in found, (moment, found)
-            assert whole(target) == "v1"
+            assert whole(target) == before
 
 
 def test_a_session_terminated_at_every_statement(target: Database, flips: StatementProxy) -> None:
     through = Database(flips.dsn, target.schema)
     flipped(target, "v2")
-    flipped(target, "v1", "rollback")
     last = statements_of(through, flips, "rollback")
     for number in range(1, last + 1):
         flips.arm((number, "before"), lambda: terminate(target))
-        found = flipped(through, "v2", "rollback")
+        found = flipped(through, "v1", "rollback")
         assert flips.sprung.wait(NUMBERS.patience_s), number
         assert isinstance(found, str), number
         assert NOTHING in found, number
-        assert whole(target) == "v1"
+        assert whole(target) == "v2"
 
 
 def terminate(database: Database) -> None:

@@ -42,7 +42,7 @@ REQUEST = Request(
 ENTRIES = (
     CutoverEntry(2, FLIPPED, "cutover", OLD, NEW, "ada", "better on invoices", 7, "ada", ["bob", "eve"],
                  {"warm": "restarted"}, NOW + 20 * HOUR, None, ""),
-    CutoverEntry(1, YESTERDAY, "flip", None, OLD, "postgres", "", None, None, [], {}, None, None, ""),
+    CutoverEntry(1, YESTERDAY, "cutover", None, OLD, "postgres", "", None, None, [], {}, None, None, ""),
 )  # fmt: skip
 FACTS = Facts(
     OLD, NEW, Policy(approvals=2, shadow_queries=5_000), REQUEST,

@@ -11,6 +11,7 @@ from revector.console.commands.verdicts import Waive, exit_unless_ready, show_ch
 from revector.console.confirmation import confirmed_key
 from revector.console.context import answer, context_of, counted, plain
 from revector.console.contract import answering
+from revector.screens.wording.text import date_and_time
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,40 +61,33 @@ def run(
         get_version(connection, key)
         active = active_version(connection)
         before = active.version_key if active else "none"
-        typed = confirmed_key(
-            key, confirm, f"Cutover on {own.database.name}, schema {own.database.schema}: active {before} → {key}."
-        )
+        typed = confirmed_key(own, key, confirm, f"Cutover: active {before} → {key}.")
         flip = cutover.run(connection, key, confirm=typed, reason=reason, waivers=waivers)
     _answer_flip(flip, as_json)
 
 
 def rollback(
     context: typer.Context,
-    to: Annotated[str | None, typer.Option("--to", metavar="KEY", help="Default: the version before.")] = None,
     confirm: Confirm = None,
     reason: Reason = "",
     as_json: Json = False,
 ) -> None:
-    """Make the version that was active before active again. Never refused; says what it would lose."""
+    """Make the version that was active before the newest cutover active again. Never refused; says what it would
+    lose. A second time it says that it is done: forward again is a cutover."""
     from revector.core import cutover
-    from revector.core.errors import RefusedError
-    from revector.core.registry import active_version, get_version
+    from revector.core.registry import active_version
 
     own = context_of(context)
     with own.session(changes=True, needs="operate") as connection:
-        target = get_version(connection, to) if to else cutover.rollback_target(connection)
+        active, target = active_version(connection), cutover.rollback_target(connection)
+        now = active.version_key if active else ""
         if target is None:
-            raise RefusedError("There is no version to roll back to.", "A rollback needs an earlier cutover.")
-        active = active_version(connection)
-        missing = cutover.missing_chunks(connection, target)
-        typed = confirmed_key(
-            target.version_key,
-            confirm,
-            f"Rollback on {own.database.name}, schema {own.database.schema}: active "
-            f"{active.version_key if active else 'none'} → {target.version_key}, "
-            f"{counted(missing, 'chunk')} missing.",
-        )
-        flip = cutover.rollback(connection, confirm=typed, reason=reason, key=target.version_key)
+            typed = now if confirm is None else confirm
+        else:
+            missing = counted(cutover.missing_chunks(connection, target), "chunk")
+            effect = f"Rollback: active {now} → {target.version_key}, {missing} missing."
+            typed = confirmed_key(own, target.version_key, confirm, effect)
+        flip = cutover.rollback(connection, confirm=typed, reason=reason)
     _answer_flip(flip, as_json)
 
 
@@ -115,6 +109,11 @@ def _answer_plan(found: DryRun, as_json: bool) -> None:
 
 def _answer_flip(flip: Flip, as_json: bool) -> None:
     text = f"{flip.version_key} is active (was {flip.previous or 'none'}), in {flip.seconds * 1000:.1f} ms."
+    if not flip.changed:
+        text = (
+            f"{flip.made_by} already rolled back, {flip.previous} → {flip.version_key}, {date_and_time(flip.at)}: "
+        )
+        text += f"nothing was changed. Forward again is a cutover: revector cutover run {flip.previous}"
     if flip.missing:
         text += f" {counted(flip.missing, 'chunk')} missing: revector backfill run {flip.version_key}"
     answer(flip, as_json, lambda console: console.print(plain(text)))

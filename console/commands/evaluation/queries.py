@@ -287,11 +287,12 @@ def drop(
     from revector.core.evaluation.judged_sets.judgements import judgement_count
     from revector.core.evaluation.judged_sets.query_sets import drop_query_set, get_query_set
 
-    with context_of(context).session(changes=True) as connection:
+    own = context_of(context)
+    with own.session(changes=True) as connection:
         query_set = get_query_set(connection, name)
         judgements = counted(judgement_count(connection, query_set), "judgement")
         confirmed_key(
-            name, confirm, f"This deletes {_queries(len(query_set.queries))}, {judgements}, and the runs and "
+            own, name, confirm, f"This deletes {_queries(len(query_set.queries))}, {judgements}, and the runs and "
             f"evaluations of {name}, permanently.", what="name",
         )  # fmt: skip
         drop_query_set(connection, name)

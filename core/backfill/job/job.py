@@ -173,7 +173,8 @@ def _plan_job(connection: Connection, version: Version, settings: JobSettings) -
     # From here on the trigger queues new chunks for this version; ranges cover ids up to the largest one seen
     # below. The proof finds what an open transaction inserts in between.
     connection.execute(
-        "UPDATE embedding_versions SET state = 'backfilling' WHERE id = %s AND NOT active", [version.id]
+        "UPDATE embedding_versions SET state = 'backfilling' WHERE id = %s AND state NOT IN ('active', 'previous')",
+        [version.id],
     )
     connection.execute("DELETE FROM backfill_jobs WHERE embedding_version_id = %s", [version.id])
     (job_id,) = fetch_one(

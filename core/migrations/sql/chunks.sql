@@ -117,9 +117,25 @@ CREATE TRIGGER chunks_deleted AFTER DELETE ON :schema.document_chunks
 
 -- Attached to every version table, with the version's id as argument. Loaders count what they insert
 -- themselves: a transition table would write all inserted vectors to disk again.
+-- The vectors of the active version, and of the one that a rollback needs, go with their chunks only.
 CREATE FUNCTION :schema.embeddings_deleted() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    needed text := (SELECT version_key FROM :schema.embedding_versions
+                    WHERE id = TG_ARGV[0]::bigint AND (active OR id = :schema.rollback_target()));
 BEGIN
+    IF needed IS NOT NULL THEN
+        IF TG_OP = 'DELETE' THEN
+            IF NOT EXISTS (SELECT FROM old_embeddings e JOIN :schema.document_chunks c ON c.id = e.chunk_id) THEN
+                needed := NULL;
+            END IF;
+        END IF;
+        IF needed IS NOT NULL THEN
+            RAISE EXCEPTION 'Searches need the vectors of version %, now or after a rollback: % is refused.',
+                needed, TG_OP
+                USING HINT = 'Vectors go with their chunks, or with a version that is retired.';
+        END IF;
+    END IF;
     IF TG_OP = 'TRUNCATE' THEN
         DELETE FROM :schema.row_counts WHERE scope = TG_ARGV[0]::bigint;
     ELSE

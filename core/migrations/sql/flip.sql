@@ -3,9 +3,10 @@
 CREATE TABLE :schema.cutovers (
     id bigserial PRIMARY KEY,
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    action text NOT NULL,
+    action text NOT NULL CHECK (action IN ('cutover', 'rollback')),
     from_version text,
     to_version text NOT NULL,
+    from_version_id bigint REFERENCES :schema.embedding_versions ON DELETE SET NULL,
     embedding_version_id bigint REFERENCES :schema.embedding_versions ON DELETE SET NULL,
     made_by text NOT NULL DEFAULT session_user,
     reason text NOT NULL DEFAULT '',
@@ -17,15 +18,17 @@ CREATE TABLE :schema.cutovers (
 );
 CREATE INDEX ON :schema.cutovers (at);
 CREATE INDEX ON :schema.cutovers (embedding_version_id);
+CREATE INDEX ON :schema.cutovers (from_version_id);
 
 CREATE FUNCTION :schema.refuse_cutover_change() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    changing text[] := '{watch_ended_at,watch_ended_why,request_id,from_version_id,embedding_version_id}';
 BEGIN
     -- Only the end of a watch is added, and references to dropped rows are cleared.
-    IF TG_OP = 'UPDATE'
-       AND to_jsonb(NEW) - '{watch_ended_at,watch_ended_why,request_id,embedding_version_id}'::text[]
-           = to_jsonb(OLD) - '{watch_ended_at,watch_ended_why,request_id,embedding_version_id}'::text[]
+    IF TG_OP = 'UPDATE' AND to_jsonb(NEW) - changing = to_jsonb(OLD) - changing
        AND coalesce(NEW.request_id = OLD.request_id, NEW.request_id IS NULL)
+       AND coalesce(NEW.from_version_id = OLD.from_version_id, NEW.from_version_id IS NULL)
        AND coalesce(NEW.embedding_version_id = OLD.embedding_version_id, NEW.embedding_version_id IS NULL) THEN
         RETURN NEW;
     END IF;
@@ -55,19 +58,27 @@ END $$;
 CREATE TRIGGER flips_queue BEFORE UPDATE OF active ON :schema.embedding_versions
     FOR EACH STATEMENT EXECUTE FUNCTION :schema.flips_queue();
 
+-- The version that a rollback makes active: the one that the newest flip took out of use, if that went forward and the
+-- version was not retired since. NULL after a rollback. Anything but a flip to this version goes forward.
+CREATE FUNCTION :schema.rollback_target() RETURNS bigint
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT v.id
+    FROM (SELECT action, from_version_id FROM :schema.cutovers ORDER BY id DESC LIMIT 1) AS newest
+    JOIN :schema.embedding_versions v ON v.id = newest.from_version_id
+    WHERE newest.action = 'cutover' AND v.state = 'previous'
+$$;
+
 -- Runs after check_version, by its name. With the owner's rights, since the flipping role may not be able to read or
 -- write what decides a flip.
 CREATE FUNCTION :schema.flip_approved() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    changing text[] := '{active,state,activated_at,deactivated_at}';
 BEGIN
-    IF (NEW.version_key, NEW.encoder_name, NEW.encoder_revision, NEW.encoder_spec, NEW.index_settings)
-       IS DISTINCT FROM (OLD.version_key, OLD.encoder_name, OLD.encoder_revision, OLD.encoder_spec, OLD.index_settings)
-    THEN
+    IF to_jsonb(NEW) - changing <> to_jsonb(OLD) - changing THEN
         RAISE EXCEPTION 'The statement that makes version % active changes other things of it too.', OLD.version_key;
     END IF;
-    -- A rollback is always allowed.
-    IF :schema.approval_obstacle(OLD.id) IS NOT NULL
-       AND NOT EXISTS (SELECT FROM :schema.cutovers WHERE embedding_version_id = OLD.id) THEN
+    IF OLD.id IS DISTINCT FROM :schema.rollback_target() AND :schema.approval_obstacle(OLD.id) IS NOT NULL THEN
         RAISE EXCEPTION 'Version % is not approved: %.', OLD.version_key, :schema.approval_obstacle(OLD.id)
             USING HINT = format('Request the cutover and have it approved: revector cutover request %s',
                                 OLD.version_key);
@@ -80,52 +91,79 @@ REVOKE EXECUTE ON FUNCTION :schema.flip_approved() FROM PUBLIC;
 CREATE TRIGGER flip_approved BEFORE UPDATE ON :schema.embedding_versions
     FOR EACH ROW WHEN (NEW.active AND NOT OLD.active) EXECUTE FUNCTION :schema.flip_approved();
 
--- Settings of the transaction that flips: revector.action, revector.reason, revector.detail (jsonb).
--- A flip from psql sets none of them and is logged too. With the owner's rights: no other role writes the history.
+-- Writes every flip to the history and the log. Settings of the transaction give the reason (revector.reason) and what
+-- the program says of itself (revector.action, revector.detail as jsonb), which is believed in nothing: it is kept under
+-- a key of its own. With the owner's rights: no other role writes the history.
 CREATE FUNCTION :schema.active_changed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    before record;
-    after record;
-    deed text := current_setting('revector.action', true);
+    actives bigint[];
+    newest bigint;
+    last :schema.cutovers;
+    after :schema.embedding_versions;
+    kind text;
     why text := coalesce(current_setting('revector.reason', true), '');
-    details jsonb := coalesce(nullif(current_setting('revector.detail', true), '')::jsonb, '{}'::jsonb);
+    word jsonb := coalesce(nullif(current_setting('revector.detail', true), '')::jsonb, '{}');
+    facts jsonb;
     request :schema.cutover_requests;
     turned :schema.shadows;
 BEGIN
-    SELECT id, version_key INTO before FROM old_versions WHERE active;
-    SELECT id, version_key INTO after FROM :schema.embedding_versions WHERE active;
-    IF before.id IS NOT NULL AND after.id IS NULL THEN
+    -- What was active is what the history says: a statement may touch some rows only, and a deferred constraint lets two
+    -- be active for a while, so that neither statement would be a flip by itself. Read at once, since other flips commit.
+    SELECT array_agg(v.id), (SELECT max(id) FROM :schema.cutovers) INTO actives, newest
+    FROM :schema.embedding_versions v WHERE v.active;
+    IF cardinality(actives) > 1 THEN
+        RAISE EXCEPTION 'Two embedding versions would be active: one statement has to end the one and begin the other.';
+    END IF;
+    SELECT * INTO last FROM :schema.cutovers WHERE id = newest;
+    SELECT * INTO after FROM :schema.embedding_versions WHERE id = actives[1];
+    IF last.id IS NOT NULL AND after.id IS NULL THEN
         RAISE EXCEPTION 'No embedding version would be active: % is, and this statement names no other.',
-            before.version_key
+            last.to_version
             USING HINT = format('Known versions: %s.',
                                 (SELECT string_agg(version_key, ', ' ORDER BY id) FROM :schema.embedding_versions));
     END IF;
-    IF after.id IS NULL OR NOT EXISTS (SELECT FROM old_versions WHERE id = after.id AND NOT active) THEN
+    IF after.id IS NOT DISTINCT FROM last.embedding_version_id THEN
         RETURN NULL;
     END IF;
-    IF deed IS NULL OR deed NOT IN ('cutover', 'rollback') THEN
-        deed := 'flip';
-    END IF;
-
-    INSERT INTO :schema.audit_log (action, version_key, outcome, reason, detail)
-    VALUES (deed, after.version_key, 'done', why,
-            details || jsonb_build_object('from', before.version_key, 'to', after.version_key));
+    kind := CASE WHEN last.action = 'cutover' AND last.from_version_id = after.id
+                      AND EXISTS (SELECT FROM old_versions WHERE id = after.id AND state = 'previous')
+                 THEN 'rollback' ELSE 'cutover' END;
 
     UPDATE :schema.cutovers SET watch_ended_at = clock_timestamp(),
-                                watch_ended_why = format('%s: %s became active', deed, after.version_key)
+                                watch_ended_why = format('%s: %s became active', kind, after.version_key)
     WHERE watch_ended_at IS NULL AND watch_until > clock_timestamp();
 
-    SELECT * INTO request FROM :schema.cutover_requests WHERE embedding_version_id = after.id AND ended IS NULL;
-    IF :schema.request_obstacle(request) IS NOT NULL THEN
+    -- A rollback carries out no request.
+    UPDATE :schema.cutover_requests r
+    SET ended = CASE kind WHEN 'cutover' THEN 'done' ELSE 'void' END,
+        ended_why = CASE kind WHEN 'cutover' THEN '' ELSE 'a rollback made the version active' END
+    WHERE r.embedding_version_id = after.id AND r.ended IS NULL AND :schema.request_obstacle(r) IS NULL
+    RETURNING * INTO request;
+    IF kind = 'rollback' THEN
         request := NULL;
     END IF;
-    UPDATE :schema.cutover_requests SET ended = 'done' WHERE id = request.id;
+
+    facts := jsonb_build_object(
+        'from', last.to_version, 'to', after.version_key, 'request', request.id,
+        'approvals', jsonb_build_object(
+            'needed', CASE kind WHEN 'cutover' THEN :schema.cutover_setting('approvals', 0) ELSE 0 END,
+            'given', (SELECT count(*) FROM :schema.cutover_approvals a
+                      WHERE a.request_id = request.id AND a.approved_by <> request.requested_by)),
+        'missing', (SELECT greatest(0, coalesce(sum(CASE scope WHEN 0 THEN delta ELSE -delta END), 0))
+                    FROM :schema.row_counts WHERE scope IN (0, after.id)));
+    word := jsonb_strip_nulls(jsonb_build_object('action', nullif(current_setting('revector.action', true), '')))
+            || CASE jsonb_typeof(word) WHEN 'object' THEN word ELSE jsonb_build_object('detail', word) END;
+    IF word <> '{}' THEN
+        facts := facts || jsonb_build_object('client_says', word);
+    END IF;
+    INSERT INTO :schema.audit_log (action, version_key, outcome, reason, detail)
+    VALUES (kind, after.version_key, 'done', why, facts);
     -- After a rollback there is no version worth watching.
-    INSERT INTO :schema.cutovers
-        (action, from_version, to_version, embedding_version_id, reason, request_id, detail, watch_until)
-    VALUES (deed, before.version_key, after.version_key, after.id, why, request.id, details,
-            CASE WHEN before.id IS NOT NULL AND deed <> 'rollback' AND :schema.cutover_setting('watch_hours', 24) > 0
+    INSERT INTO :schema.cutovers (action, from_version, from_version_id, to_version, embedding_version_id, reason,
+                                  request_id, detail, watch_until)
+    VALUES (kind, last.to_version, last.embedding_version_id, after.version_key, after.id, why, request.id, facts,
+            CASE WHEN last.id IS NOT NULL AND kind = 'cutover' AND :schema.cutover_setting('watch_hours', 24) > 0
                  THEN clock_timestamp() + make_interval(secs => 3600 * :schema.cutover_setting('watch_hours', 24)) END);
 
     -- A shadow whose candidate is now active continues with the roles swapped, as a new shadow: figures of the two
@@ -133,9 +171,9 @@ BEGIN
     UPDATE :schema.shadows SET stopped_at = clock_timestamp()
     WHERE stopped_at IS NULL AND embedding_version_id = after.id
     RETURNING * INTO turned;
-    IF turned.id IS NOT NULL AND before.id IS NOT NULL THEN
+    IF turned.id IS NOT NULL AND last.embedding_version_id IS NOT NULL THEN
         INSERT INTO :schema.shadows (embedding_version_id, sample, query_text, retention_days, reason)
-        VALUES (before.id, turned.sample, turned.query_text, turned.retention_days,
+        VALUES (last.embedding_version_id, turned.sample, turned.query_text, turned.retention_days,
                 format('turned round: %s became active', after.version_key));
     END IF;
 
@@ -146,7 +184,4 @@ END $$;
 REVOKE EXECUTE ON FUNCTION :schema.active_changed() FROM PUBLIC;
 
 CREATE TRIGGER active_changed AFTER UPDATE ON :schema.embedding_versions
-    REFERENCING OLD TABLE AS old_versions FOR EACH STATEMENT EXECUTE FUNCTION :schema.active_changed();
-
-CREATE TRIGGER active_deleted AFTER DELETE ON :schema.embedding_versions
     REFERENCING OLD TABLE AS old_versions FOR EACH STATEMENT EXECUTE FUNCTION :schema.active_changed();

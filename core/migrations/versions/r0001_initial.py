@@ -12,4 +12,6 @@ depends_on = None
 
 def upgrade() -> None:
     """Create everything, one file for each concern; tables come after those that they refer to."""
-    run_sql("audit", "versions", "chunks", "search", "backfill", "evaluation", "shadow", "cutover", "flip")
+    run_sql(
+        "audit", "versions", "chunks", "search", "backfill", "evaluation", "shadow", "cutover", "flip", "retire"
+    )

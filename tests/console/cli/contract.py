@@ -43,7 +43,7 @@ STATUS = keys(
 )
 ESTIMATE = keys("estimate low high")
 CHECK = keys("version_key ready", guards=[FINDING | keys("waived")])
-FLIP = keys("action version_key previous seconds missing waited")
+FLIP = keys("action version_key previous seconds missing waited at made_by changed")
 REQUEST = keys(
     "id version_key requested_by client requested_at expires_at reason basis waivers guards needed void_because "
     "expired ended ended_at ended_why state",

@@ -535,7 +535,7 @@ def test_markup_and_escapes_are_shown_as_they_are(
     assert "[red]markup[/red]" in rejected.err
     ready_version(database, connection, "v1")
     ready_version(database, connection, "v2")
-    revector.call("cutover", "run", "v1", "--reason", NASTY)
+    revector.call("cutover", "run", "v1", "--confirm", "v1", "--reason", NASTY)
     assert SHOWN in revector.call("log").out
     found = revector.call("search", NASTY).out
     assert f"{SHOWN}.md  {SHOWN} text"[:150] in found
@@ -563,7 +563,7 @@ def test_a_key_of_plain_sql_is_shown_as_it_is(revector: Revector, connection: Co
     assert SHOWN in revector.call("versions", "show", NASTY).out
     assert "no encoder" in revector.call("backfill", "run", NASTY, status=1).err
     assert SHOWN in revector.call("cutover", "check", NASTY, status=1).out
-    assert f"{SHOWN} is retired" in revector.call("versions", "retire", NASTY).out
+    assert f"{SHOWN} is retired" in revector.call("versions", "retire", NASTY, "--confirm", NASTY).out
     assert f"{SHOWN} was deleted" in revector.call("versions", "drop", NASTY, "--confirm", NASTY).out
 
 
@@ -623,7 +623,9 @@ def test_vectors_that_must_not_be_stored(
     assert failure["chunk_id"] == ids[-1]
     assert ("all zeros" if bad == 0 else str(bad)) in failure["error"]
     assert "doc-poison" in revector.call("backfill", "failures", "v1").out
-    assert "revector backfill failures v1" in revector.call("cutover", "run", "v1", status=1).err
+    assert (
+        "revector backfill failures v1" in revector.call("cutover", "run", "v1", "--confirm", "v1", status=1).err
+    )
     assert _vectors(connection) == len(TEXTS)
 
     provider.embed = embed
@@ -662,7 +664,7 @@ def test_an_encoder_that_is_down(revector: Revector, database: Database, connect
         asking = revector.with_options(OPENAI_API_KEY=SECRET)
         asking.call("versions", "add", "v1", "--encoder", down)
         asking.call("backfill", "run", "v1")
-        asking.call("cutover", "run", "v1")
+        asking.call("cutover", "run", "v1", "--confirm", "v1")
         wrong = revector.with_options(OPENAI_API_KEY="other").call("search", "x", status=4)
         assert "answered 401" in brief(wrong.err)
         assert "Check the key in the environment variable OPENAI_API_KEY." in wrong.err

@@ -148,14 +148,16 @@ def test_what_changes_something_says_what_in_one_document(
     ran = document("backfill", "run", "v1", "--no-index")
     assert (ran["state"], ran["done"], ran["pending"]) == ("done", 12, 0)
     assert document("index", "build", "v1").items() >= {"exists": True, "valid": True}.items()
-    flip = document("cutover", "run", "v1")
+    flip = document("cutover", "run", "v1", "--confirm", "v1")
     assert (flip["version_key"], flip["previous"]) == ("v1", None)
     ready_version(database, connection, "v2")
     assert document("cutover", "run", "v2", "--confirm", "v2")["previous"] == "v1"
-    back = document("rollback")
+    back = document("rollback", "--confirm", "v1")
     assert (back["version_key"], back["previous"], back["missing"]) == ("v1", "v2", 0)
-    assert document("versions", "retire", "v2")["state"] == "retired"
-    assert document("versions", "drop", "v2") == {"version_key": "v2", "dropped": True}
+    again = document("rollback", "--confirm", "v1")
+    assert (again["changed"], again["at"], again["made_by"]) == (False, back["at"], "postgres")
+    assert document("versions", "retire", "v2", "--confirm", "v2")["state"] == "retired"
+    assert document("versions", "drop", "v2", "--confirm", "v2") == {"version_key": "v2", "dropped": True}
     assert document("backfill", "resume", "v1")["state"] == "done"
     assert document("index", "check", "v1", status=1)["used"] is False  # twelve rows: a scan is cheaper
     refused = revector.call("backfill", "cancel", "v1", "--json", status=1)
@@ -232,10 +234,11 @@ def test_a_check_that_cannot_tell_is_3(library: Revector, monkeypatch: pytest.Mo
 
 CHANGING = [
     "db upgrade", "ingest .", "versions add v9 --encoder static:wordllama-64",
-    "versions adopt v3 --encoder static:wordllama-64", "versions retire v2", "versions drop v3", "backfill run v2",
+    "versions adopt v3 --encoder static:wordllama-64", "versions retire v2 --confirm v2",
+    "versions drop v3 --confirm v3", "backfill run v2",
     "backfill resume v2", "backfill pause v2", "backfill cancel v2", "backfill failures v2 --retry",
-    "backfill failures v2 --waive 1 --reason x", "index build v2", "index drop v2", "cutover run v2", "rollback",
-    "demo --headless",
+    "backfill failures v2 --waive 1 --reason x", "index build v2", "index drop v2", "cutover run v2 --confirm v2",
+    "rollback --confirm v0", "demo --headless",
 ]  # fmt: skip
 
 
@@ -398,7 +401,7 @@ def test_one_schema_is_one_collection(
         other.call("db", "upgrade")
         add_chunks(connection, ["only here"])
         ready_version(database, connection, "v1")
-        revector.call("cutover", "run", "v1")
+        revector.call("cutover", "run", "v1", "--confirm", "v1")
         assert (keys(revector), keys(other)) == (["v1"], [])
         assert "only here" in revector.call("search", "here").out
         assert "No embedding version is active yet." in other.call("search", "here", status=1).err

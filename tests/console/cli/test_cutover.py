@@ -37,7 +37,9 @@ def test_a_request_is_approved_by_another_role_and_run(
     cutover.change_policy(connection, {"approvals": 1})
     with login_role(connection, database, "bob") as as_bob:
         bob = on(as_bob, tmp_path)
-        assert "not requested; 1 required" in revector.call("cutover", "run", "v2", status=1).err
+        assert (
+            "not requested; 1 required" in revector.call("cutover", "run", "v2", "--confirm", "v2", status=1).err
+        )
         made = revector.call("cutover", "request", "v2", "--reason", "better", "--json").document
         assert (made["requested_by"], made["state"], made["needed"]) == ("postgres", "open", 1)
         assert "Nobody approves their own" in revector.call("cutover", "approve", "v2", status=1).err
@@ -48,7 +50,7 @@ def test_a_request_is_approved_by_another_role_and_run(
         assert "asked     postgres, " in shown
         assert "bob of" in shown
         assert "\x1b" not in shown
-        assert revector.call("cutover", "run", "v2", "--json").document["version_key"] == "v2"
+        assert revector.call("cutover", "run", "v2", "--confirm", "v2", "--json").document["version_key"] == "v2"
         entry = revector.call("cutover", "history", "--json").document["cutovers"][0]
         assert (entry["requested_by"], entry["approved_by"]) == ("postgres", [f"bob of {database.schema}"])
     assert "done" in revector.call("cutover", "requests").out
@@ -96,12 +98,14 @@ def test_a_waiver_takes_a_name_and_a_reason_and_there_is_no_way_round_all_of_the
 ) -> None:
     cutover.change_policy(connection, {"evaluation": "required"})
     assert "No such option" in revector.call("cutover", "run", "v2", "--no-guards", status=2).err
-    assert "evaluation" in revector.call("cutover", "run", "v2", status=1).err
-    waive = ("cutover", "run", "v2", "--waive", "evaluation")
+    assert "evaluation" in revector.call("cutover", "run", "v2", "--confirm", "v2", status=1).err
+    waive = ("cutover", "run", "v2", "--confirm", "v2", "--waive", "evaluation")
     assert "cannot be read as --waive" in revector.call(*waive, status=2).err
     assert (
         "cannot be waived"
-        in revector.call("cutover", "run", "v2", "--waive", "complete", "--reason", "nearly", status=2).err
+        in revector.call(
+            "cutover", "run", "v2", "--confirm", "v2", "--waive", "complete", "--reason", "nearly", status=2
+        ).err
     )
     assert active_key(connection) == "v1"
     revector.call(*waive, "--reason", "the judges are away", "--dry-run")
@@ -124,14 +128,14 @@ def test_where_approvals_are_required_only_approved_waivers_count(
         revector.call("cutover", "request", "v2", "--reason", "better")
         bob.call("cutover", "approve", "v2")
         refused = revector.call(
-            "cutover", "run", "v2", "--waive", "evaluation", "--reason", "in a hurry", status=1
+            "cutover", "run", "v2", "--confirm", "v2", "--waive", "evaluation", "--reason", "in a hurry", status=1
         )
         assert "does not waive evaluation" in refused.err
         assert active_key(connection) == "v1"
         revector.call("cutover", "withdraw", "v2")
         revector.call("cutover", "request", "v2", "--reason", "judges away", "--waive", "evaluation")
         bob.call("cutover", "approve", "v2")
-        revector.call("cutover", "run", "v2")
+        revector.call("cutover", "run", "v2", "--confirm", "v2")
         assert active_key(connection) == "v2"
 
 
@@ -140,8 +144,8 @@ def test_the_watch_keeps_the_way_back_and_rolls_back_when_told_so(
     connection: Connection, revector: Revector, logged: list[str]
 ) -> None:
     assert revector.call("cutover", "watch", "--once", "--json").document == {"watch": None, "rolled_back": None}
-    revector.call("shadow", "start", "v2")
-    revector.call("cutover", "run", "v2")
+    revector.call("shadow", "start", "v2", "--confirm", "v2")
+    revector.call("cutover", "run", "v2", "--confirm", "v2")
     add_chunks(connection, ["new"])
     assert "1 chunk missing in v1" in revector.call("cutover", "watch", "--once", "--no-keep").out
     kept = revector.call("cutover", "watch", "--once", "--json").document["watch"]

@@ -90,8 +90,8 @@ def _versions_and_backfills(story: Story, connection: Connection, folder: Path) 
     story.leaves(
         "backfill resume by-sql", ("backfill resume", "by-sql"), ("backfill", "by-sql"), ("index build", "by-sql")
     )
-    story.leaves("versions retire by-sql", ("versions retire", "by-sql"))
-    story.leaves("versions drop by-sql", ("versions drop", "by-sql"))
+    story.leaves("versions retire by-sql --confirm by-sql", ("versions retire", "by-sql"))
+    story.leaves("versions drop by-sql --confirm by-sql", ("versions drop", "by-sql"))
 
     story.leaves("versions add v2 --encoder static:wordllama-256", ("versions add", "v2"))
     open_job(connection, get_version(connection, "v2"))
@@ -113,7 +113,7 @@ def _versions_and_backfills(story: Story, connection: Connection, folder: Path) 
 
 
 def _evidence(story: Story, connection: Connection, folder: Path) -> None:
-    story.leaves("cutover run v1", ("cutover", "v1"))
+    story.leaves("cutover run v1 --confirm v1", ("cutover", "v1"))
     (folder / "queries.jsonl").write_text('{"_id": "1", "text": "rotate a key"}\n{"_id": "2", "text": "bread"}\n')
     (folder / "qrels.txt").write_text("1 0 doc-0 1\n2 0 doc-10 1\n")
     story.leaves(
@@ -123,7 +123,7 @@ def _evidence(story: Story, connection: Connection, folder: Path) -> None:
     story.leaves("evaluate set --candidate v2", ("evaluate run", "v1"), ("evaluate run", "v2"), ("evaluate", "v2"))
     story.leaves("evaluations compare 1 2", ("evaluate", "v2"))
     story.leaves("judge set --judge cross-encoder:x --candidate v2", ("judge", None))
-    story.leaves("shadow start v2 --sample 1 --query-text stored", ("shadow start", "v2"))
+    story.leaves("shadow start v2 --confirm v2 --sample 1 --query-text stored", ("shadow start", "v2"))
     _shadowed(connection, "v1", 1)
     story.leaves("shadow judge look", ("queries import", None), ("shadow judge", None))
     story.leaves("shadow stop", ("shadow stop", "v2"))
@@ -135,18 +135,18 @@ def _cutovers(story: Story, database: Database, connection: Connection, folder: 
     story.leaves("cutover approve v2", ("cutover approve", "v2", "refused"), status=1)  # one's own
     story.leaves("cutover withdraw v2 --reason later", ("cutover withdraw", "v2"))
     story.leaves("cutover request v2 --reason better", ("cutover request", "v2"))
-    story.leaves("cutover run v2", ("cutover", "v2", "refused"), status=1)
+    story.leaves("cutover run v2 --confirm v2", ("cutover", "v2", "refused"), status=1)
     with login_role(connection, database, "bob") as bob:
         story.leaves("cutover approve v2", ("cutover approve", "v2"), by=on(bob, folder))
-    story.leaves("cutover run v2", ("cutover", "v2"))
-    story.leaves("rollback", ("rollback", "v1"))
+    story.leaves("cutover run v2 --confirm v2", ("cutover", "v2"))
+    story.leaves("rollback --confirm v1", ("rollback", "v1"))
     story.leaves("cutover policy approvals=0 min_overlap=0.5 auto_rollback=true", ("cutover policy", None))
     shadow.start(connection, "v2")
-    story.leaves("cutover run v2", ("cutover", "v2"))  # in whose shadow v1 runs now
+    story.leaves("cutover run v2 --confirm v2", ("cutover", "v2"))  # in whose shadow v1 runs now
     _shadowed(connection, "v2", 20)
     story.leaves("cutover watch --once", ("rollback", "v1"), status=1)
-    story.leaves("versions retire v2", ("versions retire", "v2"))
-    story.leaves("queries drop set", ("queries drop", None))
+    story.leaves("versions retire v2 --confirm v2 --reason old", ("versions retire", "v2"))
+    story.leaves("queries drop set --confirm set", ("queries drop", None))
     connection.execute("CREATE ROLE somebody")
     try:
         story.leaves("db grant somebody viewer", ("db grant", None))

@@ -17,7 +17,18 @@ def test_from_the_start_to_the_judging_queue(
     primary, _ = two_versions(database, connection)
     assert revector.call("shadow", "status", "--json", status=1).document == {"running": False}
     started = revector.call(
-        "shadow", "start", "v2", "--sample", "1", "--query-text", "stored", "--reason", "a look", "--json"
+        "shadow",
+        "start",
+        "v2",
+        "--confirm",
+        "v2",
+        "--sample",
+        "1",
+        "--query-text",
+        "stored",
+        "--reason",
+        "a look",
+        "--json",
     ).document
     assert (started["candidate"], started["sample"], started["query_text"]) == ("v2", 1, "stored")
     assert "Nothing" not in revector.call("shadow", "report").out

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 from collections import Counter
 from pathlib import Path
@@ -13,8 +14,9 @@ from pathlib import Path
 import pytest
 from psycopg import sql
 
+from revector.core import cutover
 from revector.core.database import Connection, Database
-from revector.core.registry import active_version, get_version
+from revector.core.registry import active_version, get_version, retire_version
 from tests.console.cli.conftest import TEXTS, write_corpus
 from tests.console.cli.program import Revector, finish
 from tests.protocol_server import Gate, ProtocolServer
@@ -30,13 +32,16 @@ def test_the_whole_story_by_commands(revector: Revector, tmp_path: Path) -> None
 
     for key, encoder in (("v1", "static:wordllama-64"), ("v2", "static:wordllama-256")):
         assert "Registered" in revector.run("versions", "add", key, "--encoder", encoder).out
-    refused = revector.run("cutover", "run", "v1", status=1)
+    refused = revector.run("cutover", "run", "v1", "--confirm", "v1", status=1)
     assert "no backfill has finished yet" in refused.err
     assert "revector backfill run v1" in refused.err
 
     assert "v1: done" in revector.run("backfill", "run", "v1").out
     assert "v1 is ready" in revector.run("cutover", "check", "v1").out
-    assert "v1 is active (was none)" in revector.run("cutover", "run", "v1", "--reason", "the first").out
+    assert (
+        "v1 is active (was none)"
+        in revector.run("cutover", "run", "v1", "--confirm", "v1", "--reason", "the first").out
+    )
     first = revector.run("search", "how do I rotate an api key", "--json").document
     assert (first["version_key"], first["hits"][0]["source_id"]) == ("v1", "doc-0")
 
@@ -56,7 +61,10 @@ def test_the_whole_story_by_commands(revector: Revector, tmp_path: Path) -> None
     flip = revector.run("cutover", "run", "v2", "--confirm", "v2", "--reason", "better")
     assert "v2 is active (was v1)" in flip.out
     assert revector.run("search", "museum", "--json").document["version_key"] == "v2"
-    assert "v1 is active (was v2)" in revector.run("rollback").out
+    assert "v1 is active (was v2)" in revector.run("rollback", "--confirm", "v1").out
+    again = revector.run("rollback", "--confirm", "v1")
+    assert "postgres already rolled back, v2 → v1, 20" in again.out
+    assert "nothing was changed. Forward again is a cutover: revector cutover run v2" in again.out
     assert revector.run("search", "museum", "--json").document["version_key"] == "v1"
 
     log = revector.run("log").out
@@ -101,10 +109,10 @@ def flipped(database: Database, connection: Connection, revector: Revector) -> R
     add_chunks(connection, TEXTS)
     for key in ("v0", "v1", "v2"):
         ready_version(database, connection, key)
-    revector.call("cutover", "run", "v0")
-    revector.call("cutover", "run", "v1")
+    cutover.run(connection, "v0", confirm="v0")
+    cutover.run(connection, "v1", confirm="v1")
     add(connection, "v3")
-    revector.call("versions", "retire", "v3")
+    retire_version(connection, "v3")
     return revector
 
 
@@ -138,7 +146,7 @@ def test_at_a_terminal_the_key_is_typed(flipped: Revector, connection: Connectio
 def test_confirm_takes_the_place_of_typing(flipped: Revector, connection: Connection) -> None:
     """An empty one is an unset variable, not consent."""
     for given in ("v1", ""):
-        for command in ("cutover run v2", "rollback", "versions drop v3"):
+        for command in ("cutover run v2", "rollback", "versions drop v3", "versions retire v2"):
             given_here = given if command != "rollback" or not given else "v2"
             refused = flipped.call(*command.split(), "--confirm", given_here, status=1)
             assert f"The typed key is {given_here!r}" in refused.err
@@ -146,7 +154,41 @@ def test_confirm_takes_the_place_of_typing(flipped: Revector, connection: Connec
     found = active_version(connection)
     assert found is not None
     assert found.version_key == "v1"
-    assert flipped.call("rollback", "--to", "v0", "--confirm", "v0", "--json").document["previous"] == "v1"
+    assert flipped.call("rollback", "--confirm", "v0", "--json").document["previous"] == "v1"
+
+
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [
+        ("cutover run v2", "v2"), ("rollback", "v0"), ("rollback --reason it's_slow", "v0"),
+        ("versions drop v3", "v3"), ("versions retire v2 --json", "v2"), ("shadow start v2", "v2"),
+    ],
+)  # fmt: skip
+def test_a_script_names_the_key_again_or_nothing_is_changed(
+    flipped: Revector, connection: Connection, command: str, key: str
+) -> None:
+    def state() -> object:
+        tables = ("embedding_versions", "cutovers", "audit_log", "shadows")
+        select = sql.SQL("SELECT * FROM {} ORDER BY id")
+        return [connection.execute(select.format(sql.Identifier(name))).fetchall() for name in tables]
+
+    before = state()
+    refused = flipped.call(*command.split(), status=2)
+    assert f"needs --confirm {key}: nothing was changed." in refused.err
+    (offered,) = re.findall(r"If you mean it: revector (.*)$", refused.err, re.MULTILINE)
+    assert state() == before
+    again = shlex.split(offered)
+    assert again[:2] == ["--dsn", "…"]  # it may hold a password
+    assert again[2:] == [*flipped.options[2:], *command.split(), "--confirm", key]
+    flipped.call(*again[4:])
+    assert state() != before
+
+
+def test_the_prompt_names_database_collection_label_and_production(flipped: Revector, database: Database) -> None:
+    settings = {"REVECTOR_LABEL": "prod-eu", "REVECTOR_PRODUCTION": "true"}
+    asked = flipped.with_options(**settings).type("no", "rollback", status=1).err
+    assert f"On {database.name}, collection {database.schema}, label prod-eu, PRODUCTION.\n" in asked
+    assert "PRODUCTION" not in flipped.type("no", "versions", "retire", "v2", status=1).err
 
 
 def test_a_rollback_says_what_it_would_lose(flipped: Revector, connection: Connection) -> None:

@@ -163,7 +163,7 @@ def test_a_guard_is_checked_again_inside_the_flip(
     assert audit.entries(connection, limit=1)[0].outcome == "refused"
 
 
-def test_rollback_goes_to_the_version_before_and_back_again(
+def test_a_rollback_goes_to_the_version_before_and_only_one_way(
     connection: Connection, two: tuple[Version, Version]
 ) -> None:
     with pytest.raises(RefusedError, match="no version to roll back to"):
@@ -174,9 +174,16 @@ def test_rollback_goes_to_the_version_before_and_back_again(
     assert active_key(connection) == "v2"
     assert cutover.rollback(connection, confirm="v1", reason="empty results").missing == 0
     assert active_key(connection) == "v1"
-    target = cutover.rollback_target(connection)
-    assert target is not None
-    assert target.version_key == "v2"
+    assert cutover.rollback_target(connection) is None
+    done, entries = cutover.history(connection)[0], audit.entries(connection)
+    again = cutover.rollback(connection, confirm="v1")
+    assert (again.changed, again.version_key, again.previous) == (False, "v1", "v2")
+    assert (again.at, again.made_by) == (done.at, done.made_by)
+    with pytest.raises(RefusedError, match="not 'v1'"):
+        cutover.rollback(connection, confirm="v2")
+    assert active_key(connection) == "v1"
+    assert cutover.history(connection)[0] == done
+    assert audit.entries(connection)[1:] == entries  # the mistyped key
 
 
 def test_of_three_versions_a_rollback_goes_to_the_last_and_not_to_the_oldest(
@@ -189,7 +196,11 @@ def test_of_three_versions_a_rollback_goes_to_the_last_and_not_to_the_oldest(
         cutover.rollback(connection, confirm="v")
     flip = cutover.rollback(connection, confirm="v2")
     assert (flip.previous, flip.version_key) == ("v3", "v2")
-    assert cutover.rollback(connection, confirm="v1", key="v1").previous == "v2"  # further back only by its name
+    with pytest.raises(RefusedError, match="not 'v2'"):
+        cutover.rollback(connection, confirm="v1")  # further back is a cutover
+    assert not cutover.rollback(connection, confirm="v2").changed
+    assert cutover.run(connection, "v1", confirm="v1").action == "cutover"
+    assert cutover.rollback(connection, confirm="v2").previous == "v1"
 
 
 def test_a_rollback_is_not_refused_but_says_what_it_lacks(
@@ -262,7 +273,8 @@ def test_a_waived_guard_is_named_with_its_reason_for_good(
         cutover.run(connection, "v2", confirm="v2", waivers={"all": "in a hurry"})
     assert active_key(connection) == "v1"
     cutover.run(connection, "v2", confirm="v2", waivers={"evaluation": "the judges are on holiday"})
-    assert audit.entries(connection, limit=1)[0].detail["waived"] == {"evaluation": "the judges are on holiday"}
+    says = audit.entries(connection, limit=1)[0].detail["client_says"]
+    assert says["waived"] == {"evaluation": "the judges are on holiday"}
     assert cutover.history(connection)[0].waived == {"evaluation": "the judges are on holiday"}
 
 
@@ -335,13 +347,12 @@ def test_a_policy_out_of_its_range_stops_no_rollback(connection: Connection, two
     assert cutover.rollback(connection, confirm="v1").previous == "v2"
 
 
-def test_to_make_a_version_active_that_never_was_is_no_rollback(
+def test_a_cutover_to_the_version_before_is_a_rollback_whatever_it_is_called(
     connection: Connection, two: tuple[Version, Version]
 ) -> None:
-    with pytest.raises(RefusedError, match="never active"):
-        cutover.rollback(connection, confirm="v2", key="v2")
-    assert active_key(connection) == "v1"
-    assert audit.entries(connection, limit=1)[0].outcome == "refused"
+    cutover.run(connection, "v2", confirm="v2")
+    assert cutover.run(connection, "v1", confirm="v1").action == "rollback"
+    assert [one.action for one in cutover.history(connection)] == ["rollback", "cutover", "cutover"]
 
 
 def test_history_and_log_tell_the_same_from_whoever_flips(
@@ -352,7 +363,7 @@ def test_history_and_log_tell_the_same_from_whoever_flips(
     connection.execute(cutover.FLIP, {"key": "v2"})
     found = cutover.history(connection)
     assert [(one.action, one.from_version, one.to_version, one.reason) for one in found] == [
-        ("flip", "v1", "v2", ""),
+        ("cutover", "v1", "v2", ""),
         ("rollback", "v2", "v1", "worse"),
         ("cutover", "v1", "v2", "better"),
         ("cutover", None, "v1", ""),

@@ -14,7 +14,7 @@ from revector.core import audit, cutover, index
 from revector.core.cutover import Guard, Policy, Request
 from revector.core.database import Connection, Database
 from revector.core.errors import RefusedError, UsageError
-from revector.core.registry import Version, active_version, get_version
+from revector.core.registry import Version, active_version, get_version, retire_version
 from tests.login_roles import login_role
 from tests.versions import NUMBERS, add_chunks, backfill, ready_version
 
@@ -182,8 +182,9 @@ def test_the_database_refuses_an_unapproved_flip_from_psql(
     assert cutover.requests(connection)[0].state == "done"
     flip_by_hand(alice, "v1")  # the way back is free
     assert active_key(connection) == "v1"
-    cutover.rollback(alice, confirm="v2", key="v2")
-    assert active_key(connection) == "v2"
+    refused("v2 is not approved: nobody has requested it")  # and forward again it is not
+    assert not cutover.rollback(alice, confirm="v1").changed
+    assert active_key(connection) == "v1"
 
 
 def test_a_flip_changes_nothing_else_of_the_version(connection: Connection, two: tuple[Version, Version]) -> None:
@@ -318,7 +319,7 @@ def test_what_cannot_be_requested(connection: Connection, two: tuple[Version, Ve
         cutover.request(connection, "v2", reason="quick", waivers={"complete": "it is nearly so"})
     with pytest.raises(RefusedError, match="already active"):
         cutover.request(connection, "v1", reason="again")
-    connection.execute("UPDATE embedding_versions SET completed_at = NULL WHERE version_key = 'v2'")
+    retire_version(connection, "v2")
     with pytest.raises(RefusedError, match="never complete"):
         cutover.request(connection, "v2", reason="better")
 

@@ -164,7 +164,7 @@ def test_a_rollback_by_a_watch_that_is_out_of_date_changes_nothing(
 def test_a_version_that_is_retired_is_no_way_back(connection: Connection, two: tuple[Version, Version]) -> None:
     from revector.core.registry import drop_version, retire_version
 
-    retire_version(connection, "v1")
+    retire_version(connection, "v1", reason="a test", force=True)
     assert not watched(connection).way_back
     drop_version(connection, "v1")
     found = watched(connection)

@@ -226,7 +226,7 @@ async def test_one_guard_is_waived_by_its_name_and_with_a_reason(own_library: Da
         await pilot.press("enter")
         await until_shown(pilot, "✓ Cut over: demo-64 → demo-256")
     with own_library.session("test") as connection:
-        assert entries(connection, limit=1)[0].detail["waived"] == {"evaluation": "no queries yet"}
+        assert entries(connection, limit=1)[0].detail["client_says"]["waived"] == {"evaluation": "no queries yet"}
 
 
 async def test_a_waiver_can_be_taken_back(own_library: Database) -> None:

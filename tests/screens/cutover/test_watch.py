@@ -110,11 +110,11 @@ async def test_the_history_tells_every_flip_in_full(flipped: Database) -> None:
         await until_shown(pilot, "demo-256")
         await pilot.press("6")
         await until_shown(
-            pilot, "history, the newest first", "flip demo-256 → demo-64", "cutover demo-64 → demo-256"
+            pilot, "history, the newest first", "rollback demo-256 → demo-64", "cutover demo-64 → demo-256"
         )
         app.query_one("CutoverPane #history").focus()
         await pilot.press("enter")
-        await until_shown(pilot, "flip: a typed UPDATE")
+        await until_shown(pilot, "rollback", "from", "demo-256")
         await pilot.press("escape", "down", "enter")
         await until_shown(pilot, "cutover", "reason", "better", "watched until")
         await pilot.press("escape")
