@@ -22,16 +22,22 @@ END $$;
 CREATE TRIGGER audit_log_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON :schema.audit_log
     FOR EACH STATEMENT EXECUTE FUNCTION :schema.refuse_audit_change();
 
--- The database fills in who, when and from where. The entry for a new active version can only be written in the
--- transaction that made it active.
+-- The database fills in who, when and from where. What versions become is written by its own functions, with the owner's
+-- rights; a new active version only in the transaction that made it active.
 CREATE FUNCTION :schema.audit_written() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    of_owner boolean := pg_has_role(current_user, (SELECT relowner FROM pg_class WHERE oid = TG_RELID), 'USAGE');
 BEGIN
     NEW.actor := session_user;
     NEW.at := clock_timestamp();
     NEW.client := coalesce(current_setting('revector.client', true), '');
     NEW.application := current_setting('application_name');
-    IF NEW.outcome = 'done' AND NEW.action IN ('cutover', 'rollback', 'flip')
+    IF NEW.outcome = 'done' AND NOT of_owner
+       AND NEW.action IN ('cutover', 'rollback', 'versions retire', 'versions drop') THEN
+        RAISE EXCEPTION 'audit_log: the database itself writes each "%" that is done.', NEW.action;
+    END IF;
+    IF NEW.outcome = 'done' AND NEW.action IN ('cutover', 'rollback')
        AND NOT EXISTS (SELECT FROM :schema.embedding_versions v
                        WHERE v.active AND v.version_key = NEW.version_key
                          AND v.activated_at >= transaction_timestamp()) THEN

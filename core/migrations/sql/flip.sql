@@ -28,6 +28,9 @@ BEGIN
     -- Only the end of a watch is added, and references to dropped rows are cleared.
     IF TG_OP = 'UPDATE' AND to_jsonb(NEW) - changing = to_jsonb(OLD) - changing
        AND coalesce(NEW.request_id = OLD.request_id, NEW.request_id IS NULL)
+       AND NOT EXISTS (SELECT FROM :schema.embedding_versions v
+                       WHERE v.id = OLD.from_version_id AND NEW.from_version_id IS DISTINCT FROM v.id
+                          OR v.id = OLD.embedding_version_id AND NEW.embedding_version_id IS DISTINCT FROM v.id)
        AND coalesce(NEW.from_version_id = OLD.from_version_id, NEW.from_version_id IS NULL)
        AND coalesce(NEW.embedding_version_id = OLD.embedding_version_id, NEW.embedding_version_id IS NULL) THEN
         RETURN NEW;

@@ -113,7 +113,7 @@ def test_a_waiver_takes_a_name_and_a_reason_and_there_is_no_way_round_all_of_the
     revector.call(*waive, "--reason", "the judges are away")
     assert active_key(connection) == "v2"
     assert "waived evaluation: the judges are away" in revector.call("cutover", "history").out
-    assert revector.call("log", "-n", "1", "--json").document["entries"][0]["detail"]["waived"] == {
+    assert revector.call("log", "-n", "1", "--json").document["entries"][0]["detail"]["client_says"]["waived"] == {
         "evaluation": "the judges are away"
     }
 

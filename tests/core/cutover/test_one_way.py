@@ -84,6 +84,8 @@ ON_THE_TARGET = [
     "TRUNCATE {target}",
     "WITH gone AS (DELETE FROM {target} RETURNING *) INSERT INTO {target} SELECT chunk_id, embedding FROM gone",
     "UPDATE cutovers SET watch_until = now()",
+    "UPDATE cutovers SET from_version_id = NULL",
+    "UPDATE cutovers SET action = 'rollback'",
     "DELETE FROM cutovers",
     "SELECT set_config('revector.force', ' ', false), retire_version('v1', ' ', true)",
 ]
@@ -95,7 +97,6 @@ AS_AN_OPERATOR = [
     "WITH w AS MATERIALIZED (SELECT set_config('revector.force', 'I want it', false) AS is) "
     "UPDATE embedding_versions SET state = 'retired' FROM w WHERE version_key = 'v1' AND w.is <> ''",
     "UPDATE cutovers SET watch_ended_at = now(), watch_ended_why = 'over'",
-    "UPDATE cutovers SET from_version_id = NULL",
     "INSERT INTO cutovers (action, to_version) VALUES ('rollback', 'v2')",
     "UPDATE embedding_versions SET id = 99 WHERE version_key = 'v1'",
 ]
@@ -188,10 +189,13 @@ def test_the_log_says_what_the_database_found_and_keeps_the_word_of_the_program_
         connection.execute("SELECT set_config('revector.detail', '[1]', false)")
         connection.execute(cutover.FLIP, {"key": "v2"})
         assert audit.entries(owner, limit=1)[0].detail["client_says"] == {"action": "rollback", "detail": [1]}
-        with pytest.raises(pg.RaiseException, match="did not become active in this transaction"):
-            connection.execute(
-                "INSERT INTO audit_log (action, version_key, outcome) VALUES ('cutover','v3','done')"
-            )
+        forged = "INSERT INTO audit_log (action, version_key, outcome) VALUES (%s, 'v3', 'done')"
+        for action in ("cutover", "rollback", "versions retire", "versions drop"):
+            connection.execute("BEGIN")
+            connection.execute(cutover.FLIP, {"key": "v3"})
+            with pytest.raises(pg.RaiseException, match=f'the database itself writes each "{action}"'):
+                connection.execute(forged, [action])
+            connection.execute("ROLLBACK")
 
 
 def test_a_flip_in_parts_is_refused_or_logged_whole(collection: Collection) -> None:
