@@ -27,7 +27,7 @@ def confirmed_key(own: Context, key: str, given: str | None, effect: str, *, wha
     if typed is None:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise UsageError(
-                f"Without a terminal `{own.command}` needs --confirm {plain(key)}: nothing was changed.",
+                f"Without a terminal {own.command} needs --confirm {plain(key)}: nothing was changed.",
                 f"If you mean it: {_with_confirm(key)}",
             )
         from revector.screens.wording.facts import place
