@@ -49,6 +49,14 @@ inconclusive. Those that take longest ({", ".join(f"`{rule.name}`" for rule in G
 
 {guards_table()}
 
+`complete` and `encoder` look at a sample of a large version, spread evenly over its rows, and say what damage they
+would have seen and with which probability: n rows show damage to a share p of all rows with probability 1 − (1 − p)ⁿ.
+When the vectors are not those that the encoder makes, `encoder` says what that looks like: another model, shuffled ids
+(with the rows, and the file if all were loaded from one), or other lengths, which matter for `l2` and `ip`. Short of
+time or money it is inconclusive. `recall` passes when its 95 % interval is above what is required, fails when it is
+below, and is inconclusive when it would take more searches than allowed. Its remedy is the smallest `ef_search` that
+would do.
+
 ## The policy
 
 One for the whole collection. `revector cutover policy` shows it, `revector cutover policy NAME=VALUE … --reason TEXT`

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -65,6 +65,34 @@ def check(context: typer.Context, key: Key, as_json: Json = False) -> None:
     answer(document(state) | document(use), as_json, lambda console: console.print(plain(text)))
     if not (state.valid and use.used):
         raise typer.Exit(1)
+
+
+@app.command("set", cls=answering("core.index:IndexSettings"))
+def set_(
+    context: typer.Context,
+    key: Key,
+    ef_search: Annotated[
+        int | None, typer.Option("--ef-search", metavar="N", help="HNSW: candidates at search, from now on.")
+    ] = None,
+    m: Annotated[
+        int | None, typer.Option("--m", metavar="N", help="HNSW: neighbours a node, at the next build.")
+    ] = None,
+    ef_construction: Annotated[
+        int | None, typer.Option("--ef-construction", metavar="N", help="HNSW: candidates, at the next build.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show or change the HNSW settings of a version."""
+    from revector.core import index
+    from revector.core.registry import get_version
+
+    changes = any(value is not None for value in (ef_search, m, ef_construction))
+    with context_of(context).session(changes=changes) as connection:
+        found = index.change_settings(
+            connection, get_version(connection, key), m=m, ef_construction=ef_construction, ef_search=ef_search
+        )
+    text = f"m {found.m}, ef_construction {found.ef_construction}, ef_search {found.ef_search}"
+    answer(found, as_json, lambda console: console.print(text))
 
 
 @app.command(cls=answering("core.index.warming:Prewarmed"))

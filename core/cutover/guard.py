@@ -35,6 +35,13 @@ def unsure(detail: str, remedy: str = "") -> Found:
     return "inconclusive", detail, remedy
 
 
+def would_see(n: int, rows: int) -> str:
+    """What share of damaged rows n random ones show with 95 % probability: 1 − (1 − share)ⁿ = 0.95."""
+    if n >= rows:
+        return "a single damaged row would be seen"
+    return f"damage to {100 * (1 - 0.05 ** (1 / max(1, n))):.2g}% of the rows would be seen with 95% probability"
+
+
 @dataclass(frozen=True)
 class Guard:
     """A check before a flip."""

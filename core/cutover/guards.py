@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import psycopg
 
-from revector.core.cutover.checks import approvals, encoding, evidence, indexes, servers, vectors
+from revector.core.cutover.checks import approvals, encoding, evidence, indexes, recall, servers, vectors
 from revector.core.cutover.guard import Check, Guard, GuardRule, Subject, unsure
 from revector.core.cutover.policy import read_policy
 from revector.core.database import Connection, fetch_one
@@ -18,7 +18,8 @@ from revector.core.retrieval import EncoderCache
 
 _STATEMENT_TIMEOUT_MS = 15_000
 
-_TOPICS = (vectors, encoding, indexes, evidence, servers, approvals)
+# `recall` after `warm` of indexes: it reads everything, and so warms the cache.
+_TOPICS = (vectors, encoding, indexes, recall, evidence, servers, approvals)
 GUARDS: tuple[GuardRule, ...] = tuple(
     sorted((rule for topic in _TOPICS for rule in topic.RULES), key=lambda rule: rule.slow)
 )

@@ -29,9 +29,9 @@ class Policy:
     request_hours: _Hours = 72.0
     lock_timeout_s: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 5.0
 
-    recall_queries: Annotated[int, msgspec.Meta(ge=5, le=1_000)] = 20
+    recall_queries: Annotated[int, msgspec.Meta(ge=5, le=10_000)] = 400
     min_recall: _Share = 0.9
-    recall_timeout_s: _Seconds = 10.0
+    recall_timeout_s: _Seconds = 30.0
     evaluation: Literal["if-made", "required", "off"] = "if-made"
     evaluation_new_share: _Share = 0.1
     shadow_queries: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
@@ -54,7 +54,7 @@ HELP: Mapping[str, str] = {
     "approvals": "How many others must approve a cutover; 0 for none.",
     "request_hours": "Hours after which an unused request expires.",
     "lock_timeout_s": "Seconds that a flip waits for a lock before it gives up.",
-    "recall_queries": "Searches used to compare the index with the exact search.",
+    "recall_queries": "Most searches used to compare the index with the exact search.",
     "min_recall": "Share of the exact search's top 10 that the index must find.",
     "recall_timeout_s": "Seconds that comparing the index with the exact search may take.",
     "evaluation": "An evaluation against the active version: `required`, `if-made` (one that was made counts), `off`.",

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from revector.core import audit
 from revector.core.database import Connection, fetch_one
@@ -43,6 +44,16 @@ class IndexPlan:
     rows: Annotated[int, "vectors to be indexed"]
     memory_bytes: Annotated[int, "that the graph takes while it is built, about"]
     statement: Annotated[str, "the SQL"]
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """HNSW settings of a version."""
+
+    version_key: Annotated[str, "whose index"]
+    m: Annotated[int, "HNSW: neighbours a node"]
+    ef_construction: Annotated[int, "HNSW: candidates at build"]
+    ef_search: Annotated[int, "HNSW: candidates at search"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,34 @@ def check_settings(m: int, ef_construction: int) -> dict[str, int]:
             f"ef_construction is {ef_construction}; pgvector takes 4 to 1000, and at least twice m ({2 * m})."
         )
     return {"m": m, "ef_construction": ef_construction}
+
+
+def change_settings(
+    connection: Connection,
+    version: Version,
+    *,
+    m: int | None = None,
+    ef_construction: int | None = None,
+    ef_search: int | None = None,
+) -> IndexSettings:
+    """Change those that are given: ef_search for searches from now on, the other two for the next build.
+
+    Raises UsageError outside pgvector's limits.
+    """
+    asked = {"m": m, "ef_construction": ef_construction, "ef_search": ef_search}
+    given = {name: value for name, value in asked.items() if value is not None}
+    found = IndexSettings(version.version_key, **{**DEFAULTS, **version.index_settings, **given})
+    check_settings(found.m, found.ef_construction)
+    if not 1 <= found.ef_search <= 1000:
+        raise UsageError(f"ef_search is {found.ef_search}; pgvector takes 1 to 1000.")
+    if given:
+        with connection.transaction():
+            connection.execute(
+                "UPDATE embedding_versions SET index_settings = index_settings || %s WHERE id = %s",
+                [Jsonb(given), version.id],
+            )
+            audit.record(connection, "index set", version.version_key, detail=given)
+    return found
 
 
 def indexed_expression(version: Version) -> sql.Composable:

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from revector.core import index
 from revector.core.backfill.job.spending import cost
-from revector.core.cutover.guard import Found, GuardRule, Subject, fails, passes, unsure
+from revector.core.cutover.guard import Found, GuardRule, Subject, fails, passes, unsure, would_see
 from revector.core.database import fetch_column
 from revector.core.errors import EncoderError, RefusedError, RevectorError
 from revector.core.index.warming import stored_vectors, vectors_of
@@ -94,18 +94,11 @@ def _same(subject: Subject) -> Found:
     rows = embedded_count(connection, version)
     detail = (
         f"{len(ids):,} of {rows:,} chunks encoded again: lowest cosine {cosines.min():.5f} (at least {least:g} "
-        f"required){lengths}; {_would_see(len(ids), rows)}; took {encoded.took}"
+        f"required){lengths}; {would_see(len(ids), rows)}; took {encoded.took}"
     )
     if encoded.stopped:
         return unsure(f"{detail}, and {policy.encoder_chunks:,} chunks do not fit into {encoded.stopped}", more)
     return passes(detail)
-
-
-def _would_see(n: int, rows: int) -> str:
-    """What share of damaged rows n random ones show with 95 % probability: 1 − (1 − share)ⁿ = 0.95."""
-    if n >= rows:
-        return "a single damaged row would be seen"
-    return f"damage to {100 * (1 - 0.05 ** (1 / n)):.2g}% of the rows would be seen with 95% probability"
 
 
 def _encode(subject: Subject, texts: list[str]) -> _Encoded:

@@ -137,6 +137,7 @@ CONTRACT: dict[str, type_of | Sequence[type_of]] = {
     "index plan": keys("version_key name kind m ef_construction rows memory_bytes statement"),
     "index build": INDEX,
     "index check": INDEX | keys("used node"),
+    "index set": keys("version_key m ef_construction ef_search"),
     "index prewarm": keys("version_key how pages seconds share left_out"),
     "index drop": DROPPED,
     "search": RESULT,

@@ -325,7 +325,7 @@ def unchanged(library: Revector) -> Iterator[None]:
     [
         "versions show", "versions retire", "versions drop", "versions adopt --encoder static:wordllama-64",
         "backfill run", "backfill resume", "backfill status", "backfill pause", "backfill cancel",
-        "backfill failures", "index plan", "index build", "index check", "index drop", "cutover check",
+        "backfill failures", "index plan", "index build", "index check", "index drop", "index set", "cutover check",
         "cutover run", "rollback --to", "search x --version", "compare x --candidate", "compare x --primary",
     ],
 )  # fmt: skip

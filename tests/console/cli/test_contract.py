@@ -84,6 +84,7 @@ def test_a_field_without_words_is_no_key() -> None:
         ("backfill set v1", 0),
         ("index plan v1", 0),
         ("index check v3", 1),
+        ("index set v3", 0),
         ("search rotate", 0),
         ("search rotate --version v2", 0),
         ("compare rotate", 0),
@@ -237,8 +238,8 @@ CHANGING = [
     "versions adopt v3 --encoder static:wordllama-64", "versions retire v2 --confirm v2",
     "versions drop v3 --confirm v3", "backfill run v2",
     "backfill resume v2", "backfill pause v2", "backfill cancel v2", "backfill failures v2 --retry",
-    "backfill failures v2 --waive 1 --reason x", "index build v2", "index drop v2", "cutover run v2 --confirm v2",
-    "rollback --confirm v0", "demo --headless",
+    "backfill failures v2 --waive 1 --reason x", "index build v2", "index drop v2", "index set v2 --m 8",
+    "cutover run v2 --confirm v2", "rollback --confirm v0", "demo --headless",
 ]  # fmt: skip
 
 

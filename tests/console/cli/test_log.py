@@ -74,6 +74,8 @@ def _versions_and_backfills(story: Story, connection: Connection, folder: Path) 
     story.leaves("backfill run v1", ("backfill start", "v1"), ("backfill", "v1"), ("index build", "v1"))
     story.leaves("backfill set v1 --max-rate 50000", ("backfill set", "v1"))
     story.leaves("backfill set v1 --max-rate 50000")  # which it is already
+    story.leaves("index set v1 --ef-search 120 --m 8", ("index set", "v1"))
+    story.leaves("index set v1")  # which only shows them
     story.leaves("index drop v1", ("index drop", "v1"))
     story.leaves("index build v1", ("index build", "v1"))
     story.leaves("backfill cancel v1", status=1)  # it is done

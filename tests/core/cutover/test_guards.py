@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from revector.core import cutover, embedded, index
+from revector.core.cutover.checks import vectors
 from revector.core.cutover.guard import Guard
 from revector.core.cutover.guards import GUARDS
 from revector.core.cutover.policy import HELP, change_policy
@@ -118,12 +120,16 @@ def test_a_guard_that_is_held_up_is_cut_off_and_the_rest_goes_on(
     connection.execute("SET statement_timeout = '1s'")
     with database.connect("test") as other, other.transaction():
         other.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(two[1].table))
-        found = guards(connection)
-        for name in ("index used", *COSTLY):
-            assert found[name].verdict == "inconclusive", found[name]
-            assert "statement timeout" in found[name].detail
-            assert found[name].remedy
-        assert found["complete"].verdict == "pass"
+        known = {name: Guard(name, "pass", "") for name in ("complete", "index valid")}
+        for names, found in (
+            (known, guards(connection)),
+            (("index used", *COSTLY), guards(connection, known=known)),
+        ):
+            for name in names:
+                assert found[name].verdict == "inconclusive", found[name]
+                assert "statement timeout" in found[name].detail
+                assert found[name].remedy
+            assert found["pgvector"].verdict == "pass"
         other.execute("ROLLBACK")
     assert connection.execute("SHOW statement_timeout").fetchone() == ("1s",)
     connection.execute("RESET statement_timeout")
@@ -166,6 +172,23 @@ def test_the_costly_ones_wait_until_the_version_is_whole(
     for name in COSTLY:
         assert found[name].verdict == "inconclusive"
         assert "skipped: needs complete" in found[name].detail
+
+
+# -- the vectors -------------------------------------------------------------------------------------------
+
+
+def test_vectors_gone_behind_the_counts_are_seen(
+    connection: Connection, two: tuple[Version, Version], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict(connection, "complete", "pass", "16 looked at: a single damaged row would be seen")
+    with monkeypatch.context() as patched:
+        patched.setattr(vectors, "_COUNTED_CHUNKS", 5)
+        verdict(connection, "complete", "pass", "% of the rows would be seen with 95% probability")
+    connection.execute(sql.SQL("DELETE FROM {} WHERE chunk_id = 7").format(two[1].table))
+    connection.execute("INSERT INTO row_counts (scope, delta) VALUES (%s, 1)", [two[1].id])
+    verdict(connection, "complete", "fail", "16 of 16 chunks embedded, but 1 of 16 looked at have no vector")
+    connection.execute(sql.SQL("DROP TABLE {} CASCADE").format(two[1].table))
+    verdict(connection, "complete", "fail", "no backfill has finished yet")
 
 
 # -- the index ---------------------------------------------------------------------------------------------
@@ -265,18 +288,19 @@ def test_an_index_that_finds_too_little_fails(database: Database, connection: Co
     corpus.backfill(database, version, encoder)
     index.build(connection, get_version(connection, key), Settings())
     cache = EncoderCache(lambda _spec: encoder)
-    change_policy(connection, {"recall_queries": 50, "recall_timeout_s": 300})
+    change_policy(connection, {"recall_timeout_s": 300})
     bad = guards(connection, key, encoders=cache)["recall"]
     assert bad.verdict == "fail", bad
-    assert "over 50 random stored vectors" in bad.detail
-    assert "ef_search" in bad.remedy
+    assert "over 40 of 11,000 stored vectors" in bad.detail
+    assert bad.remedy.startswith("No ef_search up to 1000 is enough.")
+    assert replace(only(connection, "recall", key, cache), detail="") == replace(bad, detail="")
 
     change_policy(connection, {"recall_timeout_s": 0.001})
     verdict(
         connection,
         "recall",
         "inconclusive",
-        "could be compared with scanning all 11,000 vectors",
+        "searches could be compared with scanning all 11,000 vectors in 0.001 s",
         key,
         encoders=cache,
     )
@@ -290,13 +314,32 @@ def test_an_index_that_finds_too_little_fails(database: Database, connection: Co
     connection.execute("RESET enable_indexscan")
     verdict(connection, "index used", "pass", "Index Scan", key, encoders=cache)
 
-    # The same vectors by a good index.
-    connection.execute(
-        "UPDATE embedding_versions SET index_settings = %s", [Jsonb({"m": 16, "ef_construction": 64})]
-    )
+    # The same vectors by a better index. The remedy is the smallest ef_search that would do, and does.
+    index.change_settings(connection, get_version(connection, key), m=4, ef_construction=8)
     connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(index.index_name(version))))
     index.build(connection, get_version(connection, key), Settings())
-    verdict(connection, "recall", "pass", "over 50 random stored vectors", key, encoders=cache)
+    change_policy(connection, {"min_recall": 0.5, "recall_queries": 120})
+    bad = only(connection, "recall", key, cache)
+    assert (bad.verdict, bad.remedy.startswith(f"revector index set {key} --ef-search ")) == ("fail", True), bad
+    enough = int(bad.remedy.rpartition(" ")[2])
+    for ef_search, expected in ((enough * 3 // 4, {"fail", "inconclusive"}), (enough, {"pass"})):
+        index.change_settings(connection, get_version(connection, key), ef_search=ef_search)
+        assert only(connection, "recall", key, cache).verdict in expected
+
+    # Between the two it cannot tell, however often it is asked, and says the same each time.
+    mean = only(connection, "recall", key, cache).detail.split()[0]
+    change_policy(connection, {"min_recall": mean})
+    found = [only(connection, "recall", key, cache) for _ in range(2)]
+    assert [(guard.verdict, guard.remedy) for guard in found] == [("inconclusive", found[0].remedy)] * 2
+    assert "over 120 of 11,000 stored vectors" in found[0].detail
+    assert found[0].remedy.startswith("revector index set")
+
+    change_policy(connection, {"min_recall": 0.99})
+    remedy = only(connection, "recall", key, cache).remedy
+    assert (
+        remedy
+        == "120 searches cannot show 0.99, even if they find all: revector cutover policy recall_queries=381"
+    )
 
 
 @pytest.mark.parametrize(("dimensions", "storage"), [(32, "halfvec"), (2_100, "vector"), (4_100, "vector")])
