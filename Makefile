@@ -32,8 +32,16 @@ chaos: $(TEST_STAMP)
 mutants: $(TEST_STAMP)
 	$(BIN)/python -m tests.mutants
 
+# All of them, or those named after it: make bench guards
+ifeq ($(firstword $(MAKECMDGOALS)),bench)
+BENCHMARKS := $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS))
+.PHONY: $(BENCHMARKS)
+$(BENCHMARKS): bench
+	@:
+endif
+
 bench: $(TEST_STAMP)
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks $(BENCHMARKS)
 
 screens: $(TEST_STAMP)
 	$(BIN)/python -m tests.screenshots

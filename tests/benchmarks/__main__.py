@@ -7,7 +7,7 @@ import contextlib
 import os
 from collections.abc import Callable, Sequence
 
-from tests.benchmarks import backfill, compare, evaluation, first_frame, flips, loader, retriever, shadow
+from tests.benchmarks import backfill, compare, evaluation, first_frame, flips, guards, loader, retriever, shadow
 from tests.benchmarks.measure import tell
 
 BENCHMARKS: dict[str, Callable[..., None]] = {
@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, Callable[..., None]] = {
     "evaluation": evaluation.run,
     "retriever": retriever.run,
     "flips": flips.run,
+    "guards": guards.run,
     "shadow": shadow.run,
 }
 PARTS: dict[str, Sequence[str]] = {"backfill": tuple(backfill.PARTS), "evaluation": evaluation.PARTS}
