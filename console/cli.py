@@ -59,11 +59,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for group in (db, versions, backfill, index, queries, stored, shadow, cutover):
-    app.add_typer(group.app)
-for module in (demo, documents, load, search, serve, judge, evaluate, cutover, log, doctor, info):
-    module.register(app)
-
+for module in (
+    db, versions, backfill, index, queries, stored, shadow, cutover,
+    demo, documents, load, search, serve, judge, evaluate, log, doctor, info,
+):  # fmt: skip
+    app.add_typer(module.app, no_args_is_help=True)
+app.add_typer(cutover.outside)
 
 _UsageError: Any = typer.BadParameter.__base__
 """From the copy of click inside Typer, or from the package: Typer does not say which."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from revector.core.database import Connection, Database
     from revector.core.encoders import Encoder
+    from revector.core.registry import Version
     from revector.core.roles import Need
     from revector.core.settings import Settings
 
@@ -88,6 +89,14 @@ class Context:
 
                 require(connection, needs, self.command)
             yield connection
+
+    @contextlib.contextmanager
+    def version(self, key: str, *, changes: bool = False) -> Iterator[tuple[Connection, Version]]:
+        """A session, and the version with this key. Raises UsageError when there is none."""
+        from revector.core.registry import get_version
+
+        with self.session(changes=changes) as connection:
+            yield connection, get_version(connection, key)
 
 
 def context_of(typer_context: typer.Context) -> Context:
@@ -167,6 +176,13 @@ def human_console(width: int | None = None) -> Console:
     if not sys.stdout.isatty():
         width = _UNWRAPPED
     return Console(markup=False, emoji=False, highlight=False, soft_wrap=True, width=width)
+
+
+def right(*titles: str) -> list[Column]:
+    """Columns of figures."""
+    from rich.table import Column
+
+    return [Column(plain(title), justify="right", no_wrap=True) for title in titles]
 
 
 def print_rows(

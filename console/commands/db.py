@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from revector.core.database import Database
     from revector.core.roles import Granted, Rights
 
-app = typer.Typer(
-    name="db", help="The server, the schema, and who may do what.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer(name="db", help="The server, the schema, and who may do what.")
 
 
 @dataclass(frozen=True)
@@ -68,10 +66,12 @@ _STATUS = answering("console.commands.db:ServerStatus")
 @app.command(cls=_STATUS)
 def up(context: typer.Context, as_json: Json = False) -> None:
     """Start the embedded server and set up its schema."""
+    from revector.core.migrations import upgrade as upgrade_schema
+
     own = context_of(context)
     own.require_writable()
     _require_embedded(own, "up")
-    _upgrade(own.database)
+    upgrade_schema(own.database)
     _print_status(own.database, as_json)
 
 
@@ -113,11 +113,12 @@ def status(context: typer.Context, as_json: Json = False) -> None:
 @app.command(cls=_STATUS)
 def upgrade(context: typer.Context, as_json: Json = False) -> None:
     """Bring the schema to this program's revision, in one transaction."""
+    from revector.core.migrations import upgrade as upgrade_schema
     from revector.core.revisions import HEAD
 
     own = context_of(context)
     own.require_writable()
-    before = _upgrade(own.database)
+    before = upgrade_schema(own.database)
     if before not in ("", HEAD):
         note(f"The schema was at revision {before}.")
     _print_status(own.database, as_json)
@@ -174,12 +175,6 @@ def list_roles(context: typer.Context, as_json: Json = False) -> None:
         console.print(plain(f"This session is {rights.role}, which may {', '.join(can) or 'do nothing'}."))
 
     answer(RoleList(rights.role, rights, found), as_json, show)
-
-
-def _upgrade(database: Database) -> str:
-    from revector.core.migrations import upgrade as upgrade_schema
-
-    return upgrade_schema(database)
 
 
 def _require_embedded(own: Context, what: str) -> None:

@@ -10,12 +10,10 @@ from revector.console.commands.options import Json
 from revector.console.context import context_of
 from revector.console.contract import answering
 
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command(cls=answering("console.demo.story:Story"))(demo)
+app = typer.Typer()
 
 
+@app.command(cls=answering("console.demo.story:Story"))
 def demo(
     context: typer.Context,
     headless: Annotated[

@@ -9,14 +9,11 @@ from revector.console.commands.verdicts import print_verdicts
 from revector.console.context import answer, context_of
 from revector.console.contract import answering
 
+app = typer.Typer()
 _VERDICTS = {"ok": "pass", "warning": "warn", "error": "fail"}
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command(cls=answering("core.doctor:Diagnosis"))(doctor)
-
-
+@app.command(cls=answering("core.doctor:Diagnosis"))
 def doctor(context: typer.Context, as_json: Json = False) -> None:
     """Check the server, the extension, the schema and the versions.
 

@@ -18,14 +18,11 @@ if TYPE_CHECKING:
     from revector.core.database import Connection
     from revector.core.documents import Rejection
 
+app = typer.Typer()
 _SHOWN_REJECTIONS = 20
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command(cls=answering("core.ingest:IngestReport"))(ingest)
-
-
+@app.command(cls=answering("core.ingest:IngestReport"))
 def ingest(
     context: typer.Context,
     paths: Annotated[

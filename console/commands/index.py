@@ -15,18 +15,17 @@ from revector.console.progress import progress_bar
 if TYPE_CHECKING:
     from rich.console import Console
 
-app = typer.Typer(name="index", help="The HNSW index of a version.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(name="index", help="The HNSW index of a version.")
 
 
 @app.command(cls=answering("core.index:IndexPlan"))
 def plan(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """What a build would do, and the memory that it needs."""
     from revector.core import index
-    from revector.core.registry import get_version
     from revector.screens.wording.text import size
 
-    with context_of(context).session() as connection:
-        found = index.plan(connection, get_version(connection, key))
+    with context_of(context).version(key) as which:
+        found = index.plan(*which)
 
     def show(console: Console) -> None:
         console.print(f"{found.name} on {found.kind}, m {found.m}, ef_construction {found.ef_construction}")
@@ -40,12 +39,11 @@ def plan(context: typer.Context, key: Key, as_json: Json = False) -> None:
 def build(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Build the index beside running writes, then ANALYZE."""
     from revector.core import index
-    from revector.core.registry import get_version
     from revector.screens.wording.text import size
 
     own = context_of(context)
-    with own.session(changes=True) as connection:
-        state = index.build(connection, get_version(connection, key), own.settings)
+    with own.version(key, changes=True) as which:
+        state = index.build(*which, own.settings)
     text = f"{state.name}: valid, {size(state.bytes)}"
     answer(state, as_json, lambda console: console.print(plain(text)))
 
@@ -55,10 +53,8 @@ def check(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Whether the index exists, is valid, and is used by the planner."""
     from revector.core import index
     from revector.core.keys import document
-    from revector.core.registry import get_version
 
-    with context_of(context).session() as connection:
-        version = get_version(connection, key)
+    with context_of(context).version(key) as (connection, version):
         state = index.inspect(connection, version)
         use = index.use(connection, version) if state.exists else index.IndexUse(False, "no index")
     text = f"{state.name}: {state.problem or 'valid'}; {use.node}"
@@ -102,10 +98,9 @@ def prewarm(context: typer.Context, key: Key, as_json: Json = False) -> None:
     By pg_prewarm where the database has that extension and this role may use it, else by reading and searching.
     """
     from revector.core.index import warming
-    from revector.core.registry import get_version
 
-    with context_of(context).session() as connection, progress_bar() as progress:
-        done = warming.prewarm(connection, get_version(connection, key), progress)
+    with context_of(context).version(key) as which, progress_bar() as progress:
+        done = warming.prewarm(*which, progress)
 
     def show(console: Console) -> None:
         console.print(
@@ -124,9 +119,7 @@ def prewarm(context: typer.Context, key: Key, as_json: Json = False) -> None:
 def drop(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Drop the index of a version that is not active."""
     from revector.core import index
-    from revector.core.registry import get_version
 
-    with context_of(context).session(changes=True) as connection:
-        version = get_version(connection, key)
-        index.drop(connection, version)
+    with context_of(context).version(key, changes=True) as which:
+        index.drop(*which)
     answer(Dropped(key), as_json, lambda console: console.print("The index was deleted."))

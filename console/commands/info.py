@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from revector.core.settings import Settings
 
+app = typer.Typer()
+
 
 @dataclass(frozen=True)
 class SettingInForce:
@@ -43,11 +45,7 @@ class Information:
     settings: Annotated[list[SettingInForce], "all settings"]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command(cls=answering("console.commands.info:Information"))(info)
-
-
+@app.command(cls=answering("console.commands.info:Information"))
 def info(context: typer.Context, as_json: Json = False) -> None:
     """Versions, folders, the database and the settings in force.
 

@@ -15,12 +15,10 @@ from revector.console.progress import progress_bar
 if TYPE_CHECKING:
     from rich.console import Console
 
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command(cls=answering("core.vectors.load:LoadReport"))(load)
+app = typer.Typer()
 
 
+@app.command(cls=answering("core.vectors.load:LoadReport"))
 def load(
     context: typer.Context,
     key: Key,

@@ -15,12 +15,10 @@ if TYPE_CHECKING:
 
     from revector.core.audit import AuditEntry
 
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command(cls=answering(entries="core.audit:AuditEntry"))(log)
+app = typer.Typer()
 
 
+@app.command(cls=answering(entries="core.audit:AuditEntry"))
 def log(
     context: typer.Context,
     number: Annotated[

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from revector.core.registry import Version
     from revector.core.retrieval import Hit, SearchResult
 
+app = typer.Typer()
 K = Annotated[int, typer.Option("-k", metavar="K", help="How many results.", min=1, max=1000)]
 Query = Annotated[str, typer.Argument(metavar="TEXT", help="The query.")]
 
@@ -31,13 +32,7 @@ _SNIPPET = 100
 _SOURCE_WIDTH = 36
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the program."""
-    app.command(cls=answering("core.retrieval.result:SearchResult"))(search)
-    app.command(cls=answering("screens.compare.export:ComparisonDocument"))(compare)
-    app.command(cls=answering(processes="core.serving:Process"))(serving)
-
-
+@app.command(cls=answering("core.retrieval.result:SearchResult"))
 def search(
     context: typer.Context,
     text: Query,
@@ -113,6 +108,7 @@ def _read_filters(filters: Sequence[str]) -> dict[str, object]:
     return found
 
 
+@app.command(cls=answering(processes="core.serving:Process"))
 def serving(context: typer.Context, as_json: Json = False) -> None:
     """Show which processes search this collection, and by which version.
 
@@ -143,6 +139,7 @@ def serving(context: typer.Context, as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
+@app.command(cls=answering("screens.compare.export:ComparisonDocument"))
 def compare(
     context: typer.Context,
     text: Query,

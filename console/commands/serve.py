@@ -8,12 +8,10 @@ import typer
 
 from revector.console.context import context_of, note, open_aloud
 
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command()(serve)
+app = typer.Typer()
 
 
+@app.command()
 def serve(
     context: typer.Context,
     host: Annotated[str, typer.Option("--host", metavar="HOST", help="The address to listen on.")] = "127.0.0.1",

@@ -9,7 +9,7 @@ import typer
 
 from revector.console.commands.options import Confirm, Json, Key, Reason
 from revector.console.confirmation import confirmed_key
-from revector.console.context import answer, context_of, plain, print_rows
+from revector.console.context import answer, context_of, plain, print_rows, right
 from revector.console.contract import answering
 from revector.screens.wording.text import date_and_time
 
@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
     from revector.core.shadow import Latency, ShadowReport, ShadowRun
 
-app = typer.Typer(
-    name="shadow", help="Also send a sample of users' queries to a candidate, off the users' path.",
-    no_args_is_help=True, rich_markup_mode=None,
-)  # fmt: skip
+app = typer.Typer(name="shadow", help="Also send a sample of users' queries to a candidate, off the users' path.")
 
 
 @dataclass(frozen=True)
@@ -226,7 +223,6 @@ def _show_report(console: Console, found: ShadowReport) -> None:
     ]
     print_rows(console, rows, "overlap", Column("queries", justify="right"), "")
     console.print()
-    right = {"justify": "right", "no_wrap": True}
     figures = [("all", found.queries, found.overlap, found.rbo, found.primary_ms, found.candidate_ms)] + [
         (one.segment or "(none)", one.queries, one.overlap, one.rbo, one.primary_ms, one.candidate_ms)
         for one in found.segments
@@ -239,18 +235,14 @@ def _show_report(console: Console, found: ShadowReport) -> None:
             for segment, queries, overlap, rbo, primary, candidate in figures
         ],
         Column("segment", no_wrap=True),
-        *(Column(title, **right) for title in ("queries", "overlap", "RBO")),  # type: ignore[arg-type]
-        Column("active p50/p95/p99 ms", **right),  # type: ignore[arg-type]
-        Column("candidate p50/p95/p99 ms", **right),  # type: ignore[arg-type]
+        *right("queries", "overlap", "RBO", "active p50/p95/p99 ms", "candidate p50/p95/p99 ms"),
     )
     if found.worst:
         console.print()
         print_rows(
             console,
             [(one.id, _figure(one.overlap), _figure(one.rbo), one.segment, one.name) for one in found.worst],
-            Column("id", **right),  # type: ignore[arg-type]
-            Column("overlap", **right),  # type: ignore[arg-type]
-            Column("RBO", **right),  # type: ignore[arg-type]
+            *right("id", "overlap", "RBO"),
             Column("segment", no_wrap=True),
             Column("worst disagreements", no_wrap=True, overflow="ellipsis"),
         )

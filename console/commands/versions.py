@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from revector.core.registry import Version, VersionStatus
 
-app = typer.Typer(name="versions", help="Embedding versions: an encoder at one revision, and its vectors.",
-                  no_args_is_help=True, rich_markup_mode=None)  # fmt: skip
+app = typer.Typer(name="versions", help="Embedding versions: an encoder at one revision, and its vectors.")
 
 EncoderOption = Annotated[
     str,
@@ -156,10 +155,9 @@ def list_versions(context: typer.Context, as_json: Json = False) -> None:
 def show(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Everything about one version."""
     from revector.core.keys import document
-    from revector.core.registry import get_version, version_statuses
+    from revector.core.registry import version_statuses
 
-    with context_of(context).session() as connection:
-        get_version(connection, key)  # names near matches when there is none
+    with context_of(context).version(key) as (connection, _):  # names near matches when there is none
         status = next(s for s in version_statuses(connection) if s.version.version_key == key)
     found = _row(
         FullVersion, status.version, embedded=status.embedded, missing=status.missing, failed=status.failed

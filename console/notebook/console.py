@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from revector.console.context import Context
+from revector.console.context import Context, open_aloud
 from revector.console.notebook import views
 from revector.console.notebook.answer import Answer, Picture
 from revector.console.notebook.kernel import CellInterruptedError, Live, errors_for_people, in_kernel
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from revector.core.backfill.job.status import JobStatus
     from revector.core.cutover import Check, Flip
     from revector.core.database import Connection, Database
-    from revector.core.encoders import Encoder
     from revector.core.evaluation.document import Evaluation, EvaluationSummary
     from revector.core.evaluation.judged_sets.query_sets import QuerySetSummary
     from revector.core.evaluation.measures.thresholds import Thresholds
@@ -137,7 +136,7 @@ class Console:
         from revector.core.backfill.plan.plan import cost_to_begin
 
         wanted = changed(default_settings(self._own.settings), settings)
-        cost = cost_to_begin(connection, version, self._open_encoder)
+        cost = cost_to_begin(connection, version, open_aloud)
         notes = [Note(cost, "soft")] if cost else []
 
         def show(found: JobStatus) -> None:
@@ -385,12 +384,7 @@ class Console:
     def _encoders(self) -> EncoderCache:
         from revector.core.retrieval import EncoderCache
 
-        return EncoderCache(self._open_encoder)
-
-    def _open_encoder(self, spec: str) -> Encoder:
-        from revector.console.context import open_aloud
-
-        return open_aloud(spec)
+        return EncoderCache(open_aloud)
 
     @contextlib.contextmanager
     def _session(self, *, changes: bool = False) -> Iterator[Connection]:

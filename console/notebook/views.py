@@ -7,6 +7,7 @@ from dataclasses import asdict
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
+from revector.console.commands.backfill.status import eta
 from revector.core.evaluation.reports.page import (
     Bar,
     Figures,
@@ -73,7 +74,7 @@ def backfill_page(found: JobStatus, index: IndexState | None = None, *notes: Not
     share = found.done / found.total if found.total else 1.0
     said = [f"{found.done:,} of {found.total:,} chunks"]
     if found.state in ("running", "proving"):
-        said += [f"{found.rate:,.0f} chunks/s", counted(found.workers, "worker"), f"ETA {_eta(found)}"]
+        said += [f"{found.rate:,.0f} chunks/s", counted(found.workers, "worker"), eta(found)]
     elif found.started_at and found.finished_at:
         said.append(f"took {duration((found.finished_at - found.started_at).total_seconds())}")
     if found.failed:
@@ -90,13 +91,6 @@ def backfill_page(found: JobStatus, index: IndexState | None = None, *notes: Not
     return ReportPage(
         f"Backfill of {found.version_key}: {found.state}", (*parts, *notes), _STATES.get(found.state, "")
     )
-
-
-def _eta(found: JobStatus) -> str:
-    left = duration(found.eta_s)
-    if found.eta_low_s is not None and found.eta_high_s is not None:
-        left += f" ({duration(found.eta_low_s)} to {duration(found.eta_high_s)})"
-    return left
 
 
 def search_page(found: SearchResult) -> tuple[ReportPage, list[Record]]:

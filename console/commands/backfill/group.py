@@ -27,12 +27,7 @@ if TYPE_CHECKING:
     from revector.core.database import Connection
     from revector.core.registry import Version
 
-app = typer.Typer(
-    name="backfill",
-    help="Embed every chunk with a version's encoder.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = typer.Typer(name="backfill", help="Embed every chunk with a version's encoder.")
 app.command(cls=answering(*PLAN))(plan)
 
 _STATUS = answering("core.backfill.job.status:JobStatus", "console.commands.backfill.group:StatusDetail")
@@ -119,11 +114,9 @@ def resume(
 ) -> None:
     """Continue a paused or interrupted backfill: where `run --stay` waits for it, or else in this process."""
     from revector.core.backfill.job import job
-    from revector.core.registry import get_version
 
     own = context_of(context)
-    with own.session(changes=True) as connection:
-        version = get_version(connection, key)
+    with own.version(key, changes=True) as (connection, version):
         resumed = job.request_resume(connection, version)
     if resumed:
         note("The process that keeps running continues.")
@@ -144,14 +137,13 @@ def status(
     """Show the status of the backfill. Costs the same at any size."""
     from revector.core.backfill.job.status import job_detail
     from revector.core.keys import document
-    from revector.core.registry import get_version
 
     own = context_of(context)
     if not detail:
         _show_status(own, key, as_json)
         return
-    with own.session() as connection:
-        found, more = _require_status(connection, key), job_detail(connection, get_version(connection, key))
+    with own.version(key) as (connection, version):
+        found, more = _require_status(connection, version), job_detail(connection, version)
 
     def show(console: Console) -> None:
         print_status(console, found)
@@ -186,10 +178,8 @@ def set_(context: typer.Context, key: Key, changes: dict[str, str], as_json: Jso
     Without an option it shows the settings in force, and what the limits measure.
     """
     from revector.core.backfill.job import job
-    from revector.core.registry import get_version
 
-    with context_of(context).session(changes=bool(changes)) as connection:
-        version = get_version(connection, key)
+    with context_of(context).version(key, changes=bool(changes)) as (connection, version):
         if changes:
             job.change_settings(connection, version, changes)
         found = job.require_job(connection, version)
@@ -212,10 +202,8 @@ def failures(
 ) -> None:
     """The chunks that could not be embedded, with their errors."""
     from revector.core.backfill.job import dead_letters
-    from revector.core.registry import get_version
 
-    with context_of(context).session(changes=retry or waive is not None) as connection:
-        version = get_version(connection, key)
+    with context_of(context).version(key, changes=retry or waive is not None) as (connection, version):
         if waive is not None:
             dead_letters.waive_failure(connection, version, waive, reason)
         queued = dead_letters.retry_failures(connection, version) if retry else 0
@@ -282,24 +270,21 @@ def _build_index(own: Context, version: Version) -> None:
 
 
 def _request(own: Context, key: str, action: Callable[[Any, Version], None], as_json: bool) -> None:
-    from revector.core.registry import get_version
-
-    with own.session(changes=True) as connection:
-        action(connection, get_version(connection, key))
+    with own.version(key, changes=True) as found:
+        action(*found)
     _show_status(own, key, as_json)
 
 
 def _show_status(own: Context, key: str, as_json: bool) -> None:
-    with own.session() as connection:
-        found = _require_status(connection, key)
+    with own.version(key) as (connection, version):
+        found = _require_status(connection, version)
     _answer_status(found, as_json)
 
 
-def _require_status(connection: Connection, key: str) -> JobStatus:
+def _require_status(connection: Connection, version: Version) -> JobStatus:
     from revector.core.backfill.job.status import status as job_status
-    from revector.core.registry import get_version
 
-    found = job_status(connection, get_version(connection, key))
+    found, key = job_status(connection, version), version.version_key
     if found is None:
         raise UsageError(f"Version {key} has no backfill yet.", f"Start it: revector backfill run {key}")
     return found

@@ -63,12 +63,10 @@ def plan(
     """
     from revector.core.backfill.plan.plan import make_plan
     from revector.core.backfill.plan.probe import PROBE_TEXTS
-    from revector.core.registry import get_version
     from revector.screens.wording.plan import offer_words
 
     own = context_of(context)
-    with own.session() as connection:
-        version = get_version(connection, key)
+    with own.version(key) as (connection, version):
         encoder = _open(version)
 
         def say(offer: Offer) -> None:

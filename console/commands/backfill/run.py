@@ -28,10 +28,9 @@ def confirm_cost(own: Context, key: str, *, yes: bool) -> None:
     if not sys.stderr.isatty():
         return
     from revector.core.backfill.plan.plan import cost_to_begin
-    from revector.core.registry import get_version
 
-    with own.session(changes=True) as connection:
-        cost = cost_to_begin(connection, get_version(connection, key), open_aloud)
+    with own.version(key, changes=True) as found:
+        cost = cost_to_begin(*found, open_aloud)
     if cost is None:
         return
     note(cost)

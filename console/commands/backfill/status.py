@@ -20,10 +20,7 @@ def print_status(console: Console, status: JobStatus) -> None:
     """State, rate, counts, and the reason that holds the backfill."""
     pace = ""
     if status.state == "running":
-        left = f"ETA {duration(status.eta_s)}"
-        if status.eta_low_s is not None and status.eta_high_s is not None:
-            left += f" ({duration(status.eta_low_s)} to {duration(status.eta_high_s)})"
-        pace = f", {status.rate:,.0f} chunks/s, {counted(status.workers, 'worker')}, {left}"
+        pace = f", {status.rate:,.0f} chunks/s, {counted(status.workers, 'worker')}, {eta(status)}"
     elif status.started_at and status.finished_at:
         pace = f", took {duration((status.finished_at - status.started_at).total_seconds())}"
     console.print(plain(f"{status.version_key}: {status.state}{pace}"))
@@ -36,6 +33,14 @@ def print_status(console: Console, status: JobStatus) -> None:
         console.print(plain(f"held: {status.throttle}{since}"))
     if status.error:
         console.print(plain(status.error))
+
+
+def eta(status: JobStatus) -> str:
+    """`ETA 18 min (15 min to 24 min)`."""
+    text = f"ETA {duration(status.eta_s)}"
+    if status.eta_low_s is not None and status.eta_high_s is not None:
+        text += f" ({duration(status.eta_low_s)} to {duration(status.eta_high_s)})"
+    return text
 
 
 def print_detail(console: Console, detail: JobDetail) -> None:

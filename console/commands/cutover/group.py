@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from revector.console.commands.cutover import guards, requests, watch
 from revector.console.commands.options import Confirm, Json, Key, Reason
 from revector.console.commands.verdicts import Waive, exit_unless_ready, show_check, waivers_of
 from revector.console.confirmation import confirmed_key
@@ -18,18 +19,12 @@ if TYPE_CHECKING:
 
     from revector.core.cutover import DryRun, Flip
 
-app = typer.Typer(
-    name="cutover", help="Make a version active, behind guards.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer(name="cutover", help="Make a version active, behind guards.")
+outside = typer.Typer()
+"""The command outside of the group."""
 
-
-def register(root: typer.Typer) -> None:
-    """Add the command outside of the group, and the group's other commands."""
-    from revector.console.commands.cutover import guards, requests, watch
-
-    root.command(cls=answering("core.cutover.flip:Flip"))(rollback)
-    for module in (guards, requests, watch):
-        module.register(app)
+for module in (guards, requests, watch):
+    app.add_typer(module.app)
 
 
 @app.command(cls=answering("core.cutover.guard:Check", "core.cutover.flip:DryRun", "core.cutover.flip:Flip"))
@@ -66,6 +61,7 @@ def run(
     _answer_flip(flip, as_json)
 
 
+@outside.command(cls=answering("core.cutover.flip:Flip"))
 def rollback(
     context: typer.Context,
     confirm: Confirm = None,

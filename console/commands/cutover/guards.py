@@ -21,6 +21,8 @@ from revector.console.contract import answering
 if TYPE_CHECKING:
     from rich.console import Console
 
+app = typer.Typer()
+
 
 @dataclass(frozen=True)
 class GuardTerms:
@@ -40,13 +42,7 @@ class PolicyInForce:
     settings: Annotated[dict[str, Any], "those in force, by name; null is no limit"]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the group."""
-    app.command(cls=answering("core.cutover.guard:Check"))(check)
-    app.command(cls=answering(guards="console.commands.cutover.guards:GuardTerms"))(guards)
-    app.command(cls=answering("console.commands.cutover.guards:PolicyInForce"))(policy)
-
-
+@app.command(cls=answering("core.cutover.guard:Check"))
 def check(context: typer.Context, key: Key, waive: Waive = None, as_json: Json = False) -> None:
     """Run every guard.
 
@@ -60,6 +56,7 @@ def check(context: typer.Context, key: Key, waive: Waive = None, as_json: Json =
     exit_unless_ready(result)
 
 
+@app.command(cls=answering(guards="console.commands.cutover.guards:GuardTerms"))
 def guards(context: typer.Context, as_json: Json = False) -> None:
     """What each guard looks at, the thresholds in force, and whether it can be waived."""
     from revector.core.cutover import GUARDS, read_policy
@@ -92,6 +89,7 @@ def guards(context: typer.Context, as_json: Json = False) -> None:
     answer({"guards": terms}, as_json, show)
 
 
+@app.command(cls=answering("console.commands.cutover.guards:PolicyInForce"))
 def policy(
     context: typer.Context,
     changes: Annotated[

@@ -17,14 +17,10 @@ if TYPE_CHECKING:
 
     from revector.core.cutover import Request
 
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to the group."""
-    for command in (request, approve, withdraw):
-        app.command(cls=answering("core.cutover.request_store:Request"))(command)
-    app.command(cls=answering(requests="core.cutover.request_store:Request"))(requests)
+app = typer.Typer()
 
 
+@app.command(cls=answering("core.cutover.request_store:Request"))
 def request(
     context: typer.Context, key: Key, reason: Reason = "", waive: Waive = None, as_json: Json = False
 ) -> None:
@@ -36,6 +32,7 @@ def request(
     _answer(made, as_json)
 
 
+@app.command(cls=answering("core.cutover.request_store:Request"))
 def approve(
     context: typer.Context,
     key: Key,
@@ -53,6 +50,7 @@ def approve(
     _answer(given, as_json)
 
 
+@app.command(cls=answering("core.cutover.request_store:Request"))
 def withdraw(context: typer.Context, key: Key, reason: Reason = "", as_json: Json = False) -> None:
     """End the open request for a version."""
     from revector.core import cutover
@@ -62,6 +60,7 @@ def withdraw(context: typer.Context, key: Key, reason: Reason = "", as_json: Jso
     _answer(ended, as_json)
 
 
+@app.command(cls=answering(requests="core.cutover.request_store:Request"))
 def requests(
     context: typer.Context,
     number: Annotated[

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from revector.core.database import Connection
     from revector.core.retrieval.counts import SearchFigures
 
-
+app = typer.Typer()
 log = logging.getLogger(__name__)
 
 
@@ -35,12 +35,7 @@ class Watched:
     rolled_back: Annotated[Flip | None, "the rollback; null when there was none"]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the group."""
-    app.command(cls=answering("console.commands.cutover.watch:Watched"))(watch)
-    app.command(cls=answering(cutovers="core.cutover.history:CutoverEntry"))(history)
-
-
+@app.command(cls=answering("console.commands.cutover.watch:Watched"))
 def watch(
     context: typer.Context,
     auto_rollback: Annotated[
@@ -81,6 +76,7 @@ def watch(
         raise typer.Exit(1)
 
 
+@app.command(cls=answering(cutovers="core.cutover.history:CutoverEntry"))
 def history(
     context: typer.Context,
     number: Annotated[int, typer.Option("-n", "--number", metavar="N", help="How many.", min=1, max=10_000)] = 20,

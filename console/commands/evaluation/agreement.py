@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from revector.console.commands.options import Json, QuerySetName
-from revector.console.context import answer, context_of, counted, plain, print_rows
+from revector.console.context import answer, context_of, counted, plain, print_rows, right
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,15 +87,13 @@ def print_agreement(console: Console, found: Agreement) -> None:
     if found.unplaced:
         console.print(f"{counted(found.unplaced, 'judged chunk')} no longer in the collection skipped.")
     rows = [(grade, *counts) for grade, counts in zip(found.grades, found.confusion, strict=True)]
-    heads = [Column(str(grade), justify="right", no_wrap=True) for grade in found.grades]
-    print_rows(console, rows, Column(f"{plain(found.first)} ↓ {plain(found.second)} →", justify="right"), *heads)
+    corner = Column(f"{plain(found.first)} ↓ {plain(found.second)} →", justify="right")
+    print_rows(console, rows, corner, *right(*map(str, found.grades)))
     print_rows(
         console,
         [(s.segment, f"{s.pairs:,}", _kappa(s.kappa), f"{s.exact:.0%}") for s in found.segments],
         Column("segment", overflow="fold"),
-        Column("pairs", justify="right", no_wrap=True),
-        Column("kappa", justify="right", no_wrap=True),
-        Column("same grade", justify="right", no_wrap=True),
+        *right("pairs", "kappa", "same grade"),
     )
     if worst := found.worst_segment:
         console.print(plain(f"They disagree most in segment {worst.segment} (kappa {_kappa(worst.kappa)})."))

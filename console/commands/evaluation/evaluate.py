@@ -13,7 +13,17 @@ from revector.console.commands.options import Candidate, Json, Primary, QuerySet
 from revector.console.commands.search import chosen_versions
 from revector.console.commands.verdicts import print_verdicts
 from revector.console.confirmation import require_yes
-from revector.console.context import Context, answer, context_of, counted, note, open_aloud, plain, print_rows
+from revector.console.context import (
+    Context,
+    answer,
+    context_of,
+    counted,
+    note,
+    open_aloud,
+    plain,
+    print_rows,
+    right,
+)
 from revector.console.contract import answering
 from revector.console.progress import progress_bar
 
@@ -33,6 +43,7 @@ if TYPE_CHECKING:
     from revector.core.registry import Version
     from revector.core.retrieval import EncoderCache
 
+app = typer.Typer()
 Judges = Annotated[
     list[str] | None, typer.Option("--judge", metavar="NAME", help="Whose judgements count. Default: everybody's.")
 ]
@@ -63,16 +74,7 @@ class ThresholdPair:
     candidate: Annotated[str, "the version that needs another"]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the program."""
-    app.command(cls=answering("core.evaluation.document:Evaluation"))(evaluate)
-    types = (
-        "console.commands.evaluation.evaluate:ThresholdPair",
-        "core.evaluation.measures.thresholds:Thresholds",
-    )
-    app.command(cls=answering(*types))(thresholds)
-
-
+@app.command(cls=answering("core.evaluation.document:Evaluation"))
 def evaluate(
     context: typer.Context,
     name: QuerySetName,
@@ -135,6 +137,11 @@ def evaluate(
     leave_with(found.verdict)
 
 
+@app.command(
+    cls=answering(
+        "console.commands.evaluation.evaluate:ThresholdPair", "core.evaluation.measures.thresholds:Thresholds"
+    )
+)
 def thresholds(
     context: typer.Context,
     name: QuerySetName,
@@ -251,9 +258,9 @@ def show_evaluation(console: Console, found: Evaluation) -> None:
             [_measure_row(row) for row in found.measures],
             "measure",
             "segment",
-            *(_right(title) for title in ("queries", primary, candidate, "difference")),
+            *right("queries", primary, candidate, "difference"),
             f"{found.confidence:.0%} interval",
-            _right("p"),
+            *right("p"),
         )
     console.print()
     print_rows(
@@ -271,7 +278,7 @@ def show_evaluation(console: Console, found: Evaluation) -> None:
         ],
         "rankings",
         "segment",
-        *(_right(title) for title in ("queries", "mean", "5 %", "median", "95 %")),
+        *right("queries", "mean", "5 %", "median", "95 %"),
     )
     moved = [query for query in found.queries if query.overlap < 1 or query.rbo < 1][:_WORST_QUERIES]
     if moved:
@@ -281,8 +288,7 @@ def show_evaluation(console: Console, found: Evaluation) -> None:
             [(query.id, query.segment, f"{query.rbo:.2f}", f"{query.overlap:.2f}", query.text) for query in moved],
             "moved most",
             "segment",
-            _right("RBO"),
-            _right("overlap"),
+            *right("RBO", "overlap"),
             "query",
         )
     if found.gates:
@@ -307,12 +313,6 @@ def _measure_row(row: MeasureResult) -> tuple[object, ...]:
         interval,
         p_value,
     )
-
-
-def _right(title: str) -> Any:
-    from rich.table import Column
-
-    return Column(plain(title), justify="right", no_wrap=True)
 
 
 def _versions(own: Context, primary: str | None, candidate: str | None, *, pilot: bool) -> tuple[Version, Version]:
@@ -377,7 +377,7 @@ def _show_thresholds(console: Console, found: Thresholds, pair: tuple[Version, V
     print_rows(
         console,
         [_threshold_row(row) for row in found.rows],
-        *(_right(title) for title in ("kept", f"cut of {primary}", f"same for {candidate}", "kept if copied")),
+        *right("kept", f"cut of {primary}", f"same for {candidate}", "kept if copied"),
     )
     if found.asked is not None:
         row = found.asked

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from revector.core.evaluation.judged_sets.agreement import Agreement
 
+app = typer.Typer()
+
 
 @dataclass(frozen=True)
 class LabelledPool:
@@ -33,12 +35,9 @@ class LabelledPool:
     agreement: Annotated[Agreement | None, "with people; null when no person has judged"]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    types = ("console.commands.evaluation.judge:LabelledPool", "core.evaluation.judging.by_model:PoolLabels")
-    app.command(cls=answering(*types))(judge)
-
-
+@app.command(
+    cls=answering("console.commands.evaluation.judge:LabelledPool", "core.evaluation.judging.by_model:PoolLabels")
+)
 def judge(
     context: typer.Context,
     name: QuerySetName,

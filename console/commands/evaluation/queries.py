@@ -11,7 +11,7 @@ import typer
 
 from revector.console.commands.evaluation import agreement
 from revector.console.commands.options import Json, QuerySetName
-from revector.console.context import answer, context_of, counted, note, plain, print_rows
+from revector.console.context import answer, context_of, counted, note, plain, print_rows, right
 from revector.console.contract import answering
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from revector.core.evaluation.judged_sets.judgements import GivenJudgement
     from revector.core.evaluation.judged_sets.query_sets import QuerySet
 
-app = typer.Typer(name="queries", help="Query sets and their judgements.", no_args_is_help=True,
-                  rich_markup_mode=None)  # fmt: skip
+app = typer.Typer(name="queries", help="Query sets and their judgements.")
 
 TargetsOption = Annotated[
     str, typer.Option("--targets", metavar="KIND", help="What the judgements are on: documents or chunks.")
@@ -206,9 +205,7 @@ def list_sets(context: typer.Context, as_json: Json = False) -> None:
                 for s in found
             ],
             Column("query set", overflow="fold"),
-            Column("queries", justify="right", no_wrap=True),
-            Column("segments", justify="right", no_wrap=True),
-            Column("judgements", justify="right", no_wrap=True),
+            *right("queries", "segments", "judgements"),
             Column("judges", overflow="fold"),
             "updated",
         )
@@ -357,14 +354,12 @@ def _full_set(connection: Connection, query_set: QuerySet, given: list[GivenJudg
 def _show_set(console: Console, found: FullSet) -> None:
     from rich.table import Column
 
-    right = {"justify": "right", "no_wrap": True}
     console.print(plain(f"{found.name}: {_queries(found.queries)}, revision {found.revision}"))
     print_rows(
         console,
         [(row.segment, f"{row.queries:,}", f"{row.judged:,}") for row in found.segments],
         Column("segment", overflow="fold"),
-        Column("queries", **right),  # type: ignore[arg-type]
-        Column("judged", **right),  # type: ignore[arg-type]
+        *right("queries", "judged"),
     )
     if found.judges:
         print_rows(
@@ -372,8 +367,7 @@ def _show_set(console: Console, found: FullSet) -> None:
             [(r.judge, r.kind, f"{r.judgements:,}", f"{r.chunks:,}") for r in found.judges],
             Column("judge", overflow="fold"),
             "kind",
-            Column("judgements", **right),  # type: ignore[arg-type]
-            Column("of them on chunks", **right),  # type: ignore[arg-type]
+            *right("judgements", "of them on chunks"),
         )
     else:
         console.print("No judgements yet.")
@@ -384,4 +378,4 @@ def _show_set(console: Console, found: FullSet) -> None:
 
 
 def _queries(number: int) -> str:
-    return "1 query" if number == 1 else f"{number:,} queries"
+    return counted(number, "query", "queries")

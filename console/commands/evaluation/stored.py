@@ -27,7 +27,7 @@ from revector.console.contract import answering
 if TYPE_CHECKING:
     from rich.console import Console
 
-app = typer.Typer(name="evaluations", help="Stored evaluations.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(name="evaluations", help="Stored evaluations.")
 
 Number = Annotated[int, typer.Option("-n", "--number", metavar="N", help="How many.", min=1, max=10_000)]
 
