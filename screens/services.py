@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rich.text import Text
+
 from revector.core.database import Database
 from revector.core.settings import Settings
 from revector.screens.backfill.runs import Backfills
 from revector.screens.connections import Connections
+from revector.screens.wording.facts import place
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,11 @@ class Services:
     settings: Settings
     connections: Connections
     backfills: Backfills
+
+    @property
+    def where(self) -> tuple[str, Text]:
+        """The line of a dialog about where something is about to happen."""
+        return "database", place(self.database, self.settings)
 
     @property
     def patience_s(self) -> float:

@@ -124,14 +124,8 @@ class BackfillControl:
             if cost is None:
                 start(True)
                 return
-            question = Question(
-                title="Spend money on a backfill",
-                database=self._services.database,
-                settings=self._services.settings,
-                lines=(("version", key), ("encoder", version.encoder_name), ("cost", cost)),
-                key=key,
-                verb="Run the backfill",
-            )
+            lines = (("version", key), ("encoder", version.encoder_name), ("cost", cost))
+            question = Question("Spend money on a backfill", self._services, lines, key, "Run the backfill")
             self._pane.app.push_screen(Confirm(question), start)
 
         in_background(self._pane, "request", lambda _tell: read_cost(self._services, version), priced, self.refuse)
@@ -194,18 +188,12 @@ class BackfillControl:
         if version is None:
             return
         key = version.version_key
-        question = Question(
-            title="Stop backfill",
-            database=self._services.database,
-            settings=self._services.settings,
-            lines=(
-                ("version", key),
-                ("effect", "Its workers stop. The vectors made so far stay; the version is not complete, and "
-                 "a new run continues where this one ends."),
-            ),
-            key=key,
-            verb="Stop backfill",
-        )  # fmt: skip
+        effect = (
+            "Its workers stop. The vectors made so far stay; the version is not complete, and a new run continues "
+            "where this one ends."
+        )
+        lines = (("version", key), ("effect", effect))
+        question = Question("Stop backfill", self._services, lines, key, "Stop backfill")
 
         def answered(answer: object) -> None:
             if answer:

@@ -8,9 +8,7 @@ from pathlib import Path
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.containers import Vertical
-from textual.content import Content
-from textual.widgets import Button, Static
+from textual.widgets import Button
 
 from revector.core.database import Database
 from revector.core.errors import RevectorError, UsageError
@@ -42,16 +40,10 @@ class LoadDialog(Form[bool]):
         self._stop = threading.Event()
 
     def compose(self) -> ComposeResult:
-        key = printable(self._version.version_key)
-        with Vertical(id="box") as box:
-            box.border_title = Content(f" Load vectors made elsewhere into {key} ")
-            yield Static(
-                Text(
-                    "Ids are chunk ids or semantic keys. A chunk that has a vector keeps it. Stopped at any moment, "
-                    "the same load continues where it stopped."
-                ),
-                id="about",
-                markup=False,
+        with self.frame(f"Load vectors made elsewhere into {printable(self._version.version_key)}"):
+            yield self.about(
+                "Ids are chunk ids or semantic keys. A chunk that has a vector keeps it. Stopped at any moment, "
+                "the same load continues where it stopped."
             )
             yield self.field("path", "file", hint="vectors as .npy (n, d), or Parquet")
             yield self.field("ids", "ids of a .npy", hint="beside it: NAME.ids.npy or NAME.ids.txt")

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.containers import Vertical
-from textual.content import Content
-from textual.widgets import Static
 
 from revector.core.backfill.job.settings import JobSettings, changed
 from revector.core.errors import RevectorError, UsageError
@@ -25,14 +22,11 @@ class RunDialog(Form[RunOptions | None]):
 
     def compose(self) -> ComposeResult:
         """The fields; those for Ray only if it is installed."""
-        with Vertical(id="box") as box:
-            box.border_title = Content(f" Run the backfill of {printable(self._key)} ")
-            effect = (
-                "Resumes the backfill. The number of workers is a setting, for each run."
-                if self._has_job
-                else "Starts a backfill. Press s for its other settings."
-            )
-            yield Static(Text(effect), id="about", markup=False)
+        effect = "Starts a backfill. Press s for its other settings."
+        if self._has_job:
+            effect = "Resumes the backfill. The number of workers is a setting, for each run."
+        with self.frame(f"Run the backfill of {printable(self._key)}"):
+            yield self.about(effect)
             yield self.field("workers", "workers", str(self._settings.workers))
             yield self.choice("index", "afterwards", "build the index", on=True)
             yield self.choice("stay", "stay", "keep running: wait through pauses, embed new chunks")

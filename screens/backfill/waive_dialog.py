@@ -6,9 +6,6 @@ from dataclasses import dataclass
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.containers import Vertical
-from textual.content import Content
-from textual.widgets import Static
 
 from revector.screens.widgets.form import Form
 from revector.screens.wording.text import printable
@@ -28,20 +25,14 @@ class WaiveChunk(Form[ChunkWaiver | None]):
     def __init__(self, key: str, chunk_id: int | None) -> None:
         super().__init__()
         self._key, self._chunk_id = key, chunk_id
-        self.focus_first = (
-            "#chunk" if chunk_id is None else "#reason"
-        )  # Enter alone does nothing: the box is empty
+        # Enter alone does nothing: the box is empty.
+        self.focus_first = "#chunk" if chunk_id is None else "#reason"
 
     def compose(self) -> ComposeResult:
-        with Vertical(id="box") as box:
-            box.border_title = Content(" Waive a dead letter ")
-            yield Static(
-                Text(
-                    f"The chunk gets no vector in {printable(self._key)}, and the version counts as complete "
-                    "without it. Searches do not find it. Your name and reason are logged."
-                ),
-                id="about",
-                markup=False,
+        with self.frame("Waive a dead letter"):
+            yield self.about(
+                f"The chunk gets no vector in {printable(self._key)}, and the version counts as complete without it. "
+                "Searches do not find it. Your name and reason are logged."
             )
             yield self.field("chunk", "chunk", str(self._chunk_id or ""))
             yield self.field("reason", "why", hint="why it may be missing")

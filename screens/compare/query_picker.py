@@ -8,8 +8,6 @@ from typing import ClassVar
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
-from textual.content import Content
 from textual.widgets import Input, Static
 
 from revector.core.errors import RevectorError
@@ -64,9 +62,7 @@ class QueryPicker(Dialog[Browsing | None]):
         self.segment = WHOLE_SET
 
     def compose(self) -> ComposeResult:
-        with Vertical(id="box") as frame:
-            frame.border_title = Content(" queries ")
-            frame.border_subtitle = Content(" type to filter   ↑ ↓ ↵ choose   esc close ")
+        with self.frame("queries", "type to filter   ↑ ↓ ↵ choose   esc close"):
             yield Parts("^n", id="sets")
             yield Parts("tab", id="segments")
             yield LineBox(placeholder="words of the query", id="filter", compact=True)

@@ -91,10 +91,8 @@ class CutoverControl:
     def _question(self, title: str, before: str | None, after: str, *lines: tuple[str, str]) -> Question:
         change = ("change", f"{before or 'no version'} → {after}")
         effect = ("effect", f"every search uses {after} from then on")
-        database, settings = self._services.database, self._services.settings
-        return Question(
-            title, database, settings, (change, effect, *lines), after, f"{title} now", ask_reason=True
-        )
+        said = (change, effect, *lines)
+        return Question(title, self._services, said, after, f"{title} now", ask_reason=True)
 
     def _ask(
         self, question: Question, before: str | None, doing: str, flip: Callable[[Confirmation, Tell], Flip]
@@ -171,11 +169,9 @@ class CutoverControl:
         if request is None:
             return
         key = request.version_key
-        question = Question(
-            "Approve", self._services.database, self._services.settings,
-            (("change", f"{key_of(self._situation.active) or 'no version'} → {key}"), *request_figures(request)),
-            key, "Approve it", ask_reason=True,
-        )  # fmt: skip
+        change = ("change", f"{key_of(self._situation.active) or 'no version'} → {key}")
+        lines = (change, *request_figures(request))
+        question = Question("Approve", self._services, lines, key, "Approve it", ask_reason=True)
 
         def still_so(_situation: Situation) -> str:
             now = self._checks.request

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.containers import Vertical
-from textual.content import Content
-from textual.widgets import Static
 
 from revector.core.cutover import Guard
 from revector.screens.widgets.form import Form, wrong
@@ -28,9 +25,8 @@ class ReasonDialog(Form[str | None]):
         self._heading, self._lines, self._verb, self._required = title, lines, verb, required
 
     def compose(self) -> ComposeResult:
-        with Vertical(id="box") as box:
-            box.border_title = Content(f" {printable(self._heading)} ")
-            yield Static(facts(self._lines), id="about", markup=False)
+        with self.frame(printable(self._heading)):
+            yield self.about(facts(self._lines))
             yield self.field("reason", "reason", hint="" if self._required else "optional")
             yield from self.end_of_form(self._verb)
 
@@ -57,8 +53,7 @@ class WaiveDialog(Form[Waiver | None]):
         self._key, self._guards, self._waived, self._approved = key, guards, waived, approved
 
     def compose(self) -> ComposeResult:
-        with Vertical(id="box") as box:
-            box.border_title = Content(f" Waive a guard of {printable(self._key)} ")
+        with self.frame(f"Waive a guard of {printable(self._key)}"):
             lines: list[tuple[str, str | Text]] = []
             for guard in self._guards:
                 detail = Text(f"{guard.verdict}: {printable(guard.detail)}")
@@ -69,7 +64,7 @@ class WaiveDialog(Form[Waiver | None]):
                 "It is logged permanently, with your role and the reason."
             )  # fmt: skip
             lines.append(("", Text(effect, FAINT)))
-            yield Static(facts(lines), id="about", markup=False)
+            yield self.about(facts(lines))
             yield self.field("guard", "guard", hint="its name")
             yield self.field("reason", "reason", hint="why the cutover is safe without it")
             yield from self.end_of_form("Waive")

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
-from textual.content import Content
+from textual.containers import Horizontal
 from textual.widgets import Input, Label, Static
 
 from revector.core.errors import RevectorError, UsageError
@@ -55,9 +54,8 @@ class ThresholdsPage(Dialog[None]):
         self._read = read
 
     def compose(self) -> ComposeResult:
-        with Vertical(id="box") as box:
-            box.border_title = Content(f" score thresholds: {self._primary} → {self._candidate} ")
-            box.border_subtitle = Content(" ↵ calculate   tab next box   esc close ")
+        title = f"score thresholds: {self._primary} → {self._candidate}"
+        with self.frame(title, "↵ calculate   tab next box   esc close"):
             yield Static("Reading both runs …", id="why", markup=False)
             yield Table(_COLUMNS, id="cuts")
             with Horizontal():

@@ -9,8 +9,6 @@ from typing import ClassVar
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
-from textual.content import Content
 from textual.widgets import Input, Static
 
 from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET
@@ -84,9 +82,7 @@ class NameDialog(Dialog[str | None]):
         self._name_now = name
 
     def compose(self) -> ComposeResult:
-        with Vertical(id="box") as box:
-            box.border_title = Content(" judge as ")
-            box.border_subtitle = Content(" ↵ use it   esc close ")
+        with self.frame("judge as", "↵ use it   esc close"):
             yield Static(Text("Grades are stored under a name, so that two people can be compared.", FAINT))
             yield LineBox(self._name_now, id="name", compact=True)
 

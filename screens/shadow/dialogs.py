@@ -6,19 +6,15 @@ from dataclasses import dataclass
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.containers import Vertical
-from textual.content import Content
-from textual.widgets import Static
 
-from revector.core.database import Database
 from revector.core.encoders import runs_here
 from revector.core.errors import UsageError
 from revector.core.registry import Version
-from revector.core.settings import Settings
 from revector.core.shadow.judging import DEFAULT_SET
 from revector.core.shadow.runs import check_settings
+from revector.screens.services import Services
 from revector.screens.widgets.form import Form, wrong
-from revector.screens.wording.facts import facts, place
+from revector.screens.wording.facts import facts
 from revector.screens.wording.text import printable
 from revector.screens.wording.theme import CAUTION
 
@@ -37,9 +33,9 @@ class ShadowWish:
 class StartShadow(Form[ShadowWish | None]):
     """Returns the shadow to start, once the version key is typed, or None."""
 
-    def __init__(self, database: Database, settings: Settings, version: Version) -> None:
+    def __init__(self, services: Services, version: Version) -> None:
         super().__init__()
-        self._database, self._settings, self._version = database, settings, version
+        self._services, self._version = services, version
 
     def compose(self) -> ComposeResult:
         key = self._version.version_key
@@ -48,16 +44,15 @@ class StartShadow(Form[ShadowWish | None]):
         if not runs_here(spec):
             encoder.append("  users' queries leave this machine and may cost money", CAUTION)
         lines: list[tuple[str, str | Text]] = [
-            ("database", place(self._database, self._settings)),
+            self._services.where,
             ("encoder", encoder),
             (
                 "effect",
                 "users' queries are sampled and searched with it too; they get the active version's answer",
             ),
         ]
-        with Vertical(id="box") as box:
-            box.border_title = Content(f" Shadow users' queries to {printable(key)} ")
-            yield Static(facts(lines), id="about", markup=False)
+        with self.frame(f"Shadow users' queries to {printable(key)}"):
+            yield self.about(facts(lines))
             yield self.field("sample", "sample", "0.1", hint="share, above 0 up to 1")
             yield self.field("query-text", "query text", "hashed", hint="stored, hashed or omitted")
             yield self.field("retention", "kept, in days", "14")
@@ -100,15 +95,10 @@ class SendToJudging(Form[str | None]):
 
     def compose(self) -> ComposeResult:
         count = f"{self._queries} queries" if self._queries > 1 else "1 query"
-        with Vertical(id="box") as box:
-            box.border_title = Content(" Send the worst disagreements to the judging queue ")
-            yield Static(
-                Text(
-                    f"The {count} below whose text is stored are added to a query set; J judges what both versions "
-                    "find for them. Use a separate set to leave evaluations of other sets unchanged."
-                ),
-                id="about",
-                markup=False,
+        with self.frame("Send the worst disagreements to the judging queue"):
+            yield self.about(
+                f"The {count} below whose text is stored are added to a query set; J judges what both versions "
+                "find for them. Use a separate set to leave evaluations of other sets unchanged."
             )
             yield self.field("set", "query set", DEFAULT_SET)
             yield from self.end_of_form("Send them")

@@ -273,8 +273,7 @@ class ShadowPane(Pane):
                 self._say(Text("Starting …", FAINT))
                 in_background(self, "steer", lambda _tell: self._start(wish), self._steered, self._refused)
 
-        dialog = StartShadow(self.services.database, self.services.settings, candidate.version)
-        self.app.push_screen(dialog, answered)
+        self.app.push_screen(StartShadow(self.services, candidate.version), answered)
 
     def _start(self, wish: ShadowWish) -> str:
         with self.services.connections.writing() as connection:

@@ -11,16 +11,14 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
-from textual.content import Content
 from textual.widgets import Button, Input, Label, Static
 
-from revector.core.database import Database
-from revector.core.settings import Settings
+from revector.screens.services import Services
 from revector.screens.situation import Situation
 from revector.screens.widgets.dialog import Dialog
 from revector.screens.widgets.form import Form, wrong
 from revector.screens.widgets.inputs import LineBox
-from revector.screens.wording.facts import facts, place
+from revector.screens.wording.facts import facts
 from revector.screens.wording.text import printable
 
 
@@ -29,8 +27,7 @@ class Question:
     """What is about to happen. `key` must be typed; `ask_reason` adds a box for a reason in the log."""
 
     title: str
-    database: Database
-    settings: Settings
+    services: Services
     lines: tuple[tuple[str, str], ...]
     key: str
     verb: str
@@ -58,19 +55,16 @@ class Confirm(Form[Confirmation | None]):
     ready = "The key matches. Press Enter, or the button."
 
     def __init__(self, question: Question, changed: Callable[[Situation], str] = lambda _situation: "") -> None:
-        super().__init__(classes="-production" if question.settings.production else "")
+        super().__init__(classes="-production" if question.services.settings.production else "")
         self._question = question
         self._changed = changed
         self._stopped = ""
 
     def compose(self) -> ComposeResult:
         question = self._question
-        where = place(question.database, question.settings)
-        lines = [("database", where), *((name, Text(printable(value))) for name, value in question.lines)]
-        with Vertical(id="box") as box:
-            box.border_title = Content(f" {question.title} ")
+        with self.frame(question.title):
             with VerticalScroll(id="facts", can_focus=False):
-                yield Static(facts(lines), markup=False)
+                yield Static(facts([question.services.where, *question.lines]), markup=False)
             yield Label(Text.assemble("Type the version key to confirm: ", (printable(question.key), "bold")))
             yield LineBox(id="key", compact=True, select_on_focus=False)
             if question.ask_reason:

@@ -40,6 +40,13 @@ class Dialog(ModalScreen[R]):
     Dialog Button:focus { text-style: bold reverse; }
     """
 
+    def frame(self, title: str, keys: str = "") -> Vertical:
+        """The frame with its title, and the keys below."""
+        box = Vertical(id="box")
+        box.border_title = Content(f" {title} ")
+        box.border_subtitle = Content(f" {keys} " if keys else "")
+        return box
+
 
 class EditDialog(Following, Dialog[R]):
     """A list of lines: Enter edits the one under the cursor, Enter again applies it, Escape goes back."""
@@ -64,8 +71,7 @@ class EditDialog(Following, Dialog[R]):
         self._live = True
 
     def compose(self) -> ComposeResult:
-        with Vertical(id="box") as box:
-            box.border_title = Content(f" {self._heading} ")
+        with self.frame(self._heading):
             yield Table(self._columns, id="lines", header=self._header)
             yield Static(id="help", markup=False)
             with Horizontal(id="edit"):

@@ -66,6 +66,10 @@ class Form(Following, Dialog[R]):
         box = Choice(Content(words), on, id=name, compact=True, disabled=disabled)
         return Horizontal(Label(label), box, classes="field")
 
+    def about(self, what: RenderableType) -> Widget:
+        """What it is about, above the boxes."""
+        return Static(Text(what) if isinstance(what, str) else what, id="about", markup=False)
+
     def end_of_form(self, verb: str) -> Iterator[Widget]:
         """The line for errors, and the buttons."""
         yield Static(id="state", markup=False)

@@ -7,8 +7,6 @@ from typing import ClassVar, TypeVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
-from textual.content import Content
 
 from revector.screens.widgets.dialog import Dialog
 from revector.screens.widgets.table import Column, Row, Table
@@ -36,9 +34,7 @@ class ListDialog(Dialog[R | None]):
         self._heading, self._verb, self._columns, self._lines, self._header = title, verb, columns, rows, header
 
     def compose(self) -> ComposeResult:
-        with Vertical(id="box") as box:
-            box.border_title = Content(f" {self._heading} ")
-            box.border_subtitle = Content(f" ↑ ↓ choose   ↵ {self._verb}   esc close ")
+        with self.frame(self._heading, f"↑ ↓ choose   ↵ {self._verb}   esc close"):
             yield Table(tuple(self._columns), id="choices", header=self._header)
 
     def on_mount(self) -> None:
