@@ -110,7 +110,7 @@ class BackfillControl:
         )
 
     def _ask_for_money(self, version: Version, options: RunOptions) -> None:
-        from revector.screens.backfill.plan_page import read_cost
+        from revector.core.backfill.plan.plan import cost_to_begin
         from revector.screens.widgets.confirm import Confirm, Question
 
         key = version.version_key
@@ -128,7 +128,7 @@ class BackfillControl:
             question = Question("Spend money on a backfill", self._services, lines, key, "Run the backfill")
             self._pane.app.push_screen(Confirm(question), start)
 
-        in_background(self._pane, "request", lambda _tell: read_cost(self._services, version), priced, self.refuse)
+        self._pane.read("request", lambda connection: cost_to_begin(connection, version), priced, self.refuse)
 
     # -- plan, load ---------------------------------------------------------------------------------------
 

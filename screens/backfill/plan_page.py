@@ -1,4 +1,4 @@
-"""The plan of a backfill on a page, and its cost before it starts."""
+"""The plan of a backfill on a page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from revector.screens.wording.theme import BAD, CAUTION, GOOD
 if TYPE_CHECKING:
     from revector.core.backfill.plan.plan import Plan
     from revector.core.backfill.plan.probe import Offer
-    from revector.core.encoders import Encoder
 
     Agreed = Offer | Literal[False] | None
 
@@ -29,18 +28,15 @@ def read_plan(services: Services, version: Version, agreed: Agreed = None) -> Pl
 
     `agreed` is the user's answer: that offer, or False for a plan without a probe.
     """
-    from revector.core.backfill.plan.plan import make_plan
+    from revector.core.backfill.plan.plan import encoder_or_error, make_plan
     from revector.core.backfill.plan.probe import PROBE_TEXTS
 
-    encoder = _open(version)
-    free = isinstance(encoder, RevectorError) or encoder.price == 0
-
     def ask(offer: Offer) -> None:
-        if not free and not agreed:
+        if not agreed and not isinstance(encoder, RevectorError) and encoder.price != 0:
             raise _AskFirst(offer)
 
     try:
-        with services.connections.writing() as connection:
+        with encoder_or_error(version) as encoder, services.connections.writing() as connection:
             return make_plan(
                 connection,
                 version,
@@ -53,32 +49,12 @@ def read_plan(services: Services, version: Version, agreed: Agreed = None) -> Pl
             )
     except _AskFirst as asked:
         return asked.offer
-    finally:
-        if not isinstance(encoder, RevectorError):
-            encoder.close()
 
 
 class _AskFirst(Exception):  # noqa: N818  (no error: it ends the plan before anything is sent)
     def __init__(self, offer: Offer) -> None:
         super().__init__()
         self.offer = offer
-
-
-def read_cost(services: Services, version: Version) -> str | None:
-    """The cost of a new backfill, in words; None when it costs nothing or continues an earlier one."""
-    from revector.core.backfill.plan.plan import cost_to_begin
-
-    with services.connections.reading() as connection:
-        return cost_to_begin(connection, version)
-
-
-def _open(version: Version) -> Encoder | RevectorError:
-    from revector.core.retrieval import open_version_encoder
-
-    try:
-        return open_version_encoder(version)
-    except RevectorError as error:
-        return error
 
 
 def plan_page(plan: Plan) -> RenderableType:

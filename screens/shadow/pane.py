@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
@@ -12,6 +13,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from revector.core import shadow
+from revector.core.database import Connection
 from revector.core.errors import RevectorError
 from revector.core.shadow import ShadowReport
 from revector.screens.pane import Pane, step_through
@@ -32,7 +34,6 @@ from revector.screens.shadow.text import (
 )
 from revector.screens.situation import Situation, key_of
 from revector.screens.tabs import COMPARE, SHADOW
-from revector.screens.widgets.background import in_background
 from revector.screens.widgets.buttons import Buttons
 from revector.screens.widgets.parts import Parts
 from revector.screens.widgets.table import Table
@@ -138,12 +139,11 @@ class ShadowPane(Pane):
             return
         self._looking_since = now
 
-        def read(_tell: object) -> ShadowReport | None:
-            with self.services.connections.reading() as connection:
-                run = shadow.latest(connection)
-                return shadow.report(connection, shadow_id=run.id, limit=_WORST) if run else None
+        def read(connection: Connection) -> ShadowReport | None:
+            run = shadow.latest(connection)
+            return shadow.report(connection, shadow_id=run.id, limit=_WORST) if run else None
 
-        in_background(self, "shadow", read, self._show_report, self._no_report)
+        self.read("shadow", read, self._show_report, self._no_report)
 
     def look_again(self) -> None:
         self._looked_at = self._looking_since = None
@@ -159,8 +159,7 @@ class ShadowPane(Pane):
 
     def _read(self) -> None:
         self._looked_at, self._looking_since = time.monotonic(), None
-        self.draw()
-        self.post_message(self.Changed())
+        self.changed()
 
     # -- drawing ------------------------------------------------------------------------------------------
 
@@ -233,9 +232,8 @@ class ShadowPane(Pane):
 
     def _show_part(self, part: str) -> None:
         self.part = part
-        self.draw()
+        self.changed()
         self.focus_main()
-        self.post_message(self.Changed())
 
     def on_data_table_row_selected(self, event: Table.RowSelected) -> None:
         if event.data_table.id == "worst":
@@ -271,17 +269,9 @@ class ShadowPane(Pane):
         def answered(wish: ShadowWish | None) -> None:
             if wish is not None:
                 self._say(Text("Starting …", FAINT))
-                in_background(self, "steer", lambda _tell: self._start(wish), self._steered, self._refused)
+                self._steer(lambda connection: _start(connection, wish))
 
         self.app.push_screen(StartShadow(self.services, candidate.version), answered)
-
-    def _start(self, wish: ShadowWish) -> str:
-        with self.services.connections.writing() as connection:
-            run = shadow.start(
-                connection, wish.key, sample=wish.sample, query_text=wish.query_text,
-                retention_days=wish.retention_days, reason=wish.reason,
-            )  # fmt: skip
-        return f"✓ The shadow of {printable(run.candidate)} is running. Processes with a mirror follow within a second."
 
     def stop(self) -> None:
         from revector.screens.widgets.confirm import Ask
@@ -294,31 +284,24 @@ class ShadowPane(Pane):
         def answered(yes: bool | None) -> None:
             if yes:
                 self._say(Text("Stopping …", FAINT))
-                in_background(self, "steer", lambda _tell: self._stop(), self._steered, self._refused)
+                self._steer(_stop)
 
         self.app.push_screen(Ask(text, "Let it run", "Stop it"), answered)
-
-    def _stop(self) -> str:
-        with self.services.connections.writing() as connection:
-            return f"✓ The shadow of {printable(shadow.stop(connection).candidate)} is stopped."
 
     def send_to_judging(self) -> None:
         from revector.screens.shadow.dialogs import SendToJudging
 
         ids = [one.id for one in self.report.worst if one.query] if self.report else []
 
-        def send(name: str) -> str:
-            with self.services.connections.writing() as connection:
-                sent = shadow.send_to_judging(connection, ids, name)
-            there = f", {sent.there_already} already there" if sent.there_already else ""
-            return f"✓ Added to the query set {printable(name)}: {sent.added}{there}. J judges them."
-
         def answered(name: str | None) -> None:
             if name is not None:
-                in_background(self, "steer", lambda _tell: send(name), self._steered, self._refused)
+                self._steer(lambda connection: _send(connection, ids, name))
 
         if ids:
             self.app.push_screen(SendToJudging(len(ids)), answered)
+
+    def _steer(self, work: Callable[[Connection], str]) -> None:
+        self.write("steer", work, self._steered, self._refused)
 
     def _steered(self, words: str) -> None:
         self._say(Text(words, GOOD))
@@ -339,3 +322,23 @@ class ShadowPane(Pane):
         if key is not None:
             self._say(Text(f"candidate for a shadow: {printable(key)}"))
             self.post_message(self.Select(key))
+
+
+def _start(connection: Connection, wish: ShadowWish) -> str:
+    run = shadow.start(
+        connection, wish.key, sample=wish.sample, query_text=wish.query_text,
+        retention_days=wish.retention_days, reason=wish.reason,
+    )  # fmt: skip
+    return (
+        f"✓ The shadow of {printable(run.candidate)} is running. Processes with a mirror follow within a second."
+    )
+
+
+def _stop(connection: Connection) -> str:
+    return f"✓ The shadow of {printable(shadow.stop(connection).candidate)} is stopped."
+
+
+def _send(connection: Connection, ids: Sequence[int], name: str) -> str:
+    sent = shadow.send_to_judging(connection, ids, name)
+    there = f", {sent.there_already} already there" if sent.there_already else ""
+    return f"✓ Added to the query set {printable(name)}: {sent.added}{there}. J judges them."

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from revector.core.backfill.plan.plan import Plan
     from revector.core.backfill.plan.probe import Offer
-    from revector.core.encoders import Encoder
-    from revector.core.errors import RevectorError
     from revector.core.registry import Version
 
 PLAN = (
@@ -61,50 +59,34 @@ def plan(
     Changes nothing. The probe encodes some chunks; with an encoder that has a price it costs a cent at most.
     Exit status 1 when something would make it fail, 4 when the encoder cannot be reached.
     """
-    from revector.core.backfill.plan.plan import make_plan
+    from revector.core.backfill.plan.plan import encoder_or_error, make_plan
     from revector.core.backfill.plan.probe import PROBE_TEXTS
     from revector.screens.wording.plan import offer_words
 
     own = context_of(context)
-    with own.version(key) as (connection, version):
-        encoder = _open(version)
+    with own.version(key) as (connection, version), encoder_or_error(version, open_aloud) as encoder:
 
         def say(offer: Offer) -> None:
             if not isinstance(encoder, Exception) and encoder.price != 0 and offer.texts:
                 note(f"{offer_words(offer, version.encoder_name)}; --no-probe skips it.")
 
-        try:
-            with progress_bar() as progress:
-                found = make_plan(
-                    connection,
-                    version,
-                    encoder,
-                    own.settings,
-                    workers=workers,
-                    sample=sample,
-                    probe_texts=0 if no_probe else PROBE_TEXTS,
-                    on_offer=say,
-                    on_progress=progress,
-                )
-        finally:
-            if not isinstance(encoder, Exception):
-                encoder.close()
+        with progress_bar() as progress:
+            found = make_plan(
+                connection,
+                version,
+                encoder,
+                own.settings,
+                workers=workers,
+                sample=sample,
+                probe_texts=0 if no_probe else PROBE_TEXTS,
+                on_offer=say,
+                on_progress=progress,
+            )
     answer(plan_document(found), as_json, lambda console: _show(console, found, version))
     if found.unreachable:
         raise typer.Exit(4)
     if not found.ready:
         raise typer.Exit(1)
-
-
-def _open(version: Version) -> Encoder | RevectorError:
-    """The version's encoder, or the error: the rest of the plan is useful anyway."""
-    from revector.core.errors import RevectorError
-    from revector.core.retrieval import open_version_encoder
-
-    try:
-        return open_version_encoder(version, open_aloud)
-    except RevectorError as error:
-        return error
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:

@@ -7,7 +7,8 @@ speed from a probe whose cost is bounded (core.backfill.plan.probe), disk from t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,6 +67,23 @@ class Plan:
     def unreachable(self) -> bool:
         """Whether the encoder could not be opened or did not answer."""
         return self.probe is not None and isinstance(self.probe.error, UnreachableError)
+
+
+@contextlib.contextmanager
+def encoder_or_error(
+    version: Version, opener: Callable[[str], Encoder] | None = None
+) -> Iterator[Encoder | RevectorError]:
+    """The version's encoder, closed afterwards, or the error: the rest of the plan is useful anyway."""
+    found: Encoder | RevectorError
+    try:
+        found = open_version_encoder(version, opener)
+    except RevectorError as error:
+        found = error
+    try:
+        yield found
+    finally:
+        if not isinstance(found, RevectorError):
+            found.close()
 
 
 def make_plan(
