@@ -108,10 +108,6 @@ class PairModel:
             )
         return answers
 
-    def close(self) -> None:
-        """Release the model."""
-        del self._model
-
 
 def parse_pair_spec(text: str, kind: str, settings: Mapping[str, Setting] = SETTINGS) -> EncoderSpec:
     """Parse a spec and check its settings; nothing is opened. `kind` names its purpose in errors."""

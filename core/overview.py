@@ -34,15 +34,6 @@ class Overview:
     rights: Rights = EVERYTHING
     """The rights of the reading role."""
 
-    @property
-    def active(self) -> str | None:
-        """The key of the version that answers users."""
-        return next((s.version.version_key for s in self.versions if s.version.active), None)
-
-    def status(self, key: str) -> VersionStatus | None:
-        """The status of one version, None when it is gone."""
-        return next((s for s in self.versions if s.version.version_key == key), None)
-
 
 def read_overview(connection: Connection, schema: str) -> Overview:
     """Read the snapshot. The cost of its queries does not depend on the number of chunks."""

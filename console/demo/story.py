@@ -26,7 +26,8 @@ from revector.core.encoders import open_encoder
 from revector.core.errors import RefusedError
 from revector.core.evaluation.document import Evaluation, MeasureResult
 from revector.core.evaluation.evaluate import Asked, evaluate
-from revector.core.evaluation.files import read_beir
+from revector.core.evaluation.files.qrels import read_qrels
+from revector.core.evaluation.files.topics import read_queries
 from revector.core.evaluation.gates.verdicts import read_gates
 from revector.core.evaluation.judged_sets.judgements import Judgement, ensure_judge, save_judgements
 from revector.core.evaluation.judged_sets.query_sets import get_query_set, query_sets, save_queries
@@ -328,16 +329,15 @@ def mirror_queries(database: Database, connection: Connection) -> None:
 
 def _judge(connection: Connection) -> None:
     """Import the demo's judged queries as a query set."""
-    given = read_beir(_HERE / "queries.jsonl", _HERE / "qrels.tsv")
     with connection.transaction():
-        save_queries(connection, QUERY_SET, given.queries)
+        save_queries(connection, QUERY_SET, read_queries(_HERE / "queries.jsonl"))
         save_judgements(
             connection,
             get_query_set(connection, QUERY_SET),
             ensure_judge(connection, QUERY_SET, "person"),
             [
                 Judgement(query, "document", document, grade)
-                for query, grades in given.qrels.items()
+                for query, grades in read_qrels(_HERE / "qrels.tsv").grades.items()
                 for document, grade in grades.items()
             ],
         )

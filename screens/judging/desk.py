@@ -21,7 +21,6 @@ from revector.core.evaluation.judging.queue import (
     ItemKind,
     JudgingItem,
     RunPair,
-    make_pair,
     person,
     progress,
     queue,
@@ -91,8 +90,13 @@ class JudgingDesk:
         """Make the runs of both versions. Raises what `make_run` does."""
         if opened.query_set is None:
             return opened
-        pair = make_pair(self._services.database, opened.query_set, *self._versions, on_progress=on_progress)
-        return replace(opened, pair=pair)
+        from revector.core.evaluation.runs.make_run import make_run
+
+        first, second = (
+            make_run(self._services.database, opened.query_set, version, on_progress=on_progress)
+            for version in self._versions
+        )
+        return replace(opened, pair=(first, second))
 
     def read(
         self, opened: Opened, choice: JudgingChoice, without: frozenset[tuple[str, str]], *, count: bool

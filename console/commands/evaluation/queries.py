@@ -134,8 +134,9 @@ def import_(
     and perhaps a segment. Judged documents are named by their source ids, chunks by their semantic keys.
     """
     from revector.core.errors import UsageError, unknown_name
-    from revector.core.evaluation.files import beir_files, read_qrels, read_queries
     from revector.core.evaluation.files.importing import import_query_set
+    from revector.core.evaluation.files.qrels import read_qrels
+    from revector.core.evaluation.files.topics import beir_files, read_queries
     from revector.core.evaluation.judged_sets.judgements import IMPORTED
     from revector.core.keys import document
 

@@ -7,6 +7,7 @@ exits, so no worker outlives its engine. Its last line of output says how it end
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
@@ -51,15 +52,12 @@ def work(task: dict[str, Any]) -> str:
     database = Database(**task["database"])
     with database.session("backfill") as connection:
         version = get_version(connection, task["version_key"])
-    encoder = open_version_encoder(version)
-    try:
+    with contextlib.closing(open_version_encoder(version)) as encoder:
         worker = Worker(
             database, version, encoder, engine=task["engine"], check=True, prove_every_s=task["prove_every_s"]
         )
         threading.Thread(target=_obey, args=[worker], daemon=True).start()
         return worker.join().state
-    finally:
-        encoder.close()
 
 
 def _obey(worker: Worker) -> None:

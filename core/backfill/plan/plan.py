@@ -162,11 +162,8 @@ def cost_to_begin(
     job = find_job(connection, version)
     if job is not None and job.state not in ENDED:
         return None
-    encoder = open_version_encoder(version, opener)
-    try:
+    with contextlib.closing(open_version_encoder(version, opener)) as encoder:
         return confirm_cost(connection, version, encoder)
-    finally:
-        encoder.close()
 
 
 def confirm_cost(connection: Connection, version: Version, encoder: Encoder) -> str | None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from revector.core import audit
 from revector.core.database import Connection
-from revector.core.evaluation.files import JudgementFile
+from revector.core.evaluation.files.qrels import JudgementFile
 from revector.core.evaluation.judged_sets.judgements import (
     IMPORTED,
     Judgement,

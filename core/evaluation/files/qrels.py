@@ -29,11 +29,6 @@ class JudgementFile:
     negative: int = 0
     repeated: int = 0
 
-    @property
-    def judgements(self) -> int:
-        """How many there are."""
-        return sum(map(len, self.grades.values()))
-
 
 def read_qrels(path: Path) -> JudgementFile:
     """The judgements of a file; none of an empty one.

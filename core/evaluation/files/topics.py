@@ -6,28 +6,13 @@ import contextlib
 import html
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from revector.core.errors import UsageError
 from revector.core.evaluation.files.lines import Lines, bad_line, look_ahead, read_lines
-from revector.core.evaluation.files.qrels import read_qrels
 from revector.core.evaluation.judged_sets.query_sets import MAX_QUERY_CHARACTERS, WHOLE_SET, Query, check_query
 from revector.core.text import quote
-
-
-@dataclass(frozen=True)
-class JudgedQueries:
-    """Queries and their judgements: query id → source id of a document → grade (0 is not relevant)."""
-
-    queries: tuple[Query, ...]
-    qrels: Mapping[str, Mapping[str, int]]
-
-
-def read_beir(queries: Path, qrels: Path) -> JudgedQueries:
-    """Queries and judgements together. Raises UsageError as `read_queries` and `read_qrels` do."""
-    return JudgedQueries(read_queries(queries), read_qrels(qrels).grades)
 
 
 def beir_files(folder: Path) -> tuple[Path, Path | None]:

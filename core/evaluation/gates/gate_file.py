@@ -92,11 +92,6 @@ class GateFile:
     confidence: float = DEFAULT_CONFIDENCE
     min_queries: int = DEFAULT_MIN_QUERIES
 
-    @property
-    def measures(self) -> tuple[str, ...]:
-        """The measures that judging needs, each once, in the order of the file."""
-        return tuple(dict.fromkeys(gate.measure for gate in self.gates))
-
     def asked(self, gate: Gate) -> float:
         """The confidence set for a gate: its own or the file's."""
         return self.confidence if gate.confidence is None else gate.confidence

@@ -30,7 +30,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from revector.core.database import Connection, Database, Progress, fetch_column, fetch_one
+from revector.core.database import Connection, fetch_column, fetch_one
 from revector.core.errors import UsageError, unknown_name
 from revector.core.evaluation.document import Run
 from revector.core.evaluation.judged_sets.agreement import RELEVANT
@@ -147,21 +147,6 @@ def stored_pair(
     missing."""
     first, second = (latest_run(connection, query_set, version, k=k) for version in (primary, candidate))
     return None if first is None or second is None else (first, second)
-
-
-def make_pair(
-    database: Database,
-    query_set: QuerySet,
-    primary: Version,
-    candidate: Version,
-    *,
-    on_progress: Progress | None = None,
-) -> RunPair:
-    """Make new runs of both versions. Raises what `make_run` does."""
-    from revector.core.evaluation.runs.make_run import make_run
-
-    first = make_run(database, query_set, primary, on_progress=on_progress)
-    return first, make_run(database, query_set, candidate, on_progress=on_progress)
 
 
 # -- the queue ---------------------------------------------------------------------------------------------

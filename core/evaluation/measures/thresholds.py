@@ -6,7 +6,6 @@ the same quantile of the candidate's scores. It holds for queries like those of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,7 +65,6 @@ def thresholds(
     *,
     cut: float | None = None,
     depth: int = 1,
-    quantiles: Sequence[float] = QUANTILES,
 ) -> Thresholds:
     """The thresholds of both versions that keep the same share of the first `depth` results of every query.
 
@@ -89,7 +87,7 @@ def thresholds(
     for results, side in zip((primary, candidate), sides, strict=True):
         if not len(side):
             raise UsageError(f"Run {results.run.id} of {results.run.version_key} has no results for any query.")
-    rows = [_row(sides[0], sides[1], float(np.quantile(sides[0], q))) for q in quantiles]
+    rows = [_row(sides[0], sides[1], float(np.quantile(sides[0], q))) for q in QUANTILES]
     return Thresholds(
         score=_SCORES[metrics[0]] if metrics[0] == metrics[1] else " and ".join(_SCORES[m] for m in metrics),
         queries=len(primary.hits),

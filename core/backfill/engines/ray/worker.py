@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -85,15 +86,12 @@ class BackfillWorker:
     def _run(self, database: Database, version: Version) -> JobStatus | None:
         from revector.core.retrieval import open_version_encoder
 
-        encoder = open_version_encoder(version)
-        try:
+        with contextlib.closing(open_version_encoder(version)) as encoder:
             with self._lock:
                 if self._left:
                     return None
                 self._worker = Worker(database, version, encoder, engine="ray", check=True)
             return self._worker.join()
-        finally:
-            encoder.close()
 
 
 def portable(error: RevectorError) -> RevectorError:

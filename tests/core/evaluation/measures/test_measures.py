@@ -15,7 +15,8 @@ from revector.core.chunks import document_uuid
 from revector.core.database import Connection, Database
 from revector.core.documents import read_documents
 from revector.core.errors import UsageError
-from revector.core.evaluation.files import read_beir
+from revector.core.evaluation.files.qrels import read_qrels
+from revector.core.evaluation.files.topics import read_queries
 from revector.core.evaluation.judged_sets.judgements import (
     Judgement,
     Qrels,
@@ -251,8 +252,8 @@ def test_a_judged_collection_from_end_to_end(database: Database, connection: Con
     assert chunks > documents > 900
     version = add(connection, "v1")
     backfill(database, version, batch_size=2048)
-    judged = read_beir(folder / "queries.jsonl", folder / "qrels" / "test.tsv")
-    save_queries(connection, "cranfield", judged.queries)
+    read = read_qrels(folder / "qrels" / "test.tsv").grades
+    save_queries(connection, "cranfield", read_queries(folder / "queries.jsonl"))
     query_set = get_query_set(connection, "cranfield")
     save_judgements(
         connection,
@@ -260,7 +261,7 @@ def test_a_judged_collection_from_end_to_end(database: Database, connection: Con
         ensure_judge(connection, "cranfield", "person"),
         [
             Judgement(q, "document", target, grade)
-            for q, of in judged.qrels.items()
+            for q, of in read.items()
             for target, grade in of.items()
         ],
     )
