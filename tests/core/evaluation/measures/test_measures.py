@@ -259,11 +259,7 @@ def test_a_judged_collection_from_end_to_end(database: Database, connection: Con
         connection,
         query_set,
         ensure_judge(connection, "cranfield", "person"),
-        [
-            Judgement(q, "document", target, grade)
-            for q, of in read.items()
-            for target, grade in of.items()
-        ],
+        [Judgement(q, "document", target, grade) for q, of in read.items() for target, grade in of.items()],
     )
     results = load_results(connection, make_run(database, query_set, version, k=100, exact=True))
     found = score(results, load_qrels(connection, query_set), [*NAMES, "RR@10"])
