@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 from uuid import uuid4
 
+from revector.core.backfill.job.job import open_job
 from revector.core.backfill.job.settings import JobSettings
 from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Connection, Database
@@ -37,9 +39,18 @@ def add(connection: Connection, key: str, spec: str = SPEC, **options: object) -
     return add_version(connection, key, encoder, spec, **options)  # type: ignore[arg-type]
 
 
+def worker_on(
+    database: Database, version: Version, encoder: object, settings: JobSettings | None = None, **options: Any
+) -> Worker:
+    """A worker for the version's backfill, which is started with these settings or continued."""
+    with database.session("backfill") as connection:
+        open_job(connection, version, settings)
+    return Worker(database, version, encoder, **options)  # type: ignore[arg-type]
+
+
 def backfill(database: Database, version: Version, *, batch_size: int = 256) -> None:
     """Embed everything that the version lacks."""
-    Worker(database, version, open_encoder(version.encoder_spec), JobSettings(batch_size)).run()
+    worker_on(database, version, open_encoder(version.encoder_spec), JobSettings(batch_size)).join()
 
 
 def ready_version(database: Database, connection: Connection, key: str, spec: str = SPEC) -> Version:

@@ -24,13 +24,13 @@ from pgvector.psycopg import register_vector
 from revector.core.backfill.job.job import request_cancel
 from revector.core.backfill.job.settings import JobSettings
 from revector.core.backfill.job.status import status
-from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Connection, Database
 from revector.core.migrations import upgrade
 from revector.core.registry import Version
 from tests.benchmarks import peers
 from tests.benchmarks.corpus import BATCH, FreeEncoder, backfill, fill, fresh_version, random_vectors, rows_in
 from tests.benchmarks.measure import Contender, in_turns, own_database, show_table, tell
+from tests.versions import worker_on
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -126,8 +126,8 @@ def _status_times(collection: Collection, queued: int) -> list[float]:
     )
     collection.connection.execute("VACUUM ANALYZE chunk_outbox")
     encoder = _SlowFromHalf(collection.encoder.vectors)
-    worker = Worker(collection.database, version, encoder, JobSettings(BATCH))
-    thread = threading.Thread(target=worker.run)
+    worker = worker_on(collection.database, version, encoder, JobSettings(BATCH))
+    thread = threading.Thread(target=worker.join)
     thread.start()
     encoder.half.wait()
     times = []

@@ -21,13 +21,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from revector.core.backfill.job.settings import JobSettings
-from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Database
 from revector.core.registry import create_table, drop_version, get_version, retire_version
 from revector.core.retrieval import EncoderCache, VersionSearcher
 from tests.benchmarks.corpus import BATCH, LONG_TEXT, FreeEncoder, fill, random_vectors
 from tests.benchmarks.measure import own_database, show_table, tell
-from tests.versions import ready_version
+from tests.versions import ready_version, worker_on
 
 CHUNKS, DIMENSIONS = 50_000, 384
 ENCODERS = ("static:wordllama-64", "static:wordllama-256")
@@ -132,7 +131,7 @@ def backfill_on(database: Database) -> int:
             )
             version = get_version(connection, key)
             create_table(connection, version)
-            Worker(database, version, encoder, JobSettings(BATCH), on_batch=on_batch).run()
+            worker_on(database, version, encoder, JobSettings(BATCH), on_batch=on_batch).join()
             retire_version(connection, key)
             drop_version(connection, key)
             if over.is_set():

@@ -15,9 +15,9 @@ import numpy as np
 from psycopg import sql
 
 from revector.core.backfill.job.settings import JobSettings
-from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Connection, Database
 from revector.core.registry import Version, create_table, drop_version, get_version, retire_version, versions
+from tests.versions import worker_on
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -135,7 +135,9 @@ def backfill(database: Database, version: Version, encoder: Encoder, *, batch_si
 
     asked: list[float] = []
     began = time.perf_counter()
-    result = Worker(database, version, _Noted(encoder, asked), JobSettings(batch_size), on_batch=on_batch).run()
+    result = worker_on(
+        database, version, _Noted(encoder, asked), JobSettings(batch_size), on_batch=on_batch
+    ).join()
     if result.state != "done":
         raise RuntimeError(f"the backfill ended as {result.state}: {result.error}")
     return Backfilled(began, asked[0], stored, time.perf_counter())

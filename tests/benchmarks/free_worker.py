@@ -15,10 +15,10 @@ import time
 import numpy as np
 
 from revector.core.backfill.job.settings import JobSettings
-from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Database
 from revector.core.registry import get_version
 from tests.benchmarks.corpus import FreeEncoder
+from tests.versions import worker_on
 
 
 def main() -> None:
@@ -34,10 +34,10 @@ def main() -> None:
             stored["last"] = time.perf_counter()
 
     encoder = FreeEncoder(np.load(matrix, mmap_mode="r"))
-    worker = Worker(database, version, encoder, JobSettings(int(batch)), on_batch=on_batch)
+    worker = worker_on(database, version, encoder, JobSettings(int(batch)), on_batch=on_batch)
     _say("ready")
     sys.stdin.readline()
-    worker.run()
+    worker.join()
     _say(json.dumps(stored))
 
 

@@ -6,11 +6,11 @@ import json
 import sys
 
 from revector.core.backfill.job.settings import JobSettings
-from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Database
 from revector.core.encoders import open_encoder
 from revector.core.errors import RevectorError
 from revector.core.registry import get_version
+from tests.versions import worker_on
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
         version = get_version(connection, key)
     encoder = open_encoder(version.encoder_spec)
     try:
-        status = Worker(database, version, encoder, JobSettings(**json.loads(given))).run()
+        status = worker_on(database, version, encoder, JobSettings(**json.loads(given))).join()
     except RevectorError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         sys.exit(error.exit_status)

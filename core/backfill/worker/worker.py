@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
-from revector.core.backfill.job.job import (
-    WORKER_LOCK,
-    Job,
-    count_workers,
-    job_settings,
-    open_job,
-    rejoin,
-    require_job,
-)
+from revector.core.backfill.job.job import WORKER_LOCK, Job, count_workers, job_settings, rejoin, require_job
 from revector.core.backfill.job.settings import JobSettings
 from revector.core.backfill.job.status import JobStatus, status
 from revector.core.backfill.worker.control import Control, DatabaseGoneError, StoppedError
@@ -48,25 +40,21 @@ class Worker:
         database: Database,
         version: Version,
         encoder: Encoder,
-        settings: JobSettings | None = None,
         *,
         engine: str = "local",
         check: bool = False,
         prove_every_s: float = 0.0,
         on_batch: Callable[[int], None] | None = None,
-        on_lost: Callable[[str], None] | None = None,
     ) -> None:
         """With `check` it first encodes one text and compares its dimensions with the version's.
 
         A proof stays valid for `prove_every_s` while only new chunks are added. `on_batch` is called with the
-        chunks stored, `on_lost` with the database's error when it was lost.
+        chunks stored.
         """
         self._database, self._version, self._encoder, self._engine = database, version, encoder, engine
-        self._settings = settings or JobSettings()
         self._on_batch = on_batch or (lambda _stored: None)
-        self._on_lost = on_lost or (lambda _problem: None)
         self._check, self._prove_every_s = check, prove_every_s
-        self._control = Control(self._settings)
+        self._control = Control(JobSettings())
         self._unsaved = UnsavedVectors()
         self._stored = 0
         self._leaving: str | None = None
@@ -83,25 +71,15 @@ class Worker:
         self._left.set()
         self._control.stop()
 
-    def run(self) -> JobStatus:
-        """Start or continue the backfill until it is done, paused or ended; returns its status.
+    def join(self) -> JobStatus:
+        """Work on a backfill that was already started until it is done, paused or ended; returns its status.
 
-        `settings` apply to a new job. Waits for a lost database. Raises UnreachableError when database or encoder
-        stays unreachable, and EncoderError when the encoder is at fault: the job is then interrupted, and any
-        worker can continue it.
+        Reconnects after every loss of the database. Raises UnreachableError when database or encoder stays
+        unreachable, and EncoderError when the encoder is at fault: the job is then interrupted, and any worker can
+        continue it.
         """
         with self._database.session("backfill") as connection:
-            job = open_job(connection, self._version, self._settings)
-        return self._stay(job)
-
-    def join(self) -> JobStatus:
-        """Work on a backfill that was already started, for as long as it runs; raises as `run` does."""
-        with self._database.session("backfill") as connection:
             job = require_job(connection, self._version)
-        return self._stay(job)
-
-    def _stay(self, job: Job) -> JobStatus:
-        """Work, and reconnect after every loss of the database."""
         losses = Losses(self._control.settings)
         while True:
             connection = self._connect()
@@ -121,7 +99,6 @@ class Worker:
                     ) from error
                 log.warning("%s: lost the database, trying again in %.1f s", self._version.version_key, delay)
                 log.debug("lost the database: %s", problem)
-                self._on_lost(problem)
                 self._left.wait(delay)
             finally:
                 connection.close()

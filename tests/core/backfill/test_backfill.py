@@ -24,7 +24,6 @@ from revector.core.backfill.worker.batches import (
     Encoded,
     commit,
 )
-from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Connection, Database
 from revector.core.encoders import open_encoder
 from revector.core.errors import EncoderError, RefusedError, UnreachableError, UsageError
@@ -32,7 +31,7 @@ from revector.core.registry import Version, get_version, version_statuses
 from tests.core.backfill.steps import eventually
 from tests.encoders import Stub
 from tests.protocol_server import ProtocolServer
-from tests.versions import NUMBERS, SPEC, add, add_chunks, backfill
+from tests.versions import NUMBERS, SPEC, add, add_chunks, backfill, worker_on
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -40,10 +39,10 @@ ROOT = Path(__file__).resolve().parents[3]
 STEPPING_WORKER = """
 import sys
 from revector.core.backfill.job.settings import JobSettings
-from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Database
 from revector.core.encoders import open_encoder
 from revector.core.registry import get_version
+from tests.versions import worker_on
 
 database = Database(sys.argv[1], sys.argv[2])
 with database.session("test") as connection:
@@ -53,13 +52,13 @@ def on_batch(stored):
     print("stored", stored, flush=True)
     sys.stdin.readline()
 
-Worker(database, version, open_encoder(version.encoder_spec), JobSettings(batch_size=10), on_batch=on_batch).run()
+worker_on(database, version, open_encoder(version.encoder_spec), JobSettings(batch_size=10), on_batch=on_batch).join()
 print("finished", flush=True)
 """
 
 
 def run(database: Database, version: Version, encoder: object, **settings: object) -> JobStatus:
-    return Worker(database, version, encoder, JobSettings(**settings)).run()  # type: ignore[arg-type]
+    return worker_on(database, version, encoder, JobSettings(**settings)).join()
 
 
 def vectors_of(connection: Connection, version: Version) -> list[int]:
@@ -383,12 +382,12 @@ def test_a_throttling_provider_holds_the_job_and_says_so(database: Database, con
             connection, "v1", f"openai:text-embedding-3-small?dimensions=64&base_url={provider.base_url}"
         )
         encoder = open_encoder(version.encoder_spec)
-        worker = Worker(database, version, encoder, JobSettings(batch_size=4))
+        worker = worker_on(database, version, encoder, JobSettings(batch_size=4))
         hold, wait = encoder.on_throttle, encoder.wait  # type: ignore[attr-defined]
         encoder.on_throttle = lambda seconds, reason: (reasons.append(reason), hold(seconds, reason))  # type: ignore[attr-defined]
         encoder.wait = lambda _seconds: wait(0)  # type: ignore[attr-defined]
         provider.fail(429, times=2, retry_after=7)
-        assert worker.run().state == "done"
+        assert worker.join().state == "done"
     assert reasons
     assert all("429" in reason for reason in reasons)
     assert vectors_of(connection, version) == ids

@@ -20,10 +20,10 @@ MOST_MB = 130
 # Prints by how much the most memory that the process ever had has grown while it worked, in MB.
 WORKER = """
 import sys
-from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Database
 from revector.core.registry import get_version
 from tests.core.backfill.test_memory import Wide
+from tests.versions import worker_on
 
 def most():
     with open("/proc/self/status") as lines:
@@ -35,7 +35,7 @@ with database.session("test") as connection:
 encoder = Wide(version.dimensions, int(sys.argv[3]))
 encoder.encode_documents(["warm"])
 before = most()
-Worker(database, version, encoder).run()
+worker_on(database, version, encoder).join()
 print(most() - before)
 """
 

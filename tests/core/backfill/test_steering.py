@@ -25,7 +25,7 @@ from revector.core.errors import EncoderError, RefusedError, UnreachableError
 from revector.core.registry import Version
 from tests.core.backfill.steps import eventually, job_status, living_worker
 from tests.encoders import Steps
-from tests.versions import add, add_chunks
+from tests.versions import add, add_chunks, worker_on
 
 TEXTS = [f"text number {n}" for n in range(60)]
 
@@ -35,8 +35,8 @@ def working(
     database: Database, connection: Connection, version: Version, encoder: Steps, **settings: object
 ) -> Iterator[Worker]:
     """A worker in a thread, which is there when the block begins and has ended when it is left."""
-    worker = Worker(database, version, encoder, JobSettings(**settings))  # type: ignore[arg-type]
-    thread = threading.Thread(target=worker.run)
+    worker = worker_on(database, version, encoder, JobSettings(**settings))
+    thread = threading.Thread(target=worker.join)
     thread.start()
     try:
         eventually(lambda: (found := status(connection, version)) and found.workers == 1)
@@ -102,7 +102,7 @@ def test_pausing_what_nobody_works_on_is_a_pause_at_once(database: Database, con
             raise UnreachableError("The provider was deleted.")
 
     with pytest.raises(UnreachableError):
-        Worker(database, version, Gone()).run()  # type: ignore[arg-type]
+        worker_on(database, version, Gone()).join()
     assert job_status(connection, version).state == "interrupted"
     request_pause(connection, version)
     assert job_status(connection, version).state == "paused"
@@ -142,8 +142,8 @@ def test_the_spend_cap_is_never_overrun(database: Database, connection: Connecti
     with (
         working(database, connection, version, encoders[0], **settings),
     ):
-        other = Worker(database, version, encoders[1], JobSettings())  # type: ignore[arg-type]
-        thread = threading.Thread(target=other.run)
+        other = worker_on(database, version, encoders[1], JobSettings())
+        thread = threading.Thread(target=other.join)
         thread.start()
         try:
             eventually(lambda: "spend cap" in (job_status(connection, version).throttle or ""))
@@ -185,8 +185,8 @@ def test_a_rate_is_shared_by_all_workers(database: Database, connection: Connect
     version, encoder = add(connection, "v1"), Steps()
     job = open_job(connection, version, JobSettings(batch_size=50, max_rate=12))
     with living_worker(connection, job), living_worker(connection, job):
-        worker = Worker(database, version, encoder)  # type: ignore[arg-type]
-        thread = threading.Thread(target=worker.run)
+        worker = worker_on(database, version, encoder)
+        thread = threading.Thread(target=worker.join)
         thread.start()
         try:
             encoder.step()
@@ -204,8 +204,8 @@ def test_a_worker_that_leaves_does_not_interrupt_the_others(database: Database, 
     staying, leaving = Steps(), Steps()
     with working(database, connection, version, staying, batch_size=2):
         staying.began.acquire()
-        worker = Worker(database, version, leaving)  # type: ignore[arg-type]
-        thread = threading.Thread(target=worker.run)
+        worker = worker_on(database, version, leaving)
+        thread = threading.Thread(target=worker.join)
         thread.start()
         eventually(lambda: job_status(connection, version).workers == 2)
         worker.leave("enough")
@@ -296,9 +296,7 @@ def test_what_a_lost_database_left_unsaved_is_not_encoded_again(
 ) -> None:
     add_chunks(connection, TEXTS)
     version, encoder = add(connection, "v1"), Steps(price=1_000_000.0)
-    with working(database, connection, version, encoder, batch_size=10) as worker:
-        lost: list[str] = []
-        worker._on_lost = lost.append
+    with working(database, connection, version, encoder, batch_size=10):
         for _ in range(3):
             encoder.began.acquire()
             connection.execute(
@@ -307,7 +305,6 @@ def test_what_a_lost_database_left_unsaved_is_not_encoded_again(
             encoder.step()
         encoder.open()
         ended(connection, version, "done")
-    assert lost
     assert [line for line in logged if line.startswith("WARNING v1: lost the database")]
     assert [line for line in logged if line.endswith("joins the backfill of v1, job 1")][1:]
     assert sorted(encoder.seen) == sorted(TEXTS)

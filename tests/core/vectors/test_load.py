@@ -19,7 +19,6 @@ from psycopg import sql
 
 from revector.core.audit import entries
 from revector.core.backfill.job.settings import JobSettings
-from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Connection, Database
 from revector.core.errors import RefusedError, UsageError
 from revector.core.registry import (
@@ -36,6 +35,7 @@ from revector.core.vectors.load import LoadReport, load
 from revector.core.vectors.seen import Seen
 from tests.encoders import Stub
 from tests.vector_files import DIMENSIONS, expected, new_chunks, new_version, random_vectors, stored, write_npy
+from tests.versions import worker_on
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -583,7 +583,7 @@ def test_a_load_beside_a_backfill(database: Database, connection: Connection, tm
 
     def backfill() -> Any:
         begun.wait()
-        return Worker(database, version, Stub(DIMENSIONS), JobSettings(batch_size=20)).run()
+        return worker_on(database, version, Stub(DIMENSIONS), JobSettings(batch_size=20)).join()
 
     thread, backfilled = in_thread(backfill)
     begun.wait()
@@ -607,7 +607,7 @@ def test_a_backfill_completes_and_proves_what_the_file_left(
     version = new_version(connection)
     vectors = random_vectors(30)
     load(database, version, open_vectors(write_npy(tmp_path, vectors, ids[:30])))
-    status = Worker(database, get_version(connection, "v1"), Stub(DIMENSIONS), JobSettings()).run()
+    status = worker_on(database, get_version(connection, "v1"), Stub(DIMENSIONS), JobSettings()).join()
     assert (status.state, status.done) == ("done", 20)
     assert get_version(connection, "v1").state == "loaded"
     wanted = expected(ids[:30], vectors) | expected(ids[30:], np.ones((20, DIMENSIONS)))

@@ -29,7 +29,6 @@ from revector.core.backfill.job.job import request_pause
 from revector.core.backfill.job.settings import JobSettings
 from revector.core.backfill.job.status import JobStatus
 from revector.core.backfill.job.status import status as status_of
-from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Connection, Database
 from revector.core.encoders import PROBE_TEXT, open_encoder
 from revector.core.errors import EncoderError, RefusedError, RevectorError, UnreachableError, UsageError
@@ -37,7 +36,7 @@ from revector.core.registry import Version, version_statuses
 from revector.core.secrets import scrub
 from tests.protocol_server import MODELS, ProtocolServer, Request, embed
 from tests.ray_cluster import RayCluster, environment
-from tests.versions import add, add_chunks
+from tests.versions import add, add_chunks, worker_on
 
 pytestmark = pytest.mark.slow
 
@@ -205,7 +204,7 @@ def check_vectors(connection: Connection, version: Version, texts: Mapping[int, 
 
 def finish(database: Database, version: Version) -> None:
     """What an engine leaves is anyone's to go on with."""
-    assert Worker(database, version, open_encoder(version.encoder_spec), BATCH).run().state == "done"
+    assert worker_on(database, version, open_encoder(version.encoder_spec), BATCH).join().state == "done"
 
 
 def program(database: Database, address: str, count: int, folder: Path) -> subprocess.Popen[str]:
@@ -370,7 +369,7 @@ def test_an_error_of_the_encoder_is_the_same_as_without_ray(
     provider.open.set()
     provider.fail(401 if error is UnreachableError else 400, times=100, message="No.")
     with pytest.raises(error) as here:
-        Worker(database, version, open_encoder(version.encoder_spec), BATCH, check=True).run()
+        worker_on(database, version, open_encoder(version.encoder_spec), BATCH, check=True).join()
     with pytest.raises(error) as there:
         Running(database, version, cluster.address).result()
     assert (there.value.problem, there.value.remedy) == (here.value.problem, here.value.remedy)

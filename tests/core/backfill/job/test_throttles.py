@@ -20,14 +20,13 @@ from revector.core.backfill.job.job import change_settings
 from revector.core.backfill.job.settings import JobSettings
 from revector.core.backfill.job.status import status
 from revector.core.backfill.job.working_hours import closed_until
-from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Connection, Database
 from revector.core.errors import RefusedError, UsageError
 from revector.core.registry import Version
 from tests.core.backfill.steps import eventually, job_status
 from tests.encoders import Steps
 from tests.standby import streaming_standby
-from tests.versions import NUMBERS, add, add_chunks
+from tests.versions import NUMBERS, add, add_chunks, worker_on
 
 
 def look(connection: Connection, kept: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
@@ -229,8 +228,8 @@ def test_a_held_job_says_since_when_and_goes_on_when_the_limit_is_lifted(
     add_chunks(connection, NUMBERS)
     version, encoder = add(connection, "v1"), Steps(opened=True)  # nothing but the limit holds it
     settings = JobSettings(batch_size=2, throttle_query="SELECT 'not now'")
-    worker = Worker(database, version, encoder, settings)  # type: ignore[arg-type]
-    thread = threading.Thread(target=worker.run)
+    worker = worker_on(database, version, encoder, settings)
+    thread = threading.Thread(target=worker.join)
     thread.start()
     try:
         eventually(lambda: throttle_of(connection, version) == "not now")
@@ -257,7 +256,7 @@ def test_a_held_job_says_since_when_and_goes_on_when_the_limit_is_lifted(
 def test_settings_are_checked_by_name(database: Database, connection: Connection) -> None:
     add_chunks(connection, NUMBERS)
     version = add(connection, "v1")
-    Worker(database, version, Steps(opened=True)).run()  # type: ignore[arg-type]
+    worker_on(database, version, Steps(opened=True)).join()
     for changes, message in (
         ({"max_rat": "5"}, "Did you mean max_rate"),
         ({"max_rate": "-5"}, "max_rate cannot be '-5'"),

@@ -21,7 +21,6 @@ from revector.core.backfill.job.settings import JobSettings
 from revector.core.backfill.plan import findings, footprint, plan, probe, sample
 from revector.core.backfill.plan.plan import Plan, confirm_cost, make_plan
 from revector.core.backfill.plan.sample import Demand, Estimate, interval, measure_demand
-from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Connection, Database, fetch_one
 from revector.core.encoders import Encoder, open_encoder
 from revector.core.errors import EncoderError, UnreachableError, UsageError
@@ -30,7 +29,7 @@ from revector.core.registry import Version, get_version
 from revector.core.settings import Settings
 from tests.encoders import Stub
 from tests.protocol_server import ProtocolServer
-from tests.versions import SPEC, add, add_chunks, backfill
+from tests.versions import SPEC, add, add_chunks, backfill, worker_on
 
 TEXTS = [f"chunk {n}: " + " ".join(["word"] * (n % 40)) for n in range(200)]
 
@@ -731,7 +730,7 @@ def test_jobs_at_work(database: Database, connection: Connection) -> None:
             return super().encode_documents(texts)
 
     encoder: Encoder = Waiting()  # type: ignore[assignment]
-    worker = threading.Thread(target=Worker(database, version, encoder, JobSettings()).run)
+    worker = threading.Thread(target=worker_on(database, version, encoder, JobSettings()).join)
     worker.start()
     try:
         assert encoding.wait(60)

@@ -11,7 +11,6 @@ from psycopg import sql
 
 from revector.core.backfill.job.settings import JobSettings
 from revector.core.backfill.job.status import status
-from revector.core.backfill.worker.worker import Worker
 from revector.core.chunks import document_uuid
 from revector.core.database import Connection, Database
 from revector.core.documents import Document
@@ -25,7 +24,7 @@ from revector.core.index import candidates_query
 from revector.core.ingest import ingest
 from revector.core.registry import Metric, embedded_count, get_version, version_statuses
 from revector.core.retrieval import EncoderCache
-from tests.versions import NUMBERS, SPEC, add, backfill
+from tests.versions import NUMBERS, SPEC, add, backfill, worker_on
 
 TEXTS = [f"{a} {b}" for a in NUMBERS[:12] for b in NUMBERS[:12]]
 CANDIDATE = "static:wordllama-128"
@@ -107,7 +106,7 @@ def test_a_backfill_does_not_pay_for_the_pilot_again(
             return encoder.encode_documents(texts)
 
     counting = Counting()
-    Worker(database, candidate, counting, JobSettings(64)).run()  # type: ignore[arg-type]
+    worker_on(database, candidate, counting, JobSettings(64)).join()
     found = status(connection, candidate)
     assert found is not None
     assert found.state == "done"
