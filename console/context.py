@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from revector.core.database import Connection, Database
     from revector.core.encoders import Encoder
     from revector.core.registry import Version
-    from revector.core.roles import Need
+    from revector.core.roles.kinds import Need
     from revector.core.settings import Settings
 
 _UNWRAPPED = 10_000
@@ -85,7 +85,7 @@ class Context:
             self.require_writable()
         with self.database.session("cli") as connection:
             if changes or needs:
-                from revector.core.roles import require
+                from revector.core.roles.rights import require
 
                 require(connection, needs, self.command)
             yield connection

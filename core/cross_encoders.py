@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,11 +48,6 @@ class PairModel:
     """
 
     def __init__(self, spec: EncoderSpec) -> None:
-        if find_spec("sentence_transformers") is None:
-            raise UnreachableError(
-                f"{spec.name} needs the package sentence-transformers, which is not installed.",
-                "Install it: pip install 'revector[sentence-transformers]'.",
-            )
         folder = find_folder(spec, PROVIDER)
         self.batch_size = int(spec.settings.get("batch_size", 32))
         self.revision = folder_revision(folder)

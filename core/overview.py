@@ -13,7 +13,7 @@ from revector.core.backfill.job.status import JobStatus
 from revector.core.database import Connection, ServerInfo, fetch_one, server_info
 from revector.core.index import IndexState
 from revector.core.registry import VersionStatus, version_statuses
-from revector.core.roles import EVERYTHING, Rights, read_rights
+from revector.core.roles.rights import EVERYTHING, Rights, read_rights
 
 _LOG_ENTRIES = 200
 

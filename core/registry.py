@@ -13,9 +13,10 @@ from psycopg.errors import RaiseException
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from revector.core import audit, roles
+from revector.core import audit
 from revector.core.database import Connection, fetch_one
 from revector.core.errors import RefusedError, UsageError, unknown_name
+from revector.core.roles import granting
 
 if TYPE_CHECKING:
     from revector.core.encoders import Encoder
@@ -298,7 +299,7 @@ def create_table(connection: Connection, version: Version) -> None:
         if fetch_one(connection, "SELECT to_regclass(%s)", [version.table_name])[0] is not None:
             return
         _create_table(connection, version)
-        roles.share_version_table(connection, version.table_name)
+        granting.share_version_table(connection, version.table_name)
         connection.execute("SELECT rebuild_chunk_embeddings()")
 
 

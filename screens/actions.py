@@ -8,7 +8,7 @@ from typing import Any, Generic
 
 from typing_extensions import TypeVar
 
-from revector.core.roles import Need
+from revector.core.roles.kinds import Need
 from revector.screens.situation import Situation
 
 Condition = Callable[[Situation], str | None]

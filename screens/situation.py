@@ -9,7 +9,7 @@ from revector.core.backfill.job.status import JobStatus
 from revector.core.index import IndexState
 from revector.core.overview import Overview
 from revector.core.registry import VersionStatus
-from revector.core.roles import EVERYTHING, Rights
+from revector.core.roles.rights import EVERYTHING, Rights
 
 Known = TypeVar("Known")
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from revector.core.database import Database
-    from revector.core.roles import Granted, Rights
+    from revector.core.roles.granting import Granted
+    from revector.core.roles.rights import Rights
 
 app = typer.Typer(name="db", help="The server, the schema, and who may do what.")
 
@@ -139,23 +140,26 @@ def grant(
     viewer reads and searches; operator does all but approve; approver approves what others request; application is
     for services that search. A role can have several.
     """
-    from revector.core import roles
+    from revector.core.roles import granting
+    from revector.core.roles.kinds import KINDS
 
     own = context_of(context)
     own.require_writable()
     with own.session() as connection:
-        (roles.revoke if take else roles.grant)(connection, role, right)  # type: ignore[arg-type]
-    text = f"{role} is no longer {right}." if take else f"{role} is now {right}: {roles.KINDS[right]}."  # type: ignore[index]
+        (granting.revoke if take else granting.grant)(connection, role, right)  # type: ignore[arg-type]
+    text = f"{role} is no longer {right}." if take else f"{role} is now {right}: {KINDS[right]}."  # type: ignore[index]
     answer(Grant(role, right, not take), as_json, lambda console: console.print(plain(text)))
 
 
 @app.command("roles", cls=answering("console.commands.db:RoleList"))
 def list_roles(context: typer.Context, as_json: Json = False) -> None:
     """Who was given which right, and what the role of this session may do."""
-    from revector.core import roles
+    from revector.core.roles import granting
+    from revector.core.roles.kinds import KINDS
+    from revector.core.roles.rights import read_rights
 
     with context_of(context).session() as connection:
-        found, rights = roles.granted(connection), roles.read_rights(connection)
+        found, rights = granting.granted(connection), read_rights(connection)
 
     def show(console: Console) -> None:
         from rich.table import Column
@@ -166,7 +170,7 @@ def list_roles(context: typer.Context, as_json: Json = False) -> None:
                 one.role,
                 one.right,
                 "yes" if one.login else "no",
-                owner if one.right == "owner" else roles.KINDS[one.right],
+                owner if one.right == "owner" else KINDS[one.right],
             )
             for one in found
         ]

@@ -221,11 +221,7 @@ def _signature(found: _Found) -> str:
         return ""
     try:
         signature = inspect.signature(called)
-    except (
-        AttributeError,
-        TypeError,
-        ValueError,
-    ):  # many functions written in C have no signature, or an incomplete one
+    except (AttributeError, TypeError, ValueError):  # functions written in C may have none, or an incomplete one
         return ""
     parameters = [p.replace(annotation=p.empty, default=_shown(p)) for p in signature.parameters.values()]
     return str(inspect.Signature(parameters[1:] if receiver else parameters))

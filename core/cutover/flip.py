@@ -137,15 +137,13 @@ def plan(
     reason: str = "",
     waivers: Mapping[str, str] | None = None,
     encoders: EncoderCache | None = None,
-    on_guard: Callable[[Guard], None] | None = None,
 ) -> DryRun:
     """What `run` would do, without doing it. Raises what `run` raises before it checks the guards."""
     version = get_version(connection, key)
     if version.active:
         raise RefusedError(f"Version {key} is already active.")
     before = active_version(connection)
-    waived = _waivers(connection, version, waivers)
-    result = check(connection, key, waivers=waived, encoders=encoders, on_guard=on_guard)
+    result = check(connection, key, waivers=_waivers(connection, version, waivers), encoders=encoders)
     (path,) = fetch_one(connection, "SELECT current_setting('search_path')")
     again = ", ".join(rule.name for rule in GUARDS if rule.in_flip)
     flip = _Transaction(connection, "cutover", version, reason, {}, read_policy(connection).lock_timeout_s)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 from revector.core.encoders.spec import EncoderSpec
@@ -20,10 +21,15 @@ WEIGHTS_TAIL = 64 * 1024
 def find_folder(spec: EncoderSpec, organisation: str) -> Path:
     """The model's folder: the named one, or the one in the hub's cache under that name.
 
-    `organisation` is the default for a name without one. Raises UnreachableError when there is no folder.
-    SentenceTransformer(name, local_files_only=True) would do, but it asks the network for an unknown name
-    (measured with sentence-transformers 6.2).
+    `organisation` is the default for a name without one. Raises UnreachableError when there is no folder, or no
+    package that runs its model. SentenceTransformer(name, local_files_only=True) would do, but it asks the network
+    for an unknown name (measured with sentence-transformers 6.2).
     """
+    if find_spec("sentence_transformers") is None:
+        raise UnreachableError(
+            f"{spec.name} needs the package sentence-transformers, which is not installed.",
+            "Install it: pip install 'revector[sentence-transformers]'.",
+        )
     from huggingface_hub import snapshot_download
 
     folder = Path(spec.model).expanduser()

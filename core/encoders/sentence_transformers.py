@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -32,11 +31,6 @@ class SentenceTransformersEncoder:
     price = 0.0
 
     def __init__(self, spec: EncoderSpec) -> None:
-        if find_spec("sentence_transformers") is None:
-            raise UnreachableError(
-                f"{spec.name} needs the package sentence-transformers, which is not installed.",
-                "Install it: pip install 'revector[sentence-transformers]'.",
-            )
         folder = find_folder(spec, "sentence-transformers")
         self.name = spec.name
         self.revision = folder_revision(folder)

@@ -13,7 +13,6 @@ from alembic.config import Config
 from psycopg import errors as pg
 from psycopg import sql
 
-from revector.core import roles
 from revector.core.database import (
     Connection,
     Database,
@@ -25,6 +24,7 @@ from revector.core.database import (
 )
 from revector.core.errors import RefusedError, UnreachableError
 from revector.core.revisions import HEAD, REVISIONS
+from revector.core.roles import granting
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection as AlchemyConnection
@@ -55,7 +55,7 @@ def run_upgrade(database: Database) -> str:
                 command.upgrade(config, "head")
             except (pg.DuplicateTable, pg.DuplicateObject, pg.DuplicateFunction) as error:
                 raise foreign_content(database.schema, error.diag.message_primary or str(error)) from None
-            roles.renew_grants(raw)
+            granting.renew_grants(raw)
         alchemy.commit()
         log.info("schema %s: at revision %s, was %s", database.schema, HEAD, info.schema_revision)
         return info.schema_revision or ""

@@ -4,22 +4,3 @@ A collection has one NOLOGIN role for each kind, created by the first `grant`; a
 it. Postgres enforces everything; reading rights here only serves to offer what is allowed. The schema, the policy
 of cutovers and these grants belong to the owner of the schema.
 """
-
-from revector.core.roles.granting import Granted, grant, granted, renew_grants, revoke, share_version_table
-from revector.core.roles.kinds import KINDS, Need
-from revector.core.roles.rights import EVERYTHING, Rights, read_rights, require
-
-__all__ = [
-    "EVERYTHING",
-    "KINDS",
-    "Granted",
-    "Need",
-    "Rights",
-    "grant",
-    "granted",
-    "read_rights",
-    "renew_grants",
-    "require",
-    "revoke",
-    "share_version_table",
-]

@@ -15,7 +15,7 @@ from psycopg import errors as pg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from revector.core import cutover, roles, shadow
+from revector.core import cutover, shadow
 from revector.core.audit import entries
 from revector.core.database import Connection, Database
 from revector.core.errors import RefusedError, UsageError
@@ -23,8 +23,10 @@ from revector.core.migrations import upgrade
 from revector.core.models import Base
 from revector.core.registry import active_version, drop_version, get_version, retire_version
 from revector.core.retrieval import Retriever
+from revector.core.roles import granting, kinds
 from revector.core.roles.groups import group_name, groups_of
 from revector.core.roles.kinds import APPLICATION_READS, APPLICATION_WRITES, APPROVER_WRITES, OPERATOR_WRITES
+from revector.core.roles.rights import Rights, read_rights
 from tests.console.cli.conftest import write_corpus
 from tests.console.cli.program import Revector
 from tests.core.shadow.support import mirror_of
@@ -32,7 +34,7 @@ from tests.databases import copied
 from tests.roles import login_roles
 from tests.versions import NUMBERS, add, add_chunks, backfill, ready_version
 
-KINDS = tuple(roles.KINDS)
+KINDS = tuple(kinds.KINDS)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def filled(database: Database) -> Iterator[Collection]:
         ready_version(database, connection, "v2", "static:wordllama-256")
         cutover.run(connection, "v1", confirm="v1")
         for kind in KINDS:
-            roles.grant(connection, names[kind], kind)
+            granting.grant(connection, names[kind], kind)
         yield Collection(database, names)
 
 
@@ -188,8 +190,8 @@ def test_a_viewer_reads_and_searches(shared: Collection) -> None:
         for table in (*Base.metadata.tables, "chunk_embeddings", version.table_name):
             connection.execute(sql.SQL("SELECT * FROM {} LIMIT 1").format(sql.Identifier(table)))
         assert connection.execute("SELECT count(*) FROM chunk_embeddings").fetchone() == (2 * len(NUMBERS),)
-        rights = roles.read_rights(connection)
-        assert rights == roles.Rights(shared.names["viewer"], True, False, False, False)
+        rights = read_rights(connection)
+        assert rights == Rights(shared.names["viewer"], True, False, False, False)
         assert rights.word == "viewer"
 
 
@@ -286,7 +288,7 @@ def test_an_operator_does_the_whole_job_by_commands(collection: Collection, tmp_
 def test_operators_share_the_tables_of_versions(collection: Collection, connection: Connection) -> None:
     """What one of them registers another one loads, indexes and drops; viewers and applications read it."""
     with login_roles(collection.database, "second") as names:
-        roles.grant(connection, names["second"], "operator")
+        granting.grant(connection, names["second"], "operator")
         second = Collection(collection.database, collection.names | names)
         with collection.as_role("operator") as first:
             version = add(first, "v3")
@@ -337,7 +339,7 @@ def test_what_an_operator_may_not(shared: Collection) -> None:
         refused(connection, "DELETE FROM cutovers")
         refused(connection, "UPDATE alembic_version SET version_num = '0001'")
         with pytest.raises(RefusedError, match="Only the owner"):
-            roles.grant(connection, shared.names["operator"], "approver")
+            granting.grant(connection, shared.names["operator"], "approver")
         refused(
             connection,
             sql.SQL("GRANT {} TO {}").format(
@@ -380,7 +382,7 @@ def test_an_approver_approves_and_does_not_flip(collection: Collection) -> None:
     with collection.as_role("operator") as operator:
         request = requested(operator)
     with collection.as_role("approver") as connection:
-        assert roles.read_rights(connection).word == "approver"
+        assert read_rights(connection).word == "approver"
         assert connection.execute(APPROVE, [request]).fetchone() == (collection.names["approver"],)
         refused(connection, cutover.FLIP, {"key": "v2"})
         refused(
@@ -551,9 +553,9 @@ def test_granting_and_taking_by_commands(database: Database, tmp_path: Path) -> 
         owner.call("db", "grant", ada, "operator")  # a second time changes nothing
         assert f"{ada} is now approver" in owner.call("db", "grant", ada, "approver").out
         with its.session("test") as connection:
-            assert roles.read_rights(connection).word == ""
+            assert read_rights(connection).word == ""
             owner.call("db", "grant", ada, "operator", "--revoke")
-            assert roles.read_rights(connection).word == "approver"
+            assert read_rights(connection).word == "approver"
             refused(connection, cutover.FLIP, {"key": "v1"})
         shown = owner.call("db", "roles")
         assert re.search(rf"{ada} +approver +yes", shown.out)
@@ -573,12 +575,12 @@ def test_granting_and_taking_by_commands(database: Database, tmp_path: Path) -> 
 def test_what_cannot_be_granted(database: Database, connection: Connection) -> None:
     with login_roles(database, "ada") as names:
         with pytest.raises(UsageError, match="There is no role 'adda'"):
-            roles.grant(connection, "adda", "viewer")
+            granting.grant(connection, "adda", "viewer")
         with pytest.raises(UsageError, match="There is no right 'admin'"):
-            roles.grant(connection, names["ada"], "admin")  # type: ignore[arg-type]
-        roles.grant(connection, names["ada"], "viewer")
+            granting.grant(connection, names["ada"], "admin")  # type: ignore[arg-type]
+        granting.grant(connection, names["ada"], "viewer")
         with pytest.raises(UsageError, match="stands for a right itself"):
-            roles.grant(connection, group_of(connection, "viewer"), "operator")
+            granting.grant(connection, group_of(connection, "viewer"), "operator")
 
 
 def test_an_owner_who_is_no_superuser(database: Database, connection: Connection) -> None:
@@ -594,10 +596,10 @@ def test_an_owner_who_is_no_superuser(database: Database, connection: Connection
             add_chunks(own, NUMBERS[:4])
             before = ready_version(schema, own, "v1")
             with pytest.raises(RefusedError, match=r"CREATEROLE"):
-                roles.grant(own, names["ada"], "operator")
+                granting.grant(own, names["ada"], "operator")
             connection.execute(sql.SQL("ALTER ROLE {} CREATEROLE").format(owner))
-            roles.grant(own, others["bob"], "operator")
-            assert [(one.role, one.right) for one in roles.granted(own)] == [
+            granting.grant(own, others["bob"], "operator")
+            assert [(one.role, one.right) for one in granting.granted(own)] == [
                 (names["owner"], "owner"), (others["bob"], "operator"),
             ]  # fmt: skip
             bobs = Database(make_conninfo(database.dsn, user=others["bob"]), schema.schema)
@@ -610,19 +612,19 @@ def test_an_owner_who_is_no_superuser(database: Database, connection: Connection
                 assert own.execute(count).fetchone() == (3,)
             retire_version(own, "v2")
             drop_version(own, "v2")
-            roles.revoke(own, others["bob"], "operator")
+            granting.revoke(own, others["bob"], "operator")
             own.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema.schema)))
 
 
 def test_roles_left_over_from_another_schema_of_the_name(database: Database, connection: Connection) -> None:
     with login_roles(database, "ada", "bob") as names:
-        roles.grant(connection, names["ada"], "operator")
+        granting.grant(connection, names["ada"], "operator")
         connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(database.schema)))
         upgrade(database)
         with psycopg.connect(make_conninfo(database.dsn, user=names["ada"]), autocommit=True) as ada:
             refused(ada, sql.SQL("SELECT FROM {}").format(sql.Identifier(database.schema, "audit_log")))
         with database.session("test") as own, pytest.raises(RefusedError, match=f"left over.*{names['ada']}"):
-            roles.grant(own, names["bob"], "viewer")
+            granting.grant(own, names["bob"], "viewer")
 
 
 def test_an_upgrade_renews_the_grants(collection: Collection, connection: Connection) -> None:
@@ -632,7 +634,7 @@ def test_an_upgrade_renews_the_grants(collection: Collection, connection: Connec
     with collection.as_role("viewer") as viewer:
         refused(viewer, "SELECT FROM search_counts")
         with connection.transaction():
-            roles.renew_grants(connection)
+            granting.renew_grants(connection)
         viewer.execute("SELECT FROM search_counts")
 
 

@@ -8,9 +8,9 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from revector.console.app import RevectorApp
-from revector.core import roles
 from revector.core.database import Database
-from revector.core.roles import EVERYTHING, Rights
+from revector.core.roles import granting
+from revector.core.roles.rights import EVERYTHING, Rights
 from revector.core.settings import Settings
 from revector.screens.actions import offered
 from revector.screens.cutover.actions import CutoverState
@@ -92,7 +92,7 @@ async def test_rights_that_are_taken_while_the_console_is_open() -> None:
 async def test_a_viewer_becomes_an_operator(own_library: Database) -> None:
     """With a real role: what it may not do is not on the screen, and is there as soon as it was granted."""
     with login_roles(own_library, "ada") as names, own_library.session("test") as owner:
-        roles.grant(owner, names["ada"], "viewer")
+        granting.grant(owner, names["ada"], "viewer")
         app = console(Database(make_conninfo(own_library.dsn, user=names["ada"]), own_library.schema))
         async with app.run_test(size=LARGE) as pilot:
             await until_shown(pilot, "demo-256", " ─ viewer ─ ")
@@ -103,7 +103,7 @@ async def test_a_viewer_becomes_an_operator(own_library: Database) -> None:
             await until_shown(pilot, "complete")  # a viewer sees the guards
             await pilot.press("u", "R", "escape")
             assert len(app.screen_stack) == 1
-            roles.grant(owner, names["ada"], "operator")
+            granting.grant(owner, names["ada"], "operator")
             await until_shown(pilot, " ─ operator ─ ")
             await pilot.press("2")
             await until(

@@ -10,12 +10,13 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from textual.pilot import Pilot
 
-from revector.core import cutover, roles
+from revector.core import cutover
 from revector.core.audit import entries
 from revector.core.cutover import Request
 from revector.core.cutover.request_store import Approval
 from revector.core.database import Database
-from revector.core.roles import EVERYTHING, Rights
+from revector.core.roles import granting
+from revector.core.roles.rights import EVERYTHING, Rights
 from revector.screens.actions import offered
 from revector.screens.cutover.actions import CutoverState
 from revector.screens.cutover.dialogs import ReasonDialog, WaiveDialog
@@ -46,7 +47,7 @@ def people(own_library: Database) -> Iterator[People]:
         with own_library.session("test") as owner:
             cutover.change_policy(owner, {"approvals": 1})
             for kind in ("operator", "approver", "viewer"):
-                roles.grant(owner, names[kind], kind)  # type: ignore[arg-type]
+                granting.grant(owner, names[kind], kind)  # type: ignore[arg-type]
         yield {
             kind: Database(make_conninfo(own_library.dsn, user=name), own_library.schema)
             for kind, name in names.items()

@@ -12,7 +12,7 @@ from textual.pilot import Pilot
 from revector.console.app import RevectorApp
 from revector.core.cutover import Guard
 from revector.core.database import Database
-from revector.core.roles import EVERYTHING, Rights
+from revector.core.roles.rights import EVERYTHING, Rights
 from revector.core.settings import Settings
 from revector.screens.actions import Action, offered, why_not
 from revector.screens.compare.actions import CompareState
