@@ -122,21 +122,13 @@ _WINDOW = sql.SQL(
         FROM shadow_queries q
         WHERE q.shadow_id = %(shadow)s AND q.primary_version <> %(candidate)s
           AND q.at >= clock_timestamp() - make_interval(secs => %(retention_s)s)
-          AND (%(since)s::timestamptz IS NULL OR q.at >= %(since)s)
         ORDER BY q.at DESC LIMIT %(newest)s),
     answered AS (SELECT * FROM newest WHERE overlap IS NOT NULL)
     """
 )
 
 
-def report(
-    connection: Connection,
-    *,
-    shadow_id: int | None = None,
-    since: datetime.datetime | None = None,
-    limit: int = 20,
-    newest: int = NEWEST,
-) -> ShadowReport:
+def report(connection: Connection, *, shadow_id: int | None = None, limit: int = 20) -> ShadowReport:
     """The report of the named shadow, else of the running or last one, with the `limit` worst queries.
 
     Raises RefusedError when there never was a shadow, UsageError for an unknown number.
@@ -148,8 +140,7 @@ def report(
         "shadow": run.id,
         "candidate": run.candidate,
         "retention_s": run.retention_days * 86_400,
-        "since": since,
-        "newest": newest,
+        "newest": NEWEST,
         "limit": limit,
         "bins": BINS,
     }

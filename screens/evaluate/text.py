@@ -14,7 +14,6 @@ from revector.core.evaluation.document import (
     Evaluation,
     GateResult,
     MeasureResult,
-    OverlapResult,
     QueryResult,
     Run,
     Verdict,
@@ -187,15 +186,12 @@ def ranges_of(found: Evaluation, measure: str) -> tuple[list[Range], tuple[float
     if measure in OVERLAPS:
         rows = [row for row in found.overlaps if row.measure == measure]
         limits = (-1.0, 1.0) if measure == "kendall_tau" else (0.0, 1.0)
-        return [_spread(row) for row in rows], limits, "o mean  --- 90 % of the queries"
+        spreads = [Range(row.segment, row.quantiles[_LOW], row.mean, row.quantiles[_HIGH]) for row in rows]
+        return spreads, limits, "o mean  --- 90 % of the queries"
     ranges = [_interval(row) for row in found.measures if row.measure == measure]
     widest = max((max(abs(one.low), abs(one.high)) for one in ranges), default=0.0)
     edge = _round_up(widest)
     return ranges, (-edge, edge), "+ better  x worse  o unclear"
-
-
-def _spread(row: OverlapResult) -> Range:
-    return Range(row.segment, row.quantiles[_LOW], row.mean, row.quantiles[_HIGH])
 
 
 def _interval(row: MeasureResult) -> Range:

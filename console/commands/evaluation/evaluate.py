@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from revector.core.evaluation.document import Evaluation, MeasureResult, Verdict
     from revector.core.evaluation.gates.verdicts import GateFile
     from revector.core.evaluation.judged_sets.query_sets import QuerySet
-    from revector.core.evaluation.measures.thresholds import ThresholdRow, Thresholds
+    from revector.core.evaluation.measures.thresholds import Thresholds
     from revector.core.evaluation.runs.pilot import Pilot
     from revector.core.registry import Version
     from revector.core.retrieval import EncoderCache
@@ -376,7 +376,7 @@ def _show_thresholds(console: Console, found: Thresholds, pair: tuple[Version, V
     )
     print_rows(
         console,
-        [_threshold_row(row) for row in found.rows],
+        [(f"{r.kept:.1%}", f"{r.primary:.4f}", f"{r.candidate:.4f}", f"{r.if_copied:.1%}") for r in found.rows],
         *right("kept", f"cut of {primary}", f"same for {candidate}", "kept if copied"),
     )
     if found.asked is not None:
@@ -388,7 +388,3 @@ def _show_thresholds(console: Console, found: Thresholds, pair: tuple[Version, V
                 "with the version, or decide by rank instead."
             )
         )
-
-
-def _threshold_row(row: ThresholdRow) -> tuple[str, ...]:
-    return f"{row.kept:.1%}", f"{row.primary:.4f}", f"{row.candidate:.4f}", f"{row.if_copied:.1%}"

@@ -22,7 +22,7 @@ from psycopg import sql
 
 from revector.core.database import Connection, Database, Progress, fetch_one
 from revector.core.encoders import Encoder, Parallel, Throttled, check_vectors
-from revector.core.errors import EncoderError, RefusedError, RevectorError, UsageError
+from revector.core.errors import EncoderError, RefusedError, RevectorError
 from revector.core.evaluation.document import Run
 from revector.core.evaluation.judged_sets.query_sets import Query, QuerySet
 from revector.core.evaluation.runs.searches import Search, Searches, plan_searches
@@ -79,22 +79,19 @@ def make_run(
     k: int = DEPTH,
     exact: bool = False,
     ef_search: int | None = None,
-    connections: int | None = None,
     encoders: EncoderCache | None = None,
     on_progress: Progress | None = None,
 ) -> Run:
     """Search a version for every query of the set and store the top-k; continues such a run that was interrupted.
 
-    `exact` searches without the index. `ef_search` defaults to the version's, and is at least k. `connections` is
-    how many searches run at once (default: one for each processor).
+    `exact` searches without the index. `ef_search` defaults to the version's, and is at least k. One search for each
+    processor runs at once.
 
     Raises RefusedError for a version without vectors or without an encoder, and when the version or the query set
     is dropped or changed meanwhile; UsageError for settings out of range; UnreachableError for a database or an
     encoder that cannot be reached; EncoderError for an invalid query vector. The queries searched until then are
     kept, and the next call with the same settings does the others.
     """
-    if connections is not None and connections < 1:
-        raise UsageError(f"connections is {connections}; expected at least 1.")
     searches = plan_searches(version, k=k, exact=exact, ef_search=ef_search)
     with _encoder(version, encoders) as encoder, database.session("evaluate") as connection:
         _check_version(connection, version, encoder)
@@ -115,7 +112,7 @@ def make_run(
         try:
             if missing:
                 keeper = _HitWriter(connection, run, len(done), on_progress)
-                many = min(connections or os.cpu_count() or 1, len(missing))
+                many = min(os.cpu_count() or 1, len(missing))
                 crew = _Crew(database, searches, encoder, missing, many, own_encoder=encoders is None)
                 try:
                     crew.work(keeper.keep)

@@ -266,8 +266,14 @@ def test_a_caller_who_gives_up_ends_the_threads_and_the_searches_they_wait_for(
 
 
 def test_a_search_whose_connection_is_lost_ends_the_run(
-    database: Database, connection: Connection, query_set: QuerySet, version: Version
+    database: Database,
+    connection: Connection,
+    query_set: QuerySet,
+    version: Version,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+
     class Severing(FlakyEncoder):
         def encode_query(self, text: str) -> np.ndarray:  # type: ignore[type-arg]
             if len(self.asked) == 8:
@@ -283,7 +289,7 @@ def test_a_search_whose_connection_is_lost_ends_the_run(
             return super().encode_query(text)
 
     with pytest.raises(UnreachableError):
-        make_run(database, query_set, version, k=10, encoders=cache_of(Severing(SPEC)), connections=1)
+        make_run(database, query_set, version, k=10, encoders=cache_of(Severing(SPEC)))
     assert store.runs(connection) == []
     assert make_run(database, query_set, version, k=10).state == "done"
 
@@ -403,8 +409,9 @@ def test_a_vector_that_cannot_be_searched_with_names_its_query(
 
 
 def test_queries_of_a_parallel_provider_are_encoded_at_once(
-    database: Database, connection: Connection, query_set: QuerySet
+    database: Database, connection: Connection, query_set: QuerySet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
     add_chunks(connection, TEXTS)
     with ProtocolServer(models={"model": 64}) as provider:
         spec = f"openai:model?base_url={provider.base_url}&parallel=2"
@@ -412,6 +419,6 @@ def test_queries_of_a_parallel_provider_are_encoded_at_once(
         encoder = open_encoder(spec)
         assert encoder.dimensions == 64  # this asks it once, alone
         provider.meet = threading.Barrier(2, timeout=60).wait  # answers only once two requests have arrived
-        run = make_run(database, query_set, version, k=10, connections=3, encoders=cache_of(encoder))
+        run = make_run(database, query_set, version, k=10, encoders=cache_of(encoder))
     assert run.queries == len(QUERIES)
     assert {len(hits.chunk_ids) for hits in store.load_results(connection, run).hits.values()} == {10}
