@@ -185,6 +185,13 @@ def right(*titles: str) -> list[Column]:
     return [Column(plain(title), justify="right", no_wrap=True) for title in titles]
 
 
+def fold(title: str = "") -> Column:
+    """A column that breaks its cells anywhere when there is no room."""
+    from rich.table import Column
+
+    return Column(title, overflow="fold")
+
+
 def print_rows(
     console: Console,
     rows: Iterable[Sequence[object]],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from revector.console.commands.options import Json
-from revector.console.context import Context, answer, context_of, note, plain, print_rows
+from revector.console.context import Context, answer, context_of, fold, note, plain, print_rows
 from revector.console.contract import answering
 
 if TYPE_CHECKING:
@@ -162,8 +162,6 @@ def list_roles(context: typer.Context, as_json: Json = False) -> None:
         found, rights = granting.granted(connection), read_rights(connection)
 
     def show(console: Console) -> None:
-        from rich.table import Column
-
         owner = "everything; the schema, the policy of cutovers and these rights"
         rows = [
             (
@@ -174,7 +172,7 @@ def list_roles(context: typer.Context, as_json: Json = False) -> None:
             )
             for one in found
         ]
-        print_rows(console, rows, "role", "right", "login", Column("may", overflow="fold"))
+        print_rows(console, rows, "role", "right", "login", fold("may"))
         can = [name for name in ("view", "operate", "approve", "administer") if getattr(rights, name)]
         console.print(plain(f"This session is {rights.role}, which may {', '.join(can) or 'do nothing'}."))
 

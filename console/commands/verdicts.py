@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from revector.console.context import plain, print_rows
+from revector.console.context import fold, plain, print_rows
 from revector.core.errors import UsageError
 from revector.screens.wording.text import MARKS
 
@@ -63,11 +63,9 @@ def exit_unless_ready(result: Check) -> None:
 
 def print_verdicts(console: Console, found: Iterable[tuple[str, str, str, str]]) -> None:
     """Verdict, name, detail and remedy: each with its mark, the remedy on a line of its own."""
-    from rich.table import Column
-
     rows = []
     for verdict, name, detail, remedy in found:
         rows.append((MARKS[verdict], name, detail))
         if remedy:
             rows.append(("", "", remedy))
-    print_rows(console, rows, "", "", Column(overflow="fold"), header=False)
+    print_rows(console, rows, "", "", fold(), header=False)

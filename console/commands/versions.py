@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from revector.console.commands.options import Confirm, Json, Key, Reason
-from revector.console.context import answer, context_of, note, open_aloud, plain, print_rows
+from revector.console.context import answer, context_of, fold, note, open_aloud, plain, print_rows, right
 from revector.console.contract import answering
 
 if TYPE_CHECKING:
@@ -131,21 +131,14 @@ def list_versions(context: typer.Context, as_json: Json = False) -> None:
             console.print("No embedding version is registered yet.")
             console.print("Register one: revector versions add KEY --encoder static:wordllama-256")
             return
-        from rich.table import Column
-
         from revector.screens.wording.version import COLUMNS, cells
 
-        folded, figures = ("version_key", "encoder"), ("dimensions", "embedded", "missing")
-        keys = (*folded, "dimensions", "state", "embedded", "missing")
+        keys = ("version_key", "encoder", "dimensions", "state", "embedded", "missing")
+        key, encoder, dimensions, state, *counts = (COLUMNS[name].label for name in keys)
         print_rows(
             console,
             [("●" if one.version.active else "", *cells(one, *keys)) for one in statuses],
-            "",
-            *(
-                Column(COLUMNS[key].label, overflow="fold") if key in folded
-                else Column(COLUMNS[key].label, justify="right" if key in figures else "left", no_wrap=True)
-                for key in keys
-            ),
+            "", fold(key), fold(encoder), *right(dimensions), state, *right(*counts),
         )  # fmt: skip
 
     answer({"versions": found}, as_json, show)
@@ -208,11 +201,9 @@ def drop(
 
 
 def _show_version(console: Console, status: VersionStatus) -> None:
-    from rich.table import Column
-
     from revector.screens.wording.version import facts_of
 
-    print_rows(console, facts_of(status), "", Column(overflow="fold"), header=False)
+    print_rows(console, facts_of(status), "", fold(), header=False)
 
 
 def counted_version(status: VersionStatus) -> CountedVersion:

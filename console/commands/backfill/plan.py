@@ -9,7 +9,7 @@ import typer
 
 from revector.console.commands.options import Json, Key
 from revector.console.commands.verdicts import print_verdicts
-from revector.console.context import answer, context_of, counted, note, open_aloud, plain, print_rows
+from revector.console.context import answer, context_of, counted, fold, note, open_aloud, plain, print_rows
 from revector.console.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -107,14 +107,12 @@ def plan_document(plan: Plan) -> dict[str, Any]:
 
 
 def _show(console: Console, plan: Plan, version: Version) -> None:
-    from rich.table import Column
-
     from revector.screens.wording.plan import plan_figures
 
     column = f"{version.storage}({version.dimensions})"
     console.print(plain(f"{plan.version_key}: {plan.encoder}, {column}, {version.distance_metric}"))
     console.print()
-    print_rows(console, plan_figures(plan), "", Column(overflow="fold"), header=False)
+    print_rows(console, plan_figures(plan), "", fold(), header=False)
     console.print()
     print_verdicts(console, [(one.verdict, one.name, one.detail, one.remedy) for one in plan.findings])
     console.print()

@@ -15,7 +15,7 @@ from revector.console.commands.verdicts import (
     show_check,
     waivers_of,
 )
-from revector.console.context import answer, context_of, print_rows
+from revector.console.context import answer, context_of, fold, print_rows
 from revector.console.contract import answering
 
 if TYPE_CHECKING:
@@ -76,15 +76,13 @@ def guards(context: typer.Context, as_json: Json = False) -> None:
     ]
 
     def show(console: Console) -> None:
-        from rich.table import Column
-
         rows = []
         for rule in GUARDS:
             settings = ", ".join(f"{name}={shown(now, name)}" for name in rule.settings)
             rows.append((rule.name, "yes" if rule.waivable else "no", rule.about))
             if settings:
                 rows.append(("", "", settings))
-        print_rows(console, rows, "guard", "waivable", Column("looks at", overflow="fold"))
+        print_rows(console, rows, "guard", "waivable", fold("looks at"))
 
     answer({"guards": terms}, as_json, show)
 
@@ -108,9 +106,7 @@ def policy(
         now = change_policy(connection, given, reason) if given else read_policy(connection)
 
     def show(console: Console) -> None:
-        from rich.table import Column
-
         rows = [(name, shown(now, name), text) for name, text in HELP.items()]
-        print_rows(console, rows, "setting", "value", Column("", overflow="fold"))
+        print_rows(console, rows, "setting", "value", fold())
 
     answer(PolicyInForce(vars(now)), as_json, show)

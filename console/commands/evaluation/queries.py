@@ -11,7 +11,7 @@ import typer
 
 from revector.console.commands.evaluation import agreement
 from revector.console.commands.options import Json, QuerySetName
-from revector.console.context import answer, context_of, counted, note, plain, print_rows, right
+from revector.console.context import answer, context_of, counted, fold, note, plain, print_rows, right
 from revector.console.contract import answering
 
 if TYPE_CHECKING:
@@ -188,8 +188,6 @@ def list_sets(context: typer.Context, as_json: Json = False) -> None:
             console.print("There is no query set yet.")
             console.print("Import one: revector queries import NAME --queries FILE --qrels FILE")
             return
-        from rich.table import Column
-
         from revector.screens.wording.text import date_and_time
 
         print_rows(
@@ -205,9 +203,9 @@ def list_sets(context: typer.Context, as_json: Json = False) -> None:
                 )
                 for s in found
             ],
-            Column("query set", overflow="fold"),
+            fold("query set"),
             *right("queries", "segments", "judgements"),
-            Column("judges", overflow="fold"),
+            fold("judges"),
             "updated",
         )
 
@@ -353,20 +351,18 @@ def _full_set(connection: Connection, query_set: QuerySet, given: list[GivenJudg
 
 
 def _show_set(console: Console, found: FullSet) -> None:
-    from rich.table import Column
-
     console.print(plain(f"{found.name}: {_queries(found.queries)}, revision {found.revision}"))
     print_rows(
         console,
         [(row.segment, f"{row.queries:,}", f"{row.judged:,}") for row in found.segments],
-        Column("segment", overflow="fold"),
+        fold("segment"),
         *right("queries", "judged"),
     )
     if found.judges:
         print_rows(
             console,
             [(r.judge, r.kind, f"{r.judgements:,}", f"{r.chunks:,}") for r in found.judges],
-            Column("judge", overflow="fold"),
+            fold("judge"),
             "kind",
             *right("judgements", "of them on chunks"),
         )
