@@ -340,7 +340,6 @@ def test_what_is_not_there_is_said(
         ({"k": 1001}, "expected 1 to 1,000"),
         ({"ef_search": 1001}, "1 to 1,000"),
         ({"ef_search": 50, "exact": True}, "uses no index"),
-        ({"connections": 0}, "at least 1"),
     ):
         with pytest.raises(UsageError, match=message):
             make_run(database, query_set, version, **settings)  # type: ignore[arg-type]
