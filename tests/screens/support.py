@@ -47,9 +47,21 @@ TEXTS = [
 
 
 def wait_in_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Textual's Pilot look four times as often whether the app has come to rest: it does so for each key."""
+    """Let Textual's Pilot look four times as often whether the app has come to rest: it does so for each key.
+
+    On a busy machine it takes an app that waits for the processor for one at rest, so a key is waited for as well.
+    """
     monkeypatch.setattr("textual._wait.SLEEP_GRANULARITY", 1 / 200)
     monkeypatch.setattr("textual._wait.SLEEP_IDLE", 1 / 1_000)
+    press = Pilot.press
+
+    async def press_and_wait(pilot: Pilot[None], *keys: str) -> None:
+        await press(pilot, *keys)
+        app = pilot.app
+        while isinstance(app, RevectorApp) and app.keys._rounds and not app._exit:
+            await pilot.pause(0.002)
+
+    monkeypatch.setattr(Pilot, "press", press_and_wait)
 
 
 def fill(database: Database) -> None:
