@@ -188,7 +188,7 @@ def test_a_role_that_may_only_look(
         (tmp_path / "new.txt").write_text("new")
         for command in (
             "versions add v2 --encoder static:wordllama-64",
-            "versions retire v1",
+            "versions retire v1 --confirm v1",
             "backfill run v1",
             "ingest new.txt",
         ):
@@ -326,7 +326,7 @@ def unchanged(library: Revector) -> Iterator[None]:
         "versions show", "versions retire", "versions drop", "versions adopt --encoder static:wordllama-64",
         "backfill run", "backfill resume", "backfill status", "backfill pause", "backfill cancel",
         "backfill failures", "index plan", "index build", "index check", "index drop", "index set", "cutover check",
-        "cutover run", "rollback --to", "search x --version", "compare x --candidate", "compare x --primary",
+        "cutover run", "search x --version", "compare x --candidate", "compare x --primary",
     ],
 )  # fmt: skip
 def test_an_unknown_version_key(library: Revector, unchanged: None, command: str) -> None:
@@ -398,9 +398,9 @@ def test_a_version_that_cannot_be(library: Revector, unchanged: None, arguments:
 
 def test_states_that_do_not_allow_it(library: Revector) -> None:
     for command, message in (
-        ("cutover run v1", "Version v1 is already active."),
-        ("versions retire v1", "Version v1 is active."),
-        ("versions drop v2", "only a retired version can be dropped"),
+        ("cutover run v1 --confirm v1", "Version v1 is already active."),
+        ("versions retire v1 --confirm v1", "Version v1 is active: it cannot be retired."),
+        ("versions drop v2 --confirm v2", "only a retired version can be dropped"),
         ("index drop v1", "Version v1 is active"),
         ("backfill pause v2", "The backfill is done; it cannot become pausing."),
         ("search x --version v3", "has no encoder"),

@@ -263,7 +263,7 @@ async def test_production_looks_different() -> None:
         header = app.query_one("Header")
         assert header.styles.background.r > 2 * header.styles.background.b, "a warning colour"
         pane.control.cut_over()
-        await until_shown(pilot, "prod-eu/docs", "PRODUCTION", "Type the version key to confirm")
+        await until_shown(pilot, "collection docs, label prod-eu, PRODUCTION", "Type the version key to confirm")
 
 
 async def test_the_candidate_is_changed_by_keys(own_library: Database) -> None:
