@@ -115,12 +115,13 @@ def _version(connection: Connection, schema: str, settings: Settings, status: Ve
     if not state.valid and version.state != "backfilling":
         if state.exists:
             detail = f"the index of {key} is invalid"
-            statement = sql.SQL("REINDEX INDEX CONCURRENTLY {}").format(sql.Identifier(schema, state.name))
+            rebuild = sql.SQL("REINDEX INDEX CONCURRENTLY {}").format(sql.Identifier(schema, state.name))
+            statement = rebuild.as_string(connection)
         else:
             detail = f"{key} has no index"
-            statement = index.create_statement(version, schema)
+            statement = index.create_statement(connection, version)
         remedy = f"revector index build {key}"
-        found.append(Finding(severity, "index", state.name, detail, remedy, statement.as_string(connection)))
+        found.append(Finding(severity, "index", state.name, detail, remedy, statement))
     (memory,) = fetch_one(connection, "SELECT pg_size_bytes(%s)", [settings.maintenance_work_mem.replace(" ", "")])
     if not state.valid and plan.memory_bytes > memory:
         found.append(

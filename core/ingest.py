@@ -275,7 +275,16 @@ def _live_versions(connection: Connection) -> list[int]:
 
 
 def _carry_over(connection: Connection, version_id: int) -> int:
-    """Copy existing vectors of the same text to the new chunks in this version; returns how many."""
+    """Copy existing vectors of the same text to the new chunks in this version; returns how many.
+
+    None while the version's index is built, which its table's writers wait for: these chunks stay queued.
+    """
+    table = sql.Identifier(f"chunk_embeddings_{version_id}")
+    try:
+        with connection.transaction():
+            connection.execute(sql.SQL("LOCK TABLE {} IN ROW EXCLUSIVE MODE NOWAIT").format(table))
+    except pg.LockNotAvailable:
+        return 0
     # One vector for each text, by a lateral lookup: otherwise a text shared by a thousand chunks would be joined
     # to all.
     statement = sql.SQL(
@@ -298,7 +307,7 @@ def _carry_over(connection: Connection, version_id: int) -> int:
             INSERT INTO row_counts (scope, delta) SELECT {version}, count(*) FROM carried HAVING count(*) > 0)
         SELECT count(*) FROM carried
         """
-    ).format(table=sql.Identifier(f"chunk_embeddings_{version_id}"), version=sql.Literal(version_id))
+    ).format(table=table, version=sql.Literal(version_id))
     return int(fetch_one(connection, statement)[0])
 
 

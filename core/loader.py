@@ -29,6 +29,14 @@ _TRAILER = b"\xff\xff"
 _SLICE_BYTES = 128 * 1024
 
 
+def lock_for_writing(connection: Connection, version: Version) -> None:
+    """Wait until the version's table takes rows, first thing in a transaction that then locks chunks.
+
+    An index build holds up writers of vectors. One that waits for it must not hold a chunk that a user deletes.
+    """
+    connection.execute(sql.SQL("LOCK TABLE {} IN ROW EXCLUSIVE MODE").format(version.table))
+
+
 def copy_vectors(
     connection: Connection,
     version: Version,

@@ -16,7 +16,6 @@ from psycopg.types.json import Jsonb
 from revector.core import audit
 from revector.core.database import Connection, fetch_one
 from revector.core.errors import RefusedError, UsageError, unknown_name
-from revector.core.roles import granting
 
 if TYPE_CHECKING:
     from revector.core.encoders import Encoder
@@ -33,25 +32,10 @@ MAX_DIMENSIONS = 16_000
 # float32 or 4,000 float16 do. (These are also pgvector's limits for an HNSW index on either type.)
 PLAIN_DIMENSIONS = {"vector": 2_000, "halfvec": 4_000}
 
-_COUNTING_TRIGGERS = (
-    sql.SQL(
-        "CREATE TRIGGER embeddings_deleted AFTER DELETE ON {} REFERENCING OLD TABLE AS old_embeddings "
-        "FOR EACH STATEMENT EXECUTE FUNCTION embeddings_deleted({})"
-    ),
-    sql.SQL(
-        "CREATE TRIGGER embeddings_truncated AFTER TRUNCATE ON {} "
-        "FOR EACH STATEMENT EXECUTE FUNCTION embeddings_deleted({})"
-    ),
-)
-
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 _FOLD_COUNTS = 1_000
 """Up to this many deltas of one scope are read as quickly as one."""
-
-_DDL_LOCK = 0x7265766563746F73
-"""Advisory lock for creating and dropping version tables: only one session at a time rebuilds the view over
-them. drop_version in SQL takes it too."""
 
 
 @dataclass(frozen=True)
@@ -294,34 +278,7 @@ def adopt_version(connection: Connection, key: str, encoder: Encoder, spec: str)
 
 def create_table(connection: Connection, version: Version) -> None:
     """Create the version's table unless it exists, and rebuild the view over all version tables."""
-    with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", [_DDL_LOCK])
-        if fetch_one(connection, "SELECT to_regclass(%s)", [version.table_name])[0] is not None:
-            return
-        _create_table(connection, version)
-        granting.share_version_table(connection, version.table_name)
-        connection.execute("SELECT rebuild_chunk_embeddings()")
-
-
-def _create_table(connection: Connection, version: Version) -> None:
-    kind = sql.SQL("{}({})").format(sql.Identifier(version.storage), sql.Literal(version.dimensions))
-    connection.execute(
-        sql.SQL(
-            "CREATE TABLE {} (chunk_id bigint PRIMARY KEY, embedding {} NOT NULL) WITH (parallel_workers = 4)"
-        ).format(version.table, kind)
-    )
-    if version.dimensions <= PLAIN_DIMENSIONS[version.storage]:
-        # In the page, not in TOAST: COPY and the index build then read and write vectors once.
-        connection.execute(
-            sql.SQL("ALTER TABLE {} ALTER COLUMN embedding SET STORAGE PLAIN").format(version.table)
-        )
-    else:
-        # Floats do not compress; trying would cost a pass over each vector.
-        connection.execute(
-            sql.SQL("ALTER TABLE {} ALTER COLUMN embedding SET STORAGE EXTERNAL").format(version.table)
-        )
-    for trigger in _COUNTING_TRIGGERS:
-        connection.execute(trigger.format(version.table, sql.Literal(str(version.id))))
+    connection.execute("SELECT create_version_table(%s)", [version.id])
 
 
 def retire_version(connection: Connection, key: str, *, reason: str = "", force: bool = False) -> Version:

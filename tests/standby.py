@@ -16,6 +16,13 @@ from revector.core import embedded
 from revector.core.embedded.programs import service_user
 from tests.core.backfill.steps import eventually
 
+PAUSE = """
+DO $$ BEGIN
+    PERFORM pg_wal_replay_pause();
+    WHILE pg_get_wal_replay_pause_state() <> 'paused' LOOP PERFORM pg_sleep(0.01); END LOOP;
+END $$"""
+"""On a standby: replay nothing from now on. The call alone only asks for it."""
+
 
 @contextlib.contextmanager
 def streaming_standby(server: embedded.EmbeddedServer) -> Iterator[Callable[[str], None]]:

@@ -11,8 +11,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, LiteralString
 
+import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 Kind = Literal["vector", "halfvec", "bit"]
 
 DEFAULTS = {"m": 16, "ef_construction": 64, "ef_search": 100}
+_TRIES = 800
 _BUILD_LOCK = sql.SQL("hashtext('index build ' || current_schema()), %s::int")
 BIT_CANDIDATES = 20
 """How many times k candidates the binary index returns for ranking by full vectors."""
@@ -208,7 +210,7 @@ def plan(connection: Connection, version: Version) -> IndexPlan:
         settings["ef_construction"],
         rows,
         graph_bytes(version, rows),
-        create_statement(version).as_string(connection),
+        create_statement(connection, version),
     )
 
 
@@ -335,14 +337,12 @@ def build(connection: Connection, version: Version, settings: Settings) -> Index
             f"Finish the load first; it then builds the index: revector backfill run {version.version_key}",
         )
     with _one_build(connection, version):
-        if inspect(connection, version).exists:
-            connection.execute(
-                sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(index_name(version)))
-            )
         log.info("index build %s: begins, %d rows", version.version_key, embedded_count(connection, version))
-        with _session_settings(connection, settings):
-            connection.execute(create_statement(version))
-        connection.execute(sql.SQL("ANALYZE {}").format(version.table))
+        if _owns(connection, version):
+            _build_concurrently(connection, version, settings)
+        else:
+            memory = settings.maintenance_work_mem.replace(" ", "")
+            connection.execute("SELECT build_index(%s, %s, %s)", [version.id, memory, settings.index_workers])
         _indexed(connection, version)
     audit.record(connection, "index build", version.version_key, detail={"name": index_name(version)})
     return inspect(connection, version)
@@ -354,26 +354,19 @@ def drop(connection: Connection, version: Version) -> None:
         raise RefusedError(
             f"Version {version.version_key} is active. Without its index every search scans the table."
         )
-    connection.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(index_name(version))))
-    connection.execute(
-        "UPDATE embedding_versions SET state = 'loaded' WHERE id = %s AND state = 'ready'", [version.id]
-    )
+    if _owns(connection, version):
+        connection.execute(
+            sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(index_name(version)))
+        )
+        connection.execute("SELECT note_index(%s)", [version.id])
+    else:
+        _between_writers(connection, "SELECT drop_index(%s)", version)
     audit.record(connection, "index drop", version.version_key)
 
 
-def create_statement(version: Version, *schema: str) -> sql.Composed:
-    """The SQL that builds the version's index, for a session on any search path when the schema is named."""
-    settings = {**DEFAULTS, **version.index_settings}
-    return sql.SQL(
-        "CREATE INDEX CONCURRENTLY {} ON {} USING hnsw ({} {}) WITH (m = {}, ef_construction = {})"
-    ).format(
-        sql.Identifier(index_name(version)),
-        sql.Identifier(*schema, version.table_name),
-        indexed_expression(version),
-        sql.Identifier(_operators(version)),
-        sql.Literal(settings["m"]),
-        sql.Literal(settings["ef_construction"]),
-    )
+def create_statement(connection: Connection, version: Version) -> str:
+    """The SQL that builds the version's index, for a session on any search path."""
+    return str(fetch_one(connection, "SELECT index_statement(%s)", [version.id])[0])
 
 
 def _operators(version: Version) -> str:
@@ -382,9 +375,43 @@ def _operators(version: Version) -> str:
     return "bit_hamming_ops" if kind == "bit" else f"{kind}_{version.distance_metric}_ops"
 
 
+def _owns(connection: Connection, version: Version) -> bool:
+    """Whether the session may build CONCURRENTLY, which needs the table's owner and fits no function."""
+    query = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%s)"
+    return bool(fetch_one(connection, query, [version.table_name])[0])
+
+
+def _build_concurrently(connection: Connection, version: Version, settings: Settings) -> None:
+    if inspect(connection, version).exists:  # the remains of an interrupted build
+        connection.execute(
+            sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(index_name(version)))
+        )
+    with _session_settings(connection, settings):
+        connection.execute(create_statement(connection, version).encode())
+    connection.execute(sql.SQL("ANALYZE {}").format(version.table))
+
+
 def _indexed(connection: Connection, version: Version) -> None:
-    connection.execute(
-        "UPDATE embedding_versions SET state = 'ready' WHERE id = %s AND state = 'loaded'", [version.id]
+    """Mark the version as ready, and have its vectors deleted with their chunks from here on."""
+    connection.execute("SELECT note_index(%s)", [version.id])
+    _between_writers(connection, "SELECT key_version_table(%s)", version)
+    connection.execute("SELECT validate_version_table(%s)", [version.id])
+
+
+def _between_writers(connection: Connection, call: LiteralString, version: Version) -> None:
+    """Call a function that needs a lock of document_chunks for an instant, again and again until it gets it.
+
+    Each try waits 50 ms at most, so that no writer of chunks queues behind it for longer.
+    """
+    for _ in range(_TRIES):
+        try:
+            connection.execute(call, [version.id])
+            return
+        except psycopg.errors.LockNotAvailable:
+            connection.execute("SELECT pg_sleep(0.1)")
+    raise RefusedError(
+        f"The table of version {version.version_key} did not get a lock for two minutes: others keep writing chunks.",
+        "See who has been at it for long: SELECT pid, query FROM pg_stat_activity ORDER BY xact_start. Then try again.",
     )
 
 

@@ -6,6 +6,7 @@ import datetime
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     ForeignKey,
     Index,
@@ -81,6 +82,7 @@ class BackfillProof(Base):
     embedded: Mapped[int]
     dead_letters: Mapped[int]
     seconds: Mapped[float]
+    missing_chunks: Mapped[list[int] | None] = mapped_column(ARRAY(BigInteger))
 
 
 class VectorLoad(Base):

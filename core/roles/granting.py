@@ -15,7 +15,7 @@ from revector.core.database import Connection, fetch_column, fetch_one
 from revector.core.errors import RefusedError, UsageError, unknown_name
 from revector.core.roles.groups import give, grantors, groups_of, make_groups, set_up_groups
 from revector.core.roles.kinds import KINDS, Kind
-from revector.core.roles.privileges import apply, share
+from revector.core.roles.privileges import apply
 from revector.core.roles.rights import read_rights
 
 _LOCK = 0x7265766772616E74
@@ -64,8 +64,7 @@ def grant(connection: Connection, role: str, kind: Kind) -> None:
     """Grant a role a right in this collection. The first grant creates the collection's own roles and their
     rights.
 
-    It takes a short exclusive lock on each version's table, which these roles own from then on, so that all
-    operators can index, load and drop it. Raises UsageError for an unknown role or kind, RefusedError when the
+    Raises UsageError for an unknown role or kind, RefusedError when the
     caller may not grant.
     """
     _check(connection, role, kind)
@@ -103,13 +102,6 @@ def renew_grants(connection: Connection) -> None:
     groups = set_up_groups(connection)
     if groups:
         apply(connection, groups)
-
-
-def share_version_table(connection: Connection, table: str) -> None:
-    """Give a new version's table to all operators; before the first `grant` it stays with its creator."""
-    groups = set_up_groups(connection)
-    if groups:
-        share(connection, table, groups)
 
 
 def _check(connection: Connection, role: str, kind: str) -> None:

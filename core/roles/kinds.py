@@ -19,16 +19,16 @@ _ALL = "INSERT, UPDATE, DELETE"
 # Triggers fill the other columns of the log and of requests (core/migrations/sql).
 _LOG = "INSERT (action, version_key, outcome, reason, detail)"
 
-# What a role may write, by table. A version's completed_at and proven_at are what its backfill says; active is the
-# flip. activated_at and deactivated_at are written by triggers alone, and so is who made what when.
+# What a role may write, by table. A version's active is the flip. When it was proven, activated or deactivated is
+# written by functions and triggers alone, and so is who made what when.
 OPERATOR_WRITES: dict[str, LiteralString] = {
     "audit_log": _LOG,
-    "document_chunks": "INSERT, UPDATE, DELETE, REFERENCES",
+    "document_chunks": _ALL,
     "repeated_texts": _ALL,
     "embedding_versions": (
         "INSERT (version_key, encoder_name, encoder_revision, dimensions, distance_metric, encoder_spec, storage, "
         "index_settings, notes), "
-        "UPDATE (version_key, active, state, encoder_spec, index_settings, notes, completed_at, proven_at)"
+        "UPDATE (active, encoder_spec, index_settings, notes)"
     ),
     "row_counts": _ALL,
     "chunk_outbox": _ALL,
@@ -37,7 +37,6 @@ OPERATOR_WRITES: dict[str, LiteralString] = {
     "backfill_ranges": _ALL,
     "backfill_workers": _ALL,
     "backfill_samples": _ALL,
-    "backfill_proofs": _ALL,
     "backfill_transitions": "INSERT",
     "vector_loads": _ALL,
     "query_sets": _ALL,
@@ -55,15 +54,26 @@ OPERATOR_WRITES: dict[str, LiteralString] = {
         "INSERT (embedding_version_id, reason, expires_at, basis, waivers, guards), UPDATE (ended, ended_at, ended_why)"
     ),
 }
-OPERATOR_CALLS: tuple[LiteralString, ...] = (
-    "retire_version(text, text, boolean)",
-    "drop_version(text, text, boolean)",
-)
 APPROVER_WRITES: dict[str, LiteralString] = {
     "audit_log": _LOG,
     "cutover_approvals": "INSERT (request_id, comment)",
     "cutover_requests": "UPDATE (ended, ended_at, ended_why)",  # a role that disagrees ends the request
 }
+VIEWER_CALLS: tuple[LiteralString, ...] = ("record_refusal(text, text)",)
+OPERATOR_CALLS: tuple[LiteralString, ...] = (
+    "create_version_table(bigint)",
+    "begin_filling(bigint)",
+    "delete_orphans(bigint, bigint[])",
+    "prove_version(bigint)",
+    "key_version_table(bigint)",
+    "validate_version_table(bigint)",
+    "build_index(bigint, text, int)",
+    "drop_index(bigint)",
+    "note_index(bigint)",
+    "retire_version(text, text, boolean)",
+    "drop_version(text, text, boolean)",
+)
+"""Functions with the owner's rights: what an operator does to a version beside inserting rows."""
 APPLICATION_READS = (
     "alembic_version",
     "embedding_versions",

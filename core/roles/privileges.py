@@ -1,4 +1,4 @@
-"""The privileges of the collection's own roles: what they own, and grants on tables."""
+"""The privileges of the collection's own roles: grants on tables and functions. They own nothing."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from revector.core.roles.kinds import (
     APPROVER_WRITES,
     OPERATOR_CALLS,
     OPERATOR_WRITES,
+    VIEWER_CALLS,
     Kind,
 )
 
@@ -36,8 +37,6 @@ def apply(connection: Connection, groups: dict[Kind, str]) -> None:
     connection.execute(
         sql.SQL("GRANT USAGE ON SCHEMA {} TO {}, {}").format(schema, names["viewer"], names["application"])
     )
-    # Postgres requires this right for creating an index, even of the table's owner.
-    connection.execute(sql.SQL("GRANT CREATE ON SCHEMA {} TO {}").format(schema, names["operator"]))
     connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(everything, names["viewer"]))
     for table in APPLICATION_READS:
         connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(sql.Identifier(table), names["application"]))
@@ -49,45 +48,12 @@ def apply(connection: Connection, groups: dict[Kind, str]) -> None:
     for kind, rights in writes:
         for table, right in rights.items():
             _grant_table(connection, table, right, names[kind])
-    connection.execute(
-        sql.SQL("GRANT EXECUTE ON FUNCTION record_refusal(text, text) TO {}").format(names["viewer"])
-    )
-    for function in ("rebuild_chunk_embeddings(bigint)", *OPERATOR_CALLS):
-        connection.execute(
-            sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(sql.SQL(function), names["operator"])
-        )
-    version_tables = fetch_column(
-        connection,
-        """
-        SELECT c.relname::text FROM embedding_versions v JOIN pg_class c ON c.relname = 'chunk_embeddings_' || v.id
-        WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema())) AND c.relkind = 'r' ORDER BY v.id
-        """,
-    )
-    for table in version_tables:
-        share(connection, table, groups)
-
-
-def share(connection: Connection, table: str, groups: dict[Kind, str]) -> None:
-    """Give a version's table to the operators; the owner of the schema keeps every right on it."""
-    owner, mine = fetch_one(
-        connection,
-        """
-        SELECT (SELECT rolname FROM pg_roles WHERE oid = (SELECT nspowner FROM pg_namespace
-                                                          WHERE nspname = current_schema()))::text,
-               (SELECT relowner = (SELECT oid FROM pg_roles WHERE rolname = %s)
-                FROM pg_class WHERE oid = to_regclass(%s))
-        """,
-        [groups["operator"], table],
-    )
-    name = sql.Identifier(table)
-    if not mine:
-        connection.execute(sql.SQL("ALTER TABLE {} OWNER TO {}").format(name, sql.Identifier(groups["operator"])))
-    connection.execute(sql.SQL("GRANT ALL ON {} TO {}").format(name, sql.Identifier(owner)))
-    connection.execute(
-        sql.SQL("GRANT SELECT ON {} TO {}, {}").format(
-            name, sql.Identifier(groups["viewer"]), sql.Identifier(groups["application"])
-        )
-    )
+    for kind, functions in (("viewer", VIEWER_CALLS), ("operator", OPERATOR_CALLS)):
+        for function in functions:
+            connection.execute(
+                sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(sql.SQL(function), names[kind])
+            )
+    connection.execute("SELECT share_version_table(id) FROM embedding_versions")
 
 
 def _grant_table(connection: Connection, table: str, rights: LiteralString, group: sql.Identifier) -> None:

@@ -19,7 +19,7 @@ from psycopg import errors as pg
 from revector.core import audit
 from revector.core.database import Connection, Database, Progress, fetch_one
 from revector.core.errors import RefusedError, RevectorError, UsageError
-from revector.core.loader import copy_vectors, insert_missing
+from revector.core.loader import copy_vectors, insert_missing, lock_for_writing
 from revector.core.registry import Version, chunk_count, create_table, embedded_count, get_version
 from revector.core.vectors.lookup import have_vectors, lock_chunks, look_up
 from revector.core.vectors.seen import Seen
@@ -145,10 +145,8 @@ class _Load:
         """Lock the file for this session, and have its row in vector_loads."""
         with self._connection.transaction():
             # Before the first slice: from here on, the trigger queues new chunks for this version.
-            self._connection.execute(
-                "UPDATE embedding_versions SET state = 'backfilling' WHERE id = %s AND state = 'registered'",
-                [self._version.id],
-            )
+            if self._version.state == "registered":
+                self._connection.execute("SELECT begin_filling(%s)", [self._version.id])
             self._id = int(
                 fetch_one(
                     self._connection,
@@ -311,6 +309,7 @@ class _Load:
         for _ in range(_ATTEMPTS):
             try:
                 with self._slice_transaction():
+                    lock_for_writing(self._connection, self._version)
                     # From here on, none of them can be deleted.
                     alive = np.isin(part.chunk_ids, lock_chunks(self._connection, part.chunk_ids))
                     wanted = alive & ~part.present

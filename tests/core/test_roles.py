@@ -15,7 +15,7 @@ from psycopg import errors as pg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from revector.core import cutover, shadow
+from revector.core import cutover, index, shadow
 from revector.core.audit import entries
 from revector.core.database import Connection, Database
 from revector.core.errors import RefusedError, UsageError
@@ -27,6 +27,7 @@ from revector.core.roles import granting, kinds
 from revector.core.roles.groups import group_name, groups_of
 from revector.core.roles.kinds import APPLICATION_READS, APPLICATION_WRITES, APPROVER_WRITES, OPERATOR_WRITES
 from revector.core.roles.rights import Rights, read_rights
+from revector.core.settings import Settings
 from tests.console.cli.conftest import write_corpus
 from tests.console.cli.program import Revector
 from tests.core.shadow.support import mirror_of
@@ -100,7 +101,14 @@ def refused(connection: Connection, statement: LiteralString | sql.Composed, par
 
 def test_every_table_has_its_rights() -> None:
     """A table of a later revision must be in the table of rights too, or only the owner could write it."""
-    named = {*OPERATOR_WRITES, *APPROVER_WRITES, "alembic_version", "cutover_policy", "cutovers"}
+    named = {
+        *OPERATOR_WRITES,
+        *APPROVER_WRITES,
+        "alembic_version",
+        "cutover_policy",
+        "cutovers",
+        "backfill_proofs",
+    }
     assert named == {*Base.metadata.tables, "alembic_version"}
     assert {*APPLICATION_WRITES} < {*APPLICATION_READS}
     assert {*APPLICATION_READS} - {"chunk_embeddings"} < named
@@ -123,10 +131,102 @@ def test_nothing_more_was_granted(shared: Collection, owner: Connection) -> None
     assert not {one for one in has if one[1] == "nobody"}
     assert {table for table, kind, right in has if (kind, right) == ("viewer", "SELECT")} == fixed | versions
     assert {right for _, kind, right in has if kind in ("viewer", "approver")} == {"SELECT"}
-    assert not {one for one in has if one[2] in ("TRUNCATE", "TRIGGER") and one[0] not in versions}
-    assert {(table, kind) for table, kind, right in has if table in versions and right == "INSERT"} == {
-        (table, "operator") for table in versions
+    assert not {one for one in has if one[2] in ("TRUNCATE", "TRIGGER")}
+    assert {(table, kind, right) for table, kind, right in has if table in versions and right != "SELECT"} == {
+        (table, "operator", "INSERT") for table in versions
     }
+
+
+def test_the_owner_owns_everything(shared: Collection, owner: Connection) -> None:
+    """Nobody else's code can then run in the session of whoever reads, and nobody else creates anything."""
+    schema = shared.database.schema
+    owners = owner.execute(
+        """
+        WITH object AS (
+            SELECT relowner AS owner FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident(%(schema)s))
+            UNION SELECT proowner FROM pg_proc WHERE pronamespace = to_regnamespace(quote_ident(%(schema)s))
+            UNION SELECT nspowner FROM pg_namespace WHERE nspname = %(schema)s)
+        SELECT DISTINCT rolname = current_user FROM object JOIN pg_roles r ON r.oid = object.owner
+        """,
+        {"schema": schema},
+    ).fetchall()
+    assert owners == [(True,)]
+    for kind, name in shared.names.items():
+        query = "SELECT has_schema_privilege(%s, %s, 'CREATE')"
+        assert owner.execute(query, [name, schema]).fetchone() == (False,), kind
+
+
+def test_no_code_of_an_operator_gets_into_the_schema(shared: Collection) -> None:
+    with shared.as_role("operator") as connection:
+        table = get_version(connection, "v2").table
+        connection.execute(
+            "CREATE FUNCTION pg_temp.mine(bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT $1'"
+        )
+        for statement in (
+            "ALTER TABLE {} ENABLE ROW LEVEL SECURITY",
+            "CREATE POLICY mine ON {} USING (pg_temp.mine(chunk_id) > 0)",
+            "CREATE RULE mine AS ON INSERT TO {} DO ALSO SELECT pg_temp.mine(1)",
+            "CREATE INDEX ON {} ((pg_temp.mine(chunk_id)))",
+            "CREATE TRIGGER mine BEFORE INSERT ON {} EXECUTE FUNCTION refuse_audit_change()",
+            "ALTER TABLE {} ADD CHECK (pg_temp.mine(chunk_id) > 0)",
+            "ALTER TABLE {} ALTER chunk_id SET DEFAULT pg_temp.mine(1)",
+            "ALTER TABLE {} RENAME TO other",
+            "ALTER TABLE {} OWNER TO CURRENT_USER",
+            "DROP TABLE {}",
+            "UPDATE {} SET embedding = embedding",
+            "DELETE FROM {}",
+            "TRUNCATE {}",
+        ):
+            refused(connection, sql.SQL(statement).format(table))  # type: ignore[arg-type]
+        for statement in (
+            "CREATE FUNCTION version() RETURNS text LANGUAGE sql AS 'SELECT 1::text'",
+            "CREATE OPERATOR || (LEFTARG = text, RIGHTARG = bigint, FUNCTION = pg_catalog.textanycat)",
+            "CREATE TYPE text AS (a int)",
+            "CREATE DOMAIN vector AS int",
+            "CREATE VIEW mine AS SELECT 1",
+            "CREATE TABLE mine (id int)",
+            "CREATE AGGREGATE sum(bigint) (SFUNC = int8pl, STYPE = bigint)",
+            "CREATE CAST (text AS bigint) WITH INOUT",
+        ):
+            refused(connection, statement)  # type: ignore[arg-type]
+
+
+def test_a_vector_never_changes(collection: Collection, connection: Connection) -> None:
+    """Not even by the owner, once its version was complete; it leaves with its chunk."""
+    version = get_version(connection, "v2")
+    for statement in ("UPDATE {} SET embedding = embedding", "DELETE FROM {} WHERE chunk_id = 1", "TRUNCATE {}"):
+        with pytest.raises(pg.RaiseException, match=r"A vector never changes: .* version v2 is refused"):
+            connection.execute(sql.SQL(statement).format(version.table))  # type: ignore[arg-type]
+    unfilled = add(connection, "v3")
+    vectors = sql.SQL("INSERT INTO {} SELECT chunk_id, embedding FROM {}")
+    connection.execute(vectors.format(unfilled.table, get_version(connection, "v1").table))
+    with pytest.raises(pg.RaiseException, match="A vector never changes: UPDATE"):
+        connection.execute(sql.SQL("UPDATE {} SET embedding = embedding").format(unfilled.table))
+    connection.execute(sql.SQL("DELETE FROM {}").format(unfilled.table))  # a load that went wrong
+    connection.execute("DELETE FROM document_chunks WHERE content = 'one'")
+    count = sql.SQL("SELECT count(*) FROM {}").format(version.table)
+    assert connection.execute(count).fetchone() == (len(NUMBERS) - 1,)
+
+
+def test_no_claim_of_an_operator_makes_a_version_complete(collection: Collection, connection: Connection) -> None:
+    """Neither counters nor queues, dead or alive: the proof looks at the vectors."""
+    with collection.as_role("operator") as operator:
+        version = add(operator, "v3")
+        operator.execute("INSERT INTO row_counts (scope, delta) VALUES (%s, %s)", [version.id, len(NUMBERS)])
+        for _ in range(2):  # the second finds all of them queued
+            proof = operator.execute("SELECT missing, embedded FROM prove_version(%s)", [version.id])
+            assert proof.fetchone() == (len(NUMBERS), 0)
+        operator.execute("DELETE FROM chunk_outbox")
+        assert operator.execute("SELECT missing FROM prove_version(%s)", [version.id]).fetchone() == (
+            len(NUMBERS),
+        )
+        for statement in (
+            "INSERT INTO backfill_proofs (embedding_version_id, missing, embedded, dead_letters, seconds) "
+            "SELECT max(id), 0, 16, 0, 1 FROM embedding_versions",
+            "UPDATE embedding_versions SET proven_at = now()",
+        ):
+            refused(operator, statement)  # type: ignore[arg-type]
+    assert get_version(connection, "v3").completed_at is None
 
 
 def test_no_function_takes_code_of_others_for_its_own(shared: Collection, owner: Connection) -> None:
@@ -147,10 +247,17 @@ def test_no_function_takes_code_of_others_for_its_own(shared: Collection, owner:
         assert not unqualified.search(source), name
 
 
-def test_code_of_an_operator_never_runs_with_the_rights_of_the_owner(collection: Collection) -> None:
+def test_code_in_the_schema_never_runs_with_the_rights_of_the_owner(
+    collection: Collection, connection: Connection
+) -> None:
     """Arguments that fit better than those of the built-in function would make it the one that is called."""
-    with collection.as_role("operator") as connection:
-        connection.execute("CREATE TABLE caught (who text)")
+    operator_name = sql.Identifier(collection.names["operator"])
+    schema = sql.Identifier(collection.database.schema)
+    connection.execute(
+        sql.SQL("GRANT CREATE ON SCHEMA {} TO {}").format(schema, operator_name)
+    )  # the owner's mistake
+    with collection.as_role("operator") as operator:
+        operator.execute("CREATE TABLE caught (who text)")
         for name, arguments, result in (
             ("make_interval", "secs numeric", "interval"),
             ("jsonb_build_object", "text, text, text, text", "jsonb"),
@@ -160,22 +267,23 @@ def test_code_of_an_operator_never_runs_with_the_rights_of_the_owner(collection:
             ("to_regclass", "varchar", "regclass"),
             ("count", "bigint", "bigint"),
         ):
-            connection.execute(
+            operator.execute(
                 sql.SQL(
                     "CREATE FUNCTION {}({}) RETURNS {} LANGUAGE plpgsql AS "
                     "'BEGIN INSERT INTO caught VALUES (current_user); RETURN NULL; END'"
                 ).format(sql.Identifier(name), sql.SQL(arguments), sql.SQL(result))  # type: ignore[arg-type]
             )
-        connection.execute(cutover.FLIP, {"key": "v2"})
-        connection.execute(
+        operator.execute(cutover.FLIP, {"key": "v2"})
+        operator.execute(
             "INSERT INTO document_chunks (semantic_key, document_id, chunk_no, content, content_sha256) "
             "VALUES ('k', gen_random_uuid(), 0, 'x', '\\x00')"
         )
-        connection.execute("SELECT rebuild_chunk_embeddings(), record_refusal('x', 'y')")
-        assert connection.execute("SELECT who FROM caught").fetchall() == []
+        operator.execute("SELECT rebuild_chunk_embeddings(), record_refusal('x', 'y')")
+        operator.execute("SELECT create_version_table(1), begin_filling(1), prove_version(1)")
+        assert operator.execute("SELECT who FROM caught").fetchall() == []
         # A function with the owner's rights must not become a trigger on another role's table.
         refused(
-            connection,
+            operator,
             "CREATE TRIGGER mine AFTER UPDATE ON caught REFERENCING OLD TABLE AS old_versions "
             "FOR EACH STATEMENT EXECUTE FUNCTION active_changed()",
         )
@@ -295,7 +403,8 @@ def test_operators_share_the_tables_of_versions(collection: Collection, connecti
         backfill(second.of("second"), version)
         with second.as_role("second") as other:
             assert get_version(other, "v3").state == "loaded"
-            other.execute(sql.SQL("CREATE INDEX CONCURRENTLY ON {} (chunk_id)").format(version.table))
+            assert index.build(other, version, Settings()).valid
+            assert get_version(other, "v3").state == "ready"
         for kind in ("viewer", "application"):
             with collection.as_role(kind) as reader:
                 count = sql.SQL("SELECT count(*) FROM {}").format(version.table)
@@ -309,6 +418,44 @@ def test_operators_share_the_tables_of_versions(collection: Collection, connecti
         with collection.as_role("viewer") as reader:
             count = "SELECT count(*) FROM chunk_embeddings"
             assert reader.execute(count).fetchone() == (2 * (len(NUMBERS) - 1),)
+
+
+def test_no_writer_of_chunks_waits_while_an_operator_builds_an_index(
+    collection: Collection, tmp_path: Path
+) -> None:
+    """The build's transaction is kept open: all that it locks stays locked."""
+    corpus = write_corpus(
+        tmp_path / "corpus.jsonl", ["one"]
+    )  # a text that has a vector, which an ingest carries over
+    with collection.as_role("operator") as operator:
+        version = add(operator, "v3")
+    backfill(collection.of("operator"), version)
+    with collection.as_role("operator") as building, collection.database.session("test") as writer:
+        writer.execute("SET lock_timeout = '100ms'")
+        with building.transaction():
+            building.execute("SELECT build_index(%s, '64MB', 0)", [version.id])
+            add_chunks(writer, ["late"])
+            writer.execute("DELETE FROM document_chunks WHERE content IN ('late', 'two')")
+            ingested = revector_of(collection, "operator", tmp_path).call("ingest", str(corpus), "--json").document
+            assert ingested["inserted"] == 1
+        stored = sql.SQL(
+            "SELECT count(*) FROM {} e WHERE NOT EXISTS (SELECT FROM document_chunks c WHERE c.id = e.chunk_id)"
+        )
+        assert writer.execute(stored.format(version.table)).fetchone() == (1,), "of the deleted chunk 'two'"
+        assert index.build(building, version, Settings()).valid
+        assert writer.execute(stored.format(version.table)).fetchone() == (0,)
+        backfill(collection.of("operator"), version)
+        assert writer.execute(
+            "SELECT count(*) FROM chunk_outbox WHERE embedding_version_id = %s", [version.id]
+        ).fetchone() == (0,)
+        assert writer.execute(sql.SQL("SELECT count(*) FROM {}").format(version.table)).fetchone() == (
+            len(NUMBERS),
+        )
+        # From here on a build would hold up deletions, which reach the vectors at once.
+        with pytest.raises(pg.RaiseException, match="follows its chunks at once"):
+            building.execute("SELECT build_index(%s, '64MB', 0)", [version.id])
+        index.drop(building, version)
+        assert index.build(building, version, Settings()).valid
 
 
 def test_what_an_operator_may_not(shared: Collection) -> None:
@@ -396,14 +543,17 @@ def test_an_approver_approves_and_does_not_flip(collection: Collection) -> None:
 
 
 def test_nothing_is_approved_through_code_of_an_operator(collection: Collection, connection: Connection) -> None:
-    """Who may make an index may make a function too; one that an approver's session would call approves nothing."""
+    """Where the owner has let somebody create: code that an approver's session would call approves nothing."""
+    schema = sql.Identifier(collection.database.schema)
+    allow = sql.SQL("GRANT CREATE ON SCHEMA {} TO {}").format(schema, sql.Identifier(collection.names["operator"]))
+    connection.execute(allow)
     with collection.as_role("operator") as operator:
         request = requested(operator)
         operator.execute("CREATE FUNCTION version() RETURNS text LANGUAGE sql AS 'SELECT 1::text'")
     made = f"function version of {collection.names['operator']}"
     with collection.as_role("approver") as approver, pytest.raises(pg.RaiseException, match=made):
         approver.execute(APPROVE, [request])
-    connection.execute(sql.SQL("DROP FUNCTION {}.version()").format(sql.Identifier(collection.database.schema)))
+    connection.execute(sql.SQL("DROP FUNCTION {}.version()").format(schema))
     with collection.as_role("approver") as approver:
         approver.execute(APPROVE, [request])
 

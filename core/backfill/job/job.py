@@ -172,10 +172,7 @@ def _settled(connection: Connection, job: Job) -> Job:
 def _plan_job(connection: Connection, version: Version, settings: JobSettings) -> Job:
     # From here on the trigger queues new chunks for this version; ranges cover ids up to the largest one seen
     # below. The proof finds what an open transaction inserts in between.
-    connection.execute(
-        "UPDATE embedding_versions SET state = 'backfilling' WHERE id = %s AND state NOT IN ('active', 'previous')",
-        [version.id],
-    )
+    connection.execute("SELECT begin_filling(%s)", [version.id])
     connection.execute("DELETE FROM backfill_jobs WHERE embedding_version_id = %s", [version.id])
     (job_id,) = fetch_one(
         connection,

@@ -15,7 +15,7 @@ from psycopg import sql
 
 from revector.core.backfill.job.job import worker_lives
 from revector.core.database import Connection, fetch_column
-from revector.core.loader import copy_vectors, insert_missing
+from revector.core.loader import copy_vectors, insert_missing, lock_for_writing
 from revector.core.registry import Version
 
 if TYPE_CHECKING:
@@ -168,8 +168,10 @@ def read_outbox(
         {"version": version.id, "worker": worker_id, "size": size, "lease": lease_s, "bytes": most_bytes},
         binary=True,
     ).fetchall()
-    # A chunk deleted while a proof or a retry queued it: the deletion did not see the queue's row yet.
-    if gone := [row[0] for row in rows if row[1] is None]:
+    if gone := [
+        row[0] for row in rows if row[1] is None
+    ]:  # deleted: before the table has its key, or while queued
+        connection.execute("SELECT delete_orphans(%s, %s)", [version.id, gone])
         connection.execute(
             "DELETE FROM chunk_outbox WHERE embedding_version_id = %s AND chunk_id = ANY(%s)", [version.id, gone]
         )
@@ -202,6 +204,7 @@ def commit(connection: Connection, version: Version, job_id: int, done: Encoded,
     except (psycopg.errors.UniqueViolation, psycopg.errors.ForeignKeyViolation):
         # A chunk of this batch was embedded or deleted since it was read. Rare, so checked only now.
         with connection.transaction():
+            lock_for_writing(connection, version)
             keep = _still_wanted(connection, version, done.chunk_ids)
             return _store_and_advance(connection, version, job_id, done, keep, lease_s)
 
@@ -214,6 +217,7 @@ def _store_and_advance(
     keep: NDArray[np.bool_] | None,
     lease_s: float,
 ) -> int:
+    lock_for_writing(connection, version)
     if keep is None:
         stored = copy_vectors(connection, version, done.chunk_ids, done.vectors)
     else:  # and it may happen again at once, while others write the same chunks

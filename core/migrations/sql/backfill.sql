@@ -70,7 +70,8 @@ CREATE TABLE :schema.backfill_proofs (
     missing bigint NOT NULL,
     embedded bigint NOT NULL,
     dead_letters bigint NOT NULL,
-    seconds double precision NOT NULL
+    seconds double precision NOT NULL,
+    missing_chunks bigint[]
 );
 CREATE INDEX ON :schema.backfill_proofs (embedding_version_id);
 

@@ -92,58 +92,38 @@ END $$;
 CREATE TRIGGER chunks_inserted AFTER INSERT ON :schema.document_chunks
     REFERENCING NEW TABLE AS new_chunks FOR EACH STATEMENT EXECUTE FUNCTION :schema.chunks_inserted();
 
--- A version's table gets its foreign key only with the proof (loading with it takes twice as long), so that
--- until then this trigger removes deleted chunks from it; afterwards the key has already removed them.
+-- A version's table gets its foreign key, which takes vectors away with their chunks, only after load and index: loading
+-- with it takes twice as long, and no deletion of a chunk may wait for a build of the index: during one, the vectors are
+-- queued to be deleted. With the owner's rights: no other role deletes vectors.
 CREATE FUNCTION :schema.chunks_deleted() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     version_id bigint;
-    vectors text;
 BEGIN
     INSERT INTO :schema.row_counts (scope, delta) SELECT 0, -count(*) FROM old_chunks HAVING count(*) > 0;
     FOR version_id IN SELECT id FROM :schema.embedding_versions LOOP
         DELETE FROM :schema.chunk_outbox o USING old_chunks d
         WHERE o.embedding_version_id = version_id AND o.chunk_id = d.id;
-        vectors := format('%I.%I', :'schema', 'chunk_embeddings_' || version_id);
-        IF to_regclass(vectors) IS NOT NULL THEN
-            EXECUTE format('DELETE FROM %s e USING old_chunks d WHERE e.chunk_id = d.id', vectors);
+        IF to_regclass(:schema.version_table(version_id)) IS NOT NULL AND NOT :schema.is_keyed(version_id) THEN
+            BEGIN
+                EXECUTE format('LOCK TABLE %s IN ROW EXCLUSIVE MODE NOWAIT', :schema.version_table(version_id));
+                EXECUTE format('DELETE FROM %s e USING old_chunks d WHERE e.chunk_id = d.id',
+                               :schema.version_table(version_id));
+            EXCEPTION WHEN lock_not_available THEN
+                EXECUTE format('INSERT INTO %I.chunk_outbox (embedding_version_id, chunk_id) '
+                               'SELECT $1, d.id FROM old_chunks d '
+                               'WHERE EXISTS (SELECT FROM %s e WHERE e.chunk_id = d.id) ON CONFLICT DO NOTHING',
+                               :'schema', :schema.version_table(version_id)) USING version_id;
+            END;
         END IF;
     END LOOP;
     RETURN NULL;
 END $$;
 
+REVOKE EXECUTE ON FUNCTION :schema.chunks_deleted() FROM PUBLIC;
+
 CREATE TRIGGER chunks_deleted AFTER DELETE ON :schema.document_chunks
     REFERENCING OLD TABLE AS old_chunks FOR EACH STATEMENT EXECUTE FUNCTION :schema.chunks_deleted();
-
--- Attached to every version table, with the version's id as argument. Loaders count what they insert
--- themselves: a transition table would write all inserted vectors to disk again.
--- The vectors of the active version, and of the one that a rollback needs, go with their chunks only.
-CREATE FUNCTION :schema.embeddings_deleted() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    needed text := (SELECT version_key FROM :schema.embedding_versions
-                    WHERE id = TG_ARGV[0]::bigint AND (active OR id = :schema.rollback_target()));
-BEGIN
-    IF needed IS NOT NULL THEN
-        IF TG_OP = 'DELETE' THEN
-            IF NOT EXISTS (SELECT FROM old_embeddings e JOIN :schema.document_chunks c ON c.id = e.chunk_id) THEN
-                needed := NULL;
-            END IF;
-        END IF;
-        IF needed IS NOT NULL THEN
-            RAISE EXCEPTION 'Searches need the vectors of version %, now or after a rollback: % is refused.',
-                needed, TG_OP
-                USING HINT = 'Vectors go with their chunks, or with a version that is retired.';
-        END IF;
-    END IF;
-    IF TG_OP = 'TRUNCATE' THEN
-        DELETE FROM :schema.row_counts WHERE scope = TG_ARGV[0]::bigint;
-    ELSE
-        INSERT INTO :schema.row_counts (scope, delta)
-        SELECT TG_ARGV[0]::bigint, -count(*) FROM old_embeddings HAVING count(*) > 0;
-    END IF;
-    RETURN NULL;
-END $$;
 
 -- A bulk insert of chunks puts as many rows into the outbox: a status that counted them would take longer with each.
 CREATE FUNCTION :schema.outbox_counted() RETURNS trigger

@@ -126,8 +126,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     version :schema.embedding_versions;
 BEGIN
-    -- Held by all who make or drop a version's table (core.registry): one at a time rebuilds the view over them.
-    PERFORM pg_advisory_xact_lock(x'7265766563746F73'::bigint);
+    PERFORM :schema.lock_version_tables();
     version := :schema.begin_removal(key, reason, force);
     -- Before the table is locked: nobody waits for a drop that is refused.
     PERFORM :schema.check_removal(version, 'dropped');

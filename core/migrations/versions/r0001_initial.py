@@ -13,5 +13,15 @@ depends_on = None
 def upgrade() -> None:
     """Create everything, one file for each concern; tables come after those that they refer to."""
     run_sql(
-        "audit", "versions", "chunks", "search", "backfill", "evaluation", "shadow", "cutover", "flip", "retire"
+        "audit",
+        "versions",
+        "chunks",
+        "search",
+        "backfill",
+        "evaluation",
+        "shadow",
+        "cutover",
+        "flip",
+        "version_tables",
+        "retire",
     )

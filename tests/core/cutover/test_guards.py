@@ -32,7 +32,7 @@ from tests.evaluations import judged_set
 from tests.faults.servers import faulty_server
 from tests.guards import guards, only, served, verdict
 from tests.protocol_server import ProtocolServer
-from tests.standby import streaming_standby
+from tests.standby import PAUSE, streaming_standby
 from tests.vector_files import new_version
 from tests.versions import NUMBERS, add, add_chunks, backfill, ready_version
 
@@ -543,7 +543,7 @@ def test_a_standby_has_to_replay_in_time(
     verdict(connection, "replicas", "pass", "no standby is connected")
     with streaming_standby(server) as on_standby:
         eventually(lambda: guards(connection)["replicas"].detail.startswith("b caught up within"))
-        on_standby("SELECT pg_wal_replay_pause()")
+        on_standby(PAUSE)
         change_policy(connection, {"replica_lag_s": 0.2})  # written, and so not replayed
         verdict(connection, "replicas", "fail", "behind after 0.2 s: b by ")
         on_standby("SELECT pg_wal_replay_resume()")

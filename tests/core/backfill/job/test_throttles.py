@@ -25,7 +25,7 @@ from revector.core.errors import RefusedError, UsageError
 from revector.core.registry import Version
 from tests.core.backfill.steps import eventually, job_status
 from tests.encoders import Steps
-from tests.standby import streaming_standby
+from tests.standby import PAUSE, streaming_standby
 from tests.versions import NUMBERS, add, add_chunks, worker_on
 
 
@@ -171,7 +171,7 @@ def test_a_standby_that_replays_nothing_holds_the_job(
     connection.execute("CREATE TABLE written (n int)")
     eventually(lambda: _standbys(connection) == 1)
     eventually(lambda: lag() == 0)
-    standby("SELECT pg_wal_replay_pause()")
+    standby(PAUSE)
     connection.execute("INSERT INTO written SELECT generate_series(1, 1000)")
     eventually(lambda: lag() > 0.5)
     assert "standby b is 1 s behind, limit 0.5 s" in str(reason(kept))
