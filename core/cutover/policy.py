@@ -5,9 +5,8 @@ One row for a collection, so that the same rules apply to every operator. Each c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -34,6 +33,7 @@ class Policy:
     recall_timeout_s: _Seconds = 30.0
     evaluation: Literal["if-made", "required", "off"] = "if-made"
     evaluation_new_share: _Share = 0.1
+    evidence_by: Literal["anyone", "another"] = "anyone"
     shadow_queries: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
     shadow_error_share: _Share = 0.01
     encoder_chunks: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 299
@@ -59,6 +59,7 @@ HELP: Mapping[str, str] = {
     "recall_timeout_s": "Seconds that comparing the index with the exact search may take.",
     "evaluation": "An evaluation against the active version: `required`, `if-made` (one that was made counts), `off`.",
     "evaluation_new_share": "Share of the chunks that may be newer than the evaluation.",
+    "evidence_by": "Who may have made the evaluations of a request: `anyone`, or `another` than who requests it.",
     "shadow_queries": "Users' queries that the version must have answered in shadow traffic; 0 for none.",
     "shadow_error_share": "Share of the shadow's queries that may have failed.",
     "encoder_chunks": "Stored chunks to encode again: 299 show damage to 1% of the rows with 95% probability.",
@@ -97,17 +98,9 @@ def change_policy(connection: Connection, changes: Mapping[str, object], reason:
         (settings,) = fetch_one(connection, "SELECT settings FROM cutover_policy FOR UPDATE")
         before = _of_stored(settings)
         after = changed(before, changes)
-        differing = {
-            name: {"from": was, "to": asdict(after)[name]}
-            for name, was in asdict(before).items()
-            if was != asdict(after)[name]
-        }
-        if differing:
+        if after != before:
             # A trigger writes the log's entry, as it does for a change by SQL.
-            connection.execute(
-                "SELECT set_config('revector.reason', %s, true), set_config('revector.detail', %s, true)",
-                [reason, json.dumps({"changes": differing})],
-            )
+            connection.execute("SELECT set_config('revector.reason', %s, true)", [reason])
             connection.execute("UPDATE cutover_policy SET settings = %s", [Jsonb(changed_fields(after))])
     return after
 

@@ -24,6 +24,7 @@ class Approval:
     approved_at: Annotated[datetime.datetime, "when"]
     client: Annotated[str, "user@host, as the program says"]
     comment: Annotated[str, "what they said"]
+    counts: Annotated[bool, "false once the role has lost the right to approve"] = True
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Request:
     approvals: Annotated[tuple[Approval, ...], "those that were given"]
     needed: Annotated[int, "approvals that the policy asks for"]
     void_because: Annotated[str, "what has changed since; empty when nothing has"]
+    own_evidence: Annotated[str, "what the requester made of the evidence, where the policy asks for another's"]
     expired: Annotated[bool, "whether its time is over"]
     ended: Annotated[str | None, "how it ended; null while it has not"]
     ended_at: Annotated[datetime.datetime | None, "when it ended"]
@@ -57,7 +59,12 @@ class Request:
             return "expired"
         if self.void_because:
             return "void"
-        return "approved" if len(self.approvals) >= self.needed else "open"
+        return "approved" if self.given >= self.needed and not self.own_evidence else "open"
+
+    @property
+    def given(self) -> int:
+        """How many approvals count."""
+        return sum(approval.counts for approval in self.approvals)
 
 
 _SELECT = """
@@ -67,7 +74,10 @@ SELECT r.id, v.version_key, r.requested_by, r.client, r.requested_at, r.expires_
        (SELECT array_agg(ARRAY[a.approved_by, a.client, a.comment] ORDER BY a.approved_at)
         FROM cutover_approvals a WHERE a.request_id = r.id) AS approvers,
        (SELECT array_agg(a.approved_at ORDER BY a.approved_at)
-        FROM cutover_approvals a WHERE a.request_id = r.id) AS approved_at
+        FROM cutover_approvals a WHERE a.request_id = r.id) AS approved_at,
+       (SELECT array_agg(may_approve(a.approved_by) ORDER BY a.approved_at)
+        FROM cutover_approvals a WHERE a.request_id = r.id) AS counts,
+       coalesce(own_evidence(r), '') AS own_evidence
 FROM cutover_requests r JOIN embedding_versions v ON v.id = r.embedding_version_id
 """
 _OPEN = _SELECT + "WHERE r.embedding_version_id = %(id)s AND r.ended IS NULL"
@@ -102,10 +112,14 @@ def _read(connection: Connection, query: LiteralString, values: Mapping[str, obj
 
 
 def _of_row(row: dict[str, Any]) -> Request:
-    now, approvers, moments = (row.pop(name) for name in ("basis_now", "approvers", "approved_at"))
+    now, approvers, moments, counts = (
+        row.pop(name) for name in ("basis_now", "approvers", "approved_at", "counts")
+    )
     approvals = tuple(
-        Approval(approved_by, at, client, comment)
-        for (approved_by, client, comment), at in zip(approvers or (), moments or (), strict=True)
+        Approval(approved_by, at, client, comment, may)
+        for (approved_by, client, comment), at, may in zip(
+            approvers or (), moments or (), counts or (), strict=True
+        )
     )
     void = "" if now is None else _differences(row["basis"], now)
     return Request(**row, approvals=approvals, void_because=void)

@@ -45,7 +45,7 @@ def request(connection: Connection, key: str, *, reason: str, waivers: Mapping[s
                     f"(revector cutover withdraw {key}).",
                 )
             _end(connection, before, before.state, before.void_because)
-        # Triggers fill in who, when, until when and the basis.
+        # Triggers fill in who, when, until when and the basis, and write the log.
         connection.execute(
             """
             INSERT INTO cutover_requests (embedding_version_id, reason, expires_at, basis, waivers, guards)
@@ -55,9 +55,6 @@ def request(connection: Connection, key: str, *, reason: str, waivers: Mapping[s
         )
         made = open_request(connection, version)
         assert made is not None  # noqa: S101  (inserted above, in this transaction)
-        audit.record(
-            connection, "cutover request", key, reason=made.reason, detail={"request": made.id, "waived": waived}
-        )
     return made
 
 
@@ -81,7 +78,6 @@ def approve(connection: Connection, key: str, *, comment: str = "", request_id: 
             connection.execute(
                 "INSERT INTO cutover_approvals (request_id, comment) VALUES (%s, %s)", [found.id, comment.strip()]
             )
-            audit.record(connection, "cutover approve", key, reason=comment, detail={"request": found.id})
     except psycopg.errors.UniqueViolation:
         raise RefusedError(f"This role has already approved the request for {key}.") from None
     return get_request(connection, found.id)
@@ -100,7 +96,6 @@ def withdraw(connection: Connection, key: str, *, reason: str = "") -> Request:
                 f"There is no open request for a cutover to {key}.", "See revector cutover requests."
             )
         _end(connection, found, "withdrawn", reason.strip())
-        audit.record(connection, "cutover withdraw", key, reason=reason, detail={"request": found.id})
     return get_request(connection, found.id)
 
 

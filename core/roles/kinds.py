@@ -43,13 +43,13 @@ OPERATOR_WRITES: dict[str, LiteralString] = {
     "queries": _ALL,
     "judges": _ALL,
     "judgements": _ALL,
-    "evaluation_runs": _ALL,
-    "evaluation_results": _ALL,
-    "evaluations": _ALL,
+    "evaluation_runs": _ALL,  # a finished one never changes
+    "evaluation_results": "INSERT",
+    "evaluations": "INSERT",
     "search_counts": _ALL,
     "shadows": _ALL,
-    "shadow_queries": _ALL,
-    "shadow_counts": _ALL,
+    "shadow_queries": "DELETE",
+    "shadow_counts": "DELETE",
     "cutover_requests": (
         "INSERT (embedding_version_id, reason, expires_at, basis, waivers, guards), UPDATE (ended, ended_at, ended_why)"
     ),

@@ -40,7 +40,7 @@ def stamps_of(situation: Situation, facts: Facts | None) -> Stamps:
         "index": situation.index(candidate),
         "active version": active.version if active else None,
         "evaluation": facts.evaluation if facts else None,
-        "request": request and (request.id, request.state, request.void_because, len(request.approvals)),
+        "request": request and (request.id, request.state, request.void_because, request.given),
         "server": overview.server if overview else None,
     }
     return {

@@ -157,7 +157,7 @@ class CutoverControl:
             return cutover.request(connection, key, reason=reason, waivers=waivers)
 
         def said(made: Request) -> str:
-            needed = made.needed - len(made.approvals)
+            needed = made.needed - made.given
             plural = "" if needed == 1 else "s"
             wait = f"{needed} approval{plural} by others needed" if needed > 0 else "no approval needed"
             return f"✓ Requested the cutover to {key} (request {made.id}): {wait}."
@@ -186,7 +186,7 @@ class CutoverControl:
                     lambda connection: cutover.approve(
                         connection, key, comment=answer.reason, request_id=request.id
                     ),
-                    lambda now: f"✓ Approved the cutover to {key}: {len(now.approvals)} of {now.needed}.",
+                    lambda now: f"✓ Approved the cutover to {key}: {now.given} of {now.needed}.",
                 )
 
         self._pane.app.push_screen(Confirm(question, still_so), answered)

@@ -171,7 +171,7 @@ def approvals_word(facts: Facts | None) -> str:
     if facts.request.state in ("void", "expired"):
         return f" {facts.request.state}"
     needed = facts.policy.approvals
-    return f" {len(facts.request.approvals)}/{needed}" if needed else ""
+    return f" {facts.request.given}/{needed}" if needed else ""
 
 
 def approval_lines(facts: Facts, *, asks: bool) -> RenderableType:
@@ -190,9 +190,7 @@ def approval_lines(facts: Facts, *, asks: bool) -> RenderableType:
     words, style = _STATES.get(request.state, (request.state, FAINT))
     state = Text(words, f"bold {style}")
     if request.state == "open":
-        state.append(
-            f"  waits for {needed - len(request.approvals)} more, until {date_and_time(request.expires_at)}"
-        )
+        state.append(f"  waits for {needed - request.given} more, until {date_and_time(request.expires_at)}")
     elif request.state == "approved":
         state.append(f"  until {date_and_time(request.expires_at)}")
     elif request.state == "expired":

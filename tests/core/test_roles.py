@@ -458,6 +458,37 @@ def test_no_writer_of_chunks_waits_while_an_operator_builds_an_index(
         assert index.build(building, version, Settings()).valid
 
 
+FORGED = (
+    "INSERT INTO audit_log (action, version_key, outcome, detail) VALUES ('cutover approve', 'v2', 'done', '{}')",
+    "INSERT INTO audit_log (action, version_key, outcome, detail) VALUES ('cutover', 'v1', 'done', '{}')",
+    "INSERT INTO audit_log (action, outcome) VALUES ('cutover policy', 'done')",
+    "INSERT INTO audit_log (action, outcome) VALUES ('db grant', 'done')",
+    "UPDATE cutover_requests SET ended = 'done'",
+    "INSERT INTO evaluations (query_set_id, primary_run_id, candidate_run_id, primary_version, candidate_version, "
+    "verdict, report) SELECT 1, 77, 78, 'v1', 'v2', 'pass', '{}'",
+    "UPDATE evaluation_runs SET seconds = 0",
+    "DELETE FROM evaluation_runs",
+    "INSERT INTO evaluation_results SELECT id, 'q1', '{}', '{}', '{}', 1, 1 FROM evaluation_runs",
+    "UPDATE embedding_versions SET encoder_name = 'another' WHERE version_key = 'v2'",
+)
+
+
+@pytest.mark.parametrize("statement", FORGED)
+def test_no_claim_of_an_operator_is_taken_for_a_fact(shared: Collection, statement: LiteralString) -> None:
+    with shared.as_role("operator") as connection, connection.transaction(force_rollback=True):
+        requested(connection)
+        connection.execute("INSERT INTO query_sets (name, created_by) VALUES ('s', 'the director')")
+        connection.execute(
+            "INSERT INTO evaluation_runs (query_set_id, query_set_revision, embedding_version_id, version_key, "
+            "encoder, encoder_revision, k, exact, index_settings, chunks, queries, state, created_by) "
+            "SELECT id, '', 1, 'v2', '', '', 10, true, '{}', 0, 0, 'done', 'the director' FROM query_sets"
+        )
+        authors = "SELECT created_by FROM query_sets UNION SELECT created_by FROM evaluation_runs"
+        assert connection.execute(authors).fetchall() == [(shared.names["operator"],)]
+        with pytest.raises((pg.RaiseException, pg.InsufficientPrivilege)), connection.transaction():
+            connection.execute(statement)
+
+
 def test_what_an_operator_may_not(shared: Collection) -> None:
     with shared.as_role("operator") as connection:
         fixed = {*Base.metadata.tables, "alembic_version"}

@@ -107,7 +107,7 @@ def _show(console: Console, found: Request) -> None:
         why = f": {found.ended_why}" if found.ended_why else ""
         rows.append((f"  {found.ended}", f"{date_and_time(found.ended_at)}{why}"))
     elif found.state == "open":
-        missing = found.needed - len(found.approvals)
+        missing = found.needed - found.given
         rows.append(("  waits", f"for {counted(missing, 'approval')}, until {date_and_time(found.expires_at)}"))
     else:
         rows.append(("  expires" if not found.expired else "  expired", date_and_time(found.expires_at)))

@@ -24,6 +24,11 @@ def _approved(subject: Subject) -> Found:
             return fails(f"expired on {local_time(found.expires_at)}, {asked}", ask)
         case "approved":
             return passes(f"{_approvals(found)}, {asked}, until {local_time(found.expires_at)}")
+        case _ if found.own_evidence:
+            return fails(
+                f"{found.own_evidence}, and the policy asks for another's, {asked}",
+                "Have another role evaluate it, then request it again.",
+            )
         case _:
             return fails(
                 f"{_approvals(found)}, {asked}",
@@ -32,15 +37,18 @@ def _approved(subject: Subject) -> Found:
 
 
 def _approvals(found: Request) -> str:
-    names = ", ".join(approval.approved_by for approval in found.approvals)
-    given = f"{len(found.approvals)} of {found.needed} approvals" if found.needed else "approved"
+    names = ", ".join(
+        approval.approved_by if approval.counts else f"{approval.approved_by}, who may no longer approve"
+        for approval in found.approvals
+    )
+    given = f"{found.given} of {found.needed} approvals" if found.needed else "approved"
     return f"{given} ({names})" if names else given if found.needed else "requested"
 
 
 RULES = (
     GuardRule(
         "approvals", "Enough others have approved the cutover as it is now.",
-        _approved, in_flip=True, waivable=False, settings=("approvals", "request_hours"),
+        _approved, in_flip=True, waivable=False, settings=("approvals", "request_hours", "evidence_by"),
         looks_at=("version", "request"),
     ),
 )  # fmt: skip

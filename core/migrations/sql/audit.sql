@@ -22,19 +22,26 @@ END $$;
 CREATE TRIGGER audit_log_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON :schema.audit_log
     FOR EACH STATEMENT EXECUTE FUNCTION :schema.refuse_audit_change();
 
--- The database fills in who, when and from where. What versions become is written by its own functions, with the owner's
--- rights; a new active version only in the transaction that made it active.
+-- Whether the code that runs now is the owner's: a function or trigger with the owner's rights, or a session of the owner.
+-- Itself without the owner's rights: current_user is the role whose rights are in force.
+CREATE FUNCTION :schema.is_owner() RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT pg_has_role(current_user, nspowner, 'USAGE') FROM pg_namespace WHERE nspname = :'schema'
+$$;
+
+-- The database fills in who, when and from where. `client`, `application`, `reason` and most of `detail` are the word of
+-- whoever wrote the entry; those of the actions named here are written by the owner's triggers and functions alone. The
+-- entry for a new active version can only be written in the transaction that made it active.
 CREATE FUNCTION :schema.audit_written() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    of_owner boolean := pg_has_role(current_user, (SELECT relowner FROM pg_class WHERE oid = TG_RELID), 'USAGE');
 BEGIN
     NEW.actor := session_user;
     NEW.at := clock_timestamp();
     NEW.client := coalesce(current_setting('revector.client', true), '');
     NEW.application := current_setting('application_name');
-    IF NEW.outcome = 'done' AND NOT of_owner
-       AND NEW.action IN ('cutover', 'rollback', 'versions retire', 'versions drop') THEN
+    IF NEW.outcome = 'done' AND NOT :schema.is_owner()
+       AND NEW.action IN ('cutover', 'rollback', 'cutover request', 'cutover approve', 'cutover withdraw',
+                          'cutover policy', 'db grant', 'db revoke', 'versions retire', 'versions drop') THEN
         RAISE EXCEPTION 'audit_log: the database itself writes each "%" that is done.', NEW.action;
     END IF;
     IF NEW.outcome = 'done' AND NEW.action IN ('cutover', 'rollback')
@@ -49,6 +56,14 @@ END $$;
 
 CREATE TRIGGER audit_written BEFORE INSERT ON :schema.audit_log
     FOR EACH ROW EXECUTE FUNCTION :schema.audit_written();
+
+-- Who made a row, whatever the statement says.
+CREATE FUNCTION :schema.made_by() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    NEW.created_by := CASE WHEN TG_OP = 'UPDATE' THEN OLD.created_by ELSE session_user END;
+    RETURN NEW;
+END $$;
 
 -- The only entry that a role without any other right to write may make: that it was refused something. At most ten a
 -- minute, so that nobody can flood the log, which cannot be emptied.

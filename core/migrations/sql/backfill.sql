@@ -132,3 +132,16 @@ CREATE TRIGGER backfill_planned AFTER INSERT ON :schema.backfill_jobs
 
 CREATE TRIGGER backfill_moved AFTER UPDATE OF state ON :schema.backfill_jobs
     FOR EACH ROW WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION :schema.backfill_moved();
+
+-- Who accepted that a chunk has no vector, whatever the statement says.
+CREATE FUNCTION :schema.dead_letter_waived() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    NEW.waived_by := CASE WHEN NEW.waived_reason IS NULL THEN NULL
+                          WHEN TG_OP = 'UPDATE' AND NEW.waived_reason = OLD.waived_reason THEN OLD.waived_by
+                          ELSE session_user END;
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER dead_letter_waived BEFORE INSERT OR UPDATE OF waived_by, waived_reason ON :schema.dead_letters
+    FOR EACH ROW EXECUTE FUNCTION :schema.dead_letter_waived();

@@ -18,8 +18,13 @@ $$;
 CREATE FUNCTION :schema.policy_changed() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    NEW.updated_at := clock_timestamp();
-    NEW.updated_by := session_user;
+    IF TG_OP = 'INSERT' OR NEW.settings IS DISTINCT FROM OLD.settings THEN
+        NEW.updated_at := clock_timestamp();
+        NEW.updated_by := session_user;
+    ELSE
+        NEW.updated_at := OLD.updated_at;
+        NEW.updated_by := OLD.updated_by;
+    END IF;
     RETURN NEW;
 END $$;
 
@@ -28,16 +33,24 @@ CREATE TRIGGER policy_changed BEFORE INSERT OR UPDATE ON :schema.cutover_policy
 
 -- Also for changes by psql: a policy that could be changed without an entry would be worthless.
 CREATE FUNCTION :schema.policy_logged() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before jsonb := CASE WHEN TG_OP = 'UPDATE' THEN OLD.settings ELSE '{}' END;
 BEGIN
-    IF NEW.settings IS DISTINCT FROM (CASE WHEN TG_OP = 'UPDATE' THEN OLD.settings ELSE '{}' END) THEN
+    IF NEW.settings IS DISTINCT FROM before THEN
         INSERT INTO :schema.audit_log (action, outcome, reason, detail)
-        VALUES ('cutover policy', 'done', coalesce(current_setting('revector.reason', true), ''),
-                coalesce(nullif(current_setting('revector.detail', true), '')::jsonb,
-                         jsonb_build_object('settings', NEW.settings)));
+        SELECT 'cutover policy', 'done', coalesce(current_setting('revector.reason', true), ''),
+               jsonb_build_object('changes', jsonb_object_agg(
+                   name, jsonb_build_object('from', coalesce(was.value, '"default"'),
+                                            'to', coalesce(now.value, '"default"'))))
+        FROM jsonb_each(before) AS was (name, value)
+        FULL JOIN jsonb_each(NEW.settings) AS now (name, value) USING (name)
+        WHERE was.value IS DISTINCT FROM now.value;
     END IF;
     RETURN NULL;
 END $$;
+
+REVOKE EXECUTE ON FUNCTION :schema.policy_logged() FROM PUBLIC;
 
 CREATE TRIGGER policy_logged AFTER INSERT OR UPDATE ON :schema.cutover_policy
     FOR EACH ROW EXECUTE FUNCTION :schema.policy_logged();
@@ -52,7 +65,8 @@ END $$;
 CREATE TRIGGER policy_stays BEFORE DELETE OR TRUNCATE ON :schema.cutover_policy
     FOR EACH STATEMENT EXECUTE FUNCTION :schema.refuse_policy_removal();
 
--- A change of anything in here voids a request. New chunks do not. The newest gates of each query set count.
+-- A change of anything in here voids a request. New chunks do not. The newest evaluation and the newest gates of each query
+-- set count. The time of the policy is in it, so that a policy that was changed and changed back voids it too.
 CREATE FUNCTION :schema.cutover_basis(version bigint) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT jsonb_build_object(
@@ -60,10 +74,21 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         'encoder', v.encoder_spec,
         'encoder name', v.encoder_name,
         'encoder revision', v.encoder_revision,
+        'dimensions', v.dimensions,
+        'metric', v.distance_metric,
+        'storage', v.storage,
         'complete since', extract(epoch FROM v.completed_at),
         'index settings', v.index_settings,
         'index', (SELECT pg_get_indexdef(indexrelid) FROM pg_index
                   WHERE indexrelid = to_regclass(format('%I.%I', :'schema', 'chunk_embeddings_' || v.id || '_hnsw'))),
+        'evaluations', (SELECT jsonb_object_agg(newest.name, newest.evaluation) FROM (
+                            SELECT DISTINCT ON (s.id) s.name, jsonb_build_object(
+                                       'number', e.id, 'verdict', e.verdict, 'by', e.created_by) AS evaluation
+                            FROM :schema.evaluations e
+                            JOIN :schema.evaluation_runs r ON r.id = e.candidate_run_id
+                            JOIN :schema.query_sets s ON s.id = e.query_set_id
+                            WHERE r.embedding_version_id = v.id
+                            ORDER BY s.id, e.id DESC) AS newest),
         'gates', (SELECT jsonb_object_agg(newest.name, newest.gates) FROM (
                       SELECT DISTINCT ON (s.id) s.name,
                              (SELECT jsonb_agg(jsonb_build_object('name', gate -> 'name', 'measure', gate -> 'measure',
@@ -75,7 +100,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                       JOIN :schema.query_sets s ON s.id = e.query_set_id
                       WHERE r.embedding_version_id = v.id AND e.verdict IS NOT NULL
                       ORDER BY s.id, e.id DESC) AS newest),
-        'policy', coalesce((SELECT settings FROM :schema.cutover_policy), '{}'))
+        'policy', coalesce((SELECT settings FROM :schema.cutover_policy), '{}'),
+        'policy since', (SELECT to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || ' UTC'
+                           FROM :schema.cutover_policy))
     FROM :schema.embedding_versions v WHERE v.id = version
 $$;
 
@@ -117,6 +144,10 @@ BEGIN
             RAISE EXCEPTION 'Request % never changes: it can only end, once.', OLD.id
                 USING HINT = 'Withdraw it and request it again.';
         END IF;
+        IF NEW.ended = 'done' AND NOT :schema.is_owner() THEN
+            RAISE EXCEPTION 'Request % is done when the version becomes active.', OLD.id
+                USING HINT = 'Withdraw it: revector cutover withdraw KEY';
+        END IF;
         NEW.ended_at := clock_timestamp();
         RETURN NEW;
     END IF;
@@ -149,6 +180,27 @@ END $$;
 
 CREATE TRIGGER check_request BEFORE INSERT OR UPDATE OR DELETE ON :schema.cutover_requests
     FOR EACH ROW EXECUTE FUNCTION :schema.check_request();
+
+-- Also for requests by psql.
+CREATE FUNCTION :schema.request_logged() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO :schema.audit_log (action, version_key, outcome, reason, detail)
+    SELECT CASE WHEN TG_OP = 'INSERT' THEN 'cutover request' ELSE 'cutover withdraw' END, v.version_key, 'done',
+           CASE WHEN TG_OP = 'INSERT' THEN NEW.reason ELSE NEW.ended_why END,
+           jsonb_build_object('request', NEW.id)
+           || CASE WHEN TG_OP = 'INSERT' THEN jsonb_build_object('waived', NEW.waivers) ELSE '{}' END
+    FROM :schema.embedding_versions v WHERE v.id = NEW.embedding_version_id;
+    RETURN NULL;
+END $$;
+
+REVOKE EXECUTE ON FUNCTION :schema.request_logged() FROM PUBLIC;
+
+CREATE TRIGGER request_made AFTER INSERT ON :schema.cutover_requests
+    FOR EACH ROW EXECUTE FUNCTION :schema.request_logged();
+
+CREATE TRIGGER request_ended AFTER UPDATE ON :schema.cutover_requests
+    FOR EACH ROW WHEN (NEW.ended = 'withdrawn') EXECUTE FUNCTION :schema.request_logged();
 
 CREATE FUNCTION :schema.refuse_truncate() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -184,6 +236,25 @@ CREATE TABLE :schema.cutover_approvals (
     PRIMARY KEY (request_id, approved_by)
 );
 
+-- Whether a role could still approve: a right that was revoked since takes its approvals along.
+CREATE FUNCTION :schema.may_approve(approver text) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce((SELECT has_column_privilege(r.oid, to_regclass(format('%I.cutover_approvals', :'schema')),
+                                                 'request_id', 'INSERT')
+                     FROM pg_roles r WHERE r.rolname = approver), false)
+$$;
+
+-- What the requester made of the evidence, where the policy asks for another's; NULL when nothing.
+CREATE FUNCTION :schema.own_evidence(request :schema.cutover_requests) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('%s made evaluation %s too', request.requested_by, min(e.value ->> 'number'))
+    FROM jsonb_each(CASE WHEN jsonb_typeof(request.basis -> 'evaluations') = 'object'
+                         THEN request.basis -> 'evaluations' ELSE '{}' END) AS e
+    WHERE e.value ->> 'by' = request.requested_by
+      AND (SELECT settings ->> 'evidence_by' FROM :schema.cutover_policy) = 'another'
+    HAVING count(*) > 0
+$$;
+
 -- Why the version may not become active by its approvals; NULL when it may.
 CREATE FUNCTION :schema.approval_obstacle(version bigint) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -199,8 +270,11 @@ BEGIN
     IF :schema.request_obstacle(request) IS NOT NULL THEN
         RETURN :schema.request_obstacle(request);
     END IF;
+    IF :schema.own_evidence(request) IS NOT NULL THEN
+        RETURN :schema.own_evidence(request);
+    END IF;
     SELECT count(*) INTO given FROM :schema.cutover_approvals
-    WHERE request_id = request.id AND approved_by <> request.requested_by;
+    WHERE request_id = request.id AND approved_by <> request.requested_by AND :schema.may_approve(approved_by);
     RETURN CASE WHEN given < needed THEN format('%s of %s approvals', given, needed) END;
 END $$;
 
@@ -239,6 +313,22 @@ CREATE TRIGGER check_approval BEFORE INSERT OR UPDATE OR DELETE ON :schema.cutov
 
 CREATE TRIGGER approvals_not_truncated BEFORE TRUNCATE ON :schema.cutover_approvals
     EXECUTE FUNCTION :schema.refuse_truncate();
+
+-- Also for approvals by psql.
+CREATE FUNCTION :schema.approval_logged() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO :schema.audit_log (action, version_key, outcome, reason, detail)
+    SELECT 'cutover approve', v.version_key, 'done', NEW.comment, jsonb_build_object('request', NEW.request_id)
+    FROM :schema.cutover_requests r JOIN :schema.embedding_versions v ON v.id = r.embedding_version_id
+    WHERE r.id = NEW.request_id;
+    RETURN NULL;
+END $$;
+
+REVOKE EXECUTE ON FUNCTION :schema.approval_logged() FROM PUBLIC;
+
+CREATE TRIGGER approval_logged AFTER INSERT ON :schema.cutover_approvals
+    FOR EACH ROW EXECUTE FUNCTION :schema.approval_logged();
 
 -- A role that can create code in the schema could have it run in an approver's session, and so approve in their name.
 CREATE FUNCTION :schema.refuse_foreign_code() RETURNS trigger

@@ -90,3 +90,76 @@ CREATE TABLE :schema.evaluations (
 CREATE INDEX ON :schema.evaluations (query_set_id);
 CREATE INDEX ON :schema.evaluations (primary_run_id);
 CREATE INDEX ON :schema.evaluations (candidate_run_id);
+
+-- Evidence ------------------------------------------------------------------------------------------------------
+
+CREATE TRIGGER made_by BEFORE INSERT OR UPDATE ON :schema.query_sets
+    FOR EACH ROW EXECUTE FUNCTION :schema.made_by();
+CREATE TRIGGER made_by BEFORE INSERT OR UPDATE ON :schema.judges
+    FOR EACH ROW EXECUTE FUNCTION :schema.made_by();
+CREATE TRIGGER made_by BEFORE INSERT OR UPDATE ON :schema.evaluation_runs
+    FOR EACH ROW EXECUTE FUNCTION :schema.made_by();
+
+-- A finished run never changes, and goes only with its query set.
+CREATE FUNCTION :schema.check_run() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF OLD.state = 'done' THEN
+        IF TG_OP = 'UPDATE' AND NEW.embedding_version_id IS NULL
+           AND to_jsonb(NEW) - 'embedding_version_id' = to_jsonb(OLD) - 'embedding_version_id' THEN
+            RETURN NEW;  -- its version was dropped
+        END IF;
+        IF TG_OP = 'DELETE' AND NOT EXISTS (SELECT FROM :schema.query_sets WHERE id = OLD.query_set_id) THEN
+            RETURN OLD;
+        END IF;
+        RAISE EXCEPTION 'Run % is finished: % is refused.', OLD.id, TG_OP USING HINT = 'Evaluate again.';
+    END IF;
+    RETURN CASE TG_OP WHEN 'UPDATE' THEN NEW ELSE OLD END;
+END $$;
+
+CREATE TRIGGER check_run BEFORE UPDATE OR DELETE ON :schema.evaluation_runs
+    FOR EACH ROW EXECUTE FUNCTION :schema.check_run();
+
+CREATE FUNCTION :schema.check_results() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    finished bigint := (SELECT r.id FROM new_results n JOIN :schema.evaluation_runs r ON r.id = n.run_id
+                        WHERE r.state = 'done' LIMIT 1);
+BEGIN
+    IF finished IS NOT NULL THEN
+        RAISE EXCEPTION 'Run % is finished: no results are added.', finished USING HINT = 'Evaluate again.';
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER check_results AFTER INSERT ON :schema.evaluation_results
+    REFERENCING NEW TABLE AS new_results FOR EACH STATEMENT EXECUTE FUNCTION :schema.check_results();
+
+-- An evaluation is of two finished runs, by the role that saves it, and never changes. It goes with its runs.
+CREATE FUNCTION :schema.check_evaluation() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    finished boolean := (SELECT count(*) = CASE WHEN NEW.primary_run_id = NEW.candidate_run_id THEN 1 ELSE 2 END
+                         FROM :schema.evaluation_runs
+                         WHERE id IN (NEW.primary_run_id, NEW.candidate_run_id) AND state = 'done');
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        IF NOT finished THEN
+            RAISE EXCEPTION 'An evaluation is of finished runs; % or % is not.',
+                NEW.primary_run_id, NEW.candidate_run_id;
+        END IF;
+        NEW.created_by := session_user;
+        NEW.created_at := clock_timestamp();
+        RETURN NEW;
+    END IF;
+    IF TG_OP = 'DELETE' AND EXISTS (
+           SELECT FROM unnest(ARRAY[OLD.primary_run_id, OLD.candidate_run_id]) AS run
+           WHERE NOT EXISTS (SELECT FROM :schema.evaluation_runs r WHERE r.id = run)
+              OR NOT EXISTS (SELECT FROM :schema.query_sets s WHERE s.id = OLD.query_set_id)) THEN
+        RETURN OLD;
+    END IF;
+    RAISE EXCEPTION 'Evaluation % never changes: % is refused.', OLD.id, TG_OP USING HINT = 'Evaluate again.';
+END $$;
+
+CREATE TRIGGER check_evaluation BEFORE INSERT OR UPDATE OR DELETE ON :schema.evaluations
+    FOR EACH ROW EXECUTE FUNCTION :schema.check_evaluation();

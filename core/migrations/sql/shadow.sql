@@ -60,3 +60,14 @@ END $$;
 
 CREATE TRIGGER shadow_changed AFTER INSERT OR UPDATE OR DELETE ON :schema.shadows
     FOR EACH STATEMENT EXECUTE FUNCTION :schema.shadow_changed();
+
+-- Who started it, whatever the statement says. A flip turns a shadow round in the name of whoever flips.
+CREATE FUNCTION :schema.shadow_started() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    NEW.started_by := CASE WHEN TG_OP = 'UPDATE' THEN OLD.started_by ELSE session_user END;
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER shadow_started BEFORE INSERT OR UPDATE ON :schema.shadows
+    FOR EACH ROW EXECUTE FUNCTION :schema.shadow_started();

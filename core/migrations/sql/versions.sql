@@ -37,9 +37,13 @@ BEGIN
         END IF;
         RETURN NEW;
     END IF;
-    IF OLD.state <> 'registered' AND (NEW.id, NEW.dimensions, NEW.distance_metric, NEW.storage)
-                       IS DISTINCT FROM (OLD.id, OLD.dimensions, OLD.distance_metric, OLD.storage) THEN
-        RAISE EXCEPTION 'Version % has vectors: its dimensions, metric and storage cannot change.', OLD.version_key
+    IF OLD.state <> 'registered'
+       AND (NEW.id, NEW.version_key, NEW.encoder_name, NEW.encoder_revision, NEW.dimensions, NEW.distance_metric,
+            NEW.storage)
+           IS DISTINCT FROM (OLD.id, OLD.version_key, OLD.encoder_name, OLD.encoder_revision, OLD.dimensions,
+                             OLD.distance_metric, OLD.storage) THEN
+        RAISE EXCEPTION 'Version % has vectors: its key, encoder, dimensions, metric and storage cannot change.',
+            OLD.version_key
             USING HINT = 'Register another version.';
     END IF;
     IF NEW.active AND NOT OLD.active THEN
@@ -60,6 +64,9 @@ BEGIN
     END IF;
     RETURN NEW;
 END $$;
+
+CREATE TRIGGER made_by BEFORE INSERT OR UPDATE OF created_by ON :schema.embedding_versions
+    FOR EACH ROW EXECUTE FUNCTION :schema.made_by();
 
 CREATE TRIGGER check_version BEFORE INSERT OR UPDATE ON :schema.embedding_versions
     FOR EACH ROW EXECUTE FUNCTION :schema.check_version();

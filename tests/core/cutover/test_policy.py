@@ -29,9 +29,9 @@ def test_a_change_is_for_everybody_and_in_the_log(database: Database, connection
     assert (entry.action, entry.outcome, entry.reason) == ("cutover policy", "done", "we are many")
     assert entry.detail == {
         "changes": {
-            "approvals": {"from": 0, "to": 2},
-            "evaluation": {"from": "if-made", "to": "off"},
-            "min_overlap": {"from": None, "to": 0.5},
+            "approvals": {"from": "default", "to": 2},
+            "evaluation": {"from": "default", "to": "off"},
+            "min_overlap": {"from": "default", "to": 0.5},
         }
     }
     assert change_policy(connection, {"approvals": "default", "min_overlap": "none"}) == changed(
@@ -46,8 +46,8 @@ def test_a_change_by_sql_is_logged_too_and_the_row_stays(connection: Connection)
     connection.execute("UPDATE cutover_policy SET settings = '{}'")
     entries = audit.entries(connection)
     assert [(entry.action, entry.detail) for entry in entries] == [
-        ("cutover policy", {"settings": {}}),
-        ("cutover policy", {"settings": {"approvals": 2}}),
+        ("cutover policy", {"changes": {"approvals": {"from": 2, "to": "default"}}}),
+        ("cutover policy", {"changes": {"approvals": {"from": "default", "to": 2}}}),
     ]
     for statement in ("DELETE FROM cutover_policy", "TRUNCATE cutover_policy"):
         with pytest.raises(psycopg.errors.RaiseException, match="cannot be removed"):

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from revector.core import audit, cutover, index
@@ -200,14 +201,15 @@ CHANGES: dict[str, Callable[[Connection, Version], object]] = {
     "encoder changed from": lambda c, v: c.execute(
         "UPDATE embedding_versions SET encoder_spec = 'static:wordllama-128?x=1' WHERE id = %s", [v.id]
     ),
-    "encoder revision changed from": lambda c, v: c.execute(
-        "UPDATE embedding_versions SET encoder_revision = 'other' WHERE id = %s", [v.id]
-    ),
     "index settings changed from": lambda c, v: c.execute(
         """UPDATE embedding_versions SET index_settings = '{"ef_search": 10}' WHERE id = %s""", [v.id]
     ),
     "policy changed from": lambda c, _: cutover.change_policy(c, {"min_recall": 0.5}),
+    "policy since changed from": lambda c, _: [
+        cutover.change_policy(c, {"approvals": approvals}) for approvals in (0, 1)
+    ],
     "gates changed from none to .*P@10": lambda c, v: evaluated(c, v, 0.9),
+    "evaluations changed from .*postgres.*": lambda c, v: evaluated(c, v, 0.9),
     "index changed from": lambda c, v: index.drop(c, v),
 }
 
@@ -215,17 +217,23 @@ CHANGES: dict[str, Callable[[Connection, Version], object]] = {
 def evaluated(connection: Connection, version: Version, bound: float) -> None:
     """An evaluation with one gate, as rows."""
     report = {"gates": [{"name": "P@10", "measure": "P@10", "segment": "all", "kind": "floor", "bound": bound}]}
+    run = connection.execute(
+        """
+        WITH s AS (INSERT INTO query_sets (name) VALUES ('s') ON CONFLICT (name) DO UPDATE SET name = 's' RETURNING id)
+        INSERT INTO evaluation_runs (query_set_id, query_set_revision, embedding_version_id, version_key, encoder,
+                                     encoder_revision, k, exact, index_settings, chunks, queries, state)
+        SELECT id, '', %s, 'v2', '', '', 10, true, '{}', 0, 0, 'done' FROM s RETURNING query_set_id, id, id
+        """,
+        [version.id],
+    ).fetchone()
+    assert run is not None
     connection.execute(
         """
-        WITH s AS (INSERT INTO query_sets (name) VALUES ('s') ON CONFLICT (name) DO UPDATE SET name = 's' RETURNING id),
-        r AS (INSERT INTO evaluation_runs (query_set_id, query_set_revision, embedding_version_id, version_key, encoder,
-                                           encoder_revision, k, exact, index_settings, chunks, queries)
-              SELECT id, '', %(id)s, 'v2', '', '', 10, true, '{}', 0, 0 FROM s RETURNING id, query_set_id)
         INSERT INTO evaluations (query_set_id, primary_run_id, candidate_run_id, primary_version, candidate_version,
-                                 verdict, report)
-        SELECT query_set_id, id, id, 'v1', 'v2', 'pass', %(report)s FROM r
+                                 verdict, report, created_by)
+        VALUES (%s, %s, %s, 'v1', 'v2', 'pass', %s, 'the director')
         """,
-        {"id": version.id, "report": Jsonb(report)},
+        [*run, Jsonb(report)],
     )
 
 
@@ -244,7 +252,7 @@ def test_what_changes_after_the_approval_voids_it(
         assert re.search(f"void.*{what}", guard(connection, "v2").detail)
         with pytest.raises(RefusedError, match="void"):
             cutover.approve(carol, "v2")
-        with pytest.raises(psycopg.errors.RaiseException, match=f"void.*: {what.partition(' changed')[0]}"):
+        with pytest.raises(psycopg.errors.RaiseException, match=f"void.*: .*{what.partition(' changed')[0]}"):
             flip_by_hand(connection, "v2")
         cutover.request(bob, "v2", reason="once more")
         over = cutover.requests(connection)[1]
@@ -253,7 +261,7 @@ def test_what_changes_after_the_approval_voids_it(
         cutover.withdraw(bob, "v2")
 
 
-def test_new_chunks_and_another_evaluation_by_the_same_gates_void_nothing(
+def test_new_chunks_void_nothing(
     database: Database, connection: Connection, two: tuple[Version, Version], as_role: As
 ) -> None:
     evaluated(connection, two[1], 0.9)
@@ -261,9 +269,63 @@ def test_new_chunks_and_another_evaluation_by_the_same_gates_void_nothing(
     cutover.approve(as_role("bob"), "v2")
     add_chunks(connection, ["new"])
     backfill(database, two[1])
-    evaluated(connection, two[1], 0.9)
     assert opened(connection).state == "approved"
     assert cutover.run(connection, "v2", confirm="v2").version_key == "v2"
+
+
+def test_an_approval_counts_no_longer_than_its_right(
+    connection: Connection, two: tuple[Version, Version], as_role: As
+) -> None:
+    alice, bob = as_role("alice"), as_role("bob")
+    cutover.request(alice, "v2", reason="better")
+    cutover.approve(bob, "v2")
+    role = sql.Identifier(bob.info.user)
+    connection.execute(sql.SQL("REVOKE INSERT ON cutover_approvals FROM {}").format(role))
+    assert opened(connection).state == "open"
+    assert f"0 of 1 approvals ({bob.info.user}, who may no longer approve)" in guard(connection, "v2").detail
+    with pytest.raises(psycopg.errors.RaiseException, match="v2 is not approved: 0 of 1 approvals"):
+        flip_by_hand(connection, "v2")
+    connection.execute(sql.SQL("GRANT INSERT ON cutover_approvals TO {}").format(role))
+    assert opened(connection).state == "approved"
+
+
+def test_evidence_of_another_where_the_policy_asks_for_it(
+    connection: Connection, two: tuple[Version, Version], as_role: As
+) -> None:
+    alice, bob = as_role("alice"), as_role("bob")
+    cutover.change_policy(connection, {"evidence_by": "another"})
+    evaluated(alice, two[1], 0.9)
+    cutover.request(alice, "v2", reason="better")
+    cutover.approve(bob, "v2")
+    assert opened(connection).state == "open"
+    assert f"{alice.info.user} made evaluation 1 too" in guard(connection, "v2").detail
+    with pytest.raises(psycopg.errors.RaiseException, match=r"v2 is not approved: .* made evaluation 1 too"):
+        flip_by_hand(alice, "v2")
+    evaluated(bob, two[1], 0.9)
+    cutover.request(alice, "v2", reason="by bob's evaluation")
+    cutover.approve(bob, "v2")
+    flip_by_hand(alice, "v2")
+    assert active_key(connection) == "v2"
+
+
+def test_what_is_done_by_sql_is_in_the_log_as_well(
+    connection: Connection, two: tuple[Version, Version], as_role: As
+) -> None:
+    alice, bob = as_role("alice"), as_role("bob")
+    alice.execute("SET revector.client = 'the director@home'")
+    alice.execute(
+        "INSERT INTO cutover_requests (embedding_version_id, reason, expires_at, basis) VALUES (%s, 'x', now(), '{}')",
+        [two[1].id],
+    )
+    number = opened(connection).id
+    bob.execute("INSERT INTO cutover_approvals (request_id, comment) VALUES (%s, 'fine')", [number])
+    bob.execute("UPDATE cutover_requests SET ended = 'withdrawn', ended_why = 'no'")
+    found = [(one.action, one.actor, one.reason, one.detail) for one in audit.entries(connection, limit=3)]
+    assert found == [
+        ("cutover withdraw", bob.info.user, "no", {"request": number}),
+        ("cutover approve", bob.info.user, "fine", {"request": number}),
+        ("cutover request", alice.info.user, "x", {"request": number, "waived": {}}),
+    ]
 
 
 def test_a_request_expires(connection: Connection, two: tuple[Version, Version], as_role: As) -> None:
