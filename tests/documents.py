@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from revector.core.cutover.guards import GUARDS
 from revector.core.cutover.policy import HELP, Policy, shown
+from revector.core.database import Connection
+from revector.core.roles.groups import groups_of
 
 GUARDS_PAGE = Path(__file__).parent.parent / "docs" / "guards.md"
 
@@ -64,6 +67,47 @@ changes it; every change is in the log. `default` goes back to the default, `non
 
 {policy_table()}
 """
+
+
+def rights_table(connection: Connection, kinds: Sequence[str]) -> str:
+    """Every object of the schema that somebody but the owner has a right on, from the catalogue."""
+    groups = groups_of(connection)
+    rows = connection.execute(
+        """
+        SELECT 'table', c.relname::text, g.kind, p,
+               has_table_privilege(g.role, c.oid, p) AS whole, has_any_column_privilege(g.role, c.oid, p) AS some
+        FROM pg_class c, unnest(%(kinds)s::text[], %(roles)s::text[]) AS g(kind, role),
+             unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'REFERENCES']) AS p
+        WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema())) AND c.relkind IN ('r', 'v')
+        UNION ALL
+        SELECT 'table', c.relname::text, g.kind, p, has_table_privilege(g.role, c.oid, p), false
+        FROM pg_class c, unnest(%(kinds)s::text[], %(roles)s::text[]) AS g(kind, role),
+             unnest(ARRAY['DELETE', 'TRUNCATE', 'TRIGGER']) AS p
+        WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema())) AND c.relkind IN ('r', 'v')
+        UNION ALL
+        SELECT 'function', f.proname::text, g.kind, 'EXECUTE', has_function_privilege(g.role, f.oid, 'EXECUTE'), false
+        FROM pg_proc f, unnest(%(kinds)s::text[], %(roles)s::text[]) AS g(kind, role)
+        WHERE f.pronamespace = to_regnamespace(quote_ident(current_schema())) AND f.prosecdef
+          AND f.prorettype <> 'trigger'::regtype
+        """,
+        {"kinds": list(kinds), "roles": [groups[kind] for kind in kinds]},  # type: ignore[index]
+    ).fetchall()
+    has: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for sort, name, kind, right, whole, some in rows:
+        name = re.sub(r"^chunk_embeddings_\d+$", "chunk_embeddings_N", name)
+        cell = has.setdefault((sort, name), {}).setdefault(kind, [])
+        word = {"SELECT": "read", "EXECUTE": "call"}.get(right, right.lower())
+        word = word if whole else f"{word} some columns"
+        if (whole or some) and word not in cell:
+            cell.append(word)
+    return _table(
+        ("Object", *kinds),
+        [
+            (f"`{name}`" + ("()" if sort == "function" else ""), *(", ".join(by[kind]) or "–" for kind in kinds))
+            for (sort, name), by in sorted(has.items(), key=lambda one: (one[0][0] != "table", one[0]))
+            if any(by.values())
+        ],
+    )
 
 
 def _setting(name: str) -> str:

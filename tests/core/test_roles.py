@@ -32,6 +32,7 @@ from tests.console.cli.conftest import write_corpus
 from tests.console.cli.program import Revector
 from tests.core.shadow.support import mirror_of
 from tests.databases import copied
+from tests.documents import rights_table
 from tests.roles import login_roles
 from tests.versions import NUMBERS, add, add_chunks, backfill, ready_version
 
@@ -154,6 +155,12 @@ def test_the_owner_owns_everything(shared: Collection, owner: Connection) -> Non
     for kind, name in shared.names.items():
         query = "SELECT has_schema_privilege(%s, %s, 'CREATE')"
         assert owner.execute(query, [name, schema]).fetchone() == (False,), kind
+
+
+def test_the_page_has_the_rights_that_there_are(shared: Collection, owner: Connection) -> None:
+    page = (Path(__file__).parent.parent.parent / "docs" / "security.md").read_text(encoding="utf-8")
+    table = rights_table(owner, KINDS)
+    assert table in page, f"The table in docs/security.md has to be:\n{table}"
 
 
 def test_no_code_of_an_operator_gets_into_the_schema(shared: Collection) -> None:
