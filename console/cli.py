@@ -17,6 +17,7 @@ from revector.console.commands import (
     demo,
     doctor,
     documents,
+    encoders,
     index,
     info,
     load,
@@ -32,9 +33,9 @@ from revector.console.commands.evaluation import evaluate, judge, queries, store
 from revector.console.context import Context, context_of, pipe, print_error
 
 _ORDER = (
-    "demo", "db", "ingest", "versions", "load", "backfill", "index", "search", "compare", "serve", "serving",
-    "queries", "judge", "evaluate", "evaluations", "thresholds", "shadow", "cutover", "rollback", "log", "doctor",
-    "info",
+    "demo", "db", "ingest", "versions", "encoders", "load", "backfill", "index", "search", "compare", "serve",
+    "serving", "queries", "judge", "evaluate", "evaluations", "thresholds", "shadow", "cutover", "rollback", "log",
+    "doctor", "info",
 )  # fmt: skip
 
 
@@ -60,7 +61,7 @@ app = typer.Typer(
 )
 
 for module in (
-    db, versions, backfill, index, queries, stored, shadow, cutover,
+    db, versions, encoders, backfill, index, queries, stored, shadow, cutover,
     demo, documents, load, search, serve, judge, evaluate, log, doctor, info,
 ):  # fmt: skip
     app.add_typer(module.app, no_args_is_help=True)

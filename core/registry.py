@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
+import psycopg
 from psycopg import sql
 from psycopg.errors import RaiseException
 from psycopg.rows import class_row
@@ -16,6 +17,7 @@ from psycopg.types.json import Jsonb
 from revector.core import audit
 from revector.core.database import Connection, fetch_one
 from revector.core.errors import RefusedError, UsageError, unknown_name
+from revector.core.hosts import read_allowed, require_allowed
 
 if TYPE_CHECKING:
     from revector.core.encoders import Encoder
@@ -60,6 +62,10 @@ class Version:
     proven_at: Annotated[datetime.datetime | None, "when a proof last found no chunk missing"]
     activated_at: Annotated[datetime.datetime | None, "when it last became active"]
     deactivated_at: Annotated[datetime.datetime | None, "when another last took its place"]
+    encoder_hosts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "encoder_hosts", tuple(self.encoder_hosts))
 
     @property
     def table(self) -> sql.Identifier:
@@ -82,8 +88,13 @@ class VersionStatus:
     failed: int
 
 
-VERSION_COLUMNS = sql.SQL(", ").join(sql.Identifier(name) for name in Version.__dataclass_fields__)
-"""The columns of a Version, in field order."""
+VERSION_COLUMNS = sql.SQL(", ").join(
+    sql.SQL("ARRAY(SELECT host || ' ' || key_env FROM encoder_hosts) AS encoder_hosts")
+    if name == "encoder_hosts"
+    else sql.Identifier(name)
+    for name in Version.__dataclass_fields__
+)
+"""The columns of a Version, in field order; with it come the hosts that its encoder may send texts to (core.hosts)."""
 
 
 def versions(connection: Connection) -> list[Version]:
@@ -203,7 +214,8 @@ def add_version(
     """Register a version under `key`, with its table, after probing the encoder's real dimensions.
 
     Embeds nothing yet. Raises UsageError for a malformed or taken key and for what pgvector cannot store,
-    EncoderError when the probe finds other dimensions than the encoder states.
+    RefusedError for a host or key that the owner has not allowed, EncoderError when the probe finds other
+    dimensions than the encoder states.
     """
     from revector.core.encoders import probe
 
@@ -218,6 +230,7 @@ def add_version(
         raise UsageError(
             f"The version key {key!r} is taken.", "A version never changes its encoder. Choose another key."
         )
+    require_allowed(spec, read_allowed(connection))
     dimensions = probe(encoder)
     if dimensions > MAX_DIMENSIONS:
         raise UsageError(
@@ -262,6 +275,7 @@ def adopt_version(connection: Connection, key: str, encoder: Encoder, spec: str)
         raise RefusedError(
             f"Version {key} already has the encoder {version.encoder_spec}.", "Register a new version instead."
         )
+    require_allowed(spec, version.encoder_hosts)
     dimensions = probe(encoder)
     if dimensions != version.dimensions:
         raise RefusedError(
@@ -273,6 +287,22 @@ def adopt_version(connection: Connection, key: str, encoder: Encoder, spec: str)
         connection.execute("UPDATE embedding_versions SET encoder_spec = %s WHERE id = %s", [spec, version.id])
         create_table(connection, version)
         audit.record(connection, "versions adopt", key, detail={"encoder": spec})
+    return get_version(connection, key)
+
+
+def change_encoder(connection: Connection, key: str, spec: str, *, reason: str = "") -> Version:
+    """Change the way to a version's encoder: its address, the key's name, price and pace. The log has the reason.
+
+    Raises RefusedError for a change that could change vectors, and for a host or key that the owner has not allowed.
+    """
+    version = get_version(connection, key)
+    require_allowed(spec, version.encoder_hosts)
+    try:
+        with connection.transaction():
+            connection.execute("SELECT set_config('revector.reason', %s, true)", [reason])
+            connection.execute("UPDATE embedding_versions SET encoder_spec = %s WHERE id = %s", [spec, version.id])
+    except psycopg.errors.RaiseException as error:
+        raise RefusedError(error.diag.message_primary or str(error), error.diag.message_hint or "") from None
     return get_version(connection, key)
 
 

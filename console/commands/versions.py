@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from revector.console.commands.options import Confirm, Json, Key, Reason
+from revector.console.confirmation import require_yes
 from revector.console.context import answer, context_of, fold, note, open_aloud, plain, print_rows, right
 from revector.console.contract import answering
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from revector.core.database import Connection
     from revector.core.registry import Version, VersionStatus
 
 app = typer.Typer(name="versions", help="Embedding versions: an encoder at one revision, and its vectors.")
@@ -96,12 +98,30 @@ def add(
     index_settings = check_settings(m, ef_construction)
     spec = str(parse_spec(encoder))
     with context_of(context).session(changes=True) as connection:
+        _ask_for_host(connection, spec)
         version = add_version(
             connection, key, open_aloud(spec), spec, metric=metric, storage=storage,  # type: ignore[arg-type]
             index_settings=index_settings, notes=notes,
         )  # fmt: skip
     _answer_one(version, as_json, f"Registered {key}: {version.dimensions} dimensions, {version.distance_metric}.")
     note(f"Next: revector backfill run {key}")
+
+
+def _ask_for_host(connection: Connection, spec: str) -> None:
+    """Ask the owner who is alone in the database whether the encoder's host belongs on the list."""
+    import sys
+
+    from revector.core import hosts
+    from revector.core.roles import granting, rights
+
+    missing = hosts.missing_entry(spec, hosts.read_allowed(connection))
+    alone = len(granting.granted(connection)) == 1 and rights.read_rights(connection).administer
+    if missing is None or not alone or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    host, key = missing
+    note(f"Texts and queries will be sent to {host}" + (f", with the key in {key}." if key else "."))
+    require_yes("The host was not allowed: nothing was changed.")
+    hosts.allow(connection, host, key, reason=f"for {spec}")
 
 
 @app.command(cls=_ONE)
@@ -114,6 +134,26 @@ def adopt(context: typer.Context, key: Key, encoder: EncoderOption, as_json: Jso
     with context_of(context).session(changes=True) as connection:
         version = adopt_version(connection, key, open_aloud(spec), spec)
     _answer_one(version, as_json, f"{key} now has the encoder {spec}.")
+
+
+@app.command(cls=_ONE)
+def change(
+    context: typer.Context,
+    key: Key,
+    encoder: EncoderOption,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the log.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Change the way to a version's encoder: its address, the key's name, price and pace; nothing of its vectors."""
+    from revector.core.encoders import parse_spec
+    from revector.core.registry import change_encoder
+
+    spec = str(parse_spec(encoder))
+    with context_of(context).session(changes=True) as connection:
+        version = change_encoder(connection, key, spec, reason=reason)
+    _answer_one(
+        version, as_json, f"{key} now has the encoder {spec}. Processes that have it open keep the old way."
+    )
 
 
 @app.command("list", cls=answering(versions="console.commands.versions:CountedVersion"))

@@ -1,14 +1,14 @@
-"""The model of counts of searches."""
+"""Models of what search services use: counts of searches, and the hosts that encoders may send texts to."""
 
 from __future__ import annotations
 
 import datetime
 
-from sqlalchemy import ForeignKey, Integer, PrimaryKeyConstraint
+from sqlalchemy import CheckConstraint, ForeignKey, Integer, PrimaryKeyConstraint, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
-from revector.core.models.base import Base
+from revector.core.models.base import NOW, Base
 
 
 class SearchCount(Base):
@@ -27,3 +27,15 @@ class SearchCount(Base):
     empty: Mapped[int]
     errors: Mapped[int]
     latencies: Mapped[list[int]] = mapped_column(ARRAY(Integer))
+
+
+class EncoderHost(Base):
+    """A host that encoders may send texts to, with the variable whose key they may send. The owner's list."""
+
+    __tablename__ = "encoder_hosts"
+    __table_args__ = (PrimaryKeyConstraint("host", "key_env"), CheckConstraint("host <> ''", name="host"))
+
+    host: Mapped[str]
+    key_env: Mapped[str] = mapped_column(server_default=text("''"))
+    added_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+    created_by: Mapped[str] = mapped_column(server_default=text("SESSION_USER"))

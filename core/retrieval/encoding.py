@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from revector.core.errors import RefusedError, UsageError
+from revector.core.hosts import require_allowed
 from revector.core.registry import Version
 
 if TYPE_CHECKING:
@@ -29,8 +31,10 @@ class EncoderCache:
     def encoder(self, version: Version) -> Encoder:
         """The encoder that made the version's vectors.
 
-        Raises RefusedError for a version that names none, UnreachableError when it cannot be opened.
+        Raises RefusedError for a version that names none, or whose host or key the owner has not allowed;
+        UnreachableError when it cannot be opened.
         """
+        require_allowed_encoder(version)
         found = self._encoders.get(version.id)
         if found is not None:
             return found
@@ -48,17 +52,32 @@ class EncoderCache:
 
 
 def open_version_encoder(version: Version, opener: Callable[[str], Encoder] | None = None) -> Encoder:
-    """Open the encoder that a version was registered with. Raises RefusedError when it names none."""
+    """Open the encoder that a version was registered with.
+
+    Raises RefusedError when it names none, or a host or key that the owner has not allowed.
+    """
     if not version.encoder_spec:
         raise RefusedError(
             f"Version {version.version_key} has no encoder that revector can open.",
             f"Give it one: revector versions adopt {version.version_key} --encoder SPEC",
         )
+    require_allowed_encoder(version)
     if opener is not None:
         return opener(version.encoder_spec)
     from revector.core.encoders import open_encoder
 
     return open_encoder(version.encoder_spec)
+
+
+@lru_cache(maxsize=64)
+def _check_allowed(spec: str, allowed: tuple[str, ...]) -> None:
+    require_allowed(spec, allowed)
+
+
+def require_allowed_encoder(version: Version) -> None:
+    """Raise RefusedError unless the version's encoder may send texts to its host, by the owner's list."""
+    if version.encoder_spec:
+        _check_allowed(version.encoder_spec, version.encoder_hosts)
 
 
 class QueryCache:

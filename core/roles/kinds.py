@@ -76,6 +76,7 @@ OPERATOR_CALLS: tuple[LiteralString, ...] = (
 """Functions with the owner's rights: what an operator does to a version beside inserting rows."""
 APPLICATION_READS = (
     "alembic_version",
+    "encoder_hosts",
     "embedding_versions",
     "document_chunks",
     "chunk_embeddings",

@@ -109,6 +109,7 @@ def test_every_table_has_its_rights() -> None:
         "cutover_policy",
         "cutovers",
         "backfill_proofs",
+        "encoder_hosts",
     }
     assert named == {*Base.metadata.tables, "alembic_version"}
     assert {*APPLICATION_WRITES} < {*APPLICATION_READS}

@@ -24,4 +24,5 @@ def upgrade() -> None:
         "flip",
         "version_tables",
         "retire",
+        "encoders",
     )

@@ -46,8 +46,8 @@ CHECK = keys("version_key ready", guards=[FINDING | keys("waived")])
 FLIP = keys("action version_key previous seconds missing waited at made_by changed")
 REQUEST = keys(
     "id version_key requested_by client requested_at expires_at reason basis waivers guards needed void_because "
-    "expired ended ended_at ended_why state",
-    approvals=[keys("approved_by approved_at client comment")],
+    "expired ended ended_at ended_why state own_evidence",
+    approvals=[keys("approved_by approved_at client comment counts")],
 )
 SEARCHES = keys("searches empty_rate error_rate median_ms p95_ms p99_ms")
 BREACH = keys("limit detail")
@@ -103,6 +103,10 @@ CONTRACT: dict[str, type_of | Sequence[type_of]] = {
     "ingest": keys("documents chunks inserted unchanged deleted rejected cleaned carried empty left_out"),
     "versions add": VERSION,
     "versions adopt": VERSION,
+    "versions change": VERSION,
+    "encoders allow": keys("host key_env allowed"),
+    "encoders deny": keys("host key_env allowed"),
+    "encoders list": keys("", hosts=[keys("host key_env added_at created_by")]),
     "versions list": keys("", versions=[COUNTED]),
     "versions show": COUNTED
     | keys(

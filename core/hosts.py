@@ -1,0 +1,139 @@
+"""Hosts that encoders may send texts to, and the keys that they may send: the owner's list in the database.
+
+A version's row names an address and an environment variable. Every process that opens its encoder looks both up in
+the list, so that nobody else's row sends a service's secrets or its users' queries anywhere. A provider's own address
+with its own key, and this machine with that key, need no entry. Judges and rerankers run here, and have no address.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from psycopg.rows import class_row
+
+from revector.core.database import Connection, fetch_column
+from revector.core.errors import RefusedError, UsageError
+from revector.core.roles.rights import read_rights
+
+
+@dataclass(frozen=True)
+class AllowedHost:
+    """One entry of the list."""
+
+    host: Annotated[str, "HOST, HOST:PORT, or a provider for its own address"]
+    key_env: Annotated[str, "the variable whose key may be sent there; empty for the provider's own"]
+    added_at: Annotated[datetime.datetime, "when"]
+    created_by: Annotated[str, "by whom"]
+
+
+def allowed_hosts(connection: Connection) -> list[AllowedHost]:
+    """The list, by host."""
+    with connection.cursor(row_factory=class_row(AllowedHost)) as cursor:
+        return cursor.execute(
+            "SELECT host, key_env, added_at, created_by FROM encoder_hosts ORDER BY host, key_env"
+        ).fetchall()
+
+
+def allow(connection: Connection, host: str, key_env: str = "", *, reason: str = "") -> None:
+    """Let encoders send texts, and the key in that variable, to a host. Idempotent.
+
+    Raises UsageError for what is no host, RefusedError when the role is not the owner's.
+    """
+    _require_host(host)
+    _require_owner(connection)
+    with connection.transaction():
+        connection.execute("SELECT set_config('revector.reason', %s, true)", [reason])
+        connection.execute(
+            "INSERT INTO encoder_hosts (host, key_env) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+            [host.lower(), key_env],
+        )
+
+
+def deny(connection: Connection, host: str, key_env: str = "", *, reason: str = "") -> None:
+    """Take an entry off the list; open encoders are closed with their processes.
+
+    Raises UsageError when there is no such entry, naming those that there are; RefusedError as `allow` does.
+    """
+    _require_owner(connection)
+    with connection.transaction():
+        connection.execute("SELECT set_config('revector.reason', %s, true)", [reason])
+        gone = connection.execute(
+            "DELETE FROM encoder_hosts WHERE host = %s AND key_env = %s", [host.lower(), key_env]
+        ).rowcount
+        if not gone:
+            there = ", ".join(_shown(one.host, one.key_env) for one in allowed_hosts(connection)) or "none"
+            raise UsageError(f"{_shown(host, key_env)} is not on the list of hosts.", f"On it: {there}.")
+
+
+def read_allowed(connection: Connection) -> tuple[str, ...]:
+    """The list as a version has it: see `require_allowed`."""
+    return tuple(fetch_column(connection, "SELECT host || ' ' || key_env FROM encoder_hosts"))
+
+
+def require_allowed(spec: str, allowed: Iterable[str]) -> None:
+    """Raise RefusedError when the spec names a host or a key that is not in `allowed`: texts `HOST KEY_ENV`."""
+    if missing := missing_entry(spec, allowed):
+        host, key = missing
+        option = f" --key {key}" if key else ""
+        raise RefusedError(
+            f"Encoders may not send texts to {_shown(host, key)}: it is not on the owner's list.",
+            f"The owner of the schema can allow it: revector encoders allow {host}{option}",
+        )
+
+
+def missing_entry(spec: str, allowed: Iterable[str]) -> tuple[str, str] | None:
+    """The host and key that the spec needs on the list and that are not there; None when nothing is."""
+    from revector.core.encoders.kinds import ENVIRONMENT_NAME, SERVICE_URL
+    from revector.core.encoders.providers import find_provider, parse_spec
+
+    parsed = parse_spec(spec)
+    kinds = getattr(find_provider(parsed.provider), "settings", {})
+    urls = [text for name, text in parsed.settings.items() if kinds.get(name) is SERVICE_URL]
+    keys = [text for name, text in parsed.settings.items() if kinds.get(name) is ENVIRONMENT_NAME] or [""]
+    entries = set(allowed)
+    for url in urls or [""]:
+        address = urlsplit(url)
+        host = (address.hostname or parsed.provider).lower()
+        with_port = f"{host}:{address.port}" if address.port else host
+        for key in keys:
+            if not key and (not url or _is_this_machine(host)):
+                continue
+            if not entries & {f"{host} {key}", f"{with_port} {key}"}:
+                return with_port, key
+    return None
+
+
+def _is_this_machine(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _shown(host: str, key_env: str) -> str:
+    return f"{host} with the key in {key_env}" if key_env else host
+
+
+def _require_owner(connection: Connection) -> None:
+    if not read_rights(connection).administer:
+        raise RefusedError(
+            "Only the owner of the schema says where encoders may send texts: nothing was changed.",
+            "Connect as that role, or as a superuser.",
+        )
+
+
+def _require_host(host: str) -> None:
+    try:
+        address = urlsplit(f"//{host}")
+        good = bool(address.hostname) and address.port != 0 and address.netloc == host and "@" not in host
+    except ValueError:
+        good = False
+    if not good or any(character.isspace() for character in host):
+        raise UsageError(f"{host!r} is no host.", "Expected HOST or HOST:PORT, such as embeddings.example.com.")

@@ -1,0 +1,63 @@
+-- Hosts that encoders may send texts to, each with the environment variable whose key they may send. The owner's alone: a
+-- version's row, which operators write, could else send a service's secrets and its users' queries anywhere.
+
+CREATE TABLE :schema.encoder_hosts (
+    host text NOT NULL CHECK (host <> ''),
+    key_env text NOT NULL DEFAULT '',
+    added_at timestamptz NOT NULL DEFAULT now(),
+    created_by text NOT NULL DEFAULT session_user,
+    PRIMARY KEY (host, key_env)
+);
+
+CREATE TRIGGER made_by BEFORE INSERT OR UPDATE ON :schema.encoder_hosts
+    FOR EACH ROW EXECUTE FUNCTION :schema.made_by();
+
+CREATE FUNCTION :schema.encoder_host_logged() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO :schema.audit_log (action, outcome, reason, detail)
+    SELECT CASE TG_OP WHEN 'DELETE' THEN 'encoders deny' ELSE 'encoders allow' END, 'done',
+           coalesce(current_setting('revector.reason', true), ''), jsonb_build_object('host', c.host, 'key', c.key_env)
+    FROM changed c;
+    RETURN NULL;
+END $$;
+
+REVOKE EXECUTE ON FUNCTION :schema.encoder_host_logged() FROM PUBLIC;
+
+CREATE TRIGGER encoder_host_allowed AFTER INSERT ON :schema.encoder_hosts
+    REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION :schema.encoder_host_logged();
+CREATE TRIGGER encoder_host_changed AFTER UPDATE ON :schema.encoder_hosts
+    REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION :schema.encoder_host_logged();
+CREATE TRIGGER encoder_host_denied AFTER DELETE ON :schema.encoder_hosts
+    REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION :schema.encoder_host_logged();
+CREATE TRIGGER encoder_hosts_not_truncated BEFORE TRUNCATE ON :schema.encoder_hosts
+    EXECUTE FUNCTION :schema.refuse_truncate();
+
+-- What a spec says of the way to the encoder, and not of its vectors: these settings may change.
+CREATE FUNCTION :schema.encoder_meaning(spec text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT split_part(spec, '?', 1) || '?' || coalesce(string_agg(pair, '&' ORDER BY pair), '')
+    FROM regexp_split_to_table(substr(spec, nullif(strpos(spec, '?'), 0) + 1), '&') AS pair
+    WHERE split_part(pair, '=', 1) NOT IN (
+        'base_url', 'key_env', 'batch_size', 'max_request_tokens', 'max_retries', 'parallel', 'price',
+        'requests_per_minute', 'timeout_s', 'tokens_per_minute')
+$$;
+
+CREATE FUNCTION :schema.check_encoder() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF OLD.encoder_spec <> '' AND OLD.state <> 'registered'
+       AND :schema.encoder_meaning(NEW.encoder_spec) <> :schema.encoder_meaning(OLD.encoder_spec) THEN
+        RAISE EXCEPTION 'Version % has vectors of %: its encoder cannot change.', OLD.version_key, OLD.encoder_spec
+            USING HINT = 'Only the address, the key''s name, price and pace can. Register another version.';
+    END IF;
+    INSERT INTO :schema.audit_log (action, version_key, outcome, reason, detail)
+    VALUES ('versions encoder', NEW.version_key, 'done', coalesce(current_setting('revector.reason', true), ''),
+            jsonb_build_object('from', OLD.encoder_spec, 'to', NEW.encoder_spec));
+    RETURN NEW;
+END $$;
+
+REVOKE EXECUTE ON FUNCTION :schema.check_encoder() FROM PUBLIC;
+
+CREATE TRIGGER check_encoder BEFORE UPDATE ON :schema.embedding_versions
+    FOR EACH ROW WHEN (NEW.encoder_spec <> OLD.encoder_spec) EXECUTE FUNCTION :schema.check_encoder();
