@@ -55,7 +55,7 @@ def allow(connection: Connection, host: str, key_env: str = "", *, reason: str =
 
 
 def deny(connection: Connection, host: str, key_env: str = "", *, reason: str = "") -> None:
-    """Take an entry off the list; open encoders are closed with their processes.
+    """Take an entry off the list. Searches stop at once; a backfill that runs keeps its encoder.
 
     Raises UsageError when there is no such entry, naming those that there are; RefusedError as `allow` does.
     """

@@ -51,7 +51,7 @@ def allow(
 def deny(
     context: typer.Context, host: Host, key: KeyName = "", reason: Reason = "", as_json: Json = False
 ) -> None:
-    """Take a host off the list. A process that has an encoder open keeps it until it ends."""
+    """Take a host off the list. Searches stop at once; a backfill that runs keeps its encoder."""
     from revector.core import hosts
 
     with context_of(context).session(changes=True) as connection:
