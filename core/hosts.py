@@ -89,10 +89,14 @@ def require_allowed(spec: str, allowed: Iterable[str]) -> None:
 def missing_entry(spec: str, allowed: Iterable[str]) -> tuple[str, str] | None:
     """The host and key that the spec needs on the list and that are not there; None when nothing is."""
     from revector.core.encoders.kinds import ENVIRONMENT_NAME, SERVICE_URL
-    from revector.core.encoders.providers import find_provider, parse_spec
+    from revector.core.encoders.providers import find_provider
+    from revector.core.encoders.spec import read_spec
 
-    parsed = parse_spec(spec)
-    kinds = getattr(find_provider(parsed.provider), "settings", {})
+    parsed = read_spec(spec)
+    try:
+        kinds = getattr(find_provider(parsed.provider), "settings", {})
+    except UsageError:  # of a package that is not here: nothing can open it
+        return None
     urls = [text for name, text in parsed.settings.items() if kinds.get(name) is SERVICE_URL]
     keys = [text for name, text in parsed.settings.items() if kinds.get(name) is ENVIRONMENT_NAME] or [""]
     entries = set(allowed)

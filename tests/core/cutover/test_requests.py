@@ -192,14 +192,14 @@ def test_a_flip_changes_nothing_else_of_the_version(connection: Connection, two:
     with pytest.raises(psycopg.errors.RaiseException, match="changes other things of it too"):
         connection.execute(
             "UPDATE embedding_versions SET active = version_key = 'v2', "
-            "encoder_spec = CASE version_key WHEN 'v2' THEN 'static:wordllama-256' ELSE encoder_spec END"
+            "index_settings = CASE version_key WHEN 'v2' THEN '{\"m\": 4}' ELSE index_settings END"
         )
     assert active_key(connection) == "v1"
 
 
 CHANGES: dict[str, Callable[[Connection, Version], object]] = {
     "encoder changed from": lambda c, v: c.execute(
-        "UPDATE embedding_versions SET encoder_spec = 'static:wordllama-128?x=1' WHERE id = %s", [v.id]
+        "UPDATE embedding_versions SET encoder_spec = 'static:wordllama-128?price=1' WHERE id = %s", [v.id]
     ),
     "index settings changed from": lambda c, v: c.execute(
         """UPDATE embedding_versions SET index_settings = '{"ef_search": 10}' WHERE id = %s""", [v.id]
