@@ -618,9 +618,10 @@ def test_vectors_are_carried_over_in_every_live_version_and_in_no_other(connecti
     for version in (live[0], registered, retired):
         embed(connection, version)
     embed(connection, live[1], but="two")
+    connection.execute("UPDATE embedding_versions SET completed_at = now() WHERE id = ANY(%s)", [live])
     for step, state in (("active", True), ("previous", False)):
         connection.execute(
-            "UPDATE embedding_versions SET completed_at = now(), active = (id = %s) WHERE id = ANY(%s)",
+            "UPDATE embedding_versions SET active = (id = %s) WHERE id = ANY(%s)",
             [live[0] if state else live[1], live],
         )
         assert connection.execute("SELECT state FROM embedding_versions WHERE id = %s", [live[0]]).fetchone() == (

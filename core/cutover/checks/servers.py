@@ -23,7 +23,8 @@ def _replicas(subject: Subject) -> Found:
             "this server is itself a standby",
             "Check on the primary, where the flip happens.",
         )
-    (here,) = fetch_one(connection, "SELECT pg_current_wal_lsn()::text")
+    # What is inserted and not only what is written, as commits of a load do not wait for that.
+    (here,) = fetch_one(connection, "SELECT pg_current_wal_insert_lsn()::text")
     began = time.monotonic()
     while True:
         late = _standbys(connection, here)

@@ -230,11 +230,11 @@ def test_when_the_watch_is_over_an_operator_retires_and_drops_and_it_is_logged(c
         cutover.change_policy(owner, {"watch_hours": 1e-9})
         cutover.run(connection, "v3", confirm="v3")
         assert keys(owner) == ("v3", "v1")
-        with pytest.raises(pg.RaiseException, match="DELETE is refused"):
-            connection.execute(sql.SQL("DELETE FROM {}").format(get_version(owner, "v1").table))
+        with pytest.raises(pg.RaiseException, match="DELETE of the vectors of version v1 is refused"):
+            owner.execute(sql.SQL("DELETE FROM {}").format(get_version(owner, "v1").table))
         with pytest.raises(RefusedError, match="only a retired version can be dropped"):
             drop_version(connection, "v1")
-        connection.execute("UPDATE embedding_versions SET state = 'retired' WHERE version_key = 'v1'")
+        connection.execute("SELECT retire_version('v1')")
         assert get_version(owner, "v1").completed_at is None
         assert keys(owner) == ("v3", None)
         with pytest.raises(RefusedError, match="no version to roll back to"):
