@@ -180,12 +180,19 @@ def test_no_sequence_makes_active_what_was_not_approved(base: tuple[Database, di
                 assert role != requester
                 approvers.add(role)
 
-        @rule(key=KEY, requester=st.sampled_from(("operator", "colleague")), more=st.booleans())
-        def agree(self, key: str, requester: str, more: bool) -> None:
-            """As it should be: one requests, another approves, and perhaps somebody flips."""
+        @rule(
+            key=KEY, requester=st.sampled_from(("operator", "colleague")),
+            then=st.sampled_from(("", "", "flip", "flip", *VOIDING[:3], *POLICIES)),
+        )  # fmt: skip
+        def agree(self, key: str, requester: str, then: LiteralString) -> None:
+            """As it should be: one requests, another approves. Then somebody flips, or changes something before."""
             self.request(requester, key)
             self.approve("approver", key)
-            if more:
+            if then in VOIDING:
+                self.change(requester, key, then)
+            elif then in POLICIES:
+                self.policy("owner", then)
+            if then:
                 self.flip(requester, key)
 
         @rule(role=ROLE, key=KEY)
@@ -209,6 +216,11 @@ def test_no_sequence_makes_active_what_was_not_approved(base: tuple[Database, di
             self.flips += 1
             self.signed.pop(key, None)
             self.active, self.target = key, None if back else self.active
+
+        @rule(role=ROLE)
+        def flip_to_any(self, role: str) -> None:
+            for key in KEYS:
+                self.flip(role, key)
 
         @rule(role=ROLE, key=KEY, statement=st.sampled_from(VOIDING))
         def change(self, role: str, key: str, statement: LiteralString) -> None:
@@ -253,7 +265,7 @@ def test_no_sequence_makes_active_what_was_not_approved(base: tuple[Database, di
         Insiders,
         settings=settings(
             max_examples=1_000 if LONG else 50,
-            stateful_step_count=20,
+            stateful_step_count=25,
             deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),
