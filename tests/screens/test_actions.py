@@ -240,4 +240,3 @@ async def test_letters_are_letters_while_somebody_types() -> None:
 def test_bindings_are_made_from_the_table() -> None:
     bindings = [binding for binding in RevectorApp.BINDINGS if isinstance(binding, Binding)]
     assert [binding.action for binding in bindings] == [f"act('{action.id}')" for action in ACTIONS]
-    assert OVERVIEW.active == "embed-v2026-02"

@@ -46,9 +46,9 @@ $$;
 CREATE FUNCTION :schema.check_encoder() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF OLD.encoder_spec <> '' AND OLD.state <> 'registered'
+    IF OLD.encoder_spec <> ''
        AND :schema.encoder_meaning(NEW.encoder_spec) <> :schema.encoder_meaning(OLD.encoder_spec) THEN
-        RAISE EXCEPTION 'Version % has vectors of %: its encoder cannot change.', OLD.version_key, OLD.encoder_spec
+        RAISE EXCEPTION 'Version % is of %: its encoder cannot change.', OLD.version_key, OLD.encoder_spec
             USING HINT = 'Only the address, the key''s name, price and pace can. Register another version.';
     END IF;
     INSERT INTO :schema.audit_log (action, version_key, outcome, reason, detail)

@@ -51,9 +51,9 @@ def run(
         connection,
         """
         INSERT INTO evaluation_runs (query_set_id, query_set_revision, embedding_version_id, version_key, encoder,
-                                     encoder_revision, k, exact, index_settings, chunks, queries, state, finished_at)
+                                     encoder_revision, k, exact, index_settings, chunks, queries)
         SELECT %(set)s, %(revision)s, (SELECT id FROM embedding_versions WHERE version_key = %(key)s), %(key)s,
-               'static', 'r1', %(k)s, false, '{}', 0, %(queries)s, 'done', now()
+               'static', 'r1', %(k)s, false, '{}', 0, %(queries)s
         RETURNING id
         """,
         {"set": of.id, "revision": of.revision, "key": version_key, "k": k, "queries": len(hits)},
@@ -76,4 +76,5 @@ def run(
                 for query, chunks in hits.items()
             ],
         )  # fmt: skip
+    connection.execute("UPDATE evaluation_runs SET state = 'done', finished_at = now() WHERE id = %s", [number])
     return get_run(connection, number)

@@ -344,8 +344,8 @@ def test_a_stored_run_is_read_by_trec_evals_own_reader(connection: Connection, t
     (run,) = connection.execute(
         """
         INSERT INTO evaluation_runs (query_set_id, query_set_revision, version_key, encoder, encoder_revision, k,
-                                     exact, index_settings, chunks, queries, state)
-        VALUES (%s, 'r', 'v1', 'e', '1', 10, true, '{}', 4, 2, 'done') RETURNING id
+                                     exact, index_settings, chunks, queries)
+        VALUES (%s, 'r', 'v1', 'e', '1', 10, true, '{}', 4, 2) RETURNING id
         """,
         [query_set.id],
     ).fetchone()  # type: ignore[misc]
@@ -354,6 +354,7 @@ def test_a_stored_run_is_read_by_trec_evals_own_reader(connection: Connection, t
             "INSERT INTO evaluation_results VALUES (%s, %s, %s, %s, %s, 0, 0)",
             [run, query, [rows[n][0] for n in order], [rows[n][1] for n in order], [-1.0] * len(order)],
         )
+    connection.execute("UPDATE evaluation_runs SET state = 'done'")
     connection.execute("DELETE FROM document_chunks WHERE source_id = 'd3'")
     judge(connection, query_set, "anna", ("1", "d1", 1), ("2", "d1", 1))
     done = export_query_set(connection, query_set, tmp_path, "trec", runs=[run])
