@@ -146,6 +146,10 @@ BEGIN
     missing := cardinality(found);
     INSERT INTO :schema.chunk_outbox (embedding_version_id, chunk_id)
     SELECT version, id FROM unnest(found) AS id ON CONFLICT DO NOTHING;
+    -- A batch written while its chunk was deleted leaves a vector without a chunk.
+    IF missing = 0 AND NOT :schema.is_keyed(version) THEN
+        PERFORM :schema.delete_orphans(version);
+    END IF;
     EXECUTE format('SELECT count(*) FROM %s', :schema.version_table(version)) INTO embedded;
     INSERT INTO :schema.backfill_proofs (embedding_version_id, missing, embedded, dead_letters, seconds, missing_chunks)
     VALUES (version, missing, embedded,
@@ -186,7 +190,6 @@ DECLARE
 BEGIN
     EXECUTE validate;
 EXCEPTION WHEN foreign_key_violation THEN
-    -- A batch written while its chunk was deleted leaves a vector without a chunk.
     PERFORM :schema.delete_orphans(version);
     EXECUTE validate;
 END $$;

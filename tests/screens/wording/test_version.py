@@ -30,7 +30,7 @@ def other(value: object) -> object:
     return datetime.datetime(2026, 5, 6, tzinfo=datetime.UTC)
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Version)])
+@pytest.mark.parametrize("name", [field.name for field in fields(Version) if field.name != "encoder_hosts"])
 def test_a_column_of_the_table_is_listed(name: str) -> None:
     changed = replace(STATUS, version=replace(STATUS.version, **{name: other(getattr(STATUS.version, name))}))
     if name != "id":
