@@ -17,15 +17,20 @@ def require_yes(refusal: str, remedy: str = "") -> None:
         raise RefusedError(refusal, remedy)
 
 
-def confirmed_key(own: Context, key: str, given: str | None, effect: str, *, what: str = "version key") -> str:
+def confirmed_key(
+    own: Context, key: str, given: str | None, effect: str, *, what: str = "version key", flips: bool = False
+) -> str:
     """The key as typed at the terminal, below what will happen and where, or as given by --confirm.
 
-    `what` is the word for what is typed. Raises UsageError with the command to give where nobody can be asked;
-    RefusedError when the typed key differs; an empty --confirm (an unset variable) differs too.
+    `what` is the word for what is typed. Where nobody can be asked the command's own key counts, except for one that
+    `flips`: it raises UsageError with the command to give. Raises RefusedError when the typed key differs; an empty
+    --confirm (an unset variable) differs too.
     """
     typed = given
     if typed is None:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            if not flips:
+                return key
             raise UsageError(
                 f"Without a terminal {own.command} needs --confirm {plain(key)}: nothing was changed.",
                 f"If you mean it: {_with_confirm(key)}",

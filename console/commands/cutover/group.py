@@ -56,7 +56,7 @@ def run(
         get_version(connection, key)
         active = active_version(connection)
         before = active.version_key if active else "none"
-        typed = confirmed_key(own, key, confirm, f"Cutover: active {before} → {key}.")
+        typed = confirmed_key(own, key, confirm, f"Cutover: active {before} → {key}.", flips=True)
         flip = cutover.run(connection, key, confirm=typed, reason=reason, waivers=waivers)
     _answer_flip(flip, as_json)
 
@@ -82,7 +82,7 @@ def rollback(
         else:
             missing = counted(cutover.missing_chunks(connection, target), "chunk")
             effect = f"Rollback: active {now} → {target.version_key}, {missing} missing."
-            typed = confirmed_key(own, target.version_key, confirm, effect)
+            typed = confirmed_key(own, target.version_key, confirm, effect, flips=True)
         flip = cutover.rollback(connection, confirm=typed, reason=reason)
     _answer_flip(flip, as_json)
 

@@ -26,12 +26,12 @@ def test_every_guard_says_what_it_looks_at(library: Revector) -> None:
     found = library.call("cutover", "guards", "--json").document["guards"]
     assert [guard["name"] for guard in found] == [rule.name for rule in cutover.GUARDS]
     recall = next(guard for guard in found if guard["name"] == "recall")
-    assert recall["settings"] == {"recall_queries": 20, "min_recall": 0.9, "recall_timeout_s": 10.0}
+    assert recall["settings"] == {"recall_queries": 400, "min_recall": 0.9, "recall_timeout_s": 30.0}
     assert (recall["waivable"], recall["in_flip"]) == (True, False)
     shown = library.call("cutover", "guards").out
     for rule in cutover.GUARDS:
         assert rule.about in shown
-    assert "recall_queries=20, min_recall=0.9" in shown
+    assert "recall_queries=400, min_recall=0.9" in shown
 
 
 def test_the_policy_is_shown_and_changed(ready: Revector) -> None:
