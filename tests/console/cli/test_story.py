@@ -160,8 +160,7 @@ def test_confirm_takes_the_place_of_typing(flipped: Revector, connection: Connec
 @pytest.mark.parametrize(
     ("command", "key"),
     [
-        ("cutover run v2", "v2"), ("rollback", "v0"), ("rollback --reason it's_slow", "v0"),
-        ("versions drop v3", "v3"), ("versions retire v2 --json", "v2"), ("shadow start v2", "v2"),
+        ("cutover run v2", "v2"), ("rollback", "v0"), ("rollback --reason it's_slow", "v0"), ("rollback --json", "v0"),
     ],
 )  # fmt: skip
 def test_a_script_names_the_key_again_or_nothing_is_changed(
