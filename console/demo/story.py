@@ -263,7 +263,7 @@ def _drop(connection: Connection, database: Database) -> None:
         with connection.transaction():
             for statement in (
                 "DROP VIEW {schema}.chunk_embeddings",
-                "DROP FUNCTION IF EXISTS {schema}.request_obstacle",  # reads one row of a table
+                *("DROP FUNCTION IF EXISTS {schema}." + name for name in _OF_ROWS),
                 "DROP TABLE {tables}",  # without CASCADE: objects that others built on them do not belong to the demo
                 "DROP SCHEMA {schema} CASCADE",
             ):
@@ -272,6 +272,10 @@ def _drop(connection: Connection, database: Database) -> None:
     except pg.DependentObjectsStillExist as error:
         found = (error.diag.message_detail or str(error)).partition("\n")[0]
         raise _not_the_demo(database, found) from None
+
+
+_OF_ROWS = ("request_obstacle", "own_evidence", "check_removal", "begin_removal")
+"""Functions that take or return a row of a table, and go before it."""
 
 
 def _require_demo(connection: Connection, database: Database) -> None:

@@ -341,6 +341,7 @@ def build(connection: Connection, version: Version, settings: Settings) -> Index
         if _owns(connection, version):
             _build_concurrently(connection, version, settings)
         else:
+            _between_writers(connection, "SELECT unkey_version_table(%s)", version)
             memory = settings.maintenance_work_mem.replace(" ", "")
             connection.execute("SELECT build_index(%s, %s, %s)", [version.id, memory, settings.index_workers])
         _indexed(connection, version)
@@ -392,8 +393,15 @@ def _build_concurrently(connection: Connection, version: Version, settings: Sett
 
 
 def _indexed(connection: Connection, version: Version) -> None:
-    """Mark the version as ready, and have its vectors deleted with their chunks from here on."""
     connection.execute("SELECT note_index(%s)", [version.id])
+    key_table(connection, version)
+
+
+def key_table(connection: Connection, version: Version) -> None:
+    """Give the version's table its foreign key, which takes vectors away with their chunks, unless it has it.
+
+    Raises RefusedError when it gets no lock of document_chunks for an instant, within two minutes.
+    """
     _between_writers(connection, "SELECT key_version_table(%s)", version)
     connection.execute("SELECT validate_version_table(%s)", [version.id])
 

@@ -67,6 +67,7 @@ OPERATOR_CALLS: tuple[LiteralString, ...] = (
     "prove_version(bigint)",
     "key_version_table(bigint)",
     "validate_version_table(bigint)",
+    "unkey_version_table(bigint)",
     "build_index(bigint, text, int)",
     "drop_index(bigint)",
     "note_index(bigint)",

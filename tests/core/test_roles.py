@@ -440,6 +440,7 @@ def test_no_writer_of_chunks_waits_while_an_operator_builds_an_index(
     backfill(collection.of("operator"), version)
     with collection.as_role("operator") as building, collection.database.session("test") as writer:
         writer.execute("SET lock_timeout = '100ms'")
+        building.execute("SELECT unkey_version_table(%s)", [version.id])
         with building.transaction():
             building.execute("SELECT build_index(%s, '64MB', 0)", [version.id])
             add_chunks(writer, ["late"])

@@ -9,13 +9,15 @@ from psycopg.errors import SerializationFailure
 
 from revector.core.backfill.job.job import Job, worker_lives
 from revector.core.database import Connection, fetch_one
+from revector.core.index import key_table
 from revector.core.registry import Version
 
 
 def prove(connection: Connection, version: Version) -> int:
     """Find chunks that the version lacks, and queue them; returns how many (0: proven complete).
 
-    When none is missing, its row count is made exact, and the version is marked complete. A chunk with a dead letter
+    When none is missing, the version is marked complete, its table gets its foreign key, and its row count is made
+    exact. A chunk with a dead letter
     does not count as missing: the guards check those. Every proof adds a row to backfill_proofs.
     """
     # So that the proof reads the index and not every vector: freshly loaded pages are not marked all-visible.
@@ -23,6 +25,7 @@ def prove(connection: Connection, version: Version) -> int:
     connection.execute(sql.SQL("VACUUM (TRUNCATE FALSE) {}").format(version.table))
     missing, _embedded = fetch_one(connection, "SELECT missing, embedded FROM prove_version(%s)", [version.id])
     if not missing:
+        key_table(connection, version)
         _count_exactly(connection, version)
     return int(missing)
 

@@ -164,8 +164,9 @@ BEGIN
     END IF;
 END $$;
 
--- The key takes vectors away with their chunks. It is added after the load and the index, and in two steps: the first
--- needs its lock for an instant, the second runs beside writes. Until then a trigger does so, which never waits for a build.
+-- The key takes vectors away with their chunks. It is added after the load, with the proof, and in two steps: the first needs
+-- its lock for an instant, the second runs beside writes. While a version has none (before, and during the build of an
+-- index) a trigger does the same, and never waits for a build.
 CREATE FUNCTION :schema.key_version_table(version bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 BEGIN
@@ -229,7 +230,7 @@ BEGIN
     END IF;
     IF :schema.is_keyed(version) THEN
         RAISE EXCEPTION 'Version % follows its chunks at once: a build would hold up whoever deletes one.', v.version_key
-            USING HINT = 'Have the owner of the schema build it (CONCURRENTLY), or drop the index first.';
+            USING HINT = 'Take its key first: SELECT unkey_version_table(…). The build of revector does so, and gives it back.';
     END IF;
     PERFORM set_config('maintenance_work_mem', memory, true),
             set_config('max_parallel_maintenance_workers', workers::text, true);
@@ -238,7 +239,13 @@ BEGIN
     EXECUTE format('ANALYZE %s', :schema.version_table(version));
 END $$;
 
--- The key goes with it, so that the index can be built again.
+CREATE FUNCTION :schema.unkey_version_table(version bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+BEGIN
+    EXECUTE format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I', :schema.version_table(version),
+                   'chunk_embeddings_' || version || '_chunk_id_fkey');
+END $$;
+
 CREATE FUNCTION :schema.drop_index(version bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
@@ -248,8 +255,6 @@ BEGIN
     IF v.active THEN
         RAISE EXCEPTION 'Version % is active. Without its index every search scans the table.', v.version_key;
     END IF;
-    EXECUTE format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I', :schema.version_table(version),
-                   'chunk_embeddings_' || version || '_chunk_id_fkey');
     EXECUTE format('DROP INDEX IF EXISTS %I.%I', :'schema', 'chunk_embeddings_' || version || '_hnsw');
     PERFORM :schema.note_index(version);
 END $$;
@@ -268,5 +273,6 @@ $$;
 REVOKE EXECUTE ON FUNCTION :schema.create_version_table(bigint), :schema.begin_filling(bigint),
                            :schema.delete_orphans(bigint, bigint[]), :schema.prove_version(bigint),
                            :schema.key_version_table(bigint), :schema.validate_version_table(bigint),
-                           :schema.build_index(bigint, text, int), :schema.drop_index(bigint), :schema.note_index(bigint)
+                           :schema.unkey_version_table(bigint), :schema.build_index(bigint, text, int),
+                           :schema.drop_index(bigint), :schema.note_index(bigint)
 FROM PUBLIC;

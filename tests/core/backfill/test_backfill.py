@@ -15,7 +15,6 @@ import pytest
 from numpy.typing import NDArray
 from psycopg import sql
 
-from revector.core import index
 from revector.core.backfill.job import job
 from revector.core.backfill.job.dead_letters import failures, retry_failures, waive_failure
 from revector.core.backfill.job.settings import JobSettings
@@ -29,7 +28,6 @@ from revector.core.database import Connection, Database
 from revector.core.encoders import open_encoder
 from revector.core.errors import EncoderError, RefusedError, UnreachableError, UsageError
 from revector.core.registry import Version, get_version, version_statuses
-from revector.core.settings import Settings
 from tests.core.backfill.steps import eventually
 from tests.encoders import Stub
 from tests.protocol_server import ProtocolServer
@@ -83,7 +81,6 @@ def test_every_chunk_gets_its_vector_and_the_version_is_proven(database: Databas
     version = get_version(connection, "v1")
     assert version.state == "loaded"
     assert version.completed_at is not None
-    index.build(connection, version, Settings())  # with which it gets its foreign key
     key = connection.execute(
         "SELECT convalidated FROM pg_constraint WHERE conrelid = to_regclass(%s) AND contype = 'f'",
         [version.table_name],
@@ -297,14 +294,13 @@ def test_the_proof_compares_chunks_with_vectors_and_does_not_count_them(
 def test_a_chunk_deleted_while_its_batch_is_stored_is_left_out(
     database: Database, connection: Connection, what: str
 ) -> None:
-    """Of a version with its index: its table has its foreign key, and so have dead letters.
+    """Of a complete version: its table has its foreign key, and so have dead letters.
 
     Another chunk of the batch is gone already, so that the batch is being stored a second time.
     """
     version = add(connection, "v1")
     ids = add_chunks(connection, ["one", "two"])
     backfill(database, version)
-    index.build(connection, version, Settings())
     late, gone = add_chunks(connection, ["one", "gone"])
     connection.execute("DELETE FROM document_chunks WHERE id = %s", [gone])
     done = Encoded(

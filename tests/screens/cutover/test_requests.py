@@ -173,8 +173,8 @@ async def test_a_viewer_reads_everything_and_is_offered_nothing(people: People) 
 def test_who_is_offered_what() -> None:
     """By the request as it stands: an action that the database would refuse is not there."""
     asked = Request(
-        1, "embed-v2026-03", "ada", "", NOW, NOW + datetime.timedelta(days=3), "better", {}, {}, {}, (), 2, "", False,
-        None, None, "",
+        1, "embed-v2026-03", "ada", "", NOW, NOW + datetime.timedelta(days=3), "better", {}, {}, {}, (), 2, "", "",
+        False, None, None, "",
     )  # fmt: skip
     approved = replace(asked, approvals=(Approval("bob", NOW, "", ""), Approval("eve", NOW, "", "")))
     void = replace(asked, void_because="gates changed")
