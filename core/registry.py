@@ -286,7 +286,6 @@ def adopt_version(connection: Connection, key: str, encoder: Encoder, spec: str)
     with connection.transaction():
         connection.execute("UPDATE embedding_versions SET encoder_spec = %s WHERE id = %s", [spec, version.id])
         create_table(connection, version)
-        audit.record(connection, "versions adopt", key, detail={"encoder": spec})
     return get_version(connection, key)
 
 

@@ -41,8 +41,8 @@ BEGIN
     NEW.application := current_setting('application_name');
     IF NEW.outcome = 'done' AND NOT :schema.is_owner()
        AND NEW.action IN ('cutover', 'rollback', 'cutover request', 'cutover approve', 'cutover withdraw',
-                          'cutover policy', 'encoders allow', 'encoders deny', 'versions encoder', 'db grant',
-                          'db revoke', 'versions retire', 'versions drop') THEN
+                          'cutover policy', 'encoders allow', 'encoders deny', 'versions adopt', 'versions encoder',
+                          'db grant', 'db revoke', 'versions retire', 'versions drop') THEN
         RAISE EXCEPTION 'audit_log: the database itself writes each "%" that is done.', NEW.action;
     END IF;
     IF NEW.outcome = 'done' AND NEW.action IN ('cutover', 'rollback')

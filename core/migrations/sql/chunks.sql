@@ -92,9 +92,9 @@ END $$;
 CREATE TRIGGER chunks_inserted AFTER INSERT ON :schema.document_chunks
     REFERENCING NEW TABLE AS new_chunks FOR EACH STATEMENT EXECUTE FUNCTION :schema.chunks_inserted();
 
--- A version's table gets its foreign key, which takes vectors away with their chunks, only after load and index: loading
--- with it takes twice as long, and no deletion of a chunk may wait for a build of the index: during one, the vectors are
--- queued to be deleted. With the owner's rights: no other role deletes vectors.
+-- A version's table gets its foreign key, which takes vectors away with their chunks, only with the proof (loading with it
+-- takes twice as long), and has none while an operator builds its index: no deletion of a chunk may wait for that, so the
+-- vectors are then queued to be deleted. With the owner's rights: no other role deletes vectors.
 CREATE FUNCTION :schema.chunks_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -140,7 +140,7 @@ def _cutovers(story: Story, database: Database, connection: Connection, folder: 
     story.leaves("cutover run v2 --confirm v2", ("cutover", "v2", "refused"), status=1)
     with login_role(connection, database, "bob") as bob:
         story.leaves("cutover approve v2", ("cutover approve", "v2"), by=on(bob, folder))
-    story.leaves("cutover run v2 --confirm v2", ("cutover", "v2"))
+        story.leaves("cutover run v2 --confirm v2", ("cutover", "v2"))  # while bob may approve
     story.leaves("rollback --confirm v1", ("rollback", "v1"))
     story.leaves("cutover policy approvals=0 min_overlap=0.5 auto_rollback=true", ("cutover policy", None))
     shadow.start(connection, "v2")
