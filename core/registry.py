@@ -301,7 +301,9 @@ def change_encoder(connection: Connection, key: str, spec: str, *, reason: str =
             connection.execute("SELECT set_config('revector.reason', %s, true)", [reason])
             connection.execute("UPDATE embedding_versions SET encoder_spec = %s WHERE id = %s", [spec, version.id])
     except psycopg.errors.RaiseException as error:
-        raise RefusedError(error.diag.message_primary or str(error), error.diag.message_hint or "") from None
+        problem = error.diag.message_primary or str(error)
+        audit.record(connection, "versions change", key, "refused", reason=reason, detail={"problem": problem})
+        raise RefusedError(problem, error.diag.message_hint or "") from None
     return get_version(connection, key)
 
 

@@ -106,7 +106,7 @@ def test_only_the_way_to_an_encoder_changes_and_voids_an_approval(
         moved = f"openai:m?base_url={other.base_url}&query_prefix=q&parallel=2"
         assert change_encoder(connection, "v1", moved, reason="it moved").encoder_spec == moved
         (entry,) = audit.entries(connection, limit=1)
-        assert (entry.action, entry.reason, entry.detail["to"]) == ("versions encoder", "it moved", moved)
+        assert (entry.action, entry.reason, entry.detail["to"]) == ("versions change", "it moved", moved)
         with pytest.raises(RefusedError, match="not on the owner's list"):
             change_encoder(connection, "v1", "openai:m?base_url=http://e.example/v1&query_prefix=q")
         flip_by_hand(connection, "v1")

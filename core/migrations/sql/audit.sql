@@ -41,7 +41,7 @@ BEGIN
     NEW.application := current_setting('application_name');
     IF NEW.outcome = 'done' AND NOT :schema.is_owner()
        AND NEW.action IN ('cutover', 'rollback', 'cutover request', 'cutover approve', 'cutover withdraw',
-                          'cutover policy', 'encoders allow', 'encoders deny', 'versions adopt', 'versions encoder',
+                          'cutover policy', 'encoders allow', 'encoders deny', 'versions adopt', 'versions change',
                           'db grant', 'db revoke', 'versions retire', 'versions drop') THEN
         RAISE EXCEPTION 'audit_log: the database itself writes each "%" that is done.', NEW.action;
     END IF;

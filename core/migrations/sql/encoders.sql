@@ -52,7 +52,7 @@ BEGIN
             USING HINT = 'Only the address, the key''s name, price and pace can. Register another version.';
     END IF;
     INSERT INTO :schema.audit_log (action, version_key, outcome, reason, detail)
-    VALUES (CASE WHEN OLD.encoder_spec = '' THEN 'versions adopt' ELSE 'versions encoder' END, NEW.version_key, 'done',
+    VALUES (CASE WHEN OLD.encoder_spec = '' THEN 'versions adopt' ELSE 'versions change' END, NEW.version_key, 'done',
              coalesce(current_setting('revector.reason', true), ''),
             jsonb_build_object('from', OLD.encoder_spec, 'to', NEW.encoder_spec));
     RETURN NEW;

@@ -22,7 +22,8 @@ from tests.login_roles import login_role
 from tests.vector_files import write_npy
 
 READING = {
-    "backfill plan", "backfill status", "compare", "cutover check", "cutover guards", "cutover history",
+    "backfill plan", "backfill status", "compare", "encoders list", "cutover check", "cutover guards",
+    "cutover history",
     "cutover requests", "db roles", "db status", "doctor", "evaluations list", "evaluations runs",
     "evaluations show", "index check", "index plan", "index prewarm", "info", "log", "queries agreement",
     "queries export", "queries list", "queries show", "search", "serve", "serving", "shadow report",
@@ -86,6 +87,10 @@ def _versions_and_backfills(story: Story, connection: Connection, folder: Path) 
         """
     )
     story.leaves("versions adopt by-sql --encoder static:wordllama-64", ("versions adopt", "by-sql"))
+    changed = "versions change by-sql --encoder static:wordllama-256"
+    story.leaves(changed, ("versions change", "by-sql", "refused"), status=1)
+    story.leaves("encoders allow e.example", ("encoders allow", None))
+    story.leaves("encoders deny e.example", ("encoders deny", None))
     job = open_job(connection, get_version(connection, "by-sql"))
     assert job.state == "running"
     story.leaves("backfill pause by-sql", ("backfill pause", "by-sql"))
