@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from psycopg.errors import RaiseException
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from revector.core.database import Connection
+from revector.core.errors import RefusedError
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +54,17 @@ def record(
     what = f"{action} {version_key or ''}".rstrip()
     log.log(logging.INFO if outcome == "done" else logging.WARNING, "%s: %s", what, outcome)
     log.debug("%s: %s %s", what, reason, detail)
+
+
+@contextmanager
+def refusals(connection: Connection, action: str, version_key: str | None, *, reason: str = "") -> Iterator[None]:
+    """Log what a trigger or a function of the schema refuses, and raise it as RefusedError."""
+    try:
+        yield
+    except RaiseException as error:
+        problem = error.diag.message_primary or str(error)
+        record(connection, action, version_key, "refused", reason=reason, detail={"problem": problem})
+        raise RefusedError(problem, error.diag.message_hint or "") from None
 
 
 def entries(connection: Connection, *, limit: int = 100, version_key: str | None = None) -> list[AuditEntry]:

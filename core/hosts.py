@@ -11,7 +11,8 @@ import datetime
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated
+from functools import lru_cache
+from typing import Annotated, LiteralString
 from urllib.parse import urlsplit
 
 from psycopg.rows import class_row
@@ -19,6 +20,9 @@ from psycopg.rows import class_row
 from revector.core.database import Connection, fetch_column
 from revector.core.errors import RefusedError, UsageError
 from revector.core.roles.rights import read_rights
+
+READ_ALLOWED: LiteralString = "SELECT host || ' ' || key_env FROM encoder_hosts"
+"""SQL of the list as `require_allowed` takes it."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +76,11 @@ def deny(connection: Connection, host: str, key_env: str = "", *, reason: str = 
 
 def read_allowed(connection: Connection) -> tuple[str, ...]:
     """The list as a version has it: see `require_allowed`."""
-    return tuple(fetch_column(connection, "SELECT host || ' ' || key_env FROM encoder_hosts"))
+    return tuple(fetch_column(connection, READ_ALLOWED))
 
 
-def require_allowed(spec: str, allowed: Iterable[str]) -> None:
+@lru_cache(maxsize=64)  # asked for each query
+def require_allowed(spec: str, allowed: tuple[str, ...]) -> None:
     """Raise RefusedError when the spec names a host or a key that is not in `allowed`: texts `HOST KEY_ENV`."""
     if missing := missing_entry(spec, allowed):
         host, key = missing
@@ -92,6 +97,8 @@ def missing_entry(spec: str, allowed: Iterable[str]) -> tuple[str, str] | None:
     from revector.core.encoders.providers import find_provider
     from revector.core.encoders.spec import read_spec
 
+    if not spec:  # of a version that plain SQL registered
+        return None
     parsed = read_spec(spec)
     try:
         kinds = getattr(find_provider(parsed.provider), "settings", {})

@@ -8,16 +8,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-import psycopg
 from psycopg import sql
-from psycopg.errors import RaiseException
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from revector.core import audit
 from revector.core.database import Connection, fetch_one
 from revector.core.errors import RefusedError, UsageError, unknown_name
-from revector.core.hosts import read_allowed, require_allowed
+from revector.core.hosts import READ_ALLOWED, read_allowed, require_allowed
 
 if TYPE_CHECKING:
     from revector.core.encoders import Encoder
@@ -89,9 +87,7 @@ class VersionStatus:
 
 
 VERSION_COLUMNS = sql.SQL(", ").join(
-    sql.SQL("ARRAY(SELECT host || ' ' || key_env FROM encoder_hosts) AS encoder_hosts")
-    if name == "encoder_hosts"
-    else sql.Identifier(name)
+    sql.SQL(f"ARRAY({READ_ALLOWED}) AS encoder_hosts") if name == "encoder_hosts" else sql.Identifier(name)
     for name in Version.__dataclass_fields__
 )
 """The columns of a Version, in field order; with it come the hosts that its encoder may send texts to (core.hosts)."""
@@ -296,14 +292,9 @@ def change_encoder(connection: Connection, key: str, spec: str, *, reason: str =
     """
     version = get_version(connection, key)
     require_allowed(spec, version.encoder_hosts)
-    try:
-        with connection.transaction():
-            connection.execute("SELECT set_config('revector.reason', %s, true)", [reason])
-            connection.execute("UPDATE embedding_versions SET encoder_spec = %s WHERE id = %s", [spec, version.id])
-    except psycopg.errors.RaiseException as error:
-        problem = error.diag.message_primary or str(error)
-        audit.record(connection, "versions change", key, "refused", reason=reason, detail={"problem": problem})
-        raise RefusedError(problem, error.diag.message_hint or "") from None
+    with audit.refusals(connection, "versions change", key, reason=reason), connection.transaction():
+        connection.execute("SELECT set_config('revector.reason', %s, true)", [reason])
+        connection.execute("UPDATE embedding_versions SET encoder_spec = %s WHERE id = %s", [spec, version.id])
     return get_version(connection, key)
 
 
@@ -334,13 +325,8 @@ def drop_version(connection: Connection, key: str, *, reason: str = "", force: b
 def _remove(connection: Connection, deed: Literal["retire", "drop"], key: str, reason: str, force: bool) -> None:
     get_version(connection, key)  # names near matches when there is none
     call = sql.SQL("SELECT {}(%s, %s, %s)").format(sql.Identifier(f"{deed}_version"))
-    try:
-        with connection.transaction():
-            connection.execute(call, [key, reason, force])
-    except RaiseException as error:
-        problem, remedy = error.diag.message_primary or str(error), error.diag.message_hint or ""
-        audit.record(connection, f"versions {deed}", key, "refused", reason=reason, detail={"problem": problem})
-        raise RefusedError(problem, remedy) from None
+    with audit.refusals(connection, f"versions {deed}", key, reason=reason), connection.transaction():
+        connection.execute(call, [key, reason, force])
     log.info("versions %s %s: done", deed, key)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from revector.console.commands.options import Json
+from revector.console.commands.options import Json, Reason
 from revector.console.context import answer, context_of, plain, print_rows
 from revector.console.contract import answering
 
@@ -22,7 +22,6 @@ Host = Annotated[
 KeyName = Annotated[
     str, typer.Option("--key", metavar="NAME", help="The variable whose key may be sent; else the provider's own.")
 ]
-Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the log.")]
 
 
 @dataclass(frozen=True)

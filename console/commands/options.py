@@ -20,7 +20,8 @@ Candidate = Annotated[
 ]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is logged.")]
 Confirm = Annotated[
-    str | None, typer.Option("--confirm", metavar="KEY", help="The version key again; scripts need it.")
+    str | None,
+    typer.Option("--confirm", metavar="KEY", help="The version key again; a flip in a script needs it."),
 ]
 
 

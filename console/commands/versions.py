@@ -141,7 +141,7 @@ def change(
     context: typer.Context,
     key: Key,
     encoder: EncoderOption,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the log.")] = "",
+    reason: Reason = "",
     as_json: Json = False,
 ) -> None:
     """Change the way to a version's encoder: its address, the key's name, price and pace; nothing of its vectors."""

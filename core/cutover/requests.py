@@ -8,8 +8,7 @@ database refuses every flip except to an approved version or back to a formerly 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -34,7 +33,7 @@ def request(connection: Connection, key: str, *, reason: str, waivers: Mapping[s
         raise UsageError("A request for a cutover needs a reason.", "Approvers read it: --reason TEXT")
     waived = checked_waivers(waivers or {})
     found = check(connection, key, waivers=waived)
-    with _refusals(connection, "cutover request", key), connection.transaction():
+    with audit.refusals(connection, "cutover request", key), connection.transaction():
         before = open_request(connection, version)
         if before is not None:
             if before.state in ("open", "approved"):
@@ -74,7 +73,7 @@ def approve(connection: Connection, key: str, *, comment: str = "", request_id: 
             problem, f"See revector cutover requests, or request it: revector cutover request {key}"
         )
     try:
-        with _refusals(connection, "cutover approve", key), connection.transaction():
+        with audit.refusals(connection, "cutover approve", key), connection.transaction():
             connection.execute(
                 "INSERT INTO cutover_approvals (request_id, comment) VALUES (%s, %s)", [found.id, comment.strip()]
             )
@@ -112,14 +111,3 @@ def _end(connection: Connection, found: Request, how: str, why: str) -> None:
     connection.execute(
         "UPDATE cutover_requests SET ended = %s, ended_why = %s WHERE id = %s", [how, why, found.id]
     )
-
-
-@contextmanager
-def _refusals(connection: Connection, action: str, key: str) -> Iterator[None]:
-    """Log what the database's triggers refuse, as every attempt is logged."""
-    try:
-        yield
-    except psycopg.errors.RaiseException as error:
-        problem = error.diag.message_primary or str(error)
-        audit.record(connection, action, key, "refused", detail={"problem": problem})
-        raise RefusedError(problem, error.diag.message_hint or "") from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from revector.core.errors import RefusedError, UsageError
@@ -34,7 +33,7 @@ class EncoderCache:
         Raises RefusedError for a version that names none, or whose host or key the owner has not allowed;
         UnreachableError when it cannot be opened.
         """
-        require_allowed_encoder(version)
+        require_allowed(version.encoder_spec, version.encoder_hosts)
         found = self._encoders.get(version.id)
         if found is not None:
             return found
@@ -61,23 +60,12 @@ def open_version_encoder(version: Version, opener: Callable[[str], Encoder] | No
             f"Version {version.version_key} has no encoder that revector can open.",
             f"Give it one: revector versions adopt {version.version_key} --encoder SPEC",
         )
-    require_allowed_encoder(version)
+    require_allowed(version.encoder_spec, version.encoder_hosts)
     if opener is not None:
         return opener(version.encoder_spec)
     from revector.core.encoders import open_encoder
 
     return open_encoder(version.encoder_spec)
-
-
-@lru_cache(maxsize=64)
-def _check_allowed(spec: str, allowed: tuple[str, ...]) -> None:
-    require_allowed(spec, allowed)
-
-
-def require_allowed_encoder(version: Version) -> None:
-    """Raise RefusedError unless the version's encoder may send texts to its host, by the owner's list."""
-    if version.encoder_spec:
-        _check_allowed(version.encoder_spec, version.encoder_hosts)
 
 
 class QueryCache:

@@ -64,8 +64,7 @@ def grant(connection: Connection, role: str, kind: Kind) -> None:
     """Grant a role a right in this collection. The first grant creates the collection's own roles and their
     rights.
 
-    Raises UsageError for an unknown role or kind, RefusedError when the
-    caller may not grant.
+    Raises UsageError for an unknown role or kind, RefusedError when the caller may not grant.
     """
     _check(connection, role, kind)
     with _granting(connection):

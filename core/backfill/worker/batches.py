@@ -168,9 +168,8 @@ def read_outbox(
         {"version": version.id, "worker": worker_id, "size": size, "lease": lease_s, "bytes": most_bytes},
         binary=True,
     ).fetchall()
-    if gone := [
-        row[0] for row in rows if row[1] is None
-    ]:  # deleted: before the table has its key, or while queued
+    # Chunks deleted before the table has its key, or while a proof or a retry queued them.
+    if gone := [row[0] for row in rows if row[1] is None]:
         connection.execute("SELECT delete_orphans(%s, %s)", [version.id, gone])
         connection.execute(
             "DELETE FROM chunk_outbox WHERE embedding_version_id = %s AND chunk_id = ANY(%s)", [version.id, gone]
@@ -217,7 +216,6 @@ def _store_and_advance(
     keep: NDArray[np.bool_] | None,
     lease_s: float,
 ) -> int:
-    lock_for_writing(connection, version)
     if keep is None:
         stored = copy_vectors(connection, version, done.chunk_ids, done.vectors)
     else:  # and it may happen again at once, while others write the same chunks

@@ -17,13 +17,13 @@ def prove(connection: Connection, version: Version) -> int:
     """Find chunks that the version lacks, and queue them; returns how many (0: proven complete).
 
     When none is missing, the version is marked complete, its table gets its foreign key, and its row count is made
-    exact. A chunk with a dead letter
-    does not count as missing: the guards check those. Every proof adds a row to backfill_proofs.
+    exact. A chunk with a dead letter does not count as missing: the guards check those. Every proof adds a row to
+    backfill_proofs.
     """
     # So that the proof reads the index and not every vector: freshly loaded pages are not marked all-visible.
     # Without the right to do so (before Postgres 17 only the owner has it), Postgres skips it with a warning.
     connection.execute(sql.SQL("VACUUM (TRUNCATE FALSE) {}").format(version.table))
-    missing, _embedded = fetch_one(connection, "SELECT missing, embedded FROM prove_version(%s)", [version.id])
+    (missing,) = fetch_one(connection, "SELECT missing FROM prove_version(%s)", [version.id])
     if not missing:
         key_table(connection, version)
         _count_exactly(connection, version)

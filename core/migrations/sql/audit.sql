@@ -30,7 +30,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- The database fills in who, when and from where. `client`, `application`, `reason` and most of `detail` are the word of
--- whoever wrote the entry; those of the actions named here are written by the owner's triggers and functions alone. The
+-- the role that wrote the entry; those of the actions named here are written by the owner's triggers and functions alone. The
 -- entry for a new active version can only be written in the transaction that made it active.
 CREATE FUNCTION :schema.audit_written() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

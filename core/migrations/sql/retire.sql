@@ -67,7 +67,7 @@ BEGIN
         END IF;
     END IF;
     detail := :schema.check_removal(OLD, CASE TG_OP WHEN 'DELETE' THEN 'dropped' ELSE 'retired' END);
-    IF TG_OP = 'DELETE' AND to_regclass(format('%I.%I', :'schema', 'chunk_embeddings_' || OLD.id)) IS NOT NULL THEN
+    IF TG_OP = 'DELETE' AND to_regclass(:schema.version_table(OLD.id)) IS NOT NULL THEN
         RAISE EXCEPTION 'The vectors of version % would stay behind.', OLD.version_key
             USING HINT = format('Drop it: revector versions drop %s', OLD.version_key);
     END IF;
@@ -131,7 +131,7 @@ BEGIN
     -- Before the table is locked: nobody waits for a drop that is refused.
     PERFORM :schema.check_removal(version, 'dropped');
     PERFORM :schema.rebuild_chunk_embeddings(version.id);
-    EXECUTE format('DROP TABLE IF EXISTS %I.%I', :'schema', 'chunk_embeddings_' || version.id);
+    EXECUTE format('DROP TABLE IF EXISTS %s', :schema.version_table(version.id));
     DELETE FROM :schema.embedding_versions WHERE id = version.id;
     -- Last, since deleting the version empties its outbox, which updates the counts.
     DELETE FROM :schema.row_counts WHERE scope IN (version.id, -version.id);

@@ -61,7 +61,7 @@ END $$;
 CREATE TRIGGER shadow_changed AFTER INSERT OR UPDATE OR DELETE ON :schema.shadows
     FOR EACH STATEMENT EXECUTE FUNCTION :schema.shadow_changed();
 
--- Who started it, whatever the statement says. A flip turns a shadow round in the name of whoever flips.
+-- Who started it, whatever the statement says. A flip turns a shadow round in the name of the role that flips.
 CREATE FUNCTION :schema.shadow_started() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

@@ -1,4 +1,4 @@
--- A version's table: made, filled, proven and indexed by functions of the owner. Whoever owns a table decides what runs
+-- A version's table: made, filled, proven and indexed by functions of the owner. The owner of a table decides what runs
 -- in the session of its readers (policies, rules, index expressions), so operators own none and only insert rows.
 
 -- A vector never changes. It leaves with its chunk, or with the whole version; before the version was ever complete its
@@ -229,7 +229,7 @@ BEGIN
             USING HINT = format('Backfill it first: revector backfill run %s', v.version_key);
     END IF;
     IF :schema.is_keyed(version) THEN
-        RAISE EXCEPTION 'Version % follows its chunks at once: a build would hold up whoever deletes one.', v.version_key
+        RAISE EXCEPTION 'Version % follows its chunks at once: a build would hold up sessions that delete chunks.', v.version_key
             USING HINT = 'Take its key first: SELECT unkey_version_table(…). The build of revector does so, and gives it back.';
     END IF;
     PERFORM set_config('maintenance_work_mem', memory, true),
