@@ -15,6 +15,9 @@ install: $(STAMP)
 demo: $(STAMP)
 	@$(BIN)/revector demo
 
+# One thread each for numpy and torch: test processes beside each other would only wait for each other's.
+test check: export OMP_NUM_THREADS := 1
+
 test: $(TEST_STAMP)
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile

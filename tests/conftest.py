@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +16,9 @@ import pytest
 from revector.core import embedded, logs
 from revector.core.database import Connection, Database
 from tests.databases import bare_database, copied, empty_collection
+
+# Torch, Ray and Textual make for many objects: looking through them again and again took an eighth of the run.
+gc.set_threshold(20_000, 20, 50)
 
 _FOLDERS = {"faults": pytest.mark.faults, "notebook": pytest.mark.slow, "docs": pytest.mark.slow}
 
@@ -45,12 +50,13 @@ def _logs_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 
 @pytest.fixture(autouse=True)
-def _as_no_program() -> Iterator[None]:
-    """After each test this process logs as before: the command line, called here, begins to log as a program."""
+def _as_no_program() -> None:
+    """Each test starts in a process that does not log: a command line that a test called begins to log."""
     root = logging.getLogger("revector")
-    before = root.handlers[:], root.level, root.propagate, logs._started
-    yield
-    root.handlers[:], root.level, root.propagate, logs._started = before
+    root.handlers.clear()
+    root.setLevel(logging.NOTSET)
+    root.propagate = True
+    logs._started = None
 
 
 class _Lines(logging.Handler):
@@ -78,9 +84,12 @@ def logged() -> Iterator[list[str]]:
 def server() -> Iterator[embedded.EmbeddedServer]:
     """One embedded server for the whole run, stopped at its end. Nothing in it outlives its machine.
 
-    Not in pytest's folder: under root, every new run of pytest closes it to the server's user.
+    In memory where there is enough: each test copies and drops a database of 300 files. Not in pytest's folder: under
+    root, every new run of pytest closes it to the server's user.
     """
-    with tempfile.TemporaryDirectory(prefix="revector-test-") as folder:
+    memory = Path("/dev/shm")  # noqa: S108
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 4 * 1024**3
+    with tempfile.TemporaryDirectory(prefix="revector-test-", dir=memory if roomy else None) as folder:
         home = Path(folder)
         try:
             server = embedded.start(home)

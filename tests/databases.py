@@ -53,7 +53,13 @@ def empty_collection(dsn: str) -> Iterator[Database]:
 
 def drop(database: Database, name: str) -> None:
     """Drop a database of the same server if it exists, even with open sessions."""
-    _run(database, sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+    with psycopg.connect(_named(database, "postgres"), autocommit=True) as connection:
+        # A session that was closed a moment ago has not ended yet; DROP DATABASE looks again only after 100 ms.
+        while connection.execute(
+            "SELECT pg_terminate_backend(pid), pg_sleep(0.001) FROM pg_stat_activity WHERE datname = %s", [name]
+        ).fetchone():
+            pass
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def _named(database: Database, name: str) -> str:

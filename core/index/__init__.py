@@ -120,12 +120,10 @@ def change_settings(
     if not 1 <= found.ef_search <= 1000:
         raise UsageError(f"ef_search is {found.ef_search}; pgvector takes 1 to 1000.")
     if given:
-        with connection.transaction():
-            connection.execute(
-                "UPDATE embedding_versions SET index_settings = index_settings || %s WHERE id = %s",
-                [Jsonb(given), version.id],
-            )
-            audit.record(connection, "index set", version.version_key, detail=given)
+        connection.execute(
+            "UPDATE embedding_versions SET index_settings = index_settings || %s WHERE id = %s",
+            [Jsonb(given), version.id],
+        )
     return found
 
 

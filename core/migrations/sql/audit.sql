@@ -42,7 +42,7 @@ BEGIN
     IF NEW.outcome = 'done' AND NOT :schema.is_owner()
        AND NEW.action IN ('cutover', 'rollback', 'cutover request', 'cutover approve', 'cutover withdraw',
                           'cutover policy', 'encoders allow', 'encoders deny', 'versions adopt', 'versions change',
-                          'db grant', 'db revoke', 'versions retire', 'versions drop') THEN
+                          'db grant', 'db revoke', 'index set', 'versions retire', 'versions drop') THEN
         RAISE EXCEPTION 'audit_log: the database itself writes each "%" that is done.', NEW.action;
     END IF;
     IF NEW.outcome = 'done' AND NEW.action IN ('cutover', 'rollback')

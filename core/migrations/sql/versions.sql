@@ -13,7 +13,10 @@ CREATE TABLE :schema.embedding_versions (
         CHECK (state IN ('registered', 'backfilling', 'loaded', 'ready', 'active', 'previous', 'retired')),
     encoder_spec text NOT NULL DEFAULT '',
     storage text NOT NULL DEFAULT 'vector' CHECK (storage IN ('vector', 'halfvec')),
-    index_settings jsonb NOT NULL DEFAULT '{}',
+    index_settings jsonb NOT NULL DEFAULT '{}' CHECK (  -- every search reads ef_search: what is no number fails here
+        coalesce((index_settings ->> 'ef_search')::int, 100) BETWEEN 1 AND 1000
+        AND coalesce((index_settings ->> 'ef_construction')::int, 64) BETWEEN 4 AND 1000
+        AND coalesce((index_settings ->> 'm')::int, 16) BETWEEN 2 AND 100),
     created_by text NOT NULL DEFAULT session_user,
     notes text NOT NULL DEFAULT '',
     completed_at timestamptz,
@@ -70,6 +73,21 @@ CREATE TRIGGER made_by BEFORE INSERT OR UPDATE OF created_by ON :schema.embeddin
 
 CREATE TRIGGER check_version BEFORE INSERT OR UPDATE ON :schema.embedding_versions
     FOR EACH ROW EXECUTE FUNCTION :schema.check_version();
+
+-- Settings of an index change what the users of the active version find.
+CREATE FUNCTION :schema.index_set() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO :schema.audit_log (action, version_key, outcome, detail)
+    VALUES ('index set', NEW.version_key, 'done',
+            jsonb_build_object('from', OLD.index_settings, 'to', NEW.index_settings));
+    RETURN NEW;
+END $$;
+
+REVOKE EXECUTE ON FUNCTION :schema.index_set() FROM PUBLIC;
+
+CREATE TRIGGER index_set AFTER UPDATE ON :schema.embedding_versions
+    FOR EACH ROW WHEN (NEW.index_settings <> OLD.index_settings) EXECUTE FUNCTION :schema.index_set();
 
 -- Ad-hoc SQL such as "which chunks lack version X" reads chunk_embeddings as people write it. It is a view over one
 -- table for each version, because a partition cannot have other dimensions than its parent. It belongs to the owner of
