@@ -18,7 +18,6 @@ from revector.core.text import printable
 
 if TYPE_CHECKING:
     import typer
-    from rich.console import Console
     from rich.table import Column
 
     from revector.core.database import Connection, Database
@@ -129,16 +128,14 @@ def say_throttled(seconds: float, reason: str) -> None:
 # -- output ------------------------------------------------------------------------------------------------
 
 
-def answer(found: object, as_json: bool, show: Callable[[Console], None]) -> None:
-    """Print the answer: as one JSON document with the keys from core.keys, or for people by `show`."""
+def answer(found: object, as_json: bool, lines: str | Iterable[str]) -> None:
+    """Print the answer: as one JSON document with the keys from core.keys, or the lines for people."""
     if as_json:
         print_json(found)
         return
+    shown = "".join(f"{plain(line)}\n" for line in ([lines] if isinstance(lines, str) else lines))
     with pipe(sys.stdout):
-        page = human_console()
-        with page.capture() as shown:  # Rich itself would end the program when nobody reads
-            show(page)
-        sys.stdout.write(shown.get())
+        sys.stdout.write(shown)
         sys.stdout.flush()
 
 
@@ -169,13 +166,11 @@ def print_error(problem: str, remedy: str, kind: str) -> None:
         print_json({"error": ErrorDocument(problem, remedy, kind)})
 
 
-def human_console(width: int | None = None) -> Console:
-    """stdout for people. Text is never markup, and lines are not wrapped: the terminal wraps them."""
+def width() -> int:
+    """The columns of the terminal. What goes elsewhere is not wrapped."""
     from rich.console import Console
 
-    if not sys.stdout.isatty():
-        width = _UNWRAPPED
-    return Console(markup=False, emoji=False, highlight=False, soft_wrap=True, width=width)
+    return Console().width if sys.stdout.isatty() else _UNWRAPPED
 
 
 def right(*titles: str) -> list[Column]:
@@ -192,18 +187,15 @@ def fold(title: str = "") -> Column:
     return Column(title, overflow="fold")
 
 
-def print_rows(
-    console: Console,
-    rows: Iterable[Sequence[object]],
-    *columns: str | Column,
-    header: bool = True,
-    wrap: bool = True,
-) -> None:
-    """Print aligned columns, every cell made printable.
+def aligned(
+    rows: Iterable[Sequence[object]], *columns: str | Column, header: bool = True, wrap: bool = True
+) -> Iterator[str]:
+    """The lines of a table with aligned columns, every cell made printable.
 
     Columns given only by title are never wrapped or cut. On a terminal the others shrink as their Column says;
-    elsewhere, and without `wrap`, everything is printed in full.
+    elsewhere, and without `wrap`, everything is shown in full.
     """
+    from rich.console import Console
     from rich.table import Column, Table
 
     whole = [Column(column, no_wrap=True) if isinstance(column, str) else column for column in columns]
@@ -214,11 +206,13 @@ def print_rows(
     )  # fmt: skip
     for row in rows:
         table.add_row(*map(plain, row))
-    page = human_console(console.width if wrap else _UNWRAPPED)
+    page = Console(
+        width=width() if wrap else _UNWRAPPED, markup=False, emoji=False, highlight=False, color_system=None,
+        force_jupyter=False,  # otherwise Rich shows it in a notebook's cell
+    )  # fmt: skip
     with page.capture() as printed:
-        page.print(table, soft_wrap=False)
-    for line in printed.get().splitlines():
-        console.print(line.rstrip())
+        page.print(table)
+    yield from map(str.rstrip, printed.get().splitlines())
 
 
 @contextlib.contextmanager

@@ -81,10 +81,10 @@ def chunk_facts(connection: Connection, chunk_id: int) -> ChunkFacts | None:
 def explain(
     connection: Connection, encoders: EncoderCache, text: str, version: Version, chunk_id: int, k: int
 ) -> Explanation:
-    """Search as `VersionSearcher.search_version` does, and explain the search and the chunk's rank.
+    """Search as `VersionSearcher.search` does, and explain the search and the chunk's rank.
 
     Compares the query with every vector of the version, within the connection's statement timeout. Raises what
-    `VersionSearcher.search_version` raises.
+    `VersionSearcher.search` raises.
     """
     from pgvector import Vector
 

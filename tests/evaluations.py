@@ -81,7 +81,7 @@ def stored_evaluation(
 
 
 def _result(searcher: VersionSearcher, query: Query, versions: Sequence[Version], k: int) -> QueryResult:
-    keys = [[hit.semantic_key for hit in searcher.search_version(query.text, v, k).hits] for v in versions]
+    keys = [[hit.semantic_key for hit in searcher.search(query.text, k, version=v).hits] for v in versions]
     found = compare(keys[0], keys[1], k)
     return QueryResult(
         query.id, query.text, query.segment, 0, {}, {}, k, k, found.overlap, found.jaccard, found.rbo,

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from revector.console.commands.options import Json
-from revector.console.context import Context, answer, context_of, fold, note, plain, print_rows
+from revector.console.context import Context, aligned, answer, context_of, fold, note
 from revector.console.contract import answering
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from revector.core.database import Database
     from revector.core.roles.granting import Granted
     from revector.core.roles.rights import Rights
@@ -89,7 +88,7 @@ def down(context: typer.Context, as_json: Json = False) -> None:
     if connected:
         note(f"Sessions that have lost the server: {', '.join(connected)}.")
     text = "The embedded server was stopped." if stopped else "The embedded server was not running."
-    answer(Stopped(stopped), as_json, lambda console: console.print(text))
+    answer(Stopped(stopped), as_json, text)
 
 
 @app.command(cls=_STATUS)
@@ -148,7 +147,7 @@ def grant(
     with own.session() as connection:
         (granting.revoke if take else granting.grant)(connection, role, right)  # type: ignore[arg-type]
     text = f"{role} is no longer {right}." if take else f"{role} is now {right}: {KINDS[right]}."  # type: ignore[index]
-    answer(Grant(role, right, not take), as_json, lambda console: console.print(plain(text)))
+    answer(Grant(role, right, not take), as_json, text)
 
 
 @app.command("roles", cls=answering("console.commands.db:RoleList"))
@@ -161,7 +160,7 @@ def list_roles(context: typer.Context, as_json: Json = False) -> None:
     with context_of(context).session() as connection:
         found, rights = granting.granted(connection), read_rights(connection)
 
-    def show(console: Console) -> None:
+    def show() -> Iterator[str]:
         owner = "everything; the schema, the policy of cutovers and these rights"
         rows = [
             (
@@ -172,11 +171,11 @@ def list_roles(context: typer.Context, as_json: Json = False) -> None:
             )
             for one in found
         ]
-        print_rows(console, rows, "role", "right", "login", fold("may"))
+        yield from aligned(rows, "role", "right", "login", fold("may"))
         can = [name for name in ("view", "operate", "approve", "administer") if getattr(rights, name)]
-        console.print(plain(f"This session is {rights.role}, which may {', '.join(can) or 'do nothing'}."))
+        yield f"This session is {rights.role}, which may {', '.join(can) or 'do nothing'}."
 
-    answer(RoleList(rights.role, rights, found), as_json, show)
+    answer(RoleList(rights.role, rights, found), as_json, show())
 
 
 def _require_embedded(own: Context, what: str) -> None:
@@ -233,6 +232,6 @@ def _print_status(database: Database, as_json: bool) -> None:
     words = {None: "—", True: "yes", False: "no"}
     shown = [(field.name.replace("_", " "), getattr(found, field.name)) for field in fields(found)]
     rows = [(name, words.get(value, value)) for name, value in shown]
-    answer(found, as_json, lambda console: print_rows(console, rows, "", "", header=False, wrap=False))
+    answer(found, as_json, aligned(rows, "", "", header=False, wrap=False))
     if wrong:
         note(str(wrong))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from revector.console.commands.options import Json
-from revector.console.commands.verdicts import print_verdicts
+from revector.console.commands.verdicts import verdict_lines
 from revector.console.context import answer, context_of
 from revector.console.contract import answering
 
@@ -26,6 +26,6 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
     with readable_errors(own.database):
         found = examine(own.database, own.settings)
     rows = [(_VERDICTS[one.severity], one.check, one.detail, one.remedy) for one in found.findings]
-    answer(found, as_json, lambda console: print_verdicts(console, rows))
+    answer(found, as_json, verdict_lines(rows))
     if not found.ok:
         raise typer.Exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +14,6 @@ from revector.console.contract import answering
 from revector.console.progress import progress_bar
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from revector.core.database import Connection
     from revector.core.documents import Rejection
 
@@ -67,8 +66,8 @@ def ingest(
     for key, count in waiting:
         note(f"{counted(count, 'chunk')} not in version {key} yet: revector backfill run {key}")
 
-    def show(console: Console) -> None:
-        console.print(
+    def show() -> Iterator[str]:
+        yield (
             f"{counted(report.documents, 'document')}, {counted(report.chunks, 'chunk')}: "
             f"{report.inserted:,} inserted, {report.unchanged:,} unchanged, {report.deleted:,} deleted, "
             f"{report.rejected:,} rejected."
@@ -80,9 +79,9 @@ def ingest(
             (report.carried, "vector", "copied from chunks with the same text"),
         ):
             if number:
-                console.print(f"{counted(number, thing)} {what}.")
+                yield f"{counted(number, thing)} {what}."
 
-    answer(report, as_json, show)
+    answer(report, as_json, show())
     if report.rejected:
         raise typer.Exit(1)
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from revector.console.commands.options import Json, Reason
-from revector.console.context import answer, context_of, plain, print_rows
+from revector.console.context import aligned, answer, context_of
 from revector.console.contract import answering
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 app = typer.Typer(name="encoders", help="Hosts that encoders may send texts to. The owner's list.")
 
@@ -43,7 +41,7 @@ def allow(
     with context_of(context).session(changes=True) as connection:
         hosts.allow(connection, host, key, reason=reason)
     text = f"Encoders may send texts to {host}" + (f", with the key in {key}." if key else ".")
-    answer(HostEntry(host, key, True), as_json, lambda console: console.print(plain(text)))
+    answer(HostEntry(host, key, True), as_json, text)
 
 
 @app.command(cls=answering("console.commands.encoders:HostEntry"))
@@ -56,7 +54,7 @@ def deny(
     with context_of(context).session(changes=True) as connection:
         hosts.deny(connection, host, key, reason=reason)
     text = f"Encoders may no longer send texts to {host}" + (f" with the key in {key}." if key else ".")
-    answer(HostEntry(host, key, False), as_json, lambda console: console.print(plain(text)))
+    answer(HostEntry(host, key, False), as_json, text)
 
 
 @app.command("list", cls=answering(hosts="core.hosts:AllowedHost"))
@@ -67,11 +65,11 @@ def list_hosts(context: typer.Context, as_json: Json = False) -> None:
     with context_of(context).session() as connection:
         found = allowed_hosts(connection)
 
-    def show(console: Console) -> None:
+    def show() -> Iterator[str]:
         if not found:
-            console.print("No host is on the list: encoders use their providers' own addresses, and this machine.")
+            yield "No host is on the list: encoders use their providers' own addresses, and this machine."
             return
         rows = [(one.host, one.key_env, f"{one.added_at:%Y-%m-%d %H:%M}", one.created_by) for one in found]
-        print_rows(console, rows, "host", "key", "since", "by")
+        yield from aligned(rows, "host", "key", "since", "by")
 
-    answer({"hosts": found}, as_json, show)
+    answer({"hosts": found}, as_json, show())

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator
+from typing import Annotated
 
 import typer
 
 from revector.console.commands.options import Json, Key
 from revector.console.commands.versions import Dropped
-from revector.console.context import answer, context_of, counted, plain
+from revector.console.context import answer, context_of, counted
 from revector.console.contract import answering
 from revector.console.progress import progress_bar
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 app = typer.Typer(name="index", help="The HNSW index of a version.")
 
@@ -27,12 +25,12 @@ def plan(context: typer.Context, key: Key, as_json: Json = False) -> None:
     with context_of(context).version(key) as which:
         found = index.plan(*which)
 
-    def show(console: Console) -> None:
-        console.print(f"{found.name} on {found.kind}, m {found.m}, ef_construction {found.ef_construction}")
-        console.print(f"{counted(found.rows, 'row')}, about {size(found.memory_bytes)} of maintenance_work_mem")
-        console.print(plain(found.statement))
+    def show() -> Iterator[str]:
+        yield f"{found.name} on {found.kind}, m {found.m}, ef_construction {found.ef_construction}"
+        yield f"{counted(found.rows, 'row')}, about {size(found.memory_bytes)} of maintenance_work_mem"
+        yield found.statement
 
-    answer(found, as_json, show)
+    answer(found, as_json, show())
 
 
 @app.command(cls=answering("core.index:IndexState"))
@@ -45,7 +43,7 @@ def build(context: typer.Context, key: Key, as_json: Json = False) -> None:
     with own.version(key, changes=True) as which:
         state = index.build(*which, own.settings)
     text = f"{state.name}: valid, {size(state.bytes)}"
-    answer(state, as_json, lambda console: console.print(plain(text)))
+    answer(state, as_json, text)
 
 
 @app.command(cls=answering("core.index:IndexState", "core.index:IndexUse"))
@@ -58,7 +56,7 @@ def check(context: typer.Context, key: Key, as_json: Json = False) -> None:
         state = index.inspect(connection, version)
         use = index.use(connection, version) if state.exists else index.IndexUse(False, "no index")
     text = f"{state.name}: {state.problem or 'valid'}; {use.node}"
-    answer(document(state) | document(use), as_json, lambda console: console.print(plain(text)))
+    answer(document(state) | document(use), as_json, text)
     if not (state.valid and use.used):
         raise typer.Exit(1)
 
@@ -88,7 +86,7 @@ def set_(
             connection, get_version(connection, key), m=m, ef_construction=ef_construction, ef_search=ef_search
         )
     text = f"m {found.m}, ef_construction {found.ef_construction}, ef_search {found.ef_search}"
-    answer(found, as_json, lambda console: console.print(text))
+    answer(found, as_json, text)
 
 
 @app.command(cls=answering("core.index.warming:Prewarmed"))
@@ -102,17 +100,15 @@ def prewarm(context: typer.Context, key: Key, as_json: Json = False) -> None:
     with context_of(context).version(key) as which, progress_bar() as progress:
         done = warming.prewarm(*which, progress)
 
-    def show(console: Console) -> None:
-        console.print(
-            plain(
-                f"{key}: {counted(done.pages, 'page')} by {done.how} in {done.seconds:.1f} s; searches find "
-                f"{done.share:.0%} of their pages in the server's cache."
-            )
+    def show() -> Iterator[str]:
+        yield (
+            f"{key}: {counted(done.pages, 'page')} by {done.how} in {done.seconds:.1f} s; searches find "
+            f"{done.share:.0%} of their pages in the server's cache."
         )
         if done.left_out:
-            console.print(plain(f"Too large for shared_buffers: {', '.join(done.left_out)}"))
+            yield f"Too large for shared_buffers: {', '.join(done.left_out)}"
 
-    answer(done, as_json, show)
+    answer(done, as_json, show())
 
 
 @app.command(cls=answering("console.commands.versions:Dropped"))
@@ -122,4 +118,4 @@ def drop(context: typer.Context, key: Key, as_json: Json = False) -> None:
 
     with context_of(context).version(key, changes=True) as which:
         index.drop(*which)
-    answer(Dropped(key), as_json, lambda console: console.print("The index was deleted."))
+    answer(Dropped(key), as_json, "The index was deleted.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,12 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from revector.console.commands.options import Json
-from revector.console.context import answer, context_of, print_rows
+from revector.console.context import aligned, answer, context_of
 from revector.console.contract import answering
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from revector.core.settings import Settings
 
 app = typer.Typer()
@@ -72,7 +71,7 @@ def info(context: typer.Context, as_json: Json = False) -> None:
         _in_force(own.settings, own.given, database.public_dsn),
     )
 
-    def show(console: Console) -> None:
+    def show() -> Iterator[str]:
         rows = [
             ("versions", ", ".join(f"{name} {version}" for name, version in found.packages.items())),
             ("platform", found.platform),
@@ -82,12 +81,12 @@ def info(context: typer.Context, as_json: Json = False) -> None:
             ("logs", found.logs),
             ("last crash", found.crashes[0] if found.crashes else "none"),
         ]
-        print_rows(console, rows, "", "", header=False, wrap=False)
-        console.print()
+        yield from aligned(rows, "", "", header=False, wrap=False)
+        yield ""
         settings = [(one.name, value_in_words(one.value), one.source) for one in found.settings]
-        print_rows(console, settings, "setting", "value", "from", wrap=False)
+        yield from aligned(settings, "setting", "value", "from", wrap=False)
 
-    answer(found, as_json, show)
+    answer(found, as_json, show())
 
 
 def _in_force(settings: Settings, given: dict[str, Any], dsn: str) -> list[SettingInForce]:

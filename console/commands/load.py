@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from revector.console.commands.options import Json, Key
-from revector.console.context import answer, context_of, note, plain
+from revector.console.context import answer, context_of, note
 from revector.console.contract import answering
 from revector.console.progress import progress_bar
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 app = typer.Typer()
 
@@ -65,10 +62,5 @@ def load(
         raise
     if report.resumed_at:
         note(f"Resumed at row {report.resumed_at:,}.")
-
-    def show(console: Console) -> None:
-        for line in report_lines(report):
-            console.print(plain(line))
-
-    answer(report, as_json, show)
+    answer(report, as_json, report_lines(report))
     note(f"{next_words(report)} revector backfill run {key}")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from revector.console.commands.options import Json
-from revector.console.context import answer, context_of, print_rows
+from revector.console.context import aligned, answer, context_of
 from revector.console.contract import answering
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from revector.core.audit import AuditEntry
 
 app = typer.Typer()
@@ -33,7 +32,7 @@ def log(
     with context_of(context).session() as connection:
         found = audit.entries(connection, limit=number, version_key=version)
 
-    def show(console: Console) -> None:
+    def show() -> Iterator[str]:
         rows = [
             (
                 f"{entry.at.astimezone():%Y-%m-%d %H:%M:%S}",
@@ -43,11 +42,11 @@ def log(
             )
             for entry in found
         ]
-        print_rows(console, rows, "", "", "", "", header=False, wrap=False)
+        yield from aligned(rows, "", "", "", "", header=False, wrap=False)
         if not found:
-            console.print("The log is empty.")
+            yield "The log is empty."
 
-    answer({"entries": found}, as_json, show)
+    answer({"entries": found}, as_json, show())
 
 
 def _why(entry: AuditEntry) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated
@@ -10,14 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from revector.console.commands.options import Candidate, Json, Primary
-from revector.console.context import answer, context_of, open_aloud, plain, print_rows
+from revector.console.context import aligned, answer, context_of, open_aloud, plain, width
 from revector.console.contract import answering
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.console import Console
-
     from revector.core.database import Connection
     from revector.core.evaluation.judged_sets.judged_hits import JudgedHits
     from revector.core.overlap import Move
@@ -62,31 +59,27 @@ def search(
     where = _read_filters(filters or [])
     with context_of(context).session() as connection:
         searcher = VersionSearcher(connection, EncoderCache(open_aloud))
-        if version is None:
-            result = searcher.search(text, k, hybrid=hybrid, rerank=rerank, where=where)
-        else:
-            named = get_version(connection, version)
-            result = searcher.search_version(text, named, k, hybrid=hybrid, rerank=rerank, where=where)
+        named = get_version(connection, version) if version is not None else None
+        result = searcher.search(text, k, version=named, hybrid=hybrid, rerank=rerank, where=where)
 
-    def show(console: Console) -> None:
+    def show() -> Iterator[str]:
         from rich.cells import cell_len
         from rich.table import Column
 
-        console.print(plain(f"{result.version_key}, {result.search_s * 1000:.1f} ms"))
+        yield f"{result.version_key}, {result.search_s * 1000:.1f} ms"
         rows = [(hit.rank, hit.source_id, _snippet(hit)) for hit in result.hits]
         source = min(_SOURCE_WIDTH, max((cell_len(plain(hit.source_id)) for hit in result.hits), default=0))
-        print_rows(
-            console,
+        yield from aligned(
             rows,
             Column(justify="right", min_width=3, no_wrap=True),
             Column(no_wrap=True, overflow="ellipsis", max_width=source),
-            Column(no_wrap=True, overflow="ellipsis", max_width=console.width - source - 8),
+            Column(no_wrap=True, overflow="ellipsis", max_width=width() - source - 8),
             header=False,
         )
         if not rows:
-            console.print("No results.")
+            yield "No results."
 
-    answer(replace(result, where=where), as_json, show)
+    answer(replace(result, where=where), as_json, show())
 
 
 def _read_filters(filters: Sequence[str]) -> dict[str, object]:
@@ -119,7 +112,7 @@ def serving(context: typer.Context, as_json: Json = False) -> None:
     with context_of(context).session() as connection:
         found = processes.serving(connection)
 
-    def show(console: Console) -> None:
+    def show() -> Iterator[str]:
         rows = [
             (
                 one.program,
@@ -130,11 +123,11 @@ def serving(context: typer.Context, as_json: Json = False) -> None:
             )
             for one in found
         ]
-        print_rows(console, rows, "program", "process", "version", "", "", header=bool(rows))
+        yield from aligned(rows, "program", "process", "version", "", "", header=bool(rows))
         if not rows:
-            console.print("No search service is connected.")
+            yield "No search service is connected."
 
-    answer({"processes": found}, as_json, show)
+    answer({"processes": found}, as_json, show())
     if any(one.late for one in found):
         raise typer.Exit(1)
 
@@ -164,7 +157,7 @@ def compare(
         found = searcher.compare(text, first, second, k)
         judged = judge_comparison(connection, searcher, found, first, second)
 
-    def show(console: Console) -> None:
+    def show() -> Iterator[str]:
         from rich.table import Column
 
         sides = zip_longest(
@@ -174,7 +167,7 @@ def compare(
         )
         ranks = max(len(found.primary.hits), len(found.candidate.hits))
         rank, move = len(str(ranks)), len("new")
-        source = (console.width - 2 * (rank + move) - 10) // 2
+        source = (width() - 2 * (rank + move) - 10) // 2
         columns: list[Column] = []
         for result in (found.primary, found.candidate):
             columns += (
@@ -182,15 +175,15 @@ def compare(
                 Column(no_wrap=True),
                 Column(plain(result.version_key), no_wrap=True, overflow="ellipsis", max_width=source),
             )
-        print_rows(console, (left + right for left, right in sides), *columns)
+        yield from aligned((left + right for left, right in sides), *columns)
         o = found.overlap
         tau = "—" if o.kendall_tau is None else f"{o.kendall_tau:.2f}"
-        console.print(f"overlap@{o.k} {o.overlap:.2f}  Jaccard {o.jaccard:.2f}  RBO {o.rbo:.2f}  tau {tau}")
+        yield f"overlap@{o.k} {o.overlap:.2f}  Jaccard {o.jaccard:.2f}  RBO {o.rbo:.2f}  tau {tau}"
         if judged is not None:
             name, values, known = ndcg_words(judged)
-            console.print(plain(f"{name} {values}  ({known}, query {judged.query.id} of {judged.query_set})"))
+            yield f"{name} {values}  ({known}, query {judged.query.id} of {judged.query_set})"
 
-    answer(comparison_document(found, judged), as_json, show)
+    answer(comparison_document(found, judged), as_json, show())
 
 
 def chosen_versions(connection: Connection, primary: str | None, candidate: str | None) -> tuple[Version, Version]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,13 +10,11 @@ import typer
 
 from revector.console.commands.options import Confirm, Json, Key, Reason
 from revector.console.confirmation import confirmed_key
-from revector.console.context import answer, context_of, plain, print_rows, right
+from revector.console.context import aligned, answer, context_of, right
 from revector.console.contract import answering
-from revector.screens.wording.text import date_and_time
+from revector.screens.wording.text import date_and_time, figure
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from revector.core.shadow import Latency, ShadowReport, ShadowRun
 
 app = typer.Typer(name="shadow", help="Also send a sample of users' queries to a candidate, off the users' path.")
@@ -96,7 +95,7 @@ def start(
         run = shadow.start(
             connection, key, sample=sample, query_text=query_text, retention_days=retention_days, reason=reason
         )
-    answer(run, as_json, lambda console: console.print(plain(f"Started: {_run_words(run)}.")))
+    answer(run, as_json, f"Started: {_run_words(run)}.")
 
 
 @app.command(cls=answering(_RUN))
@@ -106,7 +105,7 @@ def stop(context: typer.Context, reason: Reason = "", as_json: Json = False) -> 
 
     with context_of(context).session(changes=True, needs="operate") as connection:
         run = shadow.stop(connection, reason=reason)
-    answer(run, as_json, lambda console: console.print(plain(f"Stopped: {_run_words(run)}.")))
+    answer(run, as_json, f"Stopped: {_run_words(run)}.")
 
 
 @app.command(cls=answering("console.commands.shadow:Running", _RUN, _COUNTS))
@@ -120,16 +119,16 @@ def status(context: typer.Context, as_json: Json = False) -> None:
         run = shadow.running(connection)
         found = shadow.report(connection, shadow_id=run.id, limit=1) if run else None
 
-    def show(console: Console) -> None:
+    def show() -> Iterator[str]:
         if found is None:
-            console.print("No shadow is running. Start one: revector shadow start KEY")
+            yield "No shadow is running. Start one: revector shadow start KEY"
         else:
-            _show_head(console, found)
+            yield from _head_lines(found)
 
     running = document(Running(found is not None))
     if found is not None:
         running |= document(found.run) | document(found, shadow.ShadowCounts)
-    answer(running, as_json, show)
+    answer(running, as_json, show())
     if found is None:
         raise typer.Exit(1)
 
@@ -146,7 +145,7 @@ def report(
 
     with context_of(context).session() as connection:
         found = shadow.report(connection, shadow_id=number, limit=limit)
-    answer(report_document(found), as_json, lambda console: _show_report(console, found))
+    answer(report_document(found), as_json, _report_lines(found))
 
 
 @app.command(cls=answering("core.shadow.judging:SentToJudging"))
@@ -169,7 +168,7 @@ def judge(
     text = f"{sent.added} {'query' if sent.added == 1 else 'queries'} added to {name}"
     text += f", {sent.there_already} already there" if sent.there_already else ""
     text += f", {sent.without_text} without text skipped" if sent.without_text else ""
-    answer(sent, as_json, lambda console: console.print(plain(f"{text}.")))
+    answer(sent, as_json, f"{text}.")
 
 
 def report_document(found: ShadowReport) -> dict[str, Any]:
@@ -192,64 +191,58 @@ def _run_words(run: ShadowRun) -> str:
     )
 
 
-def _show_head(console: Console, found: ShadowReport) -> None:
-    console.print(plain(_run_words(found.run)))
-    console.print(
+def _head_lines(found: ShadowReport) -> Iterator[str]:
+    yield _run_words(found.run)
+    yield (
         f"{found.seen:,} seen, {found.drawn:,} drawn, {found.done:,} done, {found.dropped:,} dropped, "
         f"{found.failed:,} failed"
     )
     for breaker in found.breaker:
-        console.print(plain(f"paused by {breaker.process} since {date_and_time(breaker.since)}: {breaker.why}"))
+        yield f"paused by {breaker.process} since {date_and_time(breaker.since)}: {breaker.why}"
     for error, queries in found.errors:
-        console.print(plain(f"failed ×{queries:,}: {error}"))
+        yield f"failed ×{queries:,}: {error}"
 
 
-def _show_report(console: Console, found: ShadowReport) -> None:
+def _report_lines(found: ShadowReport) -> Iterator[str]:
     from rich.table import Column
 
-    _show_head(console, found)
+    yield from _head_lines(found)
     if not found.queries:
-        console.print("Both versions have not yet answered the same query.")
+        yield "Both versions have not yet answered the same query."
         return
-    console.print()
-    console.print(
-        f"overlap {_figure(found.overlap)}  Jaccard {_figure(found.jaccard)}  RBO {_figure(found.rbo)}  "
-        f"tau {_figure(found.kendall_tau)}  of {found.queries:,} queries"
+    yield ""
+    yield (
+        f"overlap {figure(found.overlap)}  Jaccard {figure(found.jaccard)}  RBO {figure(found.rbo)}  "
+        f"tau {figure(found.kendall_tau)}  of {found.queries:,} queries"
     )
     most = max(found.histogram)
     rows = [
         (f"{place / (len(found.histogram) - 1):.1f}", f"{queries:,}", "█" * round(_BAR_COLUMNS * queries / most))
         for place, queries in enumerate(found.histogram)
     ]
-    print_rows(console, rows, "overlap", Column("queries", justify="right"), "")
-    console.print()
+    yield from aligned(rows, "overlap", Column("queries", justify="right"), "")
+    yield ""
     figures = [("all", found.queries, found.overlap, found.rbo, found.primary_ms, found.candidate_ms)] + [
         (one.segment or "(none)", one.queries, one.overlap, one.rbo, one.primary_ms, one.candidate_ms)
         for one in found.segments
         if len(found.segments) > 1 or one.segment
     ]
-    print_rows(
-        console,
+    yield from aligned(
         [
-            (segment, f"{queries:,}", _figure(overlap), _figure(rbo), _latency(primary), _latency(candidate))
+            (segment, f"{queries:,}", figure(overlap), figure(rbo), _latency(primary), _latency(candidate))
             for segment, queries, overlap, rbo, primary, candidate in figures
         ],
         Column("segment", no_wrap=True),
         *right("queries", "overlap", "RBO", "active p50/p95/p99 ms", "candidate p50/p95/p99 ms"),
     )
     if found.worst:
-        console.print()
-        print_rows(
-            console,
-            [(one.id, _figure(one.overlap), _figure(one.rbo), one.segment, one.name) for one in found.worst],
+        yield ""
+        yield from aligned(
+            [(one.id, figure(one.overlap), figure(one.rbo), one.segment, one.name) for one in found.worst],
             *right("id", "overlap", "RBO"),
             Column("segment", no_wrap=True),
             Column("worst disagreements", no_wrap=True, overflow="ellipsis"),
         )
-
-
-def _figure(value: float | None) -> str:
-    return "—" if value is None else f"{value:.2f}"
 
 
 def _latency(found: Latency) -> str:

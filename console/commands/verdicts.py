@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from revector.console.context import fold, plain, print_rows
+from revector.console.context import aligned, fold
 from revector.core.errors import UsageError
 from revector.screens.wording.text import MARKS
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from revector.core.cutover import Check
 
 Waive = Annotated[
@@ -45,14 +43,14 @@ def pairs(given: Sequence[str], what: str) -> dict[str, str]:
     return found
 
 
-def show_check(console: Console, result: Check) -> None:
+def check_lines(result: Check) -> Iterator[str]:
     """The guards, a line or two each, and whether the version is ready."""
     rows = []
     for one in result.guards:
         detail, remedy = (f"{one.detail}; waived: {one.waived}", "") if one.waived else (one.detail, one.remedy)
         rows.append((one.verdict, one.name, detail, remedy))
-    print_verdicts(console, rows)
-    console.print(plain(f"{result.version_key} is {'ready' if result.ready else 'not ready'}."))
+    yield from verdict_lines(rows)
+    yield f"{result.version_key} is {'ready' if result.ready else 'not ready'}."
 
 
 def exit_unless_ready(result: Check) -> None:
@@ -61,11 +59,11 @@ def exit_unless_ready(result: Check) -> None:
         raise typer.Exit(1 if any(one.verdict == "fail" and not one.waived for one in result.guards) else 3)
 
 
-def print_verdicts(console: Console, found: Iterable[tuple[str, str, str, str]]) -> None:
+def verdict_lines(found: Iterable[tuple[str, str, str, str]]) -> Iterator[str]:
     """Verdict, name, detail and remedy: each with its mark, the remedy on a line of its own."""
     rows = []
     for verdict, name, detail, remedy in found:
         rows.append((MARKS[verdict], name, detail))
         if remedy:
             rows.append(("", "", remedy))
-    print_rows(console, rows, "", "", fold(), header=False)
+    yield from aligned(rows, "", "", fold(), header=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -9,12 +10,10 @@ import typer
 
 from revector.console.commands.options import Confirm, Json, Key, Reason
 from revector.console.confirmation import require_yes
-from revector.console.context import answer, context_of, fold, note, open_aloud, plain, print_rows, right
+from revector.console.context import aligned, answer, context_of, fold, note, open_aloud, right
 from revector.console.contract import answering
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from revector.core.database import Connection
     from revector.core.registry import Version, VersionStatus
 
@@ -103,7 +102,8 @@ def add(
             connection, key, open_aloud(spec), spec, metric=metric, storage=storage,  # type: ignore[arg-type]
             index_settings=index_settings, notes=notes,
         )  # fmt: skip
-    _answer_one(version, as_json, f"Registered {key}: {version.dimensions} dimensions, {version.distance_metric}.")
+    text = f"Registered {key}: {version.dimensions} dimensions, {version.distance_metric}."
+    answer(_row(VersionRow, version), as_json, text)
     note(f"Next: revector backfill run {key}")
 
 
@@ -133,7 +133,7 @@ def adopt(context: typer.Context, key: Key, encoder: EncoderOption, as_json: Jso
     spec = str(parse_spec(encoder))
     with context_of(context).session(changes=True) as connection:
         version = adopt_version(connection, key, open_aloud(spec), spec)
-    _answer_one(version, as_json, f"{key} now has the encoder {spec}.")
+    answer(_row(VersionRow, version), as_json, f"{key} now has the encoder {spec}.")
 
 
 @app.command(cls=_ONE)
@@ -151,9 +151,8 @@ def change(
     spec = str(parse_spec(encoder))
     with context_of(context).session(changes=True) as connection:
         version = change_encoder(connection, key, spec, reason=reason)
-    _answer_one(
-        version, as_json, f"{key} now has the encoder {spec}. Processes that have it open keep the old way."
-    )
+    text = f"{key} now has the encoder {spec}. Processes that have it open keep the old way."
+    answer(_row(VersionRow, version), as_json, text)
 
 
 @app.command("list", cls=answering(versions="console.commands.versions:CountedVersion"))
@@ -166,22 +165,21 @@ def list_versions(context: typer.Context, as_json: Json = False) -> None:
 
     found = [counted_version(status) for status in statuses]
 
-    def show(console: Console) -> None:
+    def show() -> Iterator[str]:
         if not statuses:
-            console.print("No embedding version is registered yet.")
-            console.print("Register one: revector versions add KEY --encoder static:wordllama-256")
+            yield "No embedding version is registered yet."
+            yield "Register one: revector versions add KEY --encoder static:wordllama-256"
             return
         from revector.screens.wording.version import COLUMNS, cells
 
         keys = ("version_key", "encoder", "dimensions", "state", "embedded", "missing")
         key, encoder, dimensions, state, *counts = (COLUMNS[name].label for name in keys)
-        print_rows(
-            console,
+        yield from aligned(
             [("●" if one.version.active else "", *cells(one, *keys)) for one in statuses],
             "", fold(key), fold(encoder), *right(dimensions), state, *right(*counts),
         )  # fmt: skip
 
-    answer({"versions": found}, as_json, show)
+    answer({"versions": found}, as_json, show())
 
 
 @app.command(cls=answering("console.commands.versions:FullVersion", "core.registry:Version"))
@@ -189,13 +187,15 @@ def show(context: typer.Context, key: Key, as_json: Json = False) -> None:
     """Everything about one version."""
     from revector.core.keys import document
     from revector.core.registry import version_statuses
+    from revector.screens.wording.version import facts_of
 
     with context_of(context).version(key) as (connection, _):  # names near matches when there is none
         status = next(s for s in version_statuses(connection) if s.version.version_key == key)
     found = _row(
         FullVersion, status.version, embedded=status.embedded, missing=status.missing, failed=status.failed
     )
-    answer(document(status.version) | document(found), as_json, lambda console: _show_version(console, status))
+    lines = aligned(facts_of(status), "", fold(), header=False)
+    answer(document(status.version) | document(found), as_json, lines)
 
 
 @app.command(cls=_ONE)
@@ -216,7 +216,7 @@ def retire(
         get_version(connection, key)
         confirmed_key(own, key, confirm, f"New chunks no longer reach {key}, and no rollback can return to it.")
         version = retire_version(connection, key, reason=reason, force=force)
-    _answer_one(version, as_json, f"{key} is retired. New chunks no longer reach it.")
+    answer(_row(VersionRow, version), as_json, f"{key} is retired. New chunks no longer reach it.")
 
 
 @app.command(cls=answering("console.commands.versions:Dropped"))
@@ -237,13 +237,7 @@ def drop(
         get_version(connection, key)
         confirmed_key(own, key, confirm, f"This deletes the vectors of {key} permanently.")
         drop_version(connection, key, reason=reason, force=force)
-    answer(Dropped(key), as_json, lambda console: console.print(plain(f"{key} was deleted.")))
-
-
-def _show_version(console: Console, status: VersionStatus) -> None:
-    from revector.screens.wording.version import facts_of
-
-    print_rows(console, facts_of(status), "", fold(), header=False)
+    answer(Dropped(key), as_json, f"{key} was deleted.")
 
 
 def counted_version(status: VersionStatus) -> CountedVersion:
@@ -262,7 +256,3 @@ def _row(kind: type[_Row], version: Version, **counts: int) -> _Row:
         version.active,
         **counts,
     )
-
-
-def _answer_one(version: Version, as_json: bool, text: str) -> None:
-    answer(_row(VersionRow, version), as_json, lambda console: console.print(plain(text)))

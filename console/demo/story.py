@@ -203,7 +203,7 @@ def tell(own: Context, as_json: bool) -> None:
             {name: round(value, 3) for name, value in clock.seconds.items()},
         )
     program = f"revector --schema {own.schema}" if own.schema else "revector"
-    answer(story, as_json, lambda console: console.print(f"Open the console and try it yourself: {program}"))
+    answer(story, as_json, f"Open the console and try it yourself: {program}")
     if found.verdict != "pass":
         note(f"{SECOND} does not pass the demo's gates. For details: revector evaluations show {found.id}")
     leave_with(found.verdict)

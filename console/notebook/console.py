@@ -182,11 +182,8 @@ class Console:
         from revector.core.retrieval import VersionSearcher
 
         with self._session() as connection:
-            searcher = VersionSearcher(connection, self._encoders)
-            if version is None:
-                found = searcher.search(text, k)
-            else:
-                found = searcher.search_version(text, get_version(connection, version), k)
+            named = get_version(connection, version) if version is not None else None
+            found = VersionSearcher(connection, self._encoders).search(text, k, version=named)
         return _answer(found, *views.search_page(found))
 
     @errors_for_people()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from revector.console.context import aligned
 from revector.core.evaluation.reports.page import Bar, Figures, Note, Part, ReportCell, ReportPage, ReportTable
 from revector.core.text import printable
 
-_UNWRAPPED = 10_000
 _BAR = 30
 
 
@@ -25,22 +27,14 @@ def _lines(part: Part) -> list[str]:
     return ["", *([printable(part.caption)] if part.caption else []), *_table_lines(part)]
 
 
-def _table_lines(table: ReportTable) -> list[str]:
-    import rich.console
-    import rich.table
+def _table_lines(table: ReportTable) -> Iterator[str]:
+    from rich.table import Column
 
-    drawn = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-    for column in table.columns:
-        drawn.add_column(printable(column.title), justify="right" if column.figures else "left", no_wrap=True)
-    for row in table.rows:
-        drawn.add_row(*(_cell_text(cell) for cell in row))
-    page = rich.console.Console(
-        width=_UNWRAPPED, markup=False, emoji=False, highlight=False, color_system=None,
-        force_jupyter=False,  # otherwise Rich shows it in the cell
-    )  # fmt: skip
-    with page.capture() as captured:
-        page.print(drawn)
-    return [line.rstrip() for line in captured.get().splitlines()]
+    columns = [
+        Column(printable(column.title), justify="right" if column.figures else "left", no_wrap=True)
+        for column in table.columns
+    ]
+    return aligned(([_cell_text(cell) for cell in row] for row in table.rows), *columns, wrap=False)
 
 
 def _cell_text(cell: ReportCell) -> str:

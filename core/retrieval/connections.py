@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -17,8 +17,6 @@ from revector.core.database import Database, unreachable
 from revector.core.errors import UnreachableError
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from psycopg.abc import PQGen
 
 T = TypeVar("T")

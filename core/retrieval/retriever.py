@@ -13,8 +13,7 @@ import concurrent.futures
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 
@@ -28,8 +27,6 @@ from revector.core.retrieval.statements import SET_SESSION
 from revector.core.retrieval.steps import Statement, Steps, Work
 
 if TYPE_CHECKING:
-    from typing import Self
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -102,9 +99,7 @@ class Retriever(RetrieverBase):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     # -- the steps of a search -------------------------------------------------------------------------------

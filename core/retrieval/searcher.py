@@ -33,50 +33,34 @@ class VersionSearcher:
         text: str,
         k: int = 10,
         *,
+        version: Version | None = None,
         hybrid: bool = False,
         rerank: str | None = None,
         where: Mapping[str, object] | None = None,
         ef_search: int | None = None,
     ) -> SearchResult:
-        """The top-k by the active version, or by the one that RETRIEVAL_ROLLBACK_VERSION pins.
+        """The top-k by `version`; without it by the active one, or the one that RETRIEVAL_ROLLBACK_VERSION pins.
 
-        Raises RefusedError when no version is active, and what `search_version` does.
+        `hybrid` adds full text search; `rerank` is the spec of a cross-encoder that reranks the hits; `where` is
+        what a chunk's metadata must contain. Raises UsageError for an empty query, k or ef_search outside 1 to
+        1,000 and a filter that is not JSON; RefusedError when the version has no vectors, or none is active.
         """
         text = check_query(text)
         options = check_options(k, hybrid=hybrid, where=where, ef_search=ef_search, rerank=rerank)
-        pinned = os.environ.get(ROLLBACK_VARIABLE)
-        if pinned:
-            return self._search(text, options, get_version(self._connection, pinned))
+        if version is None and (pinned := os.environ.get(ROLLBACK_VARIABLE)):
+            version = get_version(self._connection, pinned)
+        if version is not None:
+            return self._search(text, options, version)
         while True:
             # Repeat after a flip: the query was encoded for the previous version.
             result = self._search(text, options, require_active(self._connection))
             if result.active:
                 return result
 
-    def search_version(
-        self,
-        text: str,
-        version: Version,
-        k: int = 10,
-        *,
-        hybrid: bool = False,
-        rerank: str | None = None,
-        where: Mapping[str, object] | None = None,
-        ef_search: int | None = None,
-    ) -> SearchResult:
-        """The top-k by one version, active or not.
-
-        `hybrid` adds full text search; `rerank` is the spec of a cross-encoder that reranks the hits; `where` is
-        what a chunk's metadata must contain. Raises UsageError for an empty query, k or ef_search outside 1 to
-        1,000 and a filter that is not JSON; RefusedError when the version has no vectors.
-        """
-        options = check_options(k, hybrid=hybrid, where=where, ef_search=ef_search, rerank=rerank)
-        return self._search(check_query(text), options, version)
-
     def compare(self, text: str, primary: Version, candidate: Version, k: int = 10) -> Comparison:
         """The top-k of two versions for one query."""
-        first = self.search_version(text, primary, k)
-        second = self.search_version(text, candidate, k)
+        first = self.search(text, k, version=primary)
+        second = self.search(text, k, version=candidate)
         return Comparison(text, k, first, second, ranks.compare(keys_of(first), keys_of(second), k))
 
     def _search(self, text: str, options: SearchOptions, version: Version) -> SearchResult:

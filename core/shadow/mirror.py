@@ -16,8 +16,7 @@ import secrets
 import socket
 import threading
 import time
-from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Self
 
 import psycopg
 from psycopg import sql
@@ -32,9 +31,6 @@ from revector.core.shadow.breaker import Breaker
 from revector.core.shadow.drawn import Drawn, Followed, row_of
 from revector.core.shadow.runs import ShadowRun, running
 from revector.core.wakeup import WakeUp
-
-if TYPE_CHECKING:
-    from typing import Self
 
 CHANNEL = "revector_shadow"
 """NOTIFY channel for a shadow that began, ended, or swapped its direction."""
@@ -189,9 +185,10 @@ class Mirror:
                     item.started, item.worker = time.monotonic(), threading.current_thread()
                     self._under_way.add(item)
                 searcher = VersionSearcher(connection, self._encoders, self._rerankers)
-                candidate = searcher.search_version(
-                    result.query, version, result.k, hybrid=result.hybrid, where=result.where, rerank=result.rerank
-                )
+                candidate = searcher.search(
+                    result.query, result.k, version=version, hybrid=result.hybrid, where=result.where,
+                    rerank=result.rerank,
+                )  # fmt: skip
         except Exception as error:  # noqa: BLE001  (whatever a candidate does, it ends here)
             why = store.error_of(error, result.query)
         self._outcome(item, candidate, why)
@@ -354,9 +351,7 @@ class Mirror:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self, timeout_s: float = 2.0) -> None:

@@ -31,7 +31,7 @@ class Searcher(KeptConnection):
                 if version.id not in self._warm:
                     # Opens the encoder, and warms this session's catalogue cache and the index's first pages:
                     # otherwise the version searched first would look slower.
-                    searcher.search_version(query, version, k)
+                    searcher.search(query, k, version=version)
                     self._warm.add(version.id)
             return searcher.compare(query, primary, candidate, k)
 

@@ -11,7 +11,7 @@ from revector.core.shadow.runs import ShadowRun
 from revector.screens.situation import Situation
 from revector.screens.widgets.table import Column, Row
 from revector.screens.wording.facts import facts
-from revector.screens.wording.text import clock, date_and_time, printable
+from revector.screens.wording.text import clock, date_and_time, figure, printable
 from revector.screens.wording.theme import BAD, CAUTION, FAINT, GOOD, TITLE
 
 ALL = "all"
@@ -79,7 +79,7 @@ def trouble_lines(found: ShadowReport) -> Text:
 
 def overlap_title(found: ShadowReport) -> str:
     """The mean overlap of the answers."""
-    return f" overlap {_figure(found.overlap)} ─ RBO {_figure(found.rbo)} "
+    return f" overlap {figure(found.overlap)} ─ RBO {figure(found.rbo)} "
 
 
 def histogram(found: ShadowReport, width: int) -> Text:
@@ -116,7 +116,7 @@ def segment_rows(found: ShadowReport) -> list[Row]:
             for one in found.segments
         ]
     return [
-        Row(key, (name, f"{queries:,}", _figure(overlap), _figure(rbo), latency(primary), latency(candidate)))
+        Row(key, (name, f"{queries:,}", figure(overlap), figure(rbo), latency(primary), latency(candidate)))
         for key, name, queries, overlap, rbo, primary, candidate in rows
     ]
 
@@ -129,8 +129,8 @@ def worst_rows(found: ShadowReport) -> list[Row]:
             (
                 one.query if one.query is not None else Text(printable(one.name), FAINT),
                 one.segment,
-                _figure(one.overlap),
-                _figure(one.rbo),
+                figure(one.overlap),
+                figure(one.rbo),
                 date_and_time(one.at),
             ),
         )
@@ -194,10 +194,6 @@ def what_to_do(situation: Situation, found: ShadowReport | None) -> Text:
 
 def _key(keys: tuple[str, ...], rank: int) -> Text:
     return Text(printable(keys[rank])) if rank < len(keys) else Text("—", FAINT)
-
-
-def _figure(value: float | None) -> str:
-    return "—" if value is None else f"{value:.2f}"
 
 
 def _short(value: float) -> str:

@@ -58,6 +58,11 @@ def milliseconds(seconds: float) -> str:
     return f"{value:,.0f} ms" if value >= 100 else f"{value:.1f} ms"
 
 
+def figure(value: float | None) -> str:
+    """`0.92`; a dash when unknown."""
+    return "—" if value is None else f"{value:.2f}"
+
+
 def size(count: float) -> str:
     """`38.2 MB`, in powers of a thousand."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -47,7 +47,7 @@ def test_the_rank_without_an_index_is_the_true_one_and_shows_what_the_index_lost
     connection: Connection, lossy: dict[int, int]
 ) -> None:
     version, encoders = get_version(connection, "lossy"), EncoderCache()
-    hits = VersionSearcher(connection, encoders).search_version(QUERY, version, 5).hits
+    hits = VersionSearcher(connection, encoders).search(QUERY, 5, version=version).hits
     found = {hit.chunk_id: hit.rank for hit in hits}
     lost = [chunk for chunk, rank in lossy.items() if rank <= 5 and chunk not in found]
     assert lost, "the index loses nothing: the test shows nothing"

@@ -49,7 +49,7 @@ def test_a_search_finds_the_nearest_by_its_index(
     assert index.build(connection, version, Settings()).valid
     connection.execute("SET enable_seqscan = off")
     assert index.use(connection, version).used
-    found = VersionSearcher(connection).search_version("seven and three", version, 10)
+    found = VersionSearcher(connection).search("seven and three", 10, version=version)
     expected = nearest_by_hand(version, connection, "seven and three", 10)
     assert len(set(expected) & {hit.chunk_id for hit in found.hits}) >= 9
     assert found.hits[0].content in ("seven and three", "three and seven")
@@ -92,7 +92,7 @@ def test_above_4000_dimensions_the_binary_index_is_ranked_again(
         assert index.kind_of(version) == "bit"
         connection.execute("SET enable_seqscan = off")
         assert index.use(connection, version).used
-        hits = VersionSearcher(connection).search_version(TEXTS[42], version, 5).hits
+        hits = VersionSearcher(connection).search(TEXTS[42], 5, version=version).hits
         assert hits[0].content == TEXTS[42]
 
 
@@ -175,13 +175,13 @@ def test_what_cannot_be_searched_is_refused(database: Database, connection: Conn
     version = add(connection, "v1")
     for text in ("", " \n", "\0", "\ud800"):
         with pytest.raises(UsageError, match="empty"):
-            searcher.search_version(text, version)
+            searcher.search(text, version=version)
     for k in (0, 1001):
         with pytest.raises(UsageError, match="expected 1 to 1000"):
-            searcher.search_version("seven", version, k)
+            searcher.search("seven", k, version=version)
     with pytest.raises(RefusedError, match="64"):
         search_vector(connection, version, np.ones(63, np.float32), check_options(3))
-    assert searcher.search_version("seven", version).hits == ()
+    assert searcher.search("seven", version=version).hits == ()
 
 
 def test_a_comparison_shows_moves_and_overlap(database: Database, connection: Connection) -> None:

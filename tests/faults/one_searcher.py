@@ -43,7 +43,7 @@ def main() -> None:
     with database.session("test") as connection:
         searcher = VersionSearcher(connection, EncoderCache())
         right = {
-            (version.version_key, query): hits_of(searcher.search_version(query, version, K).hits)
+            (version.version_key, query): hits_of(searcher.search(query, K, version=version).hits)
             for version in versions(connection)
             for query in QUERIES
         }

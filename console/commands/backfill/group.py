@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,22 +10,16 @@ import typer
 
 from revector.console.commands.backfill.plan import PLAN, plan
 from revector.console.commands.backfill.run import confirm_cost, ray_settings, run_backfill
-from revector.console.commands.backfill.status import print_detail, print_status
+from revector.console.commands.backfill.status import detail_lines, status_lines
 from revector.console.commands.options import Json, Key, job_settings_options
-from revector.console.context import Context, answer, context_of, counted, note, plain, print_rows
+from revector.console.context import Context, aligned, answer, context_of, counted, note
 from revector.console.contract import answering
 from revector.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rich.console import Console
-
     from revector.core.backfill.engines.ray.engine import RaySettings
     from revector.core.backfill.job.dead_letters import Failure
-    from revector.core.backfill.job.settings import JobSettings
     from revector.core.backfill.job.status import JobDetail, JobStatus
-    from revector.core.database import Connection
     from revector.core.registry import Version
 
 app = typer.Typer(name="backfill", help="Embed every chunk with a version's encoder.")
@@ -98,14 +93,11 @@ def run(
     own = context_of(context)
     confirm_cost(own, key, yes=yes)
     ray = ray_settings(engine, ray_address, cpus_per_worker, gpus_per_worker)
-    if ray is None:
-        _run_here(own, key, changes, no_index, stay, as_json)
-    elif stay:
+    if ray and stay:
         raise UsageError(
             "A run on Ray cannot keep running (--stay).", "Leave out --stay, or use the local engine."
         )
-    else:
-        _run_here(own, key, changes, no_index, stay, as_json, ray)
+    _run_here(own, key, changes, no_index, stay, as_json, ray)
 
 
 @app.command(cls=_STATUS)
@@ -135,23 +127,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show the status of the backfill. Costs the same at any size."""
-    from revector.core.backfill.job.status import job_detail
-    from revector.core.keys import document
-
-    own = context_of(context)
-    if not detail:
-        _show_status(own, key, as_json)
-        return
-    with own.version(key) as (connection, version):
-        found, more = _require_status(connection, version), job_detail(connection, version)
-
-    def show(console: Console) -> None:
-        print_status(console, found)
-        if more:
-            print_detail(console, more)
-
-    parts = more and document(more) | {"settings": vars(more.settings)}
-    answer(document(found) | {"detail": parts}, as_json, show)
+    _show_status(context_of(context), key, as_json, detail)
 
 
 @app.command(cls=_STATUS)
@@ -178,13 +154,23 @@ def set_(context: typer.Context, key: Key, changes: dict[str, str], as_json: Jso
     Without an option it shows the settings in force, and what the limits measure.
     """
     from revector.core.backfill.job import job
+    from revector.core.backfill.job.settings import HELP, shown
 
     with context_of(context).version(key, changes=bool(changes)) as (connection, version):
         if changes:
             job.change_settings(connection, version, changes)
         found = job.require_job(connection, version)
         settings, measured = job.job_settings(connection, found), job.measured(connection, found)
-    _answer_settings(key, settings, measured, as_json)
+
+    def show() -> Iterator[str]:
+        rows = []
+        for name, text in HELP.items():
+            value = (measured.get(name) or {}).get("value", "")
+            figure = f"{value:,.1f}" if isinstance(value, float) else value
+            rows.append((name, shown(settings, name), figure, text))
+        yield from aligned(rows, "setting", "value", "measured", "")
+
+    answer(SettingsInForce(key, vars(settings), measured), as_json, show())
 
 
 @app.command(cls=answering("console.commands.backfill.group:FailureList"))
@@ -209,19 +195,17 @@ def failures(
         queued = dead_letters.retry_failures(connection, version) if retry else 0
         found = dead_letters.failures(connection, version)
 
-    def show(console: Console) -> None:
+    def show() -> Iterator[str]:
         for failure in found:
             waived = f" (waived: {failure.waived_reason})" if failure.waived_reason else ""
             tries = f"{counted(failure.attempts, 'attempt')}, {failure.failed_at:%Y-%m-%d %H:%M:%S}"
-            console.print(
-                plain(f"chunk {failure.chunk_id} of {failure.source_id}: {failure.error}{waived} ({tries})")
-            )
+            yield f"chunk {failure.chunk_id} of {failure.source_id}: {failure.error}{waived} ({tries})"
         if queued:
-            console.print(f"{counted(queued, 'chunk')} queued again: revector backfill run {key}")
+            yield f"{counted(queued, 'chunk')} queued again: revector backfill run {key}"
         if not found:
-            console.print("No chunk failed.")
+            yield "No chunk failed."
 
-    answer(FailureList(key, queued, found), as_json, show)
+    answer(FailureList(key, queued, found), as_json, show())
 
 
 def _run_here(
@@ -275,40 +259,25 @@ def _request(own: Context, key: str, action: Callable[[Any, Version], None], as_
     _show_status(own, key, as_json)
 
 
-def _show_status(own: Context, key: str, as_json: bool) -> None:
-    with own.version(key) as (connection, version):
-        found = _require_status(connection, version)
-    _answer_status(found, as_json)
-
-
-def _require_status(connection: Connection, version: Version) -> JobStatus:
+def _show_status(own: Context, key: str, as_json: bool, detail: bool = False) -> None:
+    from revector.core.backfill.job.status import job_detail
     from revector.core.backfill.job.status import status as job_status
 
-    found, key = job_status(connection, version), version.version_key
+    with own.version(key) as (connection, version):
+        found = job_status(connection, version)
+        more = job_detail(connection, version) if detail else None
     if found is None:
         raise UsageError(f"Version {key} has no backfill yet.", f"Start it: revector backfill run {key}")
-    return found
+    _answer_status(found, as_json, more)
 
 
-def _answer_status(found: JobStatus, as_json: bool) -> None:
+def _answer_status(found: JobStatus, as_json: bool, more: JobDetail | None = None) -> None:
     from revector.core.keys import document
 
-    answer(document(found) | {"detail": None}, as_json, lambda console: print_status(console, found))
+    def show() -> Iterator[str]:
+        yield from status_lines(found)
+        if more:
+            yield from detail_lines(more)
 
-
-def _answer_settings(key: str, settings: JobSettings, measured: dict[str, Any], as_json: bool) -> None:
-    from revector.core.backfill.job.settings import HELP, shown
-
-    def show(console: Console) -> None:
-        rows = []
-        for name, text in HELP.items():
-            figure = measured.get(name) or {}
-            value = figure.get("value")
-            rows.append((name, shown(settings, name), "" if value is None else _short(value), text))
-        print_rows(console, rows, "setting", "value", "measured", "")
-
-    answer(SettingsInForce(key, vars(settings), measured), as_json, show)
-
-
-def _short(value: object) -> str:
-    return f"{value:,.1f}" if isinstance(value, float) else str(value)
+    parts = more and document(more) | {"settings": vars(more.settings)}
+    answer(document(found) | {"detail": parts}, as_json, show())

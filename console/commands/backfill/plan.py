@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from revector.console.commands.options import Json, Key
-from revector.console.commands.verdicts import print_verdicts
-from revector.console.context import answer, context_of, counted, fold, note, open_aloud, plain, print_rows
+from revector.console.commands.verdicts import verdict_lines
+from revector.console.context import aligned, answer, context_of, counted, fold, note, open_aloud
 from revector.console.progress import progress_bar
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from revector.core.backfill.plan.plan import Plan
     from revector.core.backfill.plan.probe import Offer
     from revector.core.registry import Version
@@ -82,7 +81,7 @@ def plan(
                 on_offer=say,
                 on_progress=progress,
             )
-    answer(plan_document(found), as_json, lambda console: _show(console, found, version))
+    answer(plan_document(found), as_json, _lines(found, version))
     if found.unreachable:
         raise typer.Exit(4)
     if not found.ready:
@@ -106,20 +105,20 @@ def plan_document(plan: Plan) -> dict[str, Any]:
 # -- for people --------------------------------------------------------------------------------------------
 
 
-def _show(console: Console, plan: Plan, version: Version) -> None:
+def _lines(plan: Plan, version: Version) -> Iterator[str]:
     from revector.screens.wording.plan import plan_figures
 
     column = f"{version.storage}({version.dimensions})"
-    console.print(plain(f"{plan.version_key}: {plan.encoder}, {column}, {version.distance_metric}"))
-    console.print()
-    print_rows(console, plan_figures(plan), "", fold(), header=False)
-    console.print()
-    print_verdicts(console, [(one.verdict, one.name, one.detail, one.remedy) for one in plan.findings])
-    console.print()
+    yield f"{plan.version_key}: {plan.encoder}, {column}, {version.distance_metric}"
+    yield ""
+    yield from aligned(plan_figures(plan), "", fold(), header=False)
+    yield ""
+    yield from verdict_lines([(one.verdict, one.name, one.detail, one.remedy) for one in plan.findings])
+    yield ""
     failed = sum(finding.verdict == "fail" for finding in plan.findings)
     verdict = (
         f"Ready to run: revector backfill run {plan.version_key}"
         if plan.ready
         else f"{counted(failed, 'finding')} would make the backfill fail."
     )
-    console.print(plain(verdict))
+    yield verdict

@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from revector.console.context import counted, plain, print_rows
+from revector.console.context import aligned, counted
 from revector.screens.wording.text import duration
 
 if TYPE_CHECKING:
     import datetime
-    from collections.abc import Sequence
-
-    from rich.console import Console
 
     from revector.core.backfill.job.status import JobDetail, JobStatus
 
 
-def print_status(console: Console, status: JobStatus) -> None:
+def status_lines(status: JobStatus) -> Iterator[str]:
     """State, rate, counts, and the reason that holds the backfill."""
     pace = ""
     if status.state == "running":
         pace = f", {status.rate:,.0f} chunks/s, {counted(status.workers, 'worker')}, {eta(status)}"
     elif status.started_at and status.finished_at:
         pace = f", took {duration((status.finished_at - status.started_at).total_seconds())}"
-    console.print(plain(f"{status.version_key}: {status.state}{pace}"))
-    console.print(
+    yield f"{status.version_key}: {status.state}{pace}"
+    yield (
         f"{status.done:,} of {counted(status.total, 'chunk')} done, {status.failed:,} failed, "
         f"{status.pending:,} pending" + (f", ${status.spent_usd:,.4f} spent" if status.spent_usd else "")
     )
     if status.throttle:
         since = f" (since {status.throttle_since:%H:%M:%S %Z})" if status.throttle_since else ""
-        console.print(plain(f"held: {status.throttle}{since}"))
+        yield f"held: {status.throttle}{since}"
     if status.error:
-        console.print(plain(status.error))
+        yield status.error
 
 
 def eta(status: JobStatus) -> str:
@@ -43,7 +41,7 @@ def eta(status: JobStatus) -> str:
     return text
 
 
-def print_detail(console: Console, detail: JobDetail) -> None:
+def detail_lines(detail: JobDetail) -> Iterator[str]:
     """Workers, proofs and changes of state."""
     workers = [
         (
@@ -78,8 +76,8 @@ def print_detail(console: Console, detail: JobDetail) -> None:
     )
     for rows, titles in tables:
         if rows:
-            console.print()
-            print_rows(console, rows, *titles)
+            yield ""
+            yield from aligned(rows, *titles)
 
 
 def _at(moment: datetime.datetime) -> str:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from revector.console.commands.cutover import guards, requests, watch
 from revector.console.commands.options import Confirm, Json, Key, Reason
-from revector.console.commands.verdicts import Waive, exit_unless_ready, show_check, waivers_of
+from revector.console.commands.verdicts import Waive, check_lines, exit_unless_ready, waivers_of
 from revector.console.confirmation import confirmed_key
-from revector.console.context import answer, context_of, counted, plain
+from revector.console.context import answer, context_of, counted
 from revector.console.contract import answering
 from revector.screens.wording.text import date_and_time
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from revector.core.cutover import DryRun, Flip
 
 app = typer.Typer(name="cutover", help="Make a version active, behind guards.")
@@ -90,16 +89,13 @@ def rollback(
 def _answer_plan(found: DryRun, as_json: bool) -> None:
     from revector.core.keys import document
 
-    def show(console: Console) -> None:
-        show_check(console, found.check)
-        console.print(
-            f"Active {plain(found.previous or 'none')} → {plain(found.version_key)} would run this SQL (psql can too):"
-        )
+    def show() -> Iterator[str]:
+        yield from check_lines(found.check)
+        yield f"Active {found.previous or 'none'} → {found.version_key} would run this SQL (psql can too):"
         for statement in found.statements:
-            for line in statement.splitlines():
-                console.print(plain(line))
+            yield from statement.splitlines()
 
-    answer(document(found.check) | document(found), as_json, show)
+    answer(document(found.check) | document(found), as_json, show())
     exit_unless_ready(found.check)
 
 
@@ -112,4 +108,4 @@ def _answer_flip(flip: Flip, as_json: bool) -> None:
         text += f"nothing was changed. Forward again is a cutover: revector cutover run {flip.previous}"
     if flip.missing:
         text += f" {counted(flip.missing, 'chunk')} missing: revector backfill run {flip.version_key}"
-    answer(flip, as_json, lambda console: console.print(plain(text)))
+    answer(flip, as_json, text)

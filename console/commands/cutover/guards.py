@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from revector.console.commands.options import Json, Key, Reason
 from revector.console.commands.verdicts import (
     Waive,
+    check_lines,
     exit_unless_ready,
     pairs,
-    show_check,
     waivers_of,
 )
-from revector.console.context import answer, context_of, fold, print_rows
+from revector.console.context import aligned, answer, context_of, fold
 from revector.console.contract import answering
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 app = typer.Typer()
 
@@ -52,7 +50,7 @@ def check(context: typer.Context, key: Key, waive: Waive = None, as_json: Json =
 
     with context_of(context).session() as connection:
         result = cutover.check(connection, key, waivers=waivers_of(waive))
-    answer(result, as_json, lambda console: show_check(console, result))
+    answer(result, as_json, check_lines(result))
     exit_unless_ready(result)
 
 
@@ -75,16 +73,16 @@ def guards(context: typer.Context, as_json: Json = False) -> None:
         for rule in GUARDS
     ]
 
-    def show(console: Console) -> None:
+    def show() -> Iterator[str]:
         rows = []
         for rule in GUARDS:
             settings = ", ".join(f"{name}={shown(now, name)}" for name in rule.settings)
             rows.append((rule.name, "yes" if rule.waivable else "no", rule.about))
             if settings:
                 rows.append(("", "", settings))
-        print_rows(console, rows, "guard", "waivable", fold("looks at"))
+        yield from aligned(rows, "guard", "waivable", fold("looks at"))
 
-    answer({"guards": terms}, as_json, show)
+    answer({"guards": terms}, as_json, show())
 
 
 @app.command(cls=answering("console.commands.cutover.guards:PolicyInForce"))
@@ -105,8 +103,8 @@ def policy(
     with context_of(context).session(changes=bool(given)) as connection:
         now = change_policy(connection, given, reason) if given else read_policy(connection)
 
-    def show(console: Console) -> None:
+    def show() -> Iterator[str]:
         rows = [(name, shown(now, name), text) for name, text in HELP.items()]
-        print_rows(console, rows, "setting", "value", fold())
+        yield from aligned(rows, "setting", "value", fold())
 
-    answer(PolicyInForce(vars(now)), as_json, show)
+    answer(PolicyInForce(vars(now)), as_json, show())

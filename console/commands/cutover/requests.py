@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from revector.console.commands.options import Json, Key, Reason
 from revector.console.commands.verdicts import Waive, waivers_of
-from revector.console.context import answer, context_of, counted, plain, print_rows
+from revector.console.context import aligned, answer, context_of, counted
 from revector.console.contract import answering
 from revector.screens.wording.text import date_and_time
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from revector.core.cutover import Request
 
 app = typer.Typer()
@@ -75,21 +74,21 @@ def requests(
     with context_of(context).session() as connection:
         found = cutover.requests(connection, limit=number)
 
-    def show(console: Console) -> None:
+    def show() -> Iterator[str]:
         for one in found:
-            _show(console, one)
+            yield from _lines(one)
         if not found:
-            console.print("No requests yet.")
+            yield "No requests yet."
 
-    answer({"requests": found}, as_json, show)
+    answer({"requests": found}, as_json, show())
 
 
 def _answer(found: Request, as_json: bool) -> None:
-    answer(found, as_json, lambda console: _show(console, found))
+    answer(found, as_json, _lines(found))
 
 
-def _show(console: Console, found: Request) -> None:
-    console.print(plain(f"Request {found.id}: cutover to {found.version_key}, {found.state}"))
+def _lines(found: Request) -> Iterator[str]:
+    yield f"Request {found.id}: cutover to {found.version_key}, {found.state}"
     rows = [
         ("  asked", f"{found.requested_by}, {date_and_time(found.requested_at)}: {found.reason}"),
         *(
@@ -111,4 +110,4 @@ def _show(console: Console, found: Request) -> None:
         rows.append(("  waits", f"for {counted(missing, 'approval')}, until {date_and_time(found.expires_at)}"))
     else:
         rows.append(("  expires" if not found.expired else "  expired", date_and_time(found.expires_at)))
-    print_rows(console, rows, "", "", header=False)
+    yield from aligned(rows, "", "", header=False)

@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from revector.console.commands.options import Json
-from revector.console.context import Context, answer, context_of, counted, note, plain, print_rows
+from revector.console.context import Context, aligned, answer, context_of, counted, note
 from revector.console.contract import answering
 from revector.core.errors import RefusedError, UnreachableError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from revector.core.cutover import CutoverEntry, Flip, Watch
     from revector.core.cutover.keep_current import Keeper
     from revector.core.database import Connection
@@ -71,7 +70,7 @@ def watch(
             keeper.finish()
             watching.look(None)
     last, flip = watching.last, watching.flip
-    answer(Watched(last, flip), as_json, lambda console: _show(console, last, flip))
+    answer(Watched(last, flip), as_json, _lines(last, flip))
     if flip is not None or (last is not None and last.breaches):
         raise typer.Exit(1)
 
@@ -88,7 +87,7 @@ def history(
     with context_of(context).session() as connection:
         found = cutover.history(connection, limit=number)
 
-    def show(console: Console) -> None:
+    def show() -> Iterator[str]:
         rows = [
             (
                 f"{one.at.astimezone():%Y-%m-%d %H:%M:%S}",
@@ -99,11 +98,11 @@ def history(
             )
             for one in found
         ]
-        print_rows(console, rows, "", "", "", "", "", header=False, wrap=False)
+        yield from aligned(rows, "", "", "", "", "", header=False, wrap=False)
         if not found:
-            console.print("No version has been active yet.")
+            yield "No version has been active yet."
 
-    answer({"cutovers": found}, as_json, show)
+    answer({"cutovers": found}, as_json, show())
 
 
 class _Watching:
@@ -192,14 +191,13 @@ def _figures(found: SearchFigures) -> str:
     return f"{found.searches:,}{empty}{errors}{times}"
 
 
-def _show(console: Console, found: Watch | None, flip: Flip | None) -> None:
+def _lines(found: Watch | None, flip: Flip | None) -> Iterator[str]:
     if found is None:
-        console.print("No cutover is being watched.")
+        yield "No cutover is being watched."
         return
-    for line in lines(found):
-        console.print(plain(line))
+    yield from lines(found)
     if flip is not None:
-        console.print(plain(f"Rolled back to {flip.version_key} in {flip.seconds * 1000:.1f} ms."))
+        yield f"Rolled back to {flip.version_key} in {flip.seconds * 1000:.1f} ms."
 
 
 def _circumstances(one: CutoverEntry) -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from revector.console.commands.options import Json, QuerySetName
-from revector.console.context import answer, context_of, counted, plain, print_rows, right
+from revector.console.context import aligned, answer, context_of, counted, plain, right
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from revector.core.evaluation.judged_sets.agreement import Agreement
 
 
@@ -52,51 +51,46 @@ def agreement(
             judge = sorted({row.judge for row in given_judgements(connection, query_set)})
         found = [agreement_of(connection, query_set, *pair) for pair in combinations(judge, 2)]
 
-    def show(console: Console) -> None:
+    def show() -> Iterator[str]:
         if not found:
-            console.print(plain(f"{name} has fewer than two judges."))
+            yield f"{name} has fewer than two judges."
         for one in found:
-            print_agreement(console, one)
+            yield from agreement_lines(one)
 
-    answer(AgreementList(name, found), as_json, show)
+    answer(AgreementList(name, found), as_json, show())
 
 
-def print_agreement(console: Console, found: Agreement) -> None:
+def agreement_lines(found: Agreement) -> Iterator[str]:
     """Print an agreement: the figures, the confusion matrix, the segments, and the one that disagrees most."""
     from rich.table import Column
 
     if not found.pairs:
-        console.print(plain(f"{found.first} and {found.second} have no judgements in common."))
+        yield f"{found.first} and {found.second} have no judgements in common."
         return
-    console.print(
-        plain(
-            f"{found.first} and {found.second}: weighted kappa {_kappa(found.kappa)}, "
-            f"{found.exact:.0%} of {found.pairs:,} {found.level} pairs with the same grade."
-        )
+    yield (
+        f"{found.first} and {found.second}: weighted kappa {_kappa(found.kappa)}, "
+        f"{found.exact:.0%} of {found.pairs:,} {found.level} pairs with the same grade."
     )
     if found.binarised:
         first, second = found.scales
-        console.print(
-            plain(
-                f"Their scales differ ({found.first} 0 to {first}, {found.second} 0 to {second}): "
-                "compared as relevant (1 and above) or not."
-            )
+        yield (
+            f"Their scales differ ({found.first} 0 to {first}, {found.second} 0 to {second}): "
+            "compared as relevant (1 and above) or not."
         )
     for name in found.of_one_grade:
-        console.print(plain(f"{name} gave all of these pairs the same grade, so kappa is undefined."))
+        yield f"{name} gave all of these pairs the same grade, so kappa is undefined."
     if found.unplaced:
-        console.print(f"{counted(found.unplaced, 'judged chunk')} no longer in the collection skipped.")
+        yield f"{counted(found.unplaced, 'judged chunk')} no longer in the collection skipped."
     rows = [(grade, *counts) for grade, counts in zip(found.grades, found.confusion, strict=True)]
     corner = Column(f"{plain(found.first)} ↓ {plain(found.second)} →", justify="right")
-    print_rows(console, rows, corner, *right(*map(str, found.grades)))
-    print_rows(
-        console,
+    yield from aligned(rows, corner, *right(*map(str, found.grades)))
+    yield from aligned(
         [(s.segment, f"{s.pairs:,}", _kappa(s.kappa), f"{s.exact:.0%}") for s in found.segments],
         Column("segment", overflow="fold"),
         *right("pairs", "kappa", "same grade"),
     )
     if worst := found.worst_segment:
-        console.print(plain(f"They disagree most in segment {worst.segment} (kappa {_kappa(worst.kappa)})."))
+        yield f"They disagree most in segment {worst.segment} (kappa {_kappa(worst.kappa)})."
 
 
 def _kappa(kappa: float | None) -> str:

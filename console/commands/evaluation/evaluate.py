@@ -3,41 +3,36 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from revector.console.commands.options import Candidate, Json, Primary, QuerySetName
 from revector.console.commands.search import chosen_versions
-from revector.console.commands.verdicts import print_verdicts
+from revector.console.commands.verdicts import verdict_lines
 from revector.console.confirmation import require_yes
 from revector.console.context import (
     Context,
+    aligned,
     answer,
     context_of,
     counted,
     note,
     open_aloud,
-    plain,
-    print_rows,
     right,
 )
 from revector.console.contract import answering
 from revector.console.progress import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
-
-    from rich.console import Console
 
     from revector.core.database import Progress
     from revector.core.encoders import Encoder
     from revector.core.evaluation.document import Evaluation, MeasureResult, Verdict
-    from revector.core.evaluation.gates.verdicts import GateFile
-    from revector.core.evaluation.judged_sets.query_sets import QuerySet
     from revector.core.evaluation.measures.thresholds import Thresholds
     from revector.core.evaluation.runs.pilot import Pilot
     from revector.core.registry import Version
@@ -109,31 +104,43 @@ def evaluate(
     Exit status 0 when every gate passes (or none was asked for), 1 when one fails, 3 when none fails and one cannot
     tell: the data is not enough.
     """
+    from revector.core.errors import UsageError
     from revector.core.evaluation.evaluate import Asked, evaluate_runs
     from revector.core.evaluation.evaluate import evaluate as run_evaluation
+    from revector.core.evaluation.gates.verdicts import read_gates
+    from revector.core.evaluation.judged_sets.judgements import load_qrels
     from revector.core.evaluation.judged_sets.query_sets import get_query_set
+    from revector.core.evaluation.runs.pilot import embed_pilot, plan_pilot, run_pilot
     from revector.core.retrieval import EncoderCache
 
     own = context_of(context)
     own.require_writable()
-    gate_file = read_gate_file(gates)
+    gate_file = read_gates(gates) if gates else None
     with own.session(changes=True) as connection:
         query_set = get_query_set(connection, name)
-        first, second = _versions(own, primary, candidate, pilot=pilot)
+        if pilot and candidate is None:
+            raise UsageError("A pilot needs the name of the candidate.", "Name it: --candidate KEY")
+        first, second = chosen_versions(connection, primary, candidate)
     cache = EncoderCache(open_aloud)
     asked = Asked(judge or (), measure or (), gate_file, k, confidence)
     with progress_bar() as progress:
         if pilot:
-            runs = _pilot(own, query_set, (first, second), cache, judge or (), distractors, seed, yes, progress)
+            encoder = cache.encoder(second)
+            with own.session(changes=True) as connection:
+                qrels = load_qrels(connection, query_set, asked.judges)
+                plan = plan_pilot(connection, qrels, first, second, encoder, distractors=distractors, seed=seed)
+                _ask(plan, encoder, yes=yes)
+                embed_pilot(connection, second, encoder, plan, on_progress=progress)
+            runs = run_pilot(own.database, query_set, (first, second), plan, encoders=cache, on_progress=progress)
             with own.session() as connection:
-                found = evaluate_runs(connection, query_set, runs[0], runs[1], asked)
+                found = evaluate_runs(connection, query_set, *runs, asked)
         else:
             found = run_evaluation(
                 own.database, query_set, first, second, asked,
                 exact=exact, ef_search=ef_search, encoders=cache, on_progress=progress,
             )  # fmt: skip
     write_reports(found, junit=junit, markdown=markdown, html=html)
-    answer(found, as_json, lambda console: show_evaluation(console, found))
+    answer(found, as_json, evaluation_lines(found))
     leave_with(found.verdict)
 
 
@@ -165,7 +172,7 @@ def thresholds(
     own = context_of(context)
     found, pair = threshold_table(own, name, primary, candidate, EncoderCache(open_aloud), cut=cut, depth=depth)
     about = ThresholdPair(name, *(version.version_key for version in pair))
-    answer(document(about) | document(found), as_json, lambda console: _show_thresholds(console, found, pair))
+    answer(document(about) | document(found), as_json, _threshold_lines(found, pair))
 
 
 # -- what the commands of evaluations share, and the notebook ------------------------------------------------
@@ -202,15 +209,6 @@ def threshold_table(
     return table_of(sides[0], sides[1], metrics, cut=cut, depth=depth), pair
 
 
-def read_gate_file(path: Path | None) -> GateFile | None:
-    """The gates of a file, or None without a file."""
-    if path is None:
-        return None
-    from revector.core.evaluation.gates.verdicts import read_gates
-
-    return read_gates(path)
-
-
 def write_reports(found: Evaluation, *, junit: Path | None, markdown: Path | None, html: Path | None) -> None:
     """Write the requested reports. Raises UsageError for a file that cannot be written."""
     from revector.core.errors import UsageError
@@ -237,24 +235,21 @@ def leave_with(verdict: Verdict | None) -> None:
         raise typer.Exit(status)
 
 
-def show_evaluation(console: Console, found: Evaluation) -> None:
+def evaluation_lines(found: Evaluation) -> Iterator[str]:
     """Print an evaluation."""
     primary, candidate = found.primary.version_key, found.candidate.version_key
     how = "without an index" if found.candidate.exact else f"ef_search {found.candidate.ef_search or 'as set'}"
-    console.print(
-        plain(
-            f"{found.query_set}: {found.judged_queries:,} of {found.judged_queries + found.unjudged_queries:,} queries "
-            f"judged, by {', '.join(found.judges) or 'nobody'}; {how}."
-        )
+    yield (
+        f"{found.query_set}: {found.judged_queries:,} of {found.judged_queries + found.unjudged_queries:,} queries "
+        f"judged, by {', '.join(found.judges) or 'nobody'}; {how}."
     )
     for warning in found.warnings:
-        console.print(plain(f"! {warning}"))
+        yield f"! {warning}"
     if found.index_recall is not None:
-        console.print(f"The index finds {found.index_recall:.1%} of the exact top {found.k}.")
+        yield f"The index finds {found.index_recall:.1%} of the exact top {found.k}."
     if found.measures:
-        console.print()
-        print_rows(
-            console,
+        yield ""
+        yield from aligned(
             [_measure_row(row) for row in found.measures],
             "measure",
             "segment",
@@ -262,9 +257,8 @@ def show_evaluation(console: Console, found: Evaluation) -> None:
             f"{found.confidence:.0%} interval",
             *right("p"),
         )
-    console.print()
-    print_rows(
-        console,
+    yield ""
+    yield from aligned(
         [
             (
                 f"overlap@{found.k}" if row.measure == "overlap" else row.measure,
@@ -282,9 +276,8 @@ def show_evaluation(console: Console, found: Evaluation) -> None:
     )
     moved = [query for query in found.queries if query.overlap < 1 or query.rbo < 1][:_WORST_QUERIES]
     if moved:
-        console.print()
-        print_rows(
-            console,
+        yield ""
+        yield from aligned(
             [(query.id, query.segment, f"{query.rbo:.2f}", f"{query.overlap:.2f}", query.text) for query in moved],
             "moved most",
             "segment",
@@ -292,12 +285,12 @@ def show_evaluation(console: Console, found: Evaluation) -> None:
             "query",
         )
     if found.gates:
-        console.print()
-        print_verdicts(console, ((gate.verdict, gate.name, gate.detail, "") for gate in found.gates))
-    console.print()
+        yield ""
+        yield from verdict_lines((gate.verdict, gate.name, gate.detail, "") for gate in found.gates)
+    yield ""
     verdict = {None: "No gates", "pass": "Every gate passes", "fail": "A gate fails"}
     said = verdict.get(found.verdict, "Not enough data")
-    console.print(plain(f"{said}: {candidate} against {primary}, evaluation {found.id}."))
+    yield f"{said}: {candidate} against {primary}, evaluation {found.id}."
 
 
 def _measure_row(row: MeasureResult) -> tuple[object, ...]:
@@ -315,47 +308,8 @@ def _measure_row(row: MeasureResult) -> tuple[object, ...]:
     )
 
 
-def _versions(own: Context, primary: str | None, candidate: str | None, *, pilot: bool) -> tuple[Version, Version]:
-    from revector.core.errors import UsageError
-    from revector.core.registry import get_version, require_active
-
-    with own.session() as connection:
-        if not pilot:
-            return chosen_versions(connection, primary, candidate)
-        if candidate is None:
-            raise UsageError("A pilot needs the name of the candidate.", "Name it: --candidate KEY")
-        second = get_version(connection, candidate)
-        return get_version(connection, primary) if primary else require_active(connection), second
-
-
-def _pilot(
-    own: Context,
-    query_set: QuerySet,
-    versions: tuple[Version, Version],
-    cache: Any,
-    judges: Sequence[str],
-    distractors: int,
-    seed: int,
-    yes: bool,
-    progress: Any,
-) -> Any:
-    """Plan a pilot, ask if it costs money, embed, and search both versions."""
-    from revector.core.evaluation.judged_sets.judgements import load_qrels
-    from revector.core.evaluation.runs.pilot import embed_pilot, plan_pilot, run_pilot
-
-    primary, candidate = versions
-    encoder = cache.encoder(candidate)
-    with own.session(changes=True) as connection:
-        qrels = load_qrels(connection, query_set, judges)
-        plan = plan_pilot(connection, qrels, primary, candidate, encoder, distractors=distractors, seed=seed)
-        _ask(plan, encoder, yes=yes)
-        embed_pilot(connection, candidate, encoder, plan, on_progress=progress)
-    return run_pilot(own.database, query_set, versions, plan, encoders=cache, on_progress=progress)
-
-
 def _ask(plan: Pilot, encoder: Encoder, *, yes: bool) -> None:
     """Show what a pilot costs; at a terminal, ask. In a script the command itself is the consent."""
-
     note(plan.says)
     if not plan.to_embed or encoder.price == 0:
         return
@@ -366,25 +320,20 @@ def _ask(plan: Pilot, encoder: Encoder, *, yes: bool) -> None:
     require_yes("Nothing was embedded.")
 
 
-def _show_thresholds(console: Console, found: Thresholds, pair: tuple[Version, Version]) -> None:
+def _threshold_lines(found: Thresholds, pair: tuple[Version, Version]) -> Iterator[str]:
     primary, candidate = (version.version_key for version in pair)
-    console.print(
-        plain(
-            f"Scores ({found.score}) of the first {found.depth} of each of {found.queries:,} queries. Scores of two "
-            "encoders cannot be compared; the share of results that a cut keeps can."
-        )
+    yield (
+        f"Scores ({found.score}) of the first {found.depth} of each of {found.queries:,} queries. Scores of two "
+        "encoders cannot be compared; the share of results that a cut keeps can."
     )
-    print_rows(
-        console,
+    yield from aligned(
         [(f"{r.kept:.1%}", f"{r.primary:.4f}", f"{r.candidate:.4f}", f"{r.if_copied:.1%}") for r in found.rows],
         *right("kept", f"cut of {primary}", f"same for {candidate}", "kept if copied"),
     )
     if found.asked is not None:
         row = found.asked
-        console.print(
-            plain(
-                f"A cut at {row.primary:g} keeps {row.kept:.1%} with {primary}. {candidate} keeps as many at "
-                f"{row.candidate:.4f}; at {row.primary:g} it would keep {row.if_copied:.1%}. Store the threshold "
-                "with the version, or decide by rank instead."
-            )
+        yield (
+            f"A cut at {row.primary:g} keeps {row.kept:.1%} with {primary}. {candidate} keeps as many at "
+            f"{row.candidate:.4f}; at {row.primary:g} it would keep {row.if_copied:.1%}. Store the threshold "
+            "with the version, or decide by rank instead."
         )

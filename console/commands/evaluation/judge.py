@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from revector.console.commands.evaluation.agreement import print_agreement
+from revector.console.commands.evaluation.agreement import agreement_lines
 from revector.console.commands.options import Candidate, Json, Primary, QuerySetName
 from revector.console.commands.search import K, chosen_versions
-from revector.console.context import answer, context_of, counted, note, plain
+from revector.console.context import answer, context_of, counted, note
 from revector.console.contract import answering
 from revector.console.progress import progress_bar
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from revector.core.evaluation.judged_sets.agreement import Agreement
 
 app = typer.Typer()
@@ -89,20 +88,18 @@ def judge(
     with own.session() as connection:
         found = agreement_with_people(connection, query_set, done.judge.name)
 
-    def show(console: Console) -> None:
-        console.print(
-            plain(
-                f"{done.judge.name}: {counted(done.made, 'label')} made, {done.kept:,} kept, for the top {k} of "
-                f"{done.primary.version_key} and {done.candidate.version_key} on {name}."
-            )
+    def show() -> Iterator[str]:
+        yield (
+            f"{done.judge.name}: {counted(done.made, 'label')} made, {done.kept:,} kept, for the top {k} of "
+            f"{done.primary.version_key} and {done.candidate.version_key} on {name}."
         )
         if done.gone:
-            console.print(f"{counted(done.gone, 'chunk')} of the runs left the collection and got no label.")
+            yield f"{counted(done.gone, 'chunk')} of the runs left the collection and got no label."
         if found is None:
-            console.print("No person has judged this set, so the model's grades are unchecked.")
+            yield "No person has judged this set, so the model's grades are unchecked."
         else:
-            print_agreement(console, found)
+            yield from agreement_lines(found)
 
     judged, keys = done.judge, (done.primary.version_key, done.candidate.version_key)
     pool = LabelledPool(name, judged.name, judged.spec, judged.revision, *keys, found)
-    answer(document(pool) | document(done), as_json, show)
+    answer(document(pool) | document(done), as_json, show())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,12 +12,10 @@ import typer
 
 from revector.console.commands.evaluation import agreement
 from revector.console.commands.options import Json, QuerySetName
-from revector.console.context import answer, context_of, counted, fold, note, plain, print_rows, right
+from revector.console.context import aligned, answer, context_of, counted, fold, note, right
 from revector.console.contract import answering
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from revector.core.database import Connection
     from revector.core.evaluation.files.importing import Imported
     from revector.core.evaluation.judged_sets.judgements import GivenJudgement
@@ -161,18 +160,16 @@ def import_(
     changes = done.changes
     now = ImportedSet(name, done.query_set.revision, len(done.query_set.queries), done.query_set.segments)
 
-    def show(console: Console) -> None:
-        console.print(
-            plain(
-                f"{name}: {_queries(len(done.query_set.queries))} in {counted(len(done.query_set.segments), 'segment')}"
-                f" ({changes.added:,} added, {changes.changed:,} changed, {changes.removed:,} removed), "
-                f"revision {done.query_set.revision}."
-            )
+    def show() -> Iterator[str]:
+        yield (
+            f"{name}: {_queries(len(done.query_set.queries))} in {counted(len(done.query_set.segments), 'segment')}"
+            f" ({changes.added:,} added, {changes.changed:,} changed, {changes.removed:,} removed), "
+            f"revision {done.query_set.revision}."
         )
         if done.judge is not None:
-            console.print(plain(f"{counted(done.judgements, 'judgement')} by {done.judge} on {targets}."))
+            yield f"{counted(done.judgements, 'judgement')} by {done.judge} on {targets}."
 
-    answer(document(now) | document(changes) | document(done), as_json, show)
+    answer(document(now) | document(changes) | document(done), as_json, show())
 
 
 @app.command("list", cls=answering(query_sets="core.evaluation.judged_sets.query_sets:QuerySetSummary"))
@@ -183,15 +180,14 @@ def list_sets(context: typer.Context, as_json: Json = False) -> None:
     with context_of(context).session() as connection:
         found = query_sets(connection)
 
-    def show(console: Console) -> None:
+    def show() -> Iterator[str]:
         if not found:
-            console.print("There is no query set yet.")
-            console.print("Import one: revector queries import NAME --queries FILE --qrels FILE")
+            yield "There is no query set yet."
+            yield "Import one: revector queries import NAME --queries FILE --qrels FILE"
             return
         from revector.screens.wording.text import date_and_time
 
-        print_rows(
-            console,
+        yield from aligned(
             [
                 (
                     s.name,
@@ -209,7 +205,7 @@ def list_sets(context: typer.Context, as_json: Json = False) -> None:
             "updated",
         )
 
-    answer({"query_sets": found}, as_json, show)
+    answer({"query_sets": found}, as_json, show())
 
 
 @app.command(cls=answering(f"{_HERE}:FullSet"))
@@ -222,7 +218,7 @@ def show(context: typer.Context, name: QuerySetName, as_json: Json = False) -> N
         query_set = get_query_set(connection, name)
         given = given_judgements(connection, query_set)
         found = _full_set(connection, query_set, given)
-    answer(found, as_json, lambda console: _show_set(console, found))
+    answer(found, as_json, _set_lines(found))
 
 
 @app.command(cls=answering(f"{_HERE}:ExportedSet", "core.evaluation.files.exporting:Exported"))
@@ -260,15 +256,12 @@ def export(
             judge=judge, runs=run or (), overwrite=overwrite,
         )  # fmt: skip
 
-    def show(console: Console) -> None:
+    def show() -> Iterator[str]:
         judges = f" by {', '.join(done.judges)}" if done.judges else ""
-        console.print(
-            plain(f"{name}: {_queries(done.queries)} and {counted(done.judgements, 'judgement')}{judges}.")
-        )
-        for path in done.files:
-            console.print(plain(path))
+        yield f"{name}: {_queries(done.queries)} and {counted(done.judgements, 'judgement')}{judges}."
+        yield from map(str, done.files)
 
-    answer(document(ExportedSet(name, layout)) | document(done), as_json, show)
+    answer(document(ExportedSet(name, layout)) | document(done), as_json, show())
 
 
 @app.command(cls=answering(f"{_HERE}:DroppedSet"))
@@ -292,7 +285,7 @@ def drop(
             f"evaluations of {name}, permanently.", what="name",
         )  # fmt: skip
         drop_query_set(connection, name)
-    answer(DroppedSet(name), as_json, lambda console: console.print(plain(f"{name} was deleted.")))
+    answer(DroppedSet(name), as_json, f"{name} was deleted.")
 
 
 def _note_oddities(done: Imported, targets: str) -> None:
@@ -350,28 +343,26 @@ def _full_set(connection: Connection, query_set: QuerySet, given: list[GivenJudg
     )
 
 
-def _show_set(console: Console, found: FullSet) -> None:
-    console.print(plain(f"{found.name}: {_queries(found.queries)}, revision {found.revision}"))
-    print_rows(
-        console,
+def _set_lines(found: FullSet) -> Iterator[str]:
+    yield f"{found.name}: {_queries(found.queries)}, revision {found.revision}"
+    yield from aligned(
         [(row.segment, f"{row.queries:,}", f"{row.judged:,}") for row in found.segments],
         fold("segment"),
         *right("queries", "judged"),
     )
     if found.judges:
-        print_rows(
-            console,
+        yield from aligned(
             [(r.judge, r.kind, f"{r.judgements:,}", f"{r.chunks:,}") for r in found.judges],
             fold("judge"),
             "kind",
             *right("judgements", "of them on chunks"),
         )
     else:
-        console.print("No judgements yet.")
+        yield "No judgements yet."
     if unknown := found.unknown_targets:
         named = ", ".join(f"{row.target} (query {row.query})" for row in unknown[:_NAMED])
         more = "…" if len(unknown) > _NAMED else ""
-        console.print(plain(f"{counted(len(unknown), 'judged target')} not in the collection: {named}{more}"))
+        yield f"{counted(len(unknown), 'judged target')} not in the collection: {named}{more}"
 
 
 def _queries(number: int) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator
+from typing import Annotated
 
 import typer
 
@@ -15,17 +16,13 @@ from revector.console.commands.evaluation.evaluate import (
     JUnit,
     Markdown,
     Measures,
+    evaluation_lines,
     leave_with,
-    read_gate_file,
-    show_evaluation,
     write_reports,
 )
 from revector.console.commands.options import Json
-from revector.console.context import answer, context_of, plain, print_rows
+from revector.console.context import aligned, answer, context_of
 from revector.console.contract import answering
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 app = typer.Typer(name="evaluations", help="Stored evaluations.")
 
@@ -45,10 +42,10 @@ def list_(
     with context_of(context).session() as connection:
         found = evaluations(connection, candidate=candidate, limit=number)
 
-    def show(console: Console) -> None:
+    def show() -> Iterator[str]:
         if not found:
-            console.print(plain(f"No evaluation{f' of {candidate}' if candidate else ''} is stored yet."))
-            console.print("Make one: revector evaluate QUERY-SET --candidate KEY")
+            yield f"No evaluation{f' of {candidate}' if candidate else ''} is stored yet."
+            yield "Make one: revector evaluate QUERY-SET --candidate KEY"
             return
         rows = [
             (
@@ -62,9 +59,9 @@ def list_(
             )
             for e in found
         ]
-        print_rows(console, rows, "id", "query set", "primary", "candidate", "verdict", "at", "by")
+        yield from aligned(rows, "id", "query set", "primary", "candidate", "verdict", "at", "by")
 
-    answer({"evaluations": found}, as_json, show)
+    answer({"evaluations": found}, as_json, show())
 
 
 @app.command(cls=answering(runs="core.evaluation.document:Run"))
@@ -80,10 +77,10 @@ def runs(
     with context_of(context).session() as connection:
         found = stored(connection, query_set=query_set, limit=number)
 
-    def show(console: Console) -> None:
+    def show() -> Iterator[str]:
         if not found:
-            console.print(plain(f"No run{f' for {query_set}' if query_set else ''} is stored yet."))
-            console.print("An evaluation makes them: revector evaluate QUERY-SET --candidate KEY")
+            yield f"No run{f' for {query_set}' if query_set else ''} is stored yet."
+            yield "An evaluation makes them: revector evaluate QUERY-SET --candidate KEY"
             return
         rows = [
             (
@@ -98,9 +95,9 @@ def runs(
             )
             for run in found
         ]
-        print_rows(console, rows, "id", "query set", "version", "k", "ef_search", "chunks", "seconds", "at")
+        yield from aligned(rows, "id", "query set", "version", "k", "ef_search", "chunks", "seconds", "at")
 
-    answer({"runs": found}, as_json, show)
+    answer({"runs": found}, as_json, show())
 
 
 @app.command(cls=answering("core.evaluation.document:Evaluation"))
@@ -118,7 +115,7 @@ def show(
     with context_of(context).session() as connection:
         found = get_evaluation(connection, number)
     write_reports(found, junit=junit, markdown=markdown, html=html)
-    answer(found, as_json, lambda console: show_evaluation(console, found))
+    answer(found, as_json, evaluation_lines(found))
 
 
 @app.command(cls=answering("core.evaluation.document:Evaluation"))
@@ -141,11 +138,12 @@ def compare(
     Judgements count as they are now. Exit status as of `revector evaluate`.
     """
     from revector.core.evaluation.evaluate import Asked, evaluate_runs
+    from revector.core.evaluation.gates.verdicts import read_gates
     from revector.core.evaluation.judged_sets.query_sets import get_query_set
     from revector.core.evaluation.runs.store import get_run
 
     own = context_of(context)
-    gate_file = read_gate_file(gates)
+    gate_file = read_gates(gates) if gates else None
     with own.session(changes=True) as connection:
         pair = get_run(connection, primary), get_run(connection, candidate)
         found = evaluate_runs(
@@ -153,5 +151,5 @@ def compare(
             Asked(judge or (), measure or (), gate_file, k, confidence),
         )  # fmt: skip
     write_reports(found, junit=junit, markdown=markdown, html=html)
-    answer(found, as_json, lambda console: show_evaluation(console, found))
+    answer(found, as_json, evaluation_lines(found))
     leave_with(found.verdict)

@@ -114,7 +114,7 @@ def judge_comparison(
     sides: Sequence[SearchResult] = (found.primary, found.candidate)
     if relevant:
         depth = min(MAX_K, max(found.k, DEPTH))
-        sides = [searcher.search_version(found.query, version, depth) for version in (primary, candidate)]
+        sides = [searcher.search(found.query, depth, version=version) for version in (primary, candidate)]
     shown = (found.primary, found.candidate)
     targets = _targets(connection, judged.level, (hit.chunk_id for side in (*shown, *sides) for hit in side.hits))
     by_target = {_key(judged.level, target): grade for target, grade in grades.items()}

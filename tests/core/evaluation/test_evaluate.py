@@ -69,7 +69,7 @@ def test_figures_equal_an_independent_computation(
     found = evaluate(database, numbers, *versions, Asked(measures=("nDCG@10",)))
     searcher = VersionSearcher(connection)
     rankings = [
-        {q.id: [hit.source_id for hit in searcher.search_version(q.text, version, 10).hits] for q in QUERIES}
+        {q.id: [hit.source_id for hit in searcher.search(q.text, 10, version=version).hits] for q in QUERIES}
         for version in versions
     ]
     assert [(row.measure, row.segment, row.queries) for row in found.measures] == [

@@ -52,7 +52,7 @@ def test_it_finds_what_a_search_of_the_version_finds(database: Database, connect
             assert mirrored[-1] == (result, "numbers")
         vector = open_encoder(SECOND).encode_query("seven and three")
         by_hand = retriever.search_vector(vector, "v2", 5)
-        assert by_hand.hits == searcher.search_version("seven and three", get_version(connection, "v2"), 5).hits
+        assert by_hand.hits == searcher.search("seven and three", 5, version=get_version(connection, "v2")).hits
         assert (by_hand.active, by_hand.query) == (False, "")
         assert len(mirrored) == 4  # nothing to mirror without a text
 
@@ -161,7 +161,7 @@ def test_a_version_without_vectors_is_named(
     refused = r"(?s)Version v3 has no vectors yet.*revector backfill run v3"
     vector = np.ones(empty.dimensions, np.float32)
     with pytest.raises(RefusedError, match=refused):
-        VersionSearcher(connection).search_version("seven", empty)
+        VersionSearcher(connection).search("seven", version=empty)
     with Retriever(database) as retriever:
         with pytest.raises(RefusedError, match=refused):
             retriever.search_vector(vector, "v3")

@@ -43,7 +43,7 @@ def mirror_of(database: Database, *, follows: bool = True, **options: Any) -> It
 def answers(connection: Connection, version: Version, queries: list[str], k: int = 10) -> list[SearchResult]:
     """What users got."""
     searcher = VersionSearcher(connection)
-    return [searcher.search_version(query, version, k) for query in queries]
+    return [searcher.search(query, k, version=version) for query in queries]
 
 
 def rows(connection: Connection, columns: str = "*") -> list[Any]:

@@ -80,7 +80,7 @@ def test_ndcg_is_that_of_documents_by_their_best_chunk(
     judged = judge_comparison(connection, searcher, found, *pair)
     assert judged is not None
     for version, value in zip(pair, (judged.primary_ndcg, judged.candidate_ndcg), strict=True):
-        hits = searcher.search_version(QUERY.text, version, 100).hits
+        hits = searcher.search(QUERY.text, 100, version=version).hits
         documents = list(dict.fromkeys(hit.source_id for hit in hits))
         run = {"q1": {document: 100.0 - rank for rank, document in enumerate(documents)}}
         evaluator = pytrec_eval.RelevanceEvaluator({"q1": qrels}, {"ndcg_cut.3"})

@@ -181,10 +181,10 @@ def test_a_search_is_reranked_by_what_the_model_reads(
     version = ready_version(database, connection, "v1")
     connection.execute("UPDATE embedding_versions SET active = true")
     spec = f"cross-encoder:{model_folder}?device=cpu"
-    plain = VersionSearcher(connection).search_version(WORDS[3], version, 50)
+    plain = VersionSearcher(connection).search(WORDS[3], 50, version=version)
     scores = model.scores([(WORDS[3], hit.content) for hit in plain.hits])
     expected = [plain.hits[place].chunk_id for place in np.argsort(-scores, kind="stable")[:5]]
-    found = VersionSearcher(connection).search_version(WORDS[3], version, 5, rerank=spec)
+    found = VersionSearcher(connection).search(WORDS[3], 5, version=version, rerank=spec)
     with Retriever(database) as retriever:
         assert retriever.search(WORDS[3], 5, rerank=spec, timeout_s=60).hits == found.hits
         with pytest.raises(UsageError, match="no cross-encoder setting 'thresholds'"):

@@ -103,7 +103,7 @@ def test_a_run_holds_what_users_would_find(
     documents = dict(connection.execute("SELECT id, document_id FROM document_chunks").fetchall())
     for query in QUERIES:
         hits = results.hits[query.id]
-        by_hand = VersionSearcher(connection).search_version(query.text, version, 20).hits
+        by_hand = VersionSearcher(connection).search(query.text, 20, version=version).hits
         assert hits.chunk_ids.tolist() == [hit.chunk_id for hit in by_hand]
         assert hits.distances == pytest.approx([hit.distance for hit in by_hand], abs=1e-6)
         assert list(hits.document_ids) == [documents[chunk] for chunk in hits.chunk_ids.tolist()]
