@@ -9,14 +9,14 @@ import re
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeVar
 from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.rows import TupleRow
+from psycopg.rows import TupleRow, class_row
 
 from revector.core.errors import RefusedError, RevectorError, UnreachableError
 from revector.core.revisions import DEVELOPMENT_REVISIONS, HEAD, REVISIONS
@@ -25,6 +25,7 @@ from revector.core.secrets import hide
 log = logging.getLogger(__name__)
 
 Connection = psycopg.Connection[TupleRow]
+T = TypeVar("T")
 
 MINIMUM_PGVECTOR = (0, 7, 0)
 """halfvec, on which every version above 2,000 dimensions relies, came with pgvector 0.7.0."""
@@ -378,6 +379,14 @@ def fetch_one(connection: Connection, query: LiteralString | sql.Composed, param
 def fetch_column(connection: Connection, query: LiteralString | sql.Composed, params: Any = None) -> list[Any]:
     """The first column of a statement's rows."""
     return [row[0] for row in connection.execute(query, params).fetchall()]
+
+
+def fetch_as(
+    connection: Connection, kind: type[T], query: LiteralString | sql.Composed, params: Any = None
+) -> list[T]:
+    """A statement's rows as objects of a dataclass whose fields are the columns."""
+    with connection.cursor(row_factory=class_row(kind)) as cursor:
+        return cursor.execute(query, params).fetchall()
 
 
 Progress = Callable[[str, int, int], None]

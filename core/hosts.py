@@ -15,9 +15,7 @@ from functools import lru_cache
 from typing import Annotated, LiteralString
 from urllib.parse import urlsplit
 
-from psycopg.rows import class_row
-
-from revector.core.database import Connection, fetch_column
+from revector.core.database import Connection, fetch_as, fetch_column
 from revector.core.errors import RefusedError, UsageError
 from revector.core.roles.rights import read_rights
 
@@ -37,10 +35,8 @@ class AllowedHost:
 
 def allowed_hosts(connection: Connection) -> list[AllowedHost]:
     """The list, by host."""
-    with connection.cursor(row_factory=class_row(AllowedHost)) as cursor:
-        return cursor.execute(
-            "SELECT host, key_env, added_at, created_by FROM encoder_hosts ORDER BY host, key_env"
-        ).fetchall()
+    query = "SELECT host, key_env, added_at, created_by FROM encoder_hosts ORDER BY host, key_env"
+    return fetch_as(connection, AllowedHost, query)
 
 
 def allow(connection: Connection, host: str, key_env: str = "", *, reason: str = "") -> None:

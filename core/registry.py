@@ -6,14 +6,13 @@ import datetime
 import logging
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, LiteralString, get_args
 
 from psycopg import sql
-from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from revector.core import audit
-from revector.core.database import Connection, fetch_one
+from revector.core.database import Connection, fetch_as, fetch_one
 from revector.core.errors import RefusedError, UsageError, unknown_name
 from revector.core.hosts import READ_ALLOWED, read_allowed, require_allowed
 
@@ -95,17 +94,12 @@ VERSION_COLUMNS = sql.SQL(", ").join(
 
 def versions(connection: Connection) -> list[Version]:
     """All versions, oldest first."""
-    with connection.cursor(row_factory=class_row(Version)) as cursor:
-        return cursor.execute(
-            sql.SQL("SELECT {} FROM embedding_versions ORDER BY id").format(VERSION_COLUMNS)
-        ).fetchall()
+    return _versions(connection, "ORDER BY id")
 
 
 def find_version(connection: Connection, key: str) -> Version | None:
     """The version with that key, or None."""
-    with connection.cursor(row_factory=class_row(Version)) as cursor:
-        query = sql.SQL("SELECT {} FROM embedding_versions WHERE version_key = %s").format(VERSION_COLUMNS)
-        return cursor.execute(query, [key]).fetchone()
+    return next(iter(_versions(connection, "WHERE version_key = %s", [key])), None)
 
 
 def get_version(connection: Connection, key: str) -> Version:
@@ -118,10 +112,12 @@ def get_version(connection: Connection, key: str) -> Version:
 
 def active_version(connection: Connection) -> Version | None:
     """The version that answers users, or None before the first cutover."""
-    with connection.cursor(row_factory=class_row(Version)) as cursor:
-        return cursor.execute(
-            sql.SQL("SELECT {} FROM embedding_versions WHERE active").format(VERSION_COLUMNS)
-        ).fetchone()
+    return next(iter(_versions(connection, "WHERE active")), None)
+
+
+def _versions(connection: Connection, which: LiteralString, params: Any = None) -> list[Version]:
+    query = sql.SQL("SELECT {} FROM embedding_versions {}").format(VERSION_COLUMNS, sql.SQL(which))
+    return fetch_as(connection, Version, query, params)
 
 
 def require_active(connection: Connection) -> Version:

@@ -129,17 +129,11 @@ def change_settings(
 
 def indexed_expression(version: Version) -> sql.Composable:
     """The indexed expression; a search must order by exactly this to use the index."""
-    column = sql.Identifier("embedding")
-    dimensions = sql.Literal(version.dimensions)
-    match kind_of(version):
-        case "vector":
-            return column
-        case "halfvec" if version.storage == "halfvec":
-            return column
-        case "halfvec":
-            return sql.SQL("({}::halfvec({}))").format(column, dimensions)
-        case "bit":
-            return sql.SQL("(binary_quantize({})::bit({}))").format(column, dimensions)
+    column, kind = sql.Identifier("embedding"), kind_of(version)
+    if kind == version.storage:
+        return column
+    converted = {"halfvec": sql.SQL("({}::halfvec({}))"), "bit": sql.SQL("(binary_quantize({})::bit({}))")}
+    return converted[kind].format(column, sql.Literal(version.dimensions))
 
 
 def operator(version: Version) -> sql.SQL:
@@ -182,18 +176,12 @@ def candidates_query(version: Version, k: int, condition: sql.Composable | None 
             many=sql.Literal(k * BIT_CANDIDATES),
             k=sql.Literal(k),
         )
-    nearest = sql.SQL("{} {} {}").format(
-        indexed_expression(version), operator(version), _as_indexed(version, vector)
-    )
+    if kind_of(version) != version.storage:
+        vector = sql.SQL("{}::halfvec({})").format(vector, sql.Literal(version.dimensions))
+    nearest = sql.SQL("{} {} {}").format(indexed_expression(version), operator(version), vector)
     return sql.SQL(
         "SELECT chunk_id, {distance} AS distance FROM {table} {where}ORDER BY {nearest} LIMIT {k}"
     ).format(distance=distance, table=version.table, where=where, nearest=nearest, k=sql.Literal(k))
-
-
-def _as_indexed(version: Version, vector: sql.Composable) -> sql.Composable:
-    if kind_of(version) == "halfvec" and version.storage == "vector":
-        return sql.SQL("{}::halfvec({})").format(vector, sql.Literal(version.dimensions))
-    return vector
 
 
 def plan(connection: Connection, version: Version) -> IndexPlan:
@@ -385,8 +373,20 @@ def _build_concurrently(connection: Connection, version: Version, settings: Sett
         connection.execute(
             sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(index_name(version)))
         )
-    with _session_settings(connection, settings):
+    # On the session: SET LOCAL only warns outside a transaction, and CONCURRENTLY cannot run in one.
+    connection.execute(
+        """
+        SELECT set_config('maintenance_work_mem', %s, false),
+               set_config('max_parallel_maintenance_workers', %s, false)
+        """,
+        [settings.maintenance_work_mem.replace(" ", ""), str(settings.index_workers)],
+    )
+    try:
         connection.execute(create_statement(connection, version).encode())
+    finally:
+        if not connection.closed:
+            connection.execute("RESET maintenance_work_mem")
+            connection.execute("RESET max_parallel_maintenance_workers")
     connection.execute(sql.SQL("ANALYZE {}").format(version.table))
 
 
@@ -432,21 +432,3 @@ def _one_build(connection: Connection, version: Version) -> Iterator[None]:
     finally:
         if not connection.closed:
             connection.execute(sql.SQL("SELECT pg_advisory_unlock({})").format(_BUILD_LOCK), key)
-
-
-@contextmanager
-def _session_settings(connection: Connection, settings: Settings) -> Iterator[None]:
-    # On the session: SET LOCAL only warns outside a transaction, and CONCURRENTLY cannot run in one.
-    connection.execute(
-        """
-        SELECT set_config('maintenance_work_mem', %s, false),
-               set_config('max_parallel_maintenance_workers', %s, false)
-        """,
-        [settings.maintenance_work_mem.replace(" ", ""), str(settings.index_workers)],
-    )
-    try:
-        yield
-    finally:
-        if not connection.closed:
-            connection.execute("RESET maintenance_work_mem")
-            connection.execute("RESET max_parallel_maintenance_workers")

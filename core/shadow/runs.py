@@ -5,14 +5,13 @@ from __future__ import annotations
 import datetime
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, LiteralString, get_args
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import class_row
 
 from revector.core import audit
-from revector.core.database import Connection
+from revector.core.database import Connection, fetch_as
 from revector.core.errors import RefusedError, UsageError
 from revector.core.registry import embedded_count, get_version, require_active
 from revector.core.retrieval.statements import no_vectors
@@ -57,26 +56,25 @@ _SELECT = sql.SQL(
 
 def running(connection: Connection) -> ShadowRun | None:
     """The running shadow, or None."""
-    with connection.cursor(row_factory=class_row(ShadowRun)) as cursor:
-        return cursor.execute(sql.SQL("{} WHERE s.stopped_at IS NULL").format(_SELECT)).fetchone()
+    return _one(connection, "WHERE s.stopped_at IS NULL")
 
 
 def latest(connection: Connection) -> ShadowRun | None:
     """The running shadow, or else the last one."""
-    return running(connection) or _one(connection, sql.SQL("ORDER BY s.stopped_at DESC, s.id DESC LIMIT 1"))
+    return running(connection) or _one(connection, "ORDER BY s.stopped_at DESC, s.id DESC LIMIT 1")
 
 
 def get_run(connection: Connection, shadow_id: int) -> ShadowRun:
     """A shadow by its number. Raises UsageError when there is none."""
-    found = _one(connection, sql.SQL("WHERE s.id = {}").format(sql.Literal(shadow_id)))
+    found = _one(connection, "WHERE s.id = %s", [shadow_id])
     if found is None:
         raise UsageError(f"There is no shadow {shadow_id}.", "It goes with its version. revector shadow report")
     return found
 
 
-def _one(connection: Connection, end: sql.Composable) -> ShadowRun | None:
-    with connection.cursor(row_factory=class_row(ShadowRun)) as cursor:
-        return cursor.execute(sql.SQL("{} {}").format(_SELECT, end)).fetchone()
+def _one(connection: Connection, which: LiteralString, params: Any = None) -> ShadowRun | None:
+    query = sql.SQL("{} {}").format(_SELECT, sql.SQL(which))
+    return next(iter(fetch_as(connection, ShadowRun, query, params)), None)
 
 
 def start(

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from psycopg import sql
-from psycopg.rows import class_row
 
 from revector.core.backfill.job.job import AT_WORK, Job, engine_lives, find_job, worker_lives
 from revector.core.backfill.job.settings import JobSettings, read_settings
-from revector.core.database import Connection, fetch_one
+from revector.core.database import Connection, fetch_as, fetch_one
 from revector.core.registry import Version
 
 _RATE_WINDOW_S = 15
@@ -201,24 +200,39 @@ def rates(connection: Connection, version: Version, *, seconds: int = 120) -> li
 
 
 def job_detail(connection: Connection, version: Version, *, cells: int = 200) -> JobDetail | None:
-    """Settings, workers, a map of at most `cells` cells, proofs and transitions; None without a job."""
+    """Settings, workers, a map of at most `cells` cells, the last proofs and transitions; None without a job."""
     job = find_job(connection, version)
     if job is None:
         return None
     settings, measured = fetch_one(
         connection, "SELECT settings, measured FROM backfill_jobs WHERE id = %s", [job.id]
     )
-    return JobDetail(
-        read_settings(settings),
-        measured,
-        tuple(workers(connection, job)),
-        tuple(range_map(connection, version, job, cells=cells)),
-        tuple(proofs(connection, version)),
-        tuple(transitions(connection, job)),
+    proofs = fetch_as(
+        connection,
+        Proof,
+        """
+        SELECT at, missing, embedded, dead_letters, seconds FROM backfill_proofs
+        WHERE embedding_version_id = %s ORDER BY id DESC LIMIT 5
+        """,
+        [version.id],
     )
+    transitions = fetch_as(
+        connection,
+        Transition,
+        """
+        SELECT at, from_state, to_state, reason, client FROM backfill_transitions
+        WHERE job_id = %s ORDER BY id DESC LIMIT 20
+        """,
+        [job.id],
+    )
+    workers = tuple(_workers(connection, job))
+    return JobDetail(
+        read_settings(settings), measured, workers, tuple(range_map(connection, version, job, cells=cells)),
+        tuple(proofs), tuple(transitions),
+    )  # fmt: skip
 
 
-def workers(connection: Connection, job: Job, *, limit: int = 50) -> list[WorkerState]:
+def _workers(connection: Connection, job: Job) -> list[WorkerState]:
     """The live workers first, then those that ended within ten minutes."""
     query = sql.SQL(
         """
@@ -227,66 +241,42 @@ def workers(connection: Connection, job: Job, *, limit: int = 50) -> list[Worker
                    throttle, error
             FROM backfill_workers w WHERE job_id = %s) AS w
         WHERE alive OR seen_at > now() - interval '10 minutes'
-        ORDER BY alive DESC, id DESC LIMIT %s
+        ORDER BY alive DESC, id DESC LIMIT 50
         """
     ).format(lives=worker_lives(sql.SQL("w.id")))
-    with connection.cursor(row_factory=class_row(WorkerState)) as cursor:
-        return cursor.execute(query, [job.id, limit]).fetchall()
+    return fetch_as(connection, WorkerState, query, [job.id])
 
 
 def range_map(connection: Connection, version: Version, job: Job, *, cells: int) -> list[Cell]:
     """The job's ranges in order, merged into at most `cells` cells, or divided when there are few."""
-    with connection.cursor(row_factory=class_row(Cell)) as cursor:
-        return cursor.execute(
-            """
-            WITH every AS (
-                SELECT *, count(*) OVER () AS ranges FROM backfill_ranges WHERE job_id = %(job)s),
-            parts AS (  -- where there are fewer ranges than cells, a range is several
-                SELECT first_chunk_id + width * part / parts AS first_chunk_id,
-                       first_chunk_id + width * (part + 1) / parts - 1 AS last_chunk_id,
-                       state, lease_until, cursor
-                FROM every, LATERAL (SELECT last_chunk_id - first_chunk_id + 1 AS width,
-                                            greatest(1, %(cells)s / ranges) AS parts) AS size,
-                     generate_series(0, parts - 1) AS part),
-            numbered AS (
-                SELECT *, row_number() OVER (ORDER BY first_chunk_id) - 1 AS n, count(*) OVER () AS all_of_them
-                FROM parts WHERE last_chunk_id >= first_chunk_id),
-            gathered AS (
-                SELECT min(first_chunk_id) AS first_chunk_id, max(last_chunk_id) AS last_chunk_id,
-                       count(*) AS ranges,
-                       count(*) FILTER (WHERE state = 'done' OR cursor >= last_chunk_id) AS finished,
-                       count(*) FILTER (WHERE state = 'leased' AND lease_until > now()
-                                          AND cursor < last_chunk_id AND cursor + 1 >= first_chunk_id) AS running
-                FROM numbered
-                GROUP BY n * least(%(cells)s, all_of_them) / all_of_them)
-            SELECT g.*, (SELECT count(*) FROM dead_letters d
-                         WHERE d.embedding_version_id = %(version)s AND d.waived_reason IS NULL
-                           AND d.chunk_id BETWEEN g.first_chunk_id AND g.last_chunk_id) AS failed
-            FROM gathered g ORDER BY first_chunk_id
-            """,
-            {"job": job.id, "version": version.id, "cells": cells},
-        ).fetchall()
-
-
-def proofs(connection: Connection, version: Version, *, limit: int = 5) -> list[Proof]:
-    """The last proofs, newest first."""
-    with connection.cursor(row_factory=class_row(Proof)) as cursor:
-        return cursor.execute(
-            """
-            SELECT at, missing, embedded, dead_letters, seconds FROM backfill_proofs
-            WHERE embedding_version_id = %s ORDER BY id DESC LIMIT %s
-            """,
-            [version.id, limit],
-        ).fetchall()
-
-
-def transitions(connection: Connection, job: Job, *, limit: int = 20) -> list[Transition]:
-    """The job's last changes of state, newest first."""
-    with connection.cursor(row_factory=class_row(Transition)) as cursor:
-        return cursor.execute(
-            """
-            SELECT at, from_state, to_state, reason, client FROM backfill_transitions
-            WHERE job_id = %s ORDER BY id DESC LIMIT %s
-            """,
-            [job.id, limit],
-        ).fetchall()
+    return fetch_as(
+        connection,
+        Cell,
+        """
+        WITH every AS (
+            SELECT *, count(*) OVER () AS ranges FROM backfill_ranges WHERE job_id = %(job)s),
+        parts AS (  -- where there are fewer ranges than cells, a range is several
+            SELECT first_chunk_id + width * part / parts AS first_chunk_id,
+                   first_chunk_id + width * (part + 1) / parts - 1 AS last_chunk_id,
+                   state, lease_until, cursor
+            FROM every, LATERAL (SELECT last_chunk_id - first_chunk_id + 1 AS width,
+                                        greatest(1, %(cells)s / ranges) AS parts) AS size,
+                 generate_series(0, parts - 1) AS part),
+        numbered AS (
+            SELECT *, row_number() OVER (ORDER BY first_chunk_id) - 1 AS n, count(*) OVER () AS all_of_them
+            FROM parts WHERE last_chunk_id >= first_chunk_id),
+        gathered AS (
+            SELECT min(first_chunk_id) AS first_chunk_id, max(last_chunk_id) AS last_chunk_id,
+                   count(*) AS ranges,
+                   count(*) FILTER (WHERE state = 'done' OR cursor >= last_chunk_id) AS finished,
+                   count(*) FILTER (WHERE state = 'leased' AND lease_until > now()
+                                      AND cursor < last_chunk_id AND cursor + 1 >= first_chunk_id) AS running
+            FROM numbered
+            GROUP BY n * least(%(cells)s, all_of_them) / all_of_them)
+        SELECT g.*, (SELECT count(*) FROM dead_letters d
+                     WHERE d.embedding_version_id = %(version)s AND d.waived_reason IS NULL
+                       AND d.chunk_id BETWEEN g.first_chunk_id AND g.last_chunk_id) AS failed
+        FROM gathered g ORDER BY first_chunk_id
+        """,
+        {"job": job.id, "version": version.id, "cells": cells},
+    )

@@ -11,16 +11,15 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import numpy as np
 from psycopg import errors as pg
 from psycopg import sql
-from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from revector.core import audit
-from revector.core.database import Connection, fetch_column, fetch_one
+from revector.core.database import Connection, fetch_as, fetch_column, fetch_one
 from revector.core.errors import RefusedError, UsageError
 from revector.core.evaluation.document import Run
 
@@ -75,46 +74,40 @@ _RUN = sql.SQL(
 
 def get_run(connection: Connection, number: int) -> Run:
     """The run of that id. Raises UsageError when there is none."""
-    found = _find(connection, number)
-    if found is None:
+    found = _runs(connection, "WHERE r.id = %s", [number])
+    if not found:
         raise UsageError(f"There is no run {number}.", "revector evaluations runs")
-    return found
+    return found[0]
 
 
-def _find(connection: Connection, number: int) -> Run | None:
-    with connection.cursor(row_factory=class_row(Run)) as cursor:
-        return cursor.execute(_RUN + sql.SQL(" WHERE r.id = %s"), [number]).fetchone()
+def _runs(connection: Connection, which: LiteralString, params: Any) -> list[Run]:
+    return fetch_as(connection, Run, _RUN + sql.SQL(which), params)
 
 
 def runs(connection: Connection, *, query_set: str | None = None, limit: int = 100) -> list[Run]:
     """Finished runs, newest first; only those of one query set when it is named."""
-    with connection.cursor(row_factory=class_row(Run)) as cursor:
-        return cursor.execute(
-            _RUN
-            + sql.SQL(
-                """
-                WHERE r.state = 'done' AND (%(set)s::text IS NULL OR s.name = %(set)s)
-                ORDER BY r.id DESC LIMIT %(limit)s
-                """
-            ),
-            {"set": query_set, "limit": limit},
-        ).fetchall()
+    return _runs(
+        connection,
+        """
+        WHERE r.state = 'done' AND (%(set)s::text IS NULL OR s.name = %(set)s)
+        ORDER BY r.id DESC LIMIT %(limit)s
+        """,
+        {"set": query_set, "limit": limit},
+    )
 
 
 def latest_run(connection: Connection, query_set: QuerySet, version: Version, *, k: int) -> Run | None:
     """The newest run of a version on the current queries, at least k deep, pilots excluded."""
-    with connection.cursor(row_factory=class_row(Run)) as cursor:
-        return cursor.execute(
-            _RUN
-            + sql.SQL(
-                """
-                WHERE r.state = 'done' AND r.query_set_id = %(set)s AND r.query_set_revision = %(revision)s
-                  AND r.embedding_version_id = %(version)s AND r.sample IS NULL AND r.k >= %(k)s
-                ORDER BY r.id DESC LIMIT 1
-                """
-            ),
-            {"set": query_set.id, "revision": query_set.revision, "version": version.id, "k": k},
-        ).fetchone()
+    found = _runs(
+        connection,
+        """
+        WHERE r.state = 'done' AND r.query_set_id = %(set)s AND r.query_set_revision = %(revision)s
+          AND r.embedding_version_id = %(version)s AND r.sample IS NULL AND r.k >= %(k)s
+        ORDER BY r.id DESC LIMIT 1
+        """,
+        {"set": query_set.id, "revision": query_set.revision, "version": version.id, "k": k},
+    )
+    return found[0] if found else None
 
 
 def load_results(connection: Connection, run: Run) -> Results:
@@ -198,9 +191,9 @@ def start_run(
     ).fetchall()
     for (number,) in unfinished:
         if fetch_one(connection, sql.SQL("SELECT pg_try_advisory_lock({})").format(_RUN_LOCK), [number])[0]:
-            found = _find(connection, number)
-            if found is not None and found.state == "running":  # it may have been finished before we got the lock
-                return found
+            # It may have been finished before we got the lock.
+            if found := _runs(connection, "WHERE r.id = %s AND r.state = 'running'", [number]):
+                return found[0]
             unlock_run(connection, number)
     with connection.transaction():
         (number,) = fetch_one(
