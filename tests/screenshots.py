@@ -18,7 +18,7 @@ from revector.core import cutover, embedded
 from revector.core.backfill.job.job import change_settings
 from revector.core.backfill.job.status import JobDetail, JobStatus, job_detail
 from revector.core.evaluation.evaluate import Asked, evaluate
-from revector.core.evaluation.gates.verdicts import read_gates
+from revector.core.evaluation.gates.gate_file import read_gates
 from revector.core.evaluation.judged_sets.query_sets import get_query_set
 from revector.core.registry import get_version
 from revector.screens.compare.actions import CompareState

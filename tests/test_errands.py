@@ -104,7 +104,8 @@ RULES = (
 
 JUDGED = """
 from pathlib import Path
-from revector.core.evaluation.gates.verdicts import judge_gates, read_gates
+from revector.core.evaluation.gates.gate_file import read_gates
+from revector.core.evaluation.gates.verdicts import judge_gates
 
 gates = read_gates(Path("gates.toml"))
 values = [{"P@10": {str(query): value for query in range(20)}} for value in (0.5, 0.54)]

@@ -28,7 +28,7 @@ from revector.core.evaluation.document import Evaluation, MeasureResult
 from revector.core.evaluation.evaluate import Asked, evaluate
 from revector.core.evaluation.files.qrels import read_qrels
 from revector.core.evaluation.files.topics import read_queries
-from revector.core.evaluation.gates.verdicts import read_gates
+from revector.core.evaluation.gates.gate_file import read_gates
 from revector.core.evaluation.judged_sets.judgements import Judgement, ensure_judge, save_judgements
 from revector.core.evaluation.judged_sets.query_sets import get_query_set, query_sets, save_queries
 from revector.core.registry import add_version, chunk_count, create_table, get_version, version_statuses, versions

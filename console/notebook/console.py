@@ -239,7 +239,7 @@ class Console:
         """
         from revector.console.commands.search import chosen_versions
         from revector.core.evaluation.evaluate import Asked, evaluate
-        from revector.core.evaluation.gates.verdicts import read_gates
+        from revector.core.evaluation.gates.gate_file import read_gates
         from revector.core.evaluation.judged_sets.query_sets import get_query_set
         from revector.core.evaluation.reports.evaluation import evaluation_page
 

@@ -14,18 +14,17 @@ from revector.core.database import Connection, Database, Progress
 from revector.core.errors import RefusedError, UsageError
 from revector.core.evaluation.document import (
     Evaluation,
-    GateResult,
     MeasureResult,
     QueryResult,
     Run,
     save_evaluation,
     worst,
 )
+from revector.core.evaluation.gates.verdicts import check_segments, judge_gates
 from revector.core.evaluation.judged_sets.judgements import Qrels, judgement_count, load_qrels
 from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET, QuerySet
 from revector.core.evaluation.measures.measures import (
     DEFAULT_MEASURES,
-    Target,
     check_depth,
     check_measures,
     chunk_ids_of,
@@ -42,7 +41,7 @@ from revector.core.overlap import RBO_P, Overlap
 from revector.core.registry import versions
 
 if TYPE_CHECKING:
-    from revector.core.evaluation.gates.verdicts import GateFile
+    from revector.core.evaluation.gates.gate_file import GateFile
     from revector.core.registry import Version
     from revector.core.retrieval import EncoderCache
 
@@ -95,7 +94,8 @@ def evaluate(
     check_depth(_measures(asked), depth)
     with database.session("evaluate") as connection:
         _qrels(connection, query_set, asked)  # report errors before anything is paid for
-        _check_segments(query_set, asked)
+        if asked.gates:
+            check_segments(asked.gates, (WHOLE_SET, *query_set.segments))
     runs = [
         make_run(
             database,
@@ -129,7 +129,8 @@ def evaluate_runs(
                 "Evaluate the versions again.",
             )
     wanted = _measures(asked)
-    _check_segments(query_set, asked)
+    if asked.gates:
+        check_segments(asked.gates, (WHOLE_SET, *query_set.segments))
     qrels = _qrels(connection, query_set, asked)
     first, second = load_results(connection, primary), load_results(connection, candidate)
     chunk_ids = chunk_ids_of(connection, qrels)
@@ -137,7 +138,7 @@ def evaluate_runs(
     segments = _segments(query_set, None)
     judged = _segments(query_set, set(qrels.grades))
     overlaps = query_overlaps(first, second, qrels.level, asked.k)
-    gates = _judge_gates(asked, scores, judged)
+    gates = judge_gates(asked.gates, *scores, judged) if asked.gates else ()
     found = Evaluation(
         id=0,
         query_set=query_set.name,
@@ -153,9 +154,7 @@ def evaluate_runs(
         overlaps=overlap_results(overlaps, segments),
         gates=gates,
         verdict=worst([gate.verdict for gate in gates]),
-        queries=_query_results(
-            query_set, scores, overlaps, _judged_targets(qrels, chunk_ids), _tops(first, second, qrels, asked.k)
-        ),
+        queries=_query_results(query_set, scores, overlaps, qrels, chunk_ids, (first, second), asked.k),
         judged_queries=len(judged[WHOLE_SET]),
         unjudged_queries=len(query_set.queries) - len(judged[WHOLE_SET]),
         judgements=qrels.judgements,
@@ -201,13 +200,6 @@ def _qrels(connection: Connection, query_set: QuerySet, asked: Asked) -> Qrels:
     return load_qrels(connection, query_set, asked.judges)
 
 
-def _check_segments(query_set: QuerySet, asked: Asked) -> None:
-    if asked.gates is not None:
-        from revector.core.evaluation.gates.verdicts import check_segments
-
-        check_segments(asked.gates, (WHOLE_SET, *query_set.segments))
-
-
 # -- what the runs say -------------------------------------------------------------------------------------
 
 
@@ -215,16 +207,6 @@ def _scores(results: Results, qrels: Qrels, measures: Sequence[str], chunk_ids: 
     if not qrels.grades:
         return {measure: {} for measure in measures}
     return score(results, qrels, measures, chunk_ids=chunk_ids)
-
-
-def _judge_gates(
-    asked: Asked, scores: tuple[Scores, Scores], judged: Mapping[str, Sequence[str]]
-) -> tuple[GateResult, ...]:
-    if asked.gates is None:
-        return ()
-    from revector.core.evaluation.gates.verdicts import judge_gates
-
-    return judge_gates(asked.gates, scores[0], scores[1], judged)
 
 
 def _segments(query_set: QuerySet, only: set[str] | None) -> dict[str, list[str]]:
@@ -268,36 +250,27 @@ def _measure_results(
     return tuple(found)
 
 
-def _tops(first: Results, second: Results, qrels: Qrels, k: int) -> tuple[dict[str, Sequence[Target]], ...]:
-    return tuple(
-        {query: ranked[:k] for query, ranked in rankings(results, qrels.level).items()}
-        for results in (first, second)
-    )
-
-
-def _judged_targets(qrels: Qrels, chunk_ids: Mapping[str, int]) -> dict[str, set[Target | str]]:
-    """The judged targets of each query, by the names that runs use."""
-    known = known_targets(qrels, chunk_ids)
-    return {query: {known[target] for target in grades} for query, grades in qrels.grades.items()}
-
-
 def _query_results(
     query_set: QuerySet,
     scores: tuple[Scores, Scores],
     overlaps: Mapping[str, Overlap],
-    judged: Mapping[str, set[Target | str]],
-    tops: tuple[dict[str, Sequence[Target]], ...],
+    qrels: Qrels,
+    chunk_ids: Mapping[str, int],
+    runs: tuple[Results, Results],
+    k: int,
 ) -> tuple[QueryResult, ...]:
     """Every query that both runs have, those that moved most first."""
     found = []
+    names = known_targets(qrels, chunk_ids)
+    ranks = [rankings(results, qrels.level) for results in runs]
     for query in query_set.queries:
         if query.id not in overlaps:
             continue
-        overlap, known = overlaps[query.id], judged.get(query.id, set())
+        overlap, known = overlaps[query.id], {names[target] for target in qrels.grades.get(query.id, ())}
         values = [
             {measure: side[measure][query.id] for measure in side if query.id in side[measure]} for side in scores
         ]
-        unjudged = [sum(target not in known for target in top[query.id]) for top in tops]
+        unjudged = [sum(target not in known for target in ranked[query.id][:k]) for ranked in ranks]
         found.append(
             QueryResult(
                 query.id,

@@ -171,7 +171,7 @@ class Evaluator:
 def asked_of(wish: Wish) -> Asked:
     """The wish as `Asked`. Raises UsageError for an invalid gate file or measure."""
     from revector.core.evaluation.evaluate import Asked
-    from revector.core.evaluation.gates.verdicts import read_gates
+    from revector.core.evaluation.gates.gate_file import read_gates
     from revector.core.evaluation.measures.measures import check_measures
 
     check_measures(wish.measures)

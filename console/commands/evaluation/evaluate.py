@@ -107,7 +107,7 @@ def evaluate(
     from revector.core.errors import UsageError
     from revector.core.evaluation.evaluate import Asked, evaluate_runs
     from revector.core.evaluation.evaluate import evaluate as run_evaluation
-    from revector.core.evaluation.gates.verdicts import read_gates
+    from revector.core.evaluation.gates.gate_file import read_gates
     from revector.core.evaluation.judged_sets.judgements import load_qrels
     from revector.core.evaluation.judged_sets.query_sets import get_query_set
     from revector.core.evaluation.runs.pilot import embed_pilot, plan_pilot, run_pilot

@@ -138,7 +138,7 @@ def compare(
     Judgements count as they are now. Exit status as of `revector evaluate`.
     """
     from revector.core.evaluation.evaluate import Asked, evaluate_runs
-    from revector.core.evaluation.gates.verdicts import read_gates
+    from revector.core.evaluation.gates.gate_file import read_gates
     from revector.core.evaluation.judged_sets.query_sets import get_query_set
     from revector.core.evaluation.runs.store import get_run
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from revector.core.errors import UsageError
 from revector.core.evaluation.gates.toml_source import Key, Place, read_toml
@@ -35,6 +35,7 @@ from revector.core.evaluation.measures.significance import NO_TEST
 DEFAULT_CONFIDENCE = 0.95
 MAX_CONFIDENCE = 0.9999
 DEFAULT_MIN_QUERIES = 10
+_CONFIDENCE = (NO_TEST, MAX_CONFIDENCE, f"{NO_TEST} to {MAX_CONFIDENCE}")
 LEAST_MIN_QUERIES = 5
 """The minimum for `min_queries`: the spread of fewer values says little."""
 _MOST_MIN_QUERIES = 1_000_000
@@ -143,7 +144,7 @@ def _named(path: Path, place: Place) -> str:
 
 def _read(data: dict[str, Any], problems: list[tuple[Key, str]]) -> GateFile:
     _check_keys(data, _FILE_KEYS, (), problems)
-    confidence = _confidence(data, (), problems)
+    confidence = _number(data, "confidence", *_CONFIDENCE, (), problems)
     min_queries = data.get("min_queries", DEFAULT_MIN_QUERIES)
     if type(min_queries) is not int or not LEAST_MIN_QUERIES <= min_queries <= _MOST_MIN_QUERIES:
         problems.append(
@@ -170,13 +171,13 @@ def _gate(row: dict[str, Any], key: Key, problems: list[tuple[Key, str]]) -> Gat
     measure = _measure(row, key, problems)
     segment = _text(row, "segment", key, problems) or WHOLE_SET
     name = _text(row, "name", key, problems)
-    confidence = _confidence(row, key, problems)
+    confidence = _number(row, "confidence", *_CONFIDENCE, key, problems)
     kinds = [kind for kind in KINDS if kind.key in row]
     if len(kinds) != 1:
         given = " and ".join(kind.key for kind in kinds)
         has = f"both {given}" if kinds else f"neither {' nor '.join(kind.key for kind in KINDS)}"
         problems.append((key, f"the gate has {has}; expected one of them"))
-    numbers = [_share(row, kind.key, key, problems) for kind in kinds]
+    numbers = [_number(row, kind.key, 0, 1, "a number from 0 to 1", key, problems) or 0.0 for kind in kinds]
     kind, number = (kinds or KINDS)[0], (numbers or [0.0])[0]
     what = measure if segment == WHOLE_SET else f"{measure} on {segment}"
     return Gate(
@@ -211,29 +212,22 @@ def _text(row: dict[str, Any], name: str, key: Key, problems: list[tuple[Key, st
     return value
 
 
-def _confidence(row: dict[str, Any], key: Key, problems: list[tuple[Key, str]]) -> float | None:
-    value = row.get("confidence")
-    if "confidence" not in row:
+def _number(
+    row: dict[str, Any],
+    name: str,
+    low: float,
+    high: float,
+    expected: str,
+    key: Key,
+    problems: list[tuple[Key, str]],
+) -> float | None:
+    if name not in row:
         return None
-    if not _is_number(value) or not NO_TEST <= value <= MAX_CONFIDENCE:
-        problems.append(
-            ((*key, "confidence"), f"confidence is {_shown(value)}; expected {NO_TEST} to {MAX_CONFIDENCE}")
-        )
-        return None
-    return float(value)
-
-
-def _share(row: dict[str, Any], name: str, key: Key, problems: list[tuple[Key, str]]) -> float:
-    """A number from 0 to 1, the range of every measure that gates are for."""
     value = row[name]
-    if not _is_number(value) or not 0 <= value <= 1:
-        problems.append(((*key, name), f"{name} is {_shown(value)}; expected a number from 0 to 1"))
-        return 0.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        problems.append(((*key, name), f"{name} is {_shown(value)}; expected {expected}"))
+        return None
     return float(value)
-
-
-def _is_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_keys(row: dict[str, Any], known: Sequence[str], key: Key, problems: list[tuple[Key, str]]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from revector.core.errors import UsageError, unknown_name
 from revector.core.evaluation.document import GateResult, Verdict
-from revector.core.evaluation.gates.gate_file import Gate, GateFile, read_gates
+from revector.core.evaluation.gates.gate_file import Gate, GateFile
 from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET
 from revector.core.evaluation.measures.significance import (
     NO_TEST,
@@ -26,8 +26,6 @@ from revector.core.evaluation.measures.significance import (
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-__all__ = ["Gate", "GateFile", "check_segments", "judge_gates", "read_gates"]
 
 Values = Mapping[str, Mapping[str, float]]
 """Measure → query → value."""

@@ -17,6 +17,7 @@ Intervals are not cut off at a measure's limits: a mean of 0.98 over few queries
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -132,16 +133,10 @@ def further_queries(values: NDArray[np.float64], bound: float, confidence: float
     if values.size < 2 or _constant(values) or distance <= _ROUNDING:
         return None
     effect = distance / float(values.std(ddof=1))
-    least, most = values.size, values.size * (1 + _MOST_FURTHER)
+    most = values.size * (1 + _MOST_FURTHER)
     if _power(effect, most, confidence) < POWER:
         return None
-    while least < most:
-        middle = (least + most) // 2
-        if _power(effect, middle, confidence) < POWER:
-            least = middle + 1
-        else:
-            most = middle
-    return least - values.size
+    return bisect_left(range(values.size, most), POWER, key=lambda count: _power(effect, count, confidence))
 
 
 def _power(effect: float, count: int, confidence: float) -> float:

@@ -18,7 +18,7 @@ from revector.core.cutover.policy import HELP, change_policy
 from revector.core.database import Connection, Database
 from revector.core.errors import RefusedError, UsageError
 from revector.core.evaluation.evaluate import Asked, evaluate
-from revector.core.evaluation.gates.verdicts import read_gates
+from revector.core.evaluation.gates.gate_file import read_gates
 from revector.core.evaluation.judged_sets.query_sets import Query
 from revector.core.index import warming
 from revector.core.migrations import upgrade

@@ -17,7 +17,7 @@ from revector.core.documents import Document
 from revector.core.errors import RefusedError, UsageError
 from revector.core.evaluation.document import evaluations, get_evaluation
 from revector.core.evaluation.evaluate import Asked, evaluate, evaluate_runs
-from revector.core.evaluation.gates.verdicts import read_gates
+from revector.core.evaluation.gates.gate_file import read_gates
 from revector.core.evaluation.judged_sets.judgements import Judgement, ensure_judge, save_judgements
 from revector.core.evaluation.judged_sets.query_sets import Query, QuerySet, get_query_set, save_queries
 from revector.core.ingest import ingest

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from revector.core.evaluation.document import Evaluation, MeasureResult, OverlapResult, QueryResult, Run, worst
-from revector.core.evaluation.gates.gate_file import KINDS
-from revector.core.evaluation.gates.verdicts import Gate, GateFile, judge_gates
+from revector.core.evaluation.gates.gate_file import KINDS, Gate, GateFile
+from revector.core.evaluation.gates.verdicts import judge_gates
 from revector.core.evaluation.measures.significance import compare_paired
 from revector.core.evaluation.reports import report
 from revector.core.evaluation.reports.charts import change_chart, difference_chart, distribution_chart

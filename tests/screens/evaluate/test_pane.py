@@ -17,7 +17,7 @@ from revector.core.database import Connection, Database
 from revector.core.documents import Document
 from revector.core.evaluation.document import Evaluation, evaluations, get_evaluation
 from revector.core.evaluation.evaluate import Asked, evaluate
-from revector.core.evaluation.gates.verdicts import read_gates
+from revector.core.evaluation.gates.gate_file import read_gates
 from revector.core.evaluation.judged_sets.query_sets import Query, QuerySet
 from revector.core.evaluation.measures.thresholds import thresholds
 from revector.core.evaluation.runs.store import load_results, runs

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from revector.core.errors import UsageError
 from revector.core.evaluation.document import GateResult
-from revector.core.evaluation.gates.gate_file import KINDS
-from revector.core.evaluation.gates.verdicts import Gate, GateFile, judge_gates, read_gates
+from revector.core.evaluation.gates.gate_file import KINDS, Gate, GateFile, read_gates
+from revector.core.evaluation.gates.verdicts import judge_gates
 from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET
 
 FLOOR, NON_INFERIORITY = KINDS
