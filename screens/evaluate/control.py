@@ -188,13 +188,9 @@ class EvaluateControl:
             )
             self.say(Text(f"✗ {problem}: two runs of one query set can be compared.", CAUTION))
             return
-        wish = Wish(run.query_set, marked.version_key, run.version_key, runs=(marked.id, run.id))
-        last = self._wish
-        if last is not None:
-            wish = replace(
-                last, query_set=wish.query_set, primary=wish.primary, candidate=wish.candidate, runs=wish.runs
-            )
         self.marked = None
+        last, pair = self._wish or Wish("", "", ""), (marked.version_key, run.version_key)
+        wish = replace(last, query_set=run.query_set, primary=pair[0], candidate=pair[1], runs=(marked.id, run.id))
         self._open_dialog(wish)
 
     # -- from the evaluation on ---------------------------------------------------------------------------
@@ -260,11 +256,10 @@ class EvaluateControl:
         if kind is None:
             return
         folder = Path.cwd()
-
-        def done(path: Path) -> None:
-            self.say(Text(f"Written to {printable(str(path))}", GOOD))
-
-        in_background(self._pane, "export", lambda _tell: write_report(found, kind, folder), done, self.fail)
+        in_background(
+            self._pane, "export", lambda _tell: write_report(found, kind, folder),
+            lambda path: self.say(Text(f"Written to {printable(str(path))}", GOOD)), self.fail,
+        )  # fmt: skip
 
     # -- the candidate ------------------------------------------------------------------------------------
 

@@ -178,7 +178,8 @@ class EvaluatePane(Pane):
         self._draw_list()
         self._draw_said()
         if found is None:
-            self.query_one("#nothing", Static).update(self.nothing)
+            nothing = Text("Reading …", FAINT) if self.reader.opening else Text(self.control.what_to_do)
+            self.query_one("#nothing", Static).update(nothing)
             return
         width = self.app.size.width - 2
         self.query_one("#verdict", Static).update(verdict_line(found, width))
@@ -321,11 +322,6 @@ class EvaluatePane(Pane):
 
     def compare_runs(self) -> None:
         self.control.compare_run(self.query_one("#runs", Table).row_key)
-
-    @property
-    def nothing(self) -> Text:
-        """What to do when no evaluation is shown."""
-        return Text("Reading …", FAINT) if self.reader.opening else Text(self.control.what_to_do)
 
     def step_candidate(self, step: int) -> None:
         keys = [status.version.version_key for status in self.situation.versions if not status.version.active]

@@ -60,20 +60,15 @@ class Footer(Widget):
         if self._reason:
             return Text(printable(self._reason), f"bold {CAUTION}", no_wrap=True, overflow="ellipsis")
         line = Text(no_wrap=True)
-        for _, key, label in self._fitting():
-            line.append(key, TITLE)
-            line.append(f" {label}  ")
+        for action, key, label in self._fitting():
+            shown = Text.assemble((key, TITLE), f" {label}  ")
+            shown.apply_meta({"does": action.id})
+            line.append_text(shown)
         return line
 
     def on_click(self, event: events.Click) -> None:
-        if self._reason:
-            return  # the click was on the message, not on the keys under it
-        right = self.styles.padding.left
-        for item in self._fitting():
-            right += _width(item)
-            if event.x < right:
-                self.post_message(Pane.Act(item[0].id))
-                return
+        if action_id := event.style.meta.get("does"):
+            self.post_message(Pane.Act(action_id))
 
 
 def _width(item: tuple[Action, str, str]) -> int:

@@ -106,17 +106,14 @@ class TabBar(Widget):
         """The current tab is in brackets too, not only in another colour."""
         line = Text(no_wrap=True, overflow="ellipsis")
         for tab in TABS:
-            shown = tab.key == self._tab
-            line.append(f"[{tab}]" if shown else f" {tab} ", "bold reverse" if shown else FAINT)
+            shown = Text(f"[{tab}]", "bold reverse") if tab.key == self._tab else Text(f" {tab} ", FAINT)
+            shown.apply_meta({"tab": tab.key})
+            line.append_text(shown)
         return line
 
     def on_click(self, event: events.Click) -> None:
-        right = self.styles.padding.left
-        for tab in TABS:
-            right += len(f" {tab} ")
-            if event.x < right:
-                self.post_message(self.Chosen(tab))
-                return
+        if key := event.style.meta.get("tab"):
+            self.post_message(self.Chosen(next(tab for tab in TABS if tab.key == key)))
 
 
 class Banner(Widget):

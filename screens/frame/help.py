@@ -22,7 +22,9 @@ def help_text(situation: Situation) -> RenderableType:
         if actions:
             grid.add_row("", Text(title, TITLE))
             for action in actions:
-                grid.add_row(Text(keys_of(action), "bold"), Text(action.help, _style(action, situation)))
+                grid.add_row(
+                    Text(keys_of(action), "bold"), Text(action.help, "" if offered(action, situation) else FAINT)
+                )
             grid.add_row("", "")
     grid.add_row("", Text("In lists: ↑ ↓ PgUp PgDn Home End. Tab and Shift+Tab move between parts.", FAINT))
     grid.add_row("", Text("Dimmed keys do nothing right now, or belong to another tab.", FAINT))
@@ -37,7 +39,3 @@ def listed(situation: Situation) -> list[Action]:
 def keys_of(action: Action) -> str:
     """`q ^q`."""
     return " ".join(label_of(key) for key in action.keys)
-
-
-def _style(action: Action, situation: Situation) -> str:
-    return "" if offered(action, situation) else FAINT

@@ -6,11 +6,10 @@ growing pauses. A read that hangs (a network that drops packets) is abandoned, a
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import psycopg
@@ -139,18 +138,29 @@ class SnapshotReader:
         current.close()
 
     def _read(self, current: _Round) -> Overview:
-        with _every_error(self._database):
-            if current.connection is None:
-                current.connection = self._database.connect("console", statement_timeout_s=self._timeout_s)
-                require_schema(current.connection, self._database.schema)
-            try:
-                overview = read_overview(current.connection, self._database.schema)
-            except psycopg.errors.QueryCanceled:
-                problem = f"A read took longer than {self._timeout_s:g} s and was cancelled."
-                raise _SlowError(problem, "The server is busy; read_timeout_s sets how long to wait.") from None
-            if overview.server.schema_revision != HEAD:
-                require_schema(current.connection, self._database.schema)
-            return overview
+        try:
+            with readable_errors(self._database):
+                if current.connection is None:
+                    current.connection = self._database.connect("console", statement_timeout_s=self._timeout_s)
+                    require_schema(current.connection, self._database.schema)
+                try:
+                    overview = read_overview(current.connection, self._database.schema)
+                except psycopg.errors.QueryCanceled:
+                    problem = f"A read took longer than {self._timeout_s:g} s and was cancelled."
+                    raise _SlowError(
+                        problem, "The server is busy; read_timeout_s sets how long to wait."
+                    ) from None
+                if overview.server.schema_revision != HEAD:
+                    require_schema(current.connection, self._database.schema)
+                return overview
+        except RevectorError:
+            raise
+        except psycopg.Error as error:
+            problem = str(error).partition("\n")[0]
+            raise UnreachableError(f"The collection cannot be read: {problem}", "See `revector doctor`.") from None
+        except Exception as error:
+            report(error)  # a bug
+            raise RevectorError(f"Reading the collection failed: {type(error).__name__}: {error}") from error
 
     def _publish(self, error: RevectorError, lost: bool, retry_at: float | None) -> None:
         if str(error) != str(self.latest.error):  # it is retried
@@ -177,18 +187,3 @@ class _Round:
         if self.connection is not None:
             self.connection.close()
             self.connection = None
-
-
-@contextlib.contextmanager
-def _every_error(database: Database) -> Iterator[None]:
-    try:
-        with readable_errors(database):
-            yield
-    except RevectorError:
-        raise
-    except psycopg.Error as error:
-        problem = str(error).partition("\n")[0]
-        raise UnreachableError(f"The collection cannot be read: {problem}", "See `revector doctor`.") from None
-    except Exception as error:
-        report(error)  # a bug
-        raise RevectorError(f"Reading the collection failed: {type(error).__name__}: {error}") from error

@@ -54,9 +54,8 @@ _KEYS = (
     Key("f", "what to judge", "choose"),
     Key("n", "name", "name"),
     Key("r", "read again", "reload"),
-    Key("?", "help", "help"),
-    Key("esc", "leave", "leave"),
 )
+_ENDS = (Key("?", "help", "help"), Key("esc", "leave", "leave"))
 
 
 class JudgingScreen(Following, ModalScreen[None]):
@@ -88,12 +87,7 @@ class JudgingScreen(Following, ModalScreen[None]):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        *(Binding(key.key, key.action, key.label, show=False) for key in _GRADES),
-        Binding("s", "skip", "Skip", show=False),
-        Binding("u", "undo", "Undo", show=False),
-        Binding("f", "choose", "What to judge", show=False),
-        Binding("n", "name", "Judge as", show=False),
-        Binding("r", "reload", "Read again", show=False),
+        *(Binding(key.key, key.action, key.label, show=False) for key in (*_GRADES, *_KEYS)),
         Binding("enter", "search", "Search", show=False),
         Binding("question_mark", "help", "Help", show=False),
         Binding("escape,q", "leave", "Leave", show=False),
@@ -135,7 +129,7 @@ class JudgingScreen(Following, ModalScreen[None]):
                 yield Static(id="content", markup=False)
             yield Static(id="message")
             yield KeyLine(_GRADES, id="grades")
-            yield KeyLine(_KEYS, id="keys")
+            yield KeyLine((*_KEYS, *_ENDS), id="keys")
 
     def on_mount(self) -> None:
         self.query_one("#text").focus()
@@ -241,14 +235,11 @@ class JudgingScreen(Following, ModalScreen[None]):
     def _taking(self) -> bool:
         return self._live and not self._leaving
 
-    def action_grade(self, grade: int) -> None:
-        self._answer(grade)
-
     def action_skip(self) -> None:
         """Skip the pair for this session; it stays open."""
-        self._answer(None)
+        self.action_grade(None)
 
-    def _answer(self, grade: int | None) -> None:
+    def action_grade(self, grade: int | None) -> None:
         if self._taking and self.answers.item is not None:
             self.answers.answer(grade, monotonic())
             self._message = Text()

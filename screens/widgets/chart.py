@@ -112,7 +112,11 @@ class Chart(Widget):
             )
             return
         else:
-            self._picture = Text(_build(self._series, width, height, self._limits), no_wrap=True)
+            ranges = [one for one in self._series if isinstance(one, Range)]
+            series = [one for one in self._series if isinstance(one, Series)]
+            limits = self._limits
+            drawn = build_ranges(ranges, width, height, limits) if ranges else build(series, width, height, limits)
+            self._picture = Text(drawn, no_wrap=True)
             self.builds += 1
         self._drawn = wanted
         self.refresh()
@@ -120,15 +124,6 @@ class Chart(Widget):
     def _fail(self, error: Exception) -> None:
         self._picture = Text(f"No chart: {printable(str(error))}", BAD)
         self.refresh()
-
-
-def _build(
-    rows: tuple[Series, ...] | tuple[Range, ...], width: int, height: int, limits: tuple[float, float] | None
-) -> str:
-    ranges = [row for row in rows if isinstance(row, Range)]
-    if ranges:
-        return build_ranges(ranges, width, height, limits or (0.0, 1.0))
-    return build([row for row in rows if isinstance(row, Series)], width, height, limits)
 
 
 def _figure(width: int, height: int) -> Any:
@@ -164,7 +159,7 @@ def build(series: Sequence[Series], width: int, height: int, limits: tuple[float
     return str(figure.build().string(True)).rstrip("\n")
 
 
-def build_ranges(ranges: Sequence[Range], width: int, height: int, limits: tuple[float, float]) -> str:
+def build_ranges(ranges: Sequence[Range], width: int, height: int, limits: tuple[float, float] | None) -> str:
     """One line for each row by plotext, `----o----`, without colours; rows that do not fit are left out.
 
     The last line then says how many are missing.
@@ -172,7 +167,7 @@ def build_ranges(ranges: Sequence[Range], width: int, height: int, limits: tuple
     figure = _figure(width, height)
     room = height - (2 if height >= _TALL else 1)
     shown = list(ranges[:room])
-    lower, upper = limits
+    lower, upper = limits or (0.0, 1.0)
     labels = [shorten(printable(one.label), max(6, width // 3)) for one in shown]
     if len(shown) < len(ranges):
         del shown[-1]

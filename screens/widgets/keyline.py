@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.cells import cell_len
 from rich.text import Text
 from textual import events
 from textual.widget import Widget
@@ -35,14 +34,11 @@ class KeyLine(Widget):
         """All keys; those that do not fit are cut."""
         line = Text(no_wrap=True, overflow="ellipsis")
         for one in self._keys:
-            line.append(one.key, TITLE)
-            line.append(f" {one.label}  ")
+            shown = Text.assemble((one.key, TITLE), f" {one.label}  ")
+            shown.apply_meta({"does": one.action})
+            line.append_text(shown)
         return line
 
     async def on_click(self, event: events.Click) -> None:
-        right = self.styles.padding.left
-        for one in self._keys:
-            right += cell_len(f"{one.key} {one.label}  ")
-            if event.x < right:
-                await self.run_action(f"screen.{one.action}")
-                return
+        if action := event.style.meta.get("does"):
+            await self.run_action(f"screen.{action}")

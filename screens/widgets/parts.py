@@ -42,13 +42,11 @@ class Parts(Widget):
         line = Text(no_wrap=True, overflow="ellipsis")
         for name, words in self._items:
             front = name == self._chosen
-            line.append(f"[{words}]" if front else f" {words} ", "bold reverse" if front else FAINT)
+            shown = Text(f"[{words}]", "bold reverse") if front else Text(f" {words} ", FAINT)
+            shown.apply_meta({"part": name})
+            line.append_text(shown)
         return line.append(f"  {self._key} shows the next", FAINT)
 
     def on_click(self, event: events.Click) -> None:
-        right = self.styles.padding.left
-        for name, words in self._items:
-            right += len(words) + 2
-            if event.x < right:
-                self.post_message(self.Chosen(name, self.id))
-                return
+        if name := event.style.meta.get("part"):
+            self.post_message(self.Chosen(name, self.id))

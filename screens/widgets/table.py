@@ -84,12 +84,8 @@ class Table(DataTable[Text], inherit_bindings=False):
             self._rebuild(key)
             return
         for line, (old, new) in enumerate(zip(before, rows, strict=True)):
-            if old != new:
-                self._update_line(line, new)
-
-    def _update_line(self, line: int, row: Row) -> None:
-        for place, content in enumerate(self._cells(row)):
-            self.update_cell_at(Coordinate(line, place), content)
+            for place, content in enumerate(self._cells(new) if old != new else ()):
+                self.update_cell_at(Coordinate(line, place), content)
 
     def _cells(self, row: Row) -> list[Text]:
         return [cell(row.cells[index], right=self._plan[index].right) for index, _ in self._laid_out]
