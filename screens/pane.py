@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from rich.text import Text
 from textual.containers import Vertical
 from textual.message import Message
+from textual.screen import ModalScreen
 from textual.widgets import DataTable, Static
 
 from revector.core.database import Connection
@@ -131,6 +132,15 @@ class Pane(Vertical):
                 return work(connection)
 
         in_background(self, group, run, done, failed)
+
+    def ask(self, dialog: ModalScreen[T | None], then: Callable[[T], object]) -> None:
+        """Open a dialog; `then` gets its answer, unless there is none or it is no."""
+
+        def answered(answer: T | None) -> None:
+            if answer is not None and answer is not False:
+                then(answer)
+
+        self.app.push_screen(dialog, answered)
 
     @property
     def tight(self) -> bool:

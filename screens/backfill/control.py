@@ -85,12 +85,8 @@ class BackfillControl:
         version, settings = self.version, self.settings
         if version is None or settings is None:
             return  # they arrive with the next snapshot
-
-        def chosen(options: RunOptions | None) -> None:
-            if options is not None:
-                self._ask_for_money(version, options)
-
-        self._pane.app.push_screen(RunDialog(version.version_key, settings, has_job=self.has_job), chosen)
+        dialog = RunDialog(version.version_key, settings, has_job=self.has_job)
+        self._pane.ask(dialog, lambda options: self._ask_for_money(version, options))
 
     def stop_run(self) -> None:
         version = self.version
@@ -115,18 +111,17 @@ class BackfillControl:
 
         key = version.version_key
 
-        def start(agreed: object) -> None:
-            if agreed:
-                self._services.backfills.start(version, options)
-                self.done("")
+        def start(_agreed: object) -> None:
+            self._services.backfills.start(version, options)
+            self.done("")
 
         def priced(cost: str | None) -> None:
             if cost is None:
-                start(True)
+                start(None)
                 return
             lines = (("version", key), ("encoder", version.encoder_name), ("cost", cost))
             question = Question("Spend money on a backfill", self._services, lines, key, "Run the backfill")
-            self._pane.app.push_screen(Confirm(question), start)
+            self._pane.ask(Confirm(question), start)
 
         self._pane.read("request", lambda connection: cost_to_begin(connection, version), priced, self.refuse)
 
@@ -168,12 +163,9 @@ class BackfillControl:
     def load_vectors(self) -> None:
         from revector.screens.backfill.load_dialog import LoadDialog
 
-        def closed(loaded: bool | None) -> None:
-            if loaded:
-                self._pane.changed(database=True)
-
         if self.version is not None:
-            self._pane.app.push_screen(LoadDialog(self._services.database, self.version), closed)
+            dialog = LoadDialog(self._services.database, self.version)
+            self._pane.ask(dialog, lambda _loaded: self._pane.changed(database=True))
 
     # -- pause, cancel ------------------------------------------------------------------------------------
 
@@ -194,12 +186,9 @@ class BackfillControl:
         )
         lines = (("version", key), ("effect", effect))
         question = Question("Stop backfill", self._services, lines, key, "Stop backfill")
-
-        def answered(answer: object) -> None:
-            if answer:
-                self.ask(version, request_cancel, lambda _nothing: self.done(""))
-
-        self._pane.app.push_screen(Confirm(question), answered)
+        self._pane.ask(
+            Confirm(question), lambda _yes: self.ask(version, request_cancel, lambda _nothing: self.done(""))
+        )
 
     # -- dead letters -------------------------------------------------------------------------------------
 
@@ -221,15 +210,14 @@ class BackfillControl:
         if version is None:
             return
 
-        def answered(waiver: ChunkWaiver | None) -> None:
-            if waiver is not None:
-                self.ask(
-                    version,
-                    lambda connection, version: waive_failure(connection, version, waiver.chunk_id, waiver.reason),
-                    lambda _nothing: self.done(f"Chunk {waiver.chunk_id} is waived."),
-                )
+        def waived(waiver: ChunkWaiver) -> None:
+            self.ask(
+                version,
+                lambda connection, version: waive_failure(connection, version, waiver.chunk_id, waiver.reason),
+                lambda _nothing: self.done(f"Chunk {waiver.chunk_id} is waived."),
+            )
 
-        self._pane.app.push_screen(WaiveChunk(version.version_key, int(chunk_id) if chunk_id else None), answered)
+        self._pane.ask(WaiveChunk(version.version_key, int(chunk_id) if chunk_id else None), waived)
 
     # -- what comes of it ---------------------------------------------------------------------------------
 

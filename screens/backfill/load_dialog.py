@@ -29,7 +29,7 @@ class _StoppedError(Exception):
     """The user stopped the load. Not an error for the log: the same load continues where it stopped."""
 
 
-class LoadDialog(Form[bool]):
+class LoadDialog(Form[bool | None]):
     """Returns whether anything may have been loaded. While it loads, Escape stops it after the current slice."""
 
     def __init__(self, database: Database, version: Version) -> None:
@@ -74,7 +74,7 @@ class LoadDialog(Form[bool]):
         self._set_loading(True)
         self.say(Text("Opening the file …", FAINT))
 
-        def run(tell: Tell) -> LoadReport:
+        def run(tell: Tell) -> LoadReport | None:
             from revector.core.vectors.files import open_vectors
 
             def heed(step: str, done: int, total: int) -> None:
@@ -88,16 +88,13 @@ class LoadDialog(Form[bool]):
                 id_column=id_column or None,
                 vector_column=vector_column or None,
             )
-            heed("loading", 0, file.rows)
-            return load(self._database, self._version, file, skip_bad=skip_bad, on_progress=heed)
-
-        def unless_stopped(tell: Tell) -> LoadReport | None:
             try:
-                return run(tell)
+                heed("loading", 0, file.rows)
+                return load(self._database, self._version, file, skip_bad=skip_bad, on_progress=heed)
             except _StoppedError:
                 return None
 
-        in_background(self, "load", unless_stopped, self._ended, self._failed)
+        in_background(self, "load", run, self._ended, self._failed)
 
     def _progress(self, step: str, done: int, total: int) -> None:
         if self._stop.is_set():

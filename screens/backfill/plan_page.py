@@ -12,15 +12,13 @@ from revector.core.registry import Version
 from revector.screens.services import Services
 from revector.screens.wording.facts import facts
 from revector.screens.wording.text import printable
-from revector.screens.wording.theme import BAD, CAUTION, GOOD
+from revector.screens.wording.theme import SIGNS
 
 if TYPE_CHECKING:
     from revector.core.backfill.plan.plan import Plan
     from revector.core.backfill.plan.probe import Offer
 
     Agreed = Offer | Literal[False] | None
-
-_MARKS = {"pass": ("✓", GOOD), "warn": ("!", CAUTION), "fail": ("✗", BAD)}
 
 
 def read_plan(services: Services, version: Version, agreed: Agreed = None) -> Plan | Offer:
@@ -63,7 +61,7 @@ def plan_page(plan: Plan) -> RenderableType:
 
     found = Text()
     for finding in plan.findings:
-        mark, colour = _MARKS[finding.verdict]
+        mark, colour = SIGNS[finding.verdict]
         found.append(f"{mark} {finding.name}: ", colour)
         found.append(printable(finding.detail) + "\n")
         if finding.remedy:

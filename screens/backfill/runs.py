@@ -206,25 +206,22 @@ class Backfills:
                 self._database, run.version, options.ray, settings, options.changes, on_note=keep, stop=run.stop
             )
         else:
-            status = self._serve(run, settings, keep)
+            from revector.core.backfill.engines.local import LocalEngine
+
+            run.engine = LocalEngine(
+                self._database,
+                run.version,
+                settings,
+                options.changes,
+                stay=options.stay,
+                on_note=keep,
+                on_done=lambda: self._index(run) if options.index else None,
+            )
+            if run.leaving:
+                run.engine.leave("stopped in the console")  # requested before there was an engine
+            status = run.engine.run()
         self._prepared.pop(key, None)  # they were for a new job, which now has them in its row
         return status
-
-    def _serve(self, run: _Run, settings: JobSettings, keep: Callable[[str], None]) -> JobStatus:
-        from revector.core.backfill.engines.local import LocalEngine
-
-        run.engine = LocalEngine(
-            self._database,
-            run.version,
-            settings,
-            run.options.changes,
-            stay=run.options.stay,
-            on_note=keep,
-            on_done=lambda: self._index(run) if run.options.index else None,
-        )
-        if run.leaving:
-            run.engine.leave("stopped in the console")  # requested before there was an engine
-        return run.engine.run()
 
     def _index(self, run: _Run) -> None:
         from revector.core import index

@@ -169,10 +169,6 @@ class CompareControl:
         if comparison is self.comparison:
             self.show_judgements(judged)
 
-    def failed(self, request: PairSearch, error: RevectorError) -> None:
-        """The search, or reading the judgements, failed."""
-        self.fail(error)
-
     # -- query sets ---------------------------------------------------------------------------------------
 
     def choose_query(self) -> None:
@@ -186,12 +182,11 @@ class CompareControl:
                 return read_choices(connection, *versions, name, known, before)
 
         name = before.query_set if before else known.evaluation.query_set if known and known.evaluation else None
-        self._pane.app.push_screen(QueryPicker(read, name), self._chosen)
+        self._pane.ask(QueryPicker(read, name), self._chosen)
 
-    def _chosen(self, browsing: Browsing | None) -> None:
-        if browsing is not None:
-            self._search_for(browsing)
-            self._pair.go_through(browsing)
+    def _chosen(self, browsing: Browsing) -> None:
+        self._search_for(browsing)
+        self._pair.go_through(browsing)
 
     def open_query(self, query_set: str, query_id: str, *, primary: str | None = None) -> None:
         """Search for a query of a set and continue from there; called from an evaluation.

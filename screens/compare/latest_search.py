@@ -72,7 +72,7 @@ class Latest:
         )
 
     def _fail(self, request: PairSearch, error: RevectorError) -> None:
-        self._if_wanted(request, lambda: self._asker.failed(request, error))
+        self._if_wanted(request, lambda: self._asker.fail(error))
         self._next()
 
     def _if_wanted(self, request: PairSearch, tell: Callable[[], None]) -> None:

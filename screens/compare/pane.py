@@ -32,7 +32,7 @@ from revector.screens.widgets.inputs import QueryBox
 from revector.screens.widgets.table import Table
 from revector.screens.wording.grades import ndcg_words
 from revector.screens.wording.marking import marked
-from revector.screens.wording.text import milliseconds, printable, shorten
+from revector.screens.wording.text import figure, milliseconds, printable, shorten
 from revector.screens.wording.theme import FAINT, GOOD, TITLE
 
 if TYPE_CHECKING:
@@ -280,13 +280,12 @@ def measures(comparison: Comparison, width: int, judged: JudgedHits | None = Non
     """`overlap@10 0.70  Jaccard 0.54  RBO 0.81  tau 0.55`, then nDCG of judged queries, or the time of the
     search."""
     overlap = comparison.overlap
-    tau = "—" if overlap.kendall_tau is None else f"{overlap.kendall_tau:.2f}"
     text = Text(no_wrap=True, overflow="ellipsis")
     figures = [
         (f"overlap@{overlap.k}", f"{overlap.overlap:.2f}"),
         ("Jaccard", f"{overlap.jaccard:.2f}"),
         ("RBO", f"{overlap.rbo:.2f}"),
-        ("tau", tau),
+        ("tau", figure(overlap.kendall_tau)),
     ]
     known = ""
     if judged is not None:

@@ -113,9 +113,10 @@ class QueryPicker(Dialog[Browsing | None]):
             if self.segment in (WHOLE_SET, query.segment)
             and all(word in query.text.casefold() or word in query.id.casefold() for word in words)
         ]
+        rbo = {query_id: f"{result.rbo:.2f}" for query_id, result in browsing.results.items()}
         self.query_one(Table).show(
             [
-                Row(query.id, (query.text, query.segment, self._rbo(query.id), query.id))
+                Row(query.id, (query.text, query.segment, rbo.get(query.id, "—"), query.id))
                 for query in found[:_MOST_ROWS]
             ]
         )
@@ -123,11 +124,6 @@ class QueryPicker(Dialog[Browsing | None]):
         more = f", the first {_MOST_ROWS} shown" if len(found) > _MOST_ROWS else ""
         order = "those that moved most first" if browsing.results else "by id: no evaluation of this pair yet"
         self.query_one("#count", Static).update(f"{count}{more}, {order}")
-
-    def _rbo(self, query_id: str) -> str:
-        browsing = self._choices.browsing
-        result = browsing.results.get(query_id) if browsing else None
-        return f"{result.rbo:.2f}" if result else "—"
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()

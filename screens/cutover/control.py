@@ -11,7 +11,7 @@ from rich.text import Text
 
 from revector.core import cutover
 from revector.screens.cutover.checking import CandidateChecks
-from revector.screens.cutover.dialogs import ReasonDialog, WaiveDialog, Waiver
+from revector.screens.cutover.dialogs import ReasonDialog, WaiveDialog
 from revector.screens.cutover.text import request_figures, sql_page
 from revector.screens.pane import Pane
 from revector.screens.situation import Situation, key_of
@@ -103,9 +103,7 @@ class CutoverControl:
                 return f"The active version is now {now}. Cancel and check again."
             return ""
 
-        def answered(answer: Confirmation | None) -> None:
-            if answer is None:
-                return
+        def confirmed(answer: Confirmation) -> None:
             self._checks.flipping = True
             self.say(Text(printable(doing), FAINT))
             began = time.perf_counter()
@@ -115,7 +113,7 @@ class CutoverControl:
                 lambda error: self._end(error_text(error)),
             )  # fmt: skip
 
-        self._pane.app.push_screen(Confirm(question, still_so), answered)
+        self._pane.ask(Confirm(question, still_so), confirmed)
 
     def _passed(self, guard: Guard) -> None:
         if self._checks.flipping:
@@ -179,17 +177,14 @@ class CutoverControl:
                 return "The request has ended. Cancel and check again."
             return f"It no longer applies: {now.void_because}" if now.void_because else ""
 
-        def answered(answer: Confirmation | None) -> None:
-            if answer is not None:
-                self._change(
-                    "Approving …",
-                    lambda connection: cutover.approve(
-                        connection, key, comment=answer.reason, request_id=request.id
-                    ),
-                    lambda now: f"✓ Approved the cutover to {key}: {now.given} of {now.needed}.",
-                )
+        def confirmed(answer: Confirmation) -> None:
+            self._change(
+                "Approving …",
+                lambda connection: cutover.approve(connection, key, comment=answer.reason, request_id=request.id),
+                lambda now: f"✓ Approved the cutover to {key}: {now.given} of {now.needed}.",
+            )
 
-        self._pane.app.push_screen(Confirm(question, still_so), answered)
+        self._pane.ask(Confirm(question, still_so), confirmed)
 
     def withdraw(self) -> None:
         request = self._checks.request
@@ -210,11 +205,9 @@ class CutoverControl:
         change: Callable[[str, Connection], Request],
         said: Callable[[Request], str],
     ) -> None:
-        def answered(reason: str | None) -> None:
-            if reason is not None:
-                self._change(doing, lambda connection: change(reason, connection), said)
-
-        self._pane.app.push_screen(dialog, answered)
+        self._pane.ask(
+            dialog, lambda reason: self._change(doing, lambda connection: change(reason, connection), said)
+        )
 
     def _change(self, doing: str, change: Callable[[Connection], Request], said: Callable[[Request], str]) -> None:
         self.say(Text(printable(doing), FAINT))
@@ -234,13 +227,9 @@ class CutoverControl:
         if key is None:
             return
 
-        def answered(waiver: Waiver | None) -> None:
-            if waiver is not None:
-                checks.waive(key, waiver.guard, waiver.reason)
-
         guards = [guard for guard in checks.board.in_order if guard.name in checks.waivable]
         dialog = WaiveDialog(key, guards, checks.waivers, approved=checks.approvals_needed > 0)
-        self._pane.app.push_screen(dialog, answered)
+        self._pane.ask(dialog, lambda waiver: checks.waive(key, waiver.guard, waiver.reason))
 
     def plan(self) -> None:
         checks, key = self._checks, key_of(self._situation.candidate)

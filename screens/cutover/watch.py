@@ -137,7 +137,7 @@ def history_row(one: CutoverEntry) -> Row:
         str(one.id),
         (
             date_and_time(one.at),
-            Text(printable(one.action), _action_style(one)),
+            Text(printable(one.action), GOOD if one.action == "cutover" else CAUTION),
             f"{one.from_version or '—'} → {one.to_version}",
             one.made_by,
             ", ".join(one.approved_by),
@@ -145,10 +145,6 @@ def history_row(one: CutoverEntry) -> Row:
             _watched(one),
         ),
     )
-
-
-def _action_style(one: CutoverEntry) -> str:
-    return GOOD if one.action == "cutover" else CAUTION
 
 
 def _watched(one: CutoverEntry) -> str:

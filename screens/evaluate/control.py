@@ -119,11 +119,9 @@ class EvaluateControl:
             "candidate": [status.version.version_key for status in versions],
         }
         judges = {one.name: one.judges for one in sets}
-        self._pane.app.push_screen(EvaluateDialog(wish, choices, judges), self._begin)
+        self._pane.ask(EvaluateDialog(wish, choices, judges), self._begin)
 
-    def _begin(self, wish: Wish | None) -> None:
-        if wish is None:
-            return
+    def _begin(self, wish: Wish) -> None:
         self._wish, self._message = wish, Text()
         self._evaluator.start(wish)
         self._pane.changed()

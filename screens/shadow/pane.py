@@ -44,6 +44,7 @@ from revector.screens.wording.theme import FAINT, GOOD
 if TYPE_CHECKING:
     from revector.screens.shadow.dialogs import ShadowWish
 
+_PARTS = {"overlaps": "overlap", "segments": "latency, segments", "worst": "disagreements"}
 _LOOK_EVERY_S = 2.0
 _WORST = 50
 
@@ -67,7 +68,7 @@ class ShadowPane(Pane):
     ShadowPane.-tight #segments { width: 100%; }
     """
 
-    PARTS: ClassVar[tuple[str, ...]] = ("overlaps", "segments", "worst")
+    PARTS: ClassVar[tuple[str, ...]] = tuple(_PARTS)
     WIDE = 110
 
     def __init__(self, services: Services) -> None:
@@ -188,7 +189,7 @@ class ShadowPane(Pane):
             nothing = what_to_do(self.situation, found) if self._known else Text("Reading …", FAINT)
             self.query_one("#nothing", Static).update(nothing)
             return
-        self.query_one("#parts", Parts).show([(name, self._words(name)) for name in self.PARTS], self.part)
+        self.query_one("#parts", Parts).show(list(_PARTS.items()), self.part)
         self._draw_figures(found)
 
     def _arrange(self, found: ShadowReport | None) -> None:
@@ -207,10 +208,6 @@ class ShadowPane(Pane):
             ("nothing", not figures),
         ):
             self.query_one(f"#{place}").display = shown
-
-    @staticmethod
-    def _words(part: str) -> str:
-        return {"overlaps": "overlap", "segments": "latency, segments", "worst": "disagreements"}[part]
 
     def _draw_figures(self, found: ShadowReport) -> None:
         overlaps = self.query_one("#overlaps", VerticalScroll)
@@ -266,12 +263,11 @@ class ShadowPane(Pane):
         if candidate is None:
             return
 
-        def answered(wish: ShadowWish | None) -> None:
-            if wish is not None:
-                self._say(Text("Starting …", FAINT))
-                self._steer(lambda connection: _start(connection, wish))
+        def chosen(wish: ShadowWish) -> None:
+            self._say(Text("Starting …", FAINT))
+            self._steer(lambda connection: _start(connection, wish))
 
-        self.app.push_screen(StartShadow(self.services, candidate.version), answered)
+        self.ask(StartShadow(self.services, candidate.version), chosen)
 
     def stop(self) -> None:
         from revector.screens.widgets.confirm import Ask
@@ -281,24 +277,21 @@ class ShadowPane(Pane):
             return
         text = f"Stop the shadow of {run.candidate}? Its results are kept for {run.retention_days:g} days."
 
-        def answered(yes: bool | None) -> None:
-            if yes:
-                self._say(Text("Stopping …", FAINT))
-                self._steer(_stop)
+        def confirmed(_yes: bool) -> None:
+            self._say(Text("Stopping …", FAINT))
+            self._steer(_stop)
 
-        self.app.push_screen(Ask(text, "Let it run", "Stop it"), answered)
+        self.ask(Ask(text, "Let it run", "Stop it"), confirmed)
 
     def send_to_judging(self) -> None:
         from revector.screens.shadow.dialogs import SendToJudging
 
         ids = [one.id for one in self.report.worst if one.query] if self.report else []
-
-        def answered(name: str | None) -> None:
-            if name is not None:
-                self._steer(lambda connection: _send(connection, ids, name))
-
         if ids:
-            self.app.push_screen(SendToJudging(len(ids)), answered)
+            self.ask(
+                SendToJudging(len(ids)),
+                lambda name: self._steer(lambda connection: _send(connection, ids, name)),
+            )
 
     def _steer(self, work: Callable[[Connection], str]) -> None:
         self.write("steer", work, self._steered, self._refused)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
@@ -152,21 +152,14 @@ def both_rankings(one: Disagreement, candidate: str) -> RenderableType:
     grid.add_row("", Text(printable(one.primary_version), TITLE), Text(printable(candidate), TITLE))
     for rank in range(max(len(one.primary_keys), len(one.candidate_keys))):
         grid.add_row(str(rank + 1), *(_key(keys, rank) for keys in (one.primary_keys, one.candidate_keys)))
-    page = Grid.grid()
-    page.add_row(
-        facts(
-            [
-                ("query", one.query or "its text is not stored"),
-                ("SHA-256", one.sha256 or "not kept"),
-                ("segment", one.segment or "none"),
-                ("at", date_and_time(one.at)),
-                ("overlap", f"{one.overlap:.2f}, RBO {one.rbo:.2f}, of the first {one.k}"),
-            ]
-        )
-    )
-    page.add_row("")
-    page.add_row(grid)
-    return page
+    about = [
+        ("query", one.query or "its text is not stored"),
+        ("SHA-256", one.sha256 or "not kept"),
+        ("segment", one.segment or "none"),
+        ("at", date_and_time(one.at)),
+        ("overlap", f"{one.overlap:.2f}, RBO {one.rbo:.2f}, of the first {one.k}"),
+    ]
+    return Group(facts(about), "", grid)
 
 
 def what_to_do(situation: Situation, found: ShadowReport | None) -> Text:

@@ -97,7 +97,7 @@ class Confirm(Form[Confirmation | None]):
         event.stop()
 
 
-class Ask(Dialog[bool]):
+class Ask(Dialog[bool | None]):
     """A question with two answers; the first, safe one has the focus."""
 
     DEFAULT_CSS = """

@@ -49,6 +49,6 @@ TITLE = "bold #7aa2d6"
 
 SIGNS: dict[str | None, tuple[str, str]] = {
     "pass": (MARKS["pass"], GOOD), "fail": (MARKS["fail"], BAD), "inconclusive": (MARKS["inconclusive"], CAUTION),
-    None: ("·", FAINT),
+    "warn": (MARKS["warn"], CAUTION), None: ("·", FAINT),
 }  # fmt: skip
 """A verdict's sign and colour; None when there is no verdict, or not yet."""
