@@ -7,25 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from revector.core.encoders.base import Encoder, Metered, Parallel, Throttled
-from revector.core.encoders.checks import PROBE_TEXT, check_vectors, find_bad_rows, probe
-from revector.core.encoders.providers import check_settings, find_provider, parse_spec
-from revector.core.encoders.spec import EncoderSpec
-
-__all__ = [
-    "PROBE_TEXT",
-    "Encoder",
-    "EncoderSpec",
-    "Metered",
-    "Parallel",
-    "Throttled",
-    "check_vectors",
-    "find_bad_rows",
-    "open_encoder",
-    "parse_spec",
-    "probe",
-    "runs_here",
-]
+from revector.core.encoders.base import Encoder as Encoder
+from revector.core.encoders.base import Metered as Metered
+from revector.core.encoders.base import Parallel as Parallel
+from revector.core.encoders.base import Throttled as Throttled
+from revector.core.encoders.checks import PROBE_TEXT as PROBE_TEXT
+from revector.core.encoders.checks import check_vectors as check_vectors
+from revector.core.encoders.checks import find_bad_rows as find_bad_rows
+from revector.core.encoders.checks import probe as probe
+from revector.core.encoders.providers import check_settings, find_provider
+from revector.core.encoders.providers import parse_spec as parse_spec
+from revector.core.encoders.spec import EncoderSpec as EncoderSpec
 
 
 def runs_here(spec: str) -> bool:

@@ -6,64 +6,35 @@ Alembic and for applications that use SQLAlchemy.
 
 from __future__ import annotations
 
-from revector.core.models.backfill import (
-    BackfillJob,
-    BackfillProof,
-    BackfillRange,
-    BackfillSample,
-    BackfillTransition,
-    BackfillWorkerRow,
-    DeadLetter,
-    VectorLoad,
-)
-from revector.core.models.base import Base
-from revector.core.models.cutover import Cutover, CutoverApproval, CutoverPolicy, CutoverRequest
-from revector.core.models.documents import ChunkOutbox, DocumentChunk, EmbeddingVersion, RepeatedText, RowCount
-from revector.core.models.evaluation import (
-    EvaluationResult,
-    EvaluationRow,
-    EvaluationRun,
-    JudgementRow,
-    JudgeRow,
-    QueryRow,
-    QuerySetRow,
-)
-from revector.core.models.log import AuditLog
-from revector.core.models.retrieval import SearchCount
-from revector.core.models.shadow import Shadow, ShadowCount, ShadowQuery
-from revector.core.models.version_tables import is_version_table, version_model
-
-__all__ = [
-    "AuditLog",
-    "BackfillJob",
-    "BackfillProof",
-    "BackfillRange",
-    "BackfillSample",
-    "BackfillTransition",
-    "BackfillWorkerRow",
-    "Base",
-    "ChunkOutbox",
-    "Cutover",
-    "CutoverApproval",
-    "CutoverPolicy",
-    "CutoverRequest",
-    "DeadLetter",
-    "DocumentChunk",
-    "EmbeddingVersion",
-    "EvaluationResult",
-    "EvaluationRow",
-    "EvaluationRun",
-    "JudgeRow",
-    "JudgementRow",
-    "QueryRow",
-    "QuerySetRow",
-    "RepeatedText",
-    "RowCount",
-    "SearchCount",
-    "Shadow",
-    "ShadowCount",
-    "ShadowQuery",
-    "VectorLoad",
-    "is_version_table",
-    "version_model",
-]
+from revector.core.models.backfill import BackfillJob as BackfillJob
+from revector.core.models.backfill import BackfillProof as BackfillProof
+from revector.core.models.backfill import BackfillRange as BackfillRange
+from revector.core.models.backfill import BackfillSample as BackfillSample
+from revector.core.models.backfill import BackfillTransition as BackfillTransition
+from revector.core.models.backfill import BackfillWorkerRow as BackfillWorkerRow
+from revector.core.models.backfill import DeadLetter as DeadLetter
+from revector.core.models.backfill import VectorLoad as VectorLoad
+from revector.core.models.base import Base as Base
+from revector.core.models.cutover import Cutover as Cutover
+from revector.core.models.cutover import CutoverApproval as CutoverApproval
+from revector.core.models.cutover import CutoverPolicy as CutoverPolicy
+from revector.core.models.cutover import CutoverRequest as CutoverRequest
+from revector.core.models.documents import ChunkOutbox as ChunkOutbox
+from revector.core.models.documents import DocumentChunk as DocumentChunk
+from revector.core.models.documents import EmbeddingVersion as EmbeddingVersion
+from revector.core.models.documents import RepeatedText as RepeatedText
+from revector.core.models.documents import RowCount as RowCount
+from revector.core.models.evaluation import EvaluationResult as EvaluationResult
+from revector.core.models.evaluation import EvaluationRow as EvaluationRow
+from revector.core.models.evaluation import EvaluationRun as EvaluationRun
+from revector.core.models.evaluation import JudgementRow as JudgementRow
+from revector.core.models.evaluation import JudgeRow as JudgeRow
+from revector.core.models.evaluation import QueryRow as QueryRow
+from revector.core.models.evaluation import QuerySetRow as QuerySetRow
+from revector.core.models.log import AuditLog as AuditLog
+from revector.core.models.retrieval import SearchCount as SearchCount
+from revector.core.models.shadow import Shadow as Shadow
+from revector.core.models.shadow import ShadowCount as ShadowCount
+from revector.core.models.shadow import ShadowQuery as ShadowQuery
+from revector.core.models.version_tables import is_version_table as is_version_table
+from revector.core.models.version_tables import version_model as version_model

@@ -4,21 +4,14 @@
 `send_to_judging` queues the worst disagreements for people to judge.
 """
 
-from revector.core.shadow.judging import send_to_judging
-from revector.core.shadow.mirror import Mirror
-from revector.core.shadow.report import Latency, ShadowCounts, ShadowReport, report
-from revector.core.shadow.runs import ShadowRun, latest, running, start, stop
-
-__all__ = [
-    "Latency",
-    "Mirror",
-    "ShadowCounts",
-    "ShadowReport",
-    "ShadowRun",
-    "latest",
-    "report",
-    "running",
-    "send_to_judging",
-    "start",
-    "stop",
-]
+from revector.core.shadow.judging import send_to_judging as send_to_judging
+from revector.core.shadow.mirror import Mirror as Mirror
+from revector.core.shadow.report import Latency as Latency
+from revector.core.shadow.report import ShadowCounts as ShadowCounts
+from revector.core.shadow.report import ShadowReport as ShadowReport
+from revector.core.shadow.report import report as report
+from revector.core.shadow.runs import ShadowRun as ShadowRun
+from revector.core.shadow.runs import latest as latest
+from revector.core.shadow.runs import running as running
+from revector.core.shadow.runs import start as start
+from revector.core.shadow.runs import stop as stop

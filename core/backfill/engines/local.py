@@ -140,10 +140,10 @@ class LocalEngine:
         done_before = False
         while True:
             self._reap(connection)
-            now = notice_interruption(connection, job)
-            if now is None:
+            now, found = notice_interruption(connection, job), status(connection, self._version)
+            if now is None or found is None:
                 raise RefusedError(f"The backfill of {self._version.version_key} is gone: was it dropped?")
-            found = self._report(connection)
+            self._on_status(found)
             if self._error is not None or self._leaving is not None:
                 if self._ended():
                     if self._error is not None:
@@ -161,13 +161,6 @@ class LocalEngine:
                 if now.state in ("done", "failed") and found.waiting:
                     open_job(connection, self._version)
             self._wake.wait(_POLL_S)
-
-    def _report(self, connection: Connection) -> JobStatus:
-        found = status(connection, self._version)
-        if found is None:
-            raise RefusedError(f"The backfill of {self._version.version_key} is gone: was it dropped?")
-        self._on_status(found)
-        return found
 
     # -- children -----------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from revector.core import audit
-from revector.core.database import Connection
+from revector.core.database import Connection, fetch_as
 from revector.core.errors import UsageError
 from revector.core.registry import Version
 
@@ -27,15 +27,16 @@ class Failure:
 
 def failures(connection: Connection, version: Version, *, limit: int = 100) -> list[Failure]:
     """The dead letters of a version, newest first."""
-    rows = connection.execute(
+    return fetch_as(
+        connection,
+        Failure,
         """
         SELECT d.chunk_id, c.source_id, c.chunk_no, d.error, d.attempts, d.failed_at, d.waived_reason
         FROM dead_letters d JOIN document_chunks c ON c.id = d.chunk_id
         WHERE d.embedding_version_id = %s ORDER BY d.failed_at DESC, d.chunk_id LIMIT %s
         """,
         [version.id, limit],
-    ).fetchall()
-    return [Failure(*row) for row in rows]
+    )
 
 
 def retry_failures(connection: Connection, version: Version) -> int:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from revector.core import audit
 from revector.core.backfill.job.settings import JobSettings, changed, read_settings
-from revector.core.database import Connection, fetch_one
+from revector.core.database import Connection, fetch_as, fetch_one
 from revector.core.errors import RefusedError, UsageError
 from revector.core.registry import Version, chunk_count, create_table, embedded_count
 from revector.core.settings import changed_fields
@@ -109,12 +109,9 @@ def open_job(connection: Connection, version: Version, settings: JobSettings | N
 def rejoin(connection: Connection, job: Job) -> bool:
     """Continue a job whose workers lost the database; False when it was paused, ended or dropped meanwhile."""
     with connection.transaction():
-        found = connection.execute(
-            "SELECT id, state FROM backfill_jobs WHERE id = %s FOR UPDATE", [job.id]
-        ).fetchone()
-        if found is None:
+        now = _find(connection, "id = %s FOR UPDATE", job.id)
+        if now is None:
             return False
-        now = Job(*found)
         if now.state == "pausing":
             _settled(connection, now)
         elif now.state == "interrupted":
@@ -125,13 +122,13 @@ def rejoin(connection: Connection, job: Job) -> bool:
 
 def find_job(connection: Connection, version: Version, *, lock: bool = False) -> Job | None:
     """The version's job, None when it never had one; `lock` locks its row for this transaction."""
-    found = connection.execute(
-        sql.SQL("SELECT id, state FROM backfill_jobs WHERE embedding_version_id = %s {}").format(
-            sql.SQL("FOR UPDATE" if lock else "")
-        ),
-        [version.id],
-    ).fetchone()
-    return Job(*found) if found else None
+    which: LiteralString = "embedding_version_id = %s FOR UPDATE" if lock else "embedding_version_id = %s"
+    return _find(connection, which, version.id)
+
+
+def _find(connection: Connection, which: LiteralString, of: int) -> Job | None:
+    query = sql.SQL("SELECT id, state FROM backfill_jobs WHERE {}").format(sql.SQL(which))
+    return next(iter(fetch_as(connection, Job, query, [of])), None)
 
 
 def require_job(connection: Connection, version: Version, *, lock: bool = False) -> Job:
@@ -147,14 +144,12 @@ def require_job(connection: Connection, version: Version, *, lock: bool = False)
 def notice_interruption(connection: Connection, job: Job) -> Job | None:
     """The job as it is now; None when it is gone. A running job without a live worker or engine becomes
     interrupted."""
-    found = connection.execute("SELECT id, state FROM backfill_jobs WHERE id = %s", [job.id]).fetchone()
-    if found is None:
-        return None
-    if found[1] not in AT_WORK or count_workers(connection, job.id):
-        return Job(*found)
+    found = _find(connection, "id = %s", job.id)
+    if found is None or found.state not in AT_WORK or count_workers(connection, job.id):
+        return found
     with connection.transaction():
-        found = fetch_one(connection, "SELECT id, state FROM backfill_jobs WHERE id = %s FOR UPDATE", [job.id])
-        return _settled(connection, Job(*found))
+        found = _find(connection, "id = %s FOR UPDATE", job.id)
+        return found and _settled(connection, found)
 
 
 def _settled(connection: Connection, job: Job) -> Job:

@@ -85,15 +85,10 @@ def require_measurable(connection: Connection, settings: JobSettings, names: Ite
     for name in names:
         if getattr(settings, name) is None:
             continue
-        if name == "max_replication_lag_s" and not _sees_all(connection):
+        if name in ("max_replication_lag_s", "max_active", "max_transaction_s") and not _sees_all(connection):
+            what = "the lag of standbys" if name == "max_replication_lag_s" else "what other sessions do"
             raise RefusedError(
-                "This role cannot see the lag of standbys.",
-                "Grant it: GRANT pg_monitor TO role, or use throttle_query.",
-            )
-        if name in ("max_active", "max_transaction_s") and not _sees_all(connection):
-            raise RefusedError(
-                "This role cannot see what other sessions do.",
-                "Grant it: GRANT pg_monitor TO role, or use throttle_query.",
+                f"This role cannot see {what}.", "Grant it: GRANT pg_monitor TO role, or use throttle_query."
             )
         if name == "min_free_gb" and data_folder(connection) is None:
             raise RefusedError(
