@@ -14,7 +14,6 @@ from revector.console.contract import answering
 from revector.console.progress import progress_bar
 
 if TYPE_CHECKING:
-    from revector.core.database import Connection
     from revector.core.documents import Rejection
 
 app = typer.Typer()
@@ -60,7 +59,13 @@ def ingest(
         finally:
             if rejected > _SHOWN_REJECTIONS:
                 note(f"… and {rejected - _SHOWN_REJECTIONS:,} more were rejected")
-        waiting = _waiting(connection)
+        waiting = connection.execute(
+            """
+            SELECT v.version_key, count(*)
+            FROM chunk_outbox o JOIN embedding_versions v ON v.id = o.embedding_version_id
+            GROUP BY v.version_key ORDER BY v.version_key
+            """
+        ).fetchall()
     if not report.documents + report.rejected:
         note(f"No document was found. In a folder, these files are read: {', '.join(sorted(KINDS))}.")
     for key, count in waiting:
@@ -84,12 +89,3 @@ def ingest(
     answer(report, as_json, show())
     if report.rejected:
         raise typer.Exit(1)
-
-
-def _waiting(connection: Connection) -> list[tuple[str, int]]:
-    return connection.execute(
-        """
-        SELECT v.version_key, count(*) FROM chunk_outbox o JOIN embedding_versions v ON v.id = o.embedding_version_id
-        GROUP BY v.version_key ORDER BY v.version_key
-        """
-    ).fetchall()

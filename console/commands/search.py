@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from revector.core.evaluation.judged_sets.judged_hits import JudgedHits
     from revector.core.overlap import Move
     from revector.core.registry import Version
-    from revector.core.retrieval import Hit, SearchResult
+    from revector.core.retrieval import SearchResult
 
 app = typer.Typer()
 K = Annotated[int, typer.Option("-k", metavar="K", help="How many results.", min=1, max=1000)]
@@ -67,7 +67,7 @@ def search(
         from rich.table import Column
 
         yield f"{result.version_key}, {result.search_s * 1000:.1f} ms"
-        rows = [(hit.rank, hit.source_id, _snippet(hit)) for hit in result.hits]
+        rows = [(hit.rank, hit.source_id, " ".join(hit.content.split())[:_SNIPPET]) for hit in result.hits]
         source = min(_SOURCE_WIDTH, max((cell_len(plain(hit.source_id)) for hit in result.hits), default=0))
         yield from aligned(
             rows,
@@ -217,7 +217,3 @@ def _side(result: SearchResult, moves: Sequence[Move], judged: JudgedHits | None
         (hit.rank, move.label, star(grades.get(hit.chunk_id)).ljust(width) + hit.source_id)
         for move, hit in zip(moves, result.hits, strict=True)
     ]
-
-
-def _snippet(hit: Hit) -> str:
-    return " ".join(hit.content.split())[:_SNIPPET]

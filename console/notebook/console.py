@@ -254,7 +254,7 @@ class Console:
                 self._database, query_set, *pair, asked,
                 exact=exact, ef_search=ef_search, encoders=self._encoders, on_progress=progress,
             )  # fmt: skip
-        return _answer(found, evaluation_page(found), _measure_rows(found), live)
+        return _answer(found, evaluation_page(found), [asdict(row) for row in found.measures], live)
 
     @errors_for_people()
     def evaluation(self, number: int) -> Answer[Evaluation]:
@@ -264,7 +264,7 @@ class Console:
 
         with self._session() as connection:
             found = get_evaluation(connection, number)
-        return _answer(found, evaluation_page(found), _measure_rows(found))
+        return _answer(found, evaluation_page(found), [asdict(row) for row in found.measures])
 
     @errors_for_people()
     def evaluations(self, *, candidate: str | None = None, n: int = 50) -> Answer[tuple[EvaluationSummary, ...]]:
@@ -399,10 +399,6 @@ def _status(connection: Connection, version: Version) -> JobStatus:
         key = version.version_key
         raise UsageError(f"Version {key} has no backfill yet.", f'Start it: console.backfill("{key}")')
     return found
-
-
-def _measure_rows(found: Evaluation) -> list[dict[str, object]]:
-    return [asdict(row) for row in found.measures]
 
 
 def _backfill_answer(

@@ -234,17 +234,11 @@ def thresholds_page(found: Thresholds, primary: str, candidate: str) -> tuple[Re
         for row in found.rows
     )
     parts: list[Part] = [
-        Note(f"Scores ({found.score}) of the first {found.depth} of each of {found.queries:,} queries. Scores of two "
-             "encoders cannot be compared; the share of results that a cut keeps can."),
+        Note(found.says),
         ReportTable(columns(*titles, figures=titles), rows),
-    ]  # fmt: skip
-    if found.asked is not None:
-        row = found.asked
-        text = (
-            f"A cut at {row.primary:g} keeps {row.kept:.1%} with {primary}. {candidate} keeps as many at "
-            f"{row.candidate:.4f}; at {row.primary:g} it would keep {row.if_copied:.1%}."
-        )
-        parts.append(Note(text, "strong"))
+    ]
+    if words := found.answer(primary, candidate):
+        parts.append(Note(words, "strong"))
     asked = (found.asked,) if found.asked else ()
     return ReportPage(f"Score thresholds: {primary} → {candidate}", tuple(parts)), [
         asdict(row) | {"asked": row is found.asked} for row in (*found.rows, *asked)

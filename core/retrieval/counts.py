@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import datetime
+import itertools
 import os
 import socket
 import threading
@@ -146,12 +147,5 @@ def read_counts(
 
 def _percentile(latencies: list[int], share: float) -> float | None:
     """The geometric middle of the percentile's bucket."""
-    total = sum(latencies)
-    if not total:
-        return None
-    seen = 0
-    for number, count in enumerate(latencies):
-        seen += count
-        if seen >= share * total:
-            return float(0.1 * 2 ** ((number + 0.5) / 8))
-    return None
+    so_far = list(itertools.accumulate(latencies))
+    return 0.1 * 2 ** ((bisect.bisect_left(so_far, share * so_far[-1]) + 0.5) / 8) if so_far[-1] else None

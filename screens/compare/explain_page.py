@@ -24,7 +24,8 @@ def explain_page(hit: Hit, work: Callable[[], Sequence[tuple[str, Explanation]]]
         for role, one in explained:
             parts += [_heading(role, one), facts(_lines(one, k)), Text("")]
         for role, one in explained:  # plans are long, so their summary comes first
-            parts += [_heading(f"plan of the {role}", one), _plan(one), Text("")]
+            plan = Text("\n".join(map(printable, one.plan)), FAINT)
+            parts += [_heading(f"plan of the {role}", one), plan, Text("")]
         return Group(*parts)
 
     return LivePage(f"explain: {first_line(hit.content)}", Text("Searching once more …", FAINT), found)
@@ -81,7 +82,3 @@ def _exact(one: Explanation, k: int) -> str:
         missed = one.exact_rank - one.rank
         return f"{place}: the index missed {missed} nearer {'one' if missed == 1 else 'ones'}"
     return f"{place}: the index missed nothing before it"
-
-
-def _plan(one: Explanation) -> Text:
-    return Text("\n".join(printable(line) for line in one.plan), FAINT)

@@ -104,15 +104,12 @@ def run_row(run: Run, marked: int | None) -> Row:
 
 def write_report(found: Evaluation, kind: ReportKind, folder: Path) -> Path:
     """Write a new file, `evaluation-<id>-<query set>-<time>`; returns its path. Raises RefusedError when it cannot."""
-    name = f"{found.id} {found.query_set}"
-    return write_file(name, folder, REPORTS[kind][0], _report(found, kind), prefix="evaluation")
+    if kind == "json":
+        import msgspec
 
-
-def _report(found: Evaluation, kind: ReportKind) -> str:
-    if kind != "json":
+        text = msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"
+    else:
         from revector.core.evaluation.reports import report
 
-        return report(found, kind)
-    import msgspec
-
-    return msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"
+        text = report(found, kind)
+    return write_file(f"{found.id} {found.query_set}", folder, REPORTS[kind][0], text, prefix="evaluation")

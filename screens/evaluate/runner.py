@@ -116,9 +116,6 @@ class Evaluator:
         searched = doing == self._last and done == total
         self.stage = Stage("working out the measures") if searched else Stage(doing, done, total)
         self._on_change()
-        self._stop_if_asked()
-
-    def _stop_if_asked(self) -> None:
         if self._cancelled.is_set():
             raise CancelledError(
                 "The evaluation was cancelled. Finished searches are kept: the next run with the same settings "

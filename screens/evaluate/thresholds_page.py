@@ -88,10 +88,7 @@ class ThresholdsPage(Dialog[None]):
         in_background(self, "cuts", lambda _tell: self._read(cut, depth), self._show, self._fail)
 
     def _show(self, found: Thresholds) -> None:
-        self.query_one("#why", Static).update(
-            f"Scores ({found.score}) of the first {found.depth} of each of {found.queries:,} queries. Scores of two "
-            "encoders cannot be compared; the share of results that a cut keeps can."
-        )
+        self.query_one("#why", Static).update(found.says)
         self.query_one(Table).show(
             [
                 Row(
@@ -101,15 +98,9 @@ class ThresholdsPage(Dialog[None]):
                 for place, row in enumerate(found.rows)
             ]
         )
-        row = found.asked
         words = Text("Type the threshold that your application uses, then Enter.", FAINT)
-        if row is not None:
-            words = Text(
-                f"A cut at {row.primary:g} keeps {row.kept:.1%} with {self._primary}. {self._candidate} keeps as many "
-                f"at {row.candidate:.4f}; at {row.primary:g} it would keep {row.if_copied:.1%}. Store the "
-                "threshold with the version, or decide by rank instead.",
-                "bold",
-            )
+        if answer := found.answer(self._primary, self._candidate):
+            words = Text(f"{answer} Store the threshold with the version, or decide by rank instead.", "bold")
         self.query_one("#answer", Static).update(words)
 
     def _fail(self, error: RevectorError) -> None:

@@ -140,7 +140,8 @@ def worst_rows(found: ShadowReport) -> list[Row]:
 
 def latency(found: Latency) -> str:
     """`1.8/3.2/4.0`, in milliseconds."""
-    return "/".join("—" if value is None else _short(value) for value in (found.p50, found.p95, found.p99))
+    parts = (found.p50, found.p95, found.p99)
+    return "/".join("—" if part is None else f"{part:,.0f}" if part >= 100 else f"{part:.1f}" for part in parts)
 
 
 def both_rankings(one: Disagreement, candidate: str) -> RenderableType:
@@ -187,7 +188,3 @@ def what_to_do(situation: Situation, found: ShadowReport | None) -> Text:
 
 def _key(keys: tuple[str, ...], rank: int) -> Text:
     return Text(printable(keys[rank])) if rank < len(keys) else Text("—", FAINT)
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"

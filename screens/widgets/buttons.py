@@ -6,7 +6,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.widgets import Button
 
-from revector.screens.actions import Action, label_of, offered
+from revector.screens.actions import label_of, offered
 from revector.screens.pane import Pane
 from revector.screens.situation import Following, Situation
 from revector.screens.tabs import ACTIONS, BY_ID, Tab
@@ -29,7 +29,8 @@ class Buttons(Following, Horizontal):
     def compose(self) -> ComposeResult:
         """A button for every action; only those offered are displayed."""
         for action in self._actions:
-            yield _button(action)
+            text, classes = f"{label_of(action.keys[0])} {action.label}", "-dangerous" if action.dangerous else ""
+            yield Button(text, id=f"button-{action.id}", classes=classes, compact=True)
 
     def show(self, situation: Situation) -> None:
         for action in self._actions:
@@ -38,9 +39,3 @@ class Buttons(Following, Horizontal):
     def on_button_pressed(self, event: Button.Pressed) -> None:
         event.stop()
         self.post_message(Pane.Act(BY_ID[str(event.button.id).removeprefix("button-")].id))
-
-
-def _button(action: Action) -> Button:
-    text = f"{label_of(action.keys[0])} {action.label}"
-    classes = "-dangerous" if action.dangerous else ""
-    return Button(text, id=f"button-{action.id}", classes=classes, compact=True)

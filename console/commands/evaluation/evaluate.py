@@ -322,18 +322,10 @@ def _ask(plan: Pilot, encoder: Encoder, *, yes: bool) -> None:
 
 def _threshold_lines(found: Thresholds, pair: tuple[Version, Version]) -> Iterator[str]:
     primary, candidate = (version.version_key for version in pair)
-    yield (
-        f"Scores ({found.score}) of the first {found.depth} of each of {found.queries:,} queries. Scores of two "
-        "encoders cannot be compared; the share of results that a cut keeps can."
-    )
+    yield found.says
     yield from aligned(
         [(f"{r.kept:.1%}", f"{r.primary:.4f}", f"{r.candidate:.4f}", f"{r.if_copied:.1%}") for r in found.rows],
         *right("kept", f"cut of {primary}", f"same for {candidate}", "kept if copied"),
     )
-    if found.asked is not None:
-        row = found.asked
-        yield (
-            f"A cut at {row.primary:g} keeps {row.kept:.1%} with {primary}. {candidate} keeps as many at "
-            f"{row.candidate:.4f}; at {row.primary:g} it would keep {row.if_copied:.1%}. Store the threshold "
-            "with the version, or decide by rank instead."
-        )
+    if words := found.answer(primary, candidate):
+        yield f"{words} Store the threshold with the version, or decide by rank instead."

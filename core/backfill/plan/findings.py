@@ -60,7 +60,6 @@ def find(connection: Connection, situation: PlanFacts) -> list[PlanFinding]:
         *_texts(situation),
         *_vectors(situation, job),
         *_spending(situation, job),
-        *_version(situation),
         *_jobs(connection, situation),
         *_server(connection),
         *_rights(connection, situation.version),
@@ -224,15 +223,12 @@ def _spending(situation: PlanFacts, job: _Job) -> Iterable[PlanFinding]:
 # -- the version and other jobs ----------------------------------------------------------------------------
 
 
-def _version(situation: PlanFacts) -> Iterable[PlanFinding]:
+def _jobs(connection: Connection, situation: PlanFacts) -> Iterable[PlanFinding]:
     if situation.version.state == "retired":
         yield PlanFinding(
             "version", "warn", "is retired: a backfill makes it usable again and keeps it up to date",
             "If you do not want that, backfill another version.",
         )  # fmt: skip
-
-
-def _jobs(connection: Connection, situation: PlanFacts) -> Iterable[PlanFinding]:
     query = sql.SQL(
         """
         SELECT v.version_key, count(*)

@@ -150,15 +150,14 @@ def index_bytes(version: Version, rows: int) -> int:
 
 def index_kind_note(version: Version) -> str | None:
     """What is special about how this version is indexed, None when nothing is."""
-    match kind_of(version):
-        case "bit":
-            return (
-                f"{version.dimensions:,} dimensions are indexed by binary quantisation: searches rank "
-                f"{index.BIT_CANDIDATES} times k candidates again by their full vectors"
-            )
-        case "halfvec" if version.storage == "vector":
-            return f"{version.dimensions:,} dimensions are indexed as halfvec, at half the precision"
-    return None
+    if (kind := kind_of(version)) == version.storage:
+        return None
+    if kind == "halfvec":
+        return f"{version.dimensions:,} dimensions are indexed as halfvec, at half the precision"
+    return (
+        f"{version.dimensions:,} dimensions are indexed by binary quantisation: searches rank "
+        f"{index.BIT_CANDIDATES} times k candidates again by their full vectors"
+    )
 
 
 # -- what is there -----------------------------------------------------------------------------------------

@@ -92,7 +92,8 @@ def measure_demand(
         missing = max(0, chunks - embedded_count(connection, version))
         failed = _given_up(connection, version)
         to_embed = max(0, missing - failed)
-        listed = _list(connection, version) if chunks <= _LISTED_CHUNKS else None
+        query = sql.SQL("SELECT c.id FROM document_chunks c WHERE {}").format(_lacking(connection, version))
+        listed = fetch_column(connection, query) if chunks <= _LISTED_CHUNKS else None
     if listed is not None:
         to_embed = len(listed)
         ids = random.sample(listed, min(sample, to_embed))
@@ -210,11 +211,6 @@ def _lacking(connection: Connection, version: Version) -> sql.Composed:
 def _has_table(connection: Connection, version: Version) -> bool:
     (found,) = fetch_one(connection, "SELECT to_regclass(%s) IS NOT NULL", [version.table_name])
     return bool(found)
-
-
-def _list(connection: Connection, version: Version) -> list[int]:
-    query = sql.SQL("SELECT c.id FROM document_chunks c WHERE {}").format(_lacking(connection, version))
-    return fetch_column(connection, query)
 
 
 def _draw(connection: Connection, version: Version, wanted: int, to_embed: int) -> list[int]:

@@ -199,27 +199,21 @@ def commit(connection: Connection, version: Version, job_id: int, done: Encoded,
     """
     try:
         with connection.transaction():
-            return _store_and_advance(connection, version, job_id, done, None, lease_s)
+            stored = copy_vectors(connection, version, done.chunk_ids, done.vectors)
+            return _finish(connection, version, job_id, done, stored, lease_s)
     except (psycopg.errors.UniqueViolation, psycopg.errors.ForeignKeyViolation):
         # A chunk of this batch was embedded or deleted since it was read. Rare, so checked only now.
         with connection.transaction():
             lock_for_writing(connection, version)
             keep = _still_wanted(connection, version, done.chunk_ids)
-            return _store_and_advance(connection, version, job_id, done, keep, lease_s)
+            # It may happen again at once, while others write the same chunks.
+            stored = len(insert_missing(connection, version, done.chunk_ids[keep], done.vectors[keep]))
+            return _finish(connection, version, job_id, done, stored, lease_s)
 
 
-def _store_and_advance(
-    connection: Connection,
-    version: Version,
-    job_id: int,
-    done: Encoded,
-    keep: NDArray[np.bool_] | None,
-    lease_s: float,
+def _finish(
+    connection: Connection, version: Version, job_id: int, done: Encoded, stored: int, lease_s: float
 ) -> int:
-    if keep is None:
-        stored = copy_vectors(connection, version, done.chunk_ids, done.vectors)
-    else:  # and it may happen again at once, while others write the same chunks
-        stored = len(insert_missing(connection, version, done.chunk_ids[keep], done.vectors[keep]))
     stored += _store_rest(connection, version, done)
     if stored:
         connection.execute("INSERT INTO row_counts (scope, delta) VALUES (%s, %s)", [version.id, stored])

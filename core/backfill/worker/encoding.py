@@ -82,11 +82,9 @@ class BatchEncoder:
             self.encode(texts[:half], first_row)
             self.encode(texts[half:], first_row + half)
             return
-        if self._version.storage == "halfvec":
-            with np.errstate(over="ignore"):
-                bad = dict(find_bad_rows(vectors.astype(np.float16).astype(np.float32)))
-        else:
-            bad = dict(find_bad_rows(vectors))
+        number = np.float16 if self._version.storage == "halfvec" else np.float32
+        with np.errstate(over="ignore"):
+            bad = dict(find_bad_rows(vectors.astype(number, copy=False).astype(np.float32, copy=False)))
         good = [row for row in range(len(texts)) if row not in bad]
         self._good += [first_row + row for row in good]
         self._parts.append(vectors[good] if bad else vectors)

@@ -122,7 +122,8 @@ def _detail(
     if found is None:
         return f"No judged {queries.removeprefix('0 ')}; at least {gates.min_queries} are needed."
     signed = "+" if gate.kind.compared else ""
-    places = _places(found.mean, gate.bound)
+    # Enough decimals, at least three, for two different numbers to look different.
+    places = next((n for n in range(3, 9) if f"{found.mean:.{n}f}" != f"{gate.bound:.{n}f}"), 3)
 
     def number(value: float) -> str:
         return f"{value:{signed}z.{places}f}".replace("-", "−")
@@ -159,8 +160,3 @@ def _detail(
 def _at(gates: GateFile, gate: Gate, confidence: float) -> str:
     shared = f" ({gates.asked(gate):g} over {len(gates.gates)} gates)" if len(gates.gates) > 1 else ""
     return f"each at {100 * confidence:.4g} % confidence{shared}"
-
-
-def _places(value: float, bound: float) -> int:
-    """Enough decimals, at least three, for two different numbers to look different."""
-    return next((places for places in range(3, 9) if f"{value:.{places}f}" != f"{bound:.{places}f}"), 3)

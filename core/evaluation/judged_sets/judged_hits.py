@@ -117,7 +117,9 @@ def judge_comparison(
         sides = [searcher.search(found.query, depth, version=version) for version in (primary, candidate)]
     shown = (found.primary, found.candidate)
     targets = _targets(connection, judged.level, (hit.chunk_id for side in (*shown, *sides) for hit in side.hits))
-    by_target = {_key(judged.level, target): grade for target, grade in grades.items()}
+    # What joins a judgement and a chunk: the semantic key, or the document's uuid.
+    key_of = str if judged.level == "chunk" else document_id_of
+    by_target = {str(key_of(target)): grade for target, grade in grades.items()}
     values: list[float | None] = [None, None]
     if relevant:
         values = [
@@ -138,11 +140,6 @@ def judge_comparison(
         found.k,
         *values,
     )
-
-
-def _key(level: TargetKind, target: str) -> str:
-    """The key that joins a judgement's target and a chunk: the semantic key, or the document's uuid."""
-    return target if level == "chunk" else str(document_id_of(target))
 
 
 def _targets(connection: Connection, level: TargetKind, chunk_ids: Iterable[int]) -> dict[int, str]:

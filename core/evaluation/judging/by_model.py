@@ -6,7 +6,7 @@ same call makes the others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -102,8 +102,9 @@ def judge_pool(
         step = f"labelling by {judge.name}"
         if on_progress:
             on_progress(step, 0, len(missing))
-        for batch in _batches(missing, model.batch_size * _BATCHES_A_SAVE):
-            rows = _label(connection, query_set, model, batch)
+        at_once = model.batch_size * _BATCHES_A_SAVE
+        for start in range(0, len(missing), at_once):
+            rows = _label(connection, query_set, model, missing[start : start + at_once])
             save_judgements(connection, query_set, judge, rows)
             made += len(rows)
             if on_progress:
@@ -132,8 +133,3 @@ def _label(
         Judgement(query, "chunk", key, int(grade), float(score))
         for (query, key, _), grade, score in zip(here, labels.grades, labels.scores, strict=True)
     ]
-
-
-def _batches(pairs: Sequence[tuple[str, int]], size: int) -> Iterator[Sequence[tuple[str, int]]]:
-    for start in range(0, len(pairs), size):
-        yield pairs[start : start + size]

@@ -48,6 +48,23 @@ class Thresholds:
     rows: Annotated[tuple[ThresholdRow, ...], "cuts of the primary"]
     asked: Annotated[ThresholdRow | None, "the cut that was asked for; null without one"]
 
+    @property
+    def says(self) -> str:
+        """What the numbers are, and why they are carried over by shares."""
+        return (
+            f"Scores ({self.score}) of the first {self.depth} of each of {self.queries:,} queries. Scores of two "
+            "encoders cannot be compared; the share of results that a cut keeps can."
+        )
+
+    def answer(self, primary: str, candidate: str) -> str:
+        """The requested threshold in words; empty without one."""
+        if (row := self.asked) is None:
+            return ""
+        return (
+            f"A cut at {row.primary:g} keeps {row.kept:.1%} with {primary}. {candidate} keeps as many at "
+            f"{row.candidate:.4f}; at {row.primary:g} it would keep {row.if_copied:.1%}."
+        )
+
 
 _SCORES = {"cosine": "1 − cosine distance", "ip": "inner product", "l2": "− L2 distance"}
 

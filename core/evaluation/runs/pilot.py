@@ -270,12 +270,11 @@ def _judged_chunks(connection: Connection, qrels: Qrels) -> NDArray[np.int64]:
     """The chunks (n,) that were judged, or whose documents were, ascending."""
     targets = sorted({target for grades in qrels.grades.values() for target in grades})
     if qrels.level == "chunk":
-        rows = connection.execute("SELECT id FROM document_chunks WHERE semantic_key = ANY(%s)", [targets])
+        found = fetch_column(connection, "SELECT id FROM document_chunks WHERE semantic_key = ANY(%s)", [targets])
     else:
-        rows = connection.execute(
-            "SELECT id FROM document_chunks WHERE document_id = ANY(%s)", [[document_id_of(t) for t in targets]]
-        )
-    return np.array(sorted(row[0] for row in rows.fetchall()), dtype=np.int64)
+        documents = [document_id_of(target) for target in targets]
+        found = fetch_column(connection, "SELECT id FROM document_chunks WHERE document_id = ANY(%s)", [documents])
+    return np.array(sorted(found), dtype=np.int64)
 
 
 def _draw(connection: Connection, wanted: int, seed: int, pool: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -302,10 +301,8 @@ def _with_vector(connection: Connection, version: Version, ids: NDArray[np.int64
     """Those of the chunks (n,) that have a vector in the version, ascending."""
     if fetch_one(connection, "SELECT to_regclass(%s)", [version.table_name])[0] is None:
         return np.empty(0, dtype=np.int64)
-    rows = connection.execute(
-        sql.SQL("SELECT chunk_id FROM {} WHERE chunk_id = ANY(%s)").format(version.table), [ids.tolist()]
-    ).fetchall()
-    return np.array(sorted(row[0] for row in rows), dtype=np.int64)
+    query = sql.SQL("SELECT chunk_id FROM {} WHERE chunk_id = ANY(%s) ORDER BY 1").format(version.table)
+    return np.array(fetch_column(connection, query, [ids.tolist()]), dtype=np.int64)
 
 
 def _texts(connection: Connection, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[str]]:
