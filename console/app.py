@@ -205,17 +205,13 @@ class RevectorApp(App[None], inherit_bindings=False):
         if self.reader.latest.overview is not None:
             self.panes[tab.key].focus_main()
 
-    async def on_tab_bar_chosen(self, event: TabBar.Chosen) -> None:
-        """A click on a tab."""
-        await self.go_to(event.tab)
-
     def on_pane_select(self, event: Pane.Select) -> None:
         """Another version was selected."""
         self.selection = event.key
         self.draw()
 
     async def on_pane_open(self, event: Pane.Open) -> None:
-        """Open something on another tab."""
+        """Show another tab, or something on it."""
         self.selection = event.select or self.selection
         await self.go_to(event.tab)
         if event.do is not None:

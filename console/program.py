@@ -21,13 +21,24 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     _prepare_streams()
     try:
-        status = _run()
+        if len(sys.argv) > 1:
+            from revector.console.cli import run
+
+            status = run()
+        else:
+            from revector.console.terminal import open_console
+
+            open_console(Context())
+            status = 0
     except KeyboardInterrupt:  # while modules are imported, or the embedded server starts
         status = 130
     except Exception as error:  # noqa: BLE001  (whatever it is, it is shown as an error for a person)
         with pipe(sys.stdout):  # if that is what failed, it fails again: --help is not ours to write
             sys.stdout.flush()
-        status = _failed(_readable(error))
+        shown = _readable(error)
+        note(str(shown))
+        print_error(shown.problem, shown.remedy, shown.kind)
+        status = shown.exit_status
     finally:
         with pipe(sys.stdout):
             sys.stdout.flush()
@@ -47,23 +58,6 @@ def _readable(error: Exception) -> RevectorError:
     from revector.core.logs import crashed
 
     return crashed(error)
-
-
-def _failed(error: RevectorError) -> int:
-    note(str(error))
-    print_error(error.problem, error.remedy, error.kind)
-    return error.exit_status
-
-
-def _run() -> int:
-    if len(sys.argv) > 1:
-        from revector.console.cli import run
-
-        return run()
-    from revector.console.terminal import open_console
-
-    open_console(Context())
-    return 0
 
 
 def _prepare_streams() -> None:

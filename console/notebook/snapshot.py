@@ -53,13 +53,9 @@ def take_snapshot(
         )
     if query is not None and tab is not COMPARE:
         raise UsageError(f"The tab {tab.name} shows no query.", 'Leave it out, or use tab="compare".')
-
-    def draw() -> str:
-        return asyncio.run(_draw(database, settings, tab, size, query, candidate))
-
     # In another thread, since a notebook's event loop runs in this one.
     with undisturbed(), ThreadPoolExecutor(1, thread_name_prefix="snapshot") as thread:
-        svg = thread.submit(draw).result()
+        svg = thread.submit(asyncio.run, _draw(database, settings, tab, size, query, candidate)).result()
     return Picture(tab.name, size, _REMOTE_FONT.sub("", svg))
 
 

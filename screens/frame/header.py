@@ -7,14 +7,14 @@ import time
 from rich.cells import cell_len
 from rich.text import Text
 from textual import events
-from textual.message import Message
 from textual.widget import Widget
 
 from revector.core.database import Database
 from revector.core.settings import Settings
 from revector.screens.frame.snapshots import Reading
+from revector.screens.pane import Pane
 from revector.screens.situation import Situation, key_of
-from revector.screens.tabs import TABS, Tab
+from revector.screens.tabs import TABS
 from revector.screens.wording.text import clock, duration, printable
 from revector.screens.wording.theme import BAD, CAUTION, FAINT
 
@@ -86,13 +86,6 @@ class TabBar(Widget):
 
     DEFAULT_CSS = "TabBar { height: 1; background: $surface; padding: 0 1; }"
 
-    class Chosen(Message):
-        """A tab was clicked."""
-
-        def __init__(self, tab: Tab) -> None:
-            super().__init__()
-            self.tab = tab
-
     def __init__(self) -> None:
         super().__init__()
         self._tab = TABS[0].key
@@ -113,7 +106,7 @@ class TabBar(Widget):
 
     def on_click(self, event: events.Click) -> None:
         if key := event.style.meta.get("tab"):
-            self.post_message(self.Chosen(next(tab for tab in TABS if tab.key == key)))
+            self.post_message(Pane.Open(next(tab for tab in TABS if tab.key == key)))
 
 
 class Banner(Widget):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -27,6 +26,7 @@ from revector.core.evaluation.judging.queue import (
     stored_pair,
 )
 from revector.core.registry import Version
+from revector.screens.connections import KeptConnection
 from revector.screens.judging.answers import JudgingStep
 from revector.screens.services import Services
 
@@ -63,16 +63,14 @@ class JudgingBatch:
     agreements: tuple[Agreement, ...]
 
 
-class JudgingDesk:
+class JudgingDesk(KeptConnection):
     """Reads and writes for one person and one pair of versions."""
 
     def __init__(self, services: Services, primary: Version, candidate: Version) -> None:
+        super().__init__(services.connections)
         self._services = services
         self._versions = primary, candidate
-        self._lock = threading.Lock()
-        self._open = contextlib.ExitStack()
         self._closed = False
-        self._connection: Connection | None = None
 
     def open(self, choice: JudgingChoice) -> Opened:
         """Find the set and its runs, and who the person is. Raises UsageError for a name that is a model's."""
@@ -162,18 +160,10 @@ class JudgingDesk:
             self._connection.execute("SELECT set_config('statement_timeout', %s, false)", [timeout])
         return self._connection
 
-    def _close(self) -> None:
-        self._connection = None
-        self._open.close()
-
     def close(self) -> None:
         """Close the connection, unless an answer is being stored, which then closes it."""
         self._closed = True
-        if self._lock.acquire(blocking=False):
-            try:
-                self._close()
-            finally:
-                self._lock.release()
+        super().close()
 
 
 def _agreements(connection: Connection, query_set: QuerySet, judge: Judge) -> tuple[Agreement, ...]:
