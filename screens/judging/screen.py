@@ -93,13 +93,12 @@ class JudgingScreen(Following, ModalScreen[None]):
         Binding("escape,q", "leave", "Leave", show=False),
     ]
 
-    def __init__(self, services: Services, primary: Version, candidate: Version, *, name: str = "") -> None:
-        """`name` is the person's; without one it is the database role."""
+    def __init__(self, services: Services, primary: Version, candidate: Version) -> None:
         super().__init__()
         self.answers = Answers()
         self._services = services
         self._desk = JudgingDesk(services, primary, candidate)
-        self._choice = JudgingChoice(name=name)
+        self._choice = JudgingChoice()
         self._opened = Opened(None, (), None, None)
         self._agreements: tuple[Agreement, ...] = ()
         self._drawn: JudgingItem | str | None = None

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from revector.core.shadow.report import Disagreement, Latency, ShadowReport
+from revector.core.shadow.report import Disagreement, Latency, SegmentFigures, ShadowReport
 from revector.core.shadow.runs import ShadowRun
 from revector.screens.situation import Situation
 from revector.screens.widgets.table import Column, Row
@@ -101,23 +101,22 @@ def histogram(found: ShadowReport, width: int) -> Text:
 
 def segment_rows(found: ShadowReport) -> list[Row]:
     """All queries, then each segment, lowest overlap first."""
-    rows = [(ALL, ALL, found.queries, found.overlap, found.rbo, found.primary_ms, found.candidate_ms)]
+    parts: list[tuple[str, str, ShadowReport | SegmentFigures]] = [(ALL, ALL, found)]
     if len(found.segments) > 1 or any(one.segment for one in found.segments):
-        rows += [
-            (
-                f"={one.segment}",
-                one.segment or "(none)",
-                one.queries,
-                one.overlap,
-                one.rbo,
-                one.primary_ms,
-                one.candidate_ms,
-            )
-            for one in found.segments
-        ]
+        parts += [(f"={one.segment}", one.segment or "(none)", one) for one in found.segments]
     return [
-        Row(key, (name, f"{queries:,}", figure(overlap), figure(rbo), latency(primary), latency(candidate)))
-        for key, name, queries, overlap, rbo, primary, candidate in rows
+        Row(
+            key,
+            (
+                name,
+                f"{one.queries:,}",
+                figure(one.overlap),
+                figure(one.rbo),
+                latency(one.primary_ms),
+                latency(one.candidate_ms),
+            ),
+        )
+        for key, name, one in parts
     ]
 
 

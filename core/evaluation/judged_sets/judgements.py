@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from revector.core.chunks import document_uuid
 from revector.core.database import Connection, fetch_column, fetch_one
@@ -86,6 +86,12 @@ class Qrels:
     def unknown_count(self) -> int:
         """How many targets are not in the collection."""
         return sum(map(len, self.unknown.values()))
+
+
+def semantic_keys(connection: Connection, chunk_ids: Iterable[object]) -> dict[Any, str]:
+    """The semantic keys of those of these chunks that still exist, by chunk id."""
+    query = "SELECT id, semantic_key FROM document_chunks WHERE id = ANY(%s)"
+    return dict(connection.execute(query, [list(set(chunk_ids))]).fetchall())
 
 
 def judges(connection: Connection) -> list[Judge]:

@@ -18,6 +18,7 @@ from revector.core.evaluation.judged_sets.judgements import (
     ensure_judge,
     given_judgements,
     save_judgements,
+    semantic_keys,
 )
 from revector.core.evaluation.runs.store import load_results
 
@@ -91,10 +92,7 @@ def judge_pool(
     with database.session("judge") as connection:
         judge = ensure_judge(connection, name or model.name, "model", spec=model.spec, revision=model.revision)
         pool = pooled(load_results(connection, primary), load_results(connection, candidate), k)
-        known = connection.execute(
-            "SELECT id, semantic_key FROM document_chunks WHERE id = ANY(%s)", [list({chunk for _, chunk in pool})]
-        )
-        keys: dict[int, str] = dict(known.fetchall())
+        keys = semantic_keys(connection, (chunk for _, chunk in pool))
         there = [pair for pair in pool if pair[1] in keys]
         labelled = {(row.query, row.target) for row in given_judgements(connection, query_set, judge=judge.name)}
         missing = [(query, chunk) for query, chunk in there if (query, keys[chunk]) not in labelled]

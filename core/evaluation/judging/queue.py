@@ -40,6 +40,7 @@ from revector.core.evaluation.judged_sets.judgements import (
     document_id_of,
     document_target,
     ensure_judge,
+    semantic_keys,
 )
 from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET, Query, QuerySet
 from revector.core.evaluation.runs.store import latest_run
@@ -221,7 +222,8 @@ def _in_batches(
         batch = queries[start : start + _BATCH]
         pooled = _pooled(connection, pair, batch, level, k)
         given = _given(connection, query_set, batch, level)
-        keys = _keys(connection, pooled) if level == "chunk" else {}
+        chunks = (chunk for pool in pooled.values() for chunk in pool.moved)
+        keys = semantic_keys(connection, chunks) if level == "chunk" else {}
         here = keys if level == "chunk" else _still_there(connection, pooled)
         standings = []
         for query in batch:
@@ -323,16 +325,6 @@ def _pooled(
             moved[target] = gone or abs(first[target] - second[target]) >= k
         pools[query.id] = _Pool(moved, chunks[query.id])
     return pools
-
-
-def _keys(connection: Connection, pooled: Mapping[str, _Pool]) -> dict[_Target, str]:
-    """The semantic keys of the pooled chunks that still exist."""
-    rows = connection.execute(
-        "SELECT id, semantic_key FROM document_chunks WHERE id = ANY(%s)",
-        [list({chunk for pool in pooled.values() for chunk in pool.moved})],
-        binary=True,
-    )
-    return dict(rows.fetchall())
 
 
 def _still_there(connection: Connection, pooled: Mapping[str, _Pool]) -> set[_Target]:

@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -93,7 +93,9 @@ def make_run(
     kept, and the next call with the same settings does the others.
     """
     searches = plan_searches(version, k=k, exact=exact, ef_search=ef_search)
-    with _encoder(version, encoders) as encoder, database.session("evaluate") as connection:
+    encoder = (encoders or EncoderCache()).encoder(version)
+    closing = contextlib.closing(encoder) if encoders is None else contextlib.nullcontext()
+    with closing, database.session("evaluate") as connection:
         _check_version(connection, version, encoder)
         run = start_run(
             connection,
@@ -147,17 +149,6 @@ def stored_or_made_run(
         ):
             return found
     return make_run(database, query_set, version, k=max(k, DEPTH), encoders=encoders, on_progress=on_progress)
-
-
-@contextlib.contextmanager
-def _encoder(version: Version, encoders: EncoderCache | None) -> Iterator[Encoder]:
-    """The encoder from the caller's cache, or a new one that is closed at the end."""
-    encoder = (encoders or EncoderCache()).encoder(version)
-    try:
-        yield encoder
-    finally:
-        if encoders is None:
-            encoder.close()
 
 
 def _check_version(connection: Connection, version: Version, encoder: Encoder) -> None:
