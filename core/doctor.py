@@ -64,7 +64,9 @@ def examine(database: Database, settings: Settings) -> Diagnosis:
             return Diagnosis(tuple(found))
         found.append(Finding("ok", "schema", database.schema, f"{database.schema} at revision {HEAD}"))
         statuses = version_statuses(connection)
-        found.append(_active(statuses))
+        none = Finding("warning", "active version", "", "none: no search is answered", "revector cutover run KEY")
+        keys = (status.version.version_key for status in statuses if status.version.active)
+        found.append(next((Finding("ok", "active version", key, key) for key in keys), none))
         for status in statuses:
             found += _version(connection, database.schema, settings, status)
         return Diagnosis(tuple(found))
@@ -91,13 +93,6 @@ def _pgvector(installed: str | None) -> Finding:
             remedy = f"Install a newer pgvector on the server, then: {update}"
             return Finding(severity, "pgvector", "vector", detail, remedy, update)
     return Finding("ok", "pgvector", "vector", installed)
-
-
-def _active(statuses: list[VersionStatus]) -> Finding:
-    active = next((status.version.version_key for status in statuses if status.version.active), None)
-    if active is None:
-        return Finding("warning", "active version", "", "none: no search is answered", "revector cutover run KEY")
-    return Finding("ok", "active version", active, active)
 
 
 def _version(connection: Connection, schema: str, settings: Settings, status: VersionStatus) -> list[Finding]:

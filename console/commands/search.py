@@ -195,11 +195,8 @@ def chosen_versions(connection: Connection, primary: str | None, candidate: str 
     first = get_version(connection, primary) if primary else require_active(connection)
     if second:
         return first, second
-    others = [
-        v
-        for v in versions(connection)
-        if v.id != first.id and v.state in ("loaded", "ready", "active", "previous")
-    ]
+    filled = ("loaded", "ready", "active", "previous")
+    others = [v for v in versions(connection) if v.id != first.id and v.state in filled]
     if not others:
         raise UsageError(
             f"There is no version to compare {first.version_key} with.",

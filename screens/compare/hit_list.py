@@ -36,24 +36,19 @@ class HitList(Table):
         super().__init__(_COLUMNS, id=id, header=False)
         self.hits: tuple[Hit, ...] = ()
         self.moves: Sequence[Move] = ()
-        self._judged: JudgedHits | None = None
 
     def show_result(self, role: str, result: SearchResult, moves: Sequence[Move]) -> None:
-        self.hits, self.moves, self._judged = result.hits, moves, None
+        self.hits, self.moves = result.hits, moves
         key = printable(result.version_key)
         self.border_title = Content(f" {role} {key} · {milliseconds(result.encode_s + result.search_s)} ")
-        self._show_rows()
+        self.show_stars(None)
 
     def show_stars(self, judged: JudgedHits | None) -> None:
-        self._judged = judged
-        self._show_rows()
-
-    def _show_rows(self) -> None:
-        self.show([_row(hit, move, self._judged) for hit, move in zip(self.hits, self.moves, strict=True)])
+        self.show([_row(hit, move, judged) for hit, move in zip(self.hits, self.moves, strict=True)])
 
     def show_nothing(self, role: str, key: str | None) -> None:
         """Draw an empty list for a version that was not searched."""
-        self.hits, self.moves, self._judged = (), (), None
+        self.hits, self.moves = (), ()
         self.border_title = Content(f" {role} {printable(key or '—')} ")
         self.show([])
 

@@ -13,7 +13,7 @@ from revector.core.serving import BEHIND_S, Process
 from revector.screens.cutover.facts import Facts
 from revector.screens.situation import Situation, key_of
 from revector.screens.wording.facts import facts as fact_lines
-from revector.screens.wording.text import chunks, date_and_time, duration, milliseconds, printable
+from revector.screens.wording.text import chunks, counted, date_and_time, duration, milliseconds, printable
 from revector.screens.wording.theme import BAD, CAUTION, FAINT, GOOD
 
 _VERDICTS = {"pass": ("✓ pass", GOOD), "fail": ("✗ fail", BAD), "inconclusive": ("? inconclusive", CAUTION)}
@@ -54,6 +54,7 @@ def change_lines(situation: Situation, facts: Facts | None, *, broken: bool) -> 
 def serving_line(facts: Facts) -> Text:
     """Whether every process serves the active version; those that are late come first."""
     late, count = facts.late, len(facts.processes)
+    processes = counted(count, "process", "processes")
     if not count:
         return Text("No search service is connected", FAINT)
     if late:
@@ -61,11 +62,11 @@ def serving_line(facts: Facts) -> Text:
         more = f" and {len(late) - _NAMED} more" if len(late) > _NAMED else ""
         behind = duration(max(one.behind_s or 0.0 for one in late))
         have = "has" if len(late) == 1 else "have"
-        said = f"✗ {len(late)} of {_processes(count)} {have} not switched {behind} after the flip: "
+        said = f"✗ {len(late)} of {processes} {have} not switched {behind} after the flip: "
         return Text(f"{said}{printable(names)}{more}", f"bold {BAD}")
     pinned = sum(one.pinned for one in facts.processes)
     following = sum(one.behind_s is not None for one in facts.processes)
-    text = Text(_processes(count))
+    text = Text(processes)
     text.append(f", {following} switching" if following else ", all up to date", CAUTION if following else GOOD)
     if pinned:
         text.append(f", {pinned} pinned", CAUTION)
@@ -104,10 +105,6 @@ def _name(one: Process) -> str:
 
 def _served(one: Process) -> str:
     return one.version_key or "no version"
-
-
-def _processes(count: int) -> str:
-    return "1 process" if count == 1 else f"{count} processes"
 
 
 # -- evidence ----------------------------------------------------------------------------------------------

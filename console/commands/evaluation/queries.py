@@ -317,21 +317,15 @@ def _full_set(connection: Connection, query_set: QuerySet, given: list[GivenJudg
     }
     unknown = dict.fromkeys((row.query, row.target_kind, row.target) for row in given)
     segments = {query.id: query.segment for query in query_set.queries}
-    judged = {row.query for row in given}
+    sizes = Counter(segments.values())
+    judged = Counter(segments[query] for query in {row.query for row in given})
     by_judge = Counter((row.judge_kind, row.judge) for row in given)
     return FullSet(
         query_set.name,
         query_set.revision,
         len(query_set.queries),
         len(given),
-        [
-            SetSegment(
-                segment,
-                sum(own == segment for own in segments.values()),
-                sum(segments[query] == segment for query in judged),
-            )
-            for segment in query_set.segments
-        ],
+        [SetSegment(segment, sizes[segment], judged[segment]) for segment in query_set.segments],
         [
             SetJudge(judge, kind, count, sum(row.judge == judge and row.target_kind == "chunk" for row in given))
             # People first, as in every list of judges.

@@ -12,7 +12,8 @@ from psycopg import sql
 
 from revector.core.backfill.job.job import AT_WORK, Job, engine_lives, find_job, worker_lives
 from revector.core.backfill.job.settings import JobSettings, read_settings
-from revector.core.database import Connection, fetch_as, fetch_one
+from revector.core.database import Connection, fetch_as, fetch_column, fetch_one
+from revector.core.errors import UnreachableError
 from revector.core.registry import Version
 
 _RATE_WINDOW_S = 15
@@ -158,6 +159,14 @@ def status(connection: Connection, version: Version) -> JobStatus | None:
     )  # fmt: skip
 
 
+def require_status(connection: Connection, version: Version) -> JobStatus:
+    """The status of a backfill that was begun. Raises UnreachableError when it is gone."""
+    found = status(connection, version)
+    if found is None:
+        raise UnreachableError(f"The backfill of {version.version_key} is gone: was the version dropped?")
+    return found
+
+
 def _left(pending: int, rate: float) -> float | None:
     if pending == 0:
         return 0.0
@@ -185,18 +194,19 @@ def _spread(connection: Connection, job_id: int, age_s: float) -> tuple[float, f
     return tenths[0], tenths[-1]
 
 
-def rates(connection: Connection, version: Version, *, seconds: int = 120) -> list[float]:
-    """Chunks done in each of the last seconds with work, oldest first: the points of a chart."""
-    rows = connection.execute(
+def rates(connection: Connection, version: Version) -> list[float]:
+    """Chunks done in each of the last 120 seconds with work, oldest first: the points of a chart."""
+    newest = fetch_column(
+        connection,
         """
         SELECT sum(s.done)::float8
         FROM backfill_samples s JOIN backfill_jobs j ON j.id = s.job_id
         WHERE j.embedding_version_id = %s
-        GROUP BY date_trunc('second', s.at) ORDER BY date_trunc('second', s.at) DESC LIMIT %s
+        GROUP BY date_trunc('second', s.at) ORDER BY date_trunc('second', s.at) DESC LIMIT 120
         """,
-        [version.id, seconds],
-    ).fetchall()
-    return [row[0] for row in reversed(rows)]
+        [version.id],
+    )
+    return newest[::-1]
 
 
 def job_detail(connection: Connection, version: Version, *, cells: int = 200) -> JobDetail | None:

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from revector.core.backfill.job.job import WORKER_LOCK, Job, count_workers, job_settings, rejoin, require_job
 from revector.core.backfill.job.settings import JobSettings
-from revector.core.backfill.job.status import JobStatus, status
+from revector.core.backfill.job.status import JobStatus, require_status
 from revector.core.backfill.worker.control import Control, DatabaseGoneError, StoppedError
 from revector.core.backfill.worker.encoding import check_encoder
 from revector.core.backfill.worker.heartbeat import Heartbeat
@@ -85,7 +85,7 @@ class Worker:
             connection = self._connect()
             try:
                 if self._left.is_set() or not rejoin(connection, job):
-                    return self._status(connection)
+                    return require_status(connection, self._version)
                 return self._work(connection, job)
             except (psycopg.Error, DatabaseGoneError) as error:
                 if not is_lost(error):
@@ -152,7 +152,7 @@ class Worker:
                 raise
         if failure is not None:
             raise failure
-        return self._status(connection)
+        return require_status(connection, self._version)
 
     def _settle(self, connection: Connection, job: Job, worker_id: int, failure: BaseException | None) -> None:
         """Record how this worker left."""
@@ -197,11 +197,3 @@ class Worker:
         ).fetchone()
         if left is not None:
             log.info("backfill job %d: %s, nobody works on it", job.id, left[0])
-
-    def _status(self, connection: Connection) -> JobStatus:
-        result = status(connection, self._version)
-        if result is None:
-            raise UnreachableError(
-                f"The backfill of {self._version.version_key} is gone: was the version dropped?"
-            )
-        return result

@@ -238,29 +238,27 @@ def _hits(query: Query, sample: _Sample, encoder: Encoder, k: int) -> QueryHits:
     )
 
 
+@dataclass
 class _Sample:
-    """Chunks `ids` (n,) of `documents` (n), and the distances of their vectors (n, d) to a query."""
+    """Chunks `ids` (n,) of `documents` (n), and the distances of their `vectors` (n, d) to a query."""
 
-    def __init__(
-        self,
-        ids: NDArray[np.int64],
-        documents: tuple[uuid.UUID, ...],
-        vectors: NDArray[np.float32],
-        metric: Metric,
-    ) -> None:
-        self.ids, self.documents = ids, documents
-        self._rows = vectors.astype(np.float64)
-        self._metric = metric
-        if metric == "cosine":
+    ids: NDArray[np.int64]
+    documents: tuple[uuid.UUID, ...]
+    vectors: NDArray[np.float32]
+    metric: Metric
+
+    def __post_init__(self) -> None:
+        self._rows = self.vectors.astype(np.float64)
+        if self.metric == "cosine":
             self._rows /= np.linalg.norm(self._rows, axis=1, keepdims=True)
 
     def distances(self, query: NDArray[np.float32]) -> NDArray[np.float64]:
         """The distances (n,) to a query (d,), as pgvector's <=>, <-> and <#> define them."""
         asked = query.astype(np.float64)
-        if self._metric == "l2":
+        if self.metric == "l2":
             return np.asarray(np.linalg.norm(self._rows - asked, axis=1))
         products = self._rows @ asked
-        return np.asarray(-products if self._metric == "ip" else 1 - products / np.linalg.norm(asked))
+        return np.asarray(-products if self.metric == "ip" else 1 - products / np.linalg.norm(asked))
 
 
 # -- the sample --------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from revector.core.backfill.engines.ray.worker import (
     in_short,
 )
 from revector.core.backfill.job.job import ENGINE_LOCK, Job, find_job, notice_interruption, open_job
-from revector.core.backfill.job.status import status
+from revector.core.backfill.job.status import require_status, status
 from revector.core.database import Connection, unreachable
 from revector.core.errors import RefusedError, RevectorError, UnreachableError
 
@@ -106,11 +106,7 @@ class Crew:
             job = find_job(connection, self._order.version)
             if job is not None:
                 notice_interruption(connection, job)  # no worker may be left to report it
-            found = status(connection, self._order.version)
-        if found is None:
-            key = self._order.version.version_key
-            raise UnreachableError(f"The backfill of {key} is gone: was the version dropped?")
-        return found
+            return require_status(connection, self._order.version)
 
     def _say(self, note: str) -> None:
         with contextlib.suppress(OSError):  # the other end is closed; _read_orders notices
