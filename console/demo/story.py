@@ -145,7 +145,7 @@ def tell(own: Context, as_json: bool) -> None:
     seconds = prepare(own)
     clock = _Clock(seconds)
     database = own.database
-    say = _silent if as_json else _aloud
+    say: Callable[[str], None] = (lambda _text: None) if as_json else _aloud
     with database.session("demo") as connection:
         begin_anew(connection)
         chunks = chunk_count(connection)
@@ -372,6 +372,3 @@ def _aloud(text: str) -> None:
         for line in text.splitlines():
             sys.stdout.write(plain(line) + "\n")
         sys.stdout.flush()
-
-
-def _silent(_text: str) -> None: ...

@@ -76,7 +76,13 @@ async def _draw(
         app.draw()
         if query is not None:
             await _search(app, pilot, query)
-        await _at_rest(app, pilot)
+        # The tab's background reads, such as the guards, then one more snapshot, and what that makes it read.
+        await _until(pilot, lambda: not any(worker.is_running for worker in app.workers), "the tab")
+        last = app.reader.latest
+        app.reader.request()
+        await _until(pilot, lambda: app.reader.latest is not last, "a snapshot")
+        await _until(pilot, lambda: not any(worker.is_running for worker in app.workers), "the tab")
+        await pilot.pause()
         return app.export_screenshot(title=f"revector: {tab.name}")
 
 
@@ -94,16 +100,6 @@ async def _search(app: RevectorApp, pilot: Pilot[None], query: str) -> None:
     app.query_one(QueryBox).value = query
     await pilot.press("enter")
     await _until(pilot, lambda: app.situation.of(CompareState).compared, "the results")
-
-
-async def _at_rest(app: RevectorApp, pilot: Pilot[None]) -> None:
-    """Wait for a tab's background reads, such as the guards, and for one more snapshot."""
-    await _until(pilot, lambda: not any(worker.is_running for worker in app.workers), "the tab")
-    last = app.reader.latest
-    app.reader.request()
-    await _until(pilot, lambda: app.reader.latest is not last, "a snapshot")
-    await _until(pilot, lambda: not any(worker.is_running for worker in app.workers), "the tab")
-    await pilot.pause()
 
 
 async def _until(pilot: Pilot[None], condition: Callable[[], object], what: str) -> None:

@@ -23,7 +23,6 @@ from revector.core.evaluation.reports.page import (
     verdict_cell,
 )
 from revector.screens.wording import version
-from revector.screens.wording.grades import star
 from revector.screens.wording.text import MARKS, counted, date_and_time, duration, milliseconds, shorten
 
 if TYPE_CHECKING:
@@ -149,10 +148,10 @@ def comparison_page(found: Comparison, judged: JudgedHits | None, chart: str) ->
 def _compared(hit: Hit, move: Move, grades: Mapping[int, int]) -> tuple[ReportCell, ...]:
     label = move.label
     kind: Kind = "better" if label[0] in "▲n" else "worse" if label[0] in "▼g" else "soft"
+    grade = grades.get(hit.chunk_id)
+    star = "" if grade is None else f"★{grade}" if grade else "✗"
     return cells(
-        hit.rank,
-        ReportCell(label, kind),
-        ReportCell(hit.source_id, "strong", mark=star(grades.get(hit.chunk_id)), below=_snippet(hit)),
+        hit.rank, ReportCell(label, kind), ReportCell(hit.source_id, "strong", mark=star, below=_snippet(hit))
     )
 
 

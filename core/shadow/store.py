@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from revector.core.database import Connection
+from revector.core.database import Connection, fetch_column
 from revector.core.errors import RevectorError
 from revector.core.overlap import Overlap
 
@@ -96,8 +96,7 @@ def write(connection: Connection, queries: Sequence[MirroredQuery], counts: Sequ
 def _write(connection: Connection, queries: Sequence[MirroredQuery], counts: Sequence[Counts]) -> None:
     wanted = {one.shadow_id for one in queries} | {one.shadow_id for one in counts}
     with connection.transaction():
-        known = connection.execute("SELECT id FROM shadows WHERE id = ANY(%s)", [list(wanted)])
-        there = {row[0] for row in known.fetchall()}
+        there = set(fetch_column(connection, "SELECT id FROM shadows WHERE id = ANY(%s)", [list(wanted)]))
         with connection.cursor() as cursor:
             cursor.executemany(
                 """

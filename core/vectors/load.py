@@ -237,11 +237,9 @@ class _Load:
     # -- one slice ----------------------------------------------------------------------------------------
 
     def _next(self, slices: Iterator[Slice]) -> _Part | None:
-        found = next(slices, None)
-        return None if found is None else self._prepared(found)
-
-    def _prepared(self, part: Slice) -> _Part:
-        """Look up the chunks of a slice's good rows."""
+        """The next slice, with the chunks of its good rows looked up."""
+        if (part := next(slices, None)) is None:
+            return None
         vectors, bad = split_bad(part, self._version.storage)
         ids = part.ids
         if bad:

@@ -115,10 +115,8 @@ def _lines(plan: Plan, version: Version) -> Iterator[str]:
     yield ""
     yield from verdict_lines([(one.verdict, one.name, one.detail, one.remedy) for one in plan.findings])
     yield ""
-    failed = sum(finding.verdict == "fail" for finding in plan.findings)
-    verdict = (
-        f"Ready to run: revector backfill run {plan.version_key}"
-        if plan.ready
-        else f"{counted(failed, 'finding')} would make the backfill fail."
-    )
-    yield verdict
+    if plan.ready:
+        yield f"Ready to run: revector backfill run {plan.version_key}"
+    else:
+        failed = sum(finding.verdict == "fail" for finding in plan.findings)
+        yield f"{counted(failed, 'finding')} would make the backfill fail."

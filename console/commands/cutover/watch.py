@@ -56,11 +56,14 @@ def watch(
     Changes are printed to stderr, the last state to stdout. Exit status 1 when a limit is broken or it rolled
     back.
     """
+    from revector.core.backfill.job.settings import default_settings
+    from revector.core.cutover.keep_current import Keeper
+
     own = context_of(context)
     if keep or auto_rollback:
         own.require_writable()
     watching = _Watching(own, auto_rollback)
-    keeper = _keeper(own) if keep else None
+    keeper = Keeper(own.database, default_settings(own.settings), note) if keep else None
     with contextlib.ExitStack() as held:
         if keeper is not None:
             held.callback(keeper.close)
@@ -208,10 +211,3 @@ def _circumstances(one: CutoverEntry) -> str:
     if one.watch_ended_why:
         parts.append(f"watch ended by {one.watch_ended_why}")
     return "; ".join(parts)
-
-
-def _keeper(own: Context) -> Keeper:
-    from revector.core.backfill.job.settings import default_settings
-    from revector.core.cutover.keep_current import Keeper
-
-    return Keeper(own.database, default_settings(own.settings), note)

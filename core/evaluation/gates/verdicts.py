@@ -142,9 +142,9 @@ def _detail(
     elif found.low == found.high:
         sentence += " is the same for every query, so its spread is unknown"
     else:
-        sentence += (
-            f" lies above {number(found.low)} and below {number(found.high)}, {_at(gates, gate, confidence)}"
-        )
+        shared = f" ({gates.asked(gate):g} over {len(gates.gates)} gates)" if len(gates.gates) > 1 else ""
+        sentence += f" lies above {number(found.low)} and below {number(found.high)}"
+        sentence += f", each at {100 * confidence:.4g} % confidence{shared}"
     if verdict != "inconclusive":
         return f"{sentence}."
     if count < gates.min_queries:
@@ -155,8 +155,3 @@ def _detail(
     if further is None:
         return f"{sentence}. That is not conclusive, and no practical number of further queries would be."
     return f"{sentence}. That is not conclusive; about {further:,} more queries would, with {POWER * 100:.0f} % power."
-
-
-def _at(gates: GateFile, gate: Gate, confidence: float) -> str:
-    shared = f" ({gates.asked(gate):g} over {len(gates.gates)} gates)" if len(gates.gates) > 1 else ""
-    return f"each at {100 * confidence:.4g} % confidence{shared}"

@@ -189,20 +189,16 @@ class _HitWriter:
         batch, self._waiting = self._waiting, []
         if not batch:
             return
-        self._look_up(batch)
+        wanted = {chunk for found in batch for chunk in found.chunk_ids.tolist()} - self._documents.keys()
+        if wanted:
+            with self._connection.cursor(binary=True) as cursor:
+                cursor.execute("SELECT id, document_id FROM document_chunks WHERE id = ANY(%s)", [list(wanted)])
+                self._documents.update(dict.fromkeys(wanted))
+                self._documents.update(cursor.fetchall())
         store_hits(self._connection, self._run, (self._hits(found) for found in batch))
         self._done += len(batch)
         self._stored_at = time.monotonic()
         self._tell()
-
-    def _look_up(self, batch: Sequence[_Found]) -> None:
-        wanted = {chunk for found in batch for chunk in found.chunk_ids.tolist()} - self._documents.keys()
-        if not wanted:
-            return
-        with self._connection.cursor(binary=True) as cursor:
-            cursor.execute("SELECT id, document_id FROM document_chunks WHERE id = ANY(%s)", [list(wanted)])
-            self._documents.update(dict.fromkeys(wanted))
-            self._documents.update(cursor.fetchall())
 
     def _hits(self, found: _Found) -> QueryHits:
         import numpy as np
