@@ -254,10 +254,11 @@ class EvaluateControl:
         if kind is None:
             return
         folder = Path.cwd()
-        in_background(
-            self._pane, "export", lambda _tell: write_report(found, kind, folder),
-            lambda path: self.say(Text(f"Written to {printable(str(path))}", GOOD)), self.fail,
-        )  # fmt: skip
+
+        def done(path: Path) -> None:
+            self.say(Text(f"Written to {printable(str(path))}", GOOD))
+
+        in_background(self._pane, "export", lambda _tell: write_report(found, kind, folder), done, self.fail)
 
     # -- the candidate ------------------------------------------------------------------------------------
 

@@ -236,10 +236,8 @@ def job_detail(connection: Connection, version: Version, *, cells: int = 200) ->
         [job.id],
     )
     workers = tuple(_workers(connection, job))
-    return JobDetail(
-        read_settings(settings), measured, workers, tuple(range_map(connection, version, job, cells=cells)),
-        tuple(proofs), tuple(transitions),
-    )  # fmt: skip
+    ranges = tuple(range_map(connection, version, job, cells=cells))
+    return JobDetail(read_settings(settings), measured, workers, ranges, tuple(proofs), tuple(transitions))
 
 
 def _workers(connection: Connection, job: Job) -> list[WorkerState]:

@@ -18,7 +18,7 @@ from psycopg import sql
 from revector.core.backfill.job import job
 from revector.core.backfill.job.dead_letters import failures, retry_failures, waive_failure
 from revector.core.backfill.job.settings import JobSettings
-from revector.core.backfill.job.status import JobStatus, proofs, status
+from revector.core.backfill.job.status import JobStatus, job_detail, status
 from revector.core.backfill.worker.batches import (
     Batch,
     Encoded,
@@ -287,7 +287,9 @@ def test_the_proof_compares_chunks_with_vectors_and_does_not_count_them(
 
     assert run(database, version, Late()).state == "done"
     assert vectors_of(connection, version) == ids
-    assert [(proof.missing, proof.embedded) for proof in proofs(connection, version)] == [(0, 3), (1, 3)]
+    detail = job_detail(connection, version)
+    assert detail is not None
+    assert [(proof.missing, proof.embedded) for proof in detail.proofs] == [(0, 3), (1, 3)]
 
 
 @pytest.mark.parametrize("what", ["copy", "dead letter"])

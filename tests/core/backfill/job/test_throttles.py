@@ -6,7 +6,6 @@ import datetime
 import itertools
 import re
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,7 +19,7 @@ from revector.core.backfill.job.job import change_settings
 from revector.core.backfill.job.settings import JobSettings
 from revector.core.backfill.job.status import status
 from revector.core.backfill.job.working_hours import closed_until
-from revector.core.database import Connection, Database
+from revector.core.database import Connection, Database, fetch_one
 from revector.core.errors import RefusedError, UsageError
 from revector.core.registry import Version
 from tests.core.backfill.steps import eventually, job_status
@@ -47,9 +46,8 @@ def test_money_disk_and_size(connection: Connection) -> None:
     assert "GB free on the server's disk, limit 1e+09 GB" in str(reason(look(connection, min_free_gb=1e9)))
     free = look(connection, min_free_gb=1e-6)
     assert reason(free) is None
-    assert free["min_free_gb"]["value"] == pytest.approx(
-        shutil.disk_usage(tempfile.gettempdir()).free / 1e9, rel=0.2
-    )
+    (folder,) = fetch_one(connection, "SHOW data_directory")
+    assert free["min_free_gb"]["value"] == pytest.approx(shutil.disk_usage(folder).free / 1e9, rel=0.2)
     small = look(connection, max_database_gb=1e-6)
     assert re.search(r"the database has 0\.\d GB, limit 1e-06 GB", str(reason(small)))
     assert reason(look(connection, small, max_database_gb=1000)) is None
