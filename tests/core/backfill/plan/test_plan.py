@@ -528,7 +528,7 @@ def test_an_index_that_outgrows_its_memory(connection: Connection) -> None:
 
 @pytest.mark.parametrize(
     ("dimensions", "settings", "verdict"),
-    [(3_000, {}, "pass"), (5_000, {}, "warn"), (64, {"m": 101}, "fail")],
+    [(3_000, {}, "pass"), (5_000, {}, "warn"), (64, {"m": 50}, "fail")],
 )
 def test_what_kind_of_index(
     connection: Connection, dimensions: int, settings: dict[str, int], verdict: str
