@@ -6,6 +6,7 @@ to the first frame.
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -55,6 +56,8 @@ def _readable(error: Exception) -> RevectorError:
         error.object[error.start] in argument for argument in sys.argv[1:]
     ):
         return UsageError(f"{error.object!r} is not UTF-8: there is no such name.")
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # of a stdout without a buffer
+        return RevectorError(f"The answer cannot be written: {error.strerror}.")
     from revector.core.logs import crashed
 
     return crashed(error)

@@ -38,7 +38,7 @@ def change_lines(situation: Situation, facts: Facts | None, *, broken: bool) -> 
     else:
         lines.append(("cut over", Text(f"{before} is active", "bold")))
     if target is None:
-        back = Text("no cutover to take back, so there is nothing to roll back to", FAINT)
+        back = Text("no earlier cutover: nothing to roll back to", FAINT)
     else:
         lacks = f"misses {chunks(target.missing)}" if target.missing else "is complete"
         back = Text(f"{printable(target.version.version_key)}, which {lacks}", CAUTION if target.missing else "")

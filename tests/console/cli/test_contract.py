@@ -374,9 +374,10 @@ def test_a_closed_pipe_in_the_middle_of_a_long_answer(revector: Revector, connec
 
 
 @pytest.mark.parametrize("command", ["log", "log --json", "--help", "versions list --help", "--version"])
-def test_an_answer_that_cannot_be_written(library: Revector, command: str) -> None:
+@pytest.mark.parametrize("buffer", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
+def test_an_answer_that_cannot_be_written(library: Revector, command: str, buffer: dict[str, str]) -> None:
     with open("/dev/full", "w") as full:  # noqa: PTH123
-        result = finish(library.start(*command.split(), stdout=full), status=1)
+        result = finish(library.with_options(**buffer).start(*command.split(), stdout=full), status=1)
     assert result.err == "The answer cannot be written: No space left on device.\n"
 
 
