@@ -327,6 +327,8 @@ def build(connection: Connection, version: Version, settings: Settings) -> Index
         if _owns(connection, version):
             _build_concurrently(connection, version, settings)
         else:
+            if state.exists:  # the remains of an interrupted build
+                _between_writers(connection, "SELECT drop_index(%s)", version)
             _between_writers(connection, "SELECT unkey_version_table(%s)", version)
             memory = settings.maintenance_work_mem.replace(" ", "")
             connection.execute("SELECT build_index(%s, %s, %s)", [version.id, memory, settings.index_workers])

@@ -7,7 +7,18 @@ import contextlib
 import os
 from collections.abc import Callable, Sequence
 
-from tests.benchmarks import backfill, compare, evaluation, first_frame, flips, guards, loader, retriever, shadow
+from tests.benchmarks import (
+    backfill,
+    builds,
+    compare,
+    evaluation,
+    first_frame,
+    flips,
+    guards,
+    loader,
+    retriever,
+    shadow,
+)
 from tests.benchmarks.measure import tell
 
 BENCHMARKS: dict[str, Callable[..., None]] = {
@@ -19,6 +30,7 @@ BENCHMARKS: dict[str, Callable[..., None]] = {
     "retriever": retriever.run,
     "flips": flips.run,
     "guards": guards.run,
+    "builds": builds.run,
     "shadow": shadow.run,
 }
 PARTS: dict[str, Sequence[str]] = {"backfill": tuple(backfill.PARTS), "evaluation": evaluation.PARTS}

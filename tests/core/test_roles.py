@@ -465,6 +465,14 @@ def test_no_writer_of_chunks_waits_while_an_operator_builds_an_index(
             building.execute("SELECT build_index(%s, '64MB', 0)", [version.id])
         index.drop(building, version)
         assert index.build(building, version, Settings()).valid
+        # Nor does one hold up searches by the index that there is.
+        building.execute("SELECT unkey_version_table(%s)", [version.id])
+        with pytest.raises(pg.RaiseException, match="has an index"):
+            building.execute("SELECT build_index(%s, '64MB', 0)", [version.id])
+        writer.execute(
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass(%s)", [index.index_name(version)]
+        )
+        assert index.build(building, version, Settings()).valid  # over what an interrupted build left
 
 
 FORGED = (

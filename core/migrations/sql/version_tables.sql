@@ -217,6 +217,11 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     FROM :schema.embedding_versions v WHERE v.id = version
 $$;
 
+CREATE FUNCTION :schema.version_index(version bigint) RETURNS regclass
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT to_regclass(format('%I.%I', :'schema', 'chunk_embeddings_' || version || '_hnsw'))
+$$;
+
 -- A build of this kind holds up writes to the version's table, never those of chunks: for a version without its key.
 CREATE FUNCTION :schema.build_index(version bigint, memory text, workers int) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -232,9 +237,12 @@ BEGIN
         RAISE EXCEPTION 'Version % follows its chunks at once: a build would hold up sessions that delete chunks.', v.version_key
             USING HINT = 'Take its key first: SELECT unkey_version_table(…). The build of revector does so, and gives it back.';
     END IF;
+    IF :schema.version_index(version) IS NOT NULL THEN
+        RAISE EXCEPTION 'Version % has an index: searches would wait for the build of another.', v.version_key
+            USING HINT = 'Drop it first: SELECT drop_index(…). The build of revector drops the remains of an interrupted one.';
+    END IF;
     PERFORM set_config('maintenance_work_mem', memory, true),
             set_config('max_parallel_maintenance_workers', workers::text, true);
-    EXECUTE format('DROP INDEX IF EXISTS %I.%I', :'schema', 'chunk_embeddings_' || version || '_hnsw');
     EXECUTE :schema.index_statement(version, '');
     EXECUTE format('ANALYZE %s', :schema.version_table(version));
 END $$;
@@ -252,7 +260,7 @@ DECLARE
     v :schema.embedding_versions;
 BEGIN
     SELECT * INTO STRICT v FROM :schema.embedding_versions e WHERE e.id = version FOR NO KEY UPDATE;
-    IF v.active THEN
+    IF v.active AND EXISTS (SELECT FROM pg_index WHERE indisvalid AND indexrelid = :schema.version_index(version)) THEN
         RAISE EXCEPTION 'Version % is active. Without its index every search scans the table.', v.version_key;
     END IF;
     EXECUTE format('DROP INDEX IF EXISTS %I.%I', :'schema', 'chunk_embeddings_' || version || '_hnsw');
@@ -263,8 +271,7 @@ END $$;
 CREATE FUNCTION :schema.note_index(version bigint) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     UPDATE :schema.embedding_versions
-    SET state = CASE WHEN EXISTS (SELECT FROM pg_index WHERE indisvalid AND indexrelid = to_regclass(
-                                      format('%I.%I', :'schema', 'chunk_embeddings_' || version || '_hnsw')))
+    SET state = CASE WHEN EXISTS (SELECT FROM pg_index WHERE indisvalid AND indexrelid = :schema.version_index(version))
                      THEN 'ready' ELSE 'loaded' END
     WHERE id = version AND state IN ('loaded', 'ready')
 $$;
