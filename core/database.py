@@ -135,13 +135,13 @@ class Database:
 
     def session_statement(self, statement_timeout_s: float = 0) -> tuple[LiteralString, dict[str, str]]:
         """The first statement of a new session, and its parameters."""
-        # pgvector may live in a schema of its own (managed services do that), so its schema joins the path.
+        # pgvector may live in a schema of its own (managed services do that): that one joins the path, and no other.
         return (
             """
-            SELECT set_config('search_path', concat_ws(', ', quote_ident(%(schema)s),
+            SELECT set_config('search_path', concat_ws(', ', quote_ident(%(schema)s), coalesce(
                        (SELECT quote_ident(n.nspname) FROM pg_extension e
                         JOIN pg_namespace n ON n.oid = e.extnamespace
-                        WHERE e.extname = 'vector' AND n.nspname <> 'public'), 'public'), false),
+                        WHERE e.extname = 'vector'), 'public')), false),
                    set_config('statement_timeout', %(timeout)s, false),
                    set_config('default_transaction_read_only', %(read_only)s, false),
                    set_config('revector.client', %(client)s, false)
@@ -230,7 +230,7 @@ def server_info(connection: Connection, schema: str) -> ServerInfo:
         """
         SELECT current_setting('server_version'), (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
                (SELECT relkind = 'r' AND ARRAY['version_num character varying'] =
-                           (SELECT array_agg(attname || ' ' || format_type(atttypid, NULL)) FROM pg_attribute
+                           (SELECT array_agg(attname::text || ' ' || format_type(atttypid, NULL)) FROM pg_attribute
                             WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)
                 FROM pg_class c WHERE oid = to_regclass(format('%%I.alembic_version', %s::text))),
                current_user, pg_is_in_recovery()

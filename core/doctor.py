@@ -20,6 +20,7 @@ from revector.core.database import (
 )
 from revector.core.registry import VersionStatus, version_statuses
 from revector.core.revisions import HEAD
+from revector.core.roles.granting import foreign_creators
 from revector.core.settings import Settings
 from revector.core.text import counted
 
@@ -63,6 +64,13 @@ def examine(database: Database, settings: Settings) -> Diagnosis:
             found.append(Finding("error", "schema", database.schema, wrong.problem, wrong.remedy))
             return Diagnosis(tuple(found))
         found.append(Finding("ok", "schema", database.schema, f"{database.schema} at revision {HEAD}"))
+        found += [
+            Finding(
+                "warning", "search path", schema, f"{role} may create functions in it, which every session may run",
+                "Close it.", f"REVOKE CREATE ON SCHEMA {schema} FROM {role}",
+            )
+            for schema, role in foreign_creators(connection)
+        ]  # fmt: skip
         statuses = version_statuses(connection)
         none = Finding("warning", "active version", "", "none: no search is answered", "revector cutover run KEY")
         keys = (status.version.version_key for status in statuses if status.version.active)

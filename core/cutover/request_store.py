@@ -75,7 +75,7 @@ SELECT r.id, v.version_key, r.requested_by, r.client, r.requested_at, r.expires_
         FROM cutover_approvals a WHERE a.request_id = r.id) AS approvers,
        (SELECT array_agg(a.approved_at ORDER BY a.approved_at)
         FROM cutover_approvals a WHERE a.request_id = r.id) AS approved_at,
-       (SELECT array_agg(may_approve(a.approved_by) ORDER BY a.approved_at)
+       (SELECT array_agg(may_approve(a) ORDER BY a.approved_at)
         FROM cutover_approvals a WHERE a.request_id = r.id) AS counts,
        coalesce(own_evidence(r), '') AS own_evidence
 FROM cutover_requests r JOIN embedding_versions v ON v.id = r.embedding_version_id

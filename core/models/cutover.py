@@ -6,7 +6,7 @@ import datetime
 from typing import Any
 
 from sqlalchemy import Boolean, CheckConstraint, ForeignKey, Index, PrimaryKeyConstraint, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, OID
 from sqlalchemy.orm import Mapped, mapped_column
 
 from revector.core.models.base import CLIENT, NOW, Base
@@ -51,6 +51,8 @@ class CutoverRequest(Base):
     waivers: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
     # The figures of all guards at the time of the request.
     guards: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    # Of the version, counted by the database.
+    vectors: Mapped[int] = mapped_column(server_default="0")
     ended: Mapped[str | None]
     ended_at: Mapped[datetime.datetime | None]
     ended_why: Mapped[str] = mapped_column(server_default="")
@@ -67,6 +69,18 @@ class CutoverApproval(Base):
     approved_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
     client: Mapped[str] = mapped_column(server_default=CLIENT)
     comment: Mapped[str] = mapped_column(server_default="")
+    # Another role of the same name, made later, has approved nothing.
+    approver: Mapped[int] = mapped_column(OID, server_default="0")
+
+
+class CutoverLoss(Base):
+    """Vectors that left with their chunks while a request was open: others took their place."""
+
+    __tablename__ = "cutover_losses"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    request_id: Mapped[int] = mapped_column(ForeignKey("cutover_requests.id", ondelete="CASCADE"), index=True)
+    vectors: Mapped[int]
 
 
 class Cutover(Base):

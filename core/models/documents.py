@@ -70,6 +70,14 @@ class EmbeddingVersion(Base):
         CheckConstraint("distance_metric IN ('cosine', 'l2', 'ip')", name="distance_metric"),
         CheckConstraint("storage IN ('vector', 'halfvec')", name="storage"),
         CheckConstraint(
+            "jsonb_typeof(index_settings) = 'object' "
+            "AND NOT jsonb_path_exists(index_settings, '$.* ? (@.type() != \"number\")') "
+            "AND coalesce((index_settings ->> 'ef_search')\\:\\:int, 100) BETWEEN 1 AND 1000 "
+            "AND coalesce((index_settings ->> 'ef_construction')\\:\\:int, 64) BETWEEN 4 AND 1000 "
+            "AND coalesce((index_settings ->> 'm')\\:\\:int, 16) BETWEEN 2 AND 100",
+            name="index_settings",
+        ),
+        CheckConstraint(
             "state IN ('registered', 'backfilling', 'loaded', 'ready', 'active', 'previous', 'retired')",
             name="state",
         ),
@@ -125,6 +133,7 @@ class RowCount(Base):
     """
 
     __tablename__ = "row_counts"
+    __table_args__ = (CheckConstraint("delta BETWEEN -1000000000000 AND 1000000000000", name="delta"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     scope: Mapped[int] = mapped_column(index=True)

@@ -136,7 +136,12 @@ class EvaluationRow(Base):
     """Two runs compared: measures, gates and the verdict, unchanged since they were shown."""
 
     __tablename__ = "evaluations"
-    __table_args__ = (CheckConstraint("verdict IN ('pass', 'fail', 'inconclusive')", name="verdict"),)
+    __table_args__ = (
+        CheckConstraint("verdict IN ('pass', 'fail', 'inconclusive')", name="verdict"),
+        CheckConstraint(
+            "jsonb_typeof(report) = 'object' AND jsonb_typeof(report -> 'gates') = 'array'", name="report"
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     query_set_id: Mapped[int] = mapped_column(ForeignKey("query_sets.id", ondelete="CASCADE"), index=True)

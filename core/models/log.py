@@ -15,11 +15,22 @@ from sqlalchemy.orm import Mapped, mapped_column
 from revector.core.models.base import CLIENT, Base
 
 
+class Lock(Base):
+    """What queues one behind another: `flip`, `rights`, `version tables`. Any role could hold an advisory lock."""
+
+    __tablename__ = "locks"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+
+
 class AuditLog(Base):
     """Who did what, when, from where and why, and the outcome. Append only, enforced by a trigger."""
 
     __tablename__ = "audit_log"
-    __table_args__ = (CheckConstraint("outcome IN ('done', 'refused', 'failed')", name="outcome"),)
+    __table_args__ = (
+        CheckConstraint("outcome IN ('done', 'refused', 'failed')", name="outcome"),
+        CheckConstraint("action ~ '^[a-z-]+( [a-z-]+)*$'", name="action"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     at: Mapped[datetime.datetime] = mapped_column(server_default=text("clock_timestamp()"))

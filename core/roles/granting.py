@@ -18,9 +18,6 @@ from revector.core.roles.kinds import KINDS, Kind
 from revector.core.roles.privileges import apply
 from revector.core.roles.rights import read_rights
 
-_LOCK = 0x7265766772616E74
-"""Advisory lock for grants: two at once would change the same rows of the catalogue."""
-
 
 @dataclass(frozen=True)
 class Granted:
@@ -67,12 +64,33 @@ def grant(connection: Connection, role: str, kind: Kind) -> None:
     Raises UsageError for an unknown role or kind, RefusedError when the caller may not grant.
     """
     _check(connection, role, kind)
+    if found := foreign_creators(connection):
+        raise RefusedError(
+            "Every session of revector finds functions and operators in schema "
+            f"{', '.join(f'{schema}, where {role} may create some' for schema, role in found)}: a role with any right "
+            "here could have its code run by others.",
+            f"Close it: REVOKE CREATE ON SCHEMA {found[0][0]} FROM {found[0][1]}",
+        )
     with _granting(connection):
         make_groups(connection)
         groups = groups_of(connection)
         apply(connection, groups)
         give(connection, groups[kind], role)
         audit.record(connection, "db grant", None, detail={"role": role, "right": kind})
+
+
+def foreign_creators(connection: Connection) -> list[tuple[str, str]]:
+    """Schemas of the search path in which another role than their owners may create, each with that role, quoted."""
+    return connection.execute(
+        """
+        SELECT quote_ident(n.nspname), coalesce(quote_ident(r.rolname), 'PUBLIC')
+        FROM pg_namespace n CROSS JOIN aclexplode(n.nspacl) AS a LEFT JOIN pg_roles r ON r.oid = a.grantee
+        WHERE n.nspname = ANY(current_schemas(false)) AND a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner
+          AND a.grantee <> (SELECT nspowner FROM pg_namespace WHERE nspname = current_schema())
+          AND r.rolsuper IS NOT TRUE
+        ORDER BY 1, 2
+        """
+    ).fetchall()
 
 
 def revoke(connection: Connection, role: str, kind: Kind) -> None:
@@ -122,7 +140,8 @@ def _granting(connection: Connection) -> Iterator[None]:
     try:
         with connection.transaction():
             connection.execute("SET LOCAL lock_timeout = '5s'")
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+            # Two at once would change the same rows of the catalogue.
+            connection.execute("SELECT FROM locks WHERE name = 'rights' FOR UPDATE")
             yield
     except pg.LockNotAvailable:
         raise RefusedError(

@@ -23,7 +23,11 @@ _LOG = "INSERT (action, version_key, outcome, reason, detail)"
 # written by functions and triggers alone, and so is who made what when.
 OPERATOR_WRITES: dict[str, LiteralString] = {
     "audit_log": _LOG,
-    "document_chunks": _ALL,
+    # No id: the database gives it, so that no vector is another chunk's and no sample of rows is led astray.
+    "document_chunks": (
+        "INSERT (semantic_key, document_id, chunk_no, content, content_sha256, source_id, metadata), "
+        "UPDATE (source_id, metadata), DELETE"
+    ),
     "repeated_texts": _ALL,
     "embedding_versions": (
         "INSERT (version_key, encoder_name, encoder_revision, dimensions, distance_metric, encoder_spec, storage, "
@@ -31,8 +35,8 @@ OPERATOR_WRITES: dict[str, LiteralString] = {
         "UPDATE (active, encoder_spec, index_settings, notes)"
     ),
     "row_counts": _ALL,
-    "chunk_outbox": _ALL,
-    "dead_letters": _ALL,
+    "chunk_outbox": "INSERT, UPDATE (leased_until, lease_worker), DELETE",
+    "dead_letters": "INSERT, UPDATE (error, attempts, failed_at, waived_by, waived_reason), DELETE",
     "backfill_jobs": _ALL,
     "backfill_ranges": _ALL,
     "backfill_workers": _ALL,
@@ -61,6 +65,7 @@ APPROVER_WRITES: dict[str, LiteralString] = {
 }
 VIEWER_CALLS: tuple[LiteralString, ...] = ("record_refusal(text, text)",)
 OPERATOR_CALLS: tuple[LiteralString, ...] = (
+    "lock_flip()",
     "create_version_table(bigint)",
     "begin_filling(bigint)",
     "delete_orphans(bigint, bigint[])",

@@ -108,8 +108,10 @@ def test_every_table_has_its_rights() -> None:
         "alembic_version",
         "cutover_policy",
         "cutovers",
+        "cutover_losses",
         "backfill_proofs",
         "encoder_hosts",
+        "locks",
     }
     assert named == {*Base.metadata.tables, "alembic_version"}
     assert {*APPLICATION_WRITES} < {*APPLICATION_READS}
@@ -224,7 +226,16 @@ def test_no_claim_of_an_operator_makes_a_version_complete(collection: Collection
         for _ in range(2):  # the second finds all of them queued
             proof = operator.execute("SELECT missing, embedded FROM prove_version(%s)", [version.id])
             assert proof.fetchone() == (len(NUMBERS), 0)
+        for statement in ("DELETE FROM chunk_outbox", "DELETE FROM chunk_outbox WHERE chunk_id = 1"):
+            with pytest.raises(pg.RaiseException, match="Chunk 1 has no vector"):
+                operator.execute(statement)
+        # Once its letter is deleted, a chunk that failed is queued again.
+        operator.execute(
+            "INSERT INTO dead_letters (embedding_version_id, chunk_id, error) SELECT %s, id, '' FROM document_chunks",
+            [version.id],
+        )
         operator.execute("DELETE FROM chunk_outbox")
+        operator.execute("DELETE FROM dead_letters")
         assert operator.execute("SELECT missing FROM prove_version(%s)", [version.id]).fetchone() == (
             len(NUMBERS),
         )
@@ -470,7 +481,8 @@ def test_no_writer_of_chunks_waits_while_an_operator_builds_an_index(
         with pytest.raises(pg.RaiseException, match="has an index"):
             building.execute("SELECT build_index(%s, '64MB', 0)", [version.id])
         writer.execute(
-            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass(%s)", [index.index_name(version)]
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass(%s)",
+            [index.index_name(version)],
         )
         assert index.build(building, version, Settings()).valid  # over what an interrupted build left
 

@@ -49,6 +49,8 @@ POLICIES: tuple[LiteralString, ...] = (
     "UPDATE cutover_policy SET settings = settings - 'request_hours' || '{\"request_hours\": 71}'",
     "UPDATE cutover_policy SET settings = settings - 'request_hours'",
 )
+# One of sixteen: more than a twentieth of the vectors that were approved.
+LOSING: LiteralString = "DELETE FROM document_chunks WHERE id = (SELECT max(id) FROM document_chunks)"
 # Must succeed for nobody, or change nothing that counts.
 FORGING: tuple[LiteralString, ...] = (
     "UPDATE embedding_versions SET completed_at = now(), proven_at = now() WHERE version_key = %(key)s",
@@ -67,6 +69,10 @@ FORGING: tuple[LiteralString, ...] = (
     "DELETE FROM cutover_approvals",
     "DELETE FROM audit_log",
     "INSERT INTO audit_log (action, version_key, outcome) VALUES ('cutover', 'v1', 'done')",
+    "DELETE FROM chunk_outbox",
+    "INSERT INTO row_counts (scope, delta) VALUES (1, -1000000000000)",
+    "INSERT INTO document_chunks (id, semantic_key, document_id, chunk_no, content, content_sha256) "
+    "VALUES (9000, 'x', gen_random_uuid(), 0, '', '')",
     "DELETE FROM chunk_embeddings_1",
     "UPDATE chunk_embeddings_2 SET embedding = embedding",
     "TRUNCATE chunk_embeddings_3",
@@ -182,7 +188,7 @@ def test_no_sequence_makes_active_what_was_not_approved(base: tuple[Database, di
 
         @rule(
             key=KEY, requester=st.sampled_from(("operator", "colleague")),
-            then=st.sampled_from(("", "", "flip", "flip", *VOIDING[:3], *POLICIES)),
+            then=st.sampled_from(("", "", "flip", "flip", *VOIDING[:3], *POLICIES, "policy and back", LOSING)),
         )  # fmt: skip
         def agree(self, key: str, requester: str, then: LiteralString) -> None:
             """As it should be: one requests, another approves. Then somebody flips, or changes something before."""
@@ -192,6 +198,11 @@ def test_no_sequence_makes_active_what_was_not_approved(base: tuple[Database, di
                 self.change(requester, key, then)
             elif then in POLICIES:
                 self.policy("owner", then)
+            elif then == "policy and back":
+                for statement in POLICIES:
+                    self.policy("owner", statement)
+            elif then == LOSING:
+                self.lose(requester)
             if then:
                 self.flip(requester, key)
 
@@ -236,6 +247,22 @@ def test_no_sequence_makes_active_what_was_not_approved(base: tuple[Database, di
             if self.tries(role, statement) and self._owner("SELECT settings FROM cutover_policy") != before:
                 assert role == "owner"
                 self.signed.clear()
+
+        @rule(role=ROLE)
+        def lose(self, role: str) -> None:
+            if self.tries(role, LOSING):
+                assert role in ("owner", "operator", "colleague")
+                self.signed.clear()
+
+        @rule(role=ROLE, key=KEY)
+        def flip_by_an_old_snapshot(self, role: str, key: str) -> None:
+            session = self.sessions[role]
+            session.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            try:
+                with session.transaction():
+                    assert not self.tries(role, cutover.FLIP, key=key)
+            finally:
+                session.isolation_level = None
 
         @rule(role=ROLE, key=KEY, statement=st.sampled_from(FORGING))
         def forge(self, role: str, key: str, statement: LiteralString) -> None:

@@ -13,9 +13,17 @@ from revector.core.backfill.job.job import worker_lives
 from revector.core.backfill.plan.footprint import Footprint, index_kind_note
 from revector.core.backfill.plan.probe import Probe
 from revector.core.backfill.plan.sample import Demand, Estimate, examples
-from revector.core.database import MINIMUM_PGVECTOR, SOUND_PGVECTOR, Connection, fetch_one, version_tuple
+from revector.core.database import (
+    MINIMUM_PGVECTOR,
+    SOUND_PGVECTOR,
+    Connection,
+    fetch_column,
+    fetch_one,
+    version_tuple,
+)
 from revector.core.errors import UnreachableError, UsageError
 from revector.core.registry import Version, embedded_count
+from revector.core.roles.kinds import OPERATOR_CALLS
 
 if TYPE_CHECKING:
     from revector.core.encoders import Encoder
@@ -288,7 +296,6 @@ _WRITTEN = {
     "backfill_workers": ("INSERT", "UPDATE"),
     "chunk_outbox": ("INSERT", "UPDATE", "DELETE"),
     "dead_letters": ("INSERT",),
-    "document_chunks": ("REFERENCES",),
     "embedding_versions": ("UPDATE",),
     "row_counts": ("INSERT", "DELETE"),
 }
@@ -310,21 +317,14 @@ def _rights(connection: Connection, version: Version) -> Iterable[PlanFinding]:
             [[table for table, _ in pairs], [right for _, right in pairs]],
         ).fetchall()
     ]
-    create, owns_table, rebuilds = fetch_one(
-        connection,
-        """
-        SELECT has_schema_privilege(current_schema(), 'CREATE'),
-               (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%s)),
-               has_function_privilege('rebuild_chunk_embeddings(bigint)', 'EXECUTE')
-        """,
-        [version.table_name],
-    )
-    if not create:  # the index is created in it even when the table exists
-        lacking.append("CREATE on the schema")
-    if owns_table is False:
-        lacking.append(f"ownership of {version.table_name}")
-    if owns_table is None and not rebuilds:
-        lacking.append("EXECUTE on rebuild_chunk_embeddings")
+    lacking += [
+        f"EXECUTE on {function}"
+        for function in fetch_column(
+            connection,
+            "SELECT name FROM unnest(%s::text[]) AS name WHERE NOT has_function_privilege(name, 'EXECUTE')",
+            [list(OPERATOR_CALLS)],
+        )
+    ]
     if lacking:
         shown = ", ".join(lacking[:4]) + (f" and {len(lacking) - 4} more" if len(lacking) > 4 else "")
         yield PlanFinding(

@@ -168,9 +168,12 @@ def query_sets(connection: Connection) -> list[QuerySetSummary]:
 
 
 def drop_query_set(connection: Connection, name: str) -> None:
-    """Delete a set with its judgements, runs and evaluations. Raises UsageError when there is none of that name."""
+    """Delete a set with its judgements, runs and evaluations.
+
+    Raises UsageError when there is none of that name, RefusedError when it has evaluations of another role.
+    """
     found = get_query_set(connection, name)
-    with connection.transaction():
+    with audit.refusals(connection, "queries drop", None), connection.transaction():
         connection.execute("DELETE FROM query_sets WHERE id = %s", [found.id])
         audit.record(connection, "queries drop", None, "done", detail={"set": name, "queries": len(found.queries)})
 

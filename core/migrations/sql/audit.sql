@@ -6,7 +6,7 @@ CREATE TABLE :schema.audit_log (
     actor text NOT NULL DEFAULT session_user,
     client text NOT NULL DEFAULT coalesce(current_setting('revector.client', true), ''),
     application text NOT NULL DEFAULT current_setting('application_name'),
-    action text NOT NULL,
+    action text NOT NULL CHECK (action ~ '^[a-z-]+( [a-z-]+)*$'),
     version_key text,
     outcome text NOT NULL CHECK (outcome IN ('done', 'refused', 'failed')),
     reason text NOT NULL DEFAULT '',
@@ -28,6 +28,16 @@ CREATE FUNCTION :schema.is_owner() RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT pg_has_role(current_user, nspowner, 'USAGE') FROM pg_namespace WHERE nspname = :'schema'
 $$;
+
+-- Whether the session, whatever function it is in, is the owner's.
+CREATE FUNCTION :schema.owner_asks() RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT pg_has_role(session_user, nspowner, 'USAGE') FROM pg_namespace WHERE nspname = :'schema'
+$$;
+
+-- What queues one behind another. Rows and not advisory locks, which any role of the database can hold.
+CREATE TABLE :schema.locks (name text PRIMARY KEY);
+INSERT INTO :schema.locks VALUES ('flip'), ('rights'), ('version tables');
 
 -- The database fills in who, when and from where. `client`, `application`, `reason` and most of `detail` are the word of
 -- the role that wrote the entry; those of the actions named here are written by the owner's triggers and functions alone. The

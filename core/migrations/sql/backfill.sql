@@ -143,5 +143,26 @@ BEGIN
     RETURN NEW;
 END $$;
 
+-- A chunk that is no longer a dead letter has a vector, or waits for one.
+CREATE FUNCTION :schema.dead_letters_deleted() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    version bigint;
+BEGIN
+    FOR version IN SELECT DISTINCT embedding_version_id FROM deleted LOOP
+        IF to_regclass(:schema.version_table(version)) IS NOT NULL THEN
+            EXECUTE format('INSERT INTO %1$I.chunk_outbox (embedding_version_id, chunk_id) '
+                           'SELECT $1, d.chunk_id FROM deleted d JOIN %1$I.document_chunks c ON c.id = d.chunk_id '
+                           'WHERE d.embedding_version_id = $1 '
+                           'AND NOT EXISTS (SELECT FROM %2$s e WHERE e.chunk_id = d.chunk_id) ON CONFLICT DO NOTHING',
+                           :'schema', :schema.version_table(version)) USING version;
+        END IF;
+    END LOOP;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER dead_letters_deleted AFTER DELETE ON :schema.dead_letters
+    REFERENCING OLD TABLE AS deleted FOR EACH STATEMENT EXECUTE FUNCTION :schema.dead_letters_deleted();
+
 CREATE TRIGGER dead_letter_waived BEFORE INSERT OR UPDATE OF waived_by, waived_reason ON :schema.dead_letters
     FOR EACH ROW EXECUTE FUNCTION :schema.dead_letter_waived();

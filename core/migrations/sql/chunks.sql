@@ -30,7 +30,7 @@ CREATE INDEX ON :schema.repeated_texts USING hash (content_sha256);
 CREATE TABLE :schema.row_counts (
     id bigserial PRIMARY KEY,
     scope bigint NOT NULL,
-    delta bigint NOT NULL
+    delta bigint NOT NULL CHECK (delta BETWEEN -1000000000000 AND 1000000000000)  -- no sum of them leaves a bigint
 );
 CREATE INDEX ON :schema.row_counts (scope);
 
@@ -126,9 +126,26 @@ CREATE TRIGGER chunks_deleted AFTER DELETE ON :schema.document_chunks
     REFERENCING OLD TABLE AS old_chunks FOR EACH STATEMENT EXECUTE FUNCTION :schema.chunks_deleted();
 
 -- A bulk insert of chunks puts as many rows into the outbox: a status that counted them would take longer with each.
+-- It is also what a proof builds on, so that nobody else takes a chunk out of it that lacks its vector.
 CREATE FUNCTION :schema.outbox_counted() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    version bigint;
+    lacking bigint;
 BEGIN
+    IF TG_OP = 'DELETE' AND NOT :schema.is_owner() THEN
+        FOR version IN SELECT DISTINCT embedding_version_id FROM changed LOOP
+            EXECUTE format('SELECT o.chunk_id FROM changed o JOIN %1$I.document_chunks c ON c.id = o.chunk_id '
+                           'WHERE o.embedding_version_id = $1 '
+                           'AND NOT EXISTS (SELECT FROM %2$s e WHERE e.chunk_id = o.chunk_id) '
+                           'AND NOT EXISTS (SELECT FROM %1$I.dead_letters d '
+                           'WHERE d.embedding_version_id = $1 AND d.chunk_id = o.chunk_id) LIMIT 1',
+                           :'schema', :schema.version_table(version)) INTO lacking USING version;
+            IF lacking IS NOT NULL THEN
+                RAISE EXCEPTION 'Chunk % has no vector of version % yet: it stays queued.', lacking, version;
+            END IF;
+        END LOOP;
+    END IF;
     INSERT INTO :schema.row_counts (scope, delta)
     SELECT -embedding_version_id, CASE TG_OP WHEN 'INSERT' THEN count(*) ELSE -count(*) END
     FROM changed GROUP BY embedding_version_id;

@@ -78,6 +78,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         'metric', v.distance_metric,
         'storage', v.storage,
         'complete since', extract(epoch FROM v.completed_at),
+        'chunks that failed', (SELECT count(*) FROM :schema.dead_letters d WHERE d.embedding_version_id = v.id),
         'index settings', v.index_settings,
         'index', (SELECT pg_get_indexdef(indexrelid) FROM pg_index
                   WHERE indexrelid = to_regclass(format('%I.%I', :'schema', 'chunk_embeddings_' || v.id || '_hnsw'))),
@@ -119,16 +120,26 @@ CREATE TABLE :schema.cutover_requests (
     basis jsonb NOT NULL,
     waivers jsonb NOT NULL DEFAULT '{}',
     guards jsonb NOT NULL DEFAULT '{}',
+    vectors bigint NOT NULL DEFAULT 0,
     ended text CHECK (ended IN ('done', 'void', 'withdrawn', 'expired')),
     ended_at timestamptz,
     ended_why text NOT NULL DEFAULT ''
 );
 CREATE UNIQUE INDEX cutover_requests_one_open ON :schema.cutover_requests (embedding_version_id) WHERE ended IS NULL;
 
+-- How many of the vectors that a request is for have left with their chunks since.
+CREATE TABLE :schema.cutover_losses (
+    id bigserial PRIMARY KEY,
+    request_id bigint NOT NULL REFERENCES :schema.cutover_requests ON DELETE CASCADE,
+    vectors bigint NOT NULL
+);
+CREATE INDEX ON :schema.cutover_losses (request_id);
+
 CREATE FUNCTION :schema.check_request() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     wanted :schema.embedding_versions;
+    chunks bigint;
 BEGIN
     IF TG_OP = 'DELETE' THEN
         IF EXISTS (SELECT FROM :schema.embedding_versions WHERE id = OLD.embedding_version_id) THEN
@@ -148,6 +159,10 @@ BEGIN
             RAISE EXCEPTION 'Request % is done when the version becomes active.', OLD.id
                 USING HINT = 'Withdraw it: revector cutover withdraw KEY';
         END IF;
+        IF NEW.ended IN ('void', 'expired') AND NOT :schema.is_owner() AND :schema.request_obstacle(OLD) IS NULL THEN
+            RAISE EXCEPTION 'Request % is neither void nor expired.', OLD.id
+                USING HINT = 'Withdraw it: revector cutover withdraw KEY';
+        END IF;
         NEW.ended_at := clock_timestamp();
         RETURN NEW;
     END IF;
@@ -157,6 +172,15 @@ BEGIN
     END IF;
     IF wanted.completed_at IS NULL THEN
         RAISE EXCEPTION 'Version % was never complete: there is nothing to approve yet.', wanted.version_key
+            USING HINT = format('Backfill it first: revector backfill run %s', wanted.version_key);
+    END IF;
+    -- Counted here: the figures of the guards are the word of the client. A few chunks may be on their way.
+    EXECUTE format('SELECT count(*) FROM %s', :schema.version_table(wanted.id)) INTO NEW.vectors;
+    SELECT count(*) INTO chunks FROM :schema.document_chunks;
+    IF NEW.vectors < 0.99 * chunks - (SELECT count(*) FROM :schema.dead_letters
+                                      WHERE embedding_version_id = wanted.id AND waived_reason IS NOT NULL) THEN
+        RAISE EXCEPTION 'Version % has % vectors of % chunks: there is nothing to approve yet.',
+            wanted.version_key, NEW.vectors, chunks
             USING HINT = format('Backfill it first: revector backfill run %s', wanted.version_key);
     END IF;
     IF btrim(NEW.reason) = '' THEN
@@ -218,6 +242,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         WHEN request.id IS NULL THEN 'nobody has requested it'
         WHEN request.ended IS NOT NULL THEN 'the request of ' || request.requested_by || ' has ended: ' || request.ended
         WHEN request.expires_at <= clock_timestamp() THEN 'the request of ' || request.requested_by || ' has expired'
+        -- Their chunks came back as others, whose vectors nobody approved.
+        WHEN (SELECT sum(l.vectors) FROM :schema.cutover_losses l WHERE l.request_id = request.id)
+             > 0.05 * request.vectors
+        THEN 'void, since more than 5% of its vectors left with their chunks after the request'
         ELSE (SELECT 'void, since these changed after the request: ' || string_agg(key, ', ' ORDER BY key)
               FROM jsonb_each(request.basis) AS was
               FULL JOIN jsonb_each(:schema.cutover_basis(request.embedding_version_id)) AS found USING (key)
@@ -233,26 +261,28 @@ CREATE TABLE :schema.cutover_approvals (
     approved_at timestamptz NOT NULL DEFAULT now(),
     client text NOT NULL DEFAULT coalesce(current_setting('revector.client', true), ''),
     comment text NOT NULL DEFAULT '',
+    approver oid NOT NULL DEFAULT 0,  -- another role of the name, made later, has approved nothing
     PRIMARY KEY (request_id, approved_by)
 );
 
 -- Whether a role could still approve: a right that was revoked since takes its approvals along.
-CREATE FUNCTION :schema.may_approve(approver text) RETURNS boolean
+CREATE FUNCTION :schema.may_approve(approval :schema.cutover_approvals) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce((SELECT has_column_privilege(r.oid, to_regclass(format('%I.cutover_approvals', :'schema')),
                                                  'request_id', 'INSERT')
-                     FROM pg_roles r WHERE r.rolname = approver), false)
+                     FROM pg_roles r WHERE r.oid = approval.approver AND r.rolname = approval.approved_by), false)
 $$;
 
--- What the requester made of the evidence, where the policy asks for another's; NULL when nothing.
+-- What the requester made of the evidence, or that there is none, where the policy asks for another's; NULL when it is.
 CREATE FUNCTION :schema.own_evidence(request :schema.cutover_requests) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT format('%s made evaluation %s too', request.requested_by, min(e.value ->> 'number'))
+    SELECT CASE count(*) WHEN 0 THEN 'there is no evaluation'
+                         ELSE format('%s made evaluation %s too', request.requested_by,
+                                     min(e.value ->> 'number') FILTER (WHERE e.value ->> 'by' = request.requested_by)) END
     FROM jsonb_each(CASE WHEN jsonb_typeof(request.basis -> 'evaluations') = 'object'
                          THEN request.basis -> 'evaluations' ELSE '{}' END) AS e
-    WHERE e.value ->> 'by' = request.requested_by
-      AND (SELECT settings ->> 'evidence_by' FROM :schema.cutover_policy) = 'another'
-    HAVING count(*) > 0
+    HAVING (SELECT settings ->> 'evidence_by' FROM :schema.cutover_policy) = 'another'
+       AND (count(*) = 0 OR bool_or(e.value ->> 'by' = request.requested_by))
 $$;
 
 -- Why the version may not become active by its approvals; NULL when it may.
@@ -273,8 +303,8 @@ BEGIN
     IF :schema.own_evidence(request) IS NOT NULL THEN
         RETURN :schema.own_evidence(request);
     END IF;
-    SELECT count(*) INTO given FROM :schema.cutover_approvals
-    WHERE request_id = request.id AND approved_by <> request.requested_by AND :schema.may_approve(approved_by);
+    SELECT count(*) INTO given FROM :schema.cutover_approvals a
+    WHERE a.request_id = request.id AND a.approved_by <> request.requested_by AND :schema.may_approve(a);
     RETURN CASE WHEN given < needed THEN format('%s of %s approvals', given, needed) END;
 END $$;
 
@@ -303,6 +333,7 @@ BEGIN
             USING HINT = 'Another role has to approve it.';
     END IF;
     NEW.approved_by := session_user;
+    NEW.approver := (SELECT oid FROM pg_roles WHERE rolname = session_user);
     NEW.approved_at := clock_timestamp();
     NEW.client := coalesce(current_setting('revector.client', true), '');
     RETURN NEW;

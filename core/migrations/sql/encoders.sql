@@ -43,6 +43,18 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
         'requests_per_minute', 'timeout_s', 'tokens_per_minute')
 $$;
 
+-- Whether each of those settings is there once, and a number where one is expected.
+CREATE FUNCTION :schema.encoder_settings_readable(spec text) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT count(*) = count(DISTINCT split_part(pair, '=', 1))
+           AND bool_and(CASE
+               WHEN pair ~ '^(price|timeout_s)=' THEN pair ~ '=\d+(\.\d+)?(e-?\d+)?$'
+               WHEN pair ~ '^(base_url|key_env)=' THEN pair ~ '=([^%=&]|%[0-7][0-9A-Fa-f])+$'
+               WHEN :schema.encoder_meaning('x?' || pair) = 'x?' THEN pair ~ '=\d+$'
+               ELSE true END)
+    FROM regexp_split_to_table(nullif(substr(spec, nullif(strpos(spec, '?'), 0) + 1), ''), '&') AS pair
+$$;
+
 CREATE FUNCTION :schema.check_encoder() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -50,6 +62,16 @@ BEGIN
        AND :schema.encoder_meaning(NEW.encoder_spec) <> :schema.encoder_meaning(OLD.encoder_spec) THEN
         RAISE EXCEPTION 'Version % is of %: its encoder cannot change.', OLD.version_key, OLD.encoder_spec
             USING HINT = 'Only the address, the key''s name, price and pace can. Register another version.';
+    END IF;
+    -- Users get it at once, and no approval is asked for.
+    IF :schema.in_service(OLD.id) AND NOT :schema.owner_asks()
+       AND (OLD.encoder_spec = '' OR :schema.cutover_setting('approvals', 0) > 0) THEN
+        RAISE EXCEPTION 'Version % is active, or what a rollback makes active: its encoder stays.', OLD.version_key
+            USING HINT = 'The owner of the schema can change it.';
+    END IF;
+    IF OLD.encoder_spec <> '' AND NOT :schema.encoder_settings_readable(NEW.encoder_spec) THEN
+        RAISE EXCEPTION 'No encoder can be opened with the settings of %.', NEW.encoder_spec
+            USING HINT = 'Change it by: revector versions change KEY';
     END IF;
     INSERT INTO :schema.audit_log (action, version_key, outcome, reason, detail)
     VALUES (CASE WHEN OLD.encoder_spec = '' THEN 'versions adopt' ELSE 'versions change' END, NEW.version_key, 'done',

@@ -83,7 +83,7 @@ CREATE TABLE :schema.evaluations (
     primary_version text NOT NULL,
     candidate_version text NOT NULL,
     verdict text CHECK (verdict IN ('pass', 'fail', 'inconclusive')),
-    report jsonb NOT NULL,
+    report jsonb NOT NULL CHECK (jsonb_typeof(report) = 'object' AND jsonb_typeof(report -> 'gates') = 'array'),
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     created_by text NOT NULL DEFAULT session_user
 );
@@ -114,6 +114,9 @@ BEGIN
         END IF;
         RAISE EXCEPTION 'Run % is finished: % is refused.', OLD.id, TG_OP USING HINT = 'Evaluate again.';
     END IF;
+    IF TG_OP = 'UPDATE' AND OLD.created_by <> session_user AND NOT :schema.is_owner() THEN
+        RAISE EXCEPTION 'Run % is of %: nobody else continues it.', OLD.id, OLD.created_by USING HINT = 'Evaluate again.';
+    END IF;
     RETURN CASE TG_OP WHEN 'UPDATE' THEN NEW ELSE OLD END;
 END $$;
 
@@ -123,17 +126,36 @@ CREATE TRIGGER check_run BEFORE UPDATE OR DELETE ON :schema.evaluation_runs
 CREATE FUNCTION :schema.check_results() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    finished bigint := (SELECT r.id FROM new_results n JOIN :schema.evaluation_runs r ON r.id = n.run_id
-                        WHERE r.state = 'done' LIMIT 1);
+    closed bigint := (SELECT r.id FROM new_results n JOIN :schema.evaluation_runs r ON r.id = n.run_id
+                      WHERE r.state = 'done' OR r.created_by <> session_user LIMIT 1);
 BEGIN
-    IF finished IS NOT NULL THEN
-        RAISE EXCEPTION 'Run % is finished: no results are added.', finished USING HINT = 'Evaluate again.';
+    IF closed IS NOT NULL THEN
+        RAISE EXCEPTION 'Run % is finished, or of another role: no results are added.', closed
+            USING HINT = 'Evaluate again.';
     END IF;
     RETURN NULL;
 END $$;
 
 CREATE TRIGGER check_results AFTER INSERT ON :schema.evaluation_results
     REFERENCING NEW TABLE AS new_results FOR EACH STATEMENT EXECUTE FUNCTION :schema.check_results();
+
+-- Evidence of others does not go with a query set.
+CREATE FUNCTION :schema.check_set_removal() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    kept :schema.evaluations;
+BEGIN
+    SELECT * INTO kept FROM :schema.evaluations
+    WHERE query_set_id = OLD.id AND created_by <> session_user LIMIT 1;
+    IF kept.id IS NOT NULL AND NOT :schema.is_owner() THEN
+        RAISE EXCEPTION 'Query set % has evaluation % of %: it stays.', OLD.name, kept.id, kept.created_by
+            USING HINT = 'The owner of the schema can drop it.';
+    END IF;
+    RETURN OLD;
+END $$;
+
+CREATE TRIGGER check_set_removal BEFORE DELETE ON :schema.query_sets
+    FOR EACH ROW EXECUTE FUNCTION :schema.check_set_removal();
 
 -- An evaluation is of two finished runs, by the role that saves it, and never changes. It goes with its runs.
 CREATE FUNCTION :schema.check_evaluation() RETURNS trigger

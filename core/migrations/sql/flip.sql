@@ -46,17 +46,25 @@ CREATE TRIGGER cutovers_not_truncated BEFORE TRUNCATE ON :schema.cutovers
 
 -- Every flip, by whatever means, queues behind a running one. Released at the end of the transaction.
 CREATE FUNCTION :schema.lock_flip() RETURNS void
-LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    SELECT pg_advisory_xact_lock(
-        hashtext('flip ' || to_regclass(format('%I.embedding_versions', :'schema'))::oid), 0)
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT FROM :schema.locks WHERE name = 'flip' FOR UPDATE
 $$;
 
+REVOKE EXECUTE ON FUNCTION :schema.lock_flip() FROM PUBLIC;
+
 CREATE FUNCTION :schema.flips_queue() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    -- A snapshot from before a change of the policy or of an approval would not know of it.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'A flip is refused in a transaction that is %.', current_setting('transaction_isolation')
+            USING HINT = 'Use one that is read committed: BEGIN ISOLATION LEVEL READ COMMITTED.';
+    END IF;
     PERFORM :schema.lock_flip();
     RETURN NULL;
 END $$;
+
+REVOKE EXECUTE ON FUNCTION :schema.flips_queue() FROM PUBLIC;
 
 CREATE TRIGGER flips_queue BEFORE UPDATE OF active ON :schema.embedding_versions
     FOR EACH STATEMENT EXECUTE FUNCTION :schema.flips_queue();
@@ -69,6 +77,13 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     FROM (SELECT action, from_version_id FROM :schema.cutovers ORDER BY id DESC LIMIT 1) AS newest
     JOIN :schema.embedding_versions v ON v.id = newest.from_version_id
     WHERE newest.action = 'cutover' AND v.state = 'previous'
+$$;
+
+-- Active, or what a rollback makes active.
+CREATE FUNCTION :schema.in_service(version bigint) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT v.active OR v.id IS NOT DISTINCT FROM :schema.rollback_target()
+    FROM :schema.embedding_versions v WHERE v.id = version
 $$;
 
 -- Runs after check_version, by its name. With the owner's rights, since the flipping role may not be able to read or
@@ -137,11 +152,12 @@ BEGIN
                                 watch_ended_why = format('%s: %s became active', kind, after.version_key)
     WHERE watch_ended_at IS NULL AND watch_until > clock_timestamp();
 
-    -- A rollback carries out no request.
+    -- A rollback carries out no request, and nothing in one may get in its way.
     UPDATE :schema.cutover_requests r
     SET ended = CASE kind WHEN 'cutover' THEN 'done' ELSE 'void' END,
         ended_why = CASE kind WHEN 'cutover' THEN '' ELSE 'a rollback made the version active' END
-    WHERE r.embedding_version_id = after.id AND r.ended IS NULL AND :schema.request_obstacle(r) IS NULL
+    WHERE r.embedding_version_id = after.id AND r.ended IS NULL
+      AND CASE kind WHEN 'cutover' THEN :schema.request_obstacle(r) IS NULL ELSE true END
     RETURNING * INTO request;
     IF kind = 'rollback' THEN
         request := NULL;

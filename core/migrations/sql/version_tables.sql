@@ -34,6 +34,11 @@ BEGIN
     END IF;
     INSERT INTO :schema.row_counts (scope, delta)
     SELECT TG_ARGV[0]::bigint, -count(*) FROM old_embeddings HAVING count(*) > 0;
+    INSERT INTO :schema.cutover_losses (request_id, vectors)
+    SELECT r.id, gone.vectors
+    FROM (SELECT count(*) AS vectors FROM old_embeddings) AS gone
+    JOIN :schema.cutover_requests r ON r.embedding_version_id = v.id AND r.ended IS NULL
+    WHERE gone.vectors > 0;
     RETURN NULL;
 END $$;
 
@@ -68,7 +73,7 @@ REVOKE EXECUTE ON FUNCTION :schema.share_version_table(bigint) FROM PUBLIC;
 -- One session at a time makes or drops a table, and rebuilds the view over them.
 CREATE FUNCTION :schema.lock_version_tables() RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    SELECT pg_advisory_xact_lock(hashtext('version tables'), hashtext(:'schema'))
+    SELECT FROM :schema.locks WHERE name = 'version tables' FOR UPDATE
 $$;
 
 -- True when it made the table, false when the version has one.
@@ -250,6 +255,11 @@ END $$;
 CREATE FUNCTION :schema.unkey_version_table(version bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 BEGIN
+    -- Its searches would find vectors of no chunk, which anybody could then add who may fill versions.
+    IF :schema.in_service(version) AND NOT :schema.owner_asks() THEN
+        RAISE EXCEPTION 'Version % is active, or what a rollback makes active: it keeps its foreign key.', version
+            USING HINT = 'Have the owner of the schema build its index.';
+    END IF;
     EXECUTE format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I', :schema.version_table(version),
                    'chunk_embeddings_' || version || '_chunk_id_fkey');
 END $$;
@@ -260,8 +270,10 @@ DECLARE
     v :schema.embedding_versions;
 BEGIN
     SELECT * INTO STRICT v FROM :schema.embedding_versions e WHERE e.id = version FOR NO KEY UPDATE;
-    IF v.active AND EXISTS (SELECT FROM pg_index WHERE indisvalid AND indexrelid = :schema.version_index(version)) THEN
-        RAISE EXCEPTION 'Version % is active. Without its index every search scans the table.', v.version_key;
+    IF :schema.in_service(version) AND NOT (NOT v.active AND :schema.owner_asks())
+       AND EXISTS (SELECT FROM pg_index WHERE indisvalid AND indexrelid = :schema.version_index(version)) THEN
+        RAISE EXCEPTION 'Version % is %. Without its index every search scans the table.', v.version_key,
+            CASE WHEN v.active THEN 'active' ELSE 'what a rollback makes active' END;
     END IF;
     EXECUTE format('DROP INDEX IF EXISTS %I.%I', :'schema', 'chunk_embeddings_' || version || '_hnsw');
     PERFORM :schema.note_index(version);

@@ -14,7 +14,9 @@ CREATE TABLE :schema.embedding_versions (
     encoder_spec text NOT NULL DEFAULT '',
     storage text NOT NULL DEFAULT 'vector' CHECK (storage IN ('vector', 'halfvec')),
     index_settings jsonb NOT NULL DEFAULT '{}' CHECK (  -- every search reads ef_search: what is no number fails here
-        coalesce((index_settings ->> 'ef_search')::int, 100) BETWEEN 1 AND 1000
+        jsonb_typeof(index_settings) = 'object'
+        AND NOT jsonb_path_exists(index_settings, '$.* ? (@.type() != "number")')
+        AND coalesce((index_settings ->> 'ef_search')::int, 100) BETWEEN 1 AND 1000
         AND coalesce((index_settings ->> 'ef_construction')::int, 64) BETWEEN 4 AND 1000
         AND coalesce((index_settings ->> 'm')::int, 16) BETWEEN 2 AND 100),
     created_by text NOT NULL DEFAULT session_user,
@@ -54,6 +56,15 @@ BEGIN
            OR to_regclass(format('%I.%I', :'schema', 'chunk_embeddings_' || NEW.id)) IS NULL THEN
             RAISE EXCEPTION 'Version % was never complete and cannot become active.', NEW.version_key
                 USING HINT = format('Backfill it first: revector backfill run %s', NEW.version_key);
+        END IF;
+        -- Without it others could add vectors that are of no chunk. A rollback is never refused.
+        IF NEW.id IS DISTINCT FROM :schema.rollback_target() AND NOT :schema.owner_asks() AND NOT EXISTS (
+               SELECT FROM pg_constraint
+               WHERE convalidated AND contype = 'f' AND confrelid = to_regclass(format('%I.document_chunks', :'schema'))
+                 AND conrelid = to_regclass(format('%I.%I', :'schema', 'chunk_embeddings_' || NEW.id))) THEN
+            RAISE EXCEPTION 'The vectors of version % do not follow their chunks: its table has no foreign key.',
+                NEW.version_key
+                USING HINT = format('Prove it again: revector backfill run %s', NEW.version_key);
         END IF;
         NEW.activated_at := clock_timestamp();
         NEW.deactivated_at := NULL;
