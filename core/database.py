@@ -197,6 +197,11 @@ def readable_errors(database: Database) -> Iterator[None]:
         ) from None
     except pg.RaiseException as error:
         raise RefusedError(error.diag.message_primary or str(error), error.diag.message_hint or "") from None
+    except psycopg.DataError as error:
+        raise RefusedError(
+            f"A stored value cannot be read: {error.diag.message_primary or error}.",
+            "Somebody wrote it by SQL, such as an infinite time. Whoever may write that table can set it right.",
+        ) from None
     except psycopg.OperationalError as error:
         raise unreachable(error, database) from None
 

@@ -88,7 +88,10 @@ def require_allowed(spec: str, allowed: tuple[str, ...]) -> None:
 
 
 def missing_entry(spec: str, allowed: Iterable[str]) -> tuple[str, str] | None:
-    """The host and key that the spec needs on the list and that are not there; None when nothing is."""
+    """The host and key that the spec needs on the list and that are not there; None when nothing is.
+
+    Raises UsageError for a spec that is none, and for an address that is none.
+    """
     from revector.core.encoders.kinds import ENVIRONMENT_NAME, SERVICE_URL
     from revector.core.encoders.providers import find_provider
     from revector.core.encoders.spec import read_spec
@@ -104,9 +107,15 @@ def missing_entry(spec: str, allowed: Iterable[str]) -> tuple[str, str] | None:
     keys = [text for name, text in parsed.settings.items() if kinds.get(name) is ENVIRONMENT_NAME] or [""]
     entries = set(allowed)
     for url in urls or [""]:
-        address = urlsplit(url)
-        host = (address.hostname or parsed.provider).lower()
-        with_port = f"{host}:{address.port}" if address.port else host
+        try:
+            address = urlsplit(url)
+            host, port = (address.hostname or parsed.provider).lower(), address.port
+        except ValueError as error:
+            raise UsageError(
+                f"The encoder {parsed.name} has the address {url!r}, which is none: {error}.",
+                "Expected http://HOST:PORT/PATH. For a version: revector versions change KEY --encoder SPEC",
+            ) from None
+        with_port = f"{host}:{port}" if port else host
         for key in keys:
             if not key and (not url or _is_this_machine(host)):
                 continue

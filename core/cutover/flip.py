@@ -28,6 +28,7 @@ from revector.core.cutover.request_store import open_request
 from revector.core.cutover.requests import figures
 from revector.core.database import Connection, fetch_one
 from revector.core.errors import RefusedError, RevectorError, UnreachableError
+from revector.core.locks import name_holders
 from revector.core.registry import Version, active_version, get_version
 from revector.core.retrieval import EncoderCache
 
@@ -44,6 +45,11 @@ _BUSY = (
     psycopg.errors.DeadlockDetected,
     psycopg.errors.SerializationFailure,
 )
+_ROWS_OF_A_FLIP = {
+    **dict.fromkeys(("locks", "embedding_versions", "cutover_requests", "cutovers", "shadows"), "RowShareLock"),
+    **dict.fromkeys(("audit_log", "row_counts"), "ShareLock"),
+}
+"""The tables that a flip locks or writes, each with the weakest lock that may be in its way."""
 _GONE = (
     psycopg.errors.AdminShutdown,
     psycopg.errors.CrashShutdown,
@@ -321,9 +327,11 @@ class _Transaction:
         except _RefusedInFlipError as refusal:
             raise self._refused(refusal.problem, refusal.remedy) from None
         except _BUSY:
+            modes = {**_ROWS_OF_A_FLIP, self._version.table_name: "AccessExclusiveLock"}
+            held, remedy = name_holders(self._connection, modes)
             raise self._refused(
-                f"The {self._action} timed out waiting {self._timeout_s:g} s for a lock: nothing was changed.",
-                "Another operator may be flipping right now. Check which version is active.",
+                f"The {self._action} timed out waiting {self._timeout_s:g} s for a lock, {held}: nothing was changed.",
+                f"Check which version is active. {remedy}",
             ) from None
         except psycopg.errors.RaiseException as error:
             raise self._refused(error.diag.message_primary or str(error), error.diag.message_hint or "") from None

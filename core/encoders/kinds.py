@@ -41,7 +41,8 @@ def _is_amount(text: str) -> bool:
 def _is_service_url(text: str) -> bool:
     try:
         url = urlsplit(text)
-        return url.scheme in ("http", "https") and bool(url.hostname) and not (url.query or url.fragment)
+        usual = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        return usual and not (url.query or url.fragment)
     except ValueError:
         return False
 

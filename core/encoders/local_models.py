@@ -11,19 +11,23 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
+from revector.core.encoders.local_files import model_files, read_text_file
 from revector.core.encoders.spec import EncoderSpec
-from revector.core.errors import UnreachableError
+from revector.core.errors import UnreachableError, UsageError
 
 # How much of the end of a weights file goes into the revision: training changes every layer, including the last.
 WEIGHTS_TAIL = 64 * 1024
+_REVISION = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
+"""A branch, a tag or a commit. The hub's client takes any other text for a path to a file, and reads that."""
 
 
 def find_folder(spec: EncoderSpec, organisation: str) -> Path:
     """The model's folder: the named one, or the one in the hub's cache under that name.
 
-    `organisation` is the default for a name without one. Raises UnreachableError when there is no folder, or no
-    package that runs its model. SentenceTransformer(name, local_files_only=True) would do, but it asks the network
-    for an unknown name (measured with sentence-transformers 6.2).
+    `organisation` is the default for a name without one. Raises UsageError for a revision that is none, and
+    UnreachableError when there is no folder, or no package that runs its model. SentenceTransformer(name,
+    local_files_only=True) would do, but it asks the network for an unknown name (measured with
+    sentence-transformers 6.2).
     """
     if find_spec("sentence_transformers") is None:
         raise UnreachableError(
@@ -37,6 +41,8 @@ def find_folder(spec: EncoderSpec, organisation: str) -> Path:
         return folder
     repository = spec.model if "/" in spec.model else f"{organisation}/{spec.model}"
     revision = spec.settings.get("revision")
+    if revision is not None and not _REVISION.fullmatch(revision):
+        raise UsageError(f"{revision!r} is no revision.", "Expected a branch, a tag or a commit of the model.")
     try:
         return Path(snapshot_download(repository, revision=revision, local_files_only=True))
     except (OSError, ValueError):
@@ -49,13 +55,17 @@ def find_folder(spec: EncoderSpec, organisation: str) -> Path:
 
 def folder_revision(folder: Path) -> str:
     """The commit, for a folder in the hub's cache; else a digest of the configuration and the ends of the
-    weights."""
+    weights.
+
+    Raises UsageError when the folder holds what must not be opened: see `model_files`.
+    """
+    files = sorted(model_files(folder))
     if folder.parent.name == "snapshots" and re.fullmatch("[0-9a-f]{40}", folder.name):
         return folder.name
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
+    for path in files:
         if path.suffix == ".json":
-            content = path.read_bytes()
+            content = read_text_file(path)
         elif path.suffix in (".safetensors", ".bin"):
             with path.open("rb") as weights:
                 size = path.stat().st_size

@@ -16,6 +16,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ from revector.core.encoders.kinds import (
     Setting,
     whole_number,
 )
+from revector.core.encoders.local_files import read_text_file
 from revector.core.encoders.pacing import LONGEST_HOLD_S, Pacer, Ticket, backoff
 from revector.core.encoders.spec import EncoderSpec
 from revector.core.errors import EncoderError, UnreachableError, UsageError
@@ -405,7 +407,9 @@ def _read_tokenizer(path: str) -> Tokenizer:
     from tokenizers import Tokenizer
 
     try:
-        return Tokenizer.from_file(path)
+        return Tokenizer.from_buffer(read_text_file(Path(path)))
+    except UsageError:
+        raise
     except Exception as error:
         raise UnreachableError(
             f"The tokenizer file {path} cannot be read: {error}", "Expected a tokenizer.json."

@@ -16,7 +16,7 @@ import msgspec
 from psycopg.types.json import Jsonb
 
 from revector.core.database import Connection, fetch_one
-from revector.core.errors import UsageError
+from revector.core.errors import RefusedError, UsageError
 from revector.core.evaluation.judged_sets.judgements import TargetKind
 
 Verdict = Literal["pass", "fail", "inconclusive"]
@@ -187,15 +187,20 @@ def save_evaluation(connection: Connection, found: Evaluation) -> Evaluation:
 
 
 def get_evaluation(connection: Connection, number: int) -> Evaluation:
-    """The evaluation of that id. Raises UsageError when there is none."""
+    """The evaluation of that id. Raises UsageError when there is none, RefusedError for a report that is none."""
     row = connection.execute(
         "SELECT id, created_at, created_by, report FROM evaluations WHERE id = %s", [number]
     ).fetchone()
     if row is None:
         raise UsageError(f"There is no evaluation {number}.", "revector evaluations list")
-    return msgspec.convert(
-        row[3] | {"id": row[0], "created_at": row[1], "created_by": row[2]}, Evaluation, strict=False
-    )
+    own = {"id": row[0], "created_at": row[1], "created_by": row[2]}
+    try:
+        return msgspec.convert({**row[3], **own}, Evaluation, strict=False)
+    except (TypeError, msgspec.ValidationError) as error:
+        raise RefusedError(
+            f"The report of evaluation {number}, saved by {row[2]}, is not revector's: {error}.",
+            "Evaluate again: revector evaluate",
+        ) from None
 
 
 def evaluations(

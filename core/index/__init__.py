@@ -20,6 +20,7 @@ from psycopg.types.json import Jsonb
 from revector.core import audit
 from revector.core.database import Connection, fetch_one
 from revector.core.errors import RefusedError, UsageError
+from revector.core.locks import name_holders
 from revector.core.registry import Version, embedded_count
 from revector.core.settings import Settings
 
@@ -417,9 +418,12 @@ def _between_writers(connection: Connection, call: LiteralString, version: Versi
             return
         except psycopg.errors.LockNotAvailable:
             connection.execute("SELECT pg_sleep(0.1)")
+    held, remedy = name_holders(
+        connection, dict.fromkeys(("document_chunks", version.table_name), "AccessShareLock")
+    )
     raise RefusedError(
-        f"The table of version {version.version_key} did not get a lock for two minutes: others keep writing chunks.",
-        "See who has been at it for long: SELECT pid, query FROM pg_stat_activity ORDER BY xact_start. Then try again.",
+        f"The table of version {version.version_key} did not get a lock for two minutes, {held}.",
+        f"Try again later. {remedy}",
     )
 
 

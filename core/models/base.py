@@ -19,6 +19,11 @@ NOW = text("now()")
 CLIENT = text("COALESCE(current_setting('revector.client'::text, true), ''::text)")
 
 
+def readable_time(column: str) -> str:
+    """The check of a column that applications or operators write: clients cannot read 'infinity' or the year 10000."""
+    return f"{column} BETWEEN '2000-01-01 00:00+00' AND '3000-01-01 00:00+00'"
+
+
 class Base(DeclarativeBase):
     """Base class of the fixed tables. They have no schema name: the search path selects the collection."""
 

@@ -8,7 +8,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Integer, PrimaryKeyConstrain
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
-from revector.core.models.base import NOW, Base
+from revector.core.models.base import NOW, Base, readable_time
 
 
 class SearchCount(Base):
@@ -18,7 +18,18 @@ class SearchCount(Base):
     """
 
     __tablename__ = "search_counts"
-    __table_args__ = (PrimaryKeyConstraint("embedding_version_id", "minute", "process"),)
+    __table_args__ = (
+        PrimaryKeyConstraint("embedding_version_id", "minute", "process"),
+        CheckConstraint(readable_time("minute"), name="minute"),
+        CheckConstraint(
+            "coalesce(array_dims(latencies), '') = '[1:160]' AND array_position(latencies, NULL) IS NULL "
+            "AND 0 <= ALL (latencies)",
+            name="latencies",
+        ),
+        CheckConstraint(
+            "empty >= 0 AND errors >= 0 AND searches BETWEEN empty + errors AND 1000000000000", name="counts"
+        ),
+    )
 
     embedding_version_id: Mapped[int] = mapped_column(ForeignKey("embedding_versions.id", ondelete="CASCADE"))
     minute: Mapped[datetime.datetime] = mapped_column(index=True)

@@ -8,7 +8,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, LargeBinary,
 from sqlalchemy.dialects.postgresql import ARRAY, REAL
 from sqlalchemy.orm import Mapped, mapped_column
 
-from revector.core.models.base import NOW, Base
+from revector.core.models.base import NOW, Base, readable_time
 
 
 class Shadow(Base):
@@ -18,7 +18,9 @@ class Shadow(Base):
     __table_args__ = (
         CheckConstraint("sample > 0 AND sample <= 1", name="sample"),
         CheckConstraint("query_text IN ('stored', 'hashed', 'omitted')", name="query_text"),
-        CheckConstraint("retention_days > 0", name="retention_days"),
+        CheckConstraint("retention_days > 0 AND retention_days <= 3650", name="retention_days"),
+        CheckConstraint(readable_time("started_at"), name="started_at"),
+        CheckConstraint(readable_time("stopped_at"), name="stopped_at"),
         Index(
             "shadows_one_runs",
             text("(stopped_at IS NULL)"),
@@ -48,7 +50,22 @@ class ShadowQuery(Base):
     """
 
     __tablename__ = "shadow_queries"
-    __table_args__ = (Index(None, "shadow_id", "at"), Index(None, "at"))
+    __table_args__ = (
+        Index(None, "shadow_id", "at"),
+        Index(None, "at"),
+        CheckConstraint(readable_time("at"), name="at"),
+        CheckConstraint(
+            "coalesce(array_ndims(primary_keys), 1) = 1 AND array_position(primary_keys, NULL) IS NULL "
+            "AND coalesce(array_ndims(candidate_keys), 1) = 1 AND array_position(candidate_keys, NULL) IS NULL",
+            name="keys",
+        ),
+        CheckConstraint(
+            "k BETWEEN 1 AND 1000 AND greatest(overlap, jaccard, rbo, abs(kendall_tau), 0) <= 1 "
+            "AND least(overlap, jaccard, rbo, primary_ms, candidate_ms) >= 0 "
+            "AND greatest(primary_ms, candidate_ms) <= 1000000000",
+            name="figures",
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     shadow_id: Mapped[int] = mapped_column(ForeignKey("shadows.id", ondelete="CASCADE"))
@@ -74,7 +91,16 @@ class ShadowCount(Base):
     """Counts of one process: queries seen, sampled, searched, dropped by a full queue, failed."""
 
     __tablename__ = "shadow_counts"
-    __table_args__ = (PrimaryKeyConstraint("shadow_id", "process"),)
+    __table_args__ = (
+        PrimaryKeyConstraint("shadow_id", "process"),
+        CheckConstraint(readable_time("open_since"), name="open_since"),
+        CheckConstraint(readable_time("updated_at"), name="updated_at"),
+        CheckConstraint(
+            "least(seen, drawn, done, dropped, failed) >= 0 "
+            "AND greatest(seen, drawn, done, dropped, failed) <= 1000000000000",
+            name="counts",
+        ),
+    )
 
     shadow_id: Mapped[int] = mapped_column(ForeignKey("shadows.id", ondelete="CASCADE"))
     process: Mapped[str]

@@ -42,19 +42,11 @@ NAMED_VERSION = (
 )
 
 NEXT_VERSIONS = (
-    sql.SQL(
-        """
-        SELECT {} FROM embedding_versions
-        WHERE encoder_spec <> '' AND (id = %(served)s
-           OR id = (SELECT id FROM embedding_versions WHERE state = 'ready' ORDER BY id DESC LIMIT 1)
-           OR id = (SELECT id FROM embedding_versions WHERE state = 'previous' ORDER BY deactivated_at DESC LIMIT 1))
-        ORDER BY id <> %(served)s
-        """
-    )
+    sql.SQL("SELECT {} FROM embedding_versions WHERE id IN (SELECT next_versions()) AND encoder_spec <> ''")
     .format(VERSION_COLUMNS)
     .as_bytes(None)
 )
-"""The version served, the newest ready one, and the one that a rollback would return to."""
+"""The versions that the next flip can make active. Others are not opened: nobody has approved what their rows name."""
 
 
 class Pointer:
@@ -168,8 +160,12 @@ class Pointer:
 
     def _warm(self, connection: SearchConnection) -> None:
         """Open the encoders that are needed now or after the next flip, so that no search has to wait for them."""
-        rows = connection.execute(NEXT_VERSIONS, {"served": self.version.id if self.version else 0}).fetchall()
-        closed = [version for version in (Version(*row) for row in rows) if not self._encoders.opened(version)]
+        versions = [self.version] if self.version and self.version.encoder_spec else []
+        try:
+            versions += (Version(*row) for row in connection.execute(NEXT_VERSIONS).fetchall())
+        except psycopg.Error as error:  # the right may be missing; none of it may keep the thread from following
+            log.debug("the next versions are not known: %s", type(error).__name__)
+        closed = [version for version in versions if not self._encoders.opened(version)]
         if closed and not self._ended and not (self._warmer and self._warmer.is_alive()):
             self._warmer = threading.Thread(
                 target=self._open_all, args=[closed], name="revector-warm", daemon=True

@@ -13,6 +13,7 @@ from psycopg import sql
 from revector.core import audit
 from revector.core.database import Connection, fetch_column, fetch_one
 from revector.core.errors import RefusedError, UsageError, unknown_name
+from revector.core.locks import name_holders
 from revector.core.roles.groups import give, grantors, groups_of, make_groups, set_up_groups
 from revector.core.roles.kinds import KINDS, Kind
 from revector.core.roles.privileges import apply
@@ -144,9 +145,14 @@ def _granting(connection: Connection) -> Iterator[None]:
             connection.execute("SELECT FROM locks WHERE name = 'rights' FOR UPDATE")
             yield
     except pg.LockNotAvailable:
-        raise RefusedError(
-            "Another session holds a lock on a version's table: nothing was changed.", "Try again in a moment."
-        ) from None
+        tables = fetch_column(
+            connection,
+            "SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = current_schema()",
+        )
+        held, remedy = name_holders(
+            connection, {**dict.fromkeys(tables, "AccessExclusiveLock"), "locks": "RowShareLock"}
+        )
+        raise RefusedError(f"There was no lock for it within 5 s, {held}: nothing was changed.", remedy) from None
     except pg.InsufficientPrivilege as error:
         raise RefusedError(
             f"The current role may not do this: {error.diag.message_primary}.",

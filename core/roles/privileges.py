@@ -17,6 +17,8 @@ from revector.core.roles.kinds import (
     Kind,
 )
 
+_SEARCHER_CALLS: tuple[LiteralString, ...] = ("next_versions()",)
+
 
 def apply(connection: Connection, groups: dict[Kind, str]) -> None:
     """Grant the collection's own roles exactly their rights on what exists now."""
@@ -48,7 +50,12 @@ def apply(connection: Connection, groups: dict[Kind, str]) -> None:
     for kind, rights in writes:
         for table, right in rights.items():
             _grant_table(connection, table, right, names[kind])
-    for kind, functions in (("viewer", VIEWER_CALLS), ("operator", OPERATOR_CALLS)):
+    calls: tuple[tuple[Kind, tuple[LiteralString, ...]], ...] = (
+        ("viewer", (*VIEWER_CALLS, *_SEARCHER_CALLS)),
+        ("operator", OPERATOR_CALLS),
+        ("application", _SEARCHER_CALLS),
+    )
+    for kind, functions in calls:
         for function in functions:
             connection.execute(
                 sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(sql.SQL(function), names[kind])

@@ -123,7 +123,7 @@ _WINDOW = sql.SQL(
         WHERE q.shadow_id = %(shadow)s AND q.primary_version <> %(candidate)s
           AND q.at >= clock_timestamp() - make_interval(secs => %(retention_s)s)
         ORDER BY q.at DESC LIMIT %(newest)s),
-    answered AS (SELECT * FROM newest WHERE overlap IS NOT NULL)
+    answered AS (SELECT * FROM newest WHERE overlap IS NOT NULL AND rbo IS NOT NULL)
     """
 )
 

@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from revector.core import index
 from revector.core.database import Database, readable_errors, require_schema, server_info, without_secrets
 from revector.core.doctor import examine
-from revector.core.errors import UnreachableError, UsageError
+from revector.core.errors import RefusedError, UnreachableError, UsageError
 from revector.core.settings import configured_dsn, load_settings
 from tests.versions import NUMBERS, add_chunks, ready_version
 
@@ -151,6 +151,11 @@ def test_pgvector_missing_or_too_old_is_named(database: Database) -> None:
 
 def test_a_statement_timeout_and_a_lost_server_are_readable(database: Database) -> None:
     with database.connect("test", statement_timeout_s=0.05) as connection:
+        with (
+            pytest.raises(RefusedError, match=r"stored value cannot be read: .*infinity"),
+            readable_errors(database),
+        ):
+            connection.execute("SELECT 'infinity'::timestamptz").fetchone()
         with pytest.raises(UnreachableError, match="timeout"), readable_errors(database):
             connection.execute("SELECT pg_sleep(60)")
         pid = connection.info.backend_pid

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import psycopg
 import pytest
 
@@ -40,6 +42,15 @@ from tests.versions import NUMBERS, add_chunks, ready_version
 )
 def test_what_a_spec_needs_on_the_list(spec: str, missing: tuple[str, str] | None) -> None:
     assert missing_entry(spec, ["good.example ", "good.example:444 GOOD_KEY"]) == missing
+
+
+@pytest.mark.parametrize("url", ["http://a:99999", "http://a:b", "http://[::1", "http://a／b", "http://a＃b"])
+def test_an_address_that_is_none_is_named(url: str) -> None:
+    with pytest.raises(UsageError, match=r"openai:m has the address .*, which is none") as error:
+        missing_entry(f"openai:m?dimensions=3&base_url={quote(url, safe='')}", [])
+    assert repr(url) in error.value.problem
+    with pytest.raises(UsageError, match="base_url"):
+        open_encoder(f"openai:m?dimensions=3&base_url={quote(url, safe='')}")
 
 
 @pytest.mark.parametrize("host", ["", "http://h", "h/v1", "a b", "me@h", "h:0", "h:x"])

@@ -17,12 +17,14 @@ from psycopg.conninfo import make_conninfo
 
 from revector.core import cutover, index, shadow
 from revector.core.audit import entries
-from revector.core.database import Connection, Database
+from revector.core.database import Connection, Database, fetch_one
+from revector.core.encoders import Encoder, open_encoder
 from revector.core.errors import RefusedError, UsageError
 from revector.core.migrations import upgrade
 from revector.core.models import Base
 from revector.core.registry import active_version, drop_version, get_version, retire_version
-from revector.core.retrieval import Retriever
+from revector.core.retrieval import EncoderCache, Retriever
+from revector.core.retrieval.counts import BUCKETS
 from revector.core.roles import granting, kinds
 from revector.core.roles.groups import group_name, groups_of
 from revector.core.roles.kinds import APPLICATION_READS, APPLICATION_WRITES, APPROVER_WRITES, OPERATOR_WRITES
@@ -33,6 +35,7 @@ from tests.console.cli.program import Revector
 from tests.core.shadow.support import mirror_of
 from tests.databases import copied
 from tests.documents import rights_table
+from tests.faults.watch import wait_until
 from tests.roles import login_roles
 from tests.versions import NUMBERS, add, add_chunks, backfill, ready_version
 
@@ -625,7 +628,7 @@ def test_an_application_searches_and_counts(collection: Collection, tmp_path: Pa
         connection.execute(
             """
             INSERT INTO search_counts (embedding_version_id, minute, process, searches, empty, errors, latencies)
-            VALUES (%s, now(), 'me', 1, 0, 0, '{1}')
+            VALUES (%s, now(), 'me', 1, 0, 0, array_fill(0, '{160}'))
             ON CONFLICT (embedding_version_id, minute, process) DO UPDATE SET searches = search_counts.searches + 1
             """,
             [version.id],
@@ -637,6 +640,159 @@ def test_an_application_searches_and_counts(collection: Collection, tmp_path: Pa
             refused(connection, sql.SQL("TRUNCATE {}").format(sql.Identifier(table)))
         for table in ("document_chunks", "embedding_versions", "shadows", version.table_name):
             refused(connection, sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
+
+
+def test_a_service_opens_no_encoder_that_nobody_approved(collection: Collection, connection: Connection) -> None:
+    """A version that an operator registers, fills and indexes alone; before it, one that is approved."""
+    cutover.change_policy(connection, {"approvals": 1})
+    with collection.as_role("operator") as operator:
+        spec = "openai:m?base_url=http://127.0.0.1:1&dimensions=64&tokenizer=/tmp/pipe"
+        operator.execute(
+            "INSERT INTO embedding_versions (version_key, encoder_name, encoder_revision, dimensions, "
+            "distance_metric, encoder_spec) VALUES ('v3', 'openai:m', '1', 64, 'cosine', %s)",
+            [spec],
+        )
+        version = get_version(operator, "v3")
+        operator.execute("SELECT create_version_table(%s)", [version.id])
+        operator.execute(
+            sql.SQL("INSERT INTO {} SELECT * FROM chunk_embeddings_1").format(sql.Identifier(version.table_name))
+        )
+        operator.execute("SELECT prove_version(%s)", [version.id])
+        index.build(operator, version, Settings())
+        assert get_version(operator, "v3").state == "ready"
+        request = requested(operator)
+    with collection.as_role("approver") as approver:
+        approver.execute(APPROVE, [request])
+    opened: list[str] = []
+
+    def opens(spec: str) -> Encoder:
+        opened.append(spec)
+        return open_encoder(spec)
+
+    its = collection.of("application")
+    encoders = EncoderCache(opens)
+    with Retriever(its, encoders=encoders) as retriever:
+        approved = get_version(connection, "v2")
+        wait_until("the approved one is open", lambda: encoders.opened(approved) is not None)
+        assert opened == [get_version(connection, "v1").encoder_spec, approved.encoder_spec]
+        assert retriever.search("two", 1).hits
+    with collection.as_role("application") as application:
+        nexts = "SELECT next_versions() ORDER BY 1"
+        assert application.execute(nexts).fetchall() == [(approved.id,), (None,)]
+        connection.execute("UPDATE cutover_requests SET ended = 'withdrawn'")
+        assert application.execute(nexts).fetchall() == [(None,)]
+    cutover.change_policy(connection, {"approvals": 0})
+    connection.execute(cutover.FLIP, {"key": "v2"})
+    with collection.as_role("viewer") as viewer:  # the target of a rollback, and what may go live without approval
+        assert viewer.execute(nexts).fetchall() == [(get_version(connection, "v1").id,), (version.id,)]
+
+
+@pytest.mark.parametrize(
+    ("minute", "searches", "empty", "errors", "latencies"),
+    [
+        ("infinity", 0, 0, 0, None),
+        ("11000-01-01", 0, 0, 0, None),
+        ("now", 1, 0, -5, None),
+        ("now", 2**63 - 1, 0, 0, None),
+        ("now", 1, 2, 0, None),
+        ("now", -1, 0, 0, None),
+        ("now", 1, 0, 0, "{NULL,-1}"),
+        ("now", 1, 0, 0, "{}"),
+        ("now", 1, 0, 0, "[0:159]={" + ",".join(["1"] * 160) + "}"),
+        ("now", 1, 0, 0, "{" + ",".join(["1"] * 159 + ["-1"]) + "}"),
+        ("now", 1, 0, 0, "{" + ",".join(["1"] * 159 + ["NULL"]) + "}"),
+    ],
+)
+def test_what_nobody_can_have_counted_is_refused(
+    shared: Collection, minute: str, searches: int, empty: int, errors: int, latencies: str | None
+) -> None:
+    statement = "INSERT INTO search_counts VALUES (%s, %s, 'me', %s, %s, %s, %s)"
+    whole = "{" + ",".join(["1"] * BUCKETS) + "}"
+    with shared.as_role("application") as connection, connection.transaction(force_rollback=True):
+        version = get_version(connection, "v1").id
+        connection.execute(statement, [version, "now", 1, 0, 1, whole])
+    with shared.as_role("application") as connection, pytest.raises(pg.CheckViolation):
+        connection.execute(statement, [version, minute, searches, empty, errors, latencies or whole])
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        ("shadow_queries", "at", "infinity"),
+        ("shadow_queries", "at", "0001-01-01 BC"),
+        ("shadow_queries", "k", "0"),
+        ("shadow_queries", "primary_keys", "{NULL}"),
+        ("shadow_queries", "candidate_keys", "{{a},{b}}"),
+        ("shadow_queries", "overlap", "NaN"),
+        ("shadow_queries", "jaccard", "1.1"),
+        ("shadow_queries", "rbo", "-0.1"),
+        ("shadow_queries", "kendall_tau", "-2"),
+        ("shadow_queries", "primary_ms", "infinity"),
+        ("shadow_queries", "candidate_ms", "NaN"),
+        ("shadow_counts", "done", "-1"),
+        ("shadow_counts", "failed", str(2**63 - 1)),
+        ("shadow_counts", "open_since", "-infinity"),
+        ("shadow_counts", "updated_at", "infinity"),
+        ("shadows", "retention_days", "NaN"),
+        ("shadows", "retention_days", "1e308"),
+        ("shadows", "sample", "NaN"),
+        ("shadows", "started_at", "infinity"),
+        ("shadows", "stopped_at", "infinity"),
+    ],
+)
+def test_what_no_shadow_can_have_measured_is_refused(
+    shared: Collection, owner: Connection, table: str, column: str, value: str
+) -> None:
+    """Of a row that is good otherwise, so that it is this value that is refused."""
+    row = {
+        "shadows": {"embedding_version_id": get_version(owner, "v2").id, "sample": "0.5"},
+        "shadow_counts": {"process": "me"},
+        "shadow_queries": {
+            "primary_version": "v1", "k": "10", "primary_keys": "{a}", "candidate_keys": "{}", "overlap": "0",
+            "jaccard": "0", "rbo": "0", "kendall_tau": "-1", "primary_ms": "1", "candidate_ms": "1",
+        },
+    }[table]  # fmt: skip
+    with owner.transaction(force_rollback=True):
+        shadow_id = fetch_one(
+            owner,
+            "INSERT INTO shadows (embedding_version_id, sample, stopped_at) VALUES (%s, 1, now()) RETURNING id",
+            [get_version(owner, "v2").id],
+        )[0]
+        row |= {} if table == "shadows" else {"shadow_id": shadow_id}
+        with owner.transaction(force_rollback=True):
+            insert(owner, table, row)
+        with pytest.raises(pg.CheckViolation):
+            insert(owner, table, row | {column: value})
+
+
+def insert(connection: Connection, table: str, row: dict[str, Any]) -> None:
+    columns = sql.SQL(", ").join(map(sql.Identifier, row))
+    places = sql.SQL(", ").join(map(sql.Placeholder, row))
+    connection.execute(
+        sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(sql.Identifier(table), columns, places), row
+    )
+
+
+def test_who_holds_up_a_grant_is_named(collection: Collection, connection: Connection) -> None:
+    with collection.database.session("test") as other, other.transaction():
+        pid = other.info.backend_pid
+        other.execute("SELECT FROM locks WHERE name = 'rights' FOR UPDATE")
+        with pytest.raises(RefusedError, match=rf"held by process {pid} of postgres \(") as refusal:
+            granting.grant(connection, collection.names["nobody"], "viewer")
+        assert f"SELECT pg_terminate_backend({pid})" in refusal.value.remedy
+
+
+def test_who_holds_up_an_index_is_named_by_an_operator(
+    collection: Collection, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who sees the sessions of others, but not since when their transactions run."""
+    monkeypatch.setattr(index, "_TRIES", 1)
+    with connection.transaction(), collection.as_role("operator") as operator:
+        connection.execute("SELECT FROM chunk_embeddings_2 LIMIT 1")
+        held = rf"held by process {connection.info.backend_pid} of \w+ \(revector [^,]*\)\."
+        with pytest.raises(RefusedError, match=held) as refusal:
+            index.drop(operator, get_version(operator, "v2"))
+        assert f"SELECT pg_terminate_backend({connection.info.backend_pid})" in refusal.value.remedy
 
 
 def test_an_application_with_a_retriever_and_a_mirror(collection: Collection) -> None:

@@ -2,31 +2,40 @@
 -- is active and how to encode for it, search the version that they encoded for, and read in every row whether it is
 -- still active.
 
+-- Applications write what they count: the checks keep out what nobody can have counted, and readers could not read.
 CREATE TABLE :schema.search_counts (
     embedding_version_id bigint NOT NULL REFERENCES :schema.embedding_versions ON DELETE CASCADE,
-    minute timestamptz NOT NULL,
+    minute timestamptz NOT NULL CHECK (minute BETWEEN '2000-01-01 00:00+00' AND '3000-01-01 00:00+00'),
     process text NOT NULL,
     searches bigint NOT NULL,
     empty bigint NOT NULL,
     errors bigint NOT NULL,
-    latencies integer[] NOT NULL,
-    PRIMARY KEY (embedding_version_id, minute, process)
+    latencies integer[] NOT NULL CHECK (
+        coalesce(array_dims(latencies), '') = '[1:160]' AND array_position(latencies, NULL) IS NULL
+        AND 0 <= ALL (latencies)),
+    PRIMARY KEY (embedding_version_id, minute, process),
+    CONSTRAINT search_counts_counts_check CHECK (
+        empty >= 0 AND errors >= 0 AND searches BETWEEN empty + errors AND 1000000000000)
 );
 CREATE INDEX ON :schema.search_counts (minute);
 
 -- A setting of an encoder's spec (PROVIDER:MODEL?NAME=VALUE&…, percent-encoded as in a query string); '' names the
--- model.
+-- model. NULL for what is no UTF-8: every service reads the active version's settings.
 CREATE FUNCTION :schema.encoder_setting(spec text, setting text) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-    WITH quoted AS (
-        SELECT CASE WHEN setting = '' THEN nullif(substr(split_part(spec, '?', 1), strpos(spec, ':') + 1), '')
-                    ELSE (SELECT replace(substr(pair, strpos(pair, '=') + 1), '+', ' ')
-                          FROM regexp_split_to_table(substr(spec, nullif(strpos(spec, '?'), 0) + 1), '&') AS pair
-                          WHERE split_part(pair, '=', 1) = setting LIMIT 1) END AS whole)
-    SELECT convert_from(string_agg(CASE WHEN part[1] ~ '^%[0-9A-Fa-f]{2}$' THEN decode(substr(part[1], 2), 'hex')
-                                        ELSE convert_to(part[1], 'UTF8') END, ''::bytea ORDER BY number), 'UTF8')
-    FROM quoted, regexp_matches(whole, '%[0-9A-Fa-f]{2}|[^%]+|%', 'g') WITH ORDINALITY AS parts (part, number)
-$$;
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN (
+        WITH quoted AS (
+            SELECT CASE WHEN setting = '' THEN nullif(substr(split_part(spec, '?', 1), strpos(spec, ':') + 1), '')
+                        ELSE (SELECT replace(substr(pair, strpos(pair, '=') + 1), '+', ' ')
+                              FROM regexp_split_to_table(substr(spec, nullif(strpos(spec, '?'), 0) + 1), '&') AS pair
+                              WHERE split_part(pair, '=', 1) = setting LIMIT 1) END AS whole)
+        SELECT convert_from(string_agg(CASE WHEN part[1] ~ '^%[0-9A-Fa-f]{2}$' THEN decode(substr(part[1], 2), 'hex')
+                                            ELSE convert_to(part[1], 'UTF8') END, ''::bytea ORDER BY number), 'UTF8')
+        FROM quoted, regexp_matches(whole, '%[0-9A-Fa-f]{2}|[^%]+|%', 'g') WITH ORDINALITY AS parts (part, number));
+EXCEPTION WHEN character_not_in_repertoire THEN
+    RETURN NULL;
+END $$;
 
 -- No row before the first cutover. base_url is NULL for the provider's own address; normalise says that vectors are
 -- scaled to length one. Of a spec's settings only these are shown: others concern the machine that revector runs on.
@@ -40,9 +49,23 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
            :schema.encoder_setting(v.encoder_spec, 'base_url'),
            coalesce(:schema.encoder_setting(v.encoder_spec, 'query_prefix'), ''),
            coalesce(:schema.encoder_setting(v.encoder_spec, 'normalise'), 'true') <> 'false',
-           :schema.encoder_setting(v.encoder_spec, 'max_tokens')::int, v.activated_at
+           substring(:schema.encoder_setting(v.encoder_spec, 'max_tokens') FROM '^[1-9][0-9]{0,8}$')::int, v.activated_at
     FROM :schema.embedding_versions v WHERE v.active
 $$;
+
+-- The versions whose encoders a search service opens ahead of a flip, so that no search waits for them: the one that a
+-- rollback returns to, and the newest ready one that may go live. What an operator alone put into a row is not among
+-- them where cutovers need approval: opening it would mean reading the files that it names. With the owner's rights,
+-- since applications read neither requests nor approvals.
+CREATE FUNCTION :schema.next_versions() RETURNS SETOF bigint
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN NEXT :schema.rollback_target();
+    RETURN QUERY SELECT v.id FROM :schema.embedding_versions v
+                 WHERE v.state = 'ready' AND :schema.approval_obstacle(v.id) IS NULL ORDER BY v.id DESC LIMIT 1;
+END $$;
+
+REVOKE EXECUTE ON FUNCTION :schema.next_versions() FROM PUBLIC;
 
 -- pgvector's settings are known to the server only once its library is loaded.
 SELECT CAST('[1]' AS :pgvector.vector);

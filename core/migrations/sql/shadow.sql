@@ -1,15 +1,17 @@
--- Shadow traffic: what is mirrored to a candidate, and the results.
+-- Shadow traffic: what is mirrored to a candidate, and the results. Applications and operators write them: the checks
+-- keep out what nobody can have measured, and readers could not read.
 
 CREATE TABLE :schema.shadows (
     id bigserial PRIMARY KEY,
     embedding_version_id bigint NOT NULL REFERENCES :schema.embedding_versions ON DELETE CASCADE,
     sample double precision NOT NULL CHECK (sample > 0 AND sample <= 1),
     query_text text NOT NULL DEFAULT 'hashed' CHECK (query_text IN ('stored', 'hashed', 'omitted')),
-    retention_days double precision NOT NULL DEFAULT 14 CHECK (retention_days > 0),
-    started_at timestamptz NOT NULL DEFAULT now(),
+    retention_days double precision NOT NULL DEFAULT 14 CHECK (retention_days > 0 AND retention_days <= 3650),
+    started_at timestamptz NOT NULL DEFAULT now()
+        CHECK (started_at BETWEEN '2000-01-01 00:00+00' AND '3000-01-01 00:00+00'),
     started_by text NOT NULL DEFAULT session_user,
     reason text NOT NULL DEFAULT '',
-    stopped_at timestamptz
+    stopped_at timestamptz CHECK (stopped_at BETWEEN '2000-01-01 00:00+00' AND '3000-01-01 00:00+00')
 );
 CREATE INDEX ON :schema.shadows (embedding_version_id);
 CREATE UNIQUE INDEX shadows_one_runs ON :schema.shadows ((stopped_at IS NULL)) WHERE stopped_at IS NULL;
@@ -17,7 +19,8 @@ CREATE UNIQUE INDEX shadows_one_runs ON :schema.shadows ((stopped_at IS NULL)) W
 CREATE TABLE :schema.shadow_queries (
     id bigserial PRIMARY KEY,
     shadow_id bigint NOT NULL REFERENCES :schema.shadows ON DELETE CASCADE,
-    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    at timestamptz NOT NULL DEFAULT clock_timestamp()
+        CHECK (at BETWEEN '2000-01-01 00:00+00' AND '3000-01-01 00:00+00'),
     primary_version text NOT NULL,
     query text,
     query_sha256 bytea,
@@ -31,7 +34,14 @@ CREATE TABLE :schema.shadow_queries (
     kendall_tau real,
     primary_ms real NOT NULL,
     candidate_ms real,
-    error text NOT NULL DEFAULT ''
+    error text NOT NULL DEFAULT '',
+    CONSTRAINT shadow_queries_keys_check CHECK (
+        coalesce(array_ndims(primary_keys), 1) = 1 AND array_position(primary_keys, NULL) IS NULL
+        AND coalesce(array_ndims(candidate_keys), 1) = 1 AND array_position(candidate_keys, NULL) IS NULL),
+    CONSTRAINT shadow_queries_figures_check CHECK (  -- NaN is more than any number
+        k BETWEEN 1 AND 1000 AND greatest(overlap, jaccard, rbo, abs(kendall_tau), 0) <= 1
+        AND least(overlap, jaccard, rbo, primary_ms, candidate_ms) >= 0
+        AND greatest(primary_ms, candidate_ms) <= 1000000000)
 );
 CREATE INDEX ON :schema.shadow_queries (at);
 CREATE INDEX ON :schema.shadow_queries (shadow_id, at);
@@ -44,10 +54,14 @@ CREATE TABLE :schema.shadow_counts (
     done bigint NOT NULL DEFAULT 0,
     dropped bigint NOT NULL DEFAULT 0,
     failed bigint NOT NULL DEFAULT 0,
-    open_since timestamptz,
+    open_since timestamptz CHECK (open_since BETWEEN '2000-01-01 00:00+00' AND '3000-01-01 00:00+00'),
     error text NOT NULL DEFAULT '',
-    updated_at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (shadow_id, process)
+    updated_at timestamptz NOT NULL DEFAULT now()
+        CHECK (updated_at BETWEEN '2000-01-01 00:00+00' AND '3000-01-01 00:00+00'),
+    PRIMARY KEY (shadow_id, process),
+    CONSTRAINT shadow_counts_counts_check CHECK (
+        least(seen, drawn, done, dropped, failed) >= 0
+        AND greatest(seen, drawn, done, dropped, failed) <= 1000000000000)
 );
 
 -- Every process with a mirror follows the row of the running shadow.

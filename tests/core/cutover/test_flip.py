@@ -285,16 +285,23 @@ def test_whoever_holds_the_flip_makes_others_wait_and_then_give_up(
     cutover.change_policy(connection, {"lock_timeout_s": 0.1})
     with database.session("test") as other, other.transaction():
         other.execute("SELECT lock_flip()")
-        with pytest.raises(RefusedError, match=r"timed out waiting 0.1 s for a lock: nothing was changed"):
+        pid = other.info.backend_pid
+        held = rf"timed out waiting 0.1 s for a lock, held by process {pid} of postgres \(revector test, since 20.*\): "
+        with pytest.raises(RefusedError, match=held + "nothing was changed") as refusal:
             cutover.run(connection, "v2", confirm="v2")
+        assert f"the owner or a superuser ends it: SELECT pg_terminate_backend({pid})" in refusal.value.remedy
     assert active_key(connection) == "v1"
     entry = audit.entries(connection, limit=1)[0]
     assert (entry.action, entry.outcome) == ("cutover", "refused")
     assert "0.1 s" in entry.detail["problem"]
-    with database.session("test") as other, other.transaction():
-        other.execute("UPDATE embedding_versions SET notes = 'long' WHERE version_key = 'v1'")
-        with pytest.raises(RefusedError, match="nothing was changed"):
-            cutover.run(connection, "v2", confirm="v2")
+    with database.session("test") as other, database.session("test") as reader, reader.transaction():
+        reader.execute("SELECT FROM embedding_versions")  # in nobody's way
+        with other.transaction():
+            other.execute("UPDATE embedding_versions SET notes = 'long' WHERE version_key = 'v1'")
+            with pytest.raises(
+                RefusedError, match=rf"held by process {other.info.backend_pid} of [^,]*, since [^,]*:"
+            ):
+                cutover.run(connection, "v2", confirm="v2")
     assert cutover.run(connection, "v2", confirm="v2").previous == "v1"
 
 

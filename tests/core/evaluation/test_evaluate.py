@@ -12,7 +12,7 @@ import pytest
 
 from revector.core import overlap as ranks
 from revector.core.audit import entries
-from revector.core.database import Connection, Database
+from revector.core.database import Connection, Database, fetch_one
 from revector.core.documents import Document
 from revector.core.errors import RefusedError, UsageError
 from revector.core.evaluation.document import evaluations, get_evaluation
@@ -102,6 +102,21 @@ def test_what_is_kept_is_what_was_shown(database: Database, connection: Connecti
     assert evaluations(connection, candidate="v1") == []
     done = next(entry for entry in entries(connection) if entry.action == "evaluate")
     assert (done.version_key, done.detail["evaluation"], done.detail["verdict"]) == ("v2", found.id, None)
+    for report in ("[]", "3", "null", "{}", '{"gates": 1}'):  # operators may insert one
+        (number,) = fetch_one(
+            connection,
+            """
+            INSERT INTO evaluations
+                (query_set_id, primary_run_id, candidate_run_id, primary_version, candidate_version, report)
+            SELECT query_set_id, primary_run_id, candidate_run_id, primary_version, candidate_version, %s
+            FROM evaluations WHERE id = %s RETURNING id
+            """,
+            [report, found.id],
+        )
+        with pytest.raises(
+            RefusedError, match=f"report of evaluation {number}, saved by postgres, is not revector's"
+        ):
+            get_evaluation(connection, number)
 
 
 def test_the_same_runs_give_the_same_figures(

@@ -285,7 +285,8 @@ def test_old_counts_are_let_go(database: Database, connection: Connection) -> No
     two_versions(database, connection, NUMBERS[:2])
     version = get_version(connection, "v1")
     connection.execute(
-        "INSERT INTO search_counts VALUES (%s, now() - interval '15 days', 'old', 1, 0, 0, '{1}')", [version.id]
+        "INSERT INTO search_counts VALUES (%s, now() - interval '15 days', 'old', 1, 0, 0, array_fill(0, '{160}'))",
+        [version.id],
     )
     counter = Counter()
     counter.count(version.id, 0.01)

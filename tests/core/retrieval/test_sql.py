@@ -102,6 +102,17 @@ def test_a_service_moves_with_the_flip_and_finds_its_way_from_any_session(
         assert service.execute("SELECT current_setting('hnsw.ef_search', true)").fetchone() == before
 
 
+def test_settings_that_nobody_can_read_do_not_stop_who_asks(database: Database, connection: Connection) -> None:
+    add_chunks(connection, NUMBERS)
+    ready_version(database, connection, "v1")
+    flip(connection, "v1")
+    connection.execute("ALTER TABLE embedding_versions DISABLE TRIGGER check_encoder")
+    connection.execute("UPDATE embedding_versions SET encoder_spec = 'a:%FF?base_url=%00&max_tokens=many'")
+    row = connection.execute("SELECT * FROM active_version()").fetchone()
+    assert row is not None
+    assert row[6:12] == ("a", None, None, "", True, None)
+
+
 def test_no_secret_and_nothing_of_the_machine_is_told(database: Database, connection: Connection) -> None:
     add_chunks(connection, NUMBERS)
     ready_version(database, connection, "v1")
