@@ -33,6 +33,9 @@ PLAIN_DIMENSIONS = {"vector": 2_000, "halfvec": 4_000}
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
+KEPT_COUNT = sql.SQL("least(greatest(coalesce(sum(delta), 0), 0), 9223372036854775807)::bigint")
+"""The sum of rows of row_counts. Operators write them: no sum of theirs is below zero or out of a bigint's range."""
+
 _FOLD_COUNTS = 1_000
 """Up to this many deltas of one scope are read as quickly as one."""
 
@@ -138,9 +141,8 @@ def no_active_version() -> RefusedError:
 
 def version_statuses(connection: Connection) -> list[VersionStatus]:
     """Every version with its counts. Costs the same at ten thousand and at a hundred million chunks."""
-    counts: dict[int, int] = dict(
-        connection.execute("SELECT scope, sum(delta)::bigint FROM row_counts GROUP BY scope").fetchall()
-    )
+    query = sql.SQL("SELECT scope, {} FROM row_counts GROUP BY scope").format(KEPT_COUNT)
+    counts: dict[int, int] = dict(connection.execute(query).fetchall())
     failed: dict[int, int] = dict(
         connection.execute(
             """
@@ -167,7 +169,7 @@ def embedded_count(connection: Connection, version: Version) -> int:
 
 
 def _kept_count(connection: Connection, scope: int) -> int:
-    query = "SELECT coalesce(sum(delta), 0)::bigint FROM row_counts WHERE scope = %s"
+    query = sql.SQL("SELECT {} FROM row_counts WHERE scope = %s").format(KEPT_COUNT)
     return int(fetch_one(connection, query, [scope])[0])
 
 
@@ -186,7 +188,9 @@ def fold_counts(connection: Connection, *scopes: int) -> None:
                   AND (SELECT count(*) FROM row_counts WHERE scope = %(scope)s) > %(most)s
                 ORDER BY id FOR UPDATE SKIP LOCKED),
             gone AS (DELETE FROM row_counts r USING mine WHERE r.id = mine.id RETURNING r.delta)
-            INSERT INTO row_counts (scope, delta) SELECT %(scope)s, sum(delta) FROM gone HAVING count(*) > 0
+            INSERT INTO row_counts (scope, delta)
+            SELECT %(scope)s, least(greatest(sum(delta), -1000000000000), 1000000000000)
+            FROM gone HAVING count(*) > 0
             """,
             {"scope": scope, "most": _FOLD_COUNTS},
         )

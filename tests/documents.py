@@ -52,7 +52,7 @@ inconclusive. Those that take longest ({", ".join(f"`{rule.name}`" for rule in G
 
 {guards_table()}
 
-`complete` and `encoder` look at a sample of a large version, spread evenly over its rows, and say what damage they
+`complete` and `encoder` look at a sample of a large version, drawn by pages whatever its ids, and say what damage they
 would have seen and with which probability: n rows show damage to a share p of all rows with probability 1 − (1 − p)ⁿ.
 When the vectors are not those that the encoder makes, `encoder` says what that looks like: another model, shuffled ids
 (with the rows, and the file if all were loaded from one), or other lengths, which matter for `l2` and `ip`. Short of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -13,12 +13,15 @@ from psycopg import sql
 from revector.core.database import Connection, Progress, fetch_column, fetch_one
 from revector.core.errors import RefusedError
 from revector.core.index import DEFAULTS, candidates_query, index_name, inspect
-from revector.core.registry import Version, embedded_count
+from revector.core.registry import PLAIN_DIMENSIONS, Version
 
 _K = 10
 _READING_S = 120.0
 _SEARCHES_AT_ONCE = 25
-_LOOKUPS = 100_000
+_FEWEST_PAGES = 100
+_PAGES_PER_ROW = 4
+"""Enough random pages for each row wanted, also where pages hold a quarter of the rows that fit."""
+_MORE_PAGES = 16
 _WARM = 0.98
 """At this share, further searches load almost nothing."""
 
@@ -55,53 +58,102 @@ class Prewarmed:
     left_out: Annotated[tuple[str, ...], "relations larger than what shared_buffers has room for"]
 
 
-def stored_vectors(
-    connection: Connection, version: Version, wanted: int, *, seed: str | None = None
-) -> list[tuple[int, str]]:
-    """(chunk id, vector as text) of that many chunks of the version, or of all when it has fewer; in random order.
+@dataclass(frozen=True)
+class Drawn:
+    """Random rows of a version: their vectors, as text, by chunk id, in random order.
 
-    A stratified sample of the rows. Random ids, one from each of many equal parts of the id span, find a few times
-    as many rows as wanted, each row as likely as another. These are cut, in the order of their ids, into as many
-    strata as rows are wanted, and one row of each is taken: so every loaded file and every worker's range is
-    represented by its share. Only where ids are so sparse that 100,000 find too few does each stand for the first
-    row at or after it, and rows after large gaps are more likely. The same seed and rows give the same sample.
+    `rows` is how many rows with a chunk the version's table has: counted when it is `whole`, that is when all ids
+    were read, and else estimated from the pages that were.
     """
-    first, last = fetch_one(
-        connection, sql.SQL("SELECT min(chunk_id), max(chunk_id) FROM {}").format(version.table)
-    )
-    if first is None:
-        return []
-    draw, span = random.Random(seed), last - first + 1  # noqa: S311
-    lookups = min(_LOOKUPS, 4 * wanted * -(-span // max(1, embedded_count(connection, version))))
-    if lookups >= span:
-        found = fetch_column(connection, sql.SQL("SELECT chunk_id FROM {} ORDER BY 1").format(version.table))
-    else:
-        ids = [first + draw.choice(part) for part in _strata(range(span), lookups)]
-        query = sql.SQL("SELECT chunk_id FROM {} WHERE chunk_id = ANY(%s) ORDER BY 1").format(version.table)
-        found = fetch_column(connection, query, [ids])
-        if len(found) < wanted:
-            query = sql.SQL(
-                """
-                SELECT DISTINCT e.chunk_id FROM unnest(%s::bigint[]) AS drawn(id) CROSS JOIN LATERAL (
-                    SELECT chunk_id FROM {} WHERE chunk_id >= drawn.id ORDER BY chunk_id LIMIT 1) AS e ORDER BY 1
-                """
-            ).format(version.table)
-            found = fetch_column(connection, query, [ids])
-    chosen = [draw.choice(part) for part in _strata(found, min(wanted, len(found)))]
+
+    vectors: dict[int, str]
+    rows: int
+    whole: bool
+
+    @property
+    def of(self) -> str:
+        """`1,216`, or `about 1,003,000` where that is an estimate."""
+        return f"{self.rows:,}" if self.whole else f"about {round(self.rows, 3 - len(str(self.rows))):,}"
+
+    def has(self, wanted: int) -> bool:
+        """Whether so many came back, or all that there are; but for some whose chunk was deleted meanwhile."""
+        due = min(wanted, self.rows) if self.whole else wanted
+        return bool(self.vectors) and len(self.vectors) >= 0.98 * due
+
+
+def stored_vectors(connection: Connection, version: Version, wanted: int, *, seed: str | None = None) -> Drawn:
+    """The vectors of that many chunks of the version, or of all when it has fewer.
+
+    Each row that has a chunk is as likely as another, whatever its id and wherever it was written: of a small table
+    all ids are read; of a large one those on random pages, and from each page one row, which counts with a
+    probability that grows with the page's rows. All that are found are cut, in the order of their ids, into as many
+    strata as rows are wanted, and one row of each is taken: so every loaded file and every worker's range is
+    represented by its share. Fewer come back than wanted where most pages hold far fewer rows than the fullest. The
+    same seed and table give the same sample.
+    """
+    draw = random.Random(seed)  # noqa: S311
+    pages = max(_FEWEST_PAGES, _PAGES_PER_ROW * wanted)
+    found, rows, whole = _chunks_on_pages(connection, version, pages, draw)
+    if len(found) < wanted and not whole:
+        found, rows, whole = _chunks_on_pages(connection, version, pages * _MORE_PAGES, draw)
+    # Turned, since strata of unequal size in fixed places would make some rows more likely.
+    turn, number = draw.randrange(max(1, len(found))), min(wanted, len(found))
+    found = found[turn:] + found[:turn]
+    strata = (found[len(found) * n // number : len(found) * (n + 1) // number] for n in range(number))
+    chosen = [draw.choice(stratum) for stratum in strata]
     draw.shuffle(chosen)
     vectors = vectors_of(connection, version, chosen)
-    return [(chunk_id, vectors[chunk_id]) for chunk_id in chosen if chunk_id in vectors]
+    return Drawn({chunk_id: vectors[chunk_id] for chunk_id in chosen if chunk_id in vectors}, rows, whole)
+
+
+def _chunks_on_pages(
+    connection: Connection, version: Version, pages: int, draw: random.Random
+) -> tuple[list[int], int, bool]:
+    """Chunk ids, ascending, all equally likely; how many rows the table has; and whether these are all of them."""
+    sample, share = page_sample(connection, version.table_name, pages, draw)
+    known = sql.SQL("EXISTS (SELECT FROM document_chunks c WHERE c.id = e.chunk_id)")
+    if share == 1:
+        query = sql.SQL("SELECT chunk_id FROM {} e WHERE {} ORDER BY 1").format(version.table, known)
+        found = fetch_column(connection, query)
+        return found, len(found), True
+    by_page: dict[str, list[int]] = {}
+    query = sql.SQL("SELECT split_part(ctid::text, ',', 1), chunk_id FROM {} {}").format(version.table, sample)
+    for page, chunk_id in connection.execute(query):
+        by_page.setdefault(page, []).append(chunk_id)
+    # What a page can hold at most, and not what the fullest of these does: pages of many rows may be rare.
+    stored = version.dimensions * (2 if version.storage == "halfvec" else 4) + 8
+    bytes_of_row = 32 + (stored if version.dimensions <= PLAIN_DIMENSIONS[version.storage] else 18)
+    most = 8_168 // (-(-bytes_of_row // 8) * 8 + 4)
+    places = ((ids, draw.randrange(most)) for ids in by_page.values())
+    drawn = [ids[place] for ids, place in places if place < len(ids)]
+    query = sql.SQL("SELECT e.chunk_id FROM unnest(%s::bigint[]) AS e(chunk_id) WHERE {} ORDER BY 1").format(known)
+    found = fetch_column(connection, query, [drawn])
+    rows = sum(map(len, by_page.values())) / share * len(found) / max(1, len(drawn))
+    return found, round(rows), False
+
+
+def page_sample(
+    connection: Connection, table: str, pages: int, draw: random.Random
+) -> tuple[sql.Composed | sql.SQL, float]:
+    """A TABLESAMPLE clause for some that many random pages of the table, and their share of all; none, and 1, for all.
+
+    Postgres draws by the pages' numbers alone, so nothing that a row holds makes it more or less likely.
+    """
+    (of,) = fetch_one(
+        connection,
+        "SELECT pg_relation_size(to_regclass(%s)) / current_setting('block_size')::bigint",
+        [table],
+    )
+    if of <= pages:
+        return sql.SQL(""), 1.0
+    clause = sql.SQL("TABLESAMPLE SYSTEM ({}) REPEATABLE ({})")
+    return clause.format(sql.Literal(100 * pages / of), sql.Literal(draw.random())), pages / of
 
 
 def vectors_of(connection: Connection, version: Version, chunk_ids: Sequence[int]) -> dict[int, str]:
     """The stored vectors of these chunks, as text, by chunk id."""
     query = sql.SQL("SELECT chunk_id, embedding::text FROM {} WHERE chunk_id = ANY(%s)").format(version.table)
     return dict(connection.execute(query, [list(chunk_ids)]).fetchall())
-
-
-def _strata(ids: Sequence[int], number: int) -> Iterator[Sequence[int]]:
-    """The ids in that many consecutive parts of equal size; none is empty."""
-    return (ids[len(ids) * n // number : len(ids) * (n + 1) // number] for n in range(number))
 
 
 def pages_of_searches(
@@ -154,7 +206,7 @@ def prewarm(connection: Connection, version: Version, on_progress: Progress | No
     else:
         how = "reading"
         pages = _prewarm_by_reading(connection, version, relations, tell)
-    vectors = [vector for _, vector in stored_vectors(connection, version, _SEARCHES_AT_ONCE)]
+    vectors = list(stored_vectors(connection, version, _SEARCHES_AT_ONCE).vectors.values())
     share = pages_of_searches(connection, version, vectors).share
     return Prewarmed(version.version_key, how, pages, time.monotonic() - began, share, left_out)
 
@@ -214,7 +266,7 @@ def _prewarm_by_reading(connection: Connection, version: Version, relations: Seq
     until = time.monotonic() + _READING_S
     done = 0
     while time.monotonic() < until:
-        vectors = [vector for _, vector in stored_vectors(connection, version, _SEARCHES_AT_ONCE)]
+        vectors = list(stored_vectors(connection, version, _SEARCHES_AT_ONCE).vectors.values())
         found = pages_of_searches(connection, version, vectors)
         pages += found.read
         done += found.searches

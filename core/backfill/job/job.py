@@ -184,9 +184,10 @@ def _plan_job(connection: Connection, version: Version, settings: JobSettings) -
     connection.execute(
         """
         WITH bounds AS (SELECT min(id) AS first, max(id) AS last FROM document_chunks),
-             width AS (SELECT greatest(%(chunks)s::bigint, (last - first) / %(most)s + 1) AS ids FROM bounds)
+             width AS (SELECT greatest(%(chunks)s, trunc((last::numeric - first) / %(most)s) + 1)::bigint AS ids
+                       FROM bounds)
         INSERT INTO backfill_ranges (job_id, first_chunk_id, last_chunk_id, cursor)
-        SELECT %(job)s, start, least(start + ids - 1, last), start - 1
+        SELECT %(job)s, start, least(start::numeric + ids - 1, last), greatest(start::numeric - 1, -9223372036854775808)
         FROM bounds, width, generate_series(first, last, ids) AS start
         """,
         {"job": job_id, "chunks": _RANGE_CHUNKS, "most": _MOST_RANGES},

@@ -14,7 +14,7 @@ from revector.core.backfill.job.job import AT_WORK, Job, engine_lives, find_job,
 from revector.core.backfill.job.settings import JobSettings, read_settings
 from revector.core.database import Connection, fetch_as, fetch_column, fetch_one
 from revector.core.errors import UnreachableError
-from revector.core.registry import Version
+from revector.core.registry import KEPT_COUNT, Version
 
 _RATE_WINDOW_S = 15
 _SPREAD_WINDOW_S = 600
@@ -117,34 +117,34 @@ def status(connection: Connection, version: Version) -> JobStatus | None:
     """The status of the version's backfill, or None when it never had one."""
     query = sql.SQL(
         """
-        SELECT j.id, j.state, j.total + j.outbox_done + greatest(waiting.n, 0),
-               j.outbox_done + coalesce(ranges.done, 0), failed.n,
+        SELECT j.id, j.state, j.total::numeric + j.outbox_done + waiting.n,
+               j.outbox_done::numeric + coalesce(ranges.done, 0), failed.n,
                coalesce(recent.done / greatest(extract(epoch FROM now() - recent.since)::float8, 1), 0),
                coalesce(j.throttle, worker.throttle),
                CASE WHEN j.throttle IS NULL THEN worker.throttle_since ELSE j.throttle_since END,
                workers.n, j.spent_usd, j.error, j.started_at, j.finished_at,
-               extract(epoch FROM now() - j.run_started_at)::float8, {engine}, greatest(waiting.n, 0)
+               extract(epoch FROM now() - j.run_started_at)::float8, {engine}, waiting.n
         FROM backfill_jobs j
              LEFT JOIN LATERAL (SELECT w.throttle, w.throttle_since FROM backfill_workers w
                                 WHERE w.job_id = j.id AND w.throttle IS NOT NULL AND {lives}
                                 ORDER BY w.throttle_since LIMIT 1) AS worker ON true,
-             LATERAL (SELECT sum(done)::bigint AS done FROM backfill_ranges WHERE job_id = j.id) AS ranges,
-             LATERAL (SELECT coalesce(sum(delta), 0)::bigint AS n FROM row_counts
-                      WHERE scope = -j.embedding_version_id) AS waiting,
+             LATERAL (SELECT sum(done) AS done FROM backfill_ranges WHERE job_id = j.id) AS ranges,
+             LATERAL (SELECT {count} AS n FROM row_counts WHERE scope = -j.embedding_version_id) AS waiting,
              LATERAL (SELECT count(*) AS n FROM dead_letters
                       WHERE embedding_version_id = j.embedding_version_id AND waived_reason IS NULL) AS failed,
-             LATERAL (SELECT sum(done)::bigint AS done, min(at - seconds * interval '1 second') AS since
+             LATERAL (SELECT sum(done) AS done, min(at - seconds * interval '1 second') AS since
                       FROM backfill_samples
                       WHERE job_id = j.id AND at > now() - %(window)s * interval '1 second') AS recent,
              LATERAL (SELECT count(*) AS n FROM backfill_workers w WHERE w.job_id = j.id AND {lives}) AS workers
         WHERE j.embedding_version_id = %(version)s
         """
-    ).format(lives=worker_lives(sql.SQL("w.id")), engine=engine_lives(sql.SQL("j.id")))
+    ).format(count=KEPT_COUNT, lives=worker_lives(sql.SQL("w.id")), engine=engine_lives(sql.SQL("j.id")))
     row = connection.execute(query, {"version": version.id, "window": _RATE_WINDOW_S}).fetchone()
     if row is None:
         return None
     job_id, state, total, done, failed, rate, throttle, since, workers, spent, error, started, finished = row[:13]
     age, engine, waiting = row[13:]
+    total, done = max(0, int(total)), max(0, int(done))
     if state in AT_WORK and workers == 0 and not engine:
         state = "paused" if state == "pausing" else "interrupted"
     if state == "done":

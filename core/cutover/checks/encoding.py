@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -17,7 +17,6 @@ from revector.core.cutover.guard import Found, GuardRule, Subject, fails, passes
 from revector.core.database import fetch_column
 from revector.core.errors import EncoderError, RefusedError, RevectorError
 from revector.core.index.warming import stored_vectors, vectors_of
-from revector.core.registry import embedded_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,13 +46,17 @@ def _same(subject: Subject) -> Found:
     import numpy as np
 
     connection, version, policy = subject.connection, subject.version, subject.policy
-    stored = dict(stored_vectors(connection, version, policy.encoder_chunks))
+    drawn = stored_vectors(connection, version, policy.encoder_chunks)
+    stored = drawn.vectors
     texts: dict[int, str] = dict(
         connection.execute("SELECT id, content FROM document_chunks WHERE id = ANY(%s)", [list(stored)]).fetchall()
     )
     ids = [chunk_id for chunk_id in stored if chunk_id in texts]
-    if not ids:
-        return unsure("no stored chunk to encode again")
+    if not replace(drawn, vectors=texts).has(policy.encoder_chunks):
+        return unsure(
+            f"only {len(ids):,} of {drawn.of} stored chunks could be drawn, {policy.encoder_chunks:,} are needed",
+            f"VACUUM FULL {version.table_name}, if few of its pages hold rows, then check again.",
+        )
     remedy = f"The provider may have changed the model: backfill a new version with {version.encoder_spec}."
     try:
         encoded = _encode(subject, [texts[chunk_id] for chunk_id in ids])
@@ -91,10 +94,9 @@ def _same(subject: Subject) -> Found:
                 f"Load vectors as {version.encoder_spec} makes them into a new version.",
             )
         lengths = f"; {lengths}, which cosine does not see"
-    rows = embedded_count(connection, version)
     detail = (
-        f"{len(ids):,} of {rows:,} chunks encoded again: lowest cosine {cosines.min():.5f} (at least {least:g} "
-        f"required){lengths}; {would_see(len(ids), rows)}; took {encoded.took}"
+        f"{len(ids):,} of {drawn.of} chunks encoded again: lowest cosine {cosines.min():.5f} (at least {least:g} "
+        f"required){lengths}; {would_see(len(ids), drawn.rows)}; took {encoded.took}"
     )
     if encoded.stopped:
         return unsure(f"{detail}, and {policy.encoder_chunks:,} chunks do not fit into {encoded.stopped}", more)

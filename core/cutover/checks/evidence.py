@@ -6,16 +6,19 @@ import datetime
 import random
 from typing import TYPE_CHECKING
 
+from psycopg import sql
+
 from revector.core.cutover.guard import Found, GuardRule, Subject, fails, passes, unsure
 from revector.core.database import Connection, fetch_one
-from revector.core.registry import Version, active_version, chunk_count
+from revector.core.index.warming import page_sample
+from revector.core.registry import Version, active_version
 
 if TYPE_CHECKING:
     from revector.core.evaluation.document import Run
 
-_COUNTED_CHUNKS = 50_000
-"""Up to this many chunks all are counted, which takes some 20 ms."""
-_SAMPLED_CHUNKS = 2_000
+_PAGES = 10_000
+"""Of a collection of more pages, the chunks on so many random ones are counted."""
+_FEWEST_CHUNKS = 1_000
 _NEWEST_QUERIES = 10_000
 
 
@@ -40,8 +43,14 @@ def _evaluation(subject: Subject) -> Found:
         return (fails if verdict == "fail" else unsure)(f"{name}: {verdict}", remedy)
     if differing := _differing(connection, runs, (active, version)):
         return fails(f"{name} used other settings: {'; '.join(differing)}", again)
-    share, how = _new_share(connection, min(run.started_at for run in runs))
-    detail = f"{name}: {verdict or 'without gates'}; {share:.1%} of the chunks are newer{how}"
+    newer, chunks, read = _newer(connection, min(run.started_at for run in runs))
+    if read < 1 and chunks < _FEWEST_CHUNKS:
+        return unsure(
+            f"{name}: {read:.2%} of the pages of chunks hold only {chunks}", "VACUUM FULL document_chunks."
+        )
+    share = newer / max(1, chunks)
+    detail = f"{name}: {verdict or 'without gates'}; {share:.1%} of the chunks are newer"
+    detail += f" (of {chunks:,} on random pages)" if read < 1 else ""
     if share > policy.evaluation_new_share:
         return fails(f"{detail}, at most {policy.evaluation_new_share:.0%} may be", again)
     return passes(detail)
@@ -134,25 +143,12 @@ def _differing(connection: Connection, runs: tuple[Run, Run], versions: tuple[Ve
     return found
 
 
-def _new_share(connection: Connection, since: datetime.datetime) -> tuple[float, str]:
-    """The share of chunks that are newer, and a note on how it was estimated when there are too many to count."""
-    if chunk_count(connection) <= _COUNTED_CHUNKS:
-        newer, chunks = fetch_one(
-            connection, "SELECT count(*) FILTER (WHERE created_at > %s), count(*) FROM document_chunks", [since]
-        )
-        return newer / max(1, chunks), ""
-    first, last = fetch_one(connection, "SELECT min(id), max(id) FROM document_chunks")
-    numbers = [random.randint(first, last) for _ in range(_SAMPLED_CHUNKS)]  # noqa: S311
-    newer, chunks = fetch_one(
-        connection,
-        """
-        SELECT count(*) FILTER (WHERE c.created_at > %s), count(*)
-        FROM unnest(%s::bigint[]) AS drawn(id) CROSS JOIN LATERAL (
-            SELECT created_at FROM document_chunks WHERE id >= drawn.id ORDER BY id LIMIT 1) AS c
-        """,
-        [since, numbers],
-    )
-    return newer / max(1, chunks), f" (of {chunks:,} drawn at random)"
+def _newer(connection: Connection, since: datetime.datetime) -> tuple[int, int, float]:
+    """How many chunks are newer, of how many that were looked at, on which share of the pages."""
+    sample, share = page_sample(connection, "document_chunks", _PAGES, random.Random())  # noqa: S311
+    query = sql.SQL("SELECT count(*) FILTER (WHERE created_at > %s), count(*) FROM document_chunks {}")
+    newer, chunks = fetch_one(connection, query.format(sample), [since])
+    return newer, chunks, share
 
 
 RULES = (

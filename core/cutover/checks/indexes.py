@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from psycopg import sql
+
 from revector.core import index
-from revector.core.cutover.guard import Found, GuardRule, Subject, fails, passes
+from revector.core.cutover.guard import Found, GuardRule, Subject, fails, passes, unsure
+from revector.core.database import fetch_one
 from revector.core.index.warming import pages_of_searches, stored_vectors
-from revector.core.registry import embedded_count
 
 _SMALL_TABLE_ROWS = 10_000
 """Below this a table scan takes milliseconds and is exact, so the planner may rightly prefer it."""
@@ -28,19 +30,24 @@ def _used(subject: Subject) -> Found:
     found = index.use(connection, version)
     if found.used:
         return passes(found.node)
-    rows = embedded_count(connection, version)
+    query = sql.SQL("SELECT count(*) FROM (SELECT FROM {} LIMIT {}) AS these")
+    (rows,) = fetch_one(connection, query.format(version.table, sql.Literal(_SMALL_TABLE_ROWS + 1)))
     if rows <= _SMALL_TABLE_ROWS:
         return passes(f"{found.node}: with {rows:,} rows the planner scans them all instead")
     return fails(
-        f"the planner takes a {found.node} over {rows:,} rows",
+        f"the planner takes a {found.node} over more than {_SMALL_TABLE_ROWS:,} rows",
         f"ANALYZE {version.table_name}, and check random_page_cost and effective_cache_size.",
     )
 
 
 def _warm(subject: Subject) -> Found:
     connection, version = subject.connection, subject.version
-    vectors = [vector for _, vector in stored_vectors(connection, version, _WARM_SEARCHES)]
-    found = pages_of_searches(connection, version, vectors)
+    drawn = stored_vectors(connection, version, _WARM_SEARCHES)
+    if not drawn.has(_WARM_SEARCHES):
+        return unsure(
+            f"only {len(drawn.vectors)} of {drawn.of} stored vectors could be drawn", "VACUUM FULL its table."
+        )
+    found = pages_of_searches(connection, version, list(drawn.vectors.values()))
     least = subject.policy.warm_share
     detail = (
         f"{found.hit:,} of {found.hit + found.read:,} pages of {found.searches} searches were in cache "

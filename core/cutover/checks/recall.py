@@ -10,7 +10,6 @@ import psycopg
 
 from revector.core.cutover.guard import Found, GuardRule, Subject, fails, passes, unsure
 from revector.core.index.warming import stored_vectors
-from revector.core.registry import embedded_count
 from revector.core.retrieval import MAX_EF_SEARCH, ef_search_for
 
 if TYPE_CHECKING:
@@ -43,13 +42,14 @@ def _recall(subject: Subject) -> Found:
     from pgvector import Vector
 
     connection, version, policy = subject.connection, subject.version, subject.policy
-    drawn = [
-        (chunk_id, Vector.from_text(text).to_numpy())
-        for chunk_id, text in stored_vectors(connection, version, policy.recall_queries, seed=version.version_key)
-    ]
-    if len(drawn) < 2:
+    stored = stored_vectors(connection, version, policy.recall_queries, seed=version.version_key)
+    drawn = [(chunk_id, Vector.from_text(text).to_numpy()) for chunk_id, text in stored.vectors.items()]
+    rows = stored.rows
+    if stored.whole and rows < 2:
         return passes("fewer than two vectors: nothing to find")
-    began, rows, wanted = time.monotonic(), embedded_count(connection, version), min(_FIRST_QUERIES, len(drawn))
+    if not stored.has(_LEAST_QUERIES):
+        return unsure(f"only {len(drawn)} of {stored.of} stored vectors could be drawn", "VACUUM FULL its table.")
+    began, wanted = time.monotonic(), min(_FIRST_QUERIES, len(drawn))
     until = began + policy.recall_timeout_s
     exact: list[Distances] = []
     shares: list[float] = []
@@ -63,11 +63,11 @@ def _recall(subject: Subject) -> Found:
     seconds = time.monotonic() - began
     if len(shares) < min(_LEAST_QUERIES, len(drawn)):
         return unsure(
-            f"only {len(shares)} of {len(drawn)} searches could be compared with scanning all {rows:,} vectors in "
+            f"only {len(shares)} of {len(drawn)} searches could be compared with scanning all {stored.of} vectors in "
             f"{policy.recall_timeout_s:g} s",
             "Give it more time: revector cutover policy recall_timeout_s=600",
         )
-    of = f"all {rows:,}" if len(shares) >= rows else f"{len(shares)} of {rows:,}"
+    of = f"all {rows:,}" if len(shares) >= rows else f"{len(shares)} of {stored.of}"
     detail = (
         f"{sum(shares) / len(shares):.3f} of what an exact scan finds, 95% interval {low:.3f} to {high:.3f} (at least "
         f"{policy.min_recall:g} required, worst {min(shares):.2f}), over {of} stored vectors, {seconds:.1f} s"

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from psycopg import sql
 
 from revector.core import index
 from revector.core.cutover.checks import encoding
 from revector.core.cutover.policy import change_policy
 from revector.core.database import Connection, Database
+from revector.core.index import warming
 from revector.core.index.warming import stored_vectors
 from revector.core.loader import copy_vectors
 from revector.core.registry import Version, create_table, get_version
@@ -57,6 +58,27 @@ def numbered(connection: Connection, metric: str = "cosine") -> tuple[Version, N
     return version, ids, EncoderCache(lambda _spec: encoder)
 
 
+def add_far(connection: Connection, number: int) -> NDArray[np.int64]:
+    """Insert so many chunks with ids spread over all beyond the others'; the text of the n-th is that of chunk n."""
+    rows = connection.execute(
+        """
+        INSERT INTO document_chunks (id, semantic_key, document_id, chunk_no, content, content_sha256)
+        SELECT 9000000000000000000 / %(number)s * (row_number() OVER (ORDER BY id)), 'far ' || id, document_id, 0,
+               content, content_sha256
+        FROM (SELECT * FROM document_chunks ORDER BY id LIMIT %(number)s) AS near
+        RETURNING id
+        """,
+        {"number": number},
+    ).fetchall()
+    return np.array(sorted(row[0] for row in rows), dtype=np.int64)
+
+
+def pages(monkeypatch: pytest.MonkeyPatch, number: float) -> None:
+    """Have so many random pages read at once."""
+    monkeypatch.setattr(warming, "_FEWEST_PAGES", number)
+    monkeypatch.setattr(warming, "_PAGES_PER_ROW", 0)
+
+
 def loaded(
     database: Database,
     version: Version,
@@ -76,26 +98,98 @@ def loaded(
 def test_the_sample_is_spread_over_the_whole_version(connection: Connection) -> None:
     version, ids, _ = numbered(connection)
     copy_vectors(connection, version, ids, corpus.random_vectors(ROWS, WIDTH))
-    connection.execute("INSERT INTO row_counts (scope, delta) VALUES (%s, %s)", [version.id, ROWS])
     for _ in range(20):
-        found = np.array([chunk_id for chunk_id, _ in stored_vectors(connection, version, 100)])
+        found = np.array(list(stored_vectors(connection, version, 100).vectors))
         assert len(set(found)) == 100
         assert np.histogram(found, 10, (ids[0], ids[-1] + 1))[0].tolist() == pytest.approx([10] * 10, abs=2)
-    again = [stored_vectors(connection, version, 9, seed="v2") for _ in range(2)]
-    assert again[0] == again[1] != stored_vectors(connection, version, 9, seed="v3")
-    assert len(stored_vectors(connection, version, ROWS + 1)) == ROWS
+    again = [list(stored_vectors(connection, version, 9, seed="v2").vectors) for _ in range(2)]
+    assert again[0] == again[1] != list(stored_vectors(connection, version, 9, seed="v3").vectors)
+    assert len(stored_vectors(connection, version, ROWS + 1).vectors) == ROWS
 
 
-def test_a_row_after_a_gap_is_as_likely_as_another(connection: Connection) -> None:
+@pytest.mark.parametrize("by_pages", [False, True])
+def test_no_id_makes_a_row_more_or_less_likely(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, by_pages: bool
+) -> None:
+    """A thousand chunks in a row, and a thousand whose ids are spread over all that there are."""
     version, ids, _ = numbered(connection)
-    left = np.concatenate([ids[:100], ids[-100:]])
-    copy_vectors(connection, version, left, corpus.random_vectors(200, WIDTH))
-    connection.execute("INSERT INTO row_counts (scope, delta) VALUES (%s, 200)", [version.id])
-    counts = Counter(chunk_id for _ in range(200) for chunk_id, _ in stored_vectors(connection, version, 10))
-    assert (
-        counts[int(left[100])] < 50
-    )  # 10 of 200 expected; by the first row at or after an id it would be nearly 200
-    assert len(counts) == 200
+    far = add_far(connection, 1_000)
+    rows = np.concatenate([ids[:1000], far])
+    np.random.default_rng(1).shuffle(rows)
+    copy_vectors(connection, version, rows, corpus.random_vectors(2_000, WIDTH))
+    if by_pages:
+        pages(monkeypatch, 20)
+    near = set(ids[:1000].tolist())
+    drawn = [stored_vectors(connection, version, 10, seed=str(n)) for n in range(100)]
+    assert {one.whole for one in drawn} == {not by_pages}
+    found = [chunk_id in near for one in drawn for chunk_id in one.vectors]
+    assert len(found) == 1000
+    assert 0.4 < np.mean(found) < 0.6
+    assert [one.rows for one in drawn] == pytest.approx([2_000] * 100, rel=0 if not by_pages else 0.7)
+
+
+def test_a_row_on_an_emptier_page_is_as_likely_as_another(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator leaves pages of one row, by inserts that he rolls back, and loads full ones beside them."""
+    version, ids, _ = numbered(connection)
+    connection.execute(sql.SQL("ALTER TABLE {} SET (autovacuum_enabled = off)").format(version.table))
+    copy_vectors(connection, version, ids[:750], corpus.random_vectors(750, WIDTH))
+    one = corpus.random_vectors(1, WIDTH)
+    for chunk_id in ids[1_000:1_250]:
+        with connection.transaction(force_rollback=True):
+            copy_vectors(connection, version, ids[1_250:1_325], np.repeat(one, 75, axis=0))
+        copy_vectors(connection, version, np.array([chunk_id]), one)
+    sparse = set(ids[1_000:].tolist())
+    pages(monkeypatch, 130)
+    found = [
+        chunk_id in sparse
+        for n in range(150)
+        for chunk_id in stored_vectors(connection, version, 100, seed=str(n)).vectors
+    ]
+    assert 0.15 < np.mean(found) < 0.35  # a quarter of the rows, on nearly all pages
+
+
+# -- what would blind it -------------------------------------------------------------------------------------
+
+
+def test_decoys_far_away_hide_nothing(connection: Connection) -> None:
+    """Each vector of the first 800 chunks lies under another's id, and 400 right ones have ids up to 9e18."""
+    version, ids, cache = numbered(connection)
+    right = corpus.random_vectors(ROWS, WIDTH)
+    copy_vectors(connection, version, ids[:800], np.roll(right[:800], 1, axis=0))
+    copy_vectors(connection, version, add_far(connection, 400), right[:400])
+    connection.execute("INSERT INTO row_counts (scope, delta) VALUES (%s, 1200)", [version.id])
+    found = only(connection, "encoder", "v2", cache)
+    assert (found.verdict, "of 299 chunks encoded again look like shuffled ids" in found.detail) == (
+        "fail",
+        True,
+    ), found
+    assert 150 < int(found.detail.split()[0]) < 250  # two thirds of 299
+
+
+def test_too_few_that_could_be_drawn_are_no_pass(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    version, ids, cache = numbered(connection)
+    right = corpus.random_vectors(ROWS, WIDTH)
+    copy_vectors(connection, version, ids, right)
+    monkeypatch.setattr(warming, "_MORE_PAGES", 1)
+    pages(monkeypatch, 10)
+    found = only(connection, "encoder", "v2", cache)
+    assert (found.verdict, "stored chunks could be drawn" in found.detail) == ("inconclusive", True), found
+    assert "VACUUM" in found.remedy
+    pages(monkeypatch, 0.01)
+    for guard in ("encoder", "recall", "warm"):
+        found = only(connection, guard, "v2", cache)
+        assert (found.verdict, "could be drawn" in found.detail) == ("inconclusive", True), found
+    # Vectors without a chunk are none of the sample, however many there are.
+    monkeypatch.undo()
+    connection.execute("DELETE FROM document_chunks WHERE id > %s", [int(ids[99])])
+    copy_vectors(connection, version, np.arange(10_000_000, 10_020_000), corpus.random_vectors(20_000, WIDTH))
+    found = only(connection, "encoder", "v2", cache)
+    assert (found.verdict, found.detail.startswith("100 of 100 chunks encoded again")) == ("pass", True), found
+    pages(monkeypatch, 10)
+    found = only(connection, "encoder", "v2", cache)
+    assert found.verdict == "inconclusive", found
 
 
 # -- what it looks like --------------------------------------------------------------------------------------

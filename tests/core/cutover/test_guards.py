@@ -11,6 +11,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from revector.core import cutover, embedded, index
+from revector.core.backfill.job.status import require_status
 from revector.core.cutover.checks import vectors
 from revector.core.cutover.guard import Guard
 from revector.core.cutover.guards import GUARDS
@@ -22,7 +23,14 @@ from revector.core.evaluation.gates.gate_file import read_gates
 from revector.core.evaluation.judged_sets.query_sets import Query
 from revector.core.index import warming
 from revector.core.migrations import upgrade
-from revector.core.registry import Version, create_table, get_version
+from revector.core.registry import (
+    Version,
+    chunk_count,
+    create_table,
+    fold_counts,
+    get_version,
+    version_statuses,
+)
 from revector.core.retrieval import EncoderCache, Retriever
 from revector.core.settings import Settings
 from tests.benchmarks import corpus
@@ -177,18 +185,91 @@ def test_the_costly_ones_wait_until_the_version_is_whole(
 # -- the vectors -------------------------------------------------------------------------------------------
 
 
-def test_vectors_gone_behind_the_counts_are_seen(
-    connection: Connection, two: tuple[Version, Version], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_vectors_gone_behind_the_counts_are_seen(connection: Connection, two: tuple[Version, Version]) -> None:
     verdict(connection, "complete", "pass", "16 looked at: a single damaged row would be seen")
-    with monkeypatch.context() as patched:
-        patched.setattr(vectors, "_COUNTED_CHUNKS", 5)
-        verdict(connection, "complete", "pass", "% of the rows would be seen with 95% probability")
     connection.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER embeddings_deleted").format(two[1].table))
     connection.execute(sql.SQL("DELETE FROM {} WHERE chunk_id = 7").format(two[1].table))
-    verdict(connection, "complete", "fail", "16 of 16 chunks embedded, but 1 of 16 looked at have no vector")
+    verdict(connection, "complete", "fail", "15 of 16 chunks embedded; 1 missing; 16 looked at")
     connection.execute(sql.SQL("DROP TABLE {} CASCADE").format(two[1].table))
     verdict(connection, "complete", "fail", "no backfill has finished yet")
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+def test_no_id_and_no_count_hides_what_is_missing(
+    connection: Connection, two: tuple[Version, Version], monkeypatch: pytest.MonkeyPatch, in_time: bool
+) -> None:
+    """20,117 chunks and 16 vectors; one chunk at the far end of all ids; and counts that say that all is there."""
+    monkeypatch.setattr(vectors, "_LOOK_PAGES", 150)
+    if not in_time:
+        monkeypatch.setattr(vectors, "_LOOK_S", 0.001)
+    connection.execute(
+        """
+        INSERT INTO document_chunks (id, semantic_key, document_id, chunk_no, content, content_sha256)
+        SELECT id, 'n' || id, gen_random_uuid(), 0, 'new ' || id, sha256(('new ' || id)::bytea)
+        FROM (SELECT 1000 + n FROM generate_series(1, 20100) AS n UNION ALL VALUES (9223372036854775000)) AS made(id)
+        """
+    )
+    connection.execute("INSERT INTO row_counts (scope, delta) VALUES (%s, 20101)", [two[1].id])
+    connection.execute("DELETE FROM chunk_outbox")
+    verdict(connection, "complete", "fail", " missing; ")
+    with pytest.raises(RefusedError, match="complete"):
+        cutover.run(connection, "v2", confirm="v2")
+
+    connection.execute(
+        sql.SQL(
+            "INSERT INTO {} SELECT id, (SELECT embedding FROM {} LIMIT 1) FROM document_chunks ON CONFLICT DO NOTHING"
+        ).format(two[1].table, two[1].table)
+    )
+    if in_time:
+        verdict(connection, "complete", "pass", "20,117 looked at: a single damaged row would be seen")
+        return
+    verdict(connection, "complete", "inconclusive", "of the pages could be looked at")
+    monkeypatch.setattr(vectors, "_CHUNKS_ON_A_PAGE", 10)
+    verdict(connection, "complete", "pass", "% of the rows would be seen with 95% probability")
+
+
+def test_counts_that_cannot_be_are_none(
+    database: Database, connection: Connection, two: tuple[Version, Version]
+) -> None:
+    """Operators write rows of row_counts: no sum of theirs is shown below zero, or stops a command."""
+    most = 10**12  # in one row
+    for scope in (0, two[1].id, -two[1].id):
+        for _ in range(2):
+            connection.execute("INSERT INTO row_counts (scope, delta) VALUES (%s, %s)", [scope, -most])
+    connection.execute("UPDATE backfill_jobs SET total = -21, run_done = 0, outbox_done = 0, state = 'cancelled'")
+    shown = {found.version.version_key: found for found in version_statuses(connection)}["v2"]
+    assert (shown.embedded, shown.missing) == (0, 0)
+    found = require_status(connection, two[1])
+    assert (found.total, found.waiting) == (0, 0)
+    verdict(connection, "complete", "pass", "16 of 16 chunks embedded")
+    for scope in (0, two[1].id, -two[1].id):
+        for _ in range(5):
+            connection.execute("INSERT INTO row_counts (scope, delta) VALUES (%s, %s)", [scope, most])
+    connection.execute("UPDATE backfill_jobs SET total = %s", [2**31 - 1])
+    assert version_statuses(connection)
+    assert require_status(connection, two[1]).waiting == 3 * most
+    verdict(connection, "complete", "pass", "16 of 16 chunks embedded")
+    connection.execute("INSERT INTO row_counts (scope, delta) SELECT 0, %s FROM generate_series(1, 1001)", [most])
+    fold_counts(connection, 0)
+    assert chunk_count(connection) == most
+
+
+def test_chunks_at_both_ends_of_all_ids_stop_no_check_and_no_backfill(
+    database: Database, connection: Connection, two: tuple[Version, Version], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("revector.core.backfill.job.job._MOST_RANGES", 4)
+    connection.execute(
+        """
+        INSERT INTO document_chunks (id, semantic_key, document_id, chunk_no, content, content_sha256)
+        SELECT id, 'n' || id, gen_random_uuid(), 0, 'at ' || id, sha256(('at ' || id)::bytea)
+        FROM unnest(ARRAY[-9223372036854775808, 9223372036854775807]) AS id
+        """
+    )
+    for version in two:
+        backfill(database, version)
+    assert cutover.check(connection, "v2").ready
+    backfill(database, add(connection, "v3"))
+    verdict(connection, "complete", "pass", "18 of 18 chunks embedded", "v3")
 
 
 # -- the index ---------------------------------------------------------------------------------------------
@@ -478,20 +559,27 @@ def test_an_evaluation_of_another_pair_does_not_count(
     verdict(connection, "evaluation", "pass", "no other version is active", "v1")
 
 
-def test_of_a_large_collection_newer_chunks_are_drawn_at_random(
+def test_of_a_large_collection_newer_chunks_are_counted_on_random_pages(
     database: Database, connection: Connection, two: tuple[Version, Version], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("revector.core.cutover.checks.evidence._COUNTED_CHUNKS", 10)
+    """Whatever their ids: those of half of the chunks are far beyond the others."""
     judged = judged_set(connection, "numbers", [Query("q", "one", "all")], {"q": {"doc-one": 1}})
+    insert = """
+        INSERT INTO document_chunks (id, semantic_key, document_id, chunk_no, content, content_sha256)
+        SELECT %(step)s * n + 1000, %(step)s || ' ' || n, gen_random_uuid(), 0, n::text, sha256(n::text::bytea)
+        FROM generate_series(1, 3000) AS n
+        """
+    connection.execute(insert, {"step": 10**15})
     evaluate(database, judged, *two)
-    add_chunks(connection, [f"new {n}" for n in range(16)])
-    for version in two:
-        backfill(database, version)
+    connection.execute(insert, {"step": 1})
+    monkeypatch.setattr("revector.core.cutover.checks.evidence._PAGES", 60)
     guard = guards(connection)["evaluation"]
     assert guard.verdict == "fail"
-    assert "(of 2,000 drawn at random)" in guard.detail
-    share = float(guard.detail.partition("; ")[2].partition("%")[0])
-    assert 40 < share < 60  # 16 of 32; 2,000 draws are off by more than 4.5 standard errors once in 100,000 runs
+    assert " on random pages)" in guard.detail
+    share = float(guard.detail.partition("without gates; ")[2].partition("%")[0])
+    assert 20 < share < 80  # about half; of 60 pages, more than four standard errors
+    monkeypatch.setattr("revector.core.cutover.checks.evidence._PAGES", 1)
+    verdict(connection, "evaluation", "inconclusive", "of the pages of chunks hold only")
 
 
 # -- the shadow --------------------------------------------------------------------------------------------
