@@ -140,12 +140,21 @@ def answer(found: object, as_json: bool, lines: str | Iterable[str]) -> None:
 
 
 def print_json(found: object) -> None:
-    """Print one JSON document on stdout; a terminal or locale without UTF-8 gets JSON's own escapes."""
+    """Print one JSON document on stdout; a terminal or locale without UTF-8 gets JSON's own escapes.
+
+    Raises RefusedError for a figure that JSON has no number for, which somebody wrote by SQL.
+    """
+    from revector.core.errors import RefusedError
     from revector.core.keys import document
 
     plain_ascii = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
     with pipe(sys.stdout):
-        text = json.dumps(document(found), ensure_ascii=plain_ascii, default=_in_json, allow_nan=False)
+        try:
+            text = json.dumps(document(found), ensure_ascii=plain_ascii, default=_in_json, allow_nan=False)
+        except ValueError as error:
+            raise RefusedError(
+                f"A stored figure is no number: {error}.", "Without --json it is shown; somebody wrote it by SQL."
+            ) from None
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 

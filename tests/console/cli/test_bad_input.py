@@ -32,6 +32,18 @@ def brief(text: str) -> str:
     return text
 
 
+def test_values_that_somebody_wrote_by_sql_are_said(
+    revector: Revector, database: Database, connection: Connection
+) -> None:
+    add_chunks(connection, TEXTS[:2])
+    ready_version(database, connection, "v1")
+    connection.execute("UPDATE backfill_jobs SET spent_usd = 'infinity'")
+    found = revector.call("backfill", "status", "v1", "--json", status=1).error
+    assert (found["problem"].split(":")[0], found["kind"]) == ("A stored figure is no number", "refused")
+    connection.execute("UPDATE backfill_jobs SET started_at = 'infinity'")
+    assert "A stored value cannot be read" in brief(revector.call("backfill", "status", "v1", status=1).err)
+
+
 # -- the database --------------------------------------------------------------------------------------------
 
 
