@@ -125,7 +125,8 @@ def run(
         policy = read_policy(connection)
         if _approved_waivers(connection, version, policy) not in (None, waived):
             raise _RefusedInFlipError(f"The request for {key} has changed: nothing was changed.", "Run it again.")
-        again = check_in_flip(Subject(connection, get_version(connection, key), policy, EncoderCache()), waived)
+        subject = Subject(connection, get_version(connection, key), policy, EncoderCache(), in_flip=True)
+        again = check_in_flip(subject, waived)
         if not again.ready:
             raise _NotReadyInFlipError(again)
 

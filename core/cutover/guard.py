@@ -75,13 +75,15 @@ class Check:
 class Subject:
     """What guards check: a version, under the policy in force, on the caller's connection.
 
-    `encoders` opens the version's encoder when a guard needs it.
+    `encoders` opens the version's encoder when a guard needs it. `in_flip`: all guards passed a moment ago, and others
+    wait behind the flip's transaction.
     """
 
     connection: Connection
     version: Version
     policy: Policy
     encoders: EncoderCache
+    in_flip: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from revector.core.registry import chunk_count, embedded_count
 _LOOK_S = 2.0
 """Within this all chunks are looked at, up to a few millions; of more, those on random pages."""
 _LOOK_PAGES = 20_000
+_LOOK_PAGES_IN_FLIP = 2_000
 _CHUNKS_ON_A_PAGE = 100
 """The most that fit on one: a chunk takes at least 80 bytes."""
 _NEEDED = 299
@@ -60,7 +61,7 @@ def _complete(subject: Subject) -> Found:
         return fails("the collection has no chunks", "revector ingest PATH")
     # What is missing may lie on few full pages: a full page counts as one row, and one with few as a part of it.
     looked = seen if share == 1 else seen // _CHUNKS_ON_A_PAGE
-    if share < 1 and looked < _NEEDED:
+    if share < 1 and looked < _NEEDED and not subject.in_flip:
         return unsure(
             f"{figures}, but only {seen:,} on {share:.2%} of the pages could be looked at",
             "Try again when the server is less busy; VACUUM document_chunks.",
@@ -73,12 +74,15 @@ def _looked_at(subject: Subject) -> tuple[float, int, int]:
     """The share of the pages of chunks that was looked at, the chunks on them, and how many of these have neither
     vector nor dead letter."""
     connection = subject.connection
+    draw = random.Random()  # noqa: S311
+    if subject.in_flip:
+        return _look(subject, *page_sample(connection, "document_chunks", _LOOK_PAGES_IN_FLIP, draw))
     with contextlib.suppress(psycopg.errors.QueryCanceled), connection.transaction(force_rollback=True):
         (session,) = fetch_one(connection, "SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout'")
         limit = min(session or math.inf, round(_LOOK_S * 1000))
         connection.execute("SELECT set_config('statement_timeout', %s, true)", [f"{limit}ms"])
         return _look(subject, sql.SQL(""), 1.0)
-    return _look(subject, *page_sample(connection, "document_chunks", _LOOK_PAGES, random.Random()))  # noqa: S311
+    return _look(subject, *page_sample(connection, "document_chunks", _LOOK_PAGES, draw))
 
 
 def _look(subject: Subject, sample: sql.Composable, share: float) -> tuple[float, int, int]:
