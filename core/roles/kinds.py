@@ -63,7 +63,8 @@ APPROVER_WRITES: dict[str, LiteralString] = {
     "cutover_approvals": "INSERT (request_id, comment)",
     "cutover_requests": "UPDATE (ended, ended_at, ended_why)",  # a role that disagrees ends the request
 }
-VIEWER_CALLS: tuple[LiteralString, ...] = ("record_refusal(text, text)",)
+VIEWER_CALLS: tuple[LiteralString, ...] = ("record_refusal(text, text)", "next_versions()")
+APPLICATION_CALLS: tuple[LiteralString, ...] = ("next_versions()",)
 OPERATOR_CALLS: tuple[LiteralString, ...] = (
     "lock_flip()",
     "create_version_table(bigint)",

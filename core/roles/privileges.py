@@ -8,6 +8,7 @@ from psycopg import sql
 
 from revector.core.database import Connection, fetch_column, fetch_one
 from revector.core.roles.kinds import (
+    APPLICATION_CALLS,
     APPLICATION_READS,
     APPLICATION_WRITES,
     APPROVER_WRITES,
@@ -16,8 +17,6 @@ from revector.core.roles.kinds import (
     VIEWER_CALLS,
     Kind,
 )
-
-_SEARCHER_CALLS: tuple[LiteralString, ...] = ("next_versions()",)
 
 
 def apply(connection: Connection, groups: dict[Kind, str]) -> None:
@@ -51,9 +50,9 @@ def apply(connection: Connection, groups: dict[Kind, str]) -> None:
         for table, right in rights.items():
             _grant_table(connection, table, right, names[kind])
     calls: tuple[tuple[Kind, tuple[LiteralString, ...]], ...] = (
-        ("viewer", (*VIEWER_CALLS, *_SEARCHER_CALLS)),
+        ("viewer", VIEWER_CALLS),
         ("operator", OPERATOR_CALLS),
-        ("application", _SEARCHER_CALLS),
+        ("application", APPLICATION_CALLS),
     )
     for kind, functions in calls:
         for function in functions:

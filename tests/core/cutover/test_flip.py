@@ -313,7 +313,7 @@ def test_a_flip_looks_once_more_only_when_nobody_else_can_flip(
         with database.session("test") as other, other.transaction():
             other.execute("SELECT lock_flip()")
             flip = pool.submit(cutover.run, own, "v2", confirm="v2")
-            waits = "SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event = 'advisory'"
+            waits = "SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
             eventually(lambda: connection.execute(waits, [own.info.backend_pid]).fetchone() is not None)
             add_chunks(other, ["written by who holds the flip"])
         with pytest.raises(RefusedError, match="complete"):
