@@ -243,6 +243,8 @@ def test_it_stops_by_itself_when_too_many_fail(database: Database, connection: C
     add_chunks(connection, texts)
     version = add(connection, "v1")
 
+    model = Steps(opened=True)
+
     class Picky(Steps):
         def encode_documents(self, texts: list[str]) -> object:  # type: ignore[override]
             self.began.release()
@@ -251,7 +253,7 @@ def test_it_stops_by_itself_when_too_many_fail(database: Database, connection: C
             if any(text.startswith("bad") for text in texts):
                 raise EncoderError("bad text")
             self.seen += texts
-            return Steps(opened=True).encode_documents(texts)
+            return model.encode_documents(texts)
 
     encoder = Picky()
     with working(database, connection, version, encoder, batch_size=3, max_failed_share=0.2):
