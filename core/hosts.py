@@ -8,7 +8,6 @@ with its own key, and this machine with that key, need no entry. Judges and rera
 from __future__ import annotations
 
 import datetime
-import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,7 +27,7 @@ class AllowedHost:
     """One entry of the list."""
 
     host: Annotated[str, "HOST, HOST:PORT, or a provider for its own address"]
-    key_env: Annotated[str, "the variable whose key may be sent there; empty for the provider's own"]
+    key_env: Annotated[str, "the variable whose key may be sent there; empty for none"]
     added_at: Annotated[datetime.datetime, "when"]
     created_by: Annotated[str, "by whom"]
 
@@ -92,7 +91,7 @@ def missing_entry(spec: str, allowed: Iterable[str]) -> tuple[str, str] | None:
 
     Raises UsageError for a spec that is none, and for an address that is none.
     """
-    from revector.core.encoders.kinds import ENVIRONMENT_NAME, SERVICE_URL
+    from revector.core.encoders.kinds import ENVIRONMENT_NAME, SERVICE_URL, is_this_machine
     from revector.core.encoders.providers import find_provider
     from revector.core.encoders.spec import read_spec
 
@@ -117,20 +116,11 @@ def missing_entry(spec: str, allowed: Iterable[str]) -> tuple[str, str] | None:
             ) from None
         with_port = f"{host}:{port}" if port else host
         for key in keys:
-            if not key and (not url or _is_this_machine(host)):
+            if not key and (not url or is_this_machine(host)):
                 continue
             if not entries & {f"{host} {key}", f"{with_port} {key}"}:
                 return with_port, key
     return None
-
-
-def _is_this_machine(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _shown(host: str, key_env: str) -> str:

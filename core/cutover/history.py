@@ -44,7 +44,8 @@ def history(connection: Connection, *, limit: int = 50) -> list[CutoverEntry]:
                    r.requested_by,
                    ARRAY(SELECT approved_by FROM cutover_approvals a WHERE a.request_id = c.request_id
                          ORDER BY a.approved_at) AS approved_by,
-                   CASE WHEN (c.detail #>> '{approvals,needed}')::numeric > 0 THEN r.waivers
+                   CASE WHEN (c.detail #>> '{approvals,needed}')::numeric > 0
+                        THEN coalesce(r.waivers, '{}')  -- the request goes with its version
                         WHEN jsonb_typeof(c.detail #> '{client_says,waived}') = 'object'
                         THEN c.detail #> '{client_says,waived}' ELSE '{}' END AS waived,
                    c.watch_until, c.watch_ended_at, c.watch_ended_why

@@ -12,6 +12,7 @@ from psycopg.rows import dict_row
 
 from revector.core.database import Connection
 from revector.core.registry import Version
+from revector.core.text import counted
 
 RequestState = Literal["open", "approved", "void", "expired", "withdrawn", "done"]
 
@@ -62,6 +63,13 @@ class Request:
         return "approved" if self.given >= self.needed and not self.own_evidence else "open"
 
     @property
+    def waits_for(self) -> str:
+        """What an open request lacks, in words."""
+        missing = max(0, self.needed - self.given)
+        others = f"an evaluation by another ({self.own_evidence})" if self.own_evidence else ""
+        return " and ".join(filter(None, [counted(missing, "approval") if missing else "", others]))
+
+    @property
     def given(self) -> int:
         """How many approvals count."""
         return sum(approval.counts for approval in self.approvals)
@@ -75,7 +83,7 @@ SELECT r.id, v.version_key, r.requested_by, r.client, r.requested_at, r.expires_
         FROM cutover_approvals a WHERE a.request_id = r.id) AS approvers,
        (SELECT array_agg(a.approved_at ORDER BY a.approved_at)
         FROM cutover_approvals a WHERE a.request_id = r.id) AS approved_at,
-       (SELECT array_agg(may_approve(a) ORDER BY a.approved_at)
+       (SELECT array_agg(may_approve(a.approved_by, a.approver) ORDER BY a.approved_at)
         FROM cutover_approvals a WHERE a.request_id = r.id) AS counts,
        coalesce(own_evidence(r), '') AS own_evidence
 FROM cutover_requests r JOIN embedding_versions v ON v.id = r.embedding_version_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -65,3 +66,13 @@ COMMON: Mapping[str, Setting] = {
     "normalise": FLAG,
     "max_tokens": whole_number(),
 }
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host's name is a loopback address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

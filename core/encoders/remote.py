@@ -18,6 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ from revector.core.encoders.kinds import (
     SERVICE_URL,
     TEXT,
     Setting,
+    is_this_machine,
     whole_number,
 )
 from revector.core.encoders.local_files import read_text_file
@@ -142,7 +144,9 @@ class RemoteEncoder(ABC):
         )
         self._usage = threading.local()
         self._has_answered = False
-        self._key_env = settings.get("key_env", self.key_variable)
+        # Another address gets no key but the one that the spec names: the owner allows host and key together.
+        own = public or is_this_machine(urlsplit(self._base_url).hostname or "")
+        self._key_env = settings.get("key_env", self.key_variable if own else "")
         self._key = self._read_key(needed=public)
         self._tokenizer = _read_tokenizer(settings["tokenizer"]) if "tokenizer" in settings else None
 
@@ -373,11 +377,12 @@ class RemoteEncoder(ABC):
                     f"{self.name} refused the request with {reason}",
                     "Check the texts and the settings in its spec.",
                 )
+        key = self._key_env or "that key_env names (it is not set)"
         remedy = {
-            401: f"Check the key in the environment variable {self._key_env}.",
-            403: f"The key in {self._key_env} may not use this model.",
+            401: f"Check the key in the environment variable {key}.",
+            403: f"The key in {key} may not use this model.",
             404: "Check the model's name and base_url.",
-            429: f"Check plan and billing of the account of {self._key_env}.",
+            429: f"Check plan and billing of the account of {key}.",
         }.get(status, "Check base_url.")
         return UnreachableError(f"{self.name} at {self._base_url} answered {reason}", remedy)
 

@@ -29,7 +29,7 @@ class AuditLog(Base):
     __tablename__ = "audit_log"
     __table_args__ = (
         CheckConstraint("outcome IN ('done', 'refused', 'failed')", name="outcome"),
-        CheckConstraint("action ~ '^[a-z-]+( [a-z-]+)*$'", name="action"),
+        CheckConstraint("action ~ '^[a-z-]+( [a-z0-9-]+)*$'", name="action"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

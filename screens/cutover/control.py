@@ -155,9 +155,7 @@ class CutoverControl:
             return cutover.request(connection, key, reason=reason, waivers=waivers)
 
         def said(made: Request) -> str:
-            needed = made.needed - made.given
-            plural = "" if needed == 1 else "s"
-            wait = f"{needed} approval{plural} by others needed" if needed > 0 else "no approval needed"
+            wait = f"waits for {made.waits_for}" if made.waits_for else "no approval needed"
             return f"✓ Requested the cutover to {key} (request {made.id}): {wait}."
 
         self._ask_reason(dialog, f"Requesting the cutover to {key} …", make, said)

@@ -38,7 +38,7 @@ def change_lines(situation: Situation, facts: Facts | None, *, broken: bool) -> 
     else:
         lines.append(("cut over", Text(f"{before} is active", "bold")))
     if target is None:
-        back = Text("no earlier cutover: nothing to roll back to", FAINT)
+        back = Text("nothing to roll back to", FAINT)
     else:
         lacks = f"misses {chunks(target.missing)}" if target.missing else "is complete"
         back = Text(f"{printable(target.version.version_key)}, which {lacks}", CAUTION if target.missing else "")
@@ -187,7 +187,7 @@ def approval_lines(facts: Facts, *, asks: bool) -> RenderableType:
     words, style = _STATES.get(request.state, (request.state, FAINT))
     state = Text(words, f"bold {style}")
     if request.state == "open":
-        state.append(f"  waits for {needed - request.given} more, until {date_and_time(request.expires_at)}")
+        state.append(f"  waits for {request.waits_for}, until {date_and_time(request.expires_at)}")
     elif request.state == "approved":
         state.append(f"  until {date_and_time(request.expires_at)}")
     elif request.state == "expired":

@@ -121,3 +121,20 @@ def test_only_the_way_to_an_encoder_changes_and_voids_an_approval(
         with pytest.raises(RefusedError, match="not on the owner's list"):
             change_encoder(connection, "v1", "openai:m?base_url=http://e.example/v1&query_prefix=q")
         flip_by_hand(connection, "v1")
+
+
+def test_a_key_goes_nowhere_but_where_the_spec_and_the_owner_send_it(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that is allowed without a key gets none, whatever the environment holds."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-service")
+    hosts.allow(connection, "192.0.2.2:80")
+    spec = "openai:x?base_url=http://192.0.2.2:80/v1&dimensions=8"
+    allowed = hosts.read_allowed(connection)
+    assert hosts.missing_entry(spec, allowed) is None
+    assert open_encoder(spec)._key == ""  # type: ignore[attr-defined]
+    named = f"{spec}&key_env=OPENAI_API_KEY"
+    assert hosts.missing_entry(named, allowed) == ("192.0.2.2:80", "OPENAI_API_KEY")
+    for address in ("http://127.0.0.1:80/v1", "http://localhost/v1", "http://[::1]:80/v1"):
+        own = open_encoder(f"openai:x?base_url={address}&dimensions=8")
+        assert own._key == "sk-of-the-service"  # type: ignore[attr-defined]

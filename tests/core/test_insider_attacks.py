@@ -280,3 +280,18 @@ def test_an_operator_s_plan_lacks_no_right(collection: Collection, tmp_path: Pat
         )
         (rights,) = [finding for finding in found.document["findings"] if finding["name"] == "rights"]
         assert rights["verdict"] == verdict, rights
+
+
+def test_the_history_of_a_version_that_is_gone(collection: Collection, connection: Connection) -> None:
+    """Its request went with it; what the flip said of it stays."""
+    requested(collection)
+    with collection.as_role("operator") as operator:
+        operator.execute(FLIP)
+        cutover.rollback(operator, confirm="v1")
+        for key in ("retire_version", "drop_version"):
+            operator.execute(sql.SQL("SELECT {}('v2')").format(sql.Identifier(key)))
+    found = cutover.history(connection)
+    assert [(one.action, one.to_version, one.waived) for one in found[:2]] == [
+        ("rollback", "v1", {}),
+        ("cutover", "v2", {}),
+    ]

@@ -49,7 +49,7 @@ def hostile(template: Database) -> Iterator[Database]:
                 ["[red]key\x1b[31m", "\u202er1"],
             )
             connection.execute(
-                "INSERT INTO audit_log (action, version_key, outcome, detail) VALUES (%s, 'x', 'done', %s)",
+                "INSERT INTO audit_log (action, version_key, outcome, detail) VALUES ('act', %s, 'done', %s)",
                 ["[b]act\x1b[2J", Jsonb({"[red]": "\x1b[31m\u202e"})],
             )
         yield database

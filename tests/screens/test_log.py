@@ -31,10 +31,10 @@ async def test_new_entries_come_to_the_top_and_the_cursor_stays(own_library: Dat
         entry = table.row_key
         with own_library.session("test") as connection:
             audit.record(
-                connection, "[red]act\x1b[31m", "demo-64", "refused", reason="why [b]not", detail={"figure": 7}
+                connection, "act", "[red]key\x1b[31m", "refused", reason="why [b]not", detail={"figure": 7}
             )
-        await until_shown(pilot, "[red]act␛[31m", "refused", "why [b]not")
-        assert "[red]act" in shown(app).split("\n")[3]
+        await until_shown(pilot, "[red]key␛[31m", "refused", "why [b]not")
+        assert "[red]key" in shown(app).split("\n")[3]
         assert (table.row_key, table.cursor_row) == (entry, 3)
         await pilot.press("home", "enter")
         await until_shown(pilot, '"figure": 7')

@@ -79,7 +79,7 @@ async def test_banner_greyed_data_no_action_and_recovery(home: Path, monkeypatch
             key: {**cells, "missing": "1"} for key, cells in versions.items()
         }
         await pilot.press("6")
-        await until_shown(pilot, "1 missing", "w waive")
+        await until_shown(pilot, "✗  fail          complete", "w waive")
 
 
 async def test_a_search_goes_on_after_its_connection_was_killed(library: Database) -> None:

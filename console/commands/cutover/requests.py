@@ -9,7 +9,7 @@ import typer
 
 from revector.console.commands.options import Json, Key, Reason
 from revector.console.commands.verdicts import Waive, waivers_of
-from revector.console.context import aligned, answer, context_of, counted
+from revector.console.context import aligned, answer, context_of
 from revector.console.contract import answering
 from revector.screens.wording.text import date_and_time
 
@@ -106,8 +106,7 @@ def _lines(found: Request) -> Iterator[str]:
         why = f": {found.ended_why}" if found.ended_why else ""
         rows.append((f"  {found.ended}", f"{date_and_time(found.ended_at)}{why}"))
     elif found.state == "open":
-        missing = found.needed - found.given
-        rows.append(("  waits", f"for {counted(missing, 'approval')}, until {date_and_time(found.expires_at)}"))
+        rows.append(("  waits", f"for {found.waits_for}, until {date_and_time(found.expires_at)}"))
     else:
         rows.append(("  expires" if not found.expired else "  expired", date_and_time(found.expires_at)))
     yield from aligned(rows, "", "", header=False)

@@ -86,9 +86,12 @@ def require_measurable(connection: Connection, settings: JobSettings, names: Ite
         if getattr(settings, name) is None:
             continue
         if name in ("max_replication_lag_s", "max_active", "max_transaction_s") and not _sees_all(connection):
-            what = "the lag of standbys" if name == "max_replication_lag_s" else "what other sessions do"
+            lag = name == "max_replication_lag_s"
             raise RefusedError(
-                f"This role cannot see {what}.", "Grant it: GRANT pg_monitor TO role, or use throttle_query."
+                "This role cannot see the lag of standbys."
+                if lag
+                else "This role cannot see what other sessions do.",
+                "Grant it: GRANT pg_monitor TO role, or use throttle_query.",
             )
         if name == "min_free_gb" and data_folder(connection) is None:
             raise RefusedError(

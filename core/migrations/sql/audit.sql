@@ -6,7 +6,7 @@ CREATE TABLE :schema.audit_log (
     actor text NOT NULL DEFAULT session_user,
     client text NOT NULL DEFAULT coalesce(current_setting('revector.client', true), ''),
     application text NOT NULL DEFAULT current_setting('application_name'),
-    action text NOT NULL CHECK (action ~ '^[a-z-]+( [a-z-]+)*$'),
+    action text NOT NULL CHECK (action ~ '^[a-z-]+( [a-z0-9-]+)*$'),
     version_key text,
     outcome text NOT NULL CHECK (outcome IN ('done', 'refused', 'failed')),
     reason text NOT NULL DEFAULT '',

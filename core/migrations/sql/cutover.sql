@@ -266,11 +266,11 @@ CREATE TABLE :schema.cutover_approvals (
 );
 
 -- Whether a role could still approve: a right that was revoked since takes its approvals along.
-CREATE FUNCTION :schema.may_approve(approval :schema.cutover_approvals) RETURNS boolean
+CREATE FUNCTION :schema.may_approve(approver text, role oid) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce((SELECT has_column_privilege(r.oid, to_regclass(format('%I.cutover_approvals', :'schema')),
                                                  'request_id', 'INSERT')
-                     FROM pg_roles r WHERE r.oid = approval.approver AND r.rolname = approval.approved_by), false)
+                     FROM pg_roles r WHERE r.oid = role AND r.rolname = approver), false)
 $$;
 
 -- What the requester made of the evidence, or that there is none, where the policy asks for another's; NULL when it is.
@@ -304,7 +304,7 @@ BEGIN
         RETURN :schema.own_evidence(request);
     END IF;
     SELECT count(*) INTO given FROM :schema.cutover_approvals a
-    WHERE a.request_id = request.id AND a.approved_by <> request.requested_by AND :schema.may_approve(a);
+    WHERE a.request_id = request.id AND a.approved_by <> request.requested_by AND :schema.may_approve(a.approved_by, a.approver);
     RETURN CASE WHEN given < needed THEN format('%s of %s approvals', given, needed) END;
 END $$;
 

@@ -81,7 +81,7 @@ async def test_request_approve_and_run(people: People, own_library: Database) ->
         await type_text(pilot, "better on [b]invoices")
         await pilot.press("enter")
         await until_shown(
-            pilot, "✓ Requested the cutover to demo-256", "… OPEN waits for 1 more", "better on [b]invoices"
+            pilot, "✓ Requested the cutover to demo-256", "… OPEN waits for 1 approval", "better on [b]invoices"
         )
         assert offers(pilot) == {"withdraw"}, "nobody approves their own request"
 
