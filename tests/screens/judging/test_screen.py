@@ -133,7 +133,11 @@ async def test_what_cannot_be_stored_comes_again_in_its_order(judged_library: Da
         first = items[0].query_id
         save(judged_library, [q if q.id == first else Query(q.id, q.text + "?", q.segment) for q in QUERIES])
         of_first = sum(item.query_id == first for item in items)
-        await type_text(pilot, "2" * (of_first - 1) + "101s0")
+        keys = "2" * (of_first - 1) + "101s0"
+        with judged_library.session("test") as other, other.transaction():
+            other.execute("LOCK TABLE judgements")  # all is typed before anything is refused
+            await type_text(pilot, keys)
+            await until(pilot, lambda: len(screen.answers.pending) == len(keys), "all typed")
         await stored(pilot, screen)
         await until_shown(pilot, "✗ Not stored.", "is gone or its text has changed")
         assert list(screen.answers.items)[: len(items) - of_first] == items[of_first:], "all that came after it"
