@@ -200,7 +200,7 @@ def readable_errors(database: Database) -> Iterator[None]:
     except psycopg.DataError as error:
         raise RefusedError(
             f"A stored value cannot be read: {error.diag.message_primary or error}.",
-            "Somebody wrote it by SQL, such as an infinite time. Whoever may write that table can set it right.",
+            "It was written by SQL: an infinite time, for example. A role that may write that table can correct it.",
         ) from None
     except psycopg.OperationalError as error:
         raise unreachable(error, database) from None

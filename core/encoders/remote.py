@@ -377,13 +377,15 @@ class RemoteEncoder(ABC):
                     f"{self.name} refused the request with {reason}",
                     "Check the texts and the settings in its spec.",
                 )
-        key = self._key_env or "that key_env names (it is not set)"
-        remedy = {
-            401: f"Check the key in the environment variable {key}.",
-            403: f"The key in {key} may not use this model.",
-            404: "Check the model's name and base_url.",
-            429: f"Check plan and billing of the account of {key}.",
-        }.get(status, "Check base_url.")
+        if status in (401, 403) and not self._key_env:
+            remedy = "No key was sent. Name the environment variable that holds it: key_env=…"
+        else:
+            remedy = {
+                401: f"Check the key in the environment variable {self._key_env}.",
+                403: f"The key in {self._key_env} may not use this model.",
+                404: "Check the model's name and base_url.",
+                429: f"Check plan and billing of the account of {self._key_env or 'this server'}.",
+            }.get(status, "Check base_url.")
         return UnreachableError(f"{self.name} at {self._base_url} answered {reason}", remedy)
 
     def _read_key(self, *, needed: bool) -> str:

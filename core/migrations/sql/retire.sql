@@ -34,8 +34,7 @@ CREATE FUNCTION :schema.check_removal(version :schema.embedding_versions, deed t
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     obstacle record;
-    forced boolean := btrim(coalesce(current_setting('revector.force', true), '')) <> '' AND pg_has_role(
-        session_user, (SELECT nspowner FROM pg_namespace WHERE nspname = :'schema'), 'USAGE');
+    forced boolean := btrim(coalesce(current_setting('revector.force', true), '')) <> '' AND :schema.owner_asks();
 BEGIN
     SELECT * INTO obstacle FROM :schema.removal_obstacle(version.id);
     IF version.active OR (obstacle.problem IS NOT NULL AND NOT forced) THEN

@@ -182,10 +182,11 @@ BEGIN
     END IF;
 END $$;
 
-CREATE FUNCTION :schema.is_keyed(version bigint) RETURNS boolean
+CREATE FUNCTION :schema.is_keyed(version bigint, validated boolean DEFAULT false) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = to_regclass(:schema.version_table(version))
-                                               AND confrelid = to_regclass(format('%I.document_chunks', :'schema')))
+                                               AND confrelid = to_regclass(format('%I.document_chunks', :'schema'))
+                                               AND (convalidated OR NOT validated))
 $$;
 
 CREATE FUNCTION :schema.validate_version_table(version bigint) RETURNS void

@@ -58,10 +58,8 @@ BEGIN
                 USING HINT = format('Backfill it first: revector backfill run %s', NEW.version_key);
         END IF;
         -- Without it others could add vectors that are of no chunk. A rollback is never refused.
-        IF NEW.id IS DISTINCT FROM :schema.rollback_target() AND NOT :schema.owner_asks() AND NOT EXISTS (
-               SELECT FROM pg_constraint
-               WHERE convalidated AND contype = 'f' AND confrelid = to_regclass(format('%I.document_chunks', :'schema'))
-                 AND conrelid = to_regclass(format('%I.%I', :'schema', 'chunk_embeddings_' || NEW.id))) THEN
+        IF NEW.id IS DISTINCT FROM :schema.rollback_target() AND NOT :schema.owner_asks()
+           AND NOT :schema.is_keyed(NEW.id, validated => true) THEN
             RAISE EXCEPTION 'The vectors of version % do not follow their chunks: its table has no foreign key.',
                 NEW.version_key
                 USING HINT = format('Prove it again: revector backfill run %s', NEW.version_key);
