@@ -22,26 +22,8 @@ class Followed:
     run: ShadowRun
     version: Version
     breaker: Breaker
-    process: str
-    seen: int = 0
-    drawn: int = 0
-    done: int = 0
-    dropped: int = 0
-    failed: int = 0
+    counts: store.Counts
     written: store.Counts | None = None
-
-    def counts(self) -> store.Counts:
-        """The counts as they are stored."""
-        return store.Counts(
-            self.run.id,
-            self.process,
-            self.seen,
-            self.drawn,
-            self.done,
-            self.dropped,
-            self.failed,
-            self.breaker.open,
-        )
 
 
 @dataclass(eq=False)
@@ -60,14 +42,12 @@ class Drawn:
 def row_of(item: Drawn, candidate: SearchResult | None, why: str) -> store.MirroredQuery:
     """What is written down of it; `candidate` is None where that did not answer, and `why` says the reason."""
     run, result = item.followed.run, item.result
-    text, digest = store.kept_of(result.query, run.query_text)
     primary, found = keys_of(result), keys_of(candidate) if candidate else []
     return store.MirroredQuery(
         run.id,
         item.at,
         result.version_key,
-        text,
-        digest,
+        *store.kept_of(result.query, run.query_text),
         store.segment_of(item.segment),
         result.k,
         primary,

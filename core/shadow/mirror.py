@@ -16,6 +16,7 @@ import secrets
 import socket
 import threading
 import time
+from dataclasses import replace
 from typing import Self
 
 import psycopg
@@ -119,9 +120,9 @@ class Mirror:
         drawn = random.random() < followed.run.sample  # noqa: S311  (a sample, not a secret)
         admitted = drawn and followed.breaker.admits()
         with self._lock:
-            followed.seen += 1
-            followed.drawn += drawn
-            followed.dropped += drawn and not admitted
+            followed.counts.seen += 1
+            followed.counts.drawn += drawn
+            followed.counts.dropped += drawn and not admitted
         if admitted:
             self._put(Drawn(followed, result, segment))
 
@@ -131,7 +132,7 @@ class Mirror:
         except queue.Full:
             item.followed.breaker.withdraw()
             with self._lock:
-                item.followed.dropped += 1
+                item.followed.counts.dropped += 1
 
     # -- the candidate ------------------------------------------------------------------------------------
 
@@ -166,7 +167,7 @@ class Mirror:
         )
         if stale:
             with self._lock:
-                item.followed.dropped += 1
+                item.followed.counts.dropped += 1
         return stale
 
     def _search(self, item: Drawn, connection: Connection | None) -> Connection | None:
@@ -201,10 +202,8 @@ class Mirror:
             self._under_way.discard(item)
             if item.late:
                 return False
-            if candidate is None:
-                followed.failed += 1
-            else:
-                followed.done += 1
+            followed.counts.failed += candidate is None
+            followed.counts.done += candidate is not None
             item.late = True
         if candidate is None:
             followed.breaker.failed(why)
@@ -300,7 +299,8 @@ class Mirror:
         if before is not None:
             self._leave(before)
         breaker = Breaker(self._breaker_failures, self._breaker_pause_s)
-        self._followed = Followed(run, version, breaker, f"{self._process}/{secrets.token_hex(3)}")
+        counts = store.Counts(run.id, f"{self._process}/{secrets.token_hex(3)}")
+        self._followed = Followed(run, version, breaker, counts)
         self._following.set()
 
     def _leave(self, followed: Followed) -> None:
@@ -320,7 +320,7 @@ class Mirror:
         followed = [*self._left, *([self._followed] if self._followed else [])]
         with self._lock:
             rows, self._rows = self._rows, []
-            counts = [one.counts() for one in followed]
+            counts = [replace(one.counts, open=one.breaker.open) for one in followed]
         changed = [new for one, new in zip(followed, counts, strict=True) if new != one.written]
         try:
             if rows or changed:
@@ -375,5 +375,5 @@ class Mirror:
         with contextlib.suppress(queue.Empty):
             while (item := self._queue.get_nowait()) is not None:
                 with self._lock:
-                    item.followed.dropped += 1
+                    item.followed.counts.dropped += 1
                 self._queue.task_done()

@@ -41,18 +41,18 @@ class MirroredQuery:
     error: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Counts:
     """The counts of one process since it follows the shadow; `open` says why the breaker is open."""
 
     shadow_id: int
     process: str
-    seen: int
-    drawn: int
-    done: int
-    dropped: int
-    failed: int
-    open: tuple[datetime.datetime, str] | None
+    seen: int = 0
+    drawn: int = 0
+    done: int = 0
+    dropped: int = 0
+    failed: int = 0
+    open: tuple[datetime.datetime, str] | None = None
 
 
 def kept_of(text: str, query_text: str) -> tuple[str | None, bytes | None]:

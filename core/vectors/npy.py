@@ -25,6 +25,7 @@ from revector.core.vectors.slices import (
     KEY_LENGTH,
     IdKind,
     Slice,
+    VectorFile,
     as_chunk_ids,
     as_semantic_keys,
     bad_id,
@@ -68,20 +69,15 @@ class _Array:
 
 
 @dataclass(frozen=True)
-class NpyFile:
-    """A .npy file of vectors with its ids; see VectorFile."""
+class NpyFile(VectorFile):
+    """A .npy file of vectors with its ids."""
 
-    name: str
-    rows: int
-    dimensions: int
-    id_kind: IdKind
-    fingerprint: str
     vectors: _Array
-    id_file: _NpyIds | _TextIds
+    id_file: _Ids
 
     def slices(self, start: int) -> Iterator[Slice]:
         """All rows from `start` on."""
-        size = slice_rows(self.dimensions, self.vectors.dtype.itemsize)
+        size = slice_rows(self.vectors.shape[1], self.vectors.dtype.itemsize)
         with opened(self.vectors.path) as file:
             for ids in self.id_file.read(start, self.rows, size):
                 yield Slice(start, ids, self.vectors.read(file, start, start + len(ids)))
@@ -103,7 +99,6 @@ def open_npy(path: Path, ids: Path) -> NpyFile:
         raise UsageError(
             f"{shown(path)} has numbers of type {vectors.dtype}.", "Expected float16, float32 or float64."
         )
-    id_file: _NpyIds | _TextIds
     id_file = _NpyIds.open(ids) if read_magic(ids).startswith(NPY_MAGIC) else _TextIds.open(ids)
     rows, dimensions = vectors.shape
     if id_file.rows != rows:
@@ -154,13 +149,21 @@ def _open_array(path: Path) -> _Array:
 
 
 @dataclass(frozen=True)
-class _NpyIds:
-    """Ids in a .npy file: integers, or fixed-width strings of 64 characters."""
-
+class _Ids:
     path: Path
     rows: int
     kind: IdKind
     digest: bytes
+
+    def read(self, start: int, stop: int, size: int) -> Iterator[NDArray[Any]]:
+        """Those from `start` to before `stop`, `size` at a time."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class _NpyIds(_Ids):
+    """Ids in a .npy file: integers, or fixed-width strings of 64 characters."""
+
     array: _Array
 
     @classmethod
@@ -204,13 +207,8 @@ class _NpyIds:
 
 
 @dataclass(frozen=True)
-class _TextIds:
+class _TextIds(_Ids):
     """Ids in a text file, one a line."""
-
-    path: Path
-    rows: int
-    kind: IdKind
-    digest: bytes
 
     @classmethod
     def open(cls, path: Path) -> _TextIds:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from revector.core.errors import UsageError
-from revector.core.vectors.slices import IdKind, Slice, as_chunk_ids, bad_id, key_array, slice_rows
+from revector.core.vectors.slices import IdKind, Slice, VectorFile, as_chunk_ids, bad_id, key_array, slice_rows
 from revector.core.vectors.source import digest, fingerprint, opened, shown
 
 if TYPE_CHECKING:
@@ -25,14 +25,9 @@ _BATCHES = 8
 
 
 @dataclass(frozen=True)
-class ParquetFile:
-    """A Parquet file; see VectorFile."""
+class ParquetFile(VectorFile):
+    """A Parquet file of vectors, with their ids in a column."""
 
-    name: str
-    rows: int
-    dimensions: int | None
-    id_kind: IdKind
-    fingerprint: str
     path: Path
     id_column: str
     vector_column: str

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -43,34 +43,26 @@ class Slice:
     bad: Mapping[int, str] = field(default_factory=dict)
 
 
-class VectorFile(Protocol):
-    """An open, valid file of vectors. `dimensions` is None for a file without rows."""
+@dataclass(frozen=True)
+class VectorFile:
+    """An open, valid file of vectors. `name` is fit for a message; `dimensions` is None for a file without rows.
 
-    @property
-    def name(self) -> str:
-        """The file's name, fit for a message."""
+    `fingerprint` is of the content, ids included: the same for a copy under another name.
+    """
 
-    @property
-    def rows(self) -> int:
-        """How many rows it has."""
-
-    @property
-    def dimensions(self) -> int | None:
-        """Of its vectors."""
-
-    @property
-    def id_kind(self) -> IdKind:
-        """What its ids are."""
-
-    @property
-    def fingerprint(self) -> str:
-        """A fingerprint of the content, ids included: the same for a copy under another name."""
+    name: str
+    rows: int
+    dimensions: int | None
+    id_kind: IdKind
+    fingerprint: str
 
     def slices(self, start: int) -> Iterator[Slice]:
         """All rows from `start` on. Raises UsageError for unreadable data and invalid ids."""
+        raise NotImplementedError
 
     def ids(self, start: int, stop: int) -> Iterator[NDArray[Any]]:
         """The ids of the rows from `start` to before `stop`, without their vectors."""
+        raise NotImplementedError
 
 
 def slice_rows(dimensions: int, itemsize: int) -> int:
