@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from revector.core.registry import Storage, Version
 
-_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-_TRAILER = b"\xff\xff"
+COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+COPY_TRAILER = b"\xff\xff"
 
 # The most that psycopg hands to libpq in one piece; it would split larger ones. Smaller slices cost more of NumPy's
 # calls: 100,000 × 384 take 41 ms to check and fill at 32 KiB, 29 at 64, 22 at 128, and 20 at 256.
@@ -59,14 +59,14 @@ def copy_vectors(
         into or version.table
     )
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.write(_HEADER)
+        copy.write(COPY_HEADER)
         for start in range(0, len(chunk_ids), len(rows)):
             part = rows[: len(chunk_ids) - start]
             stop = start + len(part)
             fill_rows(part, chunk_ids[start:stop], vectors[start:stop])
             # A view, not a copy: libpq has copied the bytes when this returns.
             copy.write(part.view(np.uint8).data)
-        copy.write(_TRAILER)
+        copy.write(COPY_TRAILER)
     return len(chunk_ids)
 
 

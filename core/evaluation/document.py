@@ -157,10 +157,7 @@ class EvaluationSummary:
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict | None:
     """The worst of several verdicts: fail, then inconclusive, then pass; None without any."""
-    for verdict in ("fail", "inconclusive", "pass"):
-        if verdict in verdicts:
-            return verdict
-    return None
+    return min(verdicts, key=("fail", "inconclusive", "pass").index, default=None)
 
 
 def save_evaluation(connection: Connection, found: Evaluation) -> Evaluation:

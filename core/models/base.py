@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import datetime
 
-from sqlalchemy import (
-    BigInteger,
-    LargeBinary,
-    MetaData,
-    Text,
-    text,
-)
+from sqlalchemy import BigInteger, LargeBinary, MetaData, Text, text
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase
 

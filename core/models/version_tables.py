@@ -6,9 +6,7 @@ import re
 from typing import Any
 
 from pgvector.sqlalchemy import HALFVEC, VECTOR
-from sqlalchemy import (
-    BigInteger,
-)
+from sqlalchemy import BigInteger
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 _VERSION_TABLE = re.compile(r"chunk_embeddings_\d+")

@@ -42,6 +42,10 @@ _MOST_MIN_QUERIES = 1_000_000
 _MAX_CHARACTERS = 500
 _MOST_PROBLEMS = 20
 
+_Range = tuple[float, float, str]
+"""The least, the most, and both in words."""
+_Problems = list[tuple[Key, str]]
+
 _FILE_KEYS = ("confidence", "min_queries", "gate")
 
 
@@ -112,7 +116,7 @@ def read_gates(path: Path) -> GateFile:
     """
     source = read_toml(path)
     places = source.places()
-    problems: list[tuple[Key, str]] = []
+    problems: _Problems = []
     found = _read(source.data, problems)
     if problems:
         by_line = sorted((_place_of(key, places), problem) for key, problem in problems)
@@ -142,18 +146,13 @@ def _named(path: Path, place: Place) -> str:
     return f"{path.name}:{place[0]}:{place[1]}" if place[0] else path.name
 
 
-def _read(data: dict[str, Any], problems: list[tuple[Key, str]]) -> GateFile:
+def _read(data: dict[str, Any], problems: _Problems) -> GateFile:
     _check_keys(data, _FILE_KEYS, (), problems)
-    confidence = _number(data, "confidence", *_CONFIDENCE, (), problems)
+    confidence = _number(data, "confidence", _CONFIDENCE, (), problems)
     min_queries = data.get("min_queries", DEFAULT_MIN_QUERIES)
     if type(min_queries) is not int or not LEAST_MIN_QUERIES <= min_queries <= _MOST_MIN_QUERIES:
-        problems.append(
-            (
-                ("min_queries",),
-                f"min_queries is {_shown(min_queries)}; expected a whole number from {LEAST_MIN_QUERIES} "
-                f"to {_MOST_MIN_QUERIES:,}",
-            )
-        )
+        expected = f"a whole number from {LEAST_MIN_QUERIES} to {_MOST_MIN_QUERIES:,}"
+        problems.append((("min_queries",), f"min_queries is {_shown(min_queries)}; expected {expected}"))
     rows = data.get("gate", [])
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         problems.append((("gate",), "a gate begins with [[gate]], in double brackets"))
@@ -165,19 +164,19 @@ def _read(data: dict[str, Any], problems: list[tuple[Key, str]]) -> GateFile:
     return GateFile(tuple(gates), DEFAULT_CONFIDENCE if confidence is None else confidence, min_queries)
 
 
-def _gate(row: dict[str, Any], key: Key, problems: list[tuple[Key, str]]) -> Gate:
+def _gate(row: dict[str, Any], key: Key, problems: _Problems) -> Gate:
     """The gate of a table. Errors are added to the problems, in which case the gate is never used."""
     _check_keys(row, _GATE_KEYS, key, problems)
     measure = _measure(row, key, problems)
     segment = _text(row, "segment", key, problems) or WHOLE_SET
     name = _text(row, "name", key, problems)
-    confidence = _number(row, "confidence", *_CONFIDENCE, key, problems)
+    confidence = _number(row, "confidence", _CONFIDENCE, key, problems)
     kinds = [kind for kind in KINDS if kind.key in row]
     if len(kinds) != 1:
         given = " and ".join(kind.key for kind in kinds)
         has = f"both {given}" if kinds else f"neither {' nor '.join(kind.key for kind in KINDS)}"
         problems.append((key, f"the gate has {has}; expected one of them"))
-    numbers = [_number(row, kind.key, 0, 1, "a number from 0 to 1", key, problems) or 0.0 for kind in kinds]
+    numbers = [_number(row, kind.key, (0, 1, "a number from 0 to 1"), key, problems) or 0.0 for kind in kinds]
     kind, number = (kinds or KINDS)[0], (numbers or [0.0])[0]
     what = measure if segment == WHOLE_SET else f"{measure} on {segment}"
     return Gate(
@@ -185,7 +184,7 @@ def _gate(row: dict[str, Any], key: Key, problems: list[tuple[Key, str]]) -> Gat
     )
 
 
-def _measure(row: dict[str, Any], key: Key, problems: list[tuple[Key, str]]) -> str:
+def _measure(row: dict[str, Any], key: Key, problems: _Problems) -> str:
     if "measure" not in row:
         problems.append((key, "the gate has no measure"))
         return ""
@@ -200,37 +199,28 @@ def _measure(row: dict[str, Any], key: Key, problems: list[tuple[Key, str]]) -> 
         return ""
 
 
-def _text(row: dict[str, Any], name: str, key: Key, problems: list[tuple[Key, str]]) -> str:
+def _text(row: dict[str, Any], name: str, key: Key, problems: _Problems) -> str:
     value = row.get(name)
     if name not in row:
         return ""
     if not isinstance(value, str) or not value.strip() or len(value) > _MAX_CHARACTERS:
-        problems.append(
-            ((*key, name), f"{name} is {_shown(value)}; expected a text of 1 to {_MAX_CHARACTERS} characters")
-        )
+        expected = f"a text of 1 to {_MAX_CHARACTERS} characters"
+        problems.append(((*key, name), f"{name} is {_shown(value)}; expected {expected}"))
         return ""
     return value
 
 
-def _number(
-    row: dict[str, Any],
-    name: str,
-    low: float,
-    high: float,
-    expected: str,
-    key: Key,
-    problems: list[tuple[Key, str]],
-) -> float | None:
+def _number(row: dict[str, Any], name: str, allowed: _Range, key: Key, problems: _Problems) -> float | None:
     if name not in row:
         return None
-    value = row[name]
+    value, (low, high, expected) = row[name], allowed
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         problems.append(((*key, name), f"{name} is {_shown(value)}; expected {expected}"))
         return None
     return float(value)
 
 
-def _check_keys(row: dict[str, Any], known: Sequence[str], key: Key, problems: list[tuple[Key, str]]) -> None:
+def _check_keys(row: dict[str, Any], known: Sequence[str], key: Key, problems: _Problems) -> None:
     for name in row:
         if name not in known:
             near = get_close_matches(name, known, n=2, cutoff=0.6)
@@ -246,7 +236,7 @@ def _check_keys(row: dict[str, Any], known: Sequence[str], key: Key, problems: l
             problems.append(((*key, name), f"there is no key {_shown(name)} ({hint})"))
 
 
-def _check_repeated(gates: Sequence[Gate], problems: list[tuple[Key, str]]) -> None:
+def _check_repeated(gates: Sequence[Gate], problems: _Problems) -> None:
     """A repeated gate would only make the others stricter, and two of one name could not be told apart."""
     seen: dict[object, int] = {}
     for number, gate in enumerate(gates):

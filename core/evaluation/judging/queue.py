@@ -408,18 +408,8 @@ def _items(connection: Connection, level: TargetKind, chosen: Sequence[_Standing
         _, key, _, _, source_id, document_id, title = there[0]
         document = document_target(source_id, document_id)
         target = key if level == "chunk" else document
-        items.append(
-            JudgingItem(
-                one.query.id,
-                one.query.text,
-                one.query.segment,
-                level,
-                target,
-                source_id or document,
-                title,
-                tuple(Passage(row[1], row[2], row[3]) for row in there),
-                one.kind,
-                one.before,
-            )
-        )
+        passages = tuple(Passage(*row[1:4]) for row in there)
+        asked = one.query.id, one.query.text, one.query.segment
+        source = source_id or document
+        items.append(JudgingItem(*asked, level, target, source, title, passages, one.kind, one.before))
     return items

@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -58,17 +58,6 @@ class _Encoded:
     query_id: str
     vector: NDArray[np.float32]
     encode_ms: float
-
-
-@dataclass(frozen=True)
-class _Found:
-    """Chunks (n,) and distances (n,), best first."""
-
-    query_id: str
-    chunk_ids: NDArray[np.int64]
-    distances: NDArray[np.float64]
-    encode_ms: float
-    search_ms: float
 
 
 def make_run(
@@ -170,16 +159,16 @@ def _check_version(connection: Connection, version: Version, encoder: Encoder) -
 
 
 class _HitWriter:
-    """Stores the hits with the documents of the chunks, each looked up once."""
+    """Stores the hits, with the documents of the chunks, each looked up once."""
 
     def __init__(self, connection: Connection, run: Run, done: int, on_progress: Progress | None) -> None:
         self._connection, self._run, self._done, self._on_progress = connection, run, done, on_progress
         self._documents: dict[int, uuid.UUID | None] = {}
-        self._waiting: list[_Found] = []
+        self._waiting: list[QueryHits] = []
         self._stored_at = time.monotonic()
         self._tell()
 
-    def keep(self, found: Sequence[_Found]) -> None:
+    def keep(self, found: Sequence[QueryHits]) -> None:
         """Add these hits, and store the waiting ones when it is time."""
         self._waiting.extend(found)
         if len(self._waiting) >= _STORE_QUERIES or time.monotonic() - self._stored_at > _STORE_S:
@@ -200,19 +189,17 @@ class _HitWriter:
         self._stored_at = time.monotonic()
         self._tell()
 
-    def _hits(self, found: _Found) -> QueryHits:
+    def _hits(self, found: QueryHits) -> QueryHits:
         import numpy as np
 
         documents = [self._documents[chunk] for chunk in found.chunk_ids.tolist()]
         # A chunk deleted since the search is not a result.
         here = np.fromiter((document is not None for document in documents), np.bool_, len(documents))
-        return QueryHits(
-            found.query_id,
-            found.chunk_ids[here],
-            tuple(document for document in documents if document is not None),
-            found.distances[here].astype(np.float32),
-            found.encode_ms,
-            found.search_ms,
+        return replace(
+            found,
+            chunk_ids=found.chunk_ids[here],
+            document_ids=tuple(document for document in documents if document is not None),
+            distances=found.distances[here],
         )
 
     def _tell(self) -> None:
@@ -240,7 +227,7 @@ class _Crew:
         self._encoding = min(encoder.parallel, len(queries)) if isinstance(encoder, Parallel) else 1
         # A short queue: encoded queries have been paid for. None marks the end.
         self._encoded: queue.Queue[_Encoded | None] = queue.Queue(4 * connections)
-        self._found: queue.SimpleQueue[list[_Found] | None] = queue.SimpleQueue()
+        self._found: queue.SimpleQueue[list[QueryHits] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._stop = threading.Event()  # nothing more is encoded
         self._abort = threading.Event()  # nothing more is searched
@@ -249,7 +236,7 @@ class _Crew:
         if own_encoder and isinstance(encoder, Throttled):
             encoder.wait = self._wait
 
-    def work(self, keep: Callable[[Sequence[_Found]], None]) -> None:
+    def work(self, keep: Callable[[Sequence[QueryHits]], None]) -> None:
         """Run all threads; `keep` gets the hits, in this thread. Raises the first error after the rest is
         stored."""
         jobs = [self._search] * self._searching + [self._encode] * self._encoding
@@ -328,7 +315,7 @@ class _Crew:
             self._found.put(None)
 
     def _search_all(self, search: Search) -> None:
-        mine: list[_Found] = []
+        mine: list[QueryHits] = []
         handed = time.monotonic()
         try:
             while (encoded := self._encoded.get()) is not None:
@@ -337,7 +324,7 @@ class _Crew:
                 began = time.perf_counter()
                 ids, distances = search(encoded.vector)
                 took = 1000 * (time.perf_counter() - began)
-                mine.append(_Found(encoded.query_id, ids, distances, encoded.encode_ms, took))
+                mine.append(QueryHits(encoded.query_id, ids, (), distances, encoded.encode_ms, took))
                 if len(mine) >= _HAND_OVER_QUERIES or time.monotonic() - handed > _HAND_OVER_S:
                     self._found.put(mine)
                     mine, handed = [], time.monotonic()

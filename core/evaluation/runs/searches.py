@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-Search = Callable[["NDArray[np.float32]"], tuple["NDArray[np.int64]", "NDArray[np.float64]"]]
+Search = Callable[["NDArray[np.float32]"], tuple["NDArray[np.int64]", "NDArray[np.float32]"]]
 """Takes a query vector (d,), gives the chunks (n,) nearest to it, best first, and their distances (n,); n ≤ k."""
 
 
@@ -64,13 +64,13 @@ class Searches:
         cursor = connection.cursor(binary=True)
         statement = self.query.as_bytes(connection)
 
-        def search(vector: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        def search(vector: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
             rows = cursor.execute(statement, {"vector": Vector(vector)}).fetchall()
             ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
             distances = np.fromiter((row[1] for row in rows), np.float64, len(rows))
             # An index on another type than the column's orders by that type, and equal distances have no order.
             order = np.lexsort((ids, distances))
-            return ids[order], distances[order]
+            return ids[order], distances[order].astype(np.float32)
 
         return search
 

@@ -22,6 +22,7 @@ from revector.core import audit
 from revector.core.database import Connection, fetch_as, fetch_column, fetch_one
 from revector.core.errors import RefusedError, UsageError
 from revector.core.evaluation.document import Run
+from revector.core.loader import COPY_HEADER, COPY_TRAILER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 _RUN_LOCK = sql.SQL("hashtext('evaluation run ' || current_schema()), %s::int")
 _ABANDONED_AFTER = "1 day"
 """After this long the collection has changed: the two halves of a run would not fit together."""
-_COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-_COPY_TRAILER = b"\xff\xff"
 _INT8_OID, _FLOAT4_OID, _UUID_OID = 20, 700, 2950
 
 
@@ -238,9 +237,7 @@ def store_hits(connection: Connection, run: Run, hits: Iterable[QueryHits]) -> N
                 """
             ) as copy,
         ):
-            copy.write(_COPY_HEADER)
-            copy.write(image)
-            copy.write(_COPY_TRAILER)
+            copy.write(COPY_HEADER + image + COPY_TRAILER)
     except pg.ForeignKeyViolation:
         raise RefusedError(
             f"Run {run.id} is gone: the query set {run.query_set!r} was dropped during the search.",
