@@ -94,7 +94,7 @@ class RevectorApp(App[None], inherit_bindings=False):
         self.keys = KeyQueue(self, super().on_event)
         self._ending = False
         self.services = Services(
-            database, settings, Connections(database, settings), Backfills(database, settings)
+            database, settings, Connections(database, settings.read_timeout_s), Backfills(database, settings)
         )
         self.header = Header(database, settings)
         self.tab_bar, self.banner, self.trouble, self.footer = TabBar(), Banner(), Trouble(), Footer()

@@ -1,4 +1,4 @@
-"""The console's connections other than the reader's; quitting never waits for a server that hangs."""
+"""Connections that are opened again when lost; quitting never waits for a server that hangs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import psycopg
 
 from revector.core.database import Connection, Database, readable_errors
 from revector.core.errors import UnreachableError
-from revector.core.settings import Settings
 
 T = TypeVar("T")
 
@@ -28,18 +27,17 @@ def shut_down(connection: Connection) -> None:
 
 
 class Connections:
-    """Opens connections for searches, guards and flips, and tracks the open ones."""
+    """Opens a program's connections, for the console those for searches, guards and flips; tracks the open ones."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
-        self._database = database
-        self._settings = settings
+    def __init__(self, database: Database, read_timeout_s: float, program: str = "console") -> None:
+        self._database, self._read_timeout_s, self._program = database, read_timeout_s, program
         self._lock = threading.Lock()
         self._open: set[Connection] = set()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection with the read timeout, closed by `hang_up`."""
-        with self._database.session("console", statement_timeout_s=self._settings.read_timeout_s) as connection:
+        with self._database.session(self._program, statement_timeout_s=self._read_timeout_s) as connection:
             with self._lock:
                 self._open.add(connection)
             try:
@@ -51,7 +49,7 @@ class Connections:
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
         """A connection for a change, which is completed even when the console quits."""
-        with self._database.session("console") as connection:
+        with self._database.session(self._program) as connection:
             yield connection
 
     def readable_errors(self) -> contextlib.AbstractContextManager[None]:

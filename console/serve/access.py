@@ -10,11 +10,14 @@ import hmac
 import ipaddress
 import os
 import socket
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from revector.core.errors import UsageError
 from revector.core.secrets import hide
+
+if TYPE_CHECKING:
+    from starlette.datastructures import Headers
 
 SHORT_TOKEN = 16
 """A shorter token gets a warning, since it can be guessed."""
@@ -31,19 +34,17 @@ class Access:
 
     token: str | None = field(repr=False)
 
-    def allows(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    def allows(self, headers: Headers) -> bool:
         """Whether a request with these headers is allowed."""
-        found = list(headers)
-        if self.token is None:
-            hosts = [value.decode("latin-1") for name, value in found if name == b"host"]
-            return len(hosts) == 1 and _host_name(hosts[0]) in _LOCAL_NAMES
-        given = [value for name, value in found if name == b"authorization"]
+        given = headers.getlist("host" if self.token is None else "authorization")
         if len(given) != 1:
             return False
-        scheme, _, secret = given[0].partition(b" ")
+        if self.token is None:
+            return _host_name(given[0]) in _LOCAL_NAMES
+        scheme, _, secret = given[0].partition(" ")
         # Compare digests, since compare_digest leaks the length.
-        same = hmac.compare_digest(_digest(secret.strip()), _digest(self.token.encode()))
-        return same and scheme.lower() == b"bearer"
+        same = hmac.compare_digest(_digest(secret.encode("latin-1").strip()), _digest(self.token.encode()))
+        return same and scheme.lower() == "bearer"
 
 
 def read_access(variable: str, host: str, *, no_token: bool) -> Access:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from prometheus_client import (
     CollectorRegistry,
@@ -77,17 +78,15 @@ class Metrics:
         return generate_latest(self._registry)
 
 
+@dataclass(frozen=True, eq=False)
 class _Live(Collector):
-    def __init__(
-        self, figures: Callable[[], Mapping[str, float]], served: Callable[[], Mapping[str, str]]
-    ) -> None:
-        self._figures = figures
-        self._served = served
+    figures: Callable[[], Mapping[str, float]]
+    served: Callable[[], Mapping[str, str]]
 
     def collect(self) -> Iterator[Metric]:
-        for name, value in self._figures().items():
+        for name, value in self.figures().items():
             yield GaugeMetricFamily(f"revector_{name}", f"The server's {name.replace('_', ' ')}.", value)
         info = InfoMetricFamily("revector_served_version", "The version that answers, as labels.")
-        if served := self._served():
+        if served := self.served():
             info.add_metric([], dict(served))
         yield info

@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Set
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from revector.console.serve import problems
@@ -80,7 +81,7 @@ class Middleware:
 
     async def _let_in(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         path = scope["path"]
-        if path != HEALTH and not self._access.allows(scope["headers"]):
+        if path != HEALTH and not self._access.allows(Headers(scope=scope)):
             raise Refused(problems.UNAUTHORIZED if self._access.token is not None else problems.FOREIGN_HOST)
         if self.stopping:
             raise Refused(problems.STOPPING)
@@ -109,7 +110,7 @@ class Middleware:
     async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
         """Read the whole body; the length in the header is trusted only if it is too large."""
         limit = self._limits.max_body_bytes
-        if (_announced(scope) or 0) > limit:
+        if _announced(scope) > limit:
             raise Refused(problems.too_large(limit))
         parts: list[bytes] = []
         length = 0
@@ -133,7 +134,8 @@ class Middleware:
         self._metrics.errors.labels(problem.kind).inc()
         if answer.status:  # the answer was already being sent: uvicorn closes the connection
             return
-        unread = problem.status not in (408, 504) and _has_body(scope)
+        has_body = _announced(scope) or "transfer-encoding" in Headers(scope=scope)
+        unread = problem.status not in (408, 504) and bool(has_body)
         headers = {**problem.headers, "content-type": "application/json", "content-length": str(len(problem.body))}
         if unread or problem.status == 408:
             headers["connection"] = "close"
@@ -190,15 +192,8 @@ async def _linger(receive: Receive) -> None:
         return
 
 
-def _announced(scope: Scope) -> int | None:
-    for name, value in scope["headers"]:
-        if name == b"content-length":
-            return int(value)  # digits: the HTTP parser rejects anything else
-    return None
-
-
-def _has_body(scope: Scope) -> bool:
-    return bool(_announced(scope)) or any(name == b"transfer-encoding" for name, _ in scope["headers"])
+def _announced(scope: Scope) -> int:
+    return int(Headers(scope=scope).get("content-length", 0))  # digits: the HTTP parser rejects anything else
 
 
 def _whereabouts(error: Exception) -> str:

@@ -91,15 +91,8 @@ class SearchParameters(BaseModel):
 
     def as_request(self) -> SearchRequest:
         """The same as a document."""
-        return SearchRequest(
-            query=self.q,
-            k=self.k,
-            hybrid=self.hybrid,
-            rerank=self.rerank,
-            filters={name: value for name, _, value in (one.partition("=") for one in self.filter)},
-            ef_search=self.ef_search,
-            segment=self.segment,
-        )
+        filters: dict[str, Value] = {name: value for name, _, value in (one.partition("=") for one in self.filter)}
+        return SearchRequest(query=self.q, filters=filters, **self.model_dump(exclude={"q", "filter"}))
 
 
 class VectorRequest(Strict):

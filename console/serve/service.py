@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 from revector.console.serve.limits import Limits, Slot
 from revector.console.serve.problems import Refused, too_slow
-from revector.console.serve.reader import Reader
 from revector.core.errors import RefusedError, RevectorError, UnreachableError
+from revector.core.registry import Version, versions
 from revector.core.retrieval import ROLLBACK_VARIABLE, EncoderCache, Retriever
 from revector.core.shadow import Mirror
+from revector.screens.connections import Connections, KeptConnection
 
 if TYPE_CHECKING:
     from revector.console.serve.schemas import SearchRequest, VectorRequest
     from revector.core.database import Database
-    from revector.core.registry import Version
     from revector.core.retrieval import SearchResult
 
 T = TypeVar("T")
@@ -60,7 +60,8 @@ class Service:
             program="serve",
             mirror=self._mirror,
         )
-        self._reader = Reader(database, limits.timeout_s)
+        # For everything but searches: the list of versions, and the health check.
+        self._reader = KeptConnection(Connections(database, limits.timeout_s, "serve"))
         # As many threads as slots, so that nothing waits for a thread.
         self._threads = ThreadPoolExecutor(limits.max_concurrency, "revector-search")
         self._prober = ThreadPoolExecutor(1, "revector-probe")
@@ -113,7 +114,7 @@ class Service:
 
     async def registered(self, slot: Slot) -> list[Version]:
         """Every version, read from the database now."""
-        return await self._in_thread(slot, self._reader.read)
+        return await self._in_thread(slot, lambda: self._reader.do(versions))
 
     @property
     def serving(self) -> str | None:
@@ -150,7 +151,7 @@ class Service:
 
     def _answers(self) -> bool:
         try:
-            self._reader.read()
+            self._reader.do(versions)
             version = self._retriever.version
             if version is not None:
                 self._encoders.encoder(version)
