@@ -167,14 +167,14 @@ class RevectorApp(App[None], inherit_bindings=False):
         reading, situation = self.reader.latest, self.situation
         nothing = reading.overview is None
         self.header.show(situation, reading)
-        self.tab_bar.show(self.tab)
-        self.banner.show(reading)
+        self.tab_bar.tab = self.tab
+        self.banner.reading = reading
         self.trouble.set_class(nothing, "-shown")
-        self.trouble.show(reading)
+        self.trouble.reading = reading
         self.body.set_class(nothing, "-none")
         self.body.set_class(not nothing and not situation.state.live, "-old")
         self.footer.show(self.offers(situation), situation)
-        self.footer.say(self.refusals.text)
+        self.footer.reason = self.refusals.text
         self.panes[self.tab].show_actions(situation)
         for screen in self.screen_stack[1:]:
             if isinstance(screen, Following):
@@ -255,7 +255,7 @@ class RevectorApp(App[None], inherit_bindings=False):
             self.refusals.forget()
         else:
             self.refusals.refuse(event.key, self.situation)
-        self.footer.say(self.refusals.text)
+        self.footer.reason = self.refusals.text
 
     async def action_act(self, action_id: str) -> None:
         """Do an action, if it is offered."""
@@ -272,7 +272,7 @@ class RevectorApp(App[None], inherit_bindings=False):
         action = BY_ID[event.action_id]
         if not offered(action, self.situation):
             self.refusals.refuse(action.keys[0], self.situation, action)
-            self.footer.say(self.refusals.text)
+            self.footer.reason = self.refusals.text
         await self.action_act(event.action_id)
 
     def show_help(self) -> None:

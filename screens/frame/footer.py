@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.cells import cell_len
 from rich.text import Text
 from textual import events
+from textual.reactive import reactive
 from textual.widget import Widget
 
 from revector.screens.actions import Action, label_of, shown_keys
@@ -24,32 +25,22 @@ class Footer(Widget):
 
     DEFAULT_CSS = "Footer { height: 1; dock: bottom; background: $panel; padding: 0 1; }"
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._items: list[tuple[Action, str, str]] = []
-        self._reason = ""
+    items: reactive[list[tuple[Action, str, str]]] = reactive(list)
+    reason = reactive("")
+    """Why a key does nothing, shown in place of the keys; '' shows them again."""
 
     def show(self, actions: Sequence[Action], situation: Situation) -> None:
-        items = [
+        self.items = [
             (action, label_of(shown_keys(action, situation)[0]), action.label)
             for action in actions
             if action.footer
         ]
-        if items != self._items:
-            self._items = items
-            self.refresh()
-
-    def say(self, reason: str) -> None:
-        """Show why a key does nothing in place of the keys; '' shows them again."""
-        if reason != self._reason:
-            self._reason = reason
-            self.refresh()
 
     def _fitting(self) -> list[tuple[Action, str, str]]:
-        last = [item for item in self._items if item[0].id in _LAST]
+        last = [item for item in self.items if item[0].id in _LAST]
         room = self.content_size.width - sum(map(_width, last))
         fitting = []
-        for item in self._items:
+        for item in self.items:
             if item not in last and _width(item) <= room:
                 room -= _width(item)
                 fitting.append(item)
@@ -57,8 +48,8 @@ class Footer(Widget):
 
     def render(self) -> Text:
         """`↵ details  b backfill … ? help  q quit`, or why a key does nothing."""
-        if self._reason:
-            return Text(printable(self._reason), f"bold {CAUTION}", no_wrap=True, overflow="ellipsis")
+        if self.reason:
+            return Text(printable(self.reason), f"bold {CAUTION}", no_wrap=True, overflow="ellipsis")
         line = Text(no_wrap=True)
         for action, key, label in self._fitting():
             shown = Text.assemble((key, TITLE), f" {label}  ")

@@ -7,6 +7,7 @@ import time
 from rich.cells import cell_len
 from rich.text import Text
 from textual import events
+from textual.reactive import reactive
 from textual.widget import Widget
 
 from revector.core.database import Database
@@ -86,20 +87,13 @@ class TabBar(Widget):
 
     DEFAULT_CSS = "TabBar { height: 1; background: $surface; padding: 0 1; }"
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._tab = TABS[0].key
-
-    def show(self, tab: str) -> None:
-        if tab != self._tab:
-            self._tab = tab
-            self.refresh()
+    tab = reactive(TABS[0].key)
 
     def render(self) -> Text:
         """The current tab is in brackets too, not only in another colour."""
         line = Text(no_wrap=True, overflow="ellipsis")
         for tab in TABS:
-            shown = Text(f"[{tab}]", "bold reverse") if tab.key == self._tab else Text(f" {tab} ", FAINT)
+            shown = Text(f"[{tab}]", "bold reverse") if tab.key == self.tab else Text(f" {tab} ", FAINT)
             shown.apply_meta({"tab": tab.key})
             line.append_text(shown)
         return line
@@ -117,18 +111,14 @@ class Banner(Widget):
     Banner.-shown { display: block; }
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._reading = Reading()
+    reading = reactive(Reading(), layout=True, always_update=True)
 
-    def show(self, reading: Reading) -> None:
+    def watch_reading(self, reading: Reading) -> None:
         """Show the problem, once there was data; before that, `Trouble` shows it."""
-        self._reading = reading
         self.set_class(reading.error is not None and reading.overview is not None, "-shown")
-        self.refresh(layout=True)
 
     def render(self) -> Text:
-        reading = self._reading
+        reading = self.reading
         if reading.error is None or reading.overview is None:
             return Text()
         text = Text("✗ " if reading.lost else "! ", "bold")
@@ -149,22 +139,15 @@ class Trouble(Widget):
 
     DEFAULT_CSS = "Trouble { height: 1fr; padding: 1 2; display: none; }"
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._reading = Reading()
-
-    def show(self, reading: Reading) -> None:
-        self._reading = reading
-        self.refresh()
+    reading = reactive(Reading(), always_update=True)
 
     def render(self) -> Text:
-        error = self._reading.error
+        error = self.reading.error
         if error is None:
             return Text("Reading the collection …", FAINT)
         text = Text.assemble((f"✗ {printable(error.problem, lines=True)}", f"bold {BAD}"), "\n\n")
         if error.remedy:
             text.append("→ ", CAUTION)
             text.append(printable(error.remedy, lines=True) + "\n\n")
-        text.append(f"{next_try(self._reading)} ", FAINT)
-        text.append("r: try again now   q: quit", FAINT)
+        text.append(f"{next_try(self.reading)} r: try again now   q: quit", FAINT)
         return text

@@ -13,5 +13,5 @@ from tests.screens.frozen import OVERVIEW
 @pytest.mark.parametrize("end", ["", "."])
 def test_the_banner_is_made_of_sentences(end: str) -> None:
     banner = Banner()
-    banner._reading = Reading(OVERVIEW, error=RevectorError(f'column "at" does not exist{end}'))
+    banner.reading = Reading(OVERVIEW, error=RevectorError(f'column "at" does not exist{end}'))
     assert 'column "at" does not exist. The data below is ' in banner.render().plain
