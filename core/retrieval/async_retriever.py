@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-import psycopg
-
-from revector.core.database import readable_errors
 from revector.core.retrieval.base import RetrieverBase
-from revector.core.retrieval.connections import LOOK_S, AsyncSearchConnection, late, timeout_setting, unset
+from revector.core.retrieval.connections import AsyncSearchConnection, late
 from revector.core.retrieval.encoding import check_query
 from revector.core.retrieval.options import check_options
 from revector.core.retrieval.result import SearchResult
-from revector.core.retrieval.statements import SET_SESSION
-from revector.core.retrieval.steps import Statement, Steps, Work
+from revector.core.retrieval.steps import Work
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,11 +32,8 @@ class AsyncRetriever(RetrieverBase):
     def _open_pool(self, options: dict[str, Any]) -> None:
         from psycopg_pool import AsyncConnectionPool
 
-        # Searches wait here for a free connection, in order; in the pool only while a connection is being opened.
         self._places = asyncio.Semaphore(self._pool_size)
-        self._pool: AsyncConnectionPool[AsyncSearchConnection] = AsyncConnectionPool(
-            connection_class=AsyncSearchConnection, open=False, **options
-        )
+        self._pool = AsyncConnectionPool(connection_class=AsyncSearchConnection, open=False, **options)
         self._opened = False
 
     async def search(
@@ -94,81 +87,19 @@ class AsyncRetriever(RetrieverBase):
     async def __aexit__(self, *error: object) -> None:
         await self.close()
 
-    # -- the steps of a search -------------------------------------------------------------------------------
+    # -- the waiting ------------------------------------------------------------------------------------------
 
-    async def _carry_out(self, steps: Steps, timeout_s: float | None) -> SearchResult:
-        limit_s, deadline = self._limit(timeout_s)
-        with readable_errors(self._database):
-            try:
-                step = next(steps)
-                while True:
-                    try:
-                        if isinstance(step, Statement):
-                            answer: Any = await self._run(step, deadline, limit_s)
-                        elif step.unlimited:
-                            started = time.monotonic()
-                            answer = await self._off_loop(step)
-                            deadline += time.monotonic() - started
-                        else:
-                            answer = await self._work(step, deadline, limit_s)
-                    except Exception as error:  # noqa: BLE001  (the search decides what to make of it)
-                        step = steps.throw(error)
-                    else:
-                        step = steps.send(answer)
-            except StopIteration as done:
-                result: SearchResult = done.value
-                return result
-
-    async def _run(self, step: Statement, deadline: float, limit_s: float) -> Sequence[Sequence[Any]]:
-        if self._places.locked():
-            try:
-                await asyncio.wait_for(self._places.acquire(), max(0.0, deadline - time.monotonic()))
-            except TimeoutError:
-                raise self._busy(limit_s) from None
-        else:
-            await self._places.acquire()
-        try:
-            return await self._run_on_one(step, deadline, limit_s)
-        finally:
-            self._places.release()
-
-    async def _run_on_one(self, step: Statement, deadline: float, limit_s: float) -> Sequence[Sequence[Any]]:
-        while True:
-            connection = await self._taken(deadline, limit_s)
-            try:
-                connection.deadline = deadline
-                missing = unset(connection, step.settings | timeout_setting(limit_s))
-                if missing:
-                    await connection.execute(SET_SESSION, [list(missing), list(missing.values())])
-                    connection.settings |= missing
-                cursor = connection.cursor(binary=True)
-                await cursor.execute(step.query, step.params, prepare=step.prepare)
-                return await cursor.fetchall()
-            except psycopg.OperationalError:
-                if time.monotonic() >= deadline:
-                    await connection.close()
-                    raise late(self._late_database(), limit_s) from None
-                if not connection.closed:
-                    raise
-                # The connection was lost while idle, for example by a restart of the server. A search changes
-                # nothing, so repeat it on another connection; if there is none, that error says why.
-            finally:
-                connection.deadline = None
-                await self._pool.putconn(connection)
-
-    async def _taken(self, deadline: float, limit_s: float) -> AsyncSearchConnection:
-        from psycopg_pool import PoolTimeout
-
+    async def _has_place(self, left_s: float) -> bool:
         await self.open()
-        asked = time.monotonic()
-        while True:
-            try:
-                return await self._pool.getconn(timeout=min(LOOK_S, max(0.0, deadline - time.monotonic())))
-            except PoolTimeout:
-                if (failure := self._failures.since(asked)) is not None:
-                    raise failure from None
-                if time.monotonic() >= deadline:
-                    raise late(self._late_database(), limit_s) from None
+        try:
+            # With a free place there is nothing to wait for, and no task to make.
+            acquired = self._places.acquire()
+            return bool(await (asyncio.wait_for(acquired, left_s) if self._places.locked() else acquired))
+        except TimeoutError:
+            return False
+
+    async def _do(self, step: Work) -> Any:
+        return await self._off_loop(step)
 
     async def _work(self, step: Work, deadline: float, limit_s: float) -> Any:
         future = self._off_loop(step)

@@ -1,21 +1,28 @@
-"""What the blocking and the asynchronous retriever share: everything but the waiting."""
+"""What the blocking and the asynchronous retriever share: everything but the waiting.
+
+The steps of a search are coroutines. Those of the blocking retriever call only what blocks, so they end without an
+event loop (core.retrieval.connections.completed).
+"""
 
 from __future__ import annotations
 
 import concurrent.futures
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from revector.core.database import Database
+import psycopg
+
+from revector.core.database import Database, readable_errors
 from revector.core.errors import UnreachableError, UsageError
 from revector.core.registry import Version
-from revector.core.retrieval.connections import Failures
+from revector.core.retrieval.connections import LOOK_S, Failures, late, settled, timeout_setting, unset
 from revector.core.retrieval.counts import Counter
 from revector.core.retrieval.encoding import EncoderCache, QueryCache
 from revector.core.retrieval.pointer import Pointer
 from revector.core.retrieval.result import SearchResult
-from revector.core.retrieval.steps import SearchSteps
+from revector.core.retrieval.statements import SET_SESSION
+from revector.core.retrieval.steps import SearchSteps, Statement, Steps, Work
 from revector.core.serving import plain_word
 
 MirrorHook: TypeAlias = Callable[[SearchResult, str], None]
@@ -32,6 +39,10 @@ class RetrieverBase:
 
     Raises UnreachableError for a malformed connection string.
     """
+
+    _pool: Any
+    _places: Any
+    """Searches wait here for a free connection, in order; in the pool only while a connection is being opened."""
 
     def __init__(
         self,
@@ -94,12 +105,93 @@ class RetrieverBase:
             self._mirror(result, segment)
         return result
 
-    def _busy(self, limit_s: float) -> UnreachableError:
-        return UnreachableError(
-            f"No connection was free within {limit_s:g} s: {self._pool_size} searches were running.",
-            "Try again, or raise pool_size.",
-            temporary=True,
-        )
+    # -- the steps of a search: for asyncio, and by `completed` for threads ---------------------------------------
+
+    async def _carry_out(self, steps: Steps, timeout_s: float | None) -> SearchResult:
+        limit_s, deadline = self._limit(timeout_s)
+        with readable_errors(self._database):
+            try:
+                step = next(steps)
+                while True:
+                    try:
+                        if isinstance(step, Statement):
+                            answer: Any = await self._run(step, deadline, limit_s)
+                        elif step.unlimited:
+                            started = time.monotonic()
+                            answer = await self._do(step)
+                            deadline += time.monotonic() - started
+                        else:
+                            answer = await self._work(step, deadline, limit_s)
+                    except Exception as error:  # noqa: BLE001  (the search decides what to make of it)
+                        step = steps.throw(error)
+                    else:
+                        step = steps.send(answer)
+            except StopIteration as done:
+                result: SearchResult = done.value
+                return result
+
+    async def _run(self, step: Statement, deadline: float, limit_s: float) -> Sequence[Sequence[Any]]:
+        if not await self._has_place(max(0.0, deadline - time.monotonic())):
+            raise UnreachableError(
+                f"No connection was free within {limit_s:g} s: {self._pool_size} searches were running.",
+                "Try again, or raise pool_size.",
+                temporary=True,
+            )
+        try:
+            return await self._run_on_one(step, deadline, limit_s)
+        finally:
+            self._places.release()
+
+    async def _run_on_one(self, step: Statement, deadline: float, limit_s: float) -> Sequence[Sequence[Any]]:
+        while True:
+            connection = await self._taken(deadline, limit_s)
+            try:
+                connection.deadline = deadline
+                missing = unset(connection, step.settings | timeout_setting(limit_s))
+                if missing:
+                    await settled(connection.execute(SET_SESSION, [list(missing), list(missing.values())]))
+                    connection.settings |= missing
+                cursor = connection.cursor(binary=True)
+                await settled(cursor.execute(step.query, step.params, prepare=step.prepare))
+                rows: Sequence[Sequence[Any]] = await settled(cursor.fetchall())
+                return rows
+            except psycopg.OperationalError:
+                if time.monotonic() >= deadline:
+                    await settled(connection.close())
+                    raise late(self._late_database(), limit_s) from None
+                if not connection.closed:
+                    raise
+                # The connection was lost while idle, for example by a restart of the server. A search changes
+                # nothing, so repeat it on another connection; if there is none, that error says why.
+            finally:
+                connection.deadline = None
+                await settled(self._pool.putconn(connection))
+
+    async def _taken(self, deadline: float, limit_s: float) -> Any:
+        from psycopg_pool import PoolTimeout
+
+        asked = time.monotonic()
+        while True:
+            try:
+                return await settled(
+                    self._pool.getconn(timeout=min(LOOK_S, max(0.0, deadline - time.monotonic())))
+                )
+            except PoolTimeout:
+                if (failure := self._failures.since(asked)) is not None:
+                    raise failure from None
+                if time.monotonic() >= deadline:
+                    raise late(self._late_database(), limit_s) from None
 
     def _late_database(self) -> str:
         return f"The database {self._database.name}"
+
+    async def _has_place(self, left_s: float) -> bool:
+        """Wait for one of the connections to be free; False when none is in time."""
+        raise NotImplementedError
+
+    async def _do(self, step: Work) -> Any:
+        raise NotImplementedError
+
+    async def _work(self, step: Work, deadline: float, limit_s: float) -> Any:
+        """Do a step until the deadline."""
+        raise NotImplementedError

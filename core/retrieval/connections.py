@@ -6,8 +6,9 @@ is enforced here too, and not only by the server's statement_timeout.
 
 from __future__ import annotations
 
+import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
@@ -74,6 +75,48 @@ def _until(deadline: float | None, timeout: float | None) -> float | None:
     return left if timeout is None else min(timeout, left)
 
 
+async def settled(value: Any) -> Any:
+    """A value, waited for where it is awaitable: the same lines then serve both kinds of connections."""
+    return await value if inspect.isawaitable(value) else value
+
+
+def completed(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never waits, since whatever it calls blocks."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    raise RuntimeError("a blocking search has waited for an event loop")
+
+
+async def _opened(
+    connect: Callable[..., Any],
+    register: Callable[[Any], Any],
+    conninfo: str,
+    *,
+    database: Database,
+    failed: Callable[[Exception, float], None],
+    limit_s: float,
+    **kwargs: Any,
+) -> Any:
+    """Connect and set the session up; `failed` is told why when that does not work."""
+    connection, began = None, time.monotonic()
+    try:
+        connection = await settled(connect(conninfo, **kwargs))
+        connection.settings = timeout_setting(limit_s)
+        connection.deadline = time.monotonic() + limit_s
+        await settled(connection.execute(*database.session_statement(limit_s)))
+        await settled(register(connection))  # in binary, so that vectors are not converted to text
+        connection.deadline = None
+    except Exception as error:
+        if connection is not None:
+            await settled(connection.close())
+        failed(error, began)
+        raise
+    return connection
+
+
 class SearchConnection(psycopg.Connection[TupleRow]):
     """A connection with a deadline: a statement not answered by then raises psycopg's wait timeout."""
 
@@ -83,31 +126,11 @@ class SearchConnection(psycopg.Connection[TupleRow]):
     """The settings of the session for searches."""
 
     @classmethod
-    def connect(  # type: ignore[override]
-        cls,
-        conninfo: str = "",
-        *,
-        database: Database,
-        failed: Callable[[Exception, float], None],
-        limit_s: float,
-        **kwargs: Any,
-    ) -> Self:
-        """Connect and set the session up; `failed` is told why when that does not work."""
+    def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
+        """Connect and set the session up: see `_opened`."""
         from pgvector.psycopg import register_vector
 
-        connection, began = None, time.monotonic()
-        try:
-            connection = super().connect(conninfo, **kwargs)
-            connection.settings = timeout_setting(limit_s)
-            connection.deadline = time.monotonic() + limit_s
-            connection.execute(*database.session_statement(limit_s))
-            register_vector(connection)  # in binary, so that vectors are not converted to text
-            connection.deadline = None
-        except Exception as error:
-            if connection is not None:
-                connection.close()
-            failed(error, began)
-            raise
+        connection: Self = completed(_opened(super().connect, register_vector, conninfo, **kwargs))
         return connection
 
     def wait(self, gen: PQGen[T], interval: float = _INTERVAL_S, timeout: float | None = None) -> T:
@@ -122,31 +145,11 @@ class AsyncSearchConnection(psycopg.AsyncConnection[TupleRow]):
     settings: dict[str, str]
 
     @classmethod
-    async def connect(  # type: ignore[override]
-        cls,
-        conninfo: str = "",
-        *,
-        database: Database,
-        failed: Callable[[Exception, float], None],
-        limit_s: float,
-        **kwargs: Any,
-    ) -> Self:
-        """Connect and set the session up; `failed` is told why when that does not work."""
+    async def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
+        """Connect and set the session up: see `_opened`."""
         from pgvector.psycopg import register_vector_async
 
-        connection, began = None, time.monotonic()
-        try:
-            connection = await super().connect(conninfo, **kwargs)
-            connection.settings = timeout_setting(limit_s)
-            connection.deadline = time.monotonic() + limit_s
-            await connection.execute(*database.session_statement(limit_s))
-            await register_vector_async(connection)
-            connection.deadline = None
-        except Exception as error:
-            if connection is not None:
-                await connection.close()
-            failed(error, began)
-            raise
+        connection: Self = await _opened(super().connect, register_vector_async, conninfo, **kwargs)
         return connection
 
     async def wait(self, gen: PQGen[T], interval: float = _INTERVAL_S, timeout: float | None = None) -> T:
