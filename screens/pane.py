@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from rich.text import Text
@@ -36,26 +37,23 @@ class Pane(Vertical):
     WIDE: ClassVar[int] = 100
     """In a narrower terminal, its parts do not fit beside each other."""
 
+    @dataclass
     class Select(Message):
         """Make a version the selected one."""
 
-        def __init__(self, key: str) -> None:
-            super().__init__()
-            self.key = key
+        key: str
 
+    @dataclass
     class Changed(Message):
         """Something that actions depend on changed; with `database`, it was in the database."""
 
-        def __init__(self, *, database: bool = False) -> None:
-            super().__init__()
-            self.database = database
+        database: bool = False
 
+    @dataclass
     class Act(Message):
         """Do the action with this id, if it is offered; sent by a click on a row or a button."""
 
-        def __init__(self, action_id: str) -> None:
-            super().__init__()
-            self.action_id = action_id
+        action_id: str
 
     class Open(Message):
         """Show another tab, optionally select a version, and do something there."""

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from revector.core.backfill.plan.probe import Offer
     from revector.core.database import Connection
     from revector.screens.backfill.plan_page import Agreed
-    from revector.screens.backfill.waive_dialog import ChunkWaiver
 
 T = TypeVar("T")
 
@@ -210,11 +209,11 @@ class BackfillControl:
         if version is None:
             return
 
-        def waived(waiver: ChunkWaiver) -> None:
+        def waived(waiver: tuple[int, str]) -> None:
             self.ask(
                 version,
-                lambda connection, version: waive_failure(connection, version, waiver.chunk_id, waiver.reason),
-                lambda _nothing: self.done(f"Chunk {waiver.chunk_id} is waived."),
+                lambda connection, version: waive_failure(connection, version, *waiver),
+                lambda _nothing: self.done(f"Chunk {waiver[0]} is waived."),
             )
 
         self._pane.ask(WaiveChunk(version.version_key, int(chunk_id) if chunk_id else None), waived)

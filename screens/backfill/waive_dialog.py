@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from rich.text import Text
 from textual.app import ComposeResult
 
@@ -11,16 +9,8 @@ from revector.screens.widgets.form import Form
 from revector.screens.wording.text import printable
 
 
-@dataclass(frozen=True)
-class ChunkWaiver:
-    """A chunk that may be missing, and why."""
-
-    chunk_id: int
-    reason: str
-
-
-class WaiveChunk(Form[ChunkWaiver | None]):
-    """Returns the waiver, or None. A reason is required."""
+class WaiveChunk(Form[tuple[int, str] | None]):
+    """Returns the chunk that may be missing and why, or None. A reason is required."""
 
     def __init__(self, key: str, chunk_id: int | None) -> None:
         super().__init__()
@@ -45,4 +35,4 @@ class WaiveChunk(Form[ChunkWaiver | None]):
         return Text("Type the number of the chunk and a reason. Esc: close without changes")
 
     def go(self) -> None:
-        self.dismiss(ChunkWaiver(int(self.text("chunk")), self.text("reason")))
+        self.dismiss((int(self.text("chunk")), self.text("reason")))

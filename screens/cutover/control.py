@@ -227,7 +227,7 @@ class CutoverControl:
 
         guards = [guard for guard in checks.board.in_order if guard.name in checks.waivable]
         dialog = WaiveDialog(key, guards, checks.waivers, approved=checks.approvals_needed > 0)
-        self._pane.ask(dialog, lambda waiver: checks.waive(key, waiver.guard, waiver.reason))
+        self._pane.ask(dialog, lambda waiver: checks.waive(key, *waiver))
 
     def plan(self) -> None:
         checks, key = self._checks, key_of(self._situation.candidate)

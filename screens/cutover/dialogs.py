@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -37,16 +36,11 @@ class ReasonDialog(Form[str | None]):
         self.dismiss(self.text("reason"))
 
 
-@dataclass(frozen=True)
-class Waiver:
-    """A guard that need not pass, and why; without a reason it must pass again."""
+class WaiveDialog(Form[tuple[str, str] | None]):
+    """Returns a guard that need not pass and why, or None; without a reason it must pass again.
 
-    guard: str
-    reason: str
-
-
-class WaiveDialog(Form[Waiver | None]):
-    """Returns a waiver, or None. The guard's name must be typed, so that none is waived by reflex."""
+    The guard's name must be typed, so that none is waived by reflex.
+    """
 
     def __init__(self, key: str, guards: Sequence[Guard], waived: Mapping[str, str], *, approved: bool) -> None:
         super().__init__()
@@ -85,4 +79,4 @@ class WaiveDialog(Form[Waiver | None]):
 
     def go(self) -> None:
         """Waive the guard, or remove the waiver."""
-        self.dismiss(Waiver(self.text("guard"), self.text("reason")))
+        self.dismiss((self.text("guard"), self.text("reason")))

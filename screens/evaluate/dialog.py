@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rich.text import Text
 from textual.binding import Binding, BindingType
@@ -170,40 +170,25 @@ class EvaluateDialog(EditDialog[Wish | None]):
     def _wished(self) -> Wish:
         """The wish from the lines. Raises UsageError for a value out of range."""
         values = self._values
-        whole = {name: _whole(name, values[name]) for name in _WHOLE}
+        found: dict[str, Any] = {name: values[name] for name in (*_CHOICES, "gates")}
+        for name in _WHOLE:
+            # An empty box changes nothing, but for the version's own ef_search.
+            if (number := _whole(name, values[name])) is not None or name == "ef_search":
+                found[name] = number
         return replace(
             self._wish,
-            query_set=values["query_set"],
-            primary=values["primary"],
-            candidate=values["candidate"],
-            how=values["how"],  # type: ignore[arg-type]
-            ef_search=whole["ef_search"],
+            **found,
             judges=tuple(name for part in values["judges"].split(",") if (name := part.strip())),
             # A comma within brackets belongs to the measure: SetF(beta=2,rel=2).
             measures=tuple(name for name in re.split(r"[,\s]+(?![^(]*\))", values["measures"]) if name),
-            gates=values["gates"],
-            k=whole["k"] or self._wish.k,
             confidence=_confidence(values["confidence"]),
-            distractors=self._wish.distractors if whole["distractors"] is None else whole["distractors"],
-            seed=self._wish.seed if whole["seed"] is None else whole["seed"],
         )
 
 
 def _values_of(wish: Wish) -> dict[str, str]:
-    return {
-        "query_set": wish.query_set,
-        "primary": wish.primary,
-        "candidate": wish.candidate,
-        "how": wish.how,
-        "ef_search": "" if wish.ef_search is None else str(wish.ef_search),
-        "distractors": str(wish.distractors),
-        "seed": str(wish.seed),
-        "judges": ", ".join(wish.judges),
-        "measures": " ".join(wish.measures),
-        "gates": wish.gates,
-        "k": str(wish.k),
-        "confidence": f"{wish.confidence:g}",
-    }
+    found = {name: getattr(wish, name) for name in HELP} | {"confidence": f"{wish.confidence:g}"}
+    found |= {"judges": ", ".join(wish.judges), "measures": " ".join(wish.measures)}
+    return {name: "" if value is None else str(value) for name, value in found.items()}
 
 
 def _whole(name: str, value: str) -> int | None:

@@ -12,28 +12,11 @@ from textual.widgets import Static
 
 from revector.core.evaluation.document import Evaluation
 from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET
+from revector.screens.evaluate import text
 from revector.screens.evaluate.actions import EvaluateState
 from revector.screens.evaluate.control import EvaluateControl
 from revector.screens.evaluate.lists import EVALUATIONS, RUNS, evaluation_row, run_row
 from revector.screens.evaluate.reader import EvaluationReader
-from revector.screens.evaluate.text import (
-    OVERLAPS,
-    QUERIES,
-    SEGMENTS,
-    SPREADS,
-    caveat_lines,
-    gate_lines,
-    gates_title,
-    measure_words,
-    measures_of,
-    queries_title,
-    query_rows,
-    ranges_of,
-    segment_rows,
-    spread_rows,
-    verdict_line,
-    worst_queries,
-)
 from revector.screens.pane import Pane, step_through
 from revector.screens.services import Services
 from revector.screens.situation import Situation, key_of
@@ -91,11 +74,11 @@ class EvaluatePane(Pane):
         yield Parts("m", id="parts")
         yield Parts("n", id="measures")
         with Horizontal(id="upper"):
-            yield Table(SEGMENTS, id="segments")
-            yield Table(SPREADS, id="spreads")
+            yield Table(text.SEGMENTS, id="segments")
+            yield Table(text.SPREADS, id="spreads")
             yield Chart("intervals", nothing="", id="intervals")
         with Horizontal(id="lower"):
-            yield Table(QUERIES, id="queries")
+            yield Table(text.QUERIES, id="queries")
             with VerticalScroll(id="gates"):
                 yield Static(markup=False)
         yield Static(id="nothing", markup=False)
@@ -132,7 +115,7 @@ class EvaluatePane(Pane):
     @property
     def measure(self) -> str:
         """The chosen measure, or the evaluation's first."""
-        names = measures_of(self.shown) if self.shown else []
+        names = text.measures_of(self.shown) if self.shown else []
         return self._measure if self._measure in names else next(iter(names), "")
 
     @property
@@ -157,7 +140,7 @@ class EvaluatePane(Pane):
 
     @property
     def _segments(self) -> Table:
-        return self.query_one("#spreads" if self.measure in OVERLAPS else "#segments", Table)
+        return self.query_one("#spreads" if self.measure in text.OVERLAPS else "#segments", Table)
 
     def _focus_part(self, part: str) -> None:
         places = {"list": self._list, "segments": self._segments, "queries": self.query_one("#queries", Table)}
@@ -182,22 +165,22 @@ class EvaluatePane(Pane):
             self.query_one("#nothing", Static).update(nothing)
             return
         width = self.app.size.width - 2
-        self.query_one("#verdict", Static).update(verdict_line(found, width))
-        self.query_one("#caveats", Static).update(caveat_lines(found, width, _CAVEATS))
-        names = [(name, measure_words(name, found.k)) for name in measures_of(found)]
+        self.query_one("#verdict", Static).update(text.verdict_line(found, width))
+        self.query_one("#caveats", Static).update(text.caveat_lines(found, width, _CAVEATS))
+        names = [(name, text.measure_words(name, found.k)) for name in text.measures_of(found)]
         self.query_one("#measures", Parts).show(names, self.measure)
         self.query_one("#parts", Parts).show([(name, name) for name in self.PARTS], self._front)
         self._draw_segments(found)
         self._draw_queries(found)
         gates = self.query_one("#gates", VerticalScroll)
-        gates.border_title = Content(gates_title(found.gates))
-        gates.query_one(Static).update(gate_lines(found.gates))
+        gates.border_title = Content(text.gates_title(found.gates))
+        gates.query_one(Static).update(text.gate_lines(found.gates))
 
     def _arrange(self, found: Evaluation | None, *, tight: bool) -> None:
         self.set_class(tight, "-tight")
         there = set(self.PARTS) if found is not None else {"list"}
         front = there & {self._front} if tight else there
-        spread = self.measure in OVERLAPS
+        spread = self.measure in text.OVERLAPS
         for place, shown in (
             ("evaluations", "list" in front and bool(self.reader.lists.evaluations) and not self.listing_runs),
             ("runs", "list" in front and self.listing_runs),
@@ -231,27 +214,27 @@ class EvaluatePane(Pane):
 
     def _draw_segments(self, found: Evaluation) -> None:
         measure = self.measure
-        spread = measure in OVERLAPS
-        rows = spread_rows(found, measure) if spread else segment_rows(found, measure)
+        spread = measure in text.OVERLAPS
+        rows = text.spread_rows(found, measure) if spread else text.segment_rows(found, measure)
         if self.segment not in [row.key for row in rows]:
             self.segment = WHOLE_SET
-        table, words = self._segments, measure_words(measure, found.k)
+        table, words = self._segments, text.measure_words(measure, found.k)
         table.show(rows)
         over = "all queries" if spread else f"judged queries, {found.confidence:.4g} confidence"
         table.border_title = Content(f" {words} by segment ─ {over} ")
         table.border_subtitle = Content(" ▲ better  ▼ worse " if not spread else "")
         table.move_to(self.segment)
-        ranges, limits, legend = ranges_of(found, measure)
+        ranges, limits, legend = text.ranges_of(found, measure)
         chart = self.query_one("#intervals", Chart)
         chart.border_title = Content(f" {words}{'' if spread else ': candidate − primary'} ")
         chart.border_subtitle = Content(f" {legend} ")
         chart.plot_ranges(ranges, "No judgements.", limits)
 
     def _draw_queries(self, found: Evaluation) -> None:
-        rows = worst_queries(found, self.measure, self.segment)
+        rows = text.worst_queries(found, self.measure, self.segment)
         table = self.query_one("#queries", Table)
-        table.show(query_rows(rows, self.measure))
-        table.border_title = Content(queries_title(found, self.measure, self.segment, rows))
+        table.show(text.query_rows(rows, self.measure))
+        table.border_title = Content(text.queries_title(found, self.measure, self.segment, rows))
         table.border_subtitle = Content(" ↵ compare ")
 
     # -- choosing -----------------------------------------------------------------------------------------
@@ -269,7 +252,7 @@ class EvaluatePane(Pane):
 
     def step_measure(self, step: int) -> None:
         if self.shown is not None:
-            self._choose_measure(step_through(measures_of(self.shown), self.measure, step) or "")
+            self._choose_measure(step_through(text.measures_of(self.shown), self.measure, step) or "")
 
     def _choose_measure(self, measure: str) -> None:
         had_focus = self._segments.has_focus

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Any
 
 from rich.text import Text
 from textual.app import ComposeResult
 
+from revector.core.database import Connection
 from revector.core.encoders import runs_here
 from revector.core.errors import UsageError
 from revector.core.registry import Version
 from revector.core.shadow.judging import DEFAULT_SET
-from revector.core.shadow.runs import check_settings
+from revector.core.shadow.runs import ShadowRun, check_settings, start
 from revector.screens.services import Services
 from revector.screens.widgets.form import Form, wrong
 from revector.screens.wording.facts import facts
@@ -19,19 +21,8 @@ from revector.screens.wording.text import printable
 from revector.screens.wording.theme import CAUTION
 
 
-@dataclass(frozen=True)
-class ShadowWish:
-    """The settings of the shadow to start."""
-
-    key: str
-    sample: float
-    query_text: str
-    retention_days: float
-    reason: str
-
-
-class StartShadow(Form[ShadowWish | None]):
-    """Returns the shadow to start, once the version key is typed, or None."""
+class StartShadow(Form[Callable[[Connection], ShadowRun] | None]):
+    """Returns what starts the shadow, once the version key is typed, or None."""
 
     def __init__(self, services: Services, version: Version) -> None:
         super().__init__()
@@ -62,19 +53,16 @@ class StartShadow(Form[ShadowWish | None]):
 
     def objection(self) -> Text:
         try:
-            wish = self._wish()
-            check_settings(wish.sample, wish.query_text, wish.retention_days)
+            check_settings(**self._settings())
         except UsageError as error:
             return wrong(error.problem, error.remedy)
-        if wish.key != self._version.version_key:
+        if self.text("key") != self._version.version_key:
             return Text(f"Type {printable(self._version.version_key)} in the last box. Esc: close without changes")
         return Text()
 
-    def _wish(self) -> ShadowWish:
-        return ShadowWish(
-            self.text("key"), self._number("sample"), self.text("query-text"), self._number("retention"),
-            self.text("reason"),
-        )  # fmt: skip
+    def _settings(self) -> dict[str, Any]:
+        sample, days = self._number("sample"), self._number("retention")
+        return {"sample": sample, "query_text": self.text("query-text"), "retention_days": days}
 
     def _number(self, name: str) -> float:
         try:
@@ -83,7 +71,8 @@ class StartShadow(Form[ShadowWish | None]):
             raise UsageError(f"{self.text(name)!r} is not a number.", f"Expected one for the {name}.") from None
 
     def go(self) -> None:
-        self.dismiss(self._wish())
+        key, reason, settings = self.text("key"), self.text("reason"), self._settings()
+        self.dismiss(lambda connection: start(connection, key, reason=reason, **settings))
 
 
 class SendToJudging(Form[str | None]):

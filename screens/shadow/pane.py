@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -15,23 +15,11 @@ from textual.widgets import Static
 from revector.core import shadow
 from revector.core.database import Connection
 from revector.core.errors import RevectorError
-from revector.core.shadow import ShadowReport
+from revector.core.shadow import ShadowReport, ShadowRun
 from revector.screens.pane import Pane, step_through
 from revector.screens.services import Services
+from revector.screens.shadow import text
 from revector.screens.shadow.actions import ShadowState
-from revector.screens.shadow.text import (
-    SEGMENTS,
-    WORST,
-    both_rankings,
-    counts_line,
-    head_line,
-    histogram,
-    overlap_title,
-    segment_rows,
-    trouble_lines,
-    what_to_do,
-    worst_rows,
-)
 from revector.screens.situation import Situation, key_of
 from revector.screens.tabs import COMPARE, SHADOW
 from revector.screens.widgets.buttons import Buttons
@@ -40,9 +28,6 @@ from revector.screens.widgets.table import Table
 from revector.screens.wording.errors import error_text
 from revector.screens.wording.text import printable
 from revector.screens.wording.theme import FAINT, GOOD
-
-if TYPE_CHECKING:
-    from revector.screens.shadow.dialogs import ShadowWish
 
 _PARTS = {"overlaps": "overlap", "segments": "latency, segments", "worst": "disagreements"}
 _LOOK_EVERY_S = 2.0
@@ -91,8 +76,8 @@ class ShadowPane(Pane):
         with Horizontal(id="upper"):
             with VerticalScroll(id="overlaps"):
                 yield Static(markup=False)
-            yield Table(SEGMENTS, id="segments")
-        yield Table(WORST, id="worst")
+            yield Table(text.SEGMENTS, id="segments")
+        yield Table(text.WORST, id="worst")
         yield Static(id="nothing", markup=False)
         yield Buttons(SHADOW)
 
@@ -182,11 +167,11 @@ class ShadowPane(Pane):
         self._arrange(found)
         self.show_line("#said", error_text(self._error) if self._error is not None else self._said)
         if found is not None:
-            self.query_one("#head", Static).update(head_line(found.run))
-            self.query_one("#counts", Static).update(counts_line(found))
-            self.show_line("#trouble", trouble_lines(found))
+            self.query_one("#head", Static).update(text.head_line(found.run))
+            self.query_one("#counts", Static).update(text.counts_line(found))
+            self.show_line("#trouble", text.trouble_lines(found))
         if found is None or not found.queries:
-            nothing = what_to_do(self.situation, found) if self._known else Text("Reading …", FAINT)
+            nothing = text.what_to_do(self.situation, found) if self._known else Text("Reading …", FAINT)
             self.query_one("#nothing", Static).update(nothing)
             return
         self.query_one("#parts", Parts).show(list(_PARTS.items()), self.part)
@@ -211,16 +196,16 @@ class ShadowPane(Pane):
 
     def _draw_figures(self, found: ShadowReport) -> None:
         overlaps = self.query_one("#overlaps", VerticalScroll)
-        overlaps.border_title = Content(overlap_title(found))
+        overlaps.border_title = Content(text.overlap_title(found))
         width = self.app.size.width if self.tight else int(self.app.size.width * 0.32)
-        overlaps.query_one(Static).update(histogram(found, width - 6))
+        overlaps.query_one(Static).update(text.histogram(found, width - 6))
         segments = self.query_one("#segments", Table)
         segments.border_title = Content(" by segment ─ latency in ms, encoding included ")
-        segments.show(segment_rows(found))
+        segments.show(text.segment_rows(found))
         worst = self.query_one("#worst", Table)
         worst.border_title = Content(f" worst disagreements of the newest {found.queries:,} queries ")
         worst.border_subtitle = Content(" ↵ compare " if self.judgeable else " ↵ both rankings ")
-        worst.show(worst_rows(found))
+        worst.show(text.worst_rows(found))
 
     # -- parts and rows -----------------------------------------------------------------------------------
 
@@ -245,14 +230,14 @@ class ShadowPane(Pane):
         if self.tight and self.part != "worst":
             self._show_part("worst")
         elif one.query is not None:
-            text, primary, key = one.query, one.primary_version, found.run.candidate
+            query, primary, key = one.query, one.primary_version, found.run.candidate
             self.post_message(
-                self.Open(COMPARE, lambda tab: tab.control.open_text(text, primary=primary), select=key)
+                self.Open(COMPARE, lambda tab: tab.control.open_text(query, primary=primary), select=key)
             )
         else:
             from revector.screens.widgets.page import Page
 
-            self.app.push_screen(Page(one.name, both_rankings(one, found.run.candidate)))
+            self.app.push_screen(Page(one.name, text.both_rankings(one, found.run.candidate)))
 
     # -- starting, stopping, judging ----------------------------------------------------------------------
 
@@ -263,9 +248,9 @@ class ShadowPane(Pane):
         if candidate is None:
             return
 
-        def chosen(wish: ShadowWish) -> None:
+        def chosen(start: Callable[[Connection], ShadowRun]) -> None:
             self._say(Text("Starting …", FAINT))
-            self._steer(lambda connection: _start(connection, wish))
+            self._steer(lambda connection: _started(start(connection)))
 
         self.ask(StartShadow(self.services, candidate.version), chosen)
 
@@ -275,13 +260,13 @@ class ShadowPane(Pane):
         run = self.report.run if self.report else None
         if run is None:
             return
-        text = f"Stop the shadow of {run.candidate}? Its results are kept for {run.retention_days:g} days."
+        question = f"Stop the shadow of {run.candidate}? Its results are kept for {run.retention_days:g} days."
 
         def confirmed(_yes: bool) -> None:
             self._say(Text("Stopping …", FAINT))
             self._steer(_stop)
 
-        self.ask(Ask(text, "Let it run", "Stop it"), confirmed)
+        self.ask(Ask(question, "Let it run", "Stop it"), confirmed)
 
     def send_to_judging(self) -> None:
         from revector.screens.shadow.dialogs import SendToJudging
@@ -317,14 +302,9 @@ class ShadowPane(Pane):
             self.post_message(self.Select(key))
 
 
-def _start(connection: Connection, wish: ShadowWish) -> str:
-    run = shadow.start(
-        connection, wish.key, sample=wish.sample, query_text=wish.query_text,
-        retention_days=wish.retention_days, reason=wish.reason,
-    )  # fmt: skip
-    return (
-        f"✓ The shadow of {printable(run.candidate)} is running. Processes with a mirror follow within a second."
-    )
+def _started(run: ShadowRun) -> str:
+    name = printable(run.candidate)
+    return f"✓ The shadow of {name} is running. Processes with a mirror follow within a second."
 
 
 def _stop(connection: Connection) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.text import Text
 from textual import events
@@ -17,13 +18,12 @@ class Parts(Widget):
 
     DEFAULT_CSS = "Parts { height: 1; padding: 0 1; }"
 
+    @dataclass
     class Chosen(Message):
         """A name was clicked, in the line with that id."""
 
-        def __init__(self, name: str, part_of: str | None) -> None:
-            super().__init__()
-            self.name = name
-            self.part_of = part_of
+        name: str
+        part_of: str | None
 
     def __init__(self, key: str, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
