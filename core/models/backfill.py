@@ -5,16 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    ForeignKey,
-    Index,
-    Integer,
-    PrimaryKeyConstraint,
-    UniqueConstraint,
-    text,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -26,7 +17,7 @@ class BackfillJob(Base):
 
     __tablename__ = "backfill_jobs"
     __table_args__ = (
-        CheckConstraint(
+        sa.CheckConstraint(
             "state IN ('running', 'pausing', 'paused', 'interrupted', 'proving', 'done', 'failed', 'cancelled')",
             name="state",
         ),
@@ -34,13 +25,13 @@ class BackfillJob(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     embedding_version_id: Mapped[int] = mapped_column(
-        ForeignKey("embedding_versions.id", ondelete="CASCADE"), unique=True
+        sa.ForeignKey("embedding_versions.id", ondelete="CASCADE"), unique=True
     )
     state: Mapped[str]
-    settings: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    settings: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=sa.text("'{}'::jsonb"))
     total: Mapped[int]
-    outbox_done: Mapped[int] = mapped_column(server_default=text("0"))
-    spent_usd: Mapped[float] = mapped_column(server_default=text("0"))
+    outbox_done: Mapped[int] = mapped_column(server_default=sa.text("0"))
+    spent_usd: Mapped[float] = mapped_column(server_default=sa.text("0"))
     throttle: Mapped[str | None]
     throttle_since: Mapped[datetime.datetime | None]
     error: Mapped[str | None]
@@ -48,10 +39,10 @@ class BackfillJob(Base):
     finished_at: Mapped[datetime.datetime | None]
     # Counts of the current run, since the job last became running: the basis of the share of failures.
     run_started_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
-    run_done: Mapped[int] = mapped_column(server_default=text("0"))
+    run_done: Mapped[int] = mapped_column(server_default=sa.text("0"))
     # When the limits were last measured, and the result: one worker at a time does it for all.
-    checked_at: Mapped[datetime.datetime] = mapped_column(server_default=text("'-infinity'::timestamptz"))
-    measured: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    checked_at: Mapped[datetime.datetime] = mapped_column(server_default=sa.text("'-infinity'::timestamptz"))
+    measured: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=sa.text("'{}'::jsonb"))
     proving_worker: Mapped[int | None]
 
 
@@ -61,8 +52,8 @@ class BackfillTransition(Base):
     __tablename__ = "backfill_transitions"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    job_id: Mapped[int] = mapped_column(ForeignKey("backfill_jobs.id", ondelete="CASCADE"), index=True)
-    at: Mapped[datetime.datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    job_id: Mapped[int] = mapped_column(sa.ForeignKey("backfill_jobs.id", ondelete="CASCADE"), index=True)
+    at: Mapped[datetime.datetime] = mapped_column(server_default=sa.text("clock_timestamp()"))
     from_state: Mapped[str | None]
     to_state: Mapped[str]
     reason: Mapped[str | None]
@@ -73,16 +64,16 @@ class BackfillProof(Base):
     """The result of one proof: how many chunks the version lacked and had, and how long the proof took."""
 
     __tablename__ = "backfill_proofs"
-    __table_args__ = (Index(None, "embedding_version_id"),)
+    __table_args__ = (sa.Index(None, "embedding_version_id"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    embedding_version_id: Mapped[int] = mapped_column(ForeignKey("embedding_versions.id", ondelete="CASCADE"))
-    at: Mapped[datetime.datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    embedding_version_id: Mapped[int] = mapped_column(sa.ForeignKey("embedding_versions.id", ondelete="CASCADE"))
+    at: Mapped[datetime.datetime] = mapped_column(server_default=sa.text("clock_timestamp()"))
     missing: Mapped[int]
     embedded: Mapped[int]
     dead_letters: Mapped[int]
     seconds: Mapped[float]
-    missing_chunks: Mapped[list[int] | None] = mapped_column(ARRAY(BigInteger))
+    missing_chunks: Mapped[list[int] | None] = mapped_column(ARRAY(sa.BigInteger))
 
 
 class VectorLoad(Base):
@@ -90,24 +81,24 @@ class VectorLoad(Base):
 
     __tablename__ = "vector_loads"
     __table_args__ = (
-        UniqueConstraint("embedding_version_id", "fingerprint"),
-        CheckConstraint("state IN ('running', 'done')", name="state"),
+        sa.UniqueConstraint("embedding_version_id", "fingerprint"),
+        sa.CheckConstraint("state IN ('running', 'done')", name="state"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    embedding_version_id: Mapped[int] = mapped_column(ForeignKey("embedding_versions.id", ondelete="CASCADE"))
+    embedding_version_id: Mapped[int] = mapped_column(sa.ForeignKey("embedding_versions.id", ondelete="CASCADE"))
     source: Mapped[str]
     # Of the file's content, so that a load continues only with the same file.
     fingerprint: Mapped[str]
     state: Mapped[str] = mapped_column(server_default="running")
     total: Mapped[int]
-    cursor: Mapped[int] = mapped_column(server_default=text("0"))
+    cursor: Mapped[int] = mapped_column(server_default=sa.text("0"))
     # Of the vectors that it stored: the span of their chunks.
     first_chunk_id: Mapped[int | None]
     last_chunk_id: Mapped[int | None]
-    stored: Mapped[int] = mapped_column(server_default=text("0"))
-    present: Mapped[int] = mapped_column(server_default=text("0"))
-    unknown: Mapped[int] = mapped_column(server_default=text("0"))
+    stored: Mapped[int] = mapped_column(server_default=sa.text("0"))
+    present: Mapped[int] = mapped_column(server_default=sa.text("0"))
+    unknown: Mapped[int] = mapped_column(server_default=sa.text("0"))
     started_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
     finished_at: Mapped[datetime.datetime | None]
@@ -118,18 +109,18 @@ class BackfillRange(Base):
 
     __tablename__ = "backfill_ranges"
     __table_args__ = (
-        CheckConstraint("state IN ('waiting', 'leased', 'done')", name="state"),
-        Index(None, "job_id", "state"),
+        sa.CheckConstraint("state IN ('waiting', 'leased', 'done')", name="state"),
+        sa.Index(None, "job_id", "state"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    job_id: Mapped[int] = mapped_column(ForeignKey("backfill_jobs.id", ondelete="CASCADE"))
+    job_id: Mapped[int] = mapped_column(sa.ForeignKey("backfill_jobs.id", ondelete="CASCADE"))
     first_chunk_id: Mapped[int]
     last_chunk_id: Mapped[int]
     cursor: Mapped[int]
     state: Mapped[str] = mapped_column(server_default="waiting")
-    done: Mapped[int] = mapped_column(server_default=text("0"))
-    lease_token: Mapped[int] = mapped_column(server_default=text("0"))
+    done: Mapped[int] = mapped_column(server_default=sa.text("0"))
+    lease_token: Mapped[int] = mapped_column(server_default=sa.text("0"))
     lease_worker: Mapped[int | None]
     lease_until: Mapped[datetime.datetime | None]
 
@@ -140,22 +131,22 @@ class BackfillWorkerRow(Base):
     __tablename__ = "backfill_workers"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    job_id: Mapped[int] = mapped_column(ForeignKey("backfill_jobs.id", ondelete="CASCADE"), index=True)
+    job_id: Mapped[int] = mapped_column(sa.ForeignKey("backfill_jobs.id", ondelete="CASCADE"), index=True)
     client: Mapped[str]
     started_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
     seen_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
     ended_at: Mapped[datetime.datetime | None]
     engine: Mapped[str] = mapped_column(server_default="local")
-    pid: Mapped[int | None] = mapped_column(Integer)
+    pid: Mapped[int | None] = mapped_column(sa.Integer)
     # Process ids of its sessions on the server: other workers end those of a frozen worker.
-    sessions: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default=text("'{}'::integer[]"))
-    done: Mapped[int] = mapped_column(server_default=text("0"))
-    batch_size: Mapped[int | None] = mapped_column(Integer)
+    sessions: Mapped[list[int]] = mapped_column(ARRAY(sa.Integer), server_default=sa.text("'{}'::integer[]"))
+    done: Mapped[int] = mapped_column(server_default=sa.text("0"))
+    batch_size: Mapped[int | None] = mapped_column(sa.Integer)
     # Why its encoder's provider makes it wait.
     throttle: Mapped[str | None]
     throttle_since: Mapped[datetime.datetime | None]
     # Money reserved for its current batches: no worker starts a batch that would exceed the spend cap.
-    reserved_usd: Mapped[float] = mapped_column(server_default=text("0"))
+    reserved_usd: Mapped[float] = mapped_column(server_default=sa.text("0"))
     error: Mapped[str | None]
 
 
@@ -163,10 +154,10 @@ class BackfillSample(Base):
     """Chunks done by a worker in about a second: the data for rates and their chart."""
 
     __tablename__ = "backfill_samples"
-    __table_args__ = (Index(None, "job_id", "at"),)
+    __table_args__ = (sa.Index(None, "job_id", "at"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    job_id: Mapped[int] = mapped_column(ForeignKey("backfill_jobs.id", ondelete="CASCADE"))
+    job_id: Mapped[int] = mapped_column(sa.ForeignKey("backfill_jobs.id", ondelete="CASCADE"))
     at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
     done: Mapped[int]
     seconds: Mapped[float]
@@ -176,12 +167,12 @@ class DeadLetter(Base):
     """A chunk that could not be embedded, with its error. A waived one no longer blocks a cutover."""
 
     __tablename__ = "dead_letters"
-    __table_args__ = (PrimaryKeyConstraint("embedding_version_id", "chunk_id"),)
+    __table_args__ = (sa.PrimaryKeyConstraint("embedding_version_id", "chunk_id"),)
 
-    embedding_version_id: Mapped[int] = mapped_column(ForeignKey("embedding_versions.id", ondelete="CASCADE"))
-    chunk_id: Mapped[int] = mapped_column(ForeignKey("document_chunks.id", ondelete="CASCADE"), index=True)
+    embedding_version_id: Mapped[int] = mapped_column(sa.ForeignKey("embedding_versions.id", ondelete="CASCADE"))
+    chunk_id: Mapped[int] = mapped_column(sa.ForeignKey("document_chunks.id", ondelete="CASCADE"), index=True)
     error: Mapped[str]
-    attempts: Mapped[int] = mapped_column(server_default=text("1"))
+    attempts: Mapped[int] = mapped_column(server_default=sa.text("1"))
     failed_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
     waived_by: Mapped[str | None]
     waived_reason: Mapped[str | None]

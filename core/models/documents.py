@@ -6,16 +6,7 @@ import datetime
 import uuid
 from typing import Any
 
-from sqlalchemy import (
-    CheckConstraint,
-    Computed,
-    ForeignKey,
-    Index,
-    Integer,
-    PrimaryKeyConstraint,
-    Uuid,
-    text,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR, ExcludeConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -27,24 +18,24 @@ class DocumentChunk(Base):
 
     __tablename__ = "document_chunks"
     __table_args__ = (
-        Index(None, "document_id"),
-        Index(None, "content_sha256", postgresql_using="hash"),
-        Index(None, "content_tsv", postgresql_using="gin"),
-        Index(None, "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
+        sa.Index(None, "document_id"),
+        sa.Index(None, "content_sha256", postgresql_using="hash"),
+        sa.Index(None, "content_tsv", postgresql_using="gin"),
+        sa.Index(None, "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     semantic_key: Mapped[str] = mapped_column(unique=True)
-    document_id: Mapped[uuid.UUID] = mapped_column(Uuid)
-    chunk_no: Mapped[int] = mapped_column(Integer)
+    document_id: Mapped[uuid.UUID] = mapped_column(sa.Uuid)
+    chunk_no: Mapped[int] = mapped_column(sa.Integer)
     content: Mapped[str]
     content_sha256: Mapped[bytes]
     created_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
     source_id: Mapped[str] = mapped_column(server_default="")
     # "metadata" is taken by SQLAlchemy's declarative base
-    extra: Mapped[dict[str, Any]] = mapped_column("metadata", JSONB, server_default=text("'{}'::jsonb"))
+    extra: Mapped[dict[str, Any]] = mapped_column("metadata", JSONB, server_default=sa.text("'{}'::jsonb"))
     content_tsv: Mapped[str] = mapped_column(
-        TSVECTOR, Computed("to_tsvector('english'::regconfig, content)", persisted=True), nullable=True
+        TSVECTOR, sa.Computed("to_tsvector('english'::regconfig, content)", persisted=True), nullable=True
     )
 
 
@@ -55,7 +46,7 @@ class RepeatedText(Base):
     """
 
     __tablename__ = "repeated_texts"
-    __table_args__ = (Index(None, "content_sha256", postgresql_using="hash"),)
+    __table_args__ = (sa.Index(None, "content_sha256", postgresql_using="hash"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     content_sha256: Mapped[bytes]
@@ -66,10 +57,10 @@ class EmbeddingVersion(Base):
 
     __tablename__ = "embedding_versions"
     __table_args__ = (
-        CheckConstraint("dimensions BETWEEN 1 AND 16000", name="dimensions"),
-        CheckConstraint("distance_metric IN ('cosine', 'l2', 'ip')", name="distance_metric"),
-        CheckConstraint("storage IN ('vector', 'halfvec')", name="storage"),
-        CheckConstraint(
+        sa.CheckConstraint("dimensions BETWEEN 1 AND 16000", name="dimensions"),
+        sa.CheckConstraint("distance_metric IN ('cosine', 'l2', 'ip')", name="distance_metric"),
+        sa.CheckConstraint("storage IN ('vector', 'halfvec')", name="storage"),
+        sa.CheckConstraint(
             "jsonb_typeof(index_settings) = 'object' "
             "AND NOT jsonb_path_exists(index_settings, '$.* ? (@.type() != \"number\")') "
             "AND coalesce((index_settings ->> 'ef_search')\\:\\:int, 100) BETWEEN 1 AND 1000 "
@@ -77,7 +68,7 @@ class EmbeddingVersion(Base):
             "AND coalesce((index_settings ->> 'm')\\:\\:int, 16) BETWEEN 2 AND 100",
             name="index_settings",
         ),
-        CheckConstraint(
+        sa.CheckConstraint(
             "state IN ('registered', 'backfilling', 'loaded', 'ready', 'active', 'previous', 'retired')",
             name="state",
         ),
@@ -87,7 +78,7 @@ class EmbeddingVersion(Base):
             ("active", "="),
             name="embedding_versions_one_active",
             using="btree",
-            where=text("active"),
+            where=sa.text("active"),
             deferrable=True,
             initially="IMMEDIATE",
         ),
@@ -97,15 +88,15 @@ class EmbeddingVersion(Base):
     version_key: Mapped[str] = mapped_column(unique=True)
     encoder_name: Mapped[str]
     encoder_revision: Mapped[str]
-    dimensions: Mapped[int] = mapped_column(Integer)
+    dimensions: Mapped[int] = mapped_column(sa.Integer)
     distance_metric: Mapped[str]
-    active: Mapped[bool] = mapped_column(server_default=text("false"))
+    active: Mapped[bool] = mapped_column(server_default=sa.text("false"))
     created_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
     state: Mapped[str] = mapped_column(server_default="registered")
     encoder_spec: Mapped[str] = mapped_column(server_default="")
     storage: Mapped[str] = mapped_column(server_default="vector")
-    index_settings: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
-    created_by: Mapped[str] = mapped_column(server_default=text("SESSION_USER"))
+    index_settings: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=sa.text("'{}'::jsonb"))
+    created_by: Mapped[str] = mapped_column(server_default=sa.text("SESSION_USER"))
     notes: Mapped[str] = mapped_column(server_default="")
     completed_at: Mapped[datetime.datetime | None]
     proven_at: Mapped[datetime.datetime | None]
@@ -117,9 +108,9 @@ class ChunkOutbox(Base):
     """Chunks that a live version still lacks: filled by a trigger on document_chunks, emptied by a backfill."""
 
     __tablename__ = "chunk_outbox"
-    __table_args__ = (PrimaryKeyConstraint("embedding_version_id", "chunk_id"),)
+    __table_args__ = (sa.PrimaryKeyConstraint("embedding_version_id", "chunk_id"),)
 
-    embedding_version_id: Mapped[int] = mapped_column(ForeignKey("embedding_versions.id", ondelete="CASCADE"))
+    embedding_version_id: Mapped[int] = mapped_column(sa.ForeignKey("embedding_versions.id", ondelete="CASCADE"))
     chunk_id: Mapped[int]
     queued_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
     leased_until: Mapped[datetime.datetime | None]
@@ -133,7 +124,7 @@ class RowCount(Base):
     """
 
     __tablename__ = "row_counts"
-    __table_args__ = (CheckConstraint("delta BETWEEN -1000000000000 AND 1000000000000", name="delta"),)
+    __table_args__ = (sa.CheckConstraint("delta BETWEEN -1000000000000 AND 1000000000000", name="delta"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     scope: Mapped[int] = mapped_column(index=True)

@@ -6,16 +6,7 @@ import datetime
 import uuid
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    ForeignKey,
-    Integer,
-    PrimaryKeyConstraint,
-    UniqueConstraint,
-    Uuid,
-    text,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, REAL
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -32,7 +23,7 @@ class QuerySetRow(Base):
     name: Mapped[str] = mapped_column(unique=True)
     revision: Mapped[str] = mapped_column(server_default="")
     created_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
-    created_by: Mapped[str] = mapped_column(server_default=text("SESSION_USER"))
+    created_by: Mapped[str] = mapped_column(server_default=sa.text("SESSION_USER"))
     updated_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
 
 
@@ -40,10 +31,10 @@ class QueryRow(Base):
     """A query of a set, with its author's id. `segment` groups queries that are reported together."""
 
     __tablename__ = "queries"
-    __table_args__ = (UniqueConstraint("query_set_id", "query_id"),)
+    __table_args__ = (sa.UniqueConstraint("query_set_id", "query_id"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    query_set_id: Mapped[int] = mapped_column(ForeignKey("query_sets.id", ondelete="CASCADE"))
+    query_set_id: Mapped[int] = mapped_column(sa.ForeignKey("query_sets.id", ondelete="CASCADE"))
     query_id: Mapped[str]
     text: Mapped[str]
     segment: Mapped[str]
@@ -53,7 +44,7 @@ class JudgeRow(Base):
     """A judge of relevance: a person by name, or a cross-encoder by its spec and revision."""
 
     __tablename__ = "judges"
-    __table_args__ = (CheckConstraint("kind IN ('person', 'model')", name="kind"),)
+    __table_args__ = (sa.CheckConstraint("kind IN ('person', 'model')", name="kind"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
@@ -61,7 +52,7 @@ class JudgeRow(Base):
     spec: Mapped[str] = mapped_column(server_default="")
     revision: Mapped[str] = mapped_column(server_default="")
     created_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
-    created_by: Mapped[str] = mapped_column(server_default=text("SESSION_USER"))
+    created_by: Mapped[str] = mapped_column(server_default=sa.text("SESSION_USER"))
 
 
 class JudgementRow(Base):
@@ -72,15 +63,15 @@ class JudgementRow(Base):
 
     __tablename__ = "judgements"
     __table_args__ = (
-        PrimaryKeyConstraint("query", "judge_id", "target_kind", "target"),
-        CheckConstraint("target_kind IN ('document', 'chunk')", name="target_kind"),
+        sa.PrimaryKeyConstraint("query", "judge_id", "target_kind", "target"),
+        sa.CheckConstraint("target_kind IN ('document', 'chunk')", name="target_kind"),
     )
 
-    query: Mapped[int] = mapped_column(ForeignKey("queries.id", ondelete="CASCADE"))
-    judge_id: Mapped[int] = mapped_column(ForeignKey("judges.id", ondelete="CASCADE"), index=True)
+    query: Mapped[int] = mapped_column(sa.ForeignKey("queries.id", ondelete="CASCADE"))
+    judge_id: Mapped[int] = mapped_column(sa.ForeignKey("judges.id", ondelete="CASCADE"), index=True)
     target_kind: Mapped[str]
     target: Mapped[str]
-    grade: Mapped[int] = mapped_column(Integer)
+    grade: Mapped[int] = mapped_column(sa.Integer)
     # The model's score, from which the grade was made.
     score: Mapped[float | None]
     judged_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
@@ -90,21 +81,21 @@ class EvaluationRun(Base):
     """The top-k of one version for every query of a set, with everything needed to repeat it."""
 
     __tablename__ = "evaluation_runs"
-    __table_args__ = (CheckConstraint("state IN ('running', 'done')", name="state"),)
+    __table_args__ = (sa.CheckConstraint("state IN ('running', 'done')", name="state"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    query_set_id: Mapped[int] = mapped_column(ForeignKey("query_sets.id", ondelete="CASCADE"), index=True)
+    query_set_id: Mapped[int] = mapped_column(sa.ForeignKey("query_sets.id", ondelete="CASCADE"), index=True)
     query_set_revision: Mapped[str]
     # The key is kept when the version is dropped.
     embedding_version_id: Mapped[int | None] = mapped_column(
-        ForeignKey("embedding_versions.id", ondelete="SET NULL"), index=True
+        sa.ForeignKey("embedding_versions.id", ondelete="SET NULL"), index=True
     )
     version_key: Mapped[str]
     encoder: Mapped[str]
     encoder_revision: Mapped[str]
-    k: Mapped[int] = mapped_column(Integer)
+    k: Mapped[int] = mapped_column(sa.Integer)
     exact: Mapped[bool]
-    ef_search: Mapped[int | None] = mapped_column(Integer)
+    ef_search: Mapped[int | None] = mapped_column(sa.Integer)
     index_settings: Mapped[dict[str, Any]] = mapped_column(JSONB)
     # For a pilot: how its chunks were sampled. Otherwise the whole collection was searched.
     sample: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
@@ -113,20 +104,20 @@ class EvaluationRun(Base):
     state: Mapped[str] = mapped_column(server_default="running")
     started_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
     finished_at: Mapped[datetime.datetime | None]
-    seconds: Mapped[float] = mapped_column(server_default=text("0"))
-    created_by: Mapped[str] = mapped_column(server_default=text("SESSION_USER"))
+    seconds: Mapped[float] = mapped_column(server_default=sa.text("0"))
+    created_by: Mapped[str] = mapped_column(server_default=sa.text("SESSION_USER"))
 
 
 class EvaluationResult(Base):
     """The top-k for one query of a run: chunks, their documents and distances, best first."""
 
     __tablename__ = "evaluation_results"
-    __table_args__ = (PrimaryKeyConstraint("run_id", "query_id"),)
+    __table_args__ = (sa.PrimaryKeyConstraint("run_id", "query_id"),)
 
-    run_id: Mapped[int] = mapped_column(ForeignKey("evaluation_runs.id", ondelete="CASCADE"))
+    run_id: Mapped[int] = mapped_column(sa.ForeignKey("evaluation_runs.id", ondelete="CASCADE"))
     query_id: Mapped[str]
-    chunk_ids: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
-    document_ids: Mapped[list[uuid.UUID]] = mapped_column(ARRAY(Uuid))
+    chunk_ids: Mapped[list[int]] = mapped_column(ARRAY(sa.BigInteger))
+    document_ids: Mapped[list[uuid.UUID]] = mapped_column(ARRAY(sa.Uuid))
     distances: Mapped[list[float]] = mapped_column(ARRAY(REAL))
     encode_ms: Mapped[float] = mapped_column(REAL)
     search_ms: Mapped[float] = mapped_column(REAL)
@@ -137,20 +128,24 @@ class EvaluationRow(Base):
 
     __tablename__ = "evaluations"
     __table_args__ = (
-        CheckConstraint("verdict IN ('pass', 'fail', 'inconclusive')", name="verdict"),
-        CheckConstraint(
+        sa.CheckConstraint("verdict IN ('pass', 'fail', 'inconclusive')", name="verdict"),
+        sa.CheckConstraint(
             "jsonb_typeof(report) = 'object' AND jsonb_typeof(report -> 'gates') = 'array'", name="report"
         ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    query_set_id: Mapped[int] = mapped_column(ForeignKey("query_sets.id", ondelete="CASCADE"), index=True)
-    primary_run_id: Mapped[int] = mapped_column(ForeignKey("evaluation_runs.id", ondelete="CASCADE"), index=True)
-    candidate_run_id: Mapped[int] = mapped_column(ForeignKey("evaluation_runs.id", ondelete="CASCADE"), index=True)
+    query_set_id: Mapped[int] = mapped_column(sa.ForeignKey("query_sets.id", ondelete="CASCADE"), index=True)
+    primary_run_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("evaluation_runs.id", ondelete="CASCADE"), index=True
+    )
+    candidate_run_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("evaluation_runs.id", ondelete="CASCADE"), index=True
+    )
     primary_version: Mapped[str]
     candidate_version: Mapped[str]
     # None without gates.
     verdict: Mapped[str | None]
     report: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    created_at: Mapped[datetime.datetime] = mapped_column(server_default=text("clock_timestamp()"))
-    created_by: Mapped[str] = mapped_column(server_default=text("SESSION_USER"))
+    created_at: Mapped[datetime.datetime] = mapped_column(server_default=sa.text("clock_timestamp()"))
+    created_by: Mapped[str] = mapped_column(server_default=sa.text("SESSION_USER"))
