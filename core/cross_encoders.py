@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from revector.core.encoders.kinds import TEXT, Setting, whole_number
-from revector.core.encoders.local_models import find_folder, folder_revision
+from revector.core.encoders.local_models import find_folder, folder_revision, loading
 from revector.core.encoders.providers import check_known
 from revector.core.encoders.spec import EncoderSpec, read_spec
 from revector.core.errors import EncoderError, UnreachableError, unknown_name
@@ -114,19 +114,12 @@ def parse_pair_spec(text: str, kind: str, settings: Mapping[str, Setting] = SETT
 
 def _load(folder: Path, spec: EncoderSpec) -> CrossEncoder:
     from sentence_transformers import CrossEncoder
-    from transformers.utils import logging
 
     _require_head(folder, spec)
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would be drawn across the console
-    try:
+    with loading(folder, spec, "CrossEncoder"):
         model: CrossEncoder = CrossEncoder(str(folder), device=spec.settings.get("device"), local_files_only=True)
         if spec.max_tokens is not None:
             model.max_seq_length = min(spec.max_tokens, model.max_seq_length or spec.max_tokens)
-    except Exception as error:
-        raise UnreachableError(
-            f"The model {spec.model!r} cannot be loaded from {folder}: {error}",
-            "The folder must contain a CrossEncoder that fits the settings.",
-        ) from error
     return model
 
 

@@ -227,21 +227,15 @@ def _write(connection: Connection, batch: list[_Cut], *, remember: bool) -> Coun
 
 def _stage(connection: Connection, batch: list[_Cut]) -> None:
     connection.execute("TRUNCATE pg_temp.ingest_documents, pg_temp.ingest_chunks, pg_temp.ingest_new")
-    with (
-        connection.cursor() as cursor,
-        cursor.copy(
-            "COPY pg_temp.ingest_documents (position, document_id, source_id, metadata) FROM STDIN"
-        ) as copy,
-    ):
+    with connection.cursor().copy(
+        "COPY pg_temp.ingest_documents (position, document_id, source_id, metadata) FROM STDIN"
+    ) as copy:
         for position, cut in enumerate(batch):
             copy.write_row((position, cut.document_id, cut.document.source_id, cut.document.metadata_json))
-    with (
-        connection.cursor() as cursor,
-        cursor.copy(
-            "COPY pg_temp.ingest_chunks (document_id, chunk_no, semantic_key, content, content_sha256) "
-            "FROM STDIN WITH (FORMAT BINARY)"
-        ) as copy,
-    ):
+    with connection.cursor().copy(
+        "COPY pg_temp.ingest_chunks (document_id, chunk_no, semantic_key, content, content_sha256) "
+        "FROM STDIN WITH (FORMAT BINARY)"
+    ) as copy:
         copy.set_types(("uuid", "int4", "text", "text", "bytea"))
         for cut in batch:
             for number, chunk in enumerate(cut.chunks):

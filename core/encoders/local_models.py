@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -51,6 +53,21 @@ def find_folder(spec: EncoderSpec, organisation: str) -> Path:
             f"There is no model {spec.model!r}: no folder of that name, and no download of it here.",
             f"Give the path of a model's folder, or download it once: {download}",
         ) from None
+
+
+@contextmanager
+def loading(folder: Path, spec: EncoderSpec, kind: str) -> Iterator[None]:
+    """Load a model of that kind from its folder. Raises UnreachableError for whatever prevents it."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would be drawn across the console
+    try:
+        yield
+    except Exception as error:
+        raise UnreachableError(
+            f"The model {spec.model!r} cannot be loaded from {folder}: {error}",
+            f"The folder must contain a {kind} that fits the settings.",
+        ) from error
 
 
 def folder_revision(folder: Path) -> str:

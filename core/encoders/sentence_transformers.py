@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revector.core.encoders.kinds import TEXT, Setting, whole_number
-from revector.core.encoders.local_models import find_folder, folder_revision
+from revector.core.encoders.local_models import find_folder, folder_revision, loading
 from revector.core.encoders.spec import EncoderSpec
-from revector.core.errors import UnreachableError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -79,11 +78,9 @@ def _float32(vectors: Any) -> NDArray[np.float32]:
 
 def _load(folder: Path, spec: EncoderSpec) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would be drawn across the console
     truncate = spec.settings.get("dimensions")
-    try:
+    with loading(folder, spec, "SentenceTransformers model"):
         model = SentenceTransformer(
             str(folder),
             device=spec.settings.get("device"),
@@ -92,9 +89,4 @@ def _load(folder: Path, spec: EncoderSpec) -> SentenceTransformer:
         )
         if spec.max_tokens is not None:
             model.max_seq_length = spec.max_tokens
-    except Exception as error:
-        raise UnreachableError(
-            f"The model {spec.model!r} cannot be loaded from {folder}: {error}",
-            "The folder must contain a SentenceTransformers model that fits the settings.",
-        ) from error
     return model

@@ -214,10 +214,34 @@ def commit(connection: Connection, version: Version, job_id: int, done: Encoded,
 def _finish(
     connection: Connection, version: Version, job_id: int, done: Encoded, stored: int, lease_s: float
 ) -> int:
+    """Store what is left of a batch of which so many vectors are stored, and move the cursor; returns them all."""
     stored += _store_rest(connection, version, done)
     if stored:
         connection.execute("INSERT INTO row_counts (scope, delta) VALUES (%s, %s)", [version.id, stored])
-    _advance(connection, version, job_id, done, stored, lease_s)
+    batch, spent = done.batch, done.spent_usd
+    if batch.lease is None:
+        connection.execute(
+            "DELETE FROM chunk_outbox WHERE embedding_version_id = %s AND chunk_id = ANY(%s)",
+            [version.id, batch.ids],
+        )
+        connection.execute(
+            "UPDATE backfill_jobs SET outbox_done = outbox_done + %s, spent_usd = spent_usd + %s WHERE id = %s",
+            [stored, spent, job_id],
+        )
+        return stored
+    moved = connection.execute(
+        """
+        UPDATE backfill_ranges
+        SET cursor = %s, done = done + %s, state = CASE WHEN %s THEN 'done' ELSE state END,
+            lease_until = now() + %s * interval '1 second'
+        WHERE id = %s AND lease_token = %s AND state = 'leased' AND cursor = %s
+        """,
+        [batch.cursor, stored, batch.last, lease_s, batch.lease.range_id, batch.lease.token, batch.start],
+    )
+    if moved.rowcount != 1:
+        raise LostLeaseError
+    if spent:
+        connection.execute("UPDATE backfill_jobs SET spent_usd = spent_usd + %s WHERE id = %s", [spent, job_id])
     return stored
 
 
@@ -267,52 +291,6 @@ def _store_rest(connection: Connection, version: Version, done: Encoded) -> int:
             [version.id, done.chunk_ids.tolist() + [chunk for chunk, _ in done.copies]],
         )
     return stored
-
-
-def _advance(
-    connection: Connection,
-    version: Version,
-    job_id: int,
-    done: Encoded,
-    stored: int,
-    lease_s: float,
-) -> None:
-    spent = done.spent_usd
-    batch = done.batch
-    if batch.lease is not None:
-        moved = connection.execute(
-            """
-            UPDATE backfill_ranges
-            SET cursor = %(cursor)s, done = done + %(stored)s,
-                state = CASE WHEN %(last)s THEN 'done' ELSE state END,
-                lease_until = now() + %(lease)s * interval '1 second'
-            WHERE id = %(id)s AND lease_token = %(token)s AND state = 'leased' AND cursor = %(start)s
-            """,
-            {
-                "cursor": batch.cursor,
-                "start": batch.start,
-                "stored": stored,
-                "last": batch.last,
-                "lease": lease_s,
-                "id": batch.lease.range_id,
-                "token": batch.lease.token,
-            },
-        )
-        if moved.rowcount != 1:
-            raise LostLeaseError
-        if spent:
-            connection.execute(
-                "UPDATE backfill_jobs SET spent_usd = spent_usd + %s WHERE id = %s", [spent, job_id]
-            )
-    else:
-        connection.execute(
-            "DELETE FROM chunk_outbox WHERE embedding_version_id = %s AND chunk_id = ANY(%s)",
-            [version.id, batch.ids],
-        )
-        connection.execute(
-            "UPDATE backfill_jobs SET outbox_done = outbox_done + %s, spent_usd = spent_usd + %s WHERE id = %s",
-            [stored, spent, job_id],
-        )
 
 
 def _still_wanted(connection: Connection, version: Version, chunk_ids: NDArray[np.int64]) -> NDArray[np.bool_]:

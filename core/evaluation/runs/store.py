@@ -228,15 +228,12 @@ def store_hits(connection: Connection, run: Run, hits: Iterable[QueryHits]) -> N
     """
     image = b"".join(_row_image(run.id, found) for found in hits)
     try:
-        with (
-            connection.cursor() as cursor,
-            cursor.copy(
-                """
-                COPY evaluation_results (run_id, query_id, chunk_ids, document_ids, distances, encode_ms, search_ms)
-                FROM STDIN WITH (FORMAT BINARY)
-                """
-            ) as copy,
-        ):
+        with connection.cursor().copy(
+            """
+            COPY evaluation_results (run_id, query_id, chunk_ids, document_ids, distances, encode_ms, search_ms)
+            FROM STDIN WITH (FORMAT BINARY)
+            """
+        ) as copy:
             copy.write(COPY_HEADER + image + COPY_TRAILER)
     except pg.ForeignKeyViolation:
         raise RefusedError(
