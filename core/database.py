@@ -8,7 +8,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, LiteralString, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -70,7 +70,7 @@ class ServerInfo:
 class Database:
     """One collection: a Postgres database and a schema in it. It only opens connections."""
 
-    dsn: str
+    dsn: str = field(repr=False)  # may hold a password
     schema: str
     read_only: bool = False
     embedded: bool = False

@@ -31,11 +31,7 @@ def main() -> None:
     try:
         end: dict[str, Any] = {"state": work(task)}
     except RevectorError as error:
-        end = {
-            "error": type(error).__name__,
-            "problem": error.problem,
-            "remedy": error.remedy,
-        }
+        end = {"error": type(error).__name__, "problem": error.problem, "remedy": error.remedy}
     except Exception as error:  # noqa: BLE001  (a bug, or a library's: the engine starts another process)
         sys.stderr.write(f"{logs.crashed(error)}\n")
         sys.exit(1)

@@ -18,14 +18,7 @@ import psycopg
 from psycopg import sql
 
 from revector.core.backfill.engines.ray.engine import Deaths, FromDriver, Order, ToDriver
-from revector.core.backfill.engines.ray.worker import (
-    ENDING,
-    BackfillWorker,
-    Outcome,
-    Place,
-    Sealed,
-    in_short,
-)
+from revector.core.backfill.engines.ray.worker import ENDING, BackfillWorker, Outcome, Place, in_short
 from revector.core.backfill.job.job import ENGINE_LOCK, Job, find_job, notice_interruption, open_job
 from revector.core.backfill.job.status import require_status, status
 from revector.core.database import Connection, unreachable
@@ -71,7 +64,6 @@ class Crew:
     def __init__(self, ray: Any, order: Order, channel: Channel) -> None:
         self._ray = ray
         self._order = order
-        self._sealed = Sealed(order.database)
         self._channel = channel
         self._wanted = order.wanted
         self._slots: list[_Slot] = []
@@ -228,7 +220,7 @@ class Crew:
         )
         slot.since, slot.place = time.monotonic(), None
         slot.placing = slot.actor.where.remote()
-        slot.running = slot.actor.run.remote(self._sealed, self._order.version)
+        slot.running = slot.actor.run.remote(self._order.database, self._order.version)
 
     def _free(self, slot: _Slot) -> None:
         if slot.actor is not None:

@@ -29,7 +29,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from multiprocessing import Pipe
 from typing import IO, TYPE_CHECKING
@@ -104,7 +104,7 @@ class RaySettings:
 class Order:
     """Sent to the driver at its start."""
 
-    database: Database = field(repr=False)
+    database: Database
     version: Version
     job_settings: JobSettings
     ray: RaySettings

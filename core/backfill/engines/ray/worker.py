@@ -16,21 +16,10 @@ from revector.core.errors import EncoderError, RefusedError, RevectorError, Unre
 from revector.core.secrets import scrub
 
 if TYPE_CHECKING:
-    from revector.core.backfill.job.status import JobStatus
     from revector.core.registry import Version
 
 ENDING = frozenset({"pausing", "paused", "cancelled", "done", "failed"})
 """Job states in which no worker is added."""
-
-
-class Sealed:
-    """A database whose repr shows nothing of its connection string."""
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
-
-    def __repr__(self) -> str:
-        return f"<database {self.database.name}>"
 
 
 @dataclass(frozen=True)
@@ -43,10 +32,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a worker ended: the job's status, an error for a person, or a problem that a new process may not
-    have."""
+    """How a worker ended: as it should, with an error for a person, or a problem that a new process may not have."""
 
-    status: JobStatus | None = None
     error: RevectorError | None = None
     trouble: str | None = None
 
@@ -64,17 +51,18 @@ class BackfillWorker:
         """Where this runs; answers as soon as Ray has placed it."""
         return Place(socket.gethostname(), os.getpid())
 
-    def run(self, sealed: Sealed, version: Version) -> Outcome:
+    def run(self, database: Database, version: Version) -> Outcome:
         """Work until the job ends or `leave` is called. Raises nothing: Ray would print the traceback and its
         values."""
         try:
-            return Outcome(status=self._run(sealed.database, version))
+            self._run(database, version)
         except RevectorError as error:
             return Outcome(error=portable(error))
         except Exception as error:  # noqa: BLE001  (from a database driver or a model; this process may be broken)
             return Outcome(
                 trouble=f"{scrub(in_short(error))} (report: {logs.report(error)} on {socket.gethostname()})"
             )
+        return Outcome()
 
     def leave(self) -> None:
         """Let the worker finish its current batch and end; if it has not begun, it will not begin."""
@@ -83,23 +71,22 @@ class BackfillWorker:
             if self._worker is not None:
                 self._worker.leave("fewer workers are needed, or the run ends")
 
-    def _run(self, database: Database, version: Version) -> JobStatus | None:
+    def _run(self, database: Database, version: Version) -> None:
         from revector.core.retrieval import open_version_encoder
 
         with contextlib.closing(open_version_encoder(version)) as encoder:
             with self._lock:
                 if self._left:
-                    return None
+                    return
                 self._worker = Worker(database, version, encoder, engine="ray", check=True)
-            return self._worker.join()
+            self._worker.join()
 
 
 def portable(error: RevectorError) -> RevectorError:
     """The error as one of our own classes: a package's subclass may not be importable in the receiving process."""
-    for kind in (UsageError, RefusedError, UnreachableError, EncoderError):
-        if isinstance(error, kind):
-            return kind(error.problem, error.remedy)
-    return RevectorError(error.problem, error.remedy)
+    kinds = (UsageError, RefusedError, UnreachableError, EncoderError)
+    kind = next((one for one in kinds if isinstance(error, one)), RevectorError)
+    return kind(error.problem, error.remedy)
 
 
 def in_short(error: BaseException) -> str:

@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from revector.core.backfill.engines.ray import engine
 from revector.core.backfill.engines.ray.driver import check_nodes
 from revector.core.backfill.engines.ray.engine import Deaths, Order, RaySettings, run_on_ray
-from revector.core.backfill.engines.ray.worker import Sealed
 from revector.core.backfill.job.job import request_pause
 from revector.core.backfill.job.settings import JobSettings
 from revector.core.backfill.job.status import JobStatus
@@ -574,9 +573,8 @@ def test_a_password_is_nowhere_in_ray(
 
 
 def test_what_an_actor_is_given_shows_no_password(database: Database) -> None:
-    sealed = Sealed(secret(database))
-    assert PASSWORD not in repr(sealed)
-    assert PASSWORD not in str([sealed])
+    assert PASSWORD not in repr(secret(database))
+    assert PASSWORD not in str([secret(database)])
     secret(database).connect_options("test")
     assert scrub(f"{PASSWORD} is wrong") == "[secret] is wrong"
     assert PASSWORD not in repr(Order(secret(database), None, BATCH, RaySettings(), 1))  # type: ignore[arg-type]
