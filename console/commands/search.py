@@ -206,11 +206,9 @@ def chosen_versions(connection: Connection, primary: str | None, candidate: str 
 
 
 def _side(result: SearchResult, moves: Sequence[Move], judged: JudgedHits | None) -> list[tuple[object, str, str]]:
-    from revector.screens.wording.grades import star
+    from revector.screens.wording.grades import star_cell
 
-    grades = judged.grades if judged else {}
-    width = max((len(star(grade)) + 1 for grade in grades.values()), default=0)
     return [
-        (hit.rank, move.label, star(grades.get(hit.chunk_id)).ljust(width) + hit.source_id)
+        (hit.rank, move.label, (star_cell(judged, hit.chunk_id).plain if judged else "") + hit.source_id)
         for move, hit in zip(moves, result.hits, strict=True)
     ]

@@ -12,19 +12,8 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from revector.console.serve import problems
+from revector.console.serve import problems, schemas
 from revector.console.serve.problems import Problem, Refused
-from revector.console.serve.schemas import (
-    HealthAnswer,
-    ProblemAnswer,
-    SearchAnswer,
-    SearchParameters,
-    SearchRequest,
-    VectorRequest,
-    VersionsAnswer,
-    explain,
-    version_answer,
-)
 from revector.core.errors import RevectorError, UsageError
 
 if TYPE_CHECKING:
@@ -67,23 +56,25 @@ def make_api(service: Service, metrics: Metrics) -> FastAPI:
     )
     searching = _documented(_WHEN_SEARCHING)
 
-    @router.post("/search", response_model=SearchAnswer, responses=searching, summary="Search by text")
-    async def search(asked: SearchRequest, request: Request) -> Response:
+    @router.post("/search", response_model=schemas.SearchAnswer, responses=searching, summary="Search by text")
+    async def search(asked: schemas.SearchRequest, request: Request) -> Response:
         """The k nearest chunks of a text, by the version that is served."""
         return _answer(await service.search(asked, _slot(request)), metrics)
 
-    @router.get("/search", response_model=SearchAnswer, responses=searching, summary="Search by text, in a URL")
-    async def search_by_url(asked: Annotated[SearchParameters, Query()], request: Request) -> Response:
+    @router.get(
+        "/search", response_model=schemas.SearchAnswer, responses=searching, summary="Search by text, in a URL"
+    )
+    async def search_by_url(asked: Annotated[schemas.SearchParameters, Query()], request: Request) -> Response:
         """As POST /search, for what a URL can say."""
         return _answer(await service.search(asked.as_request(), _slot(request)), metrics)
 
     @router.post(
         "/search/vector",
-        response_model=SearchAnswer,
+        response_model=schemas.SearchAnswer,
         responses=searching | _documented({404: "There is no such version."}),
         summary="Search by a vector of your own",
     )
-    async def search_vector(asked: VectorRequest, request: Request) -> Response:
+    async def search_vector(asked: schemas.VectorRequest, request: Request) -> Response:
         """The k nearest chunks of a vector, in the version it was encoded for, for as long as that exists.
 
         `active` false says that users are answered by another version by now: see GET /versions, and encode for it.
@@ -97,7 +88,7 @@ def make_api(service: Service, metrics: Metrics) -> FastAPI:
                 raise Refused(Problem(404, "unknown_version", error.problem, error.remedy)) from None
             raise
 
-    @router.get("/versions", response_model=VersionsAnswer, summary="The versions and their encoders")
+    @router.get("/versions", response_model=schemas.VersionsAnswer, summary="The versions and their encoders")
     async def versions(request: Request) -> Response:
         """Every embedding version with its encoder; `active` answers users."""
         registered = await service.registered(_slot(request))
@@ -106,7 +97,7 @@ def make_api(service: Service, metrics: Metrics) -> FastAPI:
             {
                 "active": active.version_key if active else None,
                 "serving": service.serving,
-                "versions": [version_answer(version) for version in registered],
+                "versions": [schemas.version_answer(version) for version in registered],
             }
         )
 
@@ -123,8 +114,8 @@ def make_api(service: Service, metrics: Metrics) -> FastAPI:
 
     @api.get(
         "/healthz",
-        response_model=HealthAnswer,
-        responses={503: {"model": HealthAnswer, "description": "Searches cannot be answered now."}},
+        response_model=schemas.HealthAnswer,
+        responses={503: {"model": schemas.HealthAnswer, "description": "Searches cannot be answered now."}},
         summary="Ready or not",
     )
     async def healthz() -> Response:
@@ -158,7 +149,7 @@ def _handle_errors(api: FastAPI, metrics: Metrics) -> None:
 
     @api.exception_handler(RequestValidationError)
     async def _invalid(_request: Request, error: RequestValidationError) -> Response:
-        return answer(Problem(422, "invalid", explain(list(error.errors())), "See /openapi.json."))
+        return answer(Problem(422, "invalid", schemas.explain(list(error.errors())), "See /openapi.json."))
 
     @api.exception_handler(Exception)
     async def _internal(_request: Request, _error: Exception) -> Response:
@@ -201,4 +192,4 @@ def _json(document: dict[str, Any], status: int = 200) -> Response:
 
 
 def _documented(when: dict[int, str]) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": ProblemAnswer, "description": text} for status, text in when.items()}
+    return {status: {"model": schemas.ProblemAnswer, "description": text} for status, text in when.items()}

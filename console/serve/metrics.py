@@ -5,57 +5,50 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    PlatformCollector,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
+import prometheus_client as prometheus
 from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside each that says when it began
+prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside each that says when it began
 
 
 class Metrics:
     """The metrics of one server, in their own registry."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
-        self.requests = Counter(
+        self._registry = prometheus.CollectorRegistry()
+        prometheus.ProcessCollector(registry=self._registry)
+        prometheus.PlatformCollector(registry=self._registry)
+        self.requests = prometheus.Counter(
             "revector_requests",
             "Requests answered, by route and status.",
             ["route", "method", "status"],
             registry=self._registry,
         )
-        self.request_seconds = Histogram(
+        self.request_seconds = prometheus.Histogram(
             "revector_request_seconds",
             "From a request's headers to its answer, by route.",
             ["route"],
             buckets=_SECONDS,
             registry=self._registry,
         )
-        self.in_flight = Gauge("revector_requests_in_flight", "Requests in progress.", registry=self._registry)
-        self.errors = Counter(
+        self.in_flight = prometheus.Gauge(
+            "revector_requests_in_flight", "Requests in progress.", registry=self._registry
+        )
+        self.errors = prometheus.Counter(
             "revector_errors", "Requests that failed, by type.", ["type"], registry=self._registry
         )
-        self.search_seconds = Histogram(
+        self.search_seconds = prometheus.Histogram(
             "revector_search_seconds",
             "Searches by the version that answered: the query's encoding, and the database's part.",
             ["version", "step"],
             buckets=_SECONDS,
             registry=self._registry,
         )
-        self.empty = Counter(
+        self.empty = prometheus.Counter(
             "revector_empty_results",
             "Searches that found nothing, by version.",
             ["version"],
@@ -75,7 +68,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """The metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return prometheus.generate_latest(self._registry)
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,18 +23,9 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from revector.core.encoders import kinds
 from revector.core.encoders.base import scale_to_unit
 from revector.core.encoders.headers import retry_after
-from revector.core.encoders.kinds import (
-    AMOUNT,
-    ENVIRONMENT_NAME,
-    SECONDS,
-    SERVICE_URL,
-    TEXT,
-    Setting,
-    is_this_machine,
-    whole_number,
-)
 from revector.core.encoders.local_files import read_text_file
 from revector.core.encoders.pacing import LONGEST_HOLD_S, Pacer, Ticket, backoff
 from revector.core.encoders.spec import EncoderSpec
@@ -92,20 +83,20 @@ class RemoteEncoder(ABC):
     names a tokenizer.
     """
 
-    settings: ClassVar[Mapping[str, Setting]] = {
-        "base_url": SERVICE_URL,
-        "batch_size": whole_number(),
-        "dimensions": whole_number(),
-        "key_env": ENVIRONMENT_NAME,
-        "max_request_tokens": whole_number(),
-        "max_retries": whole_number(0),
-        "parallel": whole_number(1, _MOST_PARALLEL),
-        "price": AMOUNT,
-        "requests_per_minute": whole_number(),
-        "revision": TEXT,
-        "timeout_s": SECONDS,
-        "tokenizer": TEXT,
-        "tokens_per_minute": whole_number(),
+    settings: ClassVar[Mapping[str, kinds.Setting]] = {
+        "base_url": kinds.SERVICE_URL,
+        "batch_size": kinds.whole_number(),
+        "dimensions": kinds.whole_number(),
+        "key_env": kinds.ENVIRONMENT_NAME,
+        "max_request_tokens": kinds.whole_number(),
+        "max_retries": kinds.whole_number(0),
+        "parallel": kinds.whole_number(1, _MOST_PARALLEL),
+        "price": kinds.AMOUNT,
+        "requests_per_minute": kinds.whole_number(),
+        "revision": kinds.TEXT,
+        "timeout_s": kinds.SECONDS,
+        "tokenizer": kinds.TEXT,
+        "tokens_per_minute": kinds.whole_number(),
     }
     server: ClassVar[str] = "an embeddings server"
     path: ClassVar[str]
@@ -145,7 +136,7 @@ class RemoteEncoder(ABC):
         self._usage = threading.local()
         self._has_answered = False
         # Another address gets no key but the one that the spec names: the owner allows host and key together.
-        own = public or is_this_machine(urlsplit(self._base_url).hostname or "")
+        own = public or kinds.is_this_machine(urlsplit(self._base_url).hostname or "")
         self._key_env = settings.get("key_env", self.key_variable if own else "")
         self._key = self._read_key(needed=public)
         self._tokenizer = _read_tokenizer(settings["tokenizer"]) if "tokenizer" in settings else None

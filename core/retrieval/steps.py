@@ -19,21 +19,13 @@ import psycopg
 
 from revector.core.errors import RevectorError, UnreachableError, UsageError
 from revector.core.registry import Version, no_active_version
+from revector.core.retrieval import statements
 from revector.core.retrieval.counts import Counter
 from revector.core.retrieval.encoding import EncoderCache, QueryCache
 from revector.core.retrieval.options import SearchOptions
 from revector.core.retrieval.pointer import ACTIVE_VERSION, NAMED_VERSION, Pointer
 from revector.core.retrieval.rerank import Rerankers, reranked, reranked_depth
 from revector.core.retrieval.result import Hit, SearchResult
-from revector.core.retrieval.statements import (
-    check_vector,
-    has_vectors,
-    no_vectors,
-    parameters,
-    read_rows,
-    search_statement,
-    session_settings,
-)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,7 +97,7 @@ class SearchSteps:
                     # Dropped meanwhile; another version may be served now.
                     before, version = version, (yield from self._load())
                     if version.id == before.id:
-                        raise no_vectors(version, pinned=bool(self.pointer.pinned)) from None
+                        raise statements.no_vectors(version, pinned=bool(self.pointer.pinned)) from None
                     continue
                 searched = time.perf_counter()
                 if served:
@@ -135,7 +127,7 @@ class SearchSteps:
             if version is None:
                 version = yield from self._load(key)
                 self._named[key] = version
-            check_vector(version, vector)
+            statements.check_vector(version, vector)
             begun = time.perf_counter()
             try:
                 hits, active = yield from self._run(version, vector, options, "")
@@ -146,7 +138,7 @@ class SearchSteps:
                 # The key may have been given to another version since it was read.
                 self._named.pop(key, None)
                 if fresh:
-                    raise no_vectors(version) from None
+                    raise statements.no_vectors(version) from None
                 version, fresh = None, True
             except (RevectorError, psycopg.Error):
                 self._counter.count(version.id, 0.0, error=True)
@@ -191,7 +183,7 @@ class SearchSteps:
             encoder = yield Work(lambda: self._encoders.encoder(version), about, unlimited=True)
         quick = bool(getattr(encoder, "runs_here", False))
         vector: NDArray[np.float32] = yield Work(lambda: encoder.encode_query(text), about, quick)
-        check_vector(version, vector)
+        statements.check_vector(version, vector)
         self._cache.put(version.id, text, vector)
         return vector
 
@@ -202,17 +194,17 @@ class SearchSteps:
         planned = options.hybrid or options.filter is not None
         rows = yield Statement(
             self._statement(version, options),
-            parameters(vector, options, text),
-            session_settings(version, options),
+            statements.parameters(vector, options, text),
+            statements.session_settings(version, options),
             False if planned else None,
         )
-        return read_rows(rows)
+        return statements.read_rows(rows)
 
     def _require_vectors(self, version: Version, *, named: bool = False) -> Generator[Step, Any, None]:
         """Raise RefusedError when a search found nothing because its version is empty."""
-        rows = yield Statement(has_vectors(version).as_bytes(None))
+        rows = yield Statement(statements.has_vectors(version).as_bytes(None))
         if not rows[0][0]:
-            raise no_vectors(version, pinned=bool(self.pointer.pinned) and not named)
+            raise statements.no_vectors(version, pinned=bool(self.pointer.pinned) and not named)
 
     def _statement(self, version: Version, options: SearchOptions) -> bytes:
         key = (version.id, options.k, options.hybrid, options.filter is not None)
@@ -220,5 +212,5 @@ class SearchSteps:
         if found is None:
             if len(self._statements) >= _MOST_STATEMENTS:
                 self._statements.clear()
-            found = self._statements[key] = search_statement(version, options).as_bytes(None)
+            found = self._statements[key] = statements.search_statement(version, options).as_bytes(None)
         return found

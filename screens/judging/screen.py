@@ -23,17 +23,9 @@ from revector.core.evaluation.judged_sets.agreement import Agreement
 from revector.core.evaluation.judging.grading import GRADES
 from revector.core.evaluation.judging.queue import JudgingItem
 from revector.core.registry import Version
+from revector.screens.judging import text
 from revector.screens.judging.answers import Answers
 from revector.screens.judging.desk import JudgingBatch, JudgingChoice, JudgingDesk, Opened
-from revector.screens.judging.text import (
-    help_page,
-    left_line,
-    passages,
-    problem,
-    progress_line,
-    source_line,
-    why_line,
-)
 from revector.screens.services import Services
 from revector.screens.situation import Following, Situation
 from revector.screens.widgets.background import Tell, in_background, readable
@@ -206,7 +198,7 @@ class JudgingScreen(Following, ModalScreen[None]):
 
     def _not_read(self, error: RevectorError) -> None:
         self._unread = True
-        self._message = Text("✗ ", BAD).append_text(problem(error))
+        self._message = Text("✗ ", BAD).append_text(text.problem(error))
         self._rest("The queue could not be read. r: try again")
 
     def _wait(self, status: str) -> None:
@@ -282,7 +274,7 @@ class JudgingScreen(Following, ModalScreen[None]):
         # A refused undo can never succeed, but earlier answers can be undone.
         self.answers.revert(for_good=isinstance(error, RefusedError))
         self._leaving = False
-        self._message = Text("✗ Not stored. ", f"bold {BAD}").append_text(problem(error))
+        self._message = Text("✗ Not stored. ", f"bold {BAD}").append_text(text.problem(error))
 
     # -- choosing and leaving -----------------------------------------------------------------------------
 
@@ -320,7 +312,7 @@ class JudgingScreen(Following, ModalScreen[None]):
         return self._taking and not self.answers.pending
 
     def action_help(self) -> None:
-        self.app.push_screen(Page("judging", help_page()))
+        self.app.push_screen(Page("judging", text.help_page()))
 
     def action_leave(self) -> None:
         """Back to the console, after pending answers are stored. Pressed again, they are dropped."""
@@ -348,29 +340,29 @@ class JudgingScreen(Following, ModalScreen[None]):
         with self.app.batch_update():
             self.query_one("#where", Static).update(self._where())
             width = self.size.width
-            self.query_one("#progress", Static).update(progress_line(self.answers, self._choice, width))
-            self.query_one("#left", Static).update(left_line(self.answers, self._choice, self._agreements))
+            self.query_one("#progress", Static).update(text.progress_line(self.answers, self._choice, width))
+            self.query_one("#left", Static).update(text.left_line(self.answers, self._choice, self._agreements))
             if self._drawn != (item or self._status):  # keep the scroll position
                 self._drawn = item or self._status
                 self._draw_item(item)
-            why = why_line(item) if item else Text()
+            why = text.why_line(item) if item else Text()
             self.query_one("#message", Static).update(self._message if self._message else why)
 
     def _draw_item(self, item: JudgingItem | None) -> None:
-        query, text = self.query_one("#query", VerticalScroll), self.query_one("#text", VerticalScroll)
+        query, box = self.query_one("#query", VerticalScroll), self.query_one("#text", VerticalScroll)
         content = self.query_one("#content", Static)
         query.display = self.query_one("#grades").display = item is not None
-        for part in (query, text):
+        for part in (query, box):
             part.scroll_home(animate=False)
         if item is None:
-            text.border_title = text.border_subtitle = ""
+            box.border_title = box.border_subtitle = ""
             content.update(Text(self._status))
             return
         query.border_title = Content(f" query ─ segment {shorten(printable(item.segment), 40)} ")
         self.query_one("#query-text", Static).update(Text(printable(item.query, lines=True)))
-        text.border_title = Content(f" {shorten(source_line(item), max(20, self.size.width - 8))} ")
-        text.border_subtitle = Content(" ↑ ↓ PgUp PgDn ")
-        content.update(passages(item))
+        box.border_title = Content(f" {shorten(text.source_line(item), max(20, self.size.width - 8))} ")
+        box.border_subtitle = Content(" ↑ ↓ PgUp PgDn ")
+        content.update(text.passages(item))
 
     def _where(self) -> Text:
         settings, opened, choice = self._services.settings, self._opened, self._choice
