@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from revector.console.context import aligned
-from revector.core.evaluation.reports.page import Bar, Figures, Note, Part, ReportCell, ReportPage, ReportTable
+from revector.core.evaluation.reports.page import Bar, Figures, Note, Part, ReportPage, ReportTable
 from revector.core.text import printable
 
 _BAR = 30
@@ -34,8 +34,5 @@ def _table_lines(table: ReportTable) -> Iterator[str]:
         Column(printable(column.title), justify="right" if column.figures else "left", no_wrap=True)
         for column in table.columns
     ]
-    return aligned(([_cell_text(cell) for cell in row] for row in table.rows), *columns, wrap=False)
-
-
-def _cell_text(cell: ReportCell) -> str:
-    return " ".join(printable(text) for text in (cell.mark, cell.text, cell.below) if text)
+    texts = [[filter(None, (cell.mark, cell.text, cell.below)) for cell in row] for row in table.rows]
+    return aligned(([" ".join(map(printable, cell)) for cell in row] for row in texts), *columns, wrap=False)

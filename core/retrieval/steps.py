@@ -146,15 +146,7 @@ class SearchSteps:
         ended = time.perf_counter()
         self._counter.count(version.id, ended - started, empty=not hits)
         return SearchResult(
-            "",
-            version.version_key,
-            hits,
-            0.0,
-            ended - begun,
-            active == version.id,
-            options.k,
-            False,
-            options.where,
+            "", version.version_key, hits, 0.0, ended - begun, active == version.id, options.k, where=options.where
         )
 
     def _load(self, key: str | None = None) -> Generator[Step, Any, Version]:

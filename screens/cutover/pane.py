@@ -11,18 +11,12 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
+from revector.screens.cutover import text
 from revector.screens.cutover.actions import CutoverState
 from revector.screens.cutover.board import guard_lines, guards_page
 from revector.screens.cutover.checking import CandidateChecks
 from revector.screens.cutover.control import CutoverControl
 from revector.screens.cutover.facts import Facts
-from revector.screens.cutover.text import (
-    approval_lines,
-    approvals_word,
-    change_lines,
-    evidence_lines,
-    serving_table,
-)
 from revector.screens.cutover.watch import HISTORY, entry_page, history_row, watch_lines, watch_title
 from revector.screens.pane import Pane, step_through
 from revector.screens.services import Services
@@ -150,16 +144,18 @@ class CutoverPane(Pane):
         facts, known, error = self.checks.facts, self.checks.facts_now, self.checks.facts_error
         self._arrange()
         self.query_one("#change", Static).update(
-            change_lines(self.situation, facts, broken=self.tight and self.front != "watch")
+            text.change_lines(self.situation, facts, broken=self.tight and self.front != "watch")
         )
         self._fill("guards", self._guards_title(), self._guard_lines())
         waiting = error_text(error) if error else Text("Reading …", FAINT)
-        self._fill("evidence", " evidence ", evidence_lines(known) if known else waiting)
-        title = f" approvals{approvals_word(known)} "
+        self._fill("evidence", " evidence ", text.evidence_lines(known) if known else waiting)
+        title = f" approvals{text.approvals_word(known)} "
         self._fill(
-            "approvals", title, approval_lines(known, asks=not self.situation.looks_only) if known else waiting
+            "approvals",
+            title,
+            text.approval_lines(known, asks=not self.situation.looks_only) if known else waiting,
         )
-        self._fill("serving", " Search services ", serving_table(facts) if facts else waiting)
+        self._fill("serving", " Search services ", text.serving_table(facts) if facts else waiting)
         self._draw_watch(facts)
         history = self.query_one("#history", Table)
         history.show([history_row(one) for one in facts.history] if facts else [])
@@ -184,7 +180,7 @@ class CutoverPane(Pane):
         if part == "guards" and guards:
             return f"guards {sum(guard.clear for guard in guards)}/{len(guards)}"
         if part == "approvals":
-            return f"approvals{approvals_word(facts)}"
+            return f"approvals{text.approvals_word(facts)}"
         if part == "watch" and facts is not None and facts.watch is not None and facts.watch.breaches:
             return "watch ✗"
         return part

@@ -105,9 +105,10 @@ class Count:
 
 @dataclass(frozen=True)
 class _Standing:
-    """A pooled pair and its judgements. `identity` is a semantic key, or a document id as text."""
+    """A pooled pair and its judgements. `identity` is a semantic key, or a document id as text, by the level."""
 
     query: Query
+    level: TargetKind
     identity: str
     chunk_ids: tuple[int, ...]
     kind: ItemKind
@@ -170,17 +171,16 @@ def queue(
     `without` has (query id, target) like `JudgingItem.pair`: pairs that were skipped or are already loaded. Reads
     some hundred queries at a time, until there are enough. Raises UsageError for an unknown segment.
     """
-    level = judged_by(connection, query_set)
     left_out = set(without)
     found: list[JudgingItem] = []
-    for standings in _in_batches(connection, query_set, judge, pair, level, k, segment):
+    for standings in _in_batches(connection, query_set, judge, pair, k, segment):
         chosen = sorted(
             (one for one in standings if one.open and one.kind in kinds),
             key=lambda one: (_digest(judge.name, one.query.id), _digest(judge.name, one.query.id, one.identity)),
         )
         # More than needed, since some may be left out; and only their text.
         for start in range(0, len(chosen), limit):
-            items = _items(connection, level, chosen[start : start + limit])
+            items = _items(connection, chosen[start : start + limit])
             found += [item for item in items if item.pair not in left_out]
             if len(found) >= limit:
                 return found[:limit]
@@ -191,9 +191,8 @@ def progress(
     connection: Connection, query_set: QuerySet, judge: Judge, pair: RunPair, *, k: int = 10
 ) -> tuple[Count, ...]:
     """This person's progress by kind and segment; kinds in their order, segments by name."""
-    level = judged_by(connection, query_set)
     counts: dict[tuple[ItemKind, str], list[int]] = defaultdict(lambda: [0, 0])
-    for standings in _in_batches(connection, query_set, judge, pair, level, k, WHOLE_SET):
+    for standings in _in_batches(connection, query_set, judge, pair, k, WHOLE_SET):
         for one in standings:
             counts[one.kind, one.query.segment][one.open] += 1
     in_order = sorted(counts, key=lambda key: (KINDS.index(key[0]), key[1]))
@@ -201,15 +200,10 @@ def progress(
 
 
 def _in_batches(
-    connection: Connection,
-    query_set: QuerySet,
-    judge: Judge,
-    pair: RunPair,
-    level: TargetKind,
-    k: int,
-    segment: str,
+    connection: Connection, query_set: QuerySet, judge: Judge, pair: RunPair, k: int, segment: str
 ) -> Iterator[list[_Standing]]:
     """The pooled pairs, in batches of queries; the queries in this judge's order."""
+    level = judged_by(connection, query_set)
     if k < 1:
         raise UsageError(f"k is {k}; expected 1 or more.")
     if segment not in (WHOLE_SET, *query_set.segments):
@@ -232,8 +226,8 @@ def _in_batches(
                     continue  # deleted since the run
                 identity = keys.get(target, str(target))
                 chunk_ids = pooled[query.id].passages(target)
-                by_judge = given.get((query.id, identity), {})
-                standings.append(_standing(query, identity, chunk_ids, moved, by_judge, judge))
+                so_far = _so_far(given.get((query.id, identity), {}), judge, moved)
+                standings.append(_Standing(query, level, identity, chunk_ids, *so_far))
         yield standings
 
 
@@ -241,14 +235,8 @@ def _digest(*parts: str) -> bytes:
     return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _standing(
-    query: Query,
-    identity: str,
-    chunk_ids: tuple[int, ...],
-    moved: bool,
-    by_judge: Mapping[int, _Given],
-    judge: Judge,
-) -> _Standing:
+def _so_far(by_judge: Mapping[int, _Given], judge: Judge, moved: bool) -> tuple[ItemKind, bool, int | None]:
+    """The kind of a pair, whether it is open, and this judge's grade."""
     mine = by_judge.get(judge.id)
     others = [given.judged_at for who, given in by_judge.items() if who != judge.id]
     grades = [given.grade for given in by_judge.values()]
@@ -258,7 +246,7 @@ def _standing(
     else:
         still = mine is None
         kind = "moved" if moved else "unjudged"
-    return _Standing(query, identity, chunk_ids, kind, still, mine.grade if mine else None)
+    return kind, still, mine.grade if mine else None
 
 
 def is_disputed(grades: Collection[int]) -> bool:
@@ -388,7 +376,7 @@ def _given(
 # -- the text ----------------------------------------------------------------------------------------------
 
 
-def _items(connection: Connection, level: TargetKind, chosen: Sequence[_Standing]) -> list[JudgingItem]:
+def _items(connection: Connection, chosen: Sequence[_Standing]) -> list[JudgingItem]:
     rows = connection.execute(
         """
         SELECT id, semantic_key, chunk_no, content, source_id, document_id,
@@ -407,9 +395,9 @@ def _items(connection: Connection, level: TargetKind, chosen: Sequence[_Standing
             continue
         _, key, _, _, source_id, document_id, title = there[0]
         document = document_target(source_id, document_id)
-        target = key if level == "chunk" else document
+        target = key if one.level == "chunk" else document
         passages = tuple(Passage(*row[1:4]) for row in there)
         asked = one.query.id, one.query.text, one.query.segment
         source = source_id or document
-        items.append(JudgingItem(*asked, level, target, source, title, passages, one.kind, one.before))
+        items.append(JudgingItem(*asked, one.level, target, source, title, passages, one.kind, one.before))
     return items
