@@ -174,16 +174,7 @@ def _slot(request: Request) -> Slot:
 
 def _answer(result: SearchResult, metrics: Metrics) -> Response:
     metrics.searched(result.version_key, result.encode_s, result.search_s, len(result.hits))
-    return _json(
-        {
-            "version_key": result.version_key,
-            "active": result.active,
-            "hits": result.hits,
-            "encode_ms": result.encode_ms,
-            "search_ms": result.search_ms,
-            "rerank_ms": result.rerank_ms,
-        }
-    )
+    return _json({name: getattr(result, name) for name in schemas.SearchAnswer.model_fields})
 
 
 def _json(document: dict[str, Any], status: int = 200) -> Response:

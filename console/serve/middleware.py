@@ -136,7 +136,7 @@ class Middleware:
             return
         has_body = _announced(scope) or "transfer-encoding" in Headers(scope=scope)
         unread = problem.status not in (408, 504) and bool(has_body)
-        headers = {**problem.headers, "content-type": "application/json", "content-length": str(len(problem.body))}
+        headers = problem.head
         if unread or problem.status == 408:
             headers["connection"] = "close"
         await answer(

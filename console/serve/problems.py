@@ -25,7 +25,12 @@ class Problem:
 
     def response(self) -> Response:
         """The problem as an HTTP response."""
-        return Response(self.body, self.status, dict(self.headers), "application/json")
+        return Response(self.body, self.status, self.head)
+
+    @property
+    def head(self) -> dict[str, str]:
+        """Its headers, with those of the document."""
+        return {**self.headers, "content-type": "application/json", "content-length": str(len(self.body))}
 
     @property
     def body(self) -> bytes:

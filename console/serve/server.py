@@ -174,13 +174,9 @@ def _protocol(limits: Limits) -> type[H11Protocol]:
                 self.transport.close()
 
         def _end(self, problem: Problem) -> None:
-            head = {**problem.headers, "content-type": "application/json", "connection": "close"}
-            head["content-length"] = str(len(problem.body))
-            lines = [
-                f"HTTP/1.1 {problem.status} {problem.kind}",
-                *(f"{name}: {value}" for name, value in head.items()),
-            ]
-            self.transport.write("\r\n".join([*lines, "", ""]).encode() + problem.body)
+            head = {**problem.head, "connection": "close"}
+            lines = [f"HTTP/1.1 {problem.status} {problem.kind}", *map(": ".join, head.items()), "", ""]
+            self.transport.write("\r\n".join(lines).encode() + problem.body)
             self.transport.close()
 
     return Protocol
