@@ -100,20 +100,13 @@ class _Elided:
 
 def standard_library() -> list[Entry]:
     """The documentation of the running standard library, in id order."""
-    with _quiet():
+    # Some modules warn on import that they are deprecated, and some print.
+    with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
         modules = _modules()
         names = [name for module_name, module in modules.items() for name in _public(module_name, module)]
         found = [*_topics(), *_module_docs(modules), *_members(names), *_methods(names)]
         entries = [_entry(one) for one in _each_text_once(found)]
     return sorted(entries, key=lambda entry: entry.id)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress deprecation warnings, and output of modules on import."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _modules() -> dict[str, types.ModuleType]:

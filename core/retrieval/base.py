@@ -158,7 +158,7 @@ class RetrieverBase:
             except psycopg.OperationalError:
                 if time.monotonic() >= deadline:
                     await settled(connection.close())
-                    raise late(self._late_database(), limit_s) from None
+                    raise late(f"The database {self._database.name}", limit_s) from None
                 if not connection.closed:
                     raise
                 # The connection was lost while idle, for example by a restart of the server. A search changes
@@ -180,10 +180,7 @@ class RetrieverBase:
                 if (failure := self._failures.since(asked)) is not None:
                     raise failure from None
                 if time.monotonic() >= deadline:
-                    raise late(self._late_database(), limit_s) from None
-
-    def _late_database(self) -> str:
-        return f"The database {self._database.name}"
+                    raise late(f"The database {self._database.name}", limit_s) from None
 
     async def _has_place(self, left_s: float) -> bool:
         """Wait for one of the connections to be free; False when none is in time."""

@@ -187,8 +187,7 @@ class BackfillPane(Pane):
         self.query_one("#pictures").display = bool(front & {"map", "rate"})
 
     def next_part(self) -> None:
-        parts = self._parts()
-        self._show_part(parts[(parts.index(self.part) + 1) % len(parts)])
+        self._show_part(step_through(self._parts(), self.part, 1) or "map")
 
     def _show_part(self, part: str) -> None:
         self._part = part

@@ -47,10 +47,13 @@ def read_facts(
     watch: Watch | None = None,
 ) -> Facts:
     """Read the facts. `shadow` is a recent report, if any; `watch` is the watch as last read."""
+    from revector.core.evaluation.document import evaluations
+
     request = evaluation = None
     if candidate is not None:
         request = open_request(connection, candidate)
-        evaluation = _evaluation(connection, active, candidate)
+        mine = evaluations(connection, candidate=candidate.version_key, limit=_EVALUATIONS)
+        evaluation = next((one for one in mine if active is not None and one.primary == active.version_key), None)
         shadow = shadow or _shadow(connection, candidate)
     return Facts(
         active.version_key if active else None,
@@ -63,14 +66,6 @@ def read_facts(
         tuple(serving(connection)),
         tuple(history(connection, limit=_ENTRIES)),
     )
-
-
-def _evaluation(connection: Connection, active: Version | None, candidate: Version) -> EvaluationSummary | None:
-    """The newest evaluation of the pair."""
-    from revector.core.evaluation.document import evaluations
-
-    found = evaluations(connection, candidate=candidate.version_key, limit=_EVALUATIONS)
-    return next((one for one in found if active is not None and one.primary == active.version_key), None)
 
 
 def _shadow(connection: Connection, candidate: Version) -> ShadowReport | None:

@@ -172,7 +172,7 @@ class LocalEngine:
             self._children += [_Child(self._database, self._version, self._prove_every_s) for _ in range(missing)]
 
     def _reap(self, connection: Connection) -> None:
-        for child in [child for child in self._children if child.ended]:
+        for child in [child for child in self._children if child.process.poll() is not None]:
             self._children.remove(child)
             end = child.end()
             if isinstance(end, RevectorError):
@@ -208,7 +208,7 @@ class LocalEngine:
             child.ask_to_leave(self._leaving or "the process that started this worker ends")
         for child in self._children:
             with contextlib.suppress(KeyboardInterrupt):
-                child.wait()
+                child.process.wait()
                 continue
             child.kill()  # the second Ctrl-C
         self._children.clear()
@@ -222,7 +222,7 @@ class _Child:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         folder = str(Path(core.__file__).parents[2])
         path = os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             # -P: the user's working directory must not come first on the path.
             [sys.executable, "-P", "-c", "from revector.core.backfill.engines.local_process import main; main()"],
             stdin=subprocess.PIPE,
@@ -235,35 +235,28 @@ class _Child:
         task = {"database": asdict(database), "version_key": version.version_key}
         self._tell({**task, "engine": "local", "prove_every_s": prove_every_s})
 
-    @property
-    def ended(self) -> bool:
-        return self._process.poll() is not None
-
     def ask_to_leave(self, reason: str) -> None:
         if not self._told:
             self._told = True
             self._tell({"leave": reason})
 
     def _tell(self, message: dict[str, Any]) -> None:
-        if self._process.stdin is not None:
+        if self.process.stdin is not None:
             with contextlib.suppress(OSError):  # it has ended
-                self._process.stdin.write(json.dumps(message).encode() + b"\n")
-                self._process.stdin.flush()
-
-    def wait(self) -> None:
-        self._process.wait()
+                self.process.stdin.write(json.dumps(message).encode() + b"\n")
+                self.process.stdin.flush()
 
     def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        self.process.kill()
+        self.process.wait()
 
     def end(self) -> RevectorError | str | None:
         """None after a normal end, else its error, or how it died in words."""
-        if self._process.stdin is not None:
+        if self.process.stdin is not None:
             with contextlib.suppress(OSError):
-                self._process.stdin.close()
+                self.process.stdin.close()
         output, complaints = (_last_lines(stream) for stream in (self._output, self._errors))
-        code = self._process.returncode
+        code = self.process.returncode
         with contextlib.suppress(ValueError, IndexError, KeyError, TypeError):
             said = json.loads(output[-1])
             if "state" in said:

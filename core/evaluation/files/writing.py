@@ -83,7 +83,10 @@ def write_files(files: Mapping[Path, Iterable[str]], *, overwrite: bool = False)
                 file.writelines(f"{line}\n" for line in lines)
         for path, part in parts.items():
             if not overwrite:
-                _claim(path)
+                try:
+                    path.touch(exist_ok=False)
+                except FileExistsError:
+                    raise _exists(path) from None
                 claimed.append(path)
             part.replace(path)
         claimed.clear()
@@ -93,14 +96,6 @@ def write_files(files: Mapping[Path, Iterable[str]], *, overwrite: bool = False)
         for path in (*parts.values(), *claimed):
             with contextlib.suppress(OSError, ValueError):
                 path.unlink(missing_ok=True)
-
-
-def _claim(path: Path) -> None:
-    """Create the file, empty; fails if it exists by now."""
-    try:
-        path.touch(exist_ok=False)
-    except FileExistsError:
-        raise _exists(path) from None
 
 
 def _exists(path: Path) -> RefusedError:
