@@ -23,8 +23,8 @@ def confirmed_key(
     """The key as typed at the terminal, below what will happen and where, or as given by --confirm.
 
     `what` is the word for what is typed. Where nobody can be asked the command's own key counts, except for one that
-    `flips`: it raises UsageError with the command to give. Raises RefusedError when the typed key differs; an empty
-    --confirm (an unset variable) differs too.
+    `flips`: it raises UsageError with the command to give. Raises RefusedError when the typed key differs (the flip
+    itself does, where it `flips`); an empty --confirm (an unset variable) differs too.
     """
     typed = given
     if typed is None:
@@ -41,7 +41,7 @@ def confirmed_key(
         sys.stderr.write(f"Type the {what} {plain(key)} to confirm: ")
         sys.stderr.flush()
         typed = sys.stdin.readline().strip()
-    if typed != key:
+    if typed != key and not flips:
         raise RefusedError(
             f"The typed {what.split()[-1]} is {typed!r}, not {key!r}: nothing was changed.", "Type it exactly."
         )

@@ -42,6 +42,8 @@ class Context:
     """Called with what the embedded server waits for; None prints to stderr."""
     command: str = ""
     """The command (`versions add`), for the log."""
+    key: str | None = None
+    """The version key that it was given, for the log."""
 
     @property
     def given(self) -> dict[str, Any]:
@@ -77,17 +79,21 @@ class Context:
     def session(self, *, changes: bool = False, needs: Need | None = None) -> Iterator[Connection]:
         """A connection to a schema that is set up, with errors for people.
 
-        `changes` says that the command changes something, which a read-only session or role refuses. `needs` is
-        the right that it requires, if not any right to change is enough.
+        `changes` says that the command changes something, which a read-only session or role refuses, and whose
+        refusal is logged. `needs` is the right that it requires, if not any right to change is enough.
         """
-        if changes or needs:
-            self.require_writable()
-        with self.database.session("cli") as connection:
-            if changes or needs:
-                from revector.core.roles.rights import require
+        if not (changes or needs):
+            with self.database.session("cli") as connection:
+                yield connection
+            return
+        from revector.core.audit import refusals
+        from revector.core.roles.rights import require
 
-                require(connection, needs, self.command)
-            yield connection
+        self.require_writable()
+        with self.database.session("cli") as connection:
+            require(connection, needs, self.command)
+            with refusals(connection, self.command, self.key):
+                yield connection
 
     @contextlib.contextmanager
     def version(self, key: str, *, changes: bool = False) -> Iterator[tuple[Connection, Version]]:
@@ -107,6 +113,7 @@ def context_of(typer_context: typer.Context) -> Context:
         names.insert(0, step.info_name or "")
         step = step.parent
     found.command = " ".join(names)
+    found.key = typer_context.params.get("key")
     from revector.core.logs import start
 
     start("cli", found.settings, found.command)

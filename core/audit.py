@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from psycopg.errors import RaiseException
+import psycopg
+from psycopg.errors import InsufficientPrivilege, RaiseException
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
@@ -56,15 +57,40 @@ def record(
     log.debug("%s: %s %s", what, reason, detail)
 
 
-@contextmanager
+def refused(
+    connection: Connection,
+    action: str,
+    version_key: str | None,
+    problem: str,
+    remedy: str = "",
+    *,
+    reason: str = "",
+    detail: Mapping[str, Any] | None = None,
+) -> RefusedError:
+    """Log a refusal; returns the error to raise. A role that may not write the log is refused all the same."""
+    with contextlib.suppress(psycopg.Error):
+        record(connection, action, version_key, "refused", reason=reason, detail=detail or {"problem": problem})
+    error = RefusedError(problem, remedy)
+    error.recorded = True
+    return error
+
+
+@contextlib.contextmanager
 def refusals(connection: Connection, action: str, version_key: str | None, *, reason: str = "") -> Iterator[None]:
-    """Log what a trigger or a function of the schema refuses, and raise it as RefusedError."""
+    """Log what is refused in here, once, and raise it as RefusedError: by the program, by a trigger or a function
+    of the schema, or for want of a privilege."""
     try:
         yield
     except RaiseException as error:
-        problem = error.diag.message_primary or str(error)
-        record(connection, action, version_key, "refused", reason=reason, detail={"problem": problem})
-        raise RefusedError(problem, error.diag.message_hint or "") from None
+        problem, hint = error.diag.message_primary or str(error), error.diag.message_hint or ""
+        raise refused(connection, action, version_key, problem, hint, reason=reason) from None
+    except InsufficientPrivilege as error:
+        refused(connection, action, version_key, error.diag.message_primary or str(error), reason=reason)
+        raise
+    except RefusedError as error:
+        if not error.recorded:
+            error.recorded = refused(connection, action, version_key, error.problem, reason=reason).recorded
+        raise
 
 
 def entries(connection: Connection, *, limit: int = 100, version_key: str | None = None) -> list[AuditEntry]:

@@ -184,7 +184,7 @@ def readable_errors(database: Database) -> Iterator[None]:
     except pg.InsufficientPrivilege as error:
         raise RefusedError(
             f"The current role may not do this: {error.diag.message_primary}.",
-            "Ask for the privilege, or connect as a role that has it.",
+            "See what it may do: revector db roles. The owner of the schema gives rights: revector db grant ROLE RIGHT",
         ) from None
     except pg.QueryCanceled as error:
         raise UnreachableError(

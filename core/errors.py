@@ -41,6 +41,8 @@ class RefusedError(RevectorError):
     """The request was understood and the answer is no: a guard failed, a state does not allow it."""
 
     kind = "refused"
+    recorded = False
+    """Whether the audit log has it."""
 
 
 class UnreachableError(RevectorError):

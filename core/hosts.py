@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from revector.core.database import Connection, fetch_as, fetch_column
 from revector.core.errors import RefusedError, UsageError
-from revector.core.roles.rights import read_rights
+from revector.core.roles.rights import require
 
 READ_ALLOWED: LiteralString = "SELECT host || ' ' || key_env FROM encoder_hosts"
 """SQL of the list as `require_allowed` takes it."""
@@ -44,7 +44,7 @@ def allow(connection: Connection, host: str, key_env: str = "", *, reason: str =
     Raises UsageError for what is no host, RefusedError when the role is not the owner's.
     """
     _require_host(host)
-    _require_owner(connection)
+    require(connection, "administer", "encoders allow")
     with connection.transaction():
         connection.execute("SELECT set_config('revector.reason', %s, true)", [reason])
         connection.execute(
@@ -58,7 +58,7 @@ def deny(connection: Connection, host: str, key_env: str = "", *, reason: str = 
 
     Raises UsageError when there is no such entry, naming those that there are; RefusedError as `allow` does.
     """
-    _require_owner(connection)
+    require(connection, "administer", "encoders deny")
     with connection.transaction():
         connection.execute("SELECT set_config('revector.reason', %s, true)", [reason])
         gone = connection.execute(
@@ -125,14 +125,6 @@ def missing_entry(spec: str, allowed: Iterable[str]) -> tuple[str, str] | None:
 
 def _shown(host: str, key_env: str) -> str:
     return f"{host} with the key in {key_env}" if key_env else host
-
-
-def _require_owner(connection: Connection) -> None:
-    if not read_rights(connection).administer:
-        raise RefusedError(
-            "Only the owner of the schema says where encoders may send texts: nothing was changed.",
-            "Connect as that role, or as a superuser.",
-        )
 
 
 def _require_host(host: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
 
 MARKS = {"pass": "✓", "warn": "!", "fail": "✗", "inconclusive": "?"}
 """The mark of each verdict."""
@@ -67,3 +68,23 @@ def quote(text: str) -> str:
 def counted(number: int, one: str, many: str = "") -> str:
     """`1 query`, `2,000 queries`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def in_words(value: object) -> str:
+    """A value of JSON for people: `none`, `v2`, `demo (by ann, number 1)`."""
+    match value:
+        case None | "" | {} | []:
+            return "none"
+        case Mapping():
+            named = ((name, of, in_words(of)) for name, of in value.items())
+            return ", ".join(
+                f"{name} ({text})" if isinstance(of, Mapping | list) and of else f"{name} {text}"
+                for name, of, text in named
+            )
+        case list():
+            return "; ".join(map(in_words, value))
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+    return str(value)

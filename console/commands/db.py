@@ -143,8 +143,7 @@ def grant(
     from revector.core.roles.kinds import KINDS
 
     own = context_of(context)
-    own.require_writable()
-    with own.session() as connection:
+    with own.session(needs="administer") as connection:
         (granting.revoke if take else granting.grant)(connection, role, right)  # type: ignore[arg-type]
     text = f"{role} is no longer {right}." if take else f"{role} is now {right}: {KINDS[right]}."  # type: ignore[index]
     answer(Grant(role, right, not take), as_json, text)

@@ -38,7 +38,7 @@ def allow(
     """Let encoders send texts, and the key in one variable, to a host."""
     from revector.core import hosts
 
-    with context_of(context).session(changes=True) as connection:
+    with context_of(context).session(needs="administer") as connection:
         hosts.allow(connection, host, key, reason=reason)
     text = f"Encoders may send texts to {host}" + (f", with the key in {key}." if key else ".")
     answer(HostEntry(host, key, True), as_json, text)
@@ -51,7 +51,7 @@ def deny(
     """Take a host off the list. Searches stop at once; a backfill that runs keeps its encoder."""
     from revector.core import hosts
 
-    with context_of(context).session(changes=True) as connection:
+    with context_of(context).session(needs="administer") as connection:
         hosts.deny(connection, host, key, reason=reason)
     text = f"Encoders may no longer send texts to {host}" + (f" with the key in {key}." if key else ".")
     answer(HostEntry(host, key, False), as_json, text)

@@ -10,6 +10,7 @@ import typer
 from revector.console.commands.options import Json
 from revector.console.context import aligned, answer, context_of
 from revector.console.contract import answering
+from revector.core.text import in_words
 
 if TYPE_CHECKING:
     from revector.core.audit import AuditEntry
@@ -50,15 +51,8 @@ def log(
 
 
 def _why(entry: AuditEntry) -> str:
-    """The given reason, and what the detail adds: the previous version of a flip, what refused it …"""
-    parts = [f": {entry.reason}"] if entry.reason else []
-    if entry.detail.get("from"):
-        parts.append(f", from {entry.detail['from']}")
-    if entry.detail.get("missing"):
-        parts.append(f", {entry.detail['missing']:,} missing")
-    if "inserted" in entry.detail:
-        parts.append(f", {entry.detail['inserted']:,} inserted, {entry.detail['deleted']:,} deleted")
-    if entry.outcome == "refused":
-        guards = entry.detail.get("guards") or {}
-        parts += [f"; {name}: {text}" for name, text in guards.items()]
-    return "".join(parts)
+    """The given reason, and the figures; of a cutover that was done not those of each guard."""
+    hidden = {"guards", "client_says"} if entry.outcome == "done" else {}
+    figures = {name: value for name, value in entry.detail.items() if name not in hidden}
+    parts = filter(None, (entry.reason, in_words(figures) if figures else ""))
+    return "".join(f": {part}" for part in parts)

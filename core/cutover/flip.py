@@ -107,7 +107,7 @@ def run(
     version = get_version(connection, key)
     _require_typed(connection, "cutover", version, confirm)
     if version.active:
-        raise RefusedError(f"Version {key} is already active.")
+        raise audit.refused(connection, "cutover", key, f"Version {key} is already active.")
     before = active_version(connection)
     waived = _waivers(connection, version, waivers)
     result = check(connection, key, waivers=waived, encoders=encoders, on_guard=on_guard)
@@ -222,7 +222,7 @@ def rollback(connection: Connection, *, confirm: str, reason: str = "", only_fro
     try:
         require_active()
     except _RefusedInFlipError as refusal:
-        raise _refused(connection, "rollback", only_from or "", refusal.problem, refusal.remedy) from None
+        raise audit.refused(connection, "rollback", only_from or "", refusal.problem, refusal.remedy) from None
     if version is None:
         version, done = active_version(connection), next(iter(history(connection, limit=1)), None)
         if version is None or done is None or done.action != "rollback":
@@ -396,7 +396,7 @@ class _Transaction:
         )
 
     def _refused(self, problem: str, remedy: str) -> RefusedError:
-        return _refused(self._connection, self._action, self._version.version_key, problem, remedy)
+        return audit.refused(self._connection, self._action, self._version.version_key, problem, remedy)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------
@@ -409,7 +409,7 @@ def _waivers(connection: Connection, version: Version, given: Mapping[str, str] 
     if approved is None:
         return waivers
     if alone := sorted(waivers.keys() - approved.keys()):
-        raise _refused(
+        raise audit.refused(
             connection, "cutover", version.version_key,
             f"The request for {version.version_key} does not waive {', '.join(alone)}. Where approvals are required, "
             "waivers need approval too.",
@@ -429,19 +429,17 @@ def _approved_waivers(connection: Connection, version: Version, policy: Policy) 
 def _require_typed(connection: Connection, action: Action, version: Version, confirm: str) -> None:
     key = version.version_key
     if confirm != key:
-        audit.record(connection, action, key, "refused", detail={"typed": confirm[:100]})
-        raise RefusedError(
-            f"The typed key is {confirm!r}, not {key!r}: nothing was changed.", "Type the version key exactly."
-        )
+        raise audit.refused(
+            connection, action, key,
+            f"The typed key is {confirm[:100]!r}, not {key!r}: nothing was changed.", "Type the version key exactly.",
+        )  # fmt: skip
 
 
 def _not_ready(connection: Connection, result: Check) -> RefusedError:
     failed = Check(result.version_key, tuple(guard for guard in result.guards if not guard.clear))
-    audit.record(connection, "cutover", result.version_key, "refused", detail={"guards": figures(failed)})
     lines = [f"{guard.name}: {guard.detail}. {guard.remedy}".strip() for guard in failed.guards]
-    return RefusedError(f"Version {result.version_key} is not ready; nothing was changed.", "\n".join(lines))
-
-
-def _refused(connection: Connection, action: Action, key: str, problem: str, remedy: str) -> RefusedError:
-    audit.record(connection, action, key, "refused", detail={"problem": problem})
-    return RefusedError(problem, remedy)
+    return audit.refused(
+        connection, "cutover", result.version_key,
+        f"Version {result.version_key} is not ready; nothing was changed.", "\n".join(lines),
+        detail={"guards": figures(failed)},
+    )  # fmt: skip

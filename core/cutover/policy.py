@@ -13,6 +13,7 @@ import msgspec
 from psycopg.types.json import Jsonb
 
 from revector.core.database import Connection, fetch_one
+from revector.core.roles.rights import require
 from revector.core.settings import changed_fields, checked_values, value_in_words
 
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -93,6 +94,7 @@ def change_policy(connection: Connection, changes: Mapping[str, object], reason:
     Values may be text: `default` restores the default, `none` removes an optional limit. Raises UsageError for a
     setting that does not exist and for a value out of its range.
     """
+    require(connection, "administer", "cutover policy")
     with connection.transaction():
         connection.execute("INSERT INTO cutover_policy DEFAULT VALUES ON CONFLICT (id) DO NOTHING")
         (settings,) = fetch_one(connection, "SELECT settings FROM cutover_policy FOR UPDATE")

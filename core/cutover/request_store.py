@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, LiteralString
 
@@ -12,7 +11,7 @@ from psycopg.rows import dict_row
 
 from revector.core.database import Connection
 from revector.core.registry import Version
-from revector.core.text import counted
+from revector.core.text import counted, in_words
 
 RequestState = Literal["open", "approved", "void", "expired", "withdrawn", "done"]
 
@@ -45,7 +44,6 @@ class Request:
     approvals: Annotated[tuple[Approval, ...], "those that were given"]
     needed: Annotated[int, "approvals that the policy asks for"]
     void_because: Annotated[str, "what has changed since; empty when nothing has"]
-    own_evidence: Annotated[str, "what the requester made of the evidence, where the policy asks for another's"]
     expired: Annotated[bool, "whether its time is over"]
     ended: Annotated[str | None, "how it ended; null while it has not"]
     ended_at: Annotated[datetime.datetime | None, "when it ended"]
@@ -60,14 +58,12 @@ class Request:
             return "expired"
         if self.void_because:
             return "void"
-        return "approved" if self.given >= self.needed and not self.own_evidence else "open"
+        return "approved" if self.given >= self.needed else "open"
 
     @property
     def waits_for(self) -> str:
         """What an open request lacks, in words."""
-        missing = max(0, self.needed - self.given)
-        others = f"an evaluation by another ({self.own_evidence})" if self.own_evidence else ""
-        return " and ".join(filter(None, [counted(missing, "approval") if missing else "", others]))
+        return counted(max(0, self.needed - self.given), "approval")
 
     @property
     def given(self) -> int:
@@ -79,13 +75,13 @@ _SELECT = """
 SELECT r.id, v.version_key, r.requested_by, r.client, r.requested_at, r.expires_at, r.reason, r.basis, r.waivers,
        r.guards, cutover_setting('approvals', 0)::int AS needed, r.expires_at <= clock_timestamp() AS expired,
        r.ended, r.ended_at, r.ended_why, CASE WHEN r.ended IS NULL THEN cutover_basis(v.id) END AS basis_now,
+       CASE WHEN r.ended IS NULL THEN request_obstacle(r) END AS obstacle,
        (SELECT array_agg(ARRAY[a.approved_by, a.client, a.comment] ORDER BY a.approved_at)
         FROM cutover_approvals a WHERE a.request_id = r.id) AS approvers,
        (SELECT array_agg(a.approved_at ORDER BY a.approved_at)
         FROM cutover_approvals a WHERE a.request_id = r.id) AS approved_at,
        (SELECT array_agg(may_approve(a.approved_by, a.approver) ORDER BY a.approved_at)
-        FROM cutover_approvals a WHERE a.request_id = r.id) AS counts,
-       coalesce(own_evidence(r), '') AS own_evidence
+        FROM cutover_approvals a WHERE a.request_id = r.id) AS counts
 FROM cutover_requests r JOIN embedding_versions v ON v.id = r.embedding_version_id
 """
 _OPEN = _SELECT + "WHERE r.embedding_version_id = %(id)s AND r.ended IS NULL"
@@ -114,14 +110,18 @@ def local_time(moment: datetime.datetime) -> str:
     return f"{moment.astimezone():%Y-%m-%d %H:%M}"
 
 
+_LOST = "void, since "
+"""How `request_obstacle` begins when vectors left with their chunks; what changed is said here with both values."""
+
+
 def _read(connection: Connection, query: LiteralString, values: Mapping[str, object]) -> list[Request]:
     with connection.cursor(row_factory=dict_row) as cursor:
         return [_of_row(row) for row in cursor.execute(query, values).fetchall()]
 
 
 def _of_row(row: dict[str, Any]) -> Request:
-    now, approvers, moments, counts = (
-        row.pop(name) for name in ("basis_now", "approvers", "approved_at", "counts")
+    now, obstacle, approvers, moments, counts = (
+        row.pop(name) for name in ("basis_now", "obstacle", "approvers", "approved_at", "counts")
     )
     approvals = tuple(
         Approval(approved_by, at, client, comment, may)
@@ -129,17 +129,17 @@ def _of_row(row: dict[str, Any]) -> Request:
             approvers or (), moments or (), counts or (), strict=True
         )
     )
-    void = "" if now is None else _differences(row["basis"], now)
+    void = "" if now is None else "; ".join(_differences(row["basis"], now))
+    if not void and (obstacle or "").startswith(_LOST):
+        void = obstacle.removeprefix(_LOST)
     return Request(**row, approvals=approvals, void_because=void)
 
 
-def _differences(signed: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _differences(signed: Mapping[str, Any], now: Mapping[str, Any], of: str = "") -> Iterator[str]:
     """What has changed since the request, with both values, by the names of `cutover_basis`."""
-    names = sorted(name for name in {*signed, *now} if signed.get(name) != now.get(name))
-    return "; ".join(
-        f"{name} changed from {_shown(signed.get(name))} to {_shown(now.get(name))}" for name in names
-    )
-
-
-def _shown(value: object) -> str:
-    return "none" if value in (None, "", {}) else value if isinstance(value, str) else json.dumps(value)
+    for name in sorted({*signed, *now}):
+        was, found = signed.get(name), now.get(name)
+        if isinstance(was, Mapping) and isinstance(found, Mapping):
+            yield from _differences(was, found, f"{of}{name} ")
+        elif was != found:
+            yield f"{of}{name} changed from {in_words(was)} to {in_words(found)}"

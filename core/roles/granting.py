@@ -17,7 +17,7 @@ from revector.core.locks import name_holders
 from revector.core.roles.groups import give, grantors, groups_of, make_groups, set_up_groups
 from revector.core.roles.kinds import KINDS, Kind
 from revector.core.roles.privileges import apply
-from revector.core.roles.rights import read_rights
+from revector.core.roles.rights import require
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def grant(connection: Connection, role: str, kind: Kind) -> None:
             "here could have its code run by others.",
             f"Close it: REVOKE CREATE ON SCHEMA {found[0][0]} FROM {found[0][1]}",
         )
-    with _granting(connection):
+    with _granting(connection, "db grant"):
         make_groups(connection)
         groups = groups_of(connection)
         apply(connection, groups)
@@ -101,7 +101,7 @@ def revoke(connection: Connection, role: str, kind: Kind) -> None:
     not revoke it.
     """
     _check(connection, role, kind)
-    with _granting(connection):
+    with _granting(connection, "db revoke"):
         group = groups_of(connection).get(kind, "")
         if not any(one.role == role and one.right == kind for one in granted(connection)):
             raise RefusedError(
@@ -133,11 +133,8 @@ def _check(connection: Connection, role: str, kind: str) -> None:
 
 
 @contextmanager
-def _granting(connection: Connection) -> Iterator[None]:
-    if not read_rights(connection).administer:
-        raise RefusedError(
-            "Only the owner of the schema gives and takes rights.", "Connect as that role, or as a superuser."
-        )
+def _granting(connection: Connection, action: str) -> Iterator[None]:
+    require(connection, "administer", action)
     try:
         with connection.transaction():
             connection.execute("SET LOCAL lock_timeout = '5s'")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, LiteralString
 
 Kind = Literal["viewer", "operator", "approver", "application"]
-Need = Literal["operate", "approve"]
+Need = Literal["operate", "approve", "administer"]
 
 KINDS: dict[Kind, str] = {
     "viewer": "reads everything and searches",
@@ -64,7 +64,7 @@ APPROVER_WRITES: dict[str, LiteralString] = {
     "cutover_requests": "UPDATE (ended, ended_at, ended_why)",  # a role that disagrees ends the request
 }
 VIEWER_CALLS: tuple[LiteralString, ...] = ("record_refusal(text, text)", "next_versions()")
-APPLICATION_CALLS: tuple[LiteralString, ...] = ("next_versions()",)
+APPLICATION_CALLS: tuple[LiteralString, ...] = VIEWER_CALLS
 OPERATOR_CALLS: tuple[LiteralString, ...] = (
     "lock_flip()",
     "create_version_table(bigint)",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Annotated
+
+import psycopg
 
 from revector.core.database import Connection, fetch_one
 from revector.core.errors import RefusedError
@@ -29,7 +32,7 @@ class Rights:
 
     def allow(self, need: Need | None) -> bool:
         """Whether the rights are enough for a need."""
-        return need is None or (self.operate if need == "operate" else self.approve)
+        return need is None or bool(getattr(self, need))
 
 
 EVERYTHING = Rights("", view=True, operate=True, approve=True, administer=True)
@@ -60,11 +63,23 @@ def require(connection: Connection, need: Need | None, action: str) -> None:
     rights = read_rights(connection)
     if rights.allow(need) if need else rights.operate or rights.approve:
         return
-    kind = "approver" if need == "approve" else "operator"
-    if rights.view:  # readers may write such entries to the log
+    kind = {"approve": "approver", "administer": "owner"}.get(need or "", "operator")
+    with contextlib.suppress(psycopg.Error):
         connection.execute("SELECT record_refusal(%s, %s)", [action, kind])
-    has = f"It is {'an' if rights.word[0] in 'ao' else 'a'} {rights.word}. " if rights.view and rights.word else ""
-    raise RefusedError(
-        f"The role {rights.role} may not do this: nothing was changed.",
-        f"{has}The owner of the schema can give it the right: revector db grant {rights.role} {kind}",
-    )
+    if need == "administer":
+        refusal = RefusedError(
+            f"The role {rights.role} may not do this, only the owner of the schema: nothing was changed.",
+            "Connect as that role, or as a superuser.",
+        )
+    else:
+        has = (
+            f"It is {'an' if rights.word[0] in 'ao' else 'a'} {rights.word}. "
+            if rights.view and rights.word
+            else ""
+        )
+        refusal = RefusedError(
+            f"The role {rights.role} may not do this: nothing was changed.",
+            f"{has}The owner of the schema can give it the right: revector db grant {rights.role} {kind}",
+        )
+    refusal.recorded = True
+    raise refusal

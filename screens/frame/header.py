@@ -11,6 +11,7 @@ from textual.reactive import reactive
 from textual.widget import Widget
 
 from revector.core.database import Database
+from revector.core.errors import RefusedError
 from revector.core.settings import Settings
 from revector.screens.frame.snapshots import Reading
 from revector.screens.pane import Pane
@@ -68,6 +69,8 @@ class Header(Widget):
     def _time(self) -> str:
         reading = self._reading
         if reading.overview is None:
+            if isinstance(reading.error, RefusedError):
+                return "no access ○"
             return "connecting ○" if reading.error is None else "not connected ○"
         taken = clock(reading.overview.taken_at)
         if reading.error is None and reading.age() <= self._fresh_s:

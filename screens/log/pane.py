@@ -10,6 +10,7 @@ from textual.app import ComposeResult
 from textual.widgets import Static
 
 from revector.core.audit import AuditEntry
+from revector.core.text import in_words
 from revector.screens.pane import Pane
 from revector.screens.widgets.table import Column, Row, Table
 from revector.screens.wording.facts import facts
@@ -65,7 +66,10 @@ class LogPane(Pane):
 
 
 def _row(entry: AuditEntry) -> Row:
-    figures = ", ".join(f"{name} {_short(value)}" for name, value in entry.detail.items())
+    figures = {
+        name: f"({len(value)})" if isinstance(value, dict | list) else value
+        for name, value in entry.detail.items()
+    }
     return Row(
         str(entry.id),
         (
@@ -75,15 +79,9 @@ def _row(entry: AuditEntry) -> Row:
             Text(printable(entry.outcome), {"refused": CAUTION, "failed": BAD}.get(entry.outcome, "")),
             entry.actor,
             entry.client,
-            shorten("  ".join(filter(None, (entry.reason, figures))), _SHORT),
+            shorten("  ".join(filter(None, (entry.reason, in_words(figures) if figures else ""))), _SHORT),
         ),
     )
-
-
-def _short(value: object) -> str:
-    if isinstance(value, dict | list):
-        return f"({len(value)})"
-    return shorten(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), _SHORT)
 
 
 def _in_full(entry: AuditEntry) -> Group:

@@ -9,16 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from psycopg import sql
 
 from revector.console.app import RevectorApp, run_console
 from revector.core.database import Connection, Database
 from revector.core.migrations import upgrade
+from revector.core.roles import granting
 from revector.core.settings import Settings
 from revector.screens.frame import snapshots
 from revector.screens.frame.snapshots import SnapshotReader
 from revector.screens.tabs import TABS
 from revector.screens.widgets.confirm import Confirm
 from tests.databases import copied
+from tests.login_roles import login_role
 from tests.screens.frozen import NOWHERE, FrozenReader
 from tests.screens.support import (
     LARGE,
@@ -134,8 +137,6 @@ async def test_a_schema_that_is_not_set_up(empty_database: Database, monkeypatch
         await pilot.press("r")
         await until_shown(pilot, "There is no embedding version yet.")
         await until_gone(pilot, "has not been set up")
-    from psycopg import sql
-
     with empty_database.connect("test") as connection:
         connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(empty_database.schema)))
 
@@ -148,6 +149,15 @@ async def test_a_server_that_is_not_there() -> None:
         )
         await pilot.press("q")
         await until(pilot, lambda: app._exit, "the console ends")
+
+
+async def test_a_role_that_may_only_search(library: Database) -> None:
+    with library.session("test") as connection, login_role(connection, library, "shop") as shop:
+        role = f"shop of {library.schema}"
+        connection.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role)))
+        granting.grant(connection, role, "application")
+        async with console(shop).run_test(size=SMALL) as pilot:
+            await until_shown(pilot, "no access ○", "permission denied", "db grant ROLE RIGHT")
 
 
 async def test_what_was_read_before_the_screen_was_there_is_in_the_first_frame(library: Database) -> None:

@@ -155,6 +155,10 @@ def test_chunks_that_leave_take_the_approval_along(collection: Collection, conne
     with collection.as_role("operator") as operator:
         operator.execute("DELETE FROM document_chunks WHERE content = 'one'")
     refused_flip(collection, "more than 5% of its vectors left")
+    found = cutover.requests(connection)[0]
+    assert (found.state, found.void_because) == (
+        "void", "more than 5% of its vectors left with their chunks after the request",
+    )  # fmt: skip
 
 
 def test_chunks_that_failed_are_what_was_approved(collection: Collection) -> None:
@@ -177,8 +181,14 @@ def test_another_role_of_an_approver_s_name_has_approved_nothing(
 
 def test_evidence_is_there_and_of_who_made_it(collection: Collection, connection: Connection) -> None:
     cutover.change_policy(connection, {"evidence_by": "another"})
-    requested(collection)
-    refused_flip(collection, "there is no evaluation")
+    with (
+        collection.as_role("operator") as operator,
+        pytest.raises(RULE, match=r"another role than .*: there is none"),
+    ):
+        operator.execute(
+            "INSERT INTO cutover_requests (embedding_version_id, reason, expires_at, basis) "
+            "SELECT id, 'better', now(), '{}' FROM embedding_versions WHERE version_key = 'v2'"
+        )
     query_set = judged_set(connection, "numbers", [Query("q", "one", "all")], {"q": {"one": 1}})
     run: LiteralString = (
         "INSERT INTO evaluation_runs (query_set_id, query_set_revision, version_key, encoder, encoder_revision, k, "

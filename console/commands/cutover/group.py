@@ -105,7 +105,7 @@ def _answer_flip(flip: Flip, as_json: bool) -> None:
         text = (
             f"{flip.made_by} already rolled back, {flip.previous} → {flip.version_key}, {date_and_time(flip.at)}: "
         )
-        text += f"nothing was changed. Forward again is a cutover: revector cutover run {flip.previous}"
+        text += "nothing was changed. To go forward again, cut over: revector cutover run KEY"
     if flip.missing:
         text += f" {counted(flip.missing, 'chunk')} missing: revector backfill run {flip.version_key}"
     answer(flip, as_json, text)

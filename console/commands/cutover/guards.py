@@ -100,7 +100,7 @@ def policy(
     from revector.core.cutover.policy import HELP, shown
 
     given = pairs(changes or [], "a setting")
-    with context_of(context).session(changes=bool(given)) as connection:
+    with context_of(context).session(needs="administer" if given else None) as connection:
         now = change_policy(connection, given, reason) if given else read_policy(connection)
 
     def show() -> Iterator[str]:

@@ -53,8 +53,8 @@ def watch(
 ) -> None:
     """Watch the newest cutover until its watch ends: a rollback to the previous version then loses nothing.
 
-    Changes are printed to stderr, the last state to stdout. Exit status 1 when a limit is broken or it rolled
-    back.
+    Changes are printed to stderr (not with --once), the last state to stdout. Exit status 1 when a limit is broken
+    or it rolled back.
     """
     from revector.core.backfill.job.settings import default_settings
     from revector.core.cutover.keep_current import Keeper
@@ -62,7 +62,7 @@ def watch(
     own = context_of(context)
     if keep or auto_rollback:
         own.require_writable()
-    watching = _Watching(own, auto_rollback)
+    watching = _Watching(own, auto_rollback, once)
     keeper = Keeper(own.database, default_settings(own.settings), note) if keep else None
     with contextlib.ExitStack() as held:
         if keeper is not None:
@@ -111,8 +111,8 @@ def history(
 class _Watching:
     """Observes the watch, reports changes, and rolls back if wanted."""
 
-    def __init__(self, own: Context, auto_rollback: bool | None) -> None:
-        self._own, self._auto = own, auto_rollback
+    def __init__(self, own: Context, auto_rollback: bool | None, once: bool) -> None:
+        self._own, self._auto, self._once = own, auto_rollback, once
         self.last: Watch | None = None
         self.flip: Flip | None = None
         self._told = self._verdict = ""
@@ -128,7 +128,8 @@ class _Watching:
                     return True
                 self.last = found
                 self._note_verdict(found)
-                self._tell("; ".join(lines(found)))
+                if not self._once:
+                    self._tell("; ".join(lines(found)))
                 auto = cutover.read_policy(connection).auto_rollback if self._auto is None else self._auto
                 if auto and found.breaches:
                     self._roll_back(connection, found)

@@ -18,6 +18,7 @@ from revector.core import audit
 from revector.core.backfill.job.settings import JobSettings, changed, read_settings
 from revector.core.database import Connection, fetch_as, fetch_one
 from revector.core.errors import RefusedError, UsageError
+from revector.core.hosts import require_allowed
 from revector.core.registry import Version, chunk_count, create_table, embedded_count
 from revector.core.settings import changed_fields
 
@@ -83,8 +84,11 @@ def engine_lives(job_id: sql.SQL) -> sql.Composed:
 def open_job(connection: Connection, version: Version, settings: JobSettings | None = None) -> Job:
     """Start the version's backfill, or continue or join an existing one.
 
-    `settings` apply to a new job; an existing job keeps its own. Raises RefusedError while it is pausing.
+    `settings` apply to a new job; an existing job keeps its own. Raises RefusedError while it is pausing, and for an
+    encoder whose host or key the owner has not allowed.
     """
+    with audit.refusals(connection, "backfill start", version.version_key):
+        require_allowed(version.encoder_spec, version.encoder_hosts)
     create_table(connection, version)
     with connection.transaction():
         # The version's row is the lock: when two workers start at once, one plans the job and the other joins it.

@@ -24,11 +24,6 @@ def _approved(subject: Subject) -> Found:
             return fails(f"expired on {local_time(found.expires_at)}, {asked}", ask)
         case "approved":
             return passes(f"{_approvals(found)}, {asked}, until {local_time(found.expires_at)}")
-        case _ if found.own_evidence:
-            return fails(
-                f"{found.own_evidence}, and the policy asks for another's, {asked}",
-                "Have another role evaluate it, then request it again.",
-            )
         case _:
             return fails(
                 f"{_approvals(found)}, {asked}",

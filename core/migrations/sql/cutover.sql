@@ -77,7 +77,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         'dimensions', v.dimensions,
         'metric', v.distance_metric,
         'storage', v.storage,
-        'complete since', extract(epoch FROM v.completed_at),
+        'complete since', to_char(v.completed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || ' UTC',
         'chunks that failed', (SELECT count(*) FROM :schema.dead_letters d WHERE d.embedding_version_id = v.id),
         'index settings', v.index_settings,
         'index', (SELECT pg_get_indexdef(indexrelid) FROM pg_index
@@ -135,11 +135,24 @@ CREATE TABLE :schema.cutover_losses (
 );
 CREATE INDEX ON :schema.cutover_losses (request_id);
 
+-- Where the policy asks for the evidence of others: which of these newest evaluations the session's role made itself, or
+-- that there are none; NULL when nothing is in the way. Asked once, since a request is void when its evaluations change.
+CREATE FUNCTION :schema.own_evidence(evaluations jsonb) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE count(*) WHEN 0 THEN 'there is none'
+                         ELSE format('number %s is its own', min(e.value ->> 'number')
+                                     FILTER (WHERE e.value ->> 'by' = session_user)) END
+    FROM jsonb_each(CASE jsonb_typeof(evaluations) WHEN 'object' THEN evaluations ELSE '{}' END) AS e
+    HAVING (SELECT settings ->> 'evidence_by' FROM :schema.cutover_policy) = 'another'
+       AND (count(*) = 0 OR bool_or(e.value ->> 'by' = session_user))
+$$;
+
 CREATE FUNCTION :schema.check_request() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     wanted :schema.embedding_versions;
     chunks bigint;
+    evidence text;
 BEGIN
     IF TG_OP = 'DELETE' THEN
         IF EXISTS (SELECT FROM :schema.embedding_versions WHERE id = OLD.embedding_version_id) THEN
@@ -196,6 +209,11 @@ BEGIN
     NEW.expires_at := NEW.requested_at
         + make_interval(secs => 3600 * :schema.cutover_setting('request_hours', 72));
     NEW.basis := :schema.cutover_basis(NEW.embedding_version_id);
+    evidence := :schema.own_evidence(NEW.basis -> 'evaluations');
+    IF evidence IS NOT NULL THEN
+        RAISE EXCEPTION 'A cutover to % needs an evaluation by another role than %: %.', wanted.version_key, session_user,
+            evidence USING HINT = 'Have another role evaluate it first: revector evaluate run. A later one voids the request.';
+    END IF;
     NEW.ended := NULL;
     NEW.ended_at := NULL;
     NEW.ended_why := '';
@@ -273,18 +291,6 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                      FROM pg_roles r WHERE r.oid = role AND r.rolname = approver), false)
 $$;
 
--- What the requester made of the evidence, or that there is none, where the policy asks for another's; NULL when it is.
-CREATE FUNCTION :schema.own_evidence(request :schema.cutover_requests) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT CASE count(*) WHEN 0 THEN 'there is no evaluation'
-                         ELSE format('%s made evaluation %s too', request.requested_by,
-                                     min(e.value ->> 'number') FILTER (WHERE e.value ->> 'by' = request.requested_by)) END
-    FROM jsonb_each(CASE WHEN jsonb_typeof(request.basis -> 'evaluations') = 'object'
-                         THEN request.basis -> 'evaluations' ELSE '{}' END) AS e
-    HAVING (SELECT settings ->> 'evidence_by' FROM :schema.cutover_policy) = 'another'
-       AND (count(*) = 0 OR bool_or(e.value ->> 'by' = request.requested_by))
-$$;
-
 -- Why the version may not become active by its approvals; NULL when it may.
 CREATE FUNCTION :schema.approval_obstacle(version bigint) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -299,9 +305,6 @@ BEGIN
     SELECT * INTO request FROM :schema.cutover_requests WHERE embedding_version_id = version AND ended IS NULL;
     IF :schema.request_obstacle(request) IS NOT NULL THEN
         RETURN :schema.request_obstacle(request);
-    END IF;
-    IF :schema.own_evidence(request) IS NOT NULL THEN
-        RETURN :schema.own_evidence(request);
     END IF;
     SELECT count(*) INTO given FROM :schema.cutover_approvals a
     WHERE a.request_id = request.id AND a.approved_by <> request.requested_by AND :schema.may_approve(a.approved_by, a.approver);

@@ -46,7 +46,7 @@ CHECK = keys("version_key ready", guards=[FINDING | keys("waived")])
 FLIP = keys("action version_key previous seconds missing waited at made_by changed")
 REQUEST = keys(
     "id version_key requested_by client requested_at expires_at reason basis waivers guards needed void_because "
-    "expired ended ended_at ended_why state own_evidence",
+    "expired ended ended_at ended_why state",
     approvals=[keys("approved_by approved_at client comment counts")],
 )
 SEARCHES = keys("searches empty_rate error_rate median_ms p95_ms p99_ms")

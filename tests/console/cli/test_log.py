@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from revector.core import audit, shadow
-from revector.core.backfill.job.job import open_job
+from revector.core.backfill.job.job import find_job, open_job
 from revector.core.database import Connection, Database, fetch_one
 from revector.core.encoders import open_encoder
 from revector.core.evaluation.judging import cross_encoder
 from revector.core.evaluation.judging.cross_encoder import Labels
 from revector.core.registry import get_version
+from revector.core.roles import granting
 from tests.console.cli.conftest import on, write_corpus
 from tests.console.cli.program import Revector
 from tests.console.cli.test_contract import COMMANDS
@@ -79,7 +80,7 @@ def _versions_and_backfills(story: Story, connection: Connection, folder: Path) 
     story.leaves("index set v1")  # which only shows them
     story.leaves("index drop v1", ("index drop", "v1"))
     story.leaves("index build v1", ("index build", "v1"))
-    story.leaves("backfill cancel v1", status=1)  # it is done
+    story.leaves("backfill cancel v1", ("backfill cancel", "v1", "refused"), status=1)  # it is done
     connection.execute(
         """
         INSERT INTO embedding_versions (version_key, encoder_name, encoder_revision, dimensions, distance_metric)
@@ -160,6 +161,31 @@ def _cutovers(story: Story, database: Database, connection: Connection, folder: 
         story.leaves("db grant somebody viewer --revoke", ("db revoke", None))
     finally:
         connection.execute("DROP ROLE somebody")
+
+
+def test_what_is_refused_leaves_its_entry(
+    revector: Revector, database: Database, connection: Connection, tmp_path: Path
+) -> None:
+    with login_role(connection, database, "ann") as ann:
+        granting.grant(connection, f"ann of {database.schema}", "operator")
+        story, by = Story(revector, connection), on(ann, tmp_path)
+        story.leaves("versions add v1 --encoder static:wordllama-64", ("versions add", "v1"), by=by)
+        for command, action, key in (
+            ("cutover run v1 --confirm v", "cutover", "v1"),
+            ("versions drop v1 --confirm v", "versions drop", "v1"),
+            ("versions add v2 --encoder openai:x?base_url=https://e.example", "versions add", "v2"),
+            ("cutover policy approvals=0", "cutover policy", None),
+            ("encoders allow e.example", "encoders allow", None),
+            ("encoders deny e.example", "encoders deny", None),
+            ("db grant nobody approver", "db grant", None),
+        ):
+            story.leaves(command, (action, key, "refused"), status=1, by=by)
+        connection.execute(
+            "INSERT INTO embedding_versions (version_key, encoder_name, encoder_revision, encoder_spec, dimensions, "
+            "distance_metric) VALUES ('far', 'far', '1', 'openai:x?base_url=https://e.example', 64, 'cosine')"
+        )
+        story.leaves("backfill run far", ("backfill start", "far", "refused"), status=1, by=by)
+        assert find_job(connection, get_version(connection, "far")) is None
 
 
 def _shadowed(connection: Connection, primary: str, queries: int) -> None:

@@ -64,7 +64,7 @@ def test_the_whole_story_by_commands(revector: Revector, tmp_path: Path) -> None
     assert "v1 is active (was v2)" in revector.run("rollback", "--confirm", "v1").out
     again = revector.run("rollback", "--confirm", "v1")
     assert "postgres already rolled back, v2 → v1, 20" in again.out
-    assert "nothing was changed. Forward again is a cutover: revector cutover run v2" in again.out
+    assert "nothing was changed. To go forward again, cut over: revector cutover run KEY" in again.out
     assert revector.run("search", "museum", "--json").document["version_key"] == "v1"
 
     log = revector.run("log").out

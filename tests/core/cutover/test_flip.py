@@ -67,7 +67,8 @@ def test_a_mistyped_key_changes_nothing(connection: Connection, two: tuple[Versi
         with pytest.raises(RefusedError, match=f"The typed key is '{typed}', not 'v2'"):
             cutover.run(connection, "v2", confirm=typed)
         entry = audit.entries(connection, limit=1)[0]
-        assert (entry.action, entry.outcome, entry.detail) == ("cutover", "refused", {"typed": typed})
+        assert (entry.action, entry.outcome) == ("cutover", "refused")
+        assert entry.detail["problem"].startswith(f"The typed key is '{typed}'")
     with pytest.raises(UsageError, match="v22"):
         cutover.run(connection, "v22", confirm="v22")
     with pytest.raises(RefusedError, match="already"):

@@ -127,7 +127,7 @@ async def test_what_was_approved_and_then_changes_is_void(people: People, own_li
         await pilot.press("escape")
         with own_library.session("test") as owner:
             cutover.change_policy(owner, {"min_recall": 0.8})
-        await until_shown(pilot, "✗ VOID", "policy changed from", '"min_recall": 0.8', "✗  fail  approvals")
+        await until_shown(pilot, "✗ VOID", "policy min_recall changed from none to 0.8", "✗  fail  approvals")
         await until_gone(pilot, "u cut over")
         assert {"request-cutover", "withdraw"} == offers(pilot)
         await pilot.press("r", "tab")
