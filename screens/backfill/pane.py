@@ -7,7 +7,6 @@ from typing import ClassVar
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Horizontal, VerticalScroll
-from textual.content import Content
 from textual.widgets import Static
 
 from revector.core.errors import RevectorError
@@ -27,6 +26,7 @@ from revector.screens.widgets.chart import Chart, Series
 from revector.screens.widgets.page import Page
 from revector.screens.widgets.parts import Parts
 from revector.screens.widgets.table import Table
+from revector.screens.widgets.words import Words, titled
 from revector.screens.wording import job as wording
 from revector.screens.wording.errors import error_text
 from revector.screens.wording.text import printable, shorten
@@ -64,12 +64,12 @@ class BackfillPane(Pane):
         self._part: str | None = None
 
     def compose(self) -> ComposeResult:
-        yield Static(id="state", markup=False)
-        yield Static(id="bar", markup=False)
-        yield Static(id="held", markup=False)
-        yield Static(id="message", markup=False)
+        yield Words(id="state")
+        yield Words(id="bar")
+        yield Words(id="held")
+        yield Words(id="message")
         with VerticalScroll(id="figures", can_focus=False):
-            yield Static(markup=False)
+            yield Words()
         yield Parts("m")
         with Horizontal(id="pictures"):
             yield RangeMap(id="map")
@@ -150,11 +150,11 @@ class BackfillPane(Pane):
         rows = [lists.worker_row(worker, now) for worker in detail.workers] if detail and now else []
         workers.show(rows)
         alive = sum(worker.alive for worker in detail.workers) if detail else 0
-        workers.border_title = Content(f" workers: {alive} alive, {len(rows) - alive} ended in the last 10 min ")
+        titled(workers, f" workers: {alive} alive, {len(rows) - alive} ended in the last 10 min ")
         failures.show([lists.failure_row(failure) for failure in dead_letters])
         all_of_them = max(selected.failed, len(dead_letters))
         newest = f" newest {MOST_FAILURES} of {all_of_them:,}" if all_of_them > MOST_FAILURES else ""
-        failures.border_title = Content(f"{newest} chunks that could not be embedded ")
+        titled(failures, f"{newest} chunks that could not be embedded ")
         items = {
             "map": "map",
             "rate": "rate",

@@ -30,6 +30,7 @@ from revector.screens.situation import Situation, key_of
 from revector.screens.widgets.chart import Chart, Series
 from revector.screens.widgets.inputs import QueryBox
 from revector.screens.widgets.table import Table
+from revector.screens.widgets.words import Words, titled
 from revector.screens.wording.grades import ndcg_words
 from revector.screens.wording.marking import marked
 from revector.screens.wording.text import figure, milliseconds, printable, shorten
@@ -80,7 +81,7 @@ class ComparePane(Pane):
         with Horizontal(id="ask"):
             yield Static("query › ", id="prompt", markup=False)
             yield self.box
-            yield Static(id="pair", markup=False)
+            yield Words(id="pair")
         with Horizontal(id="lists"):
             yield HitList("primary")
             yield HitList("candidate")
@@ -88,8 +89,8 @@ class ComparePane(Pane):
             yield Chart("overlap by depth", nothing="No query yet: press /", limits=(0, 1), id="overlap")
             yield Chart("RBO by segment", nothing="", limits=(0, 1), id="segments")
             with Vertical(id="preview"):
-                yield Static(markup=False)
-        yield Static(id="measures", markup=False)
+                yield Words()
+        yield Words(id="measures")
 
     # -- what is compared ---------------------------------------------------------------------------------
 
@@ -169,7 +170,7 @@ class ComparePane(Pane):
         if facts is not None and facts.remote is not None:
             box.placeholder += f"; press Enter to search ({printable(facts.remote)} is remote)"
         chart = self.query_one("#segments", Chart)
-        chart.border_title = Content(f" {printable(facts.title)} " if facts else " RBO by segment ")
+        titled(chart, f" {printable(facts.title)} " if facts else " RBO by segment ")
         chart.border_subtitle = Content(f" {facts.legend} " if facts and facts.legend else "")
         chart.plot_ranges(facts.ranges if facts else [], printable(facts.nothing, lines=True) if facts else "")
 
@@ -200,7 +201,7 @@ class ComparePane(Pane):
 
     def _preview(self, hit: Hit | None) -> None:
         preview = self.query_one("#preview", Vertical)
-        preview.border_title = Content(f" {shorten(printable(hit.source_id), 60)} " if hit else " hit ")
+        titled(preview, f" {shorten(printable(hit.source_id), 60)} " if hit else " hit ")
         text = printable(hit.content[:_PREVIEW], lines=True) if hit else ""
         query = self.comparison.query if self.comparison else ""
         preview.query_one(Static).update(marked(text, query))

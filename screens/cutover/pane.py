@@ -26,6 +26,7 @@ from revector.screens.widgets.buttons import Buttons
 from revector.screens.widgets.page import Page
 from revector.screens.widgets.parts import Parts
 from revector.screens.widgets.table import Table
+from revector.screens.widgets.words import Words, titled
 from revector.screens.wording.errors import error_text
 from revector.screens.wording.text import printable
 from revector.screens.wording.theme import FAINT
@@ -68,7 +69,7 @@ class CutoverPane(Pane):
         """The chosen part when one is shown at a time; None for the one that matters now."""
 
     def compose(self) -> ComposeResult:
-        yield Static(id="change", markup=False)
+        yield Words(id="change")
         yield Parts("m", id="parts")
         yield _box("watch")
         with Horizontal(id="middle"):
@@ -78,7 +79,7 @@ class CutoverPane(Pane):
                 yield _box("approvals")
                 yield _box("serving")
         yield Table(HISTORY, id="history")
-        yield Static(id="outcome", markup=False)
+        yield Words(id="outcome")
         yield Buttons(CUTOVER)
 
     # -- what is shown ------------------------------------------------------------------------------------
@@ -159,7 +160,7 @@ class CutoverPane(Pane):
         self._draw_watch(facts)
         history = self.query_one("#history", Table)
         history.show([history_row(one) for one in facts.history] if facts else [])
-        history.border_title = Content(" history, the newest first ")
+        titled(history, " history, the newest first ")
         history.border_subtitle = Content(" ↵ details ")
         self.show_line("#outcome", self.control.outcome)
 
@@ -187,7 +188,7 @@ class CutoverPane(Pane):
 
     def _fill(self, part: str, title: str, body: RenderableType) -> None:
         box = self.query_one(f"#{part}", VerticalScroll)
-        box.border_title = Content(title)
+        titled(box, title)
         box.query_one(Static).update(body)
 
     def _draw_watch(self, facts: Facts | None) -> None:
@@ -261,4 +262,4 @@ class CutoverPane(Pane):
 
 
 def _box(name: str) -> VerticalScroll:
-    return VerticalScroll(Static(markup=False), id=name, classes="box")
+    return VerticalScroll(Words(), id=name, classes="box")

@@ -25,6 +25,7 @@ from revector.screens.widgets.buttons import Buttons
 from revector.screens.widgets.chart import Chart
 from revector.screens.widgets.parts import Parts
 from revector.screens.widgets.table import Table
+from revector.screens.widgets.words import Words, titled
 from revector.screens.wording.text import printable
 from revector.screens.wording.theme import FAINT
 
@@ -68,9 +69,9 @@ class EvaluatePane(Pane):
         self._measure = ""
 
     def compose(self) -> ComposeResult:
-        yield Static(id="verdict", markup=False)
-        yield Static(id="caveats", markup=False)
-        yield Static(id="said", markup=False)
+        yield Words(id="verdict")
+        yield Words(id="caveats")
+        yield Words(id="said")
         yield Parts("m", id="parts")
         yield Parts("n", id="measures")
         with Horizontal(id="upper"):
@@ -80,8 +81,8 @@ class EvaluatePane(Pane):
         with Horizontal(id="lower"):
             yield Table(text.QUERIES, id="queries")
             with VerticalScroll(id="gates"):
-                yield Static(markup=False)
-        yield Static(id="nothing", markup=False)
+                yield Words()
+        yield Words(id="nothing")
         yield Table(EVALUATIONS, id="evaluations")
         yield Table(RUNS, id="runs")
         yield Buttons(EVALUATE)
@@ -173,7 +174,7 @@ class EvaluatePane(Pane):
         self._draw_segments(found)
         self._draw_queries(found)
         gates = self.query_one("#gates", VerticalScroll)
-        gates.border_title = Content(text.gates_title(found.gates))
+        titled(gates, text.gates_title(found.gates))
         gates.query_one(Static).update(text.gate_lines(found.gates))
 
     def _arrange(self, found: Evaluation | None, *, tight: bool) -> None:
@@ -204,10 +205,10 @@ class EvaluatePane(Pane):
         evaluations, runs = self.query_one("#evaluations", Table), self.query_one("#runs", Table)
         evaluations.show([evaluation_row(one, number) for one in lists.evaluations])
         of = f" of {printable(self.reader.only)}" if self.reader.only else ""
-        evaluations.border_title = Content(f" evaluations{of}, the newest first ")
+        titled(evaluations, f" evaluations{of}, the newest first ")
         runs.show([run_row(run, marked) for run in lists.runs])
         how = "c: against the marked one" if marked else "c: mark it, then c on another of its query set"
-        runs.border_title = Content(f" stored runs, the newest first ─ {how} ")
+        titled(runs, f" stored runs, the newest first ─ {how} ")
 
     def _draw_said(self) -> None:
         self.show_line("#said", self.control.said())
@@ -221,12 +222,12 @@ class EvaluatePane(Pane):
         table, words = self._segments, text.measure_words(measure, found.k)
         table.show(rows)
         over = "all queries" if spread else f"judged queries, {found.confidence:.4g} confidence"
-        table.border_title = Content(f" {words} by segment ─ {over} ")
+        titled(table, f" {words} by segment ─ {over} ")
         table.border_subtitle = Content(" ▲ better  ▼ worse " if not spread else "")
         table.move_to(self.segment)
         ranges, limits, legend = text.ranges_of(found, measure)
         chart = self.query_one("#intervals", Chart)
-        chart.border_title = Content(f" {words}{'' if spread else ': candidate − primary'} ")
+        titled(chart, f" {words}{'' if spread else ': candidate − primary'} ")
         chart.border_subtitle = Content(f" {legend} ")
         chart.plot_ranges(ranges, "No judgements.", limits)
 
@@ -234,7 +235,7 @@ class EvaluatePane(Pane):
         rows = text.worst_queries(found, self.measure, self.segment)
         table = self.query_one("#queries", Table)
         table.show(text.query_rows(rows, self.measure))
-        table.border_title = Content(text.queries_title(found, self.measure, self.segment, rows))
+        titled(table, text.queries_title(found, self.measure, self.segment, rows))
         table.border_subtitle = Content(" ↵ compare ")
 
     # -- choosing -----------------------------------------------------------------------------------------

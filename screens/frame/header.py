@@ -114,11 +114,13 @@ class Banner(Widget):
     Banner.-shown { display: block; }
     """
 
-    reading = reactive(Reading(), layout=True, always_update=True)
+    reading = reactive(Reading(), always_update=True)
 
     def watch_reading(self, reading: Reading) -> None:
         """Show the problem, once there was data; before that, `Trouble` shows it."""
-        self.set_class(reading.error is not None and reading.overview is not None, "-shown")
+        shown = reading.error is not None and reading.overview is not None
+        self.set_class(shown, "-shown")
+        self.refresh(layout=shown)
 
     def render(self) -> Text:
         reading = self.reading

@@ -25,6 +25,7 @@ from revector.screens.tabs import COMPARE, SHADOW
 from revector.screens.widgets.buttons import Buttons
 from revector.screens.widgets.parts import Parts
 from revector.screens.widgets.table import Table
+from revector.screens.widgets.words import Words, titled
 from revector.screens.wording.errors import error_text
 from revector.screens.wording.text import printable
 from revector.screens.wording.theme import FAINT, GOOD
@@ -68,10 +69,10 @@ class ShadowPane(Pane):
         self._patience_s = services.database.connect_timeout_s + 5 * services.settings.read_timeout_s
 
     def compose(self) -> ComposeResult:
-        yield Static(id="head", markup=False)
-        yield Static(id="counts", markup=False)
-        yield Static(id="trouble", markup=False)
-        yield Static(id="said", markup=False)
+        yield Words(id="head")
+        yield Words(id="counts")
+        yield Words(id="trouble")
+        yield Words(id="said")
         yield Parts("m", id="parts")
         with Horizontal(id="upper"):
             with VerticalScroll(id="overlaps"):
@@ -196,14 +197,14 @@ class ShadowPane(Pane):
 
     def _draw_figures(self, found: ShadowReport) -> None:
         overlaps = self.query_one("#overlaps", VerticalScroll)
-        overlaps.border_title = Content(text.overlap_title(found))
+        titled(overlaps, text.overlap_title(found))
         width = self.app.size.width if self.tight else int(self.app.size.width * 0.32)
         overlaps.query_one(Static).update(text.histogram(found, width - 6))
         segments = self.query_one("#segments", Table)
-        segments.border_title = Content(" by segment ─ latency in ms, encoding included ")
+        titled(segments, " by segment ─ latency in ms, encoding included ")
         segments.show(text.segment_rows(found))
         worst = self.query_one("#worst", Table)
-        worst.border_title = Content(f" worst disagreements of the newest {found.queries:,} queries ")
+        titled(worst, f" worst disagreements of the newest {found.queries:,} queries ")
         worst.border_subtitle = Content(" ↵ compare " if self.judgeable else " ↵ both rankings ")
         worst.show(text.worst_rows(found))
 

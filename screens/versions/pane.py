@@ -6,7 +6,6 @@ from rich.console import RenderableType
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
-from textual.content import Content
 from textual.widgets import Static
 
 from revector.core.registry import VersionStatus
@@ -14,6 +13,7 @@ from revector.screens.pane import Pane
 from revector.screens.situation import Situation
 from revector.screens.tabs import BACKFILL, COMPARE, CUTOVER, Tab
 from revector.screens.widgets.table import Column, Row, Table
+from revector.screens.widgets.words import Words, titled
 from revector.screens.wording.facts import facts
 from revector.screens.wording.next_step import next_step
 from revector.screens.wording.text import printable, size
@@ -64,7 +64,7 @@ class VersionsPane(Pane):
     def compose(self) -> ComposeResult:
         yield Table(_COLUMNS, id="versions")
         with VerticalScroll(id="detail"):
-            yield Static(markup=False)
+            yield Words()
         yield Static(_EMPTY, id="none", markup=False)
 
     def draw(self) -> None:
@@ -79,7 +79,7 @@ class VersionsPane(Pane):
             with self.prevent(Table.RowHighlighted):
                 table.move_to(selected.version.version_key)
         detail = self.query_one("#detail", VerticalScroll)
-        detail.border_title = Content(printable(selected.version.version_key))
+        titled(detail, printable(selected.version.version_key))
         detail.query_one(Static).update(describe(self.situation, selected))
 
     def focus_main(self) -> None:

@@ -84,8 +84,9 @@ class Table(DataTable[Text], inherit_bindings=False):
             self._rebuild(key)
             return
         for line, (old, new) in enumerate(zip(before, rows, strict=True)):
-            for place, content in enumerate(self._cells(new) if old != new else ()):
-                self.update_cell_at(Coordinate(line, place), content)
+            for place, (was, now) in enumerate(zip(self._cells(old), self._cells(new), strict=True)):
+                if (was, was.style) != (now, now.style):
+                    self.update_cell_at(Coordinate(line, place), now)
 
     def _cells(self, row: Row) -> list[Text]:
         return [cell(row.cells[index], right=self._plan[index].right) for index, _ in self._laid_out]

@@ -37,7 +37,7 @@ FLIPPED = NOW - datetime.timedelta(minutes=3, seconds=20)
 REQUEST = Request(
     7, NEW, "ada", "ada@ops-1", YESTERDAY, NOW + 49 * HOUR, "better on [b]invoices[/] \x1b[31mand refunds", {},
     {"warm": "the nightly restart cleared the buffers"}, {},
-    (Approval("bob", NOW - HOUR, "bob@ops-2", "worst 20 read"),), 2, "", "", False, None, None, "",
+    (Approval("bob", NOW - HOUR, "bob@ops-2", "worst 20 read"),), 2, "", False, None, None, "",
 )  # fmt: skip
 ENTRIES = (
     CutoverEntry(2, FLIPPED, "cutover", OLD, NEW, "ada", "better on invoices", 7, "ada", ["bob", "eve"],
