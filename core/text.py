@@ -72,9 +72,9 @@ def counted(number: int, one: str, many: str = "") -> str:
 
 def in_words(value: object) -> str:
     """A value of JSON for people: `none`, `v2`, `demo (by ann, number 1)`."""
+    if value in (None, "", {}, []):
+        return "none"
     match value:
-        case None | "" | {} | []:
-            return "none"
         case Mapping():
             named = ((name, of, in_words(of)) for name, of in value.items())
             return ", ".join(

@@ -139,6 +139,8 @@ def _differences(signed: Mapping[str, Any], now: Mapping[str, Any], of: str = ""
     """What has changed since the request, with both values, by the names of `cutover_basis`."""
     for name in sorted({*signed, *now}):
         was, found = signed.get(name), now.get(name)
+        if name == "policy since" and signed.get("policy") != now.get("policy"):
+            continue  # what changed in it says more
         if isinstance(was, Mapping) and isinstance(found, Mapping):
             yield from _differences(was, found, f"{of}{name} ")
         elif was != found:
