@@ -76,10 +76,10 @@ class ShadowPane(Pane):
         yield Parts("m", id="parts")
         with Horizontal(id="upper"):
             with VerticalScroll(id="overlaps"):
-                yield Static(markup=False)
+                yield Words()
             yield Table(text.SEGMENTS, id="segments")
         yield Table(text.WORST, id="worst")
-        yield Static(id="nothing", markup=False)
+        yield Words(id="nothing")
         yield Buttons(SHADOW)
 
     # -- what actions depend on ---------------------------------------------------------------------------
