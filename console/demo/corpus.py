@@ -20,6 +20,7 @@ import warnings
 from collections import ChainMap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 # Modules that open windows or change the terminal (tkinter is missing from many builds anyway), easter eggs that
@@ -104,8 +105,11 @@ def standard_library() -> list[Entry]:
     with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
         modules = _modules()
         names = [name for module_name, module in modules.items() for name in _public(module_name, module)]
-        found = [*_topics(), *_module_docs(modules), *_members(names), *_methods(names)]
-        entries = [_entry(one) for one in _each_text_once(found)]
+        docs = [_documented(_Name(name, one, own=True), "module", one.__doc__) for name, one in modules.items()]
+        best: dict[str, _Found] = {}  # each text once
+        for found in sorted([*_topics(), *chain(*docs), *_members(names), *_methods(names)], key=_Found.rank):
+            best.setdefault(" ".join(found.text.split()), found)
+        entries = [_entry(one) for one in best.values()]
     return sorted(entries, key=lambda entry: entry.id)
 
 
@@ -148,11 +152,6 @@ def _topics() -> Iterator[_Found]:
         yield from _documented(_Name(f"topic:{label}", text, own=True), "topic", text)
 
 
-def _module_docs(modules: dict[str, types.ModuleType]) -> Iterator[_Found]:
-    for module_name, module in modules.items():
-        yield from _documented(_Name(module_name, module, own=True), "module", module.__doc__)
-
-
 def _members(names: Iterable[_Name]) -> Iterator[_Found]:
     for name in names:
         value = name.value
@@ -190,13 +189,6 @@ def _documented(name: _Name, kind: str, doc: object) -> Iterator[_Found]:
     """The entry for a name, or none if its text is too short to be an answer."""
     if isinstance(doc, str) and len(doc.split()) >= _FEWEST_WORDS:
         yield _Found(name, kind, _ADDRESS.sub("", inspect.cleandoc(doc)).strip())
-
-
-def _each_text_once(found: Iterable[_Found]) -> Iterable[_Found]:
-    best: dict[str, _Found] = {}
-    for one in sorted(found, key=_Found.rank):
-        best.setdefault(" ".join(one.text.split()), one)
-    return best.values()
 
 
 def _entry(found: _Found) -> Entry:

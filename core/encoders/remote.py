@@ -340,12 +340,9 @@ class RemoteEncoder(ABC):
         ):  # servers that do not count say 0, or nothing
             billed = None
         self._pacer.succeeded(ticket, billed)
-        self._note_usage(billed)
-        return [_vector(embedding) for embedding in self.in_order(found, len(texts))]
-
-    def _note_usage(self, billed: int | None) -> None:
         before = getattr(self._usage, "tokens", 0)
         self._usage.tokens = None if before is None or billed is None else before + billed
+        return [_vector(embedding) for embedding in self.in_order(found, len(texts))]
 
     # -- errors -------------------------------------------------------------------------------------------
 

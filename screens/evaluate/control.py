@@ -49,7 +49,8 @@ class EvaluateControl:
         self._message = Text()
         self._wish: Wish | None = None
         self._finished: int | None = None
-        self._evaluator = Evaluator(pane.services.database, self._tell_progress, self._ask_in_thread)
+        tell = partial(pane.call_later, self._progressed)
+        self._evaluator = Evaluator(pane.services.database, tell, self._ask_in_thread)
 
     # -- what is said -------------------------------------------------------------------------------------
 
@@ -87,9 +88,6 @@ class EvaluateControl:
         return "No evaluation yet: press r."
 
     # -- evaluating ---------------------------------------------------------------------------------------
-
-    def _tell_progress(self) -> None:
-        self._pane.call_later(self._progressed)
 
     @property
     def evaluating(self) -> bool:

@@ -68,7 +68,7 @@ class Evaluator:
     `ask` is called in it too, with the cost of a pilot in words, and returns whether to continue.
     """
 
-    def __init__(self, database: Database, on_change: Callable[[], None], ask: Callable[[str], bool]) -> None:
+    def __init__(self, database: Database, on_change: Callable[[], object], ask: Callable[[str], bool]) -> None:
         self._database, self._on_change, self._ask = database, on_change, ask
         self._cancelled = threading.Event()
         self._last = ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 from rich.console import Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
@@ -150,8 +152,8 @@ def both_rankings(one: Disagreement, candidate: str) -> RenderableType:
     grid.add_column(overflow="fold")
     grid.add_column(overflow="fold")
     grid.add_row("", Text(printable(one.primary_version), TITLE), Text(printable(candidate), TITLE))
-    for rank in range(max(len(one.primary_keys), len(one.candidate_keys))):
-        grid.add_row(str(rank + 1), *(_key(keys, rank) for keys in (one.primary_keys, one.candidate_keys)))
+    for rank, keys in enumerate(zip_longest(one.primary_keys, one.candidate_keys), 1):
+        grid.add_row(str(rank), *(Text("—", FAINT) if key is None else Text(printable(key)) for key in keys))
     about = [
         ("query", one.query or "its text is not stored"),
         ("SHA-256", one.sha256 or "not kept"),
@@ -183,7 +185,3 @@ def what_to_do(situation: Situation, found: ShadowReport | None) -> Text:
     if situation.state.read_only:
         return Text(lines + "This console is read-only. Start a shadow elsewhere: revector shadow start KEY")
     return Text(lines + "Choose a candidate with [ and ], then press s.")
-
-
-def _key(keys: tuple[str, ...], rank: int) -> Text:
-    return Text(printable(keys[rank])) if rank < len(keys) else Text("—", FAINT)

@@ -81,8 +81,8 @@ def changed(settings: JobSettings, changes: Mapping[str, object]) -> JobSettings
 
     Raises UsageError for a setting that does not exist and for a value out of its range.
     """
-    defaults = {name: getattr(JobSettings(), name, None) for name, value in changes.items() if _lifts(value)}
-    given = checked({**changes, **defaults})
+    lifted = [name for name, value in changes.items() if str(value).strip().lower() in _NONE_WORDS]
+    given = checked({**changes, **{name: getattr(JobSettings(), name, None) for name in lifted}})
     return replace(settings, **{name: getattr(given, name) for name in changes})
 
 
@@ -100,7 +100,3 @@ def checked(values: Mapping[str, object]) -> JobSettings:
 
         parse_hours(given.get("working_hours") or "24/7", given.get("timezone") or "UTC")
     return JobSettings(**given)
-
-
-def _lifts(value: object) -> bool:
-    return value is None or (isinstance(value, str) and value.strip().lower() in _NONE_WORDS)

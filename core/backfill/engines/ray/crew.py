@@ -14,14 +14,13 @@ from collections.abc import Mapping
 from multiprocessing.connection import Connection as Channel
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 from psycopg import sql
 
 from revector.core.backfill.engines.ray.engine import Deaths, FromDriver, Order, ToDriver
 from revector.core.backfill.engines.ray.worker import ENDING, BackfillWorker, Outcome, Place, in_short
 from revector.core.backfill.job.job import ENGINE_LOCK, Job, find_job, notice_interruption, open_job
 from revector.core.backfill.job.status import require_status, status
-from revector.core.database import Connection, unreachable
+from revector.core.database import Connection, readable_errors
 from revector.core.errors import RefusedError, RevectorError, UnreachableError
 
 if TYPE_CHECKING:
@@ -143,15 +142,13 @@ class Crew:
             return self._away_since is None
         self._looked = time.monotonic()
         try:
-            if self._connection is None:
-                self._connection = self._connect()
-            job = find_job(self._connection, self._order.version)
-            found = status(self._connection, self._order.version)
+            with readable_errors(self._order.database):
+                if self._connection is None:
+                    self._connection = self._connect()
+                job = find_job(self._connection, self._order.version)
+                found = status(self._connection, self._order.version)
         except UnreachableError as error:
             self._report_loss(error)
-            return False
-        except psycopg.OperationalError as error:
-            self._report_loss(unreachable(error, self._order.database))
             return False
         self._away_since = None
         if job is None or job.state in ENDING:
