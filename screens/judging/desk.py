@@ -13,18 +13,8 @@ from revector.core.errors import UnreachableError
 from revector.core.evaluation.judged_sets.agreement import Agreement, agreement
 from revector.core.evaluation.judged_sets.judgements import Judge, judges
 from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET, QuerySet, get_query_set, query_sets
+from revector.core.evaluation.judging import queue
 from revector.core.evaluation.judging.grading import grade, undo
-from revector.core.evaluation.judging.queue import (
-    KINDS,
-    Count,
-    ItemKind,
-    JudgingItem,
-    RunPair,
-    person,
-    progress,
-    queue,
-    stored_pair,
-)
 from revector.core.registry import Version
 from revector.screens.connections import KeptConnection
 from revector.screens.judging.answers import JudgingStep
@@ -39,7 +29,7 @@ class JudgingChoice:
     """What to judge, and as whom. Empty names mean the set that changed last, and the database role."""
 
     query_set: str = ""
-    kind: ItemKind | None = None
+    kind: queue.ItemKind | None = None
     segment: str = WHOLE_SET
     name: str = ""
 
@@ -51,15 +41,15 @@ class Opened:
     query_set: QuerySet | None
     names: tuple[str, ...]
     judge: Judge | None
-    pair: RunPair | None
+    pair: queue.RunPair | None
 
 
 @dataclass(frozen=True)
 class JudgingBatch:
     """The next items, this person's progress (None if not requested), and the agreement with others."""
 
-    items: tuple[JudgingItem, ...]
-    counts: tuple[Count, ...] | None
+    items: tuple[queue.JudgingItem, ...]
+    counts: tuple[queue.Count, ...] | None
     agreements: tuple[Agreement, ...]
 
 
@@ -80,8 +70,8 @@ class JudgingDesk(KeptConnection):
                 return Opened(None, (), None, None)
             newest = max(sets, key=lambda found: found.updated_at)
             query_set = get_query_set(connection, choice.query_set or newest.name)
-            judge = person(connection, choice.name)
-            pair = stored_pair(connection, query_set, *self._versions)
+            judge = queue.person(connection, choice.name)
+            pair = queue.stored_pair(connection, query_set, *self._versions)
         return Opened(query_set, tuple(found.name for found in sets), judge, pair)
 
     def search(self, opened: Opened, on_progress: Progress) -> Opened:
@@ -107,15 +97,15 @@ class JudgingDesk(KeptConnection):
             return JudgingBatch((), (), ())
         common = opened.query_set, opened.judge, opened.pair
         with self._services.connections.reading() as connection:
-            items = queue(
+            items = queue.queue(
                 connection,
                 *common,
-                kinds=(choice.kind,) if choice.kind else KINDS,
+                kinds=(choice.kind,) if choice.kind else queue.KINDS,
                 segment=choice.segment,
                 limit=_ITEMS,
                 without=without,
             )
-            counts = progress(connection, *common) if count else None
+            counts = queue.progress(connection, *common) if count else None
             agreements = _agreements(connection, opened.query_set, opened.judge)
         return JudgingBatch(tuple(items), counts, agreements)
 

@@ -7,19 +7,7 @@ from typing import Annotated
 
 import typer
 
-from revector.console.commands.evaluation.evaluate import (
-    Confidence,
-    Depth,
-    Gates,
-    Html,
-    Judges,
-    JUnit,
-    Markdown,
-    Measures,
-    evaluation_lines,
-    leave_with,
-    write_reports,
-)
+from revector.console.commands.evaluation import evaluate
 from revector.console.commands.options import Json
 from revector.console.context import aligned, answer, context_of
 from revector.console.contract import answering
@@ -104,9 +92,9 @@ def runs(
 def show(
     context: typer.Context,
     number: Annotated[int, typer.Argument(metavar="ID", help="The number from `list`.")],
-    junit: JUnit = None,
-    markdown: Markdown = None,
-    html: Html = None,
+    junit: evaluate.JUnit = None,
+    markdown: evaluate.Markdown = None,
+    html: evaluate.Html = None,
     as_json: Json = False,
 ) -> None:
     """An evaluation as it was when it was made, and its reports."""
@@ -114,8 +102,8 @@ def show(
 
     with context_of(context).session() as connection:
         found = get_evaluation(connection, number)
-    write_reports(found, junit=junit, markdown=markdown, html=html)
-    answer(found, as_json, evaluation_lines(found))
+    evaluate.write_reports(found, junit=junit, markdown=markdown, html=html)
+    answer(found, as_json, evaluate.evaluation_lines(found))
 
 
 @app.command(cls=answering("core.evaluation.document:Evaluation"))
@@ -123,14 +111,14 @@ def compare(
     context: typer.Context,
     primary: Annotated[int, typer.Argument(metavar="RUN", help="The run to compare with.")],
     candidate: Annotated[int, typer.Argument(metavar="RUN", help="The run to evaluate.")],
-    gates: Gates = None,
-    measure: Measures = None,
-    judge: Judges = None,
-    k: Depth = 10,
-    confidence: Confidence = 0.95,
-    junit: JUnit = None,
-    markdown: Markdown = None,
-    html: Html = None,
+    gates: evaluate.Gates = None,
+    measure: evaluate.Measures = None,
+    judge: evaluate.Judges = None,
+    k: evaluate.Depth = 10,
+    confidence: evaluate.Confidence = 0.95,
+    junit: evaluate.JUnit = None,
+    markdown: evaluate.Markdown = None,
+    html: evaluate.Html = None,
     as_json: Json = False,
 ) -> None:
     """Compare two stored runs: of two versions, or of one at two index settings.
@@ -150,6 +138,6 @@ def compare(
             connection, get_query_set(connection, pair[1].query_set), *pair,
             Asked(judge or (), measure or (), gate_file, k, confidence),
         )  # fmt: skip
-    write_reports(found, junit=junit, markdown=markdown, html=html)
-    answer(found, as_json, evaluation_lines(found))
-    leave_with(found.verdict)
+    evaluate.write_reports(found, junit=junit, markdown=markdown, html=html)
+    answer(found, as_json, evaluate.evaluation_lines(found))
+    evaluate.leave_with(found.verdict)

@@ -25,17 +25,7 @@ from psycopg import sql
 
 from revector import core
 from revector.core import errors, logs
-from revector.core.backfill.job.job import (
-    AT_WORK,
-    ENGINE_LOCK,
-    STAY_LOCK,
-    Job,
-    change_settings,
-    find_job,
-    job_settings,
-    notice_interruption,
-    open_job,
-)
+from revector.core.backfill.job import job as jobs
 from revector.core.backfill.job.settings import JobSettings
 from revector.core.backfill.job.status import JobStatus, status
 from revector.core.database import Connection, Database
@@ -107,24 +97,24 @@ class LocalEngine:
         finally:
             self._end_children()
 
-    def _open(self, connection: Connection) -> Job:
-        found = find_job(connection, self._version)
+    def _open(self, connection: Connection) -> jobs.Job:
+        found = jobs.find_job(connection, self._version)
         if self._stay and found is not None and found.state == "paused":
             job = found  # only a person resumes a paused job: a restarted service must not
         else:
-            job = open_job(connection, self._version, self._settings)
+            job = jobs.open_job(connection, self._version, self._settings)
         if found is not None and self._changes:
-            change_settings(connection, self._version, self._changes)
+            jobs.change_settings(connection, self._version, self._changes)
         return job
 
-    def _serve(self, job: Job) -> JobStatus:
+    def _serve(self, job: jobs.Job) -> JobStatus:
         lost_since = None
         while True:
             try:
                 with self._database.session("backfill engine") as connection:
                     lost_since = None
                     log.info("engine of %s: connected, job %d", self._version.version_key, job.id)
-                    for lock in (ENGINE_LOCK, *([STAY_LOCK] if self._stay else [])):
+                    for lock in (jobs.ENGINE_LOCK, *([jobs.STAY_LOCK] if self._stay else [])):
                         connection.execute(sql.SQL("SELECT pg_advisory_lock_shared({})").format(lock), [job.id])
                     return self._watch(connection, job)
             except UnreachableError as error:
@@ -136,11 +126,11 @@ class LocalEngine:
                     raise
             self._wake.wait(_POLL_S)
 
-    def _watch(self, connection: Connection, job: Job) -> JobStatus:
+    def _watch(self, connection: Connection, job: jobs.Job) -> JobStatus:
         done_before = False
         while True:
             self._reap(connection)
-            now, found = notice_interruption(connection, job), status(connection, self._version)
+            now, found = jobs.notice_interruption(connection, job), status(connection, self._version)
             if now is None or found is None:
                 raise RefusedError(f"The backfill of {self._version.version_key} is gone: was it dropped?")
             self._on_status(found)
@@ -151,15 +141,15 @@ class LocalEngine:
                     return found
             elif now.state in ("running", "proving", "interrupted"):
                 done_before = False
-                self._keep(job_settings(connection, job).workers)
-            elif not self._children and now.state not in AT_WORK:
+                self._keep(jobs.job_settings(connection, job).workers)
+            elif not self._children and now.state not in jobs.AT_WORK:
                 if not self._stay or now.state == "cancelled":
                     return found
                 if now.state == "done" and not done_before:
                     done_before = True
                     self._on_done()
                 if now.state in ("done", "failed") and found.waiting:
-                    open_job(connection, self._version)
+                    jobs.open_job(connection, self._version)
             self._wake.wait(_POLL_S)
 
     # -- children -----------------------------------------------------------------------------------------

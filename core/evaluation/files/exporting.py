@@ -10,20 +10,13 @@ from typing import Annotated, Literal
 from revector.core.database import Connection
 from revector.core.errors import UsageError
 from revector.core.evaluation.files import writing
-from revector.core.evaluation.judged_sets.judgements import (
-    TargetKind,
-    document_target,
-    get_judge,
-    given_judgements,
-    judgement_count,
-    load_qrels,
-)
+from revector.core.evaluation.judged_sets import judgements
 from revector.core.evaluation.judged_sets.query_sets import QuerySet
 from revector.core.evaluation.runs.store import Results, get_run, load_results
 
 Layout = Literal["beir", "trec"]
 
-_QRELS: Mapping[tuple[Layout, TargetKind], str] = {
+_QRELS: Mapping[tuple[Layout, judgements.TargetKind], str] = {
     ("beir", "document"): "qrels/test.tsv",
     ("beir", "chunk"): "qrels/chunks.tsv",
     ("trec", "document"): "qrels.txt",
@@ -81,16 +74,16 @@ def export_query_set(
 
 def _grades(
     connection: Connection, query_set: QuerySet, judge: str | None
-) -> tuple[dict[TargetKind, list[tuple[str, str, int]]], tuple[str, ...]]:
-    grades: dict[TargetKind, list[tuple[str, str, int]]] = {}
+) -> tuple[dict[judgements.TargetKind, list[tuple[str, str, int]]], tuple[str, ...]]:
+    grades: dict[judgements.TargetKind, list[tuple[str, str, int]]] = {}
     if judge is not None:
-        get_judge(connection, judge)
-        for row in given_judgements(connection, query_set, judge=judge):
+        judgements.get_judge(connection, judge)
+        for row in judgements.given_judgements(connection, query_set, judge=judge):
             grades.setdefault(row.target_kind, []).append((row.query, row.target, row.grade))
         return grades, (judge,)
-    if judgement_count(connection, query_set) == 0:
+    if judgements.judgement_count(connection, query_set) == 0:
         return grades, ()
-    qrels = load_qrels(connection, query_set)
+    qrels = judgements.load_qrels(connection, query_set)
     grades[qrels.level] = [
         (query, target, grade)
         for query, by_target in sorted(qrels.grades.items())
@@ -121,7 +114,9 @@ def _rankings(connection: Connection, results: Results) -> tuple[dict[str, list[
     rows = connection.execute(
         "SELECT id, semantic_key, source_id, document_id FROM document_chunks WHERE id = ANY(%s)", [list(wanted)]
     ).fetchall()
-    known = {chunk: (key, document_target(source_id, document)) for chunk, key, source_id, document in rows}
+    known = {
+        chunk: (key, judgements.document_target(source_id, document)) for chunk, key, source_id, document in rows
+    }
     documents, chunks = {}, {}
     for query, hits in results.hits.items():
         found = [known[chunk] for chunk in map(int, hits.chunk_ids) if chunk in known]

@@ -9,21 +9,7 @@ from typing import Annotated
 from revector.core import audit
 from revector.core.database import Connection
 from revector.core.evaluation.files.qrels import JudgementFile
-from revector.core.evaluation.judged_sets.judgements import (
-    IMPORTED,
-    Judgement,
-    TargetKind,
-    ensure_judge,
-    in_collection,
-    save_judgements,
-)
-from revector.core.evaluation.judged_sets.query_sets import (
-    Query,
-    QueryChanges,
-    QuerySet,
-    get_query_set,
-    save_queries,
-)
+from revector.core.evaluation.judged_sets import judgements, query_sets
 
 
 @dataclass(frozen=True)
@@ -33,8 +19,8 @@ class Imported:
     `skipped_queries` are ids that the set does not have; `negative` and `repeated` are those of `JudgementFile`.
     """
 
-    query_set: QuerySet
-    changes: QueryChanges
+    query_set: query_sets.QuerySet
+    changes: query_sets.QueryChanges
     judge: Annotated[str | None, "who judged; null without judgements"]
     judgements: Annotated[int, "that were stored"]
     skipped: Annotated[int, "judgements of queries that the set does not have"]
@@ -47,11 +33,11 @@ class Imported:
 def import_query_set(
     connection: Connection,
     name: str,
-    queries: Sequence[Query] | None,
+    queries: Sequence[query_sets.Query] | None,
     qrels: JudgementFile | None = None,
     *,
-    judge: str = IMPORTED,
-    targets: TargetKind = "document",
+    judge: str = judgements.IMPORTED,
+    targets: judgements.TargetKind = "document",
     replace: bool = False,
 ) -> Imported:
     """Make these queries the set of that name (None: keep its queries), and store the judgements as a person's.
@@ -63,10 +49,10 @@ def import_query_set(
     with connection.transaction():
         # Two imports of one set run one after the other, so neither sees half of the other.
         connection.execute("SELECT FROM query_sets WHERE name = %s FOR UPDATE", [name])
-        changes = save_queries(connection, name, queries) if queries is not None else None
-        query_set = get_query_set(connection, name)
+        changes = query_sets.save_queries(connection, name, queries) if queries is not None else None
+        query_set = query_sets.get_query_set(connection, name)
         if changes is None:
-            changes = QueryChanges(0, 0, 0, len(query_set.queries))
+            changes = query_sets.QueryChanges(0, 0, 0, len(query_set.queries))
         if qrels is None:
             return Imported(query_set, changes, None, 0, 0, (), 0, 0, 0)
         return _import_judgements(connection, query_set, changes, qrels, judge, targets, replace)
@@ -74,24 +60,24 @@ def import_query_set(
 
 def _import_judgements(
     connection: Connection,
-    query_set: QuerySet,
-    changes: QueryChanges,
+    query_set: query_sets.QuerySet,
+    changes: query_sets.QueryChanges,
     qrels: JudgementFile,
     judge: str,
-    targets: TargetKind,
+    targets: judgements.TargetKind,
     replace: bool,
 ) -> Imported:
     known = {query.id for query in query_set.queries}
     rows = [
-        Judgement(query, targets, target, grade)
+        judgements.Judgement(query, targets, target, grade)
         for query, by_target in qrels.grades.items()
         if query in known
         for target, grade in by_target.items()
     ]
     skipped = {query: len(by_target) for query, by_target in qrels.grades.items() if query not in known}
-    person = ensure_judge(connection, judge, "person")
-    stored = save_judgements(connection, query_set, person, rows, replace=replace)
-    here = in_collection(connection, targets, {row.target for row in rows})
+    person = judgements.ensure_judge(connection, judge, "person")
+    stored = judgements.save_judgements(connection, query_set, person, rows, replace=replace)
+    here = judgements.in_collection(connection, targets, {row.target for row in rows})
     found = Imported(
         query_set,
         changes,

@@ -10,14 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from revector.core.evaluation.judged_sets.judgements import (
-    GivenJudgement,
-    TargetKind,
-    get_judge,
-    given_judgements,
-    level_of,
-    merged_grades,
-)
+from revector.core.evaluation.judged_sets import judgements
 from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET
 
 if TYPE_CHECKING:
@@ -52,7 +45,7 @@ class Agreement:
 
     first: Annotated[str, "one judge"]
     second: Annotated[str, "the other"]
-    level: Annotated[TargetKind, "document or chunk"]
+    level: Annotated[judgements.TargetKind, "document or chunk"]
     pairs: Annotated[int, "that both judged"]
     exact: Annotated[float | None, "the share of equal grades; null without a pair"]
     kappa: Annotated[float | None, "weighted kappa; null where it is undefined"]
@@ -119,8 +112,8 @@ def agreement(connection: Connection, query_set: QuerySet, first: str, second: s
     """
     rows = []
     for name in (first, second):
-        get_judge(connection, name)
-        rows.append(given_judgements(connection, query_set, judge=name))
+        judgements.get_judge(connection, name)
+        rows.append(judgements.given_judgements(connection, query_set, judge=name))
     return _agreement(connection, query_set, (first, second), rows)
 
 
@@ -129,8 +122,8 @@ def agreement_with_people(connection: Connection, query_set: QuerySet, judge: st
 
     Raises UsageError for an unknown judge.
     """
-    get_judge(connection, judge)
-    given = given_judgements(connection, query_set)
+    judgements.get_judge(connection, judge)
+    given = judgements.given_judgements(connection, query_set)
     people = [row for row in given if row.judge_kind == "person" and row.judge != judge]
     if not people:
         return None
@@ -145,10 +138,12 @@ def _agreement(
     connection: Connection,
     query_set: QuerySet,
     names: tuple[str, str],
-    rows: Sequence[Sequence[GivenJudgement]],
+    rows: Sequence[Sequence[judgements.GivenJudgement]],
 ) -> Agreement:
-    level = level_of(row for given in rows for row in given)
-    (first, first_gone), (second, second_gone) = (merged_grades(connection, given, level) for given in rows)
+    level = judgements.level_of(row for given in rows for row in given)
+    (first, first_gone), (second, second_gone) = (
+        judgements.merged_grades(connection, given, level) for given in rows
+    )
     segments = {query.id: query.segment for query in query_set.queries}
     common = [
         (segments[query], grade, second[query][target])

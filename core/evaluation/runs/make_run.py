@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -53,11 +53,8 @@ _HAND_OVER_QUERIES, _HAND_OVER_S = 50, 0.25
 """The same for results that a search thread holds: each hand-over wakes another thread."""
 
 
-@dataclass(frozen=True)
-class _Encoded:
-    query_id: str
-    vector: NDArray[np.float32]
-    encode_ms: float
+_Encoded = tuple[str, "NDArray[np.float32]", float]
+"""A query's id, its vector (d,), and the milliseconds that encoding took."""
 
 
 def make_run(
@@ -264,7 +261,7 @@ class _Crew:
                     break
                 began = time.perf_counter()
                 vector = self._vector(query)
-                self._encoded.put(_Encoded(query.id, vector, 1000 * (time.perf_counter() - began)))
+                self._encoded.put((query.id, vector, 1000 * (time.perf_counter() - began)))
         except BaseException as error:  # noqa: BLE001  (raised in the thread that asked for the run)
             self._fail(error)
         finally:
@@ -322,9 +319,10 @@ class _Crew:
                 if self._abort.is_set():
                     continue
                 began = time.perf_counter()
-                ids, distances = search(encoded.vector)
+                query_id, vector, encode_ms = encoded
+                ids, distances = search(vector)
                 took = 1000 * (time.perf_counter() - began)
-                mine.append(QueryHits(encoded.query_id, ids, (), distances, encoded.encode_ms, took))
+                mine.append(QueryHits(query_id, ids, (), distances, encode_ms, took))
                 if len(mine) >= _HAND_OVER_QUERIES or time.monotonic() - handed > _HAND_OVER_S:
                     self._found.put(mine)
                     mine, handed = [], time.monotonic()
