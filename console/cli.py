@@ -6,50 +6,105 @@ Exit status: 0 yes, 1 the answer is no, 2 usage, 3 inconclusive, 4 database or e
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+import typer.main
+from typer.core import TyperCommand, TyperGroup
 
-from revector.console.commands import (
-    db,
-    demo,
-    doctor,
-    documents,
-    encoders,
-    index,
-    info,
-    load,
-    log,
-    search,
-    serve,
-    shadow,
-    versions,
-)
-from revector.console.commands.backfill import group as backfill
-from revector.console.commands.cutover import group as cutover
-from revector.console.commands.evaluation import evaluate, judge, queries, stored
 from revector.console.context import Context, context_of, pipe, print_error
 
-_ORDER = (
-    "demo", "db", "ingest", "versions", "encoders", "load", "backfill", "index", "search", "compare", "serve",
-    "serving", "queries", "judge", "evaluate", "evaluations", "thresholds", "shadow", "cutover", "rollback", "log",
-    "doctor", "info",
-)  # fmt: skip
+_HOMES = {
+    "demo": "demo",
+    "db": "db",
+    "ingest": "documents",
+    "versions": "versions",
+    "encoders": "encoders",
+    "load": "load",
+    "backfill": "backfill.group",
+    "index": "index",
+    "search": "search",
+    "compare": "search",
+    "serve": "serve",
+    "serving": "search",
+    "queries": "evaluation.queries",
+    "judge": "evaluation.judge",
+    "evaluate": "evaluation.evaluate",
+    "evaluations": "evaluation.stored",
+    "thresholds": "evaluation.evaluate",
+    "shadow": "shadow",
+    "cutover": "cutover.group",
+    "rollback": "cutover.rollback",
+    "log": "log",
+    "doctor": "doctor",
+    "info": "info",
+}
+"""The module in `commands` where each command is defined, in the order in which a new user needs them."""
 
 
-class _InOrder(TyperGroup):
-    """The commands in the order in which a new user needs them; Typer puts groups last."""
+class _Commands(Mapping[str, Any]):
+    """Each command or group, made when it is asked for: Typer takes 2 ms for a command, and there are seventy."""
+
+    def __getitem__(self, name: str) -> Any:
+        return _made(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_HOMES)
+
+    def __len__(self) -> int:
+        return len(_HOMES)
+
+
+def _home(name: str) -> typer.Typer:
+    home: typer.Typer = import_module(f"revector.console.commands.{_HOMES[name]}").app
+    home.rich_markup_mode = None
+    return home
+
+
+@functools.cache
+def _made(name: str) -> Any:
+    group = typer.main.get_group(_home(name))
+    group.no_args_is_help = True
+    return group if group.name == name else group.commands[name]
+
+
+class _Root(TyperGroup):
+    """The program, which makes a command when it is called."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more)
+        self.commands = _Commands()  # type: ignore[assignment]
 
     def list_commands(self, _context: typer.Context) -> list[str]:  # type: ignore[override]
         """The names in the order of the help."""
-        return sorted(self.commands, key=_ORDER.index)
+        return list(_HOMES)
+
+    def format_commands(self, _context: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        """The names, each with the first sentence of its help."""
+        rows = [(name, TyperCommand(name, help=_help(name))) for name in _HOMES]
+        limit = formatter.width - 6 - max(map(len, _HOMES))
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(limit)) for name, command in rows])
+
+
+def _help(name: str) -> str:
+    home = _home(name)
+    if home.info.name == name:
+        return str(home.info.help)
+    functions = {
+        one.name or one.callback.__name__: one.callback for one in home.registered_commands if one.callback
+    }
+    return inspect.getdoc(functions[name]) or ""
 
 
 app = typer.Typer(
     name="revector",
-    cls=_InOrder,
+    cls=_Root,
     rich_markup_mode=None,
     help="Change the embedding model behind a pgvector search without breaking it.\n\n"
     "Without a command, the console opens. The database is --dsn, REVECTOR_DSN, DATABASE_URL or libpq's PG* "
@@ -60,21 +115,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for module in (
-    db, versions, encoders, backfill, index, queries, stored, shadow, cutover,
-    demo, documents, load, search, serve, judge, evaluate, log, doctor, info,
-):  # fmt: skip
-    app.add_typer(module.app, no_args_is_help=True)
-app.add_typer(cutover.outside)
-
 _UsageError: Any = typer.BadParameter.__base__
 """From the copy of click inside Typer, or from the package: Typer does not say which."""
+
+
+def program() -> TyperGroup:
+    """The root of all commands."""
+    return typer.main.get_group(app)
 
 
 def run() -> int:
     """Run the command line with the arguments of this process; returns the exit status."""
     try:
-        status = app(prog_name="revector", standalone_mode=False) or 0
+        status = program()(prog_name="revector", standalone_mode=False) or 0
     except _UsageError as error:
         with pipe(sys.stderr):
             error.show()

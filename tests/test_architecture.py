@@ -10,6 +10,8 @@ from pathlib import Path
 import grimp
 import pytest
 
+from revector.console.cli import _HOMES
+
 ROOT = Path(__file__).resolve().parents[1]
 
 HEAVY = [
@@ -31,7 +33,10 @@ def imported_by(statement: str) -> set[str]:
     [
         (["core.overview", "core.retrieval", "core.ingest", "core.vectors.load", "core.backfill.worker"], _CORE),
         (["core.backfill.engines.local", "core.backfill.engines.ray.engine"], _CORE),
-        (["console.cli"], ["numpy", "psycopg", "textual", "pydantic", "rich", *HEAVY]),
+        (
+            ["console.cli", *(f"console.commands.{home}" for home in _HOMES.values())],
+            ["numpy", "psycopg", "textual", "pydantic", "rich", *HEAVY],
+        ),
         (["console.program", "console.terminal"], ["typer", "numpy", "psycopg", "textual", "rich", *HEAVY]),
         (
             ["console.notebook"],

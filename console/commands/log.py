@@ -50,9 +50,17 @@ def log(
     answer({"entries": found}, as_json, show())
 
 
+_OF_A_FLIP = {"to", "guards", "client_says"}
+"""What the version says, and what only --json shows."""
+
+
 def _why(entry: AuditEntry) -> str:
-    """The given reason, and the figures; of a cutover that was done not those of each guard."""
-    hidden = {"guards", "client_says"} if entry.outcome == "done" else {}
-    figures = {name: value for name, value in entry.detail.items() if name not in hidden}
+    """The given reason, and the figures that say something."""
+    hidden = _OF_A_FLIP if entry.action in ("cutover", "rollback") and entry.outcome == "done" else set()
+    figures = {name: value for name, value in entry.detail.items() if name not in hidden and _says(value)}
     parts = filter(None, (entry.reason, in_words(figures) if figures else ""))
     return "".join(f": {part}" for part in parts)
+
+
+def _says(value: object) -> bool:
+    return any(value.values()) if isinstance(value, dict) else bool(value)

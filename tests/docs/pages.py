@@ -7,15 +7,14 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import typer
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from revector.console.cli import app
+from revector.console.cli import program
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -160,7 +159,7 @@ def words_of(command: str) -> list[str]:
 
 def read_call(call: str) -> tuple[str, str | None]:
     """What a `revector …` calls, such as `backfill run`; and the word in it that the command line does not have."""
-    command: Any = _program()
+    command: Any = program()
     path: list[str] = []
     words = iter(words_of(call)[1:])
     for word in words:
@@ -180,11 +179,6 @@ def read_call(call: str) -> tuple[str, str | None]:
     return " ".join(path), None
 
 
-@cache
-def _program() -> Any:
-    return typer.main.get_command(app)
-
-
 def leaf_commands() -> set[str]:
     """Every command of the command line that does something: `backfill run`, `search` …"""
 
@@ -195,7 +189,7 @@ def leaf_commands() -> set[str]:
         for name, child in command.commands.items():
             yield from walk(child, (*path, name))
 
-    return set(walk(_program(), ()))
+    return set(walk(program(), ()))
 
 
 def product_texts() -> set[str]:

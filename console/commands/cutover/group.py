@@ -1,4 +1,4 @@
-"""`revector cutover` and `revector rollback`."""
+"""`revector cutover`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from revector.console.commands.cutover import guards, requests, watch
+from revector.console.commands.cutover.rollback import answer_flip
 from revector.console.commands.options import Confirm, Json, Key, Reason
 from revector.console.commands.verdicts import Waive, check_lines, exit_unless_ready, waivers_of
 from revector.console.confirmation import confirmed_key
-from revector.console.context import answer, context_of, counted
+from revector.console.context import answer, context_of
 from revector.console.contract import answering
-from revector.screens.wording.text import date_and_time
 
 if TYPE_CHECKING:
-    from revector.core.cutover import DryRun, Flip
+    from revector.core.cutover import DryRun
 
 app = typer.Typer(name="cutover", help="Make a version active, behind guards.")
-outside = typer.Typer()
-"""The command outside of the group."""
 
 for module in (guards, requests, watch):
     app.add_typer(module.app)
@@ -57,33 +55,7 @@ def run(
         before = active.version_key if active else "none"
         typed = confirmed_key(own, key, confirm, f"Cutover: active {before} → {key}.", flips=True)
         flip = cutover.run(connection, key, confirm=typed, reason=reason, waivers=waivers)
-    _answer_flip(flip, as_json)
-
-
-@outside.command(cls=answering("core.cutover.flip:Flip"))
-def rollback(
-    context: typer.Context,
-    confirm: Confirm = None,
-    reason: Reason = "",
-    as_json: Json = False,
-) -> None:
-    """Make the version that was active before the newest cutover active again. Never refused; says what it would
-    lose. A second time it says that it is done: forward again is a cutover."""
-    from revector.core import cutover
-    from revector.core.registry import active_version
-
-    own = context_of(context)
-    with own.session(changes=True, needs="operate") as connection:
-        active, target = active_version(connection), cutover.rollback_target(connection)
-        now = active.version_key if active else ""
-        if target is None:
-            typed = now if confirm is None else confirm
-        else:
-            missing = counted(cutover.missing_chunks(connection, target), "chunk")
-            effect = f"Rollback: active {now} → {target.version_key}, {missing} missing."
-            typed = confirmed_key(own, target.version_key, confirm, effect, flips=True)
-        flip = cutover.rollback(connection, confirm=typed, reason=reason)
-    _answer_flip(flip, as_json)
+    answer_flip(flip, as_json)
 
 
 def _answer_plan(found: DryRun, as_json: bool) -> None:
@@ -97,15 +69,3 @@ def _answer_plan(found: DryRun, as_json: bool) -> None:
 
     answer(document(found.check) | document(found), as_json, show())
     exit_unless_ready(found.check)
-
-
-def _answer_flip(flip: Flip, as_json: bool) -> None:
-    text = f"{flip.version_key} is active (was {flip.previous or 'none'}), in {flip.seconds * 1000:.1f} ms."
-    if not flip.changed:
-        text = (
-            f"{flip.made_by} already rolled back, {flip.previous} → {flip.version_key}, {date_and_time(flip.at)}: "
-        )
-        text += "nothing was changed. To go forward again, cut over: revector cutover run KEY"
-    if flip.missing:
-        text += f" {counted(flip.missing, 'chunk')} missing: revector backfill run {flip.version_key}"
-    answer(flip, as_json, text)

@@ -13,9 +13,8 @@ from typing import Annotated, Any
 import pytest
 from psycopg import sql
 from rich.cells import cell_len
-from typer.main import get_command
 
-from revector.console.cli import app
+from revector.console.cli import program
 from revector.core import cutover
 from revector.core.cutover.guard import GuardRule, unsure
 from revector.core.database import Connection, Database
@@ -35,7 +34,7 @@ def commands(group: Any, *path: str) -> Iterator[tuple[str, Any]]:
             yield " ".join((*path, name)), command
 
 
-COMMANDS = dict(commands(get_command(app)))
+COMMANDS = dict(commands(program()))
 
 
 def test_every_command_answers_with_a_document_but_the_server() -> None:
