@@ -22,7 +22,7 @@ def test_a_worker_frozen_past_its_lease_stores_nothing_when_it_wakes(
     target: Database, prepare: Prepare, watch: Watch, make_processes: MakeProcesses, chance: random.Random
 ) -> None:
     processes = make_processes(lease_s=LEASE_S, batch_size=1)
-    prepare(NUMBERS.run_chunks)
+    prepare(NUMBERS.chunks)
     first = processes.worker()
     watch.past(1, first)
     for _ in range(NUMBERS.freezes):

@@ -328,7 +328,7 @@ async def test_what_is_wrong_is_said_in_the_dialog(own_numbers: Database, tmp_pa
 
 
 async def test_a_cancelled_evaluation_is_gone_on_with(own_numbers: Database, connection: Connection) -> None:
-    many = [Query(f"m{n:05}", f"{TEXTS[n % len(TEXTS)]} {n}") for n in range(6_000)]
+    many = [Query(f"m{n:05}", f"{TEXTS[n % len(TEXTS)]} {n}") for n in range(3_000)]
     judged_set(connection, "many", many, {"m00000": {TEXTS[0]: 1}})
     app = console(own_numbers)
 
