@@ -22,7 +22,7 @@ from revector.core.evaluation.judged_sets.query_sets import Query
 from revector.core.roles import granting
 from revector.core.settings import Settings
 from tests.console.cli.program import Revector
-from tests.core.test_roles import Collection, filled
+from tests.core.test_roles import Collection, with_roles
 from tests.databases import copied
 from tests.evaluations import judged_set
 from tests.versions import add, add_chunks
@@ -31,9 +31,9 @@ FLIP: LiteralString = "UPDATE embedding_versions SET active = (version_key = 'v2
 
 
 @pytest.fixture(scope="module")
-def attacked(template: Database) -> Iterator[Collection]:
+def attacked(pair: Database) -> Iterator[Collection]:
     """One for attempts that change nothing."""
-    with copied(template) as database, filled(database) as found, database.session("test") as connection:
+    with copied(pair) as database, with_roles(database) as found, database.session("test") as connection:
         cutover.change_policy(connection, {"approvals": 1})
         add_chunks(connection, ["queued"])
         yield found
@@ -42,7 +42,7 @@ def attacked(template: Database) -> Iterator[Collection]:
 @pytest.fixture
 def collection(database: Database, connection: Connection) -> Iterator[Collection]:
     """One for a test alone."""
-    with filled(database) as found:
+    with with_roles(database) as found:
         cutover.change_policy(connection, {"approvals": 1})
         yield found
 

@@ -61,29 +61,25 @@ class Collection:
 
 
 @contextmanager
-def filled(database: Database) -> Iterator[Collection]:
-    """`v1` is active, `v2` ready, some chunks; each kind of role was given its right."""
-    with database.session("test") as connection, login_roles(database, *KINDS, "nobody") as names:
-        add_chunks(connection, NUMBERS)
-        ready_version(database, connection, "v1")
-        ready_version(database, connection, "v2", "static:wordllama-256")
-        cutover.run(connection, "v1", confirm="v1")
+def with_roles(pair: Database) -> Iterator[Collection]:
+    """A copy of `pair`; each kind of role was given its right."""
+    with pair.session("test") as connection, login_roles(pair, *KINDS, "nobody") as names:
         for kind in KINDS:
             granting.grant(connection, names[kind], kind)
-        yield Collection(database, names)
+        yield Collection(pair, names)
 
 
 @pytest.fixture
 def collection(database: Database) -> Iterator[Collection]:
     """A collection for one test alone."""
-    with filled(database) as found:
+    with with_roles(database) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def shared(template: Database) -> Iterator[Collection]:
+def shared(pair: Database) -> Iterator[Collection]:
     """One for the tests that are refused everything, or only look."""
-    with copied(template) as database, filled(database) as found:
+    with copied(pair) as database, with_roles(database) as found:
         yield found
 
 

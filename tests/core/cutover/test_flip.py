@@ -15,16 +15,7 @@ from revector.core.errors import RefusedError, UsageError
 from revector.core.registry import Version, active_version, get_version
 from revector.core.settings import Settings
 from tests.core.backfill.steps import eventually
-from tests.versions import NUMBERS, add, add_chunks, backfill, ready_version
-
-
-@pytest.fixture
-def two(database: Database, connection: Connection) -> tuple[Version, Version]:
-    """v1 active, v2 ready."""
-    add_chunks(connection, NUMBERS)
-    first = ready_version(database, connection, "v1")
-    cutover.run(connection, "v1", confirm="v1")
-    return first, ready_version(database, connection, "v2", "static:wordllama-128")
+from tests.versions import add, add_chunks, backfill, ready_version
 
 
 def verdicts(connection: Connection, key: str) -> dict[str, str]:

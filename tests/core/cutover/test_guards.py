@@ -47,15 +47,6 @@ from tests.versions import NUMBERS, add, add_chunks, backfill, ready_version
 COSTLY = ("warm", "encoder", "recall")
 
 
-@pytest.fixture
-def two(database: Database, connection: Connection) -> tuple[Version, Version]:
-    """v1 active, v2 ready."""
-    add_chunks(connection, NUMBERS)
-    first = ready_version(database, connection, "v1")
-    connection.execute("UPDATE embedding_versions SET active = (version_key = 'v1')")
-    return first, ready_version(database, connection, "v2", "static:wordllama-128")
-
-
 # -- the table ---------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from revector.core.errors import RefusedError
 from revector.core.registry import active_version, drop_version, get_version, retire_version
 from revector.core.roles.groups import groups_of
 from revector.core.serving import served_name
-from tests.core.test_roles import Collection, filled
+from tests.core.test_roles import Collection, with_roles
 from tests.databases import copied
 from tests.versions import ready_version
 
@@ -25,7 +25,7 @@ REFUSED = (pg.RaiseException, pg.InsufficientPrivilege)
 @contextmanager
 def flipped(database: Database) -> Iterator[Collection]:
     """v1 was active, v2 is, and is watched; v3 is ready; roles of each kind."""
-    with filled(database) as collection, database.session("test") as connection:
+    with with_roles(database) as collection, database.session("test") as connection:
         ready_version(database, connection, "v3")
         cutover.run(connection, "v2", confirm="v2", reason="better")
         yield collection
@@ -39,9 +39,9 @@ def collection(database: Database) -> Iterator[Collection]:
 
 
 @pytest.fixture(scope="module")
-def shared(template: Database) -> Iterator[Collection]:
+def shared(pair: Database) -> Iterator[Collection]:
     """For attacks, which are all refused; a flip forward needs an approval."""
-    with copied(template) as database, flipped(database) as found:
+    with copied(pair) as database, flipped(database) as found:
         with database.session("test") as connection:
             cutover.change_policy(connection, {"approvals": 1})
         yield found

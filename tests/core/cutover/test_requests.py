@@ -17,20 +17,16 @@ from revector.core.database import Connection, Database
 from revector.core.errors import RefusedError, UsageError
 from revector.core.registry import Version, active_version, get_version, retire_version
 from tests.login_roles import login_role
-from tests.versions import NUMBERS, add_chunks, backfill, ready_version
+from tests.versions import add_chunks, backfill
 
 As = Callable[[str], Connection]
 
 
 @pytest.fixture
-def two(database: Database, connection: Connection) -> tuple[Version, Version]:
+def two(two: tuple[Version, Version], connection: Connection) -> tuple[Version, Version]:
     """v1 active, v2 ready; from now on a cutover needs one approval."""
-    add_chunks(connection, NUMBERS)
-    first = ready_version(database, connection, "v1")
-    cutover.run(connection, "v1", confirm="v1")
-    second = ready_version(database, connection, "v2", "static:wordllama-128")
     cutover.change_policy(connection, {"approvals": 1})
-    return first, second
+    return two
 
 
 @pytest.fixture

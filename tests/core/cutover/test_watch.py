@@ -16,21 +16,17 @@ from revector.core.database import Connection, Database
 from revector.core.errors import RefusedError
 from revector.core.registry import Version, active_version, get_version
 from revector.core.retrieval.counts import Counter
-from tests.versions import NUMBERS, add_chunks, ready_version
+from tests.versions import add_chunks, ready_version
 
 
 @pytest.fixture
-def two(database: Database, connection: Connection) -> tuple[Version, Version]:
+def two(two: tuple[Version, Version], connection: Connection) -> tuple[Version, Version]:
     """v1 was active and searched, in whose shadow v2 ran; v2 is active now."""
-    add_chunks(connection, NUMBERS)
-    first = ready_version(database, connection, "v1")
-    cutover.run(connection, "v1", confirm="v1")
-    second = ready_version(database, connection, "v2", "static:wordllama-128")
     shadow.start(connection, "v2")
     # v1 has been active for a day, as far as counting goes by it.
     connection.execute("UPDATE embedding_versions SET activated_at = now() - interval '1 day' WHERE active")
     cutover.run(connection, "v2", confirm="v2")
-    return first, second
+    return two
 
 
 def watched(connection: Connection) -> Watch:
