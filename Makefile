@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 TEST_STAMP := .venv/.installed-test
 
 # Files of tests beside each other: much of their time is spent waiting for a server, a terminal or a process.
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 
 .PHONY: install demo test check chaos mutants bench lint screens clean
 

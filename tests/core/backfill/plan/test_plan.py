@@ -419,7 +419,7 @@ def test_nothing_missing_takes_no_time(database: Database, connection: Connectio
 
 @pytest.mark.parametrize(("dimensions", "storage"), [(64, "vector"), (384, "vector"), (384, "halfvec")])
 def test_storage_is_what_postgres_takes(connection: Connection, dimensions: int, storage: str) -> None:
-    rows = 20_000
+    rows = 12_000
     version = by_hand(connection, dimensions, storage, m=16, ef_construction=32)
     expected = footprint.estimate_storage(connection, version, rows)
     numbers = np.random.default_rng(1)
