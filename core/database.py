@@ -209,11 +209,12 @@ def readable_errors(database: Database) -> Iterator[None]:
 def unreachable(error: psycopg.Error, database: Database) -> UnreachableError:
     """The error for a server that does not answer or rejects the connection."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # The last line of libpq's message is the reason when it could not connect, but a guess when it lost the
-    # connection.
+    # The last line of libpq's message is the reason when it could not connect, unless it asks one of us, but a guess
+    # when it lost the connection.
     lost = next((line for line in lines if "closed the connection unexpectedly" in line), None)
-    reason = error.diag.message_primary or lost or (lines[-1] if lines else type(error).__name__)
-    reason = reason.removeprefix("FATAL:").strip()
+    said = next((line for line in reversed(lines) if not line.endswith("?")), type(error).__name__)
+    reason = error.diag.message_primary or lost or said
+    reason = reason.removeprefix("connection failed:").strip().removeprefix("FATAL:").strip()
     if "password" in reason or "authentication" in reason:
         remedy = "Check the user and the password (PGPASSWORD, ~/.pgpass or the connection string)."
     elif "does not exist" in reason:
