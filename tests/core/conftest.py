@@ -8,6 +8,7 @@ import pytest
 
 from revector.core import cutover
 from revector.core.database import Connection, Database
+from revector.core.embedded import EmbeddedServer
 from revector.core.registry import Version, get_version
 from tests.databases import copied
 from tests.versions import NUMBERS, add_chunks, ready_version
@@ -26,8 +27,9 @@ def pair(template: Database) -> Iterator[Database]:
 
 
 @pytest.fixture
-def database(request: pytest.FixtureRequest) -> Iterator[Database]:
+def database(request: pytest.FixtureRequest, server: EmbeddedServer) -> Iterator[Database]:
     """A separate collection: set up, and empty unless the test begins with a pair."""
+    # `server` is named so that the test counts as one that needs it.
     begins_with = "pair" if {"two", "collection"} & set(request.fixturenames) else "template"
     with copied(request.getfixturevalue(begins_with)) as database:
         yield database
