@@ -89,7 +89,8 @@ def refusals(connection: Connection, action: str, version_key: str | None, *, re
         raise
     except RefusedError as error:
         if not error.recorded:
-            error.recorded = refused(connection, action, version_key, error.problem, reason=reason).recorded
+            refused(connection, action, version_key, error.problem, reason=reason)
+            error.recorded = True
         raise
 
 

@@ -75,7 +75,7 @@ _SELECT = """
 SELECT r.id, v.version_key, r.requested_by, r.client, r.requested_at, r.expires_at, r.reason, r.basis, r.waivers,
        r.guards, cutover_setting('approvals', 0)::int AS needed, r.expires_at <= clock_timestamp() AS expired,
        r.ended, r.ended_at, r.ended_why, CASE WHEN r.ended IS NULL THEN cutover_basis(v.id) END AS basis_now,
-       CASE WHEN r.ended IS NULL THEN request_obstacle(r) END AS obstacle,
+       CASE WHEN r.ended IS NULL THEN vectors_left(r) END AS vectors_left,
        (SELECT array_agg(ARRAY[a.approved_by, a.client, a.comment] ORDER BY a.approved_at)
         FROM cutover_approvals a WHERE a.request_id = r.id) AS approvers,
        (SELECT array_agg(a.approved_at ORDER BY a.approved_at)
@@ -110,18 +110,14 @@ def local_time(moment: datetime.datetime) -> str:
     return f"{moment.astimezone():%Y-%m-%d %H:%M}"
 
 
-_LOST = "void, since "
-"""How `request_obstacle` begins when vectors left with their chunks; what changed is said here with both values."""
-
-
 def _read(connection: Connection, query: LiteralString, values: Mapping[str, object]) -> list[Request]:
     with connection.cursor(row_factory=dict_row) as cursor:
         return [_of_row(row) for row in cursor.execute(query, values).fetchall()]
 
 
 def _of_row(row: dict[str, Any]) -> Request:
-    now, obstacle, approvers, moments, counts = (
-        row.pop(name) for name in ("basis_now", "obstacle", "approvers", "approved_at", "counts")
+    now, left, approvers, moments, counts = (
+        row.pop(name) for name in ("basis_now", "vectors_left", "approvers", "approved_at", "counts")
     )
     approvals = tuple(
         Approval(approved_by, at, client, comment, may)
@@ -129,9 +125,7 @@ def _of_row(row: dict[str, Any]) -> Request:
             approvers or (), moments or (), counts or (), strict=True
         )
     )
-    void = "" if now is None else "; ".join(_differences(row["basis"], now))
-    if not void and (obstacle or "").startswith(_LOST):
-        void = obstacle.removeprefix(_LOST)
+    void = "" if now is None else "; ".join(_differences(row["basis"], now)) or left or ""
     return Request(**row, approvals=approvals, void_because=void)
 
 

@@ -120,7 +120,8 @@ class Banner(Widget):
         """Show the problem, once there was data; before that, `Trouble` shows it."""
         shown = reading.error is not None and reading.overview is not None
         self.set_class(shown, "-shown")
-        self.refresh(layout=shown)
+        if shown:
+            self.refresh(layout=True)
 
     def render(self) -> Text:
         reading = self.reading

@@ -253,6 +253,14 @@ END $$;
 CREATE TRIGGER requests_not_truncated BEFORE TRUNCATE ON :schema.cutover_requests
     EXECUTE FUNCTION :schema.refuse_truncate();
 
+-- Whether so many vectors left with their chunks that it is no longer what was approved: those chunks came back as others,
+-- whose vectors nobody approved. In words; NULL when not.
+CREATE FUNCTION :schema.vectors_left(request :schema.cutover_requests) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT 'more than 5% of its vectors left with their chunks after the request'
+    FROM :schema.cutover_losses l WHERE l.request_id = request.id HAVING sum(l.vectors) > 0.05 * request.vectors
+$$;
+
 -- What blocks the flip of a request, except the number of approvals; NULL when nothing does.
 CREATE FUNCTION :schema.request_obstacle(request :schema.cutover_requests) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -260,10 +268,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         WHEN request.id IS NULL THEN 'nobody has requested it'
         WHEN request.ended IS NOT NULL THEN 'the request of ' || request.requested_by || ' has ended: ' || request.ended
         WHEN request.expires_at <= clock_timestamp() THEN 'the request of ' || request.requested_by || ' has expired'
-        -- Their chunks came back as others, whose vectors nobody approved.
-        WHEN (SELECT sum(l.vectors) FROM :schema.cutover_losses l WHERE l.request_id = request.id)
-             > 0.05 * request.vectors
-        THEN 'void, since more than 5% of its vectors left with their chunks after the request'
+        WHEN :schema.vectors_left(request) IS NOT NULL THEN 'void, since ' || :schema.vectors_left(request)
         ELSE (SELECT 'void, since these changed after the request: ' || string_agg(key, ', ' ORDER BY key)
               FROM jsonb_each(request.basis) AS was
               FULL JOIN jsonb_each(:schema.cutover_basis(request.embedding_version_id)) AS found USING (key)
