@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -233,9 +233,20 @@ def _measure_results(
             if not queries:
                 continue
             values = [np.array([side[measure][query] for query in queries]) for side in scores]
-            means = [float(side.mean()) for side in values]
-            test = astuple(compare_paired(values[0], values[1], confidence))
-            found.append(MeasureResult(measure, segment, len(queries), *means, *test))
+            test = compare_paired(values[0], values[1], confidence)
+            found.append(
+                MeasureResult(
+                    measure,
+                    segment,
+                    len(queries),
+                    float(values[0].mean()),
+                    float(values[1].mean()),
+                    test.difference,
+                    test.low,
+                    test.high,
+                    test.p_value,
+                )
+            )
     return tuple(found)
 
 
@@ -255,6 +266,7 @@ def _query_results(
     for query in query_set.queries:
         if query.id not in overlaps:
             continue
+        overlap = overlaps[query.id]
         known = {names[target] for target in qrels.grades.get(query.id, ())}
         values = [
             {measure: side[measure][query.id] for measure in side if query.id in side[measure]} for side in scores
@@ -262,11 +274,18 @@ def _query_results(
         unjudged = [sum(target not in known for target in ranked[query.id][:k]) for ranked in ranks]
         found.append(
             QueryResult(
-                *(query.id, query.text, query.segment),
+                query.id,
+                query.text,
+                query.segment,
                 len(known),
-                *(values[0], values[1]),
-                *(unjudged[0], unjudged[1]),
-                *astuple(overlaps[query.id])[1:],  # without k
+                values[0],
+                values[1],
+                unjudged[0],
+                unjudged[1],
+                overlap.overlap,
+                overlap.jaccard,
+                overlap.rbo,
+                overlap.kendall_tau,
             )
         )
     return tuple(sorted(found, key=lambda each: (each.rbo, each.id)))
