@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from inspect import iscoroutinefunction
 from pathlib import Path
 
 import psycopg
@@ -24,7 +25,7 @@ _FOLDERS = {"faults": pytest.mark.faults, "notebook": pytest.mark.slow, "docs": 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that `make check` leaves out: by their folder, and by whether they need the embedded server."""
+    """Mark the tests that `make check` leaves out: by folder, and by whether they need a server or draw the console."""
     for item in items:
         for folder, mark in _FOLDERS.items():
             if folder in item.path.relative_to(Path(__file__).parent).parts:
@@ -34,6 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
         if any(fixture.scope == "session" for fixture in fixtures.get("server", ())):
             item.add_marker(pytest.mark.database)
+        if isinstance(item, pytest.Function) and "screens" in item.path.parts and iscoroutinefunction(item.obj):
+            item.add_marker(pytest.mark.screen)
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:

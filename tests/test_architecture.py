@@ -50,6 +50,7 @@ def test_what_an_import_does_not_bring(modules: list[str], forbidden: list[str])
     assert not imported_by(statement) & set(forbidden)
 
 
+@pytest.mark.slow
 def test_threads_may_be_the_first_to_use_a_name() -> None:
     """Each process tries once; a smaller switch interval makes the threads meet inside psycopg more often."""
     code = """

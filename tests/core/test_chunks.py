@@ -81,6 +81,7 @@ def test_normalise_does_not_see_line_ends_and_width_of_blanks(text: str) -> None
     assert normalise(unix.replace(" ", "\t  ")) == normalise(unix)
 
 
+@pytest.mark.slow
 def test_nfkc_of_clean_text_is_clean_and_never_vanishes() -> None:
     for code in range(1, sys.maxunicode + 1):
         if 0xD800 <= code <= 0xDFFF:
@@ -166,6 +167,7 @@ def test_a_small_text_is_one_chunk_as_it_is_but_for_its_ends() -> None:
     assert split("  a  b\r\nc \n", markdown=False, characters=100) == ["a  b\r\nc"]
 
 
+@pytest.mark.slow
 def test_ten_megabytes_without_a_boundary_are_cut() -> None:
     # The splitter alone needs minutes for this: its time grows with the square of such a run.
     found = split("a" * 10_000_000, markdown=False, characters=2_000)

@@ -514,6 +514,7 @@ def test_memory_is_that_of_one_document(tmp_path: Path) -> None:
     assert peak_memory(many, 1_000_000) < 5_000_000 < many.stat().st_size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["", 'id,text\na,"', "id,text\na,"])
 def test_memory_is_bounded_by_max_bytes_for_what_is_too_large(tmp_path: Path, start: str) -> None:
     path = write(tmp_path / ("a.csv" if start else "a.jsonl"), start + 'x,"" ' * 100_000)
@@ -523,6 +524,7 @@ def test_memory_is_bounded_by_max_bytes_for_what_is_too_large(tmp_path: Path, st
 # Documents that other code makes ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.text(min_size=1), st.text(), st.dictionaries(st.text(), st.recursive(st.none() | st.text(), st.lists)))
 def test_a_document_that_exists_can_be_stored(source_id: str, text: str, metadata: dict[str, Any]) -> None:

@@ -15,6 +15,8 @@ from revector.core.registry import chunk_count, versions
 from tests.console.cli.program import Revector
 from tests.versions import add, add_chunks
 
+pytestmark = pytest.mark.database
+
 
 @pytest.fixture(scope="module")
 def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Revector]:

@@ -68,12 +68,14 @@ def test_size(entries: list[Entry]) -> None:
     assert {entry.kind for entry in entries} == {"module", "class", "function", "method", "topic"}
 
 
+@pytest.mark.slow
 def test_same_bytes_in_every_process() -> None:
     first = dump("1")
     assert first.count("\n") > 4_000
     assert first == dump("2")
 
 
+@pytest.mark.slow
 def test_a_missing_module_takes_nothing_else_away() -> None:
     whole, without = dump("0"), dump("0", "import sys\nsys.modules['sqlite3'] = None\n")
     missing = set(whole.splitlines()) - set(without.splitlines())

@@ -447,6 +447,7 @@ def test_one_vector_has_nothing_to_find(database: Database, connection: Connecti
 # -- warm --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.database
 def test_a_cold_server_fails_and_prewarming_mends_it() -> None:
     with faulty_server() as server:
         database = Database(server.dsn, "cold")

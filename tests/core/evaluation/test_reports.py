@@ -330,6 +330,7 @@ JUNIT_10 = {
 """The attributes and children of what is used of junit-10.xsd."""
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.one_of(st.just(HOSTILE), st.text(max_size=60)))
 def test_junit_is_valid_whatever_the_names_are(name: str) -> None:
@@ -345,6 +346,7 @@ def test_junit_is_valid_whatever_the_names_are(name: str) -> None:
         assert re.fullmatch(r"\d+\.\d{3}", element.attrib["time"])
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.text(max_size=60))
 def test_pages_are_well_formed_whatever_the_names_are(name: str) -> None:

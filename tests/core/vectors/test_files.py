@@ -387,6 +387,7 @@ def test_a_truncated_parquet_file(tmp_path: Path, kept: float) -> None:
     assert "vectors.parquet cannot be read" in refusal(path)
 
 
+@pytest.mark.slow
 def test_damaged_parquet_files(tmp_path: Path) -> None:
     """Whatever byte is damaged: read as it is, or refused."""
     path = write_parquet(tmp_path, pa.list_(pa.float32()), random_vectors(100), IDS, row_group_size=40)

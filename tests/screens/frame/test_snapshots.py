@@ -153,11 +153,14 @@ def test_pauses_grow_to_a_limit_and_can_be_cut_short(monkeypatch: pytest.MonkeyP
     pauses: list[float] = []
     nowhere = Database("host=/nowhere dbname=x", "docs")
     with reading(nowhere) as found:
+        wait = found._hurry.wait
 
-        def note() -> None:
-            pauses.append(round((found.latest.retry_at or 0) - time.monotonic(), 2))
+        def noted(pause: float) -> bool:
+            pauses.append(pause)
+            return wait(pause)
 
-        found.start(note)
+        monkeypatch.setattr(found._hurry, "wait", noted)
+        found.start()
         wait_for(lambda: len(pauses) >= 5, "tries")
         assert pauses[:5] == [0.01, 0.02, 0.04, 0.04, 0.04]
         assert found.latest.lost

@@ -217,6 +217,7 @@ def written(lines: Iterable[str], folder: str) -> Path | None:
     return None
 
 
+@pytest.mark.slow
 @given(QUERY_SETS)
 def test_queries_come_back_from_beir(queries: list[Query]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -236,6 +237,7 @@ def test_queries_come_back_from_trec_or_are_refused(queries: list[Query]) -> Non
         assert read_queries(path) == tuple(queries)
 
 
+@pytest.mark.slow
 @given(JUDGED)
 @settings(max_examples=200)
 def test_judgements_come_back_or_are_refused(grades: dict[str, dict[str, int]]) -> None:

@@ -196,6 +196,7 @@ lines = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(lines, max_size=12).map("\n".join) | st.text())
 def test_a_hostile_file_is_read_or_named(tmp_path: Path, text: str) -> None:
@@ -232,6 +233,7 @@ def test_no_query_and_one_query_have_no_interval() -> None:
         assert result.further_queries == 10 - count
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=10, max_size=40), st.floats(0, 1), st.floats(0.5, 0.9999))
 def test_the_interval_never_contradicts_the_verdict(found: list[float], bound: float, confidence: float) -> None:

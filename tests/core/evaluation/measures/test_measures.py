@@ -86,6 +86,7 @@ def assert_equal(found: dict[str, dict[str, float]], expected: dict[str, dict[st
 ids = st.lists(st.integers(0, 60), unique=True, max_size=40)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(
     ranked=st.dictionaries(st.sampled_from("abcde"), ids, max_size=5),

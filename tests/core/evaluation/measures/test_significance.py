@@ -78,6 +78,7 @@ def test_a_mean_alone_decides_at_one_half() -> None:
     assert compare_to_bound(values, 0.48, 0.5).below
 
 
+@pytest.mark.slow
 def test_the_false_positive_rate_is_the_one_promised() -> None:
     primary, candidate = pairs(np.random.default_rng(2026), DRAWS, 50)
     tests = [compare_paired(a, b, 0.95) for a, b in zip(primary, candidate, strict=True)]
@@ -87,6 +88,7 @@ def test_the_false_positive_rate_is_the_one_promised() -> None:
     assert missed == rejected
 
 
+@pytest.mark.slow
 def test_non_inferiority_passes_a_candidate_on_the_margin_as_seldom_as_promised() -> None:
     primary, candidate = pairs(np.random.default_rng(2027), DRAWS, 50)
     found = [compare_to_bound(row, -0.01, 0.95) for row in candidate - primary - 0.01]
@@ -94,6 +96,7 @@ def test_non_inferiority_passes_a_candidate_on_the_margin_as_seldom_as_promised(
     assert 0.04 <= np.mean([test.below for test in found]) <= 0.06
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is not there")
 def test_the_false_positive_rate_on_real_queries() -> None:
     """Cranfield's nDCG@10 by two encoders: draws of queries, with the two systems swapped at random in each."""
@@ -131,6 +134,7 @@ def ndcg_of_cranfield(encoder_spec: str) -> Values:
     return np.array([found[query] for query in sorted(qrels)])
 
 
+@pytest.mark.slow
 def test_the_power_is_that_of_the_noncentral_t() -> None:
     rng = np.random.default_rng(2029)
     primary, candidate = pairs(rng, DRAWS, 60)
@@ -144,6 +148,7 @@ def test_the_power_is_that_of_the_noncentral_t() -> None:
     assert seen == pytest.approx(expected, abs=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [0.03, -0.03])
 def test_with_so_many_further_queries_four_of_five_draws_decide(shift: float) -> None:
     rng = np.random.default_rng(2030)
