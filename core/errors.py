@@ -45,6 +45,10 @@ class RefusedError(RevectorError):
     """Whether the audit log has it."""
 
 
+class ClosedError(RefusedError):
+    """A search after its retriever was closed."""
+
+
 class UnreachableError(RevectorError):
     """The database or the encoder cannot be reached, or is not what revector needs.
 

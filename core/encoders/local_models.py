@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from revector.core import forks
 from revector.core.encoders.local_files import model_files, read_text_file
 from revector.core.encoders.spec import EncoderSpec
 from revector.core.errors import UnreachableError, UsageError
@@ -55,11 +57,23 @@ def find_folder(spec: EncoderSpec, organisation: str) -> Path:
         ) from None
 
 
+class _Torch:
+    def forked(self) -> None:
+        """The threads that torch computes with stay in the parent, and a forked child would wait for them for ever."""
+        torch = sys.modules.get("torch")  # an import could wait for a lock
+        if torch is not None:
+            torch.set_num_threads(1)
+
+
+_TORCH = _Torch()
+
+
 @contextmanager
 def loading(folder: Path, spec: EncoderSpec, kind: str) -> Iterator[None]:
     """Load a model of that kind from its folder. Raises UnreachableError for whatever prevents it."""
     from transformers.utils import logging
 
+    forks.tell(_TORCH)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would be drawn across the console
     try:
         yield

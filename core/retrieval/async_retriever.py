@@ -30,7 +30,7 @@ class AsyncRetriever(RetrieverBase):
     """
 
     def _open_pool(self, options: dict[str, Any]) -> None:
-        from psycopg_pool import AsyncConnectionPool
+        from revector.core.retrieval.pools import AsyncConnectionPool
 
         self._places = asyncio.Semaphore(self._pool_size)
         self._pool = AsyncConnectionPool(connection_class=AsyncSearchConnection, open=False, **options)
@@ -51,7 +51,7 @@ class AsyncRetriever(RetrieverBase):
         """The top-k for a query. The arguments and the errors are those of Retriever.search."""
         text = check_query(text)
         options = check_options(k, hybrid=hybrid, where=where, ef_search=ef_search, rerank=rerank)
-        steps = self._searches.search(text, options)
+        steps = self._open_searches().search(text, options)
         return self._mirrored(await self._carry_out(steps, timeout_s), segment)
 
     async def search_vector(
@@ -66,16 +66,20 @@ class AsyncRetriever(RetrieverBase):
     ) -> SearchResult:
         """The top-k for a vector (d,). The arguments and the errors are those of Retriever.search_vector."""
         options = check_options(k, where=where, ef_search=ef_search)
-        return await self._carry_out(self._searches.search_vector(vector, version_key, options), timeout_s)
+        steps = self._open_searches().search_vector(vector, version_key, options)
+        return await self._carry_out(steps, timeout_s)
 
     async def open(self) -> None:
         """Start connecting. The first search does so too."""
+        self._open_searches()
         if not self._opened:
             self._opened = True
             await self._pool.open()
 
     async def close(self) -> None:
         """Stop the thread, write the counts and close the connections."""
+        if not self._ends():
+            return
         await asyncio.to_thread(self._pointer.close)
         await self._pool.close()
         self._workers.shutdown(wait=False, cancel_futures=True)

@@ -7,14 +7,16 @@ event loop (core.retrieval.connections.completed).
 from __future__ import annotations
 
 import concurrent.futures
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import psycopg
 
+from revector.core import forks
 from revector.core.database import Database, readable_errors
-from revector.core.errors import UnreachableError, UsageError
+from revector.core.errors import ClosedError, UnreachableError, UsageError
 from revector.core.registry import Version
 from revector.core.retrieval.connections import LOOK_S, Failures, late, settled, timeout_setting, unset
 from revector.core.retrieval.counts import Counter
@@ -36,6 +38,8 @@ class RetrieverBase:
     `cache_size` is how many query vectors are cached. RETRIEVAL_ROLLBACK_VERSION, or else `pinned`, names a
     version to stay with. `program` is one word that others see in application_name. Creating a retriever does not
     wait for the database.
+
+    In a forked child, the first search opens everything again; the parent's connections stay the parent's.
 
     Raises UnreachableError for a malformed connection string.
     """
@@ -61,15 +65,51 @@ class RetrieverBase:
             raise UsageError(f"pool_size is {pool_size} and poll_s {poll_s}; expected 1 or more, and above 0.")
         self._database, self._timeout_s, self._mirror = database, timeout_s, mirror
         self._limit(None)
-        program = plain_word(program)
+        self._program, self._pinned, self._poll_s = plain_word(program), pinned, poll_s
+        self._pool_size, self._cache_size = pool_size, cache_size
+        self._encoders = encoders or EncoderCache()
         self._failures = Failures(database)
-        self._pool_size = pool_size
-        options = self._options_of_pool(pool_size, program)
-        encoders, counter = encoders or EncoderCache(), Counter()
-        self._workers = concurrent.futures.ThreadPoolExecutor(pool_size, "revector-encoder")
-        self._pointer = Pointer(database, counter, encoders, program=program, pinned=pinned, poll_s=poll_s)
-        self._searches = SearchSteps(self._pointer, encoders, QueryCache(cache_size), counter)
+        self._beginning = threading.Lock()
+        self._begun = self._closed = False
+        self._begin()
+        forks.tell(self)
+
+    def _begin(self) -> None:
+        """Start the threads, and open the pool."""
+        options, counter = self._options_of_pool(), Counter()
+        self._workers = concurrent.futures.ThreadPoolExecutor(self._pool_size, "revector-encoder")
+        self._pointer = Pointer(
+            self._database, counter, self._encoders,
+            program=self._program, pinned=self._pinned, poll_s=self._poll_s,
+        )  # fmt: skip
+        self._searches = SearchSteps(self._pointer, self._encoders, QueryCache(self._cache_size), counter)
         self._open_pool(options)
+        self._begun = True
+
+    def forked(self) -> None:
+        """Leave threads and connections to the parent: see revector.core.forks."""
+        self._beginning = threading.Lock()
+        if self._begun:
+            self._begun = False
+            self._pointer.forked()
+
+    def _open_searches(self) -> SearchSteps:
+        """The steps of searches in this process. Raises ClosedError after `close`."""
+        forks.check()
+        if not self._begun:
+            if self._closed:
+                raise ClosedError("This retriever is closed.")
+            with self._beginning:
+                if not self._begun:
+                    self._begin()
+        return self._searches
+
+    def _ends(self) -> bool:
+        """Begin to close; whether this process has something to close."""
+        forks.check()
+        self._closed = True
+        begun, self._begun = self._begun, False
+        return begun
 
     def _open_pool(self, options: dict[str, Any]) -> None:
         raise NotImplementedError
@@ -79,18 +119,18 @@ class RetrieverBase:
         """The version served now, as far as this process knows; None before it knows one."""
         return self._pointer.version
 
-    def _options_of_pool(self, pool_size: int, program: str) -> dict[str, Any]:
-        options = self._database.connect_options(program)
+    def _options_of_pool(self) -> dict[str, Any]:
+        options = self._database.connect_options(self._program)
         return {
             "conninfo": options.pop("conninfo"),
             "kwargs": options
             | {"database": self._database, "failed": self._failures.note, "limit_s": self._timeout_s},
             "min_size": 1,
-            "max_size": pool_size,
+            "max_size": self._pool_size,
             # One try, and another when a search asks again: with a backoff, searches would still wait after an
             # outage.
             "reconnect_timeout": 0,
-            "name": f"revector {program}",
+            "name": f"revector {self._program}",
         }
 
     def _limit(self, timeout_s: float | None) -> tuple[float, float]:
@@ -168,7 +208,7 @@ class RetrieverBase:
                 await settled(self._pool.putconn(connection))
 
     async def _taken(self, deadline: float, limit_s: float) -> Any:
-        from psycopg_pool import PoolTimeout
+        from psycopg_pool import PoolClosed, PoolTimeout
 
         asked = time.monotonic()
         while True:
@@ -176,6 +216,8 @@ class RetrieverBase:
                 return await settled(
                     self._pool.getconn(timeout=min(LOOK_S, max(0.0, deadline - time.monotonic())))
                 )
+            except PoolClosed:
+                raise ClosedError("This retriever was closed while it searched.") from None
             except PoolTimeout:
                 if (failure := self._failures.since(asked)) is not None:
                     raise failure from None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import psycopg
 from psycopg.rows import TupleRow
 
+from revector.core import forks
 from revector.core.database import Database, unreachable
 from revector.core.errors import UnreachableError
 
@@ -104,6 +105,7 @@ async def _opened(
     connection, began = None, time.monotonic()
     try:
         connection = await settled(connect(conninfo, **kwargs))
+        forks.leave(connection)
         connection.settings = timeout_setting(limit_s)
         connection.deadline = time.monotonic() + limit_s
         await settled(connection.execute(*database.session_statement(limit_s)))

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from revector.core import forks
 from revector.core.errors import RefusedError, UsageError
 from revector.core.hosts import require_allowed
 from revector.core.registry import Version
@@ -19,13 +20,23 @@ if TYPE_CHECKING:
 
 
 class EncoderCache:
-    """Opens the encoder of a version once and keeps it; safe to share between threads."""
+    """Opens the encoder of a version once and keeps it; safe to share between threads.
+
+    A forked child keeps the models that run in this process, and opens the others again: a client's connections
+    are the parent's.
+    """
 
     def __init__(self, open_encoder: Callable[[str], Encoder] | None = None) -> None:
         self._open = open_encoder
         self._lock = threading.Lock()
         self._encoders: dict[int, Encoder] = {}
         self._opening: dict[int, threading.Lock] = {}
+        forks.tell(self)
+
+    def forked(self) -> None:
+        """Leave the clients to the parent: see revector.core.forks."""
+        self._lock, self._opening = threading.Lock(), {}
+        self._encoders = {version: one for version, one in self._encoders.items() if runs_here(one)}
 
     def encoder(self, version: Version) -> Encoder:
         """The encoder that made the version's vectors.
@@ -48,6 +59,11 @@ class EncoderCache:
     def opened(self, version: Version) -> Encoder | None:
         """The encoder if it has been opened already."""
         return self._encoders.get(version.id)
+
+
+def runs_here(encoder: Encoder) -> bool:
+    """Whether it computes in this process: then it asks nobody, and takes a moment."""
+    return bool(getattr(encoder, "runs_here", False))
 
 
 def open_version_encoder(version: Version, opener: Callable[[str], Encoder] | None = None) -> Encoder:

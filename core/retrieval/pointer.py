@@ -79,6 +79,11 @@ class Pointer:
         """Make the thread check now."""
         self._wake.ring()
 
+    def forked(self) -> None:
+        """In a forked child, which does not have the thread: it must not wake the parent's."""
+        self._ended = True
+        self._wake.close()
+
     def close(self) -> None:
         """Stop the thread; counts are written first, if the database can be reached."""
         if self._ended:

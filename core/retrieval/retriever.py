@@ -4,7 +4,7 @@
         for hit in retriever.search("how do I rotate an api key", 5).hits: ...
 
 A search is one round trip: its statement also says whether the version it was encoded for is still active
-(core.retrieval.steps). Create a Retriever in each process, and after a fork: it has a thread and connections.
+(core.retrieval.steps). A Retriever that was created before a fork may be used on both sides of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from revector.core.retrieval.base import RetrieverBase
-from revector.core.retrieval.connections import SearchConnection, completed, late
+from revector.core.retrieval.connections import completed, late
 from revector.core.retrieval.encoding import check_query
 from revector.core.retrieval.options import check_options
 from revector.core.retrieval.result import SearchResult
@@ -34,10 +34,10 @@ class Retriever(RetrieverBase):
     """
 
     def _open_pool(self, options: dict[str, Any]) -> None:
-        from psycopg_pool import ConnectionPool
+        from revector.core.retrieval.pools import SearchPool
 
         self._places = threading.Semaphore(self._pool_size)
-        self._pool = ConnectionPool(connection_class=SearchConnection, open=True, **options)
+        self._pool = SearchPool(open=True, **options)
 
     def search(
         self,
@@ -62,7 +62,7 @@ class Retriever(RetrieverBase):
         """
         text = check_query(text)
         options = check_options(k, hybrid=hybrid, where=where, ef_search=ef_search, rerank=rerank)
-        steps = self._searches.search(text, options)
+        steps = self._open_searches().search(text, options)
         return self._mirrored(completed(self._carry_out(steps, timeout_s)), segment)
 
     def search_vector(
@@ -81,10 +81,13 @@ class Retriever(RetrieverBase):
         dimensions.
         """
         options = check_options(k, where=where, ef_search=ef_search)
-        return completed(self._carry_out(self._searches.search_vector(vector, version_key, options), timeout_s))
+        steps = self._open_searches().search_vector(vector, version_key, options)
+        return completed(self._carry_out(steps, timeout_s))
 
     def close(self) -> None:
         """Stop the thread, write the counts and close the connections."""
+        if not self._ends():
+            return
         self._pointer.close()
         self._pool.close()
         self._workers.shutdown(wait=False, cancel_futures=True)

@@ -21,7 +21,7 @@ from revector.core.errors import RevectorError, UnreachableError, UsageError
 from revector.core.registry import Version, no_active_version
 from revector.core.retrieval import statements
 from revector.core.retrieval.counts import Counter
-from revector.core.retrieval.encoding import EncoderCache, QueryCache
+from revector.core.retrieval.encoding import EncoderCache, QueryCache, runs_here
 from revector.core.retrieval.options import SearchOptions
 from revector.core.retrieval.pointer import ACTIVE_VERSION, NAMED_VERSION, Pointer
 from revector.core.retrieval.rerank import Rerankers, reranked, reranked_depth
@@ -173,8 +173,7 @@ class SearchSteps:
         encoder = self._encoders.opened(version)
         if encoder is None:
             encoder = yield Work(lambda: self._encoders.encoder(version), about, unlimited=True)
-        quick = bool(getattr(encoder, "runs_here", False))
-        vector: NDArray[np.float32] = yield Work(lambda: encoder.encode_query(text), about, quick)
+        vector: NDArray[np.float32] = yield Work(lambda: encoder.encode_query(text), about, runs_here(encoder))
         statements.check_vector(version, vector)
         self._cache.put(version.id, text, vector)
         return vector

@@ -22,6 +22,7 @@ from typing import Self
 import psycopg
 from psycopg import sql
 
+from revector.core import forks
 from revector.core.database import Connection, Database, readable_errors
 from revector.core.errors import RevectorError
 from revector.core.registry import get_version
@@ -56,7 +57,8 @@ class Mirror:
     flip. Close the mirror at the end, or the results of the last second are not written.
 
     The candidate's search has the user's options: the same k, filter, hybrid or not, and reranking. A search by
-    the caller's vector has no text to encode, and is not mirrored.
+    the caller's vector has no text to encode, and is not mirrored. In a forked child, the first answer opens
+    everything again.
     """
 
     def __init__(
@@ -73,19 +75,27 @@ class Mirror:
     ) -> None:
         self._database = database
         self._encoders = encoders or EncoderCache()
-        self._rerankers = Rerankers()
         self._timeout_s, self._poll_s = timeout_s, poll_s
         self._breaker_failures, self._breaker_pause_s = breaker_failures, breaker_pause_s
+        self._queue_size, self._worker_count = queue_size, workers
+        self._closing = threading.Event()
+        self._begun = False
+        self._beginning = threading.Lock()
+        self._begin()
+        forks.tell(self)
+
+    def _begin(self) -> None:
+        """Start the threads, with nothing sampled."""
         self._process = f"{socket.gethostname()}:{os.getpid()}"
+        self._rerankers = Rerankers()
         self._lock = threading.Lock()
         self._followed: Followed | None = None
         self._left: list[Followed] = []
         """Earlier shadows whose last counts are not written yet."""
-        self._queue: queue.Queue[Drawn | None] = queue.Queue(queue_size)
+        self._queue: queue.Queue[Drawn | None] = queue.Queue(self._queue_size)
         self._under_way: set[Drawn] = set()
         self._rows: list[store.MirroredQuery] = []
         self._following = threading.Event()
-        self._closing = threading.Event()
         self._wake = WakeUp()
         self._flushes = threading.Condition()
         self._flushed = self._flush_wanted = 0
@@ -94,9 +104,28 @@ class Mirror:
         self._workers: set[threading.Thread] = set()
         self._stuck: set[threading.Thread] = set()
         self._follower = threading.Thread(target=self._follow, name="shadow-follower", daemon=True)
-        for _ in range(workers):
+        for _ in range(self._worker_count):
             self._add_worker()
         self._follower.start()
+        self._begun = True
+
+    def forked(self) -> None:
+        """Leave threads, connections and what was sampled to the parent: see revector.core.forks."""
+        self._beginning = threading.Lock()
+        closed, self._closing = self._closing.is_set(), threading.Event()
+        if closed:
+            self._closing.set()
+        elif self._begun:
+            self._begun = False
+            self._followed = None
+            self._wake.close()
+
+    def _open(self) -> None:
+        forks.check()
+        if not self._begun and not self._closing.is_set():
+            with self._beginning:
+                if not self._begun:
+                    self._begin()
 
     @property
     def run(self) -> ShadowRun | None:
@@ -106,12 +135,15 @@ class Mirror:
 
     def wait(self, timeout_s: float = 10.0) -> bool:
         """Wait until it follows a shadow; False when none ran in that time."""
+        self._open()
         return self._following.wait(timeout_s)
 
     # -- on the user's path -------------------------------------------------------------------------------
 
     def __call__(self, result: SearchResult, segment: str = "") -> None:
         """Mirror an answer given to a user. Takes microseconds, whatever the candidate does."""
+        with contextlib.suppress(RuntimeError):  # a child that cannot start a thread
+            self._open()
         followed = self._followed
         if followed is None or self._closing.is_set() or not result.query:
             return
@@ -182,6 +214,7 @@ class Mirror:
             with readable_errors(self._database):
                 if connection is None or connection.closed:
                     connection = self._database.connect("shadow", statement_timeout_s=self._timeout_s)
+                    forks.leave(connection)
                 with self._lock:
                     item.started, item.worker = time.monotonic(), threading.current_thread()
                     self._under_way.add(item)
@@ -246,6 +279,7 @@ class Mirror:
                 now = time.monotonic()
                 if connection is None or connection.closed:
                     connection = self._database.connect("shadow", statement_timeout_s=max(5.0, self._timeout_s))
+                    forks.leave(connection)
                     connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
                     read_at = -_FORGET_S
                 if list(connection.notifies(timeout=0)) or now - read_at >= self._poll_s:
@@ -337,6 +371,7 @@ class Mirror:
 
     def flush(self, timeout_s: float = 10.0) -> bool:
         """Wait until all sampled queries are searched and written; False after the timeout."""
+        self._open()
         end = time.monotonic() + timeout_s
         done = self._queue.all_tasks_done
         with done:
@@ -356,10 +391,13 @@ class Mirror:
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Write the results and stop; queued queries are dropped, and a hanging candidate is not waited for."""
+        forks.check()
         if self._closing.is_set():
             return
         end = time.monotonic() + timeout_s
         self._closing.set()
+        if not self._begun:  # in a child that mirrored nothing
+            return
         self._empty_queue()
         with self._lock:
             workers = list(self._workers)
