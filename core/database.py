@@ -9,7 +9,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, LiteralString, TypeVar
+from typing import Any, LiteralString, Self, TypeVar
 from urllib.parse import quote, urlencode
 
 import psycopg
@@ -18,7 +18,14 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow, class_row
 
-from revector.core.errors import RefusedError, RevectorError, UnreachableError
+from revector.core.errors import (
+    BusyError,
+    DatabaseUnreachableError,
+    RefusedError,
+    RevectorError,
+    UnreachableError,
+    UsageError,
+)
 from revector.core.revisions import DEVELOPMENT_REVISIONS, HEAD, REVISIONS
 from revector.core.secrets import hide
 
@@ -71,10 +78,29 @@ class Database:
     """One collection: a Postgres database and a schema in it. It only opens connections."""
 
     dsn: str = field(repr=False)  # may hold a password
-    schema: str
+    schema: str = "revector"
     read_only: bool = False
     embedded: bool = False
     connect_timeout_s: int = 5
+
+    @classmethod
+    def from_env(cls, schema: str | None = None) -> Self:
+        """The database that revector's commands use here, by the environment and `revector.toml`.
+
+        `schema` defaults to REVECTOR_SCHEMA, or else `revector`. Raises UsageError when neither REVECTOR_DSN,
+        DATABASE_URL nor libpq's PG* variables name one: an application does not start the embedded server.
+        """
+        from revector.core.settings import configured_dsn, load_settings
+
+        settings = load_settings(schema=schema)
+        dsn = configured_dsn(settings)
+        if dsn is None:
+            raise UsageError(
+                "The environment names no database.", "Set REVECTOR_DSN, DATABASE_URL or libpq's PG* variables."
+            )
+        return cls(
+            dsn, settings.schema, read_only=settings.read_only, connect_timeout_s=settings.connect_timeout_s
+        )
 
     @property
     def public_dsn(self) -> str:
@@ -187,7 +213,7 @@ def readable_errors(database: Database) -> Iterator[None]:
             "See what it may do: revector db roles. The owner of the schema gives rights: revector db grant ROLE RIGHT",
         ) from None
     except pg.QueryCanceled as error:
-        raise UnreachableError(
+        raise BusyError(
             f"Postgres cancelled the statement: {error.diag.message_primary}.",
             "Try again when the server is less busy, or raise the timeout.",
         ) from None
@@ -215,7 +241,10 @@ def unreachable(error: psycopg.Error, database: Database) -> UnreachableError:
     said = next((line for line in reversed(lines) if not line.endswith("?")), type(error).__name__)
     reason = error.diag.message_primary or lost or said
     reason = reason.removeprefix("connection failed:").strip().removeprefix("FATAL:").strip()
-    if "password" in reason or "authentication" in reason:
+    kind: type[UnreachableError] = DatabaseUnreachableError
+    if "too many" in reason or "connection slots" in reason:
+        kind, remedy = BusyError, "Use fewer connections (pool_size), or raise the server's max_connections."
+    elif "password" in reason or "authentication" in reason:
         remedy = "Check the user and the password (PGPASSWORD, ~/.pgpass or the connection string)."
     elif "does not exist" in reason:
         remedy = "Create it, or name another one in --dsn."
@@ -223,7 +252,7 @@ def unreachable(error: psycopg.Error, database: Database) -> UnreachableError:
         remedy = "Start the embedded server with `revector db up`."
     else:
         remedy = "Check --dsn (or REVECTOR_DSN, DATABASE_URL, PG*), the network, and that the server is running."
-    return UnreachableError(f"Cannot reach the database {database.name}: {reason}", remedy)
+    return kind(f"Cannot reach the database {database.name}: {reason}", remedy)
 
 
 def server_info(connection: Connection, schema: str) -> ServerInfo:

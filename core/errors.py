@@ -37,6 +37,10 @@ class UsageError(RevectorError):
     kind = "usage"
 
 
+class NotFoundError(UsageError):
+    """A name that the collection does not know: a version key, a query set, a model."""
+
+
 class RefusedError(RevectorError):
     """The request was understood and the answer is no: a guard failed, a state does not allow it."""
 
@@ -47,6 +51,10 @@ class RefusedError(RevectorError):
 
 class ClosedError(RefusedError):
     """A search after its retriever was closed."""
+
+
+class PinnedVersionError(RefusedError):
+    """The version that this process is pinned to is gone, or has no vectors: its operator has to act, no user."""
 
 
 class UnreachableError(RevectorError):
@@ -63,18 +71,36 @@ class UnreachableError(RevectorError):
         self.temporary = temporary
 
 
+class BusyError(UnreachableError):
+    """The database answers, but did not answer this in time: wait, ask for less, or allow more time."""
+
+
+class NotReadyError(BusyError):
+    """The model of an encoder or a reranker is still being opened."""
+
+
+class DatabaseUnreachableError(UnreachableError):
+    """The server does not answer, or rejects the connection."""
+
+
 class EncoderError(RevectorError):
     """The encoder answered with something that must not be stored: wrong shape, NaN, a zero vector."""
 
     kind = "encoder"
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+class EncoderUnreachableError(UnreachableError, EncoderError):
+    """In a search: the encoder does not answer, answers too late, or refuses."""
+
+    kind = "unreachable"
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> NotFoundError:
     """The error for an unknown name, with near matches (or the known names when none is near)."""
     names = sorted(known)
     near = get_close_matches(name, names, n=3, cutoff=0.5)
     if near:
-        return UsageError(f"There is no {kind} {name!r}.", f"Did you mean {' or '.join(near)}?")
+        return NotFoundError(f"There is no {kind} {name!r}.", f"Did you mean {' or '.join(near)}?")
     if names:
-        return UsageError(f"There is no {kind} {name!r}.", f"Known: {', '.join(names[:10])}.")
-    return UsageError(f"There is no {kind} {name!r}, and none is registered yet.")
+        return NotFoundError(f"There is no {kind} {name!r}.", f"Known: {', '.join(names[:10])}.")
+    return NotFoundError(f"There is no {kind} {name!r}, and none is registered yet.")

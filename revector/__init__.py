@@ -14,29 +14,55 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from revector.console.notebook import Console
     from revector.core.database import Database
-    from revector.core.errors import EncoderError, RefusedError, RevectorError, UnreachableError, UsageError
-    from revector.core.retrieval import AsyncRetriever, Retriever
-    from revector.core.shadow import Mirror
+    from revector.core.errors import (
+        BusyError,
+        ClosedError,
+        DatabaseUnreachableError,
+        EncoderError,
+        EncoderUnreachableError,
+        NotFoundError,
+        NotReadyError,
+        PinnedVersionError,
+        RefusedError,
+        RevectorError,
+        UnreachableError,
+        UsageError,
+    )
+    from revector.core.retrieval import AsyncRetriever, Hit, Retriever, SearchResult
+    from revector.core.shadow import AsyncMirror, Mirror
 
 __all__ = [
+    "AsyncMirror",
     "AsyncRetriever",
+    "BusyError",
+    "ClosedError",
     "Console",
     "Database",
+    "DatabaseUnreachableError",
     "EncoderError",
+    "EncoderUnreachableError",
+    "Hit",
     "Mirror",
+    "NotFoundError",
+    "NotReadyError",
+    "PinnedVersionError",
     "RefusedError",
     "Retriever",
     "RevectorError",
+    "SearchResult",
     "UnreachableError",
     "UsageError",
 ]
 
 _MODULES = {
+    "AsyncMirror": "core.shadow",
     "AsyncRetriever": "core.retrieval",
     "Console": "console.notebook",
     "Database": "core.database",
+    "Hit": "core.retrieval",
     "Mirror": "core.shadow",
     "Retriever": "core.retrieval",
+    "SearchResult": "core.retrieval",
 }
 """Where each public name lives; the errors live in core.errors."""
 _loading = RLock()

@@ -122,6 +122,10 @@ class HitAnswer(BaseModel):
     chunk_no: int
     distance: float | None
     content: str
+    metadata: dict[str, Any]
+    score: Annotated[float | None, Field(description="Of a hybrid search: what the ranks add up to.")]
+    vector_rank: Annotated[int | None, Field(description="Of a hybrid search: the rank by vector.")]
+    text_rank: Annotated[int | None, Field(description="Of a hybrid search: the rank by words.")]
 
 
 class SearchAnswer(BaseModel):

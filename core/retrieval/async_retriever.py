@@ -7,10 +7,13 @@ async with AsyncRetriever(database) as retriever:
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+from revector.core.errors import UnreachableError
+from revector.core.registry import Version
 from revector.core.retrieval.base import RetrieverBase
 from revector.core.retrieval.connections import AsyncSearchConnection, late
 from revector.core.retrieval.encoding import check_query
@@ -54,6 +57,41 @@ class AsyncRetriever(RetrieverBase):
         steps = self._open_searches().search(text, options)
         return self._mirrored(await self._carry_out(steps, timeout_s), segment)
 
+    async def search_many(
+        self,
+        texts: Sequence[str],
+        k: int = 10,
+        *,
+        hybrid: bool = False,
+        rerank: str | None = None,
+        where: Mapping[str, object] | None = None,
+        ef_search: int | None = None,
+        timeout_s: float | None = None,
+        segment: str = "",
+    ) -> list[SearchResult]:
+        """The top-k of each query, in their order; as many at once as there are connections.
+
+        `timeout_s` is for each. Each answer is by one version, but a flip may come between two of them. Raises what
+        `search` does, for the first query that fails; the rest is not searched then.
+        """
+        found: dict[int, SearchResult] = {}
+        waiting = iter(enumerate(texts))
+
+        async def search_on() -> None:
+            for place, text in waiting:
+                found[place] = await self.search(
+                    text, k, hybrid=hybrid, rerank=rerank, where=where, ef_search=ef_search,
+                    timeout_s=timeout_s, segment=segment,
+                )  # fmt: skip
+
+        tasks = [asyncio.ensure_future(search_on()) for _ in range(min(self._pool_size, len(texts)))]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        return [found[place] for place in range(len(texts))]
+
     async def search_vector(
         self,
         vector: NDArray[np.float32],
@@ -68,6 +106,10 @@ class AsyncRetriever(RetrieverBase):
         options = check_options(k, where=where, ef_search=ef_search)
         steps = self._open_searches().search_vector(vector, version_key, options)
         return await self._carry_out(steps, timeout_s)
+
+    async def ready(self, timeout_s: float = 30.0, *, rerank: str | None = None) -> Version:
+        """Connect and open what the first search needs: see Retriever.ready."""
+        return await self._carry_out(self._open_searches().ready(rerank), timeout_s)
 
     async def open(self) -> None:
         """Start connecting. The first search does so too."""
@@ -102,16 +144,15 @@ class AsyncRetriever(RetrieverBase):
         except TimeoutError:
             return False
 
-    async def _do(self, step: Work) -> Any:
-        return await self._off_loop(step)
-
     async def _work(self, step: Work, deadline: float, limit_s: float) -> Any:
-        future = self._off_loop(step)
-        done, _ = await asyncio.wait([future], timeout=max(0.0, deadline - time.monotonic()))
-        if not done:  # the thread continues; its result is not used
-            future.add_done_callback(lambda late_one: late_one.cancelled() or late_one.exception())
-            raise late(step.about, limit_s)
-        return future.result()
+        return await self._wait(self._submitted(step), deadline, late(step.about, limit_s))
 
-    def _off_loop(self, step: Work) -> asyncio.Future[Any]:
-        return asyncio.get_running_loop().run_in_executor(self._workers, step.do)
+    async def _wait(
+        self, future: concurrent.futures.Future[Any], deadline: float, too_late: UnreachableError
+    ) -> Any:
+        waited = asyncio.wrap_future(future)
+        done, _ = await asyncio.wait([waited], timeout=max(0.0, deadline - time.monotonic()))
+        if not done:
+            waited.add_done_callback(lambda late_one: late_one.cancelled() or late_one.exception())
+            raise too_late
+        return waited.result()

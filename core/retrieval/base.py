@@ -10,13 +10,20 @@ import concurrent.futures
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import psycopg
 
 from revector.core import forks
 from revector.core.database import Database, readable_errors
-from revector.core.errors import ClosedError, UnreachableError, UsageError
+from revector.core.errors import (
+    BusyError,
+    ClosedError,
+    DatabaseUnreachableError,
+    NotReadyError,
+    UnreachableError,
+    UsageError,
+)
 from revector.core.registry import Version
 from revector.core.retrieval.connections import LOOK_S, Failures, late, settled, timeout_setting, unset
 from revector.core.retrieval.counts import Counter
@@ -24,8 +31,10 @@ from revector.core.retrieval.encoding import EncoderCache, QueryCache
 from revector.core.retrieval.pointer import Pointer
 from revector.core.retrieval.result import SearchResult
 from revector.core.retrieval.statements import SET_SESSION
-from revector.core.retrieval.steps import SearchSteps, Statement, Steps, Work
+from revector.core.retrieval.steps import Opening, SearchSteps, Statement, Steps, Work
 from revector.core.serving import plain_word
+
+T = TypeVar("T")
 
 MirrorHook: TypeAlias = Callable[[SearchResult, str], None]
 """Called with a result and its segment when the answer is ready; must return at once and never raise."""
@@ -34,7 +43,7 @@ MirrorHook: TypeAlias = Callable[[SearchResult, str], None]
 class RetrieverBase:
     """Searches a collection by its active version, or by the one that is pinned.
 
-    `pool_size` is the maximum of connections; `timeout_s` is for a whole search, except opening a model;
+    `pool_size` is the maximum of connections; `timeout_s` is for a whole search, also while a model is being opened;
     `cache_size` is how many query vectors are cached. RETRIEVAL_ROLLBACK_VERSION, or else `pinned`, names a
     version to stay with. `program` is one word that others see in application_name. Creating a retriever does not
     wait for the database.
@@ -104,6 +113,9 @@ class RetrieverBase:
                     self._begin()
         return self._searches
 
+    def _closed_meanwhile(self) -> ClosedError:
+        return ClosedError("This retriever was closed while it searched.")
+
     def _ends(self) -> bool:
         """Begin to close; whether this process has something to close."""
         forks.check()
@@ -147,7 +159,7 @@ class RetrieverBase:
 
     # -- the steps of a search: for asyncio, and by `completed` for threads ---------------------------------------
 
-    async def _carry_out(self, steps: Steps, timeout_s: float | None) -> SearchResult:
+    async def _carry_out(self, steps: Steps[T], timeout_s: float | None) -> T:
         limit_s, deadline = self._limit(timeout_s)
         with readable_errors(self._database):
             try:
@@ -156,10 +168,8 @@ class RetrieverBase:
                     try:
                         if isinstance(step, Statement):
                             answer: Any = await self._run(step, deadline, limit_s)
-                        elif step.unlimited:
-                            started = time.monotonic()
-                            answer = await self._do(step)
-                            deadline += time.monotonic() - started
+                        elif isinstance(step, Opening):
+                            answer = await self._wait(step.begin(), deadline, _not_ready(step.about, limit_s))
                         else:
                             answer = await self._work(step, deadline, limit_s)
                     except Exception as error:  # noqa: BLE001  (the search decides what to make of it)
@@ -167,12 +177,12 @@ class RetrieverBase:
                     else:
                         step = steps.send(answer)
             except StopIteration as done:
-                result: SearchResult = done.value
+                result: T = done.value
                 return result
 
     async def _run(self, step: Statement, deadline: float, limit_s: float) -> Sequence[Sequence[Any]]:
         if not await self._has_place(max(0.0, deadline - time.monotonic())):
-            raise UnreachableError(
+            raise BusyError(
                 f"No connection was free within {limit_s:g} s: {self._pool_size} searches were running.",
                 "Try again, or raise pool_size.",
                 temporary=True,
@@ -217,20 +227,37 @@ class RetrieverBase:
                     self._pool.getconn(timeout=min(LOOK_S, max(0.0, deadline - time.monotonic())))
                 )
             except PoolClosed:
-                raise ClosedError("This retriever was closed while it searched.") from None
+                raise self._closed_meanwhile() from None
             except PoolTimeout:
                 if (failure := self._failures.since(asked)) is not None:
                     raise failure from None
                 if time.monotonic() >= deadline:
-                    raise late(f"The database {self._database.name}", limit_s) from None
+                    raise late(f"The database {self._database.name}", limit_s, DatabaseUnreachableError) from None
 
     async def _has_place(self, left_s: float) -> bool:
         """Wait for one of the connections to be free; False when none is in time."""
         raise NotImplementedError
 
-    async def _do(self, step: Work) -> Any:
-        raise NotImplementedError
-
     async def _work(self, step: Work, deadline: float, limit_s: float) -> Any:
         """Do a step until the deadline."""
         raise NotImplementedError
+
+    def _submitted(self, step: Work) -> concurrent.futures.Future[Any]:
+        try:
+            return self._workers.submit(step.do)
+        except RuntimeError:
+            raise self._closed_meanwhile() from None
+
+    async def _wait(
+        self, future: concurrent.futures.Future[Any], deadline: float, too_late: UnreachableError
+    ) -> Any:
+        """The result of a future, or `too_late`; then its thread continues, and its result is not used."""
+        raise NotImplementedError
+
+
+def _not_ready(about: str, limit_s: float) -> NotReadyError:
+    return NotReadyError(
+        f"{about} is still being opened, and was not ready within {limit_s:g} s.",
+        "Try again in a moment. ready() opens it before the first search.",
+        temporary=True,
+    )

@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow
 
 from revector.core import forks
 from revector.core.database import Database, unreachable
-from revector.core.errors import UnreachableError
+from revector.core.errors import BusyError, UnreachableError
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
@@ -37,11 +37,9 @@ def timeout_setting(limit_s: float) -> dict[str, str]:
     return {"statement_timeout": f"{max(1, round(limit_s * 1000))}ms"}
 
 
-def late(what: str, limit_s: float) -> UnreachableError:
+def late(what: str, limit_s: float, kind: type[UnreachableError] = BusyError) -> UnreachableError:
     """The error for a database or encoder that did not answer in time."""
-    return UnreachableError(
-        f"{what} did not answer within {limit_s:g} s.", "Try again, or allow more time.", temporary=True
-    )
+    return kind(f"{what} did not answer within {limit_s:g} s.", "Try again, or allow more time.", temporary=True)
 
 
 class Failures:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from revector.core import forks
 from revector.core.errors import RefusedError, UsageError
@@ -17,6 +18,41 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from revector.core.encoders import Encoder
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+
+class Openings(Generic[K, T]):
+    """What is being opened: each by one thread, for whoever waits for it and those who come later."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._futures: dict[K, Future[T]] = {}
+
+    def begin(self, key: K, work: Callable[[], T]) -> Future[T]:
+        """Open what has that key, unless somebody does so already."""
+
+        def open_it() -> None:
+            try:
+                answer = work()
+            except BaseException as error:  # noqa: BLE001  (raised by those who wait)
+                self._over(key)
+                future.set_exception(error)
+            else:
+                self._over(key)
+                future.set_result(answer)
+
+        with self._lock:
+            future = self._futures.get(key, Future())
+            if key not in self._futures:
+                threading.Thread(target=open_it, name="revector-open", daemon=True).start()
+                self._futures[key] = future
+        return future
+
+    def _over(self, key: K) -> None:
+        with self._lock:
+            self._futures.pop(key, None)
 
 
 class EncoderCache:
@@ -31,11 +67,12 @@ class EncoderCache:
         self._lock = threading.Lock()
         self._encoders: dict[int, Encoder] = {}
         self._opening: dict[int, threading.Lock] = {}
+        self._openings: Openings[int, Encoder] = Openings()
         forks.tell(self)
 
     def forked(self) -> None:
         """Leave the clients to the parent: see revector.core.forks."""
-        self._lock, self._opening = threading.Lock(), {}
+        self._lock, self._opening, self._openings = threading.Lock(), {}, Openings()
         self._encoders = {version: one for version, one in self._encoders.items() if runs_here(one)}
 
     def encoder(self, version: Version) -> Encoder:
@@ -55,6 +92,10 @@ class EncoderCache:
             if version.id not in self._encoders:
                 self._encoders[version.id] = open_version_encoder(version, self._open)
             return self._encoders[version.id]
+
+    def opening(self, version: Version) -> Future[Encoder]:
+        """The encoder as soon as a thread has opened it; the errors are those of `encoder`."""
+        return self._openings.begin(version.id, lambda: self.encoder(version))
 
     def opened(self, version: Version) -> Encoder | None:
         """The encoder if it has been opened already."""

@@ -19,7 +19,7 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from revector.core.database import Database
-from revector.core.errors import RevectorError
+from revector.core.errors import PinnedVersionError, RevectorError
 from revector.core.registry import VERSION_COLUMNS, Version
 from revector.core.retrieval.connections import SearchConnection
 from revector.core.retrieval.counts import Counter
@@ -47,6 +47,14 @@ NEXT_VERSIONS = (
     .as_bytes(None)
 )
 """The versions that the next flip can make active. Others are not opened: nobody has approved what their rows name."""
+
+
+def pinned_to_nothing(key: str) -> PinnedVersionError:
+    """The error for a process that is pinned to a version that does not exist, or no longer."""
+    return PinnedVersionError(
+        f"This process is pinned to version {key} ({ROLLBACK_VARIABLE}, or `pinned`), which does not exist.",
+        "Unset the variable, or name an existing version (revector versions list), and restart the process.",
+    )
 
 
 class Pointer:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 
 from revector.core.cross_encoders import PairModel, parse_pair_spec
+from revector.core.retrieval.encoding import Openings
 from revector.core.retrieval.options import MAX_K
 from revector.core.retrieval.result import Hit
 
@@ -32,11 +34,16 @@ class Rerankers:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._models: dict[str, PairModel] = {}
+        self._openings: Openings[str, PairModel] = Openings()
 
     def check(self, spec: str) -> None:
         """Raise UsageError for a malformed spec."""
         if spec not in self._models:
             parse_pair_spec(spec, "reranker")
+
+    def opening(self, spec: str) -> Future[PairModel]:
+        """The model as soon as a thread has opened it; the errors are those of `opened`."""
+        return self._openings.begin(spec, lambda: self.opened(spec))
 
     def opened(self, spec: str) -> PairModel:
         """The model of a spec. Raises UnreachableError when it cannot be opened."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 from revector.core import overlap as ranks
 
@@ -20,6 +20,16 @@ class Hit:
     chunk_no: Annotated[int, "its place in the document"]
     distance: Annotated[float, "to be compared within its version only"]
     content: Annotated[str, "its text"]
+    metadata: Annotated[Mapping[str, Any], "the chunk's own"] = field(
+        default_factory=dict, hash=False, kw_only=True
+    )
+    score: Annotated[float | None, "of a hybrid search: what the ranks add up to"] = field(
+        default=None, kw_only=True
+    )
+    vector_rank: Annotated[int | None, "of a hybrid search: its rank by vector"] = field(
+        default=None, kw_only=True
+    )
+    text_rank: Annotated[int | None, "of a hybrid search: its rank by words"] = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from dataclasses import replace
 
 from revector.core import overlap as ranks
 from revector.core.database import Connection
+from revector.core.errors import NotFoundError
 from revector.core.registry import Version, get_version, require_active
 from revector.core.retrieval.encoding import EncoderCache, check_query
 from revector.core.retrieval.options import SearchOptions, check_options
-from revector.core.retrieval.pointer import ROLLBACK_VARIABLE
+from revector.core.retrieval.pointer import ROLLBACK_VARIABLE, pinned_to_nothing
 from revector.core.retrieval.rerank import Rerankers, reranked, reranked_depth
 from revector.core.retrieval.result import Comparison, SearchResult, keys_of
 from revector.core.retrieval.statements import search_vector
@@ -48,7 +49,10 @@ class VersionSearcher:
         text = check_query(text)
         options = check_options(k, hybrid=hybrid, where=where, ef_search=ef_search, rerank=rerank)
         if version is None and (pinned := os.environ.get(ROLLBACK_VARIABLE)):
-            version = get_version(self._connection, pinned)
+            try:
+                version = get_version(self._connection, pinned)
+            except NotFoundError:
+                raise pinned_to_nothing(pinned) from None
         if version is not None:
             return self._search(text, options, version)
         while True:

@@ -19,7 +19,7 @@ import psycopg
 from psycopg import sql
 
 from revector.core.database import Connection, fetch_one
-from revector.core.errors import RefusedError
+from revector.core.errors import PinnedVersionError, RefusedError
 from revector.core.index import candidates_query, distance_expression
 from revector.core.registry import Version
 from revector.core.retrieval.options import SearchOptions, ef_search_for
@@ -41,11 +41,13 @@ _FILTER = sql.SQL("c.metadata @> %(filter)s::jsonb")
 _RESULT = sql.SQL(
     """
     SELECT (SELECT id FROM embedding_versions WHERE active),
-           n.chunk_id, c.semantic_key, c.source_id, c.chunk_no, n.distance, c.content
+           n.chunk_id, c.semantic_key, c.source_id, c.chunk_no, n.distance, c.content, c.metadata{ranks}
     FROM (SELECT) one LEFT JOIN ({found} n JOIN document_chunks c ON c.id = n.chunk_id) ON true
     ORDER BY {order}, n.chunk_id
     """
 )
+
+_RANKS = sql.SQL(", n.score::float8, n.vector_rank, n.text_rank")
 
 
 def search_statement(version: Version, options: SearchOptions) -> sql.Composed:
@@ -61,9 +63,9 @@ def search_statement(version: Version, options: SearchOptions) -> sql.Composed:
         parts.append(_filtered(version, options.depth))
     if options.hybrid:
         parts.append(_fused(version, options))
-        result = _RESULT.format(found=sql.SQL("fused"), order=sql.SQL("n.score DESC"))
+        result = _RESULT.format(found=sql.SQL("fused"), order=sql.SQL("n.score DESC"), ranks=_RANKS)
     else:
-        result = _RESULT.format(found=sql.SQL("nearest"), order=sql.SQL("n.distance"))
+        result = _RESULT.format(found=sql.SQL("nearest"), order=sql.SQL("n.distance"), ranks=sql.SQL(""))
     return sql.SQL("WITH {} {}").format(sql.SQL(", ").join(parts), result)
 
 
@@ -128,11 +130,13 @@ def _fused(version: Version, options: SearchOptions) -> sql.Composed:
             SELECT chunk_id, row_number() OVER (ORDER BY weight DESC, chunk_id) AS place FROM matches
             ORDER BY place LIMIT {depth}),
         scores AS (
-            SELECT chunk_id, coalesce(1.0 / ({rrf} + v.place), 0) + coalesce(1.0 / ({rrf} + w.place), 0) AS score
+            SELECT chunk_id, coalesce(1.0 / ({rrf} + v.place), 0) + coalesce(1.0 / ({rrf} + w.place), 0) AS score,
+                   v.place AS vector_rank, w.place AS text_rank
             FROM by_vector v FULL JOIN by_words w USING (chunk_id)
             ORDER BY score DESC, chunk_id LIMIT {k}),
         fused AS MATERIALIZED (
-            SELECT chunk_id, s.score, {distance} AS distance FROM scores s JOIN {table} e USING (chunk_id))
+            SELECT chunk_id, s.score, s.vector_rank, s.text_rank, {distance} AS distance
+            FROM scores s JOIN {table} e USING (chunk_id))
         """
     ).format(
         words=words,
@@ -190,8 +194,15 @@ def parameters(vector: NDArray[np.float32], options: SearchOptions, text: str) -
 
 def read_rows(rows: Sequence[Sequence[Any]]) -> tuple[tuple[Hit, ...], int | None]:
     """The hits, and the id of the version that was active when they were found."""
-    hits = tuple(Hit(rank, *row[1:]) for rank, row in enumerate(rows, 1) if row[1] is not None)
+    hits = tuple(
+        Hit(rank, *row[1:7], **dict(zip(_BY_NAME, row[7:], strict=False)))
+        for rank, row in enumerate(rows, 1)
+        if row[1] is not None
+    )
     return hits, rows[0][0] if rows else None
+
+
+_BY_NAME = ("metadata", "score", "vector_rank", "text_rank")
 
 
 def has_vectors(version: Version) -> sql.Composed:
@@ -208,7 +219,7 @@ def no_vectors(version: Version, *, pinned: bool = False) -> RefusedError:
     """The error for a version whose table is missing or empty; `pinned` when the process is pinned to it."""
     backfill = f"revector backfill run {version.version_key}"
     if pinned:
-        return RefusedError(
+        return PinnedVersionError(
             f"This process is pinned to version {version.version_key} (RETRIEVAL_ROLLBACK_VERSION, or `pinned`), "
             "which has no vectors yet.",
             f"Pin it to a version that has vectors, or unpin it. Or backfill this one: {backfill}",

@@ -12,24 +12,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import psycopg
 
-from revector.core.errors import RevectorError, UnreachableError, UsageError
+from revector.core.errors import (
+    EncoderUnreachableError,
+    NotFoundError,
+    NotReadyError,
+    RevectorError,
+    UnreachableError,
+    UsageError,
+)
 from revector.core.registry import Version, no_active_version
 from revector.core.retrieval import statements
 from revector.core.retrieval.counts import Counter
 from revector.core.retrieval.encoding import EncoderCache, QueryCache, runs_here
 from revector.core.retrieval.options import SearchOptions
-from revector.core.retrieval.pointer import ACTIVE_VERSION, NAMED_VERSION, Pointer
+from revector.core.retrieval.pointer import ACTIVE_VERSION, NAMED_VERSION, Pointer, pinned_to_nothing
 from revector.core.retrieval.rerank import Rerankers, reranked, reranked_depth
 from revector.core.retrieval.result import Hit, SearchResult
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from revector.core.cross_encoders import PairModel
+    from revector.core.encoders import Encoder
 
 _MOST_STATEMENTS = 1_000
 
@@ -51,12 +62,19 @@ class Work:
     do: Callable[[], Any]
     about: str
     quick: bool = False
-    unlimited: bool = False
-    """Opening a model may take longer than any search, so it does not count against the time limit."""
 
 
-Step: TypeAlias = Statement | Work
-Steps: TypeAlias = Generator[Step, Any, SearchResult]
+@dataclass(frozen=True)
+class Opening:
+    """A model to wait for: it is opened by a thread of its own, whatever becomes of this search."""
+
+    begin: Callable[[], Future[Any]]
+    about: str
+
+
+T = TypeVar("T")
+Step: TypeAlias = Statement | Work | Opening
+Steps: TypeAlias = Generator[Step, Any, T]
 
 
 class SearchSteps:
@@ -71,13 +89,13 @@ class SearchSteps:
         self._named: dict[str, Version] = {}
         self._statements: dict[tuple[int, int, bool, bool], bytes] = {}
 
-    def search(self, text: str, options: SearchOptions) -> Steps:
+    def search(self, text: str, options: SearchOptions) -> Steps[SearchResult]:
         """The steps of a search by the served version. An unknown reranker is refused at once."""
         if options.rerank is not None:
             self._rerankers.check(options.rerank)
         return self._search(text, options, options.rerank)
 
-    def _search(self, text: str, options: SearchOptions, rerank: str | None) -> Steps:
+    def _search(self, text: str, options: SearchOptions, rerank: str | None) -> Steps[SearchResult]:
         version = self.pointer.version
         started = time.perf_counter()
         try:
@@ -105,11 +123,12 @@ class SearchSteps:
                 version = yield from self._load()
             rerank_s = 0.0
             if rerank is not None:
-                reranker = yield Work(lambda: self._rerankers.opened(rerank), "The reranker", unlimited=True)
+                reranker = yield from self._reranker(rerank)
                 hits = yield Work(lambda: reranked(reranker, text, hits, options.k), "The reranker")
                 rerank_s = time.perf_counter() - searched
         except (RevectorError, psycopg.Error) as error:
-            if version is not None and not isinstance(error, UsageError):
+            # A process that has only begun says nothing of its version.
+            if version is not None and not isinstance(error, UsageError | NotReadyError):
                 self._counter.count(version.id, 0.0, error=True)
             raise
         self._counter.count(version.id, time.perf_counter() - started, empty=not hits)
@@ -118,7 +137,21 @@ class SearchSteps:
             options.k, options.hybrid, options.where, rerank, rerank_s,
         )  # fmt: skip
 
-    def search_vector(self, vector: NDArray[np.float32], key: str, options: SearchOptions) -> Steps:
+    def ready(self, rerank: str | None) -> Steps[Version]:
+        """The steps that open what the first search by the served version needs."""
+        if rerank is not None:
+            self._rerankers.check(rerank)
+        version = yield from self._load()
+        yield from self._encoder(version)
+        if rerank is not None:
+            yield from self._reranker(rerank)
+        try:
+            yield from self._require_vectors(version)
+        except psycopg.errors.UndefinedTable:
+            raise statements.no_vectors(version, pinned=bool(self.pointer.pinned)) from None
+        return version
+
+    def search_vector(self, vector: NDArray[np.float32], key: str, options: SearchOptions) -> Steps[SearchResult]:
         """The steps of a search by a vector that was encoded for the version of that key."""
         started = time.perf_counter()
         version = self._named.get(key)
@@ -156,8 +189,10 @@ class SearchSteps:
             rows = yield Statement(NAMED_VERSION if wanted else ACTIVE_VERSION, {"key": wanted} if wanted else {})
         except psycopg.errors.UndefinedTable:
             raise UnreachableError("The schema has not been set up.", "Set it up: revector db upgrade") from None
+        if not rows and key:
+            raise NotFoundError(f"There is no embedding version {wanted!r}.", "Look: revector versions list")
         if not rows and wanted:
-            raise UsageError(f"There is no embedding version {wanted!r}.", "Look: revector versions list")
+            raise pinned_to_nothing(wanted)
         if not rows:
             raise no_active_version()
         version = Version(*rows[0])
@@ -170,13 +205,30 @@ class SearchSteps:
         if kept is not None:
             return kept
         about = f"The encoder of {version.version_key}"
-        encoder = self._encoders.opened(version)
-        if encoder is None:
-            encoder = yield Work(lambda: self._encoders.encoder(version), about, unlimited=True)
-        vector: NDArray[np.float32] = yield Work(lambda: encoder.encode_query(text), about, runs_here(encoder))
+        encoder = yield from self._encoder(version)
+        try:
+            vector: NDArray[np.float32] = yield Work(lambda: encoder.encode_query(text), about, runs_here(encoder))
+        except UnreachableError as error:
+            raise _of_encoder(error) from None
         statements.check_vector(version, vector)
         self._cache.put(version.id, text, vector)
         return vector
+
+    def _encoder(self, version: Version) -> Generator[Step, Any, Encoder]:
+        found = self._encoders.opened(version)
+        if found is None:
+            about = f"The encoder of {version.version_key}"
+            try:
+                found = yield Opening(lambda: self._encoders.opening(version), about)
+            except NotReadyError:
+                raise
+            except UnreachableError as error:
+                raise _of_encoder(error) from None
+        return found
+
+    def _reranker(self, spec: str) -> Generator[Step, Any, PairModel]:
+        model: PairModel = yield Opening(lambda: self._rerankers.opening(spec), "The reranker")
+        return model
 
     def _run(
         self, version: Version, vector: NDArray[np.float32], options: SearchOptions, text: str
@@ -205,3 +257,7 @@ class SearchSteps:
                 self._statements.clear()
             found = self._statements[key] = statements.search_statement(version, options).as_bytes(None)
         return found
+
+
+def _of_encoder(error: UnreachableError) -> EncoderUnreachableError:
+    return EncoderUnreachableError(error.problem, error.remedy, temporary=error.temporary)

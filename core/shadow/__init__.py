@@ -4,6 +4,7 @@
 `send_to_judging` queues the worst disagreements for people to judge.
 """
 
+from revector.core.shadow.async_mirror import AsyncMirror as AsyncMirror
 from revector.core.shadow.judging import send_to_judging as send_to_judging
 from revector.core.shadow.mirror import Mirror as Mirror
 from revector.core.shadow.report import Latency as Latency

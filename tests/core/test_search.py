@@ -8,7 +8,7 @@ import pytest
 from revector.core import cutover, index
 from revector.core.database import Connection, Database
 from revector.core.encoders import open_encoder
-from revector.core.errors import RefusedError, UsageError
+from revector.core.errors import PinnedVersionError, RefusedError, UsageError
 from revector.core.index import check_settings
 from revector.core.registry import Version, get_version
 from revector.core.retrieval import ROLLBACK_VARIABLE, EncoderCache, VersionSearcher, check_options, search_vector
@@ -164,7 +164,7 @@ def test_the_environment_pins_a_version(
     monkeypatch.setenv(ROLLBACK_VARIABLE, "v1")
     assert VersionSearcher(connection).search("seven").version_key == "v1"
     monkeypatch.setenv(ROLLBACK_VARIABLE, "v11")
-    with pytest.raises(UsageError, match="v1"):
+    with pytest.raises(PinnedVersionError, match=r"version v11 .RETRIEVAL_ROLLBACK_VERSION"):
         VersionSearcher(connection).search("seven")
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from revector.core.database import Connection, Database
 from revector.core.encoders import open_encoder
-from revector.core.errors import RefusedError, UnreachableError, UsageError
+from revector.core.errors import PinnedVersionError, RefusedError, UnreachableError, UsageError
 from revector.core.registry import add_version, create_table, drop_version, get_version, retire_version
 from revector.core.retrieval import (
     ROLLBACK_VARIABLE,
@@ -145,7 +145,7 @@ def test_a_pin_holds_whatever_the_registry_says(
         )
         assert processes(connection)[0].behind_s is None
     monkeypatch.setenv(ROLLBACK_VARIABLE, "v11")
-    with Retriever(database) as retriever, pytest.raises(UsageError, match="'v11'"):
+    with Retriever(database) as retriever, pytest.raises(PinnedVersionError, match="version v11"):
         retriever.search("seven")
 
 
