@@ -51,8 +51,9 @@ class CutoverRequest(Base):
     waivers: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
     # The figures of all guards at the time of the request.
     guards: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
-    # Of the version, counted by the database.
+    # Chunks with a vector of the version, counted by the database, and what the count could see.
     vectors: Mapped[int] = mapped_column(server_default="0")
+    snapshot: Mapped[str] = mapped_column(server_default=text("(pg_current_snapshot())::text"))
     ended: Mapped[str | None]
     ended_at: Mapped[datetime.datetime | None]
     ended_why: Mapped[str] = mapped_column(server_default="")
@@ -73,13 +74,14 @@ class CutoverApproval(Base):
     approver: Mapped[int] = mapped_column(OID, server_default="0")
 
 
-class CutoverLoss(Base):
-    """Vectors that left with their chunks while a request was open: others took their place."""
+class VectorLoss(Base):
+    """A deletion of vectors with their chunks: a request has lost those that its snapshot did not see deleted."""
 
-    __tablename__ = "cutover_losses"
+    __tablename__ = "vector_losses"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    request_id: Mapped[int] = mapped_column(ForeignKey("cutover_requests.id", ondelete="CASCADE"), index=True)
+    embedding_version_id: Mapped[int] = mapped_column(index=True)
+    transaction: Mapped[int]
     vectors: Mapped[int]
 
 

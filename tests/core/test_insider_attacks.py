@@ -16,7 +16,7 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from revector.core import cutover, doctor
-from revector.core.database import Connection, Database
+from revector.core.database import Connection, Database, fetch_one
 from revector.core.errors import RefusedError
 from revector.core.evaluation.judged_sets.query_sets import Query
 from revector.core.roles import granting
@@ -36,6 +36,7 @@ def attacked(pair: Database) -> Iterator[Collection]:
     with copied(pair) as database, with_roles(database) as found, database.session("test") as connection:
         cutover.change_policy(connection, {"approvals": 1})
         add_chunks(connection, ["queued"])
+        add(connection, "v3")
         yield found
 
 
@@ -63,6 +64,7 @@ ATTEMPTS: tuple[tuple[str, str, type[Exception]], ...] = (
     ("operator", "UPDATE chunk_outbox SET chunk_id = 0", RIGHT),
     ("operator", "UPDATE chunk_outbox SET embedding_version_id = 1", RIGHT),
     ("operator", "UPDATE dead_letters SET chunk_id = 0", RIGHT),
+    ("operator", "SELECT prove_version(3)", RULE),
     # Vectors of no chunk, or none: the table of what is active keeps its key and its index.
     ("operator", "SELECT unkey_version_table(1)", RULE),
     ("operator", "SELECT build_index(1, '64MB', 0)", RULE),
@@ -159,6 +161,81 @@ def test_chunks_that_leave_take_the_approval_along(collection: Collection, conne
     assert (found.state, found.void_because) == (
         "void", "more than 5% of its vectors left with their chunks after the request",
     )  # fmt: skip
+
+
+REPLACED: tuple[LiteralString, ...] = (
+    "CREATE TEMP TABLE kept AS SELECT * FROM document_chunks WHERE id <= 4",
+    "DELETE FROM document_chunks WHERE id IN (SELECT id FROM kept)",
+    "INSERT INTO document_chunks (semantic_key, document_id, chunk_no, content, content_sha256) "
+    "SELECT semantic_key, document_id, chunk_no, content, content_sha256 FROM kept",
+    "INSERT INTO chunk_embeddings_2 SELECT c.id, (SELECT embedding FROM chunk_embeddings_2 LIMIT 1) "
+    "FROM document_chunks c JOIN kept USING (semantic_key)",
+    "DELETE FROM chunk_outbox WHERE embedding_version_id = 2",
+)
+"""Chunks that come back as others, with vectors that nobody has approved."""
+
+
+@pytest.mark.parametrize("before", ["BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ"])
+def test_a_deletion_that_no_request_is_seen_by_is_counted(collection: Collection, before: LiteralString) -> None:
+    """One that is open while the request is made, or that looks at a time before."""
+    early = 2 if before == "BEGIN" else 1
+    with collection.as_role("operator") as other:
+        other.execute(before)
+        for statement in REPLACED[:early]:
+            other.execute(statement)
+        requested(collection)
+        for statement in REPLACED[early:]:
+            other.execute(statement)
+        other.execute("COMMIT")
+    refused_flip(collection, "more than 5% of its vectors left")
+
+
+def test_a_loss_is_kept_as_long_as_a_request_needs_it(collection: Collection, connection: Connection) -> None:
+    def losses() -> int:
+        return fetch_one(connection, "SELECT count(*) FROM vector_losses WHERE embedding_version_id = 2")[0]  # type: ignore[no-any-return]
+
+    connection.execute("DELETE FROM document_chunks WHERE id = 1")
+    with collection.as_role("operator") as operator:
+        for attempt in ("UPDATE vector_losses SET vectors = 0", "DELETE FROM vector_losses"):
+            with pytest.raises(RIGHT):
+                operator.execute(attempt)
+        assert losses() == 1
+        requested(collection)
+        assert losses() == 0  # left before the request
+        connection.execute("DELETE FROM document_chunks WHERE id = 2")
+        connection.execute("SELECT forget_losses()")
+        assert losses() == 1
+        cutover.withdraw(operator, "v2")
+    assert losses() == 0
+
+
+def test_losses_are_forgotten_without_any_request(collection: Collection, connection: Connection) -> None:
+    """No request is made for years: the table stays small by the deletions themselves."""
+    connection.execute("SELECT setval(pg_get_serial_sequence('vector_losses', 'id'), 999)")
+    connection.execute("DELETE FROM document_chunks WHERE id = 1")
+    connection.execute("DELETE FROM document_chunks WHERE id = 2")
+    connection.execute("SELECT setval(pg_get_serial_sequence('vector_losses', 'id'), 1999)")
+    connection.execute("DELETE FROM document_chunks WHERE id = 3")
+    assert fetch_one(connection, "SELECT count(*) FROM vector_losses")[0] <= 2
+
+
+def test_what_has_no_vector_is_nothing_to_approve(collection: Collection, connection: Connection) -> None:
+    """Waived or not: it could get any vector after the approval."""
+    with collection.as_role("operator") as operator:
+        version = add(operator, "v3")
+        operator.execute("SELECT begin_filling(%s)", [version.id])
+        operator.execute(
+            "INSERT INTO dead_letters (embedding_version_id, chunk_id, error, waived_reason) "
+            "SELECT %s, id, '', 'none is needed' FROM document_chunks",
+            [version.id],
+        )
+        assert fetch_one(operator, "SELECT missing FROM prove_version(%s)", [version.id]) == (0,)
+        with pytest.raises(RULE, match="has vectors of 0 of 16 chunks: there is nothing to approve yet"):
+            operator.execute(
+                "INSERT INTO cutover_requests (embedding_version_id, reason, expires_at, basis) "
+                "VALUES (%s, 'better', now(), '{}')",
+                [version.id],
+            )
 
 
 def test_chunks_that_failed_are_what_was_approved(collection: Collection) -> None:

@@ -107,7 +107,7 @@ def test_every_table_has_its_rights() -> None:
         "alembic_version",
         "cutover_policy",
         "cutovers",
-        "cutover_losses",
+        "vector_losses",
         "backfill_proofs",
         "encoder_hosts",
         "locks",
@@ -221,6 +221,7 @@ def test_no_claim_of_an_operator_makes_a_version_complete(collection: Collection
     """Neither counters nor queues, dead or alive: the proof looks at the vectors."""
     with collection.as_role("operator") as operator:
         version = add(operator, "v3")
+        operator.execute("SELECT begin_filling(%s)", [version.id])
         operator.execute("INSERT INTO row_counts (scope, delta) VALUES (%s, %s)", [version.id, len(NUMBERS)])
         for _ in range(2):  # the second finds all of them queued
             proof = operator.execute("SELECT missing, embedded FROM prove_version(%s)", [version.id])
@@ -649,7 +650,7 @@ def test_a_service_opens_no_encoder_that_nobody_approved(collection: Collection,
             [spec],
         )
         version = get_version(operator, "v3")
-        operator.execute("SELECT create_version_table(%s)", [version.id])
+        operator.execute("SELECT create_version_table(%(id)s), begin_filling(%(id)s)", {"id": version.id})
         operator.execute(
             sql.SQL("INSERT INTO {} SELECT * FROM chunk_embeddings_1").format(sql.Identifier(version.table_name))
         )

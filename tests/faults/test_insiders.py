@@ -79,7 +79,7 @@ FORGING: tuple[LiteralString, ...] = (
     "SET revector.action = 'rollback'",
     "SET revector.force = 'because'",
     "SELECT begin_filling(id) FROM embedding_versions",
-    "SELECT prove_version(id) FROM embedding_versions",
+    "SELECT prove_version(id) FROM embedding_versions WHERE state <> 'registered'",
 )
 
 

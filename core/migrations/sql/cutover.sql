@@ -121,19 +121,38 @@ CREATE TABLE :schema.cutover_requests (
     waivers jsonb NOT NULL DEFAULT '{}',
     guards jsonb NOT NULL DEFAULT '{}',
     vectors bigint NOT NULL DEFAULT 0,
+    snapshot text NOT NULL DEFAULT pg_current_snapshot()::text,
     ended text CHECK (ended IN ('done', 'void', 'withdrawn', 'expired')),
     ended_at timestamptz,
     ended_why text NOT NULL DEFAULT ''
 );
 CREATE UNIQUE INDEX cutover_requests_one_open ON :schema.cutover_requests (embedding_version_id) WHERE ended IS NULL;
 
--- How many of the vectors that a request is for have left with their chunks since.
-CREATE TABLE :schema.cutover_losses (
+-- Each deletion of vectors, by transaction: a request was made with a snapshot, and has lost what that did not see deleted.
+-- What the deleting session sees of requests decides nothing: it may be older than they are, or be open while they are made.
+-- No foreign key, which would have every deletion of chunks lock its version's row.
+CREATE TABLE :schema.vector_losses (
     id bigserial PRIMARY KEY,
-    request_id bigint NOT NULL REFERENCES :schema.cutover_requests ON DELETE CASCADE,
+    embedding_version_id bigint NOT NULL,
+    transaction bigint NOT NULL,
     vectors bigint NOT NULL
 );
-CREATE INDEX ON :schema.cutover_losses (request_id);
+CREATE INDEX ON :schema.vector_losses (embedding_version_id);
+
+-- Deletes losses that no open request can need. One that is being made becomes visible later than these, and so do its
+-- approvals.
+CREATE FUNCTION :schema.forget_losses() RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    DELETE FROM :schema.vector_losses WHERE id IN (
+        SELECT l.id FROM :schema.vector_losses l
+        WHERE pg_visible_in_snapshot(l.transaction::text::xid8, pg_current_snapshot())
+          AND NOT EXISTS (SELECT FROM :schema.cutover_requests r
+                          WHERE r.embedding_version_id = l.embedding_version_id AND r.ended IS NULL
+                            AND NOT pg_visible_in_snapshot(l.transaction::text::xid8, r.snapshot::pg_snapshot))
+        FOR UPDATE SKIP LOCKED)
+$$;
+
+REVOKE EXECUTE ON FUNCTION :schema.forget_losses() FROM PUBLIC;
 
 -- Where the policy asks for the evidence of others: which of these newest evaluations the session's role made itself, or
 -- that there are none; NULL when nothing is in the way. Asked once, since a request is void when its evaluations change.
@@ -187,14 +206,16 @@ BEGIN
         RAISE EXCEPTION 'Version % was never complete: there is nothing to approve yet.', wanted.version_key
             USING HINT = format('Backfill it first: revector backfill run %s', wanted.version_key);
     END IF;
-    -- Counted here: the figures of the guards are the word of the client. A few chunks may be on their way.
-    EXECUTE format('SELECT count(*) FROM %s', :schema.version_table(wanted.id)) INTO NEW.vectors;
-    SELECT count(*) INTO chunks FROM :schema.document_chunks;
-    IF NEW.vectors < 0.99 * chunks - (SELECT count(*) FROM :schema.dead_letters
-                                      WHERE embedding_version_id = wanted.id AND waived_reason IS NOT NULL) THEN
-        RAISE EXCEPTION 'Version % has % vectors of % chunks: there is nothing to approve yet.',
+    -- Counted here: the figures of the guards are the word of the client. What lacks a vector, waived or not, can get any
+    -- vector after the approval. A few chunks may be on their way. Before the count, so that no loss is between them.
+    NEW.snapshot := pg_current_snapshot()::text;
+    EXECUTE format('SELECT count(e.chunk_id), count(*) FROM %I.document_chunks c LEFT JOIN %s e ON e.chunk_id = c.id',
+                   :'schema', :schema.version_table(wanted.id)) INTO NEW.vectors, chunks;
+    IF NEW.vectors < 0.95 * chunks THEN
+        RAISE EXCEPTION 'Version % has vectors of % of % chunks: there is nothing to approve yet.',
             wanted.version_key, NEW.vectors, chunks
-            USING HINT = format('Backfill it first: revector backfill run %s', wanted.version_key);
+            USING HINT = format('At least 95%% need one, waived chunks included. Backfill it: revector backfill run %s',
+                                wanted.version_key);
     END IF;
     IF btrim(NEW.reason) = '' THEN
         RAISE EXCEPTION 'A request for a cutover needs a reason.';
@@ -233,6 +254,7 @@ BEGIN
            jsonb_build_object('request', NEW.id)
            || CASE WHEN TG_OP = 'INSERT' THEN jsonb_build_object('waived', NEW.waivers) ELSE '{}' END
     FROM :schema.embedding_versions v WHERE v.id = NEW.embedding_version_id;
+    PERFORM :schema.forget_losses();
     RETURN NULL;
 END $$;
 
@@ -258,7 +280,10 @@ CREATE TRIGGER requests_not_truncated BEFORE TRUNCATE ON :schema.cutover_request
 CREATE FUNCTION :schema.vectors_left(request :schema.cutover_requests) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT 'more than 5% of its vectors left with their chunks after the request'
-    FROM :schema.cutover_losses l WHERE l.request_id = request.id HAVING sum(l.vectors) > 0.05 * request.vectors
+    FROM :schema.vector_losses l
+    WHERE l.embedding_version_id = request.embedding_version_id
+      AND NOT pg_visible_in_snapshot(l.transaction::text::xid8, request.snapshot::pg_snapshot)
+    HAVING sum(l.vectors) > 0.05 * request.vectors
 $$;
 
 -- What blocks the flip of a request, except the number of approvals; NULL when nothing does.

@@ -132,6 +132,7 @@ BEGIN
     PERFORM :schema.rebuild_chunk_embeddings(version.id);
     EXECUTE format('DROP TABLE IF EXISTS %s', :schema.version_table(version.id));
     DELETE FROM :schema.embedding_versions WHERE id = version.id;
+    DELETE FROM :schema.vector_losses WHERE embedding_version_id = version.id;
     -- Last, since deleting the version empties its outbox, which updates the counts.
     DELETE FROM :schema.row_counts WHERE scope IN (version.id, -version.id);
     PERFORM set_config('revector.force', '', true), set_config('revector.reason', '', true);

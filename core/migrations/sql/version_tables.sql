@@ -16,11 +16,14 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- Loaders count what they insert themselves: a transition table would write all inserted vectors to disk again.
+-- Loaders count what they insert themselves: a transition table would write all inserted vectors to disk again. With the
+-- owner's rights: no other role writes losses.
 CREATE FUNCTION :schema.embeddings_deleted() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v :schema.embedding_versions;
+    gone bigint;
+    loss bigint;
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
         DELETE FROM :schema.row_counts WHERE scope = TG_ARGV[0]::bigint;
@@ -32,15 +35,20 @@ BEGIN
         RAISE EXCEPTION 'A vector never changes: DELETE of the vectors of version % is refused.', v.version_key
             USING HINT = 'A vector leaves with its chunk. Delete the chunk, or register another version.';
     END IF;
-    INSERT INTO :schema.row_counts (scope, delta)
-    SELECT TG_ARGV[0]::bigint, -count(*) FROM old_embeddings HAVING count(*) > 0;
-    INSERT INTO :schema.cutover_losses (request_id, vectors)
-    SELECT r.id, gone.vectors
-    FROM (SELECT count(*) AS vectors FROM old_embeddings) AS gone
-    JOIN :schema.cutover_requests r ON r.embedding_version_id = v.id AND r.ended IS NULL
-    WHERE gone.vectors > 0;
+    SELECT count(*) INTO gone FROM old_embeddings;
+    IF gone > 0 THEN
+        INSERT INTO :schema.row_counts (scope, delta) VALUES (v.id, -gone);
+        INSERT INTO :schema.vector_losses (embedding_version_id, transaction, vectors)
+        VALUES (v.id, pg_current_xact_id()::text::bigint, gone) RETURNING id INTO loss;
+        -- Under any other isolation a row that was forgotten meanwhile would be an error.
+        IF loss % 1000 = 0 AND current_setting('transaction_isolation') = 'read committed' THEN
+            PERFORM :schema.forget_losses();
+        END IF;
+    END IF;
     RETURN NULL;
 END $$;
+
+REVOKE EXECUTE ON FUNCTION :schema.embeddings_deleted() FROM PUBLIC;
 
 CREATE FUNCTION :schema.version_table(version bigint) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -142,6 +150,10 @@ DECLARE
                         WHERE p.embedding_version_id = version ORDER BY p.id DESC LIMIT 1);
     found bigint[];
 BEGIN
+    IF (SELECT state FROM :schema.embedding_versions WHERE id = version) = 'registered' THEN
+        RAISE EXCEPTION 'Version % is registered: nothing queues its new chunks yet, so that no proof would hold.', version
+            USING HINT = 'Begin to fill it first: SELECT begin_filling(…). A backfill of revector does so.';
+    END IF;
     EXECUTE format('SELECT coalesce(array_agg(c.id ORDER BY c.id), ARRAY[]::bigint[]) FROM %1$I.document_chunks c '
                    'WHERE ($2 IS NULL OR c.id = ANY($2)) '
                    'AND NOT EXISTS (SELECT FROM %2$s e WHERE e.chunk_id = c.id) '
