@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from revector.core.overlap import Move
     from revector.core.registry import Version
     from revector.core.retrieval import SearchResult
+    from revector.core.serving import Process
 
 app = typer.Typer()
 K = Annotated[int, typer.Option("-k", metavar="K", help="How many results.", min=1, max=1000)]
@@ -105,7 +106,8 @@ def _read_filters(filters: Sequence[str]) -> dict[str, object]:
 def serving(context: typer.Context, as_json: Json = False) -> None:
     """Show which processes search this collection, and by which version.
 
-    The exit status is 1 when one of them has not followed the last flip within 5 seconds.
+    The exit status is 1 when one of them has not followed the last flip within 5 seconds, or is pinned to a version
+    that does not exist.
     """
     from revector.core import serving as processes
 
@@ -118,7 +120,7 @@ def serving(context: typer.Context, as_json: Json = False) -> None:
                 one.program,
                 f"{one.host}:{one.pid}",
                 one.version_key or "none",
-                f"behind for {one.behind_s:.1f} s" if one.behind_s is not None else "pinned" * one.pinned,
+                _state(one),
                 f"since {one.since:%Y-%m-%d %H:%M}" if one.since else "",
             )
             for one in found
@@ -128,8 +130,14 @@ def serving(context: typer.Context, as_json: Json = False) -> None:
             yield "No search service is connected."
 
     answer({"processes": found}, as_json, show())
-    if any(one.late for one in found):
+    if any(one.late or one.gone for one in found):
         raise typer.Exit(1)
+
+
+def _state(process: Process) -> str:
+    if process.gone:
+        return f"pinned to {process.pinned_to or 'a version'}, which does not exist"
+    return f"behind for {process.behind_s:.1f} s" if process.behind_s is not None else "pinned" * process.pinned
 
 
 @app.command(cls=answering("screens.compare.export:ComparisonDocument"))

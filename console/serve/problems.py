@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 import msgspec
 from starlette.responses import Response
 
-from revector.core.errors import EncoderError, RefusedError, RevectorError, UnreachableError, UsageError
+from revector.core.errors import (
+    EncoderError,
+    PinnedVersionError,
+    RefusedError,
+    RevectorError,
+    UnreachableError,
+    UsageError,
+)
 
 RETRY_AFTER = {"retry-after": "1"}
 
@@ -115,6 +122,8 @@ def of_error(error: RevectorError) -> Problem:
     match error:
         case UsageError():
             return Problem(422, "invalid", error.problem, error.remedy)
+        case PinnedVersionError():  # nothing that the client asks could be answered
+            return Problem(503, "refused", error.problem, error.remedy, RETRY_AFTER)
         case RefusedError():
             return Problem(409, "refused", error.problem, error.remedy)
         case UnreachableError():

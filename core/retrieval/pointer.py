@@ -162,10 +162,15 @@ class Pointer:
             row = connection.execute(ACTIVE_VERSION).fetchone()
         version = Version(*row) if row else None
         self.version = version
-        name = served_name(self._program, version.id if version else 0, schema, pinned=bool(self.pinned))
+        missing = self.pinned if self.pinned and version is None else ""
+        name = served_name(
+            self._program, version.id if version else 0, schema, pinned=bool(self.pinned), missing=missing
+        )
         if name != self._shown:
             first, self._shown = self._shown is None, name
             log.info("%s serves %s", self._program, version.version_key if version else "no version")
+            if missing:
+                log.error("%s", pinned_to_nothing(missing).problem)
             connection.execute("SELECT set_config('application_name', %s, false)", [name])
             # After a flip, the version served before is the target of a rollback, and already open.
             if first or version is None or not self._encoders.opened(version):

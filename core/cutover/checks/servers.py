@@ -81,7 +81,7 @@ def _pinned(subject: Subject) -> Found:
     held = [one for one in processes if one.pinned and one.version_key != key]
     if held:
         shown = ", ".join(
-            f"{one.program} {one.host}:{one.pid} ({one.version_key or 'a version that is gone'})"
+            f"{one.program} {one.host}:{one.pid} ({one.version_key or one.pinned_to or 'a version that is gone'})"
             for one in held[:_SHOWN]
         )
         more = f" and {len(held) - _SHOWN} more" if len(held) > _SHOWN else ""

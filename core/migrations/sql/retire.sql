@@ -5,6 +5,13 @@ CREATE FUNCTION :schema.removal_obstacle(version bigint, OUT problem text, OUT r
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT o.problem, format(o.remedy, v.version_key)
     FROM :schema.embedding_versions v
+    -- Every role may see every session's application_name: see revector.core.serving for its parts.
+    CROSS JOIN LATERAL (
+        SELECT coalesce(string_agg(concat_ws(' ', split_part(a.application_name, ' ', 2),
+                                             split_part(a.application_name, ' ', 4)), ', '), '') AS services
+        FROM pg_stat_activity a JOIN pg_namespace n ON n.nspname = :'schema'
+        WHERE a.datname = current_database()
+          AND a.application_name ~ format('^revector \S+ v%s@%s .* pinned$', v.id, n.oid)) AS pinned
     CROSS JOIN LATERAL (VALUES
         (1, v.active, 'is active', 'Cut over to another version first.'),
         (2, EXISTS (SELECT FROM (SELECT * FROM :schema.cutovers ORDER BY id DESC LIMIT 1) AS newest
@@ -19,10 +26,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                     WHERE j.embedding_version_id = v.id AND j.state IN ('running', 'pausing', 'proving')
                       AND w.ended_at IS NULL AND w.seen_at > clock_timestamp() - interval '1 minute'),
             'is being backfilled', 'Cancel it: revector backfill cancel %s'),
-        (5, EXISTS (SELECT FROM pg_stat_activity a JOIN pg_namespace n ON n.nspname = :'schema'
-                    WHERE a.datname = current_database()
-                      AND a.application_name ~ format('^revector \S+ v%s@%s .* pinned$', v.id, n.oid)),
-            'is what a search service is pinned to', 'See which: revector serving')
+        (5, pinned.services <> '', format('is what a search service is pinned to: %s', pinned.services),
+            'Restart it without RETRIEVAL_ROLLBACK_VERSION, or with another version. All of them: revector serving')
     ) AS o (place, holds, problem, remedy)
     WHERE v.id = version AND o.holds
     ORDER BY o.place LIMIT 1

@@ -152,7 +152,9 @@ CONTRACT: dict[str, type_of | Sequence[type_of]] = {
         overlap=OVERLAP,
         judged=keys("query_set query_id segment level judges relevant", ndcg=keys("k primary candidate")),
     ),
-    "serving": keys("", processes=[keys("pid host program version_key pinned since behind_s late")]),
+    "serving": keys(
+        "", processes=[keys("pid host program version_key pinned since behind_s pinned_to late gone")]
+    ),
     "queries import": keys(
         "name revision queries added changed removed unchanged judgements segments judge skipped unknown_targets"
     ),

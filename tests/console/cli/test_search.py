@@ -69,3 +69,8 @@ def test_serving_shows_who_serves_what_and_fails_for_who_is_late(
         connection.execute("UPDATE embedding_versions SET activated_at = now() - interval '6 s' WHERE active")
         wait_until("it is seen", lambda: any(one.late for one in serving(connection)))
         assert "behind for" in revector.call("serving", status=1).out
+    with Retriever(database, pinned="gone", program="shop"):
+        wait_until("it is seen", lambda: any(one.gone for one in serving(connection)))
+        shown = revector.call("serving", status=1).out
+        assert "pinned to gone, which does not exist" in shown
+        assert f":{os.getpid()}" in shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -285,7 +286,13 @@ def test_what_is_requested_backfilled_or_pinned_stays(collection: Collection) ->
         name = served_name("shop", version.id, row[0], pinned=True)
         with collection.as_role("application") as service:
             service.execute("SELECT set_config('application_name', %s, false)", [name])
-            with pytest.raises(RefusedError, match="v3 is what a search service is pinned to"):
+            refused = rf"v3 is what a search service is pinned to: shop \S+:{os.getpid()}: it cannot be"
+            with pytest.raises(RefusedError, match=f"{refused} retired"):
                 retire_version(connection, "v3")
+            with pytest.raises(RefusedError, match=f"{refused} dropped"):
+                drop_version(connection, "v3")
+            retire_version(owner, "v3", reason="it is being shut down", force=True)
+            with pytest.raises(RefusedError, match=f"{refused} dropped"):
+                drop_version(connection, "v3")
             service.execute("SELECT set_config('application_name', 'other', false)")
-            assert retire_version(connection, "v3").state == "retired"
+            drop_version(connection, "v3")

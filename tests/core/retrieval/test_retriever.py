@@ -177,6 +177,22 @@ def test_a_version_without_vectors_is_named(
         pinned.search("seven")
 
 
+def test_a_process_pinned_to_what_is_gone_is_named(database: Database, connection: Connection) -> None:
+    two_versions(database, connection, NUMBERS)
+    with Retriever(database, pinned="v2", poll_s=0.1) as retriever:
+        assert retriever.search("seven").version_key == "v2"
+        wait_until("it says so", lambda: [one.pinned_to for one in processes(connection)] == ["v2"])
+        for remove in (retire_version, drop_version):
+            with pytest.raises(RefusedError, match=rf"pinned to: retriever \S+:{os.getpid()}"):
+                remove(connection, "v2")
+            remove(connection, "v2", reason="a test", force=True)
+        wait_until("it is seen", lambda: [one.pinned_to for one in processes(connection) if one.gone] == ["v2"])
+        (found,) = processes(connection)
+        assert (found.pinned_to, found.version_key, found.pid) == ("v2", None, os.getpid())
+        with pytest.raises(PinnedVersionError, match=r"pinned to version v2 \(RETRIEVAL_ROLLBACK_VERSION"):
+            retriever.search("seven")
+
+
 def test_who_serves_what(database: Database, connection: Connection) -> None:
     two_versions(database, connection, NUMBERS)
     with Retriever(database, program="shop frontü") as one, Retriever(database, program="x" * 80):
@@ -220,6 +236,11 @@ def test_a_name_fits_whatever_the_numbers() -> None:
         name = served_name(program, 2**40, 2**32 - 1, pinned=True)
         assert len(name.encode()) <= 63
         assert name.endswith(" pinned")
+        for key in ("v1", "embed-v2026-03", "k" * 63):
+            missing = served_name(program, 0, 2**32 - 1, pinned=True, missing=key)
+            assert len(missing.encode()) <= 63
+            shown = missing.rpartition("=")[2]
+            assert shown == key or (key.startswith(shown[:-1]) and shown[-1] == "~")
 
 
 def test_searches_are_counted_by_version_and_read_as_figures(database: Database, connection: Connection) -> None:
