@@ -7,6 +7,8 @@ from pathlib import Path
 from alembic import op
 from psycopg import sql
 
+TEXT_CONFIGURATION = "english"
+"""The text search configuration of a collection's words, of its chunks and of queries alike."""
 _FOLDER = Path(__file__).parent / "sql"
 
 
@@ -15,7 +17,7 @@ def run_sql(*concerns: str) -> None:
 
     The files qualify every name outside pg_catalog, and nothing else is on the search path meanwhile. Placeholders
     are written as in psql: `:schema` is the collection's schema and `:pgvector` the extension's; `:'schema'` and
-    `:'pgvector'` are the same names as strings.
+    `:'pgvector'` are the same names as strings. `:'configuration'` is TEXT_CONFIGURATION.
     """
     # Directly with psycopg: a file has several statements, and percent signs that are not placeholders.
     connection = op.get_bind().connection.driver_connection
@@ -31,6 +33,7 @@ def run_sql(*concerns: str) -> None:
         ":pgvector": sql.Identifier(pgvector),
         ":'schema'": sql.Literal(schema),
         ":schema": sql.Identifier(schema),
+        ":'configuration'": sql.Literal(TEXT_CONFIGURATION),
     }
     connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
     for concern in concerns:

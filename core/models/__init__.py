@@ -24,6 +24,8 @@ from revector.core.models.documents import DocumentChunk as DocumentChunk
 from revector.core.models.documents import EmbeddingVersion as EmbeddingVersion
 from revector.core.models.documents import RepeatedText as RepeatedText
 from revector.core.models.documents import RowCount as RowCount
+from revector.core.models.documents import WordCount as WordCount
+from revector.core.models.documents import WordStatistics as WordStatistics
 from revector.core.models.evaluation import EvaluationResult as EvaluationResult
 from revector.core.models.evaluation import EvaluationRow as EvaluationRow
 from revector.core.models.evaluation import EvaluationRun as EvaluationRun

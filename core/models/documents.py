@@ -22,6 +22,7 @@ class DocumentChunk(Base):
         sa.Index(None, "content_sha256", postgresql_using="hash"),
         sa.Index(None, "content_tsv", postgresql_using="gin"),
         sa.Index(None, "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
+        {"postgresql_with": {"toast_tuple_target": 8160}},
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -50,6 +51,36 @@ class RepeatedText(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     content_sha256: Mapped[bytes]
+
+
+class WordStatistics(Base):
+    """How common words are, from a sample: taken by a trigger whenever as many chunks came as there were."""
+
+    __tablename__ = "word_statistics"
+    __table_args__ = (
+        sa.CheckConstraint("chunks >= 0", name="chunks"),
+        sa.CheckConstraint("average_length > 0", name="average_length"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    taken_at: Mapped[datetime.datetime] = mapped_column(server_default=sa.text("clock_timestamp()"))
+    chunks: Mapped[int]
+    last_chunk_id: Mapped[int]
+    average_length: Mapped[float]
+
+
+class WordCount(Base):
+    """In how many chunks a word is, about. Words that are not here are rare."""
+
+    __tablename__ = "word_counts"
+    __table_args__ = (
+        sa.PrimaryKeyConstraint("statistics_id", "word"),
+        sa.CheckConstraint("chunks > 0", name="chunks"),
+    )
+
+    statistics_id: Mapped[int] = mapped_column(sa.ForeignKey("word_statistics.id", ondelete="CASCADE"))
+    word: Mapped[str]
+    chunks: Mapped[int]
 
 
 class EmbeddingVersion(Base):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from revector.core.errors import UsageError
 from revector.core.index import DEFAULTS
 from revector.core.registry import Version
+from revector.core.retrieval.query_text import excludes
 
 MAX_K = 1_000
 MAX_EF_SEARCH = 1_000
@@ -19,7 +20,8 @@ _MOST_FILTER_BYTES = 16 * 1024
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """The options of a search. `filter` is `where` as JSON: an object that a chunk's metadata must contain."""
+    """The options of a search. `filter` is `where` as JSON: an object that a chunk's metadata must contain.
+    `excludes` says that the text of a hybrid search has a -word, which no hit may contain."""
 
     k: int
     hybrid: bool = False
@@ -27,6 +29,16 @@ class SearchOptions:
     ef_search: int | None = None
     where: Mapping[str, object] | None = None
     rerank: str | None = None
+    excludes: bool = False
+
+    @property
+    def filtered(self) -> bool:
+        """Whether some chunks are no hits, however near they are."""
+        return self.filter is not None or self.excludes
+
+    def of(self, text: str) -> SearchOptions:
+        """The options of a search for this text."""
+        return replace(self, excludes=self.hybrid and excludes(text))
 
     @property
     def depth(self) -> int:

@@ -14,6 +14,7 @@ from revector.core.registry import Version, get_version, require_active
 from revector.core.retrieval.encoding import EncoderCache, check_query
 from revector.core.retrieval.options import SearchOptions, check_options
 from revector.core.retrieval.pointer import ROLLBACK_VARIABLE, pinned_to_nothing
+from revector.core.retrieval.query_text import without_operators
 from revector.core.retrieval.rerank import Rerankers, reranked, reranked_depth
 from revector.core.retrieval.result import Comparison, SearchResult, keys_of
 from revector.core.retrieval.statements import search_vector
@@ -70,14 +71,15 @@ class VersionSearcher:
     def _search(self, text: str, options: SearchOptions, version: Version) -> SearchResult:
         model = self._rerankers.opened(options.rerank) if options.rerank is not None else None
         encoder = self._encoders.encoder(version)
-        deep = options if model is None else replace(options, k=reranked_depth(options.k))
+        deep = (options if model is None else replace(options, k=reranked_depth(options.k))).of(text)
+        spoken = without_operators(text) if options.hybrid else text
         started = time.perf_counter()
-        vector = encoder.encode_query(text)
+        vector = encoder.encode_query(spoken)
         encoded = time.perf_counter()
         hits, active = search_vector(self._connection, version, vector, deep, text)
         searched = time.perf_counter()
         if model is not None:
-            hits = reranked(model, text, hits, options.k)
+            hits = reranked(model, spoken, hits, options.k)
         return SearchResult(
             text, version.version_key, hits, encoded - started, searched - encoded, active == version.id,
             options.k, options.hybrid, options.where, options.rerank, time.perf_counter() - searched,

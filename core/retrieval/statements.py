@@ -7,7 +7,8 @@ or `hnsw.max_scan_tuples` were visited; and if that gave fewer than k, all match
 
 **Hybrid** is reciprocal rank fusion: a chunk's score is the sum of 1 / (60 + rank) over the lists by vector and by
 words (Cormack, Clarke and Büttcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning
-Methods", SIGIR 2009). Ranks are fused, never distances with text scores.
+Methods", SIGIR 2009). Ranks are fused, never distances with text scores. The list by words is BM25's, from a function
+of the database (core/migrations/sql/words.sql).
 """
 
 from __future__ import annotations
@@ -32,12 +33,11 @@ if TYPE_CHECKING:
 EXACT_ROWS = 1_000
 """Up to this many matching chunks are compared one by one, exactly, in a few milliseconds."""
 RRF_K = 60
-MAX_MATCHES = 20_000
-"""At most this many chunks with one of the query's words are ranked: words that common say little."""
 ITERATIVE_SCAN = {"hnsw.iterative_scan": "relaxed_order", "hnsw.max_scan_tuples": "20000"}
 """relaxed_order finds more at the same cost; hits are sorted afterwards. Since pgvector 0.8."""
 
 _FILTER = sql.SQL("c.metadata @> %(filter)s::jsonb")
+_NOT_EXCLUDED = sql.SQL("(c.content_tsv @@ (SELECT excluded FROM asked)) IS NOT TRUE")
 _RESULT = sql.SQL(
     """
     SELECT (SELECT id FROM embedding_versions WHERE active),
@@ -57,10 +57,12 @@ def search_statement(version: Version, options: SearchOptions) -> sql.Composed:
     is one row, of NULLs except for the active version's id.
     """
     parts: list[sql.Composable] = []
-    if options.filter is None:
-        parts.append(sql.SQL("nearest AS MATERIALIZED ({})").format(candidates_query(version, options.depth)))
+    if options.excludes:
+        parts.append(sql.SQL("asked AS MATERIALIZED (SELECT excluded FROM read_query(%(text)s))"))
+    if options.filtered:
+        parts.append(_filtered(version, options))
     else:
-        parts.append(_filtered(version, options.depth))
+        parts.append(sql.SQL("nearest AS MATERIALIZED ({})").format(candidates_query(version, options.depth)))
     if options.hybrid:
         parts.append(_fused(version, options))
         result = _RESULT.format(found=sql.SQL("fused"), order=sql.SQL("n.score DESC"), ranks=_RANKS)
@@ -69,7 +71,14 @@ def search_statement(version: Version, options: SearchOptions) -> sql.Composed:
     return sql.SQL("WITH {} {}").format(sql.SQL(", ").join(parts), result)
 
 
-def _filtered(version: Version, k: int) -> sql.Composed:
+def _condition(options: SearchOptions) -> sql.Composed:
+    """SQL that says whether a chunk `c` may be a hit."""
+    wanted = (_FILTER, options.filter is not None), (_NOT_EXCLUDED, options.excludes)
+    return sql.SQL(" AND ").join(condition for condition, given in wanted if given)
+
+
+def _filtered(version: Version, options: SearchOptions) -> sql.Composed:
+    k, condition = options.depth, _condition(options)
     # OFFSET 0 keeps the planner from merging a subquery with the rest: the filter stays part of the index scan, so
     # that the scan can continue, and the exact comparison never uses the index for its order.
     by_index = candidates_query(
@@ -78,7 +87,7 @@ def _filtered(version: Version, k: int) -> sql.Composed:
         sql.SQL(
             "NOT (SELECT few FROM rare) AND EXISTS "
             "(SELECT FROM document_chunks c WHERE c.id = chunk_id AND {} OFFSET 0)"
-        ).format(_FILTER),
+        ).format(condition),
     )
     return sql.SQL(
         """
@@ -91,7 +100,7 @@ def _filtered(version: Version, k: int) -> sql.Composed:
             UNION ALL ({all}))
         """
     ).format(
-        filter=_FILTER,
+        filter=condition,
         most=sql.Literal(EXACT_ROWS),
         by_index=by_index,
         k=sql.Literal(k),
@@ -100,7 +109,7 @@ def _filtered(version: Version, k: int) -> sql.Composed:
             version,
             k,
             sql.SQL("document_chunks c"),
-            sql.SQL("{} AND NOT (SELECT few FROM rare) AND NOT (SELECT so FROM enough)").format(_FILTER),
+            sql.SQL("{} AND NOT (SELECT few FROM rare) AND NOT (SELECT so FROM enough)").format(condition),
         ),
     )
 
@@ -117,17 +126,14 @@ def _compared(version: Version, k: int, source: sql.Composable, when: sql.Compos
 
 
 def _fused(version: Version, options: SearchOptions) -> sql.Composed:
-    # Any of the words, not all: a question in whole sentences has words that its answer does not contain.
-    words = sql.SQL("replace(plainto_tsquery('english', %(text)s)::text, ' & ', ' | ')::tsquery")
+    # More by words than are fused, since some may have no vector yet.
     return sql.SQL(
         """
         by_vector AS (SELECT chunk_id, row_number() OVER (ORDER BY distance, chunk_id) AS place FROM nearest),
-        matches AS MATERIALIZED (
-            SELECT c.id AS chunk_id, ts_rank_cd(c.content_tsv, {words}, 1) AS weight FROM document_chunks c
-            WHERE c.content_tsv @@ {words}{filter} AND EXISTS (SELECT FROM {table} e WHERE e.chunk_id = c.id)
-            LIMIT {most}),
         by_words AS (
-            SELECT chunk_id, row_number() OVER (ORDER BY weight DESC, chunk_id) AS place FROM matches
+            SELECT w.chunk_id, row_number() OVER (ORDER BY w.score DESC, w.chunk_id) AS place
+            FROM chunks_by_words(%(text)s, {more}, {filter}, {among}) w
+            WHERE EXISTS (SELECT FROM {table} e WHERE e.chunk_id = w.chunk_id)
             ORDER BY place LIMIT {depth}),
         scores AS (
             SELECT chunk_id, coalesce(1.0 / ({rrf} + v.place), 0) + coalesce(1.0 / ({rrf} + w.place), 0) AS score,
@@ -139,10 +145,13 @@ def _fused(version: Version, options: SearchOptions) -> sql.Composed:
             FROM scores s JOIN {table} e USING (chunk_id))
         """
     ).format(
-        words=words,
-        filter=sql.SQL(" AND {}").format(_FILTER) if options.filter is not None else sql.SQL(""),
+        filter=sql.SQL("%(filter)s::jsonb" if options.filter is not None else "NULL"),
+        # Where the filter leaves few chunks, all of them are ranked.
+        among=sql.SQL("CASE WHEN (SELECT few FROM rare) THEN ARRAY(SELECT id FROM matching) END")
+        if options.filtered
+        else sql.SQL("NULL"),
         table=version.table,
-        most=sql.Literal(MAX_MATCHES),
+        more=sql.Literal(options.depth * 5 // 4),
         depth=sql.Literal(options.depth),
         rrf=sql.Literal(RRF_K),
         k=sql.Literal(options.k),
@@ -156,7 +165,7 @@ def _fused(version: Version, options: SearchOptions) -> sql.Composed:
 def session_settings(version: Version, options: SearchOptions) -> dict[str, str]:
     """The session settings that this search needs."""
     settings = {"hnsw.ef_search": str(ef_search_for(version, options.depth, options.ef_search))}
-    return settings | ITERATIVE_SCAN if options.filter is not None else settings
+    return settings | ITERATIVE_SCAN if options.filtered else settings
 
 
 SET_SESSION = """
@@ -238,8 +247,7 @@ def search_vector(
     set_session(connection, version, options)
     query = search_statement(version, options)
     try:
-        # Filters and words vary widely in frequency, so plan each time.
-        prepare = False if options.hybrid or options.filter is not None else None
+        prepare = False if options.filtered else None  # filters vary widely in frequency: plan each time
         given = parameters(vector, options, text)
         given["vector"] = given["vector"].to_text()  # the caller's connection need not know the type
         hits, active = read_rows(connection.execute(query, given, prepare=prepare).fetchall())

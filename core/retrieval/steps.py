@@ -32,6 +32,7 @@ from revector.core.retrieval.counts import Counter
 from revector.core.retrieval.encoding import EncoderCache, QueryCache, runs_here
 from revector.core.retrieval.options import SearchOptions
 from revector.core.retrieval.pointer import ACTIVE_VERSION, NAMED_VERSION, Pointer, pinned_to_nothing
+from revector.core.retrieval.query_text import without_operators
 from revector.core.retrieval.rerank import Rerankers, reranked, reranked_depth
 from revector.core.retrieval.result import Hit, SearchResult
 
@@ -87,7 +88,7 @@ class SearchSteps:
         self._counter = counter
         self._rerankers = Rerankers()
         self._named: dict[str, Version] = {}
-        self._statements: dict[tuple[int, int, bool, bool], bytes] = {}
+        self._statements: dict[tuple[int, int, bool, bool, bool], bytes] = {}
 
     def search(self, text: str, options: SearchOptions) -> Steps[SearchResult]:
         """The steps of a search by the served version. An unknown reranker is refused at once."""
@@ -101,10 +102,11 @@ class SearchSteps:
         try:
             if version is None:
                 version = yield from self._load()
-            deep = options if rerank is None else replace(options, k=reranked_depth(options.k))
+            deep = (options if rerank is None else replace(options, k=reranked_depth(options.k))).of(text)
+            spoken = without_operators(text) if options.hybrid else text
             while True:
                 begun = time.perf_counter()
-                vector = yield from self._encode(version, text)
+                vector = yield from self._encode(version, spoken)
                 encoded = time.perf_counter()
                 try:
                     hits, active = yield from self._run(version, vector, deep, text)
@@ -124,7 +126,7 @@ class SearchSteps:
             rerank_s = 0.0
             if rerank is not None:
                 reranker = yield from self._reranker(rerank)
-                hits = yield Work(lambda: reranked(reranker, text, hits, options.k), "The reranker")
+                hits = yield Work(lambda: reranked(reranker, spoken, hits, options.k), "The reranker")
                 rerank_s = time.perf_counter() - searched
         except (RevectorError, psycopg.Error) as error:
             # A process that has only begun says nothing of its version.
@@ -233,13 +235,11 @@ class SearchSteps:
     def _run(
         self, version: Version, vector: NDArray[np.float32], options: SearchOptions, text: str
     ) -> Generator[Step, Any, tuple[tuple[Hit, ...], int | None]]:
-        # Filters and words vary widely in frequency, so plan each time.
-        planned = options.hybrid or options.filter is not None
         rows = yield Statement(
             self._statement(version, options),
             statements.parameters(vector, options, text),
             statements.session_settings(version, options),
-            False if planned else None,
+            False if options.filtered else None,  # filters vary widely in frequency: plan each time
         )
         return statements.read_rows(rows)
 
@@ -250,7 +250,7 @@ class SearchSteps:
             raise statements.no_vectors(version, pinned=bool(self.pointer.pinned) and not named)
 
     def _statement(self, version: Version, options: SearchOptions) -> bytes:
-        key = (version.id, options.k, options.hybrid, options.filter is not None)
+        key = (version.id, options.k, options.hybrid, options.filter is not None, options.excludes)
         found = self._statements.get(key)
         if found is None:
             if len(self._statements) >= _MOST_STATEMENTS:

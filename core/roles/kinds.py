@@ -86,6 +86,8 @@ APPLICATION_READS = (
     "encoder_hosts",
     "embedding_versions",
     "document_chunks",
+    "word_statistics",
+    "word_counts",
     "chunk_embeddings",
     "shadows",
     "search_counts",

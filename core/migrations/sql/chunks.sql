@@ -1,5 +1,6 @@
 -- Chunks, the vectors that follow them, and the counts of both.
 
+-- A chunk's text and words lie in its row, uncompressed, and not beside it: to rank by words, many rows are read.
 CREATE TABLE :schema.document_chunks (
     id bigserial PRIMARY KEY,
     semantic_key text NOT NULL UNIQUE,
@@ -10,8 +11,8 @@ CREATE TABLE :schema.document_chunks (
     created_at timestamptz NOT NULL DEFAULT now(),
     source_id text NOT NULL DEFAULT '',
     metadata jsonb NOT NULL DEFAULT '{}',
-    content_tsv tsvector GENERATED ALWAYS AS (to_tsvector('english'::regconfig, content)) STORED
-);
+    content_tsv tsvector GENERATED ALWAYS AS (to_tsvector(:'configuration'::regconfig, content)) STORED
+) WITH (toast_tuple_target = 8160);
 CREATE INDEX ON :schema.document_chunks (document_id);
 -- Used for every chunk that is read: a hash index costs half as much as a b-tree, at any size.
 CREATE INDEX ON :schema.document_chunks USING hash (content_sha256);

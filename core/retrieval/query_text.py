@@ -1,0 +1,33 @@
+"""The operators in a hybrid search's text: "phrases", -words and OR.
+
+The database reads them (`read_query` in core/migrations/sql/words.sql). Here is only what must be known before: whether
+something is excluded, and what the encoder gets, since a vector of `tea -milk` lies nearer to milk than one of `tea`.
+"""
+
+from __future__ import annotations
+
+import re
+
+_TOKEN = re.compile(r'(-?)"([^"]*)(?:"|$)|(-?)[^\s"!&|()-][^\s"!&|()]*|-+')
+
+
+def excludes(text: str) -> bool:
+    """Whether the text has a `-word` or a `-"phrase"`; a dash before a blank or within a word is none."""
+    return "-" in text and any(_is_excluded(token) for token in _TOKEN.finditer(text))
+
+
+def without_operators(text: str) -> str:
+    """The text without quotation marks and without what it excludes; as it is when nothing else would be left."""
+    if '"' not in text and "-" not in text:
+        return text
+
+    def kept(token: re.Match[str]) -> str:
+        if _is_excluded(token):
+            return ""
+        return token[0] if token[2] is None else token[2]
+
+    return _TOKEN.sub(kept, text).strip() or text
+
+
+def _is_excluded(token: re.Match[str]) -> bool:
+    return "-" in (token[1], token[3])
