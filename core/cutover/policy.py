@@ -46,6 +46,7 @@ class Policy:
 
     watch_hours: Annotated[float, msgspec.Meta(ge=0, le=8_760)] = 24.0
     auto_rollback: bool = False
+    max_error_rate: _Share | None = 0.05
     max_empty_rate_rise: _Share | None = None
     max_latency_ratio: Annotated[float, msgspec.Meta(ge=1, le=1_000)] | None = None
     min_overlap: _Share | None = None
@@ -72,8 +73,9 @@ HELP: Mapping[str, str] = {
     "replica_lag_s": "Seconds within which each standby must replay what was written.",
     "watch_hours": "Hours after a cutover during which the previous version is kept up to date and watched.",
     "auto_rollback": "Whether the watch rolls back by itself when one of the limits below is broken.",
+    "max_error_rate": "Limit of the watch: share of searches since the cutover that may fail.",
     "max_empty_rate_rise": "Limit of the watch: how much the share of searches without a result may rise.",
-    "max_latency_ratio": "Limit of the watch: p95 of searches since the cutover, as a multiple of that before.",
+    "max_latency_ratio": "Limit of the watch: times of searches since the cutover, as a multiple of those before.",
     "min_overlap": "Limit of the watch: mean overlap of the two versions' results since the cutover.",
 }
 """One line for each setting, used by the command line, the docs and the console."""

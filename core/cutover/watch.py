@@ -2,37 +2,45 @@
 
 For the policy's `watch_hours` the previous version is compared with the active one: chunks missing in it, searches
 before and since (core.retrieval.counts), and the overlap of both in the shadow, whose roles the flip has swapped.
-Only enough data can break a limit of the policy: with too little, the watch says so and does not judge.
+What breaks a limit of the policy is in core.cutover.limits.
 """
 
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from revector.core.cutover.flip import Flip, missing_chunks, rollback, rollback_target
-from revector.core.cutover.policy import Policy, read_policy
+from revector.core.cutover.limits import WARM_UP_S, Breach, Seen, judge, merged
+from revector.core.cutover.policy import read_policy
 from revector.core.database import Connection, fetch_one
-from revector.core.retrieval.counts import SearchFigures, read_counts
+from revector.core.registry import Version
+from revector.core.retrieval.counts import SearchFigures, Slot, figures_of, read_slots
 
-FEWEST_SEARCHES = 100
-"""Searches needed of each version before their rates and times are compared."""
-FEWEST_COMPARED = 20
-"""Queries that both versions must have answered before their overlap is judged."""
 _BEFORE = datetime.timedelta(hours=24)
 """One day, so that the comparison covers every hour."""
-_SETTLED = datetime.timedelta(minutes=2)
+_SETTLED_S = 120.0
 """After the flip: until then processes may still write counts from before it."""
+_FINAL_S = 900.0
+"""Older counts since the flip are not read again."""
+_SLOW_S = 5.0
+"""How often the missing chunks are counted and the shadow is read: they cost more than the rest."""
 _NEWEST = 10_000
 
 
 @dataclass(frozen=True)
-class Breach:
-    """A limit of the policy, and the figures for it."""
+class _Read:
+    """What a look has read, so that the next one need not read all of it again."""
 
-    limit: Annotated[str, "the setting of the policy"]
-    detail: Annotated[str, "the figures"]
+    before: tuple[Slot, ...] = ()
+    since: tuple[Slot, ...] = ()
+    warm: tuple[Slot, ...] = ()
+    """Since the flip without each process's first seconds."""
+    began: Mapping[str, float] = field(default_factory=dict)
+    """When each process first searched by the version, in seconds after the flip."""
+    slow_at: float = -_SLOW_S
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,7 @@ class Watch:
     compared: Annotated[int, "queries behind that"]
     breaches: Annotated[tuple[Breach, ...], "limits that are broken"]
     unjudged: Annotated[tuple[Breach, ...], "limits that nothing shows yet"]
+    read: _Read = field(default_factory=_Read, repr=False, compare=False)
 
     @property
     def way_back(self) -> Annotated[bool, "whether the version before is there to roll back to"]:
@@ -63,7 +72,7 @@ class Watch:
 def observe(connection: Connection, last: Watch | None = None) -> Watch | None:
     """The watch of the newest change of the active version; None when it is not, or no longer, watched.
 
-    `last` is the previous reading: its figures from before the flip are reused once they are final.
+    `last` is the previous look: what it read is read again only where it may have changed.
     """
     row = connection.execute(
         """
@@ -75,24 +84,53 @@ def observe(connection: Connection, last: Watch | None = None) -> Watch | None:
     if row is None:
         return None
     number, version_id, key, previous_key, began, until, read_at = row
+    if last is not None and last.cutover_id != number:
+        last = None
+    age_s = (read_at - began).total_seconds()
     previous = rollback_target(connection)
-    nothing = SearchFigures(0, None, None, None, None, None)
-    before, overlap_before, overlap, compared = nothing, None, None, 0
-    since = read_counts(connection, version_id, began)
-    if last is not None and last.cutover_id == number and last.read_at > began + _SETTLED:
-        before, overlap_before = last.before, last.overlap_before
-    elif previous is not None:
-        start = max(began - _BEFORE, previous.activated_at or began)
-        before = read_counts(connection, previous.id, start, began)
-        overlap_before, _ = _overlap(connection, version_id, previous_key, began - _BEFORE, began)
-    if previous is not None:
-        overlap, compared = _overlap(connection, previous.id, key, began, until)
-    breaches, unjudged = _judge(read_policy(connection), before, since, overlap, compared)
+    read = _since(connection, version_id, began, age_s, last.read if last is not None else _Read())
+    before, slow_at = read.before, read.slow_at
+    if last is not None and age_s - slow_at < _SLOW_S and (previous is not None) == last.way_back:
+        missing, overlap_before = last.missing, last.overlap_before
+        overlap, compared = last.overlap, last.compared
+    else:
+        missing, overlap_before, overlap, compared, slow_at = None, None, None, 0, age_s
+        if previous is not None:
+            missing = missing_chunks(connection, previous)
+            overlap_before, _ = _overlap(connection, version_id, previous_key, began - _BEFORE, began)
+            overlap, compared = _overlap(connection, previous.id, key, began, until)
+            if read.slow_at < _SETTLED_S:
+                before = _before(connection, previous, began, read.began)
+    seen = Seen(age_s, before, read.since, read.warm, overlap, compared)
+    breaches, unjudged = judge(read_policy(connection), seen)
     return Watch(
-        number, key, previous_key, began, until, read_at,
-        missing_chunks(connection, previous) if previous is not None else None,
-        before, since, overlap_before, overlap, compared, breaches, unjudged,
+        number, key, previous_key, began, until, read_at, missing, figures_of(before), figures_of(read.since),
+        overlap_before, overlap, compared, breaches, unjudged, replace(read, before=before, slow_at=slow_at),
     )  # fmt: skip
+
+
+def _since(connection: Connection, version_id: int, flip: datetime.datetime, age_s: float, known: _Read) -> _Read:
+    """The slots since the flip; of those known, the older ones are not read again."""
+    start = (flip + datetime.timedelta(seconds=max(0.0, age_s - _FINAL_S))).replace(microsecond=0)
+    final = (start - flip).total_seconds()
+    rows = read_slots(connection, version_id, flip, start)
+    began = dict(known.began)
+    warm = [one for one in rows if one.at - began.setdefault(one.process, one.at) >= WARM_UP_S]
+    return replace(
+        known,
+        since=(*(one for one in known.since if one.at < final), *merged(rows)),
+        warm=(*(one for one in known.warm if one.at < final), *merged(warm)),
+        began=began,
+    )
+
+
+def _before(
+    connection: Connection, previous: Version, flip: datetime.datetime, processes: Collection[str]
+) -> tuple[Slot, ...]:
+    """The slots before the flip: of the processes that have searched since, if there are any, or else of all."""
+    start = max(flip - _BEFORE, previous.activated_at or flip)
+    found = read_slots(connection, previous.id, flip, start, flip)
+    return tuple(merged([one for one in found if one.process in processes] or found))
 
 
 def roll_back_broken(connection: Connection, watch: Watch) -> Flip | None:
@@ -103,8 +141,13 @@ def roll_back_broken(connection: Connection, watch: Watch) -> Flip | None:
     """
     if not watch.breaches or not watch.way_back:
         return None
-    reason = "automatic: " + "; ".join(f"{breach.limit}: {breach.detail}" for breach in watch.breaches)
+    reason = f"automatic: {reason_of(watch)}"
     return rollback(connection, confirm=watch.previous, reason=reason, only_from=watch.version_key)
+
+
+def reason_of(watch: Watch) -> str:
+    """The limits that are broken, with their figures."""
+    return "; ".join(f"{breach.limit}: {breach.detail}" for breach in watch.breaches)
 
 
 def _overlap(
@@ -123,58 +166,3 @@ def _overlap(
         [candidate_id, primary, since, until, _NEWEST],
     )
     return mean, queries
-
-
-def _judge(
-    policy: Policy, before: SearchFigures, since: SearchFigures, overlap: float | None, compared: int
-) -> tuple[tuple[Breach, ...], tuple[Breach, ...]]:
-    """The limits that are broken, and those that cannot be judged."""
-    found: dict[str, tuple[str, bool] | str] = {}
-    if (rise := policy.max_empty_rate_rise) is not None:
-        found["max_empty_rate_rise"] = _empty_rate(rise, before, since)
-    if (ratio := policy.max_latency_ratio) is not None:
-        found["max_latency_ratio"] = _latency(ratio, before, since)
-    if (least := policy.min_overlap) is not None:
-        found["min_overlap"] = _least_overlap(least, overlap, compared)
-    breaches, unjudged = [], []
-    for limit, judged in found.items():
-        match judged:
-            case str(why):
-                unjudged.append(Breach(limit, why))
-            case (detail, True):
-                breaches.append(Breach(limit, detail))
-    return tuple(breaches), tuple(unjudged)
-
-
-def _too_few(before: SearchFigures, since: SearchFigures) -> str:
-    for figures, when in ((before, "before the cutover"), (since, "since the cutover")):
-        if figures.searches < FEWEST_SEARCHES:
-            return f"{figures.searches:,} searches counted {when}, {FEWEST_SEARCHES} needed"
-    return ""
-
-
-def _empty_rate(rise: float, before: SearchFigures, since: SearchFigures) -> tuple[str, bool] | str:
-    if few := _too_few(before, since):
-        return few
-    if before.empty_rate is None or since.empty_rate is None:
-        return "no search was answered"
-    detail = (
-        f"{since.empty_rate:.1%} of searches find nothing, {before.empty_rate:.1%} before; "
-        f"at most {rise:.1%} more is allowed"
-    )
-    return detail, since.empty_rate - before.empty_rate > rise
-
-
-def _latency(ratio: float, before: SearchFigures, since: SearchFigures) -> tuple[str, bool] | str:
-    if few := _too_few(before, since):
-        return few
-    if before.p95_ms is None or since.p95_ms is None:
-        return "no search was answered"
-    detail = f"p95 is {since.p95_ms:.1f} ms, {before.p95_ms:.1f} ms before; {ratio:g} times that is the limit"
-    return detail, since.p95_ms > ratio * before.p95_ms
-
-
-def _least_overlap(least: float, overlap: float | None, compared: int) -> tuple[str, bool] | str:
-    if overlap is None or compared < FEWEST_COMPARED:
-        return f"{compared:,} queries answered by both versions since the cutover, {FEWEST_COMPARED} needed"
-    return f"mean overlap is {overlap:.2f} over {compared:,} queries; {least:.2f} is the limit", overlap < least

@@ -9,8 +9,12 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from revector.core.errors import UsageError
+from revector.core.errors import UnreachableError, UsageError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 LARGEST_TEXT = 100_000_000
 """Bytes of a file that is read whole; the largest tokenizers in use have a third of that."""
@@ -30,6 +34,20 @@ def read_text_file(path: Path) -> bytes:
             return file.read(found.st_size)
     finally:
         os.close(descriptor)
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """A tokenizer.json. Raises UsageError for what is no regular file, UnreachableError when it cannot be read."""
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_buffer(read_text_file(path))
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UnreachableError(
+            f"The tokenizer file {path} cannot be read: {error}", "Expected a tokenizer.json."
+        ) from error
 
 
 def model_files(folder: Path) -> Iterator[Path]:

@@ -33,6 +33,10 @@ _ROUNDS = 4  # a server that takes one request at a time refuses a second one no
 _MOST_CORRECTION = 8.0  # a token is at least one byte, and the estimate is one for every four
 
 
+class HeldError(Exception):
+    """The provider lets no request pass for longer than the caller waits: its reason."""
+
+
 @dataclass(frozen=True)
 class Ticket:
     """A request in flight."""
@@ -94,12 +98,13 @@ class Pacer:
         return max(1.0, self._billed / self._estimated) if self._estimated else 1.0
 
     @contextlib.contextmanager
-    def request(self, estimate: int) -> Iterator[Ticket]:
+    def request(self, estimate: int, until: float = math.inf) -> Iterator[Ticket]:
         """Wait until a request of that many tokens may be sent; it is in flight until the block ends.
 
-        Raises what the hook `wait` raises.
+        Raises HeldError when the provider lets none pass before `until`, on the clock of time.monotonic, and what
+        the hook `wait` raises.
         """
-        ticket = self._pass(estimate)
+        ticket = self._pass(estimate, until)
         try:
             yield ticket
         finally:
@@ -149,7 +154,7 @@ class Pacer:
                 for quota in self._quotas.values():
                     quota.disregard()
 
-    def _pass(self, estimate: int) -> Ticket:
+    def _pass(self, estimate: int, latest: float) -> Ticket:
         waited = False
         with self._gate:
             while True:
@@ -157,6 +162,8 @@ class Pacer:
                     self._hooks.wait(0)
                 with self._changed:
                     now = self._now()
+                    if self._held_until - now > latest - time.monotonic():
+                        raise HeldError(self._hold_reason)
                     until, reason, key = self._next(estimate, now)
                     if until - now < _NEGLIGIBLE_S:
                         ticket = self._admit(estimate, now)

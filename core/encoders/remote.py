@@ -26,15 +26,15 @@ from numpy.typing import NDArray
 from revector.core.encoders import kinds
 from revector.core.encoders.base import scale_to_unit
 from revector.core.encoders.headers import retry_after
-from revector.core.encoders.local_files import read_text_file
-from revector.core.encoders.pacing import LONGEST_HOLD_S, Pacer, Ticket, backoff
+from revector.core.encoders.local_files import read_tokenizer
+from revector.core.encoders.pacing import LONGEST_HOLD_S, HeldError, Pacer, Ticket, backoff
 from revector.core.encoders.spec import EncoderSpec
 from revector.core.errors import EncoderError, UnreachableError, UsageError
 from revector.core.secrets import hide, scrub
 from revector.core.text import counted
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    pass
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,8 @@ Meaning = Literal["later", "less", "never"]
 _PARALLEL = 4
 _PARALLEL_ELSEWHERE = 2  # one request is computed while the next one is on its way
 _MOST_PARALLEL = 64
+_SOON_S = 1.0
+"""For how long a query of somebody who waits is sent again."""
 _MOST_BILLED = 10**9  # for one request: more is implausible
 _PER_MINUTE = ("requests_per_minute", "tokens_per_minute")
 
@@ -135,11 +137,13 @@ class RemoteEncoder(ABC):
         )
         self._usage = threading.local()
         self._has_answered = False
+        self.trouble = ""
+        """Why the last request was not answered; '' after an answer."""
         # Another address gets no key but the one that the spec names: the owner allows host and key together.
         own = public or kinds.is_this_machine(urlsplit(self._base_url).hostname or "")
         self._key_env = settings.get("key_env", self.key_variable if own else "")
         self._key = self._read_key(needed=public)
-        self._tokenizer = _read_tokenizer(settings["tokenizer"]) if "tokenizer" in settings else None
+        self._tokenizer = read_tokenizer(Path(settings["tokenizer"])) if "tokenizer" in settings else None
 
         import httpx2
 
@@ -228,6 +232,13 @@ class RemoteEncoder(ABC):
         """Encode the text as a query."""
         return self._encode([self.spec.query_prefix + text], "query").reshape(-1)
 
+    def encode_query_soon(self, text: str) -> NDArray[np.float32]:
+        """Encode the query of somebody who waits for it: tried again for a second, not for minutes.
+
+        Raises UnreachableError with what the provider answered.
+        """
+        return self._encode([self.spec.query_prefix + text], "query", time.monotonic() + _SOON_S).reshape(-1)
+
     def count_tokens(self, texts: Sequence[str]) -> int:
         """Count the tokens of these documents.
 
@@ -242,10 +253,12 @@ class RemoteEncoder(ABC):
 
     # -- requests -----------------------------------------------------------------------------------------
 
-    def _encode(self, texts: list[str], role: Role) -> NDArray[np.float32]:
+    def _encode(self, texts: list[str], role: Role, until: float = math.inf) -> NDArray[np.float32]:
         if not texts:
             return np.empty((0, self.dimensions), np.float32)
-        vectors = [vector for some, tokens in self._split(texts) for vector in self._request(some, role, tokens)]
+        vectors = [
+            vector for some, tokens in self._split(texts) for vector in self._request(some, role, tokens, until)
+        ]
         _check_alike(self.name, vectors)
         matrix = np.stack(vectors)
         self._dimensions = self._dimensions or matrix.shape[1]
@@ -270,10 +283,10 @@ class RemoteEncoder(ABC):
             total += tokens
         yield texts[start:], total
 
-    def _request(self, texts: list[str], role: Role, tokens: int) -> list[NDArray[np.float32]]:
+    def _request(self, texts: list[str], role: Role, tokens: int, until: float) -> list[NDArray[np.float32]]:
         """The vectors of one request. When the answer does not match the texts, it is sent once more."""
         try:
-            vectors = self._send(texts, role, tokens)
+            vectors = self._send(texts, role, tokens, until)
             _check_alike(self.name, vectors)
             if vectors[0].size == (self._dimensions or vectors[0].size):
                 return vectors
@@ -281,23 +294,31 @@ class RemoteEncoder(ABC):
             log.warning("%s: asked once more: %s", self.name, type(error).__name__)
         # Dimensions that are wrong again are left to `probe` and the backfill, which say what to do. As an error
         # of these texts, the batch would be split to find the bad text.
-        return self._send(texts, role, tokens)
+        return self._send(texts, role, tokens, until)
 
-    def _send(self, texts: list[str], role: Role, tokens: int) -> list[NDArray[np.float32]]:
-        """Send one request until it is answered, refused, or throttled too often."""
+    def _send(self, texts: list[str], role: Role, tokens: int, until: float) -> list[NDArray[np.float32]]:
+        """Send one request until it is answered, refused, throttled too often, or would be sent after `until`."""
         tries = 0
         while tries <= self._max_retries:
             answered = self._pacer.answered
-            with self._pacer.request(tokens) as ticket:
-                try:
-                    return self._ask(texts, role, ticket)
-                except _ThrottledError as error:
-                    reason, asked, refused = error.reason, error.asked, error.refused
-                seconds = backoff(tries, refused=refused) if asked is None else min(asked, LONGEST_HOLD_S)
-                kind = reason.partition(":")[0]  # a status, or words of ours; the rest is the provider's
-                log.warning("%s: no answer (%s) to try %d, again in %.1f s", self.name, kind, tries + 1, seconds)
-                log.debug("%s: %s", self.name, reason)
-                self._pacer.hold(ticket, seconds, reason, asked=asked is not None)
+            try:
+                with self._pacer.request(tokens, until) as ticket:
+                    try:
+                        return self._ask(texts, role, ticket)
+                    except _ThrottledError as error:
+                        reason, asked, refused = error.reason, error.asked, error.refused
+                    self.trouble = self._said(reason)
+                    seconds = backoff(tries, refused=refused) if asked is None else min(asked, LONGEST_HOLD_S)
+                    kind = reason.partition(":")[0]  # a status, or words of ours; the rest is the provider's
+                    log.warning(
+                        "%s: no answer (%s) to try %d, again in %.1f s", self.name, kind, tries + 1, seconds
+                    )
+                    log.debug("%s: %s", self.name, reason)
+                    self._pacer.hold(ticket, seconds, reason, asked=asked is not None)
+            except HeldError as error:
+                raise self._unanswered(str(error)) from None
+            if time.monotonic() + seconds > until:
+                raise self._unanswered(reason)
             # Refused while others were answered: too many requests are in flight, and soon fewer will be. Do not
             # give up.
             if not (refused and self._pacer.answered > answered):
@@ -333,7 +354,7 @@ class RemoteEncoder(ABC):
                 f"{self._base_url} does not answer as {self.server} does.",
                 f"Check base_url: requests go to {self.url}",
             )
-        self._has_answered = True
+        self._has_answered, self.trouble = True, ""
         billed = self.billed(answer, response.headers)
         if (
             type(billed) is not int or not 0 < billed <= _MOST_BILLED
@@ -376,6 +397,14 @@ class RemoteEncoder(ABC):
             }.get(status, "Check base_url.")
         return UnreachableError(f"{self.name} at {self._base_url} answered {reason}", remedy)
 
+    def _said(self, reason: str) -> str:
+        """What the provider answered, or why it did not."""
+        answered = "answered " if reason[:3].isdigit() else "gave no vector: "
+        return f"{self.name} at {self._base_url} {answered}{reason}"
+
+    def _unanswered(self, reason: str) -> UnreachableError:
+        return UnreachableError(self._said(reason), "Try again later.", temporary=self._has_answered)
+
     def _read_key(self, *, needed: bool) -> str:
         """From the environment, stripped: the HTTP library refuses a key with a line end, and quotes it in the
         error."""
@@ -396,19 +425,6 @@ class RemoteEncoder(ABC):
 
 def _in_short(text: str) -> str:
     return " ".join(scrub(text).split())[:400]
-
-
-def _read_tokenizer(path: str) -> Tokenizer:
-    from tokenizers import Tokenizer
-
-    try:
-        return Tokenizer.from_buffer(read_text_file(Path(path)))
-    except UsageError:
-        raise
-    except Exception as error:
-        raise UnreachableError(
-            f"The tokenizer file {path} cannot be read: {error}", "Expected a tokenizer.json."
-        ) from error
 
 
 def _check_alike(name: str, vectors: list[NDArray[np.float32]]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from revector.core.errors import UnreachableError
@@ -145,14 +145,18 @@ class AsyncRetriever(RetrieverBase):
             return False
 
     async def _work(self, step: Work, deadline: float, limit_s: float) -> Any:
-        return await self._wait(self._submitted(step), deadline, late(step.about, limit_s))
+        future = self._submitted(step)
+        try:
+            return await self._wait(future, deadline, lambda: late(step.about, limit_s, step.trouble()))
+        finally:
+            future.cancel()  # if no thread has begun it
 
     async def _wait(
-        self, future: concurrent.futures.Future[Any], deadline: float, too_late: UnreachableError
+        self, future: concurrent.futures.Future[Any], deadline: float, too_late: Callable[[], UnreachableError]
     ) -> Any:
         waited = asyncio.wrap_future(future)
         done, _ = await asyncio.wait([waited], timeout=max(0.0, deadline - time.monotonic()))
         if not done:
             waited.add_done_callback(lambda late_one: late_one.cancelled() or late_one.exception())
-            raise too_late
+            raise too_late()
         return waited.result()

@@ -7,6 +7,7 @@ event loop (core.retrieval.connections.completed).
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -169,7 +170,8 @@ class RetrieverBase:
                         if isinstance(step, Statement):
                             answer: Any = await self._run(step, deadline, limit_s)
                         elif isinstance(step, Opening):
-                            answer = await self._wait(step.begin(), deadline, _not_ready(step.about, limit_s))
+                            not_ready = functools.partial(_not_ready, step.about, limit_s)
+                            answer = await self._wait(step.begin(), deadline, not_ready)
                         else:
                             answer = await self._work(step, deadline, limit_s)
                     except Exception as error:  # noqa: BLE001  (the search decides what to make of it)
@@ -232,7 +234,9 @@ class RetrieverBase:
                 if (failure := self._failures.since(asked)) is not None:
                     raise failure from None
                 if time.monotonic() >= deadline:
-                    raise late(f"The database {self._database.name}", limit_s, DatabaseUnreachableError) from None
+                    raise late(
+                        f"The database {self._database.name}", limit_s, kind=DatabaseUnreachableError
+                    ) from None
 
     async def _has_place(self, left_s: float) -> bool:
         """Wait for one of the connections to be free; False when none is in time."""
@@ -249,7 +253,7 @@ class RetrieverBase:
             raise self._closed_meanwhile() from None
 
     async def _wait(
-        self, future: concurrent.futures.Future[Any], deadline: float, too_late: UnreachableError
+        self, future: concurrent.futures.Future[Any], deadline: float, too_late: Callable[[], UnreachableError]
     ) -> Any:
         """The result of a future, or `too_late`; then its thread continues, and its result is not used."""
         raise NotImplementedError

@@ -37,9 +37,14 @@ def timeout_setting(limit_s: float) -> dict[str, str]:
     return {"statement_timeout": f"{max(1, round(limit_s * 1000))}ms"}
 
 
-def late(what: str, limit_s: float, kind: type[UnreachableError] = BusyError) -> UnreachableError:
-    """The error for a database or encoder that did not answer in time."""
-    return kind(f"{what} did not answer within {limit_s:g} s.", "Try again, or allow more time.", temporary=True)
+def late(
+    what: str, limit_s: float, trouble: str = "", kind: type[UnreachableError] = BusyError
+) -> UnreachableError:
+    """The error for a database or encoder that did not answer in time; `trouble` is what it answered so far."""
+    problem = f"{what} gave no vector within {limit_s:g} s: {trouble}" if trouble else ""
+    return kind(
+        problem or f"{what} did not answer within {limit_s:g} s.", "Try again, or allow more time.", temporary=True
+    )
 
 
 class Failures:

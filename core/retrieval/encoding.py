@@ -125,6 +125,15 @@ def open_version_encoder(version: Version, opener: Callable[[str], Encoder] | No
     return open_encoder(version.encoder_spec)
 
 
+def encode_for_user(encoder: Encoder, text: str) -> NDArray[np.float32]:
+    """A query's vector (d,), for somebody who waits: an encoder that knows how says soon that it cannot answer.
+
+    Raises what the encoder raises.
+    """
+    soon: Callable[[str], NDArray[np.float32]] = getattr(encoder, "encode_query_soon", encoder.encode_query)
+    return soon(text)
+
+
 class QueryCache:
     """A cache of query vectors by version and text; beyond `size`, the least recently used is dropped.
 

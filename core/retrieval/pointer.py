@@ -22,7 +22,7 @@ from revector.core.database import Database
 from revector.core.errors import PinnedVersionError, RevectorError
 from revector.core.registry import VERSION_COLUMNS, Version
 from revector.core.retrieval.connections import SearchConnection
-from revector.core.retrieval.counts import Counter
+from revector.core.retrieval.counts import FRESH_S, Counter
 from revector.core.retrieval.encoding import EncoderCache
 from revector.core.serving import served_name
 from revector.core.wakeup import WakeUp
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 ROLLBACK_VARIABLE = "RETRIEVAL_ROLLBACK_VERSION"
 """Pins a process to a version, whatever the registry says and the program asks for."""
 FLUSH_S = 10.0
+_FLUSH_SOON_S = 1.0
+"""While a limit of the watch may be near: right after a flip, and after an error."""
 _CONNECT_AGAIN_S = 1.0
 _LIMIT_S = 5.0
 """For each statement of the thread: a frozen server must not keep it from connecting to another."""
@@ -138,22 +140,31 @@ class Pointer:
         # A standby cannot LISTEN, so there the thread only polls.
         with contextlib.suppress(pg.ReadOnlySqlTransaction, pg.FeatureNotSupported):
             connection.execute("LISTEN revector")
-        flushed = time.monotonic()
+        flushed = warmed = time.monotonic()
         while True:
             connection.deadline = time.monotonic() + _LIMIT_S
             self._refresh(connection, schema)
-            if self._ended or time.monotonic() - flushed >= FLUSH_S:
+            soon = self._counter.failing or self._is_fresh()
+            now = time.monotonic()
+            if self._ended or now - flushed >= (_FLUSH_SOON_S if soon else FLUSH_S):
                 # Without the right to write, or on a standby, searches are served but not counted.
                 with contextlib.suppress(pg.InsufficientPrivilege, pg.ReadOnlySqlTransaction):
                     self._counter.flush(connection)
+                flushed = now
+            if now - warmed >= FLUSH_S:
                 self._warm(connection)
-                flushed = time.monotonic()
+                warmed = now
             if self._ended:
                 return
             # A notification only says that something changed; the registry is always read. A notification that
             # arrived together with an answer is found here, and would not end the wait.
             if not list(connection.notifies(timeout=0)):
-                self._wake.wait(self._poll_s, connection)
+                self._wake.wait(min(self._poll_s, _FLUSH_SOON_S) if soon else self._poll_s, connection)
+
+    def _is_fresh(self) -> bool:
+        """Whether the version became active a short while ago."""
+        activated_at = self.version.activated_at if self.version else None
+        return activated_at is not None and time.time() - activated_at.timestamp() < FRESH_S
 
     def _refresh(self, connection: SearchConnection, schema: int) -> None:
         if self.pinned:

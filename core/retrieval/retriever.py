@@ -13,7 +13,7 @@ import concurrent.futures
 import functools
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from revector.core.errors import UnreachableError
@@ -148,14 +148,18 @@ class Retriever(RetrieverBase):
     async def _work(self, step: Work, deadline: float, limit_s: float) -> Any:
         if step.quick:
             return step.do()
-        return await self._wait(self._submitted(step), deadline, late(step.about, limit_s))
+        future = self._submitted(step)
+        try:
+            return await self._wait(future, deadline, lambda: late(step.about, limit_s, step.trouble()))
+        finally:
+            future.cancel()  # if no thread has begun it
 
     async def _wait(
-        self, future: concurrent.futures.Future[Any], deadline: float, too_late: UnreachableError
+        self, future: concurrent.futures.Future[Any], deadline: float, too_late: Callable[[], UnreachableError]
     ) -> Any:
         try:
             return future.result(max(0.0, deadline - time.monotonic()))
         except concurrent.futures.TimeoutError:
             if future.done():  # its own
                 raise
-            raise too_late from None
+            raise too_late() from None

@@ -22,14 +22,12 @@ from revector.core.errors import (
     EncoderUnreachableError,
     NotFoundError,
     NotReadyError,
-    RevectorError,
     UnreachableError,
-    UsageError,
 )
 from revector.core.registry import Version, no_active_version
 from revector.core.retrieval import statements
 from revector.core.retrieval.counts import Counter
-from revector.core.retrieval.encoding import EncoderCache, QueryCache, runs_here
+from revector.core.retrieval.encoding import EncoderCache, QueryCache, encode_for_user, runs_here
 from revector.core.retrieval.options import SearchOptions
 from revector.core.retrieval.pointer import ACTIVE_VERSION, NAMED_VERSION, Pointer, pinned_to_nothing
 from revector.core.retrieval.query_text import without_operators
@@ -63,6 +61,8 @@ class Work:
     do: Callable[[], Any]
     about: str
     quick: bool = False
+    trouble: Callable[[], str] = lambda: ""
+    """Why it has not been answered so far, if it knows."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,10 @@ class SearchSteps:
             spoken = without_operators(text) if options.hybrid else text
             while True:
                 begun = time.perf_counter()
-                vector = yield from self._encode(version, spoken)
+                vector = self._cache.get(version.id, spoken)
+                cached = vector is not None
+                if vector is None:
+                    vector = yield from self._encode(version, spoken)
                 encoded = time.perf_counter()
                 try:
                     hits, active = yield from self._run(version, vector, deep, text)
@@ -128,12 +131,14 @@ class SearchSteps:
                 reranker = yield from self._reranker(rerank)
                 hits = yield Work(lambda: reranked(reranker, spoken, hits, options.k), "The reranker")
                 rerank_s = time.perf_counter() - searched
-        except (RevectorError, psycopg.Error) as error:
-            # A process that has only begun says nothing of its version.
-            if version is not None and not isinstance(error, UsageError | NotReadyError):
-                self._counter.count(version.id, 0.0, error=True)
+        except NotReadyError:  # a process that has only begun says nothing of its version
             raise
-        self._counter.count(version.id, time.perf_counter() - started, empty=not hits)
+        except Exception:
+            # Whatever it is: the caller's own mistakes were refused before the first step.
+            if version is not None:
+                self._failed(version)
+            raise
+        self._counter.count(version.id, time.perf_counter() - started, empty=not hits, cached=cached)
         return SearchResult(
             text, version.version_key, hits, encoded - begun, searched - encoded, active == version.id,
             options.k, options.hybrid, options.where, rerank, rerank_s,
@@ -175,14 +180,21 @@ class SearchSteps:
                 if fresh:
                     raise statements.no_vectors(version) from None
                 version, fresh = None, True
-            except (RevectorError, psycopg.Error):
-                self._counter.count(version.id, 0.0, error=True)
+            except Exception:
+                self._failed(version)
                 raise
         ended = time.perf_counter()
         self._counter.count(version.id, ended - started, empty=not hits)
         return SearchResult(
             "", version.version_key, hits, 0.0, ended - begun, active == version.id, options.k, where=options.where
         )
+
+    def _failed(self, version: Version) -> None:
+        """Count an error, and write the counts soon: a watch may have to roll back."""
+        first = not self._counter.failing
+        self._counter.count(version.id, 0.0, error=True)
+        if first:
+            self.pointer.look()
 
     def _load(self, key: str | None = None) -> Generator[Step, Any, Version]:
         """Load the version with that key, or the one to serve."""
@@ -203,13 +215,15 @@ class SearchSteps:
         return version
 
     def _encode(self, version: Version, text: str) -> Generator[Step, Any, NDArray[np.float32]]:
-        kept = self._cache.get(version.id, text)
-        if kept is not None:
-            return kept
         about = f"The encoder of {version.version_key}"
         encoder = yield from self._encoder(version)
         try:
-            vector: NDArray[np.float32] = yield Work(lambda: encoder.encode_query(text), about, runs_here(encoder))
+            vector: NDArray[np.float32] = yield Work(
+                lambda: encode_for_user(encoder, text),
+                about,
+                runs_here(encoder),
+                lambda: str(getattr(encoder, "trouble", "")),
+            )
         except UnreachableError as error:
             raise _of_encoder(error) from None
         statements.check_vector(version, vector)

@@ -26,6 +26,7 @@ HISTORY = (
     Column("watch", 15, from_width=110),
 )
 _WORDS: Mapping[str, str] = {
+    "max_error_rate": "errors",
     "max_empty_rate_rise": "searches that find nothing",
     "max_latency_ratio": "latency",
     "min_overlap": "overlap",
@@ -78,14 +79,15 @@ def _figures(watch: Watch) -> RenderableType:
     for title, found in (("before", watch.before), ("since", watch.since)):
         since = found is watch.since
         empty = BAD if since and "max_empty_rate_rise" in broken else ""
+        failed = BAD if since and "max_error_rate" in broken else ""
         slow = BAD if since and "max_latency_ratio" in broken else ""
         grid.add_row(
             title,
             f"{found.searches:,}",
             Text(_rate(found.empty_rate), empty),
-            _rate(found.error_rate),
+            Text(_rate(found.error_rate), failed),
             *(
-                Text(_time(found, name), slow if name == "p95_ms" else "")
+                Text(_time(found, name), slow if name != "p99_ms" else "")
                 for name in ("median_ms", "p95_ms", "p99_ms")
             ),
         )
@@ -125,6 +127,8 @@ def _limits(watch: Watch, policy: Policy) -> Text:
         text.append("; " if text else "").append(f"✗ {len(watch.breaches)} broken", BAD)
     if policy.auto_rollback:
         text.append("; `revector cutover watch` rolls back by itself", FAINT)
+    elif watch.breaches and watch.way_back:
+        text.append(f"; auto_rollback is off: it would roll back to {printable(watch.previous)}", CAUTION)
     return text
 
 

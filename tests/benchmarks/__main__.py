@@ -18,6 +18,7 @@ from tests.benchmarks import (
     loader,
     retriever,
     shadow,
+    watch,
 )
 from tests.benchmarks.measure import tell
 
@@ -32,8 +33,13 @@ BENCHMARKS: dict[str, Callable[..., None]] = {
     "guards": guards.run,
     "builds": builds.run,
     "shadow": shadow.run,
+    "watch": watch.run,
 }
-PARTS: dict[str, Sequence[str]] = {"backfill": tuple(backfill.PARTS), "evaluation": evaluation.PARTS}
+PARTS: dict[str, Sequence[str]] = {
+    "backfill": tuple(backfill.PARTS),
+    "evaluation": evaluation.PARTS,
+    "watch": watch.PARTS,
+}
 """Of benchmarks that have some: their names may follow the benchmark's."""
 
 

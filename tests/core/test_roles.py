@@ -627,9 +627,9 @@ def test_an_application_searches_and_counts(collection: Collection, tmp_path: Pa
         version = get_version(connection, "v1")
         connection.execute(
             """
-            INSERT INTO search_counts (embedding_version_id, minute, process, searches, empty, errors, latencies)
+            INSERT INTO search_counts (embedding_version_id, at, process, searches, empty, errors, latencies)
             VALUES (%s, now(), 'me', 1, 0, 0, array_fill(0, '{160}'))
-            ON CONFLICT (embedding_version_id, minute, process) DO UPDATE SET searches = search_counts.searches + 1
+            ON CONFLICT (embedding_version_id, at, process) DO UPDATE SET searches = search_counts.searches + 1
             """,
             [version.id],
         )
@@ -688,7 +688,7 @@ def test_a_service_opens_no_encoder_that_nobody_approved(collection: Collection,
 
 
 @pytest.mark.parametrize(
-    ("minute", "searches", "empty", "errors", "latencies"),
+    ("at", "searches", "empty", "errors", "latencies"),
     [
         ("infinity", 0, 0, 0, None),
         ("11000-01-01", 0, 0, 0, None),
@@ -704,7 +704,7 @@ def test_a_service_opens_no_encoder_that_nobody_approved(collection: Collection,
     ],
 )
 def test_what_nobody_can_have_counted_is_refused(
-    shared: Collection, minute: str, searches: int, empty: int, errors: int, latencies: str | None
+    shared: Collection, at: str, searches: int, empty: int, errors: int, latencies: str | None
 ) -> None:
     statement = "INSERT INTO search_counts VALUES (%s, %s, 'me', %s, %s, %s, %s)"
     whole = "{" + ",".join(["1"] * BUCKETS) + "}"
@@ -712,7 +712,7 @@ def test_what_nobody_can_have_counted_is_refused(
         version = get_version(connection, "v1").id
         connection.execute(statement, [version, "now", 1, 0, 1, whole])
     with shared.as_role("application") as connection, pytest.raises(pg.CheckViolation):
-        connection.execute(statement, [version, minute, searches, empty, errors, latencies or whole])
+        connection.execute(statement, [version, at, searches, empty, errors, latencies or whole])
 
 
 @pytest.mark.parametrize(

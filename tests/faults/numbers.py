@@ -32,6 +32,8 @@ class Numbers:
     flips: int = 100
     away_s: float = 0.0
     """For how long the database stays away once it has been missed."""
+    calm_s: float = 12.0
+    """For how long a version that is as good as the one before is watched."""
     provider_chunks: int = 160
     run_chunks: int = 24_000
     chunks: int = 4_000
@@ -56,6 +58,7 @@ NUMBERS = (
         pairs=100,
         flips=1_000,
         away_s=30.0,
+        calm_s=60.0,
         provider_chunks=3_000,
         run_chunks=60_000,
         chunks=20_000,

@@ -11,8 +11,8 @@ from textual.pilot import Pilot
 
 from revector.console.app import RevectorApp
 from revector.core.cutover import GUARDS, Check, CutoverEntry, Guard, Policy, Request, Watch
+from revector.core.cutover.limits import Breach
 from revector.core.cutover.request_store import Approval
-from revector.core.cutover.watch import Breach
 from revector.core.evaluation.document import EvaluationSummary
 from revector.core.overview import Overview
 from revector.core.retrieval.counts import SearchFigures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import logging
 import time
 from collections.abc import Iterator
@@ -25,6 +26,18 @@ if TYPE_CHECKING:
 app = typer.Typer()
 log = logging.getLogger(__name__)
 
+_TELL_S = 10.0
+"""How often figures that change with every search are printed."""
+
+
+@dataclass(frozen=True)
+class Omitted:
+    """A rollback that automatic rollback would have made."""
+
+    at: Annotated[datetime.datetime, "when a limit was first seen broken"]
+    version_key: Annotated[str, "the version to roll back to"]
+    reason: Annotated[str, "the limits, and the figures then"]
+
 
 @dataclass(frozen=True)
 class Watched:
@@ -32,6 +45,9 @@ class Watched:
 
     watch: Annotated[Watch | None, "the last look; null when no cutover is watched"]
     rolled_back: Annotated[Flip | None, "the rollback; null when there was none"]
+    would_have_rolled_back: Annotated[
+        Omitted | None, "what automatic rollback would have done; null when it is on"
+    ]
 
 
 @app.command(cls=answering("console.commands.cutover.watch:Watched"))
@@ -48,13 +64,13 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="Look once and exit, for cron.")] = False,
     every: Annotated[
         float, typer.Option("--every", metavar="S", help="Seconds between looks.", min=0.1, max=3_600)
-    ] = 5.0,
+    ] = 1.0,
     as_json: Json = False,
 ) -> None:
     """Watch the newest cutover until its watch ends: a rollback to the previous version then loses nothing.
 
-    Changes are printed to stderr (not with --once), the last state to stdout. Exit status 1 when a limit is broken
-    or it rolled back.
+    Changes are printed to stderr (not with --once), the last state to stdout. Exit status 1 when it rolled back,
+    or would have, or a limit is broken.
     """
     from revector.core.backfill.job.settings import default_settings
     from revector.core.cutover.keep_current import Keeper
@@ -71,10 +87,10 @@ def watch(
             time.sleep(every)
         if keeper is not None and once:
             keeper.finish()
-            watching.look(None)
-    last, flip = watching.last, watching.flip
-    answer(Watched(last, flip), as_json, _lines(last, flip))
-    if flip is not None or (last is not None and last.breaches):
+            watching.look(None, again=True)
+    last, flip, omitted = watching.last, watching.flip, watching.omitted
+    answer(Watched(last, flip, omitted), as_json, _lines(last, flip, omitted))
+    if flip is not None or omitted is not None or (last is not None and last.breaches):
         raise typer.Exit(1)
 
 
@@ -115,22 +131,27 @@ class _Watching:
         self._own, self._auto, self._once = own, auto_rollback, once
         self.last: Watch | None = None
         self.flip: Flip | None = None
+        self.omitted: Omitted | None = None
         self._told = self._verdict = ""
+        self._told_at = -_TELL_S
 
-    def look(self, keeper: Keeper | None) -> bool:
-        """Observe once; returns whether the watch is over."""
+    def look(self, keeper: Keeper | None, *, again: bool = False) -> bool:
+        """Observe once, `again` without what was read before; returns whether the watch is over."""
         from revector.core import cutover
+        from revector.core.cutover.watch import reason_of
 
         try:
             with self._own.session() as connection:
-                found = cutover.observe(connection, self.last)
+                found = cutover.observe(connection, None if again else self.last)
                 if found is None or (self.last is not None and found.cutover_id != self.last.cutover_id):
                     return True
                 self.last = found
-                self._note_verdict(found)
-                if not self._once:
-                    self._tell("; ".join(lines(found)))
+                news = self._note_verdict(found)
                 auto = cutover.read_policy(connection).auto_rollback if self._auto is None else self._auto
+                if not auto and self.omitted is None and found.breaches and found.way_back:
+                    self.omitted = Omitted(found.read_at, found.previous, reason_of(found))
+                if not self._once and (news or time.monotonic() - self._told_at >= _TELL_S):
+                    self._tell("; ".join([*lines(found), *_omission(self.omitted)]))
                 if auto and found.breaches:
                     self._roll_back(connection, found)
                     return self.flip is not None
@@ -142,12 +163,15 @@ class _Watching:
                 raise
         return False
 
-    def _note_verdict(self, found: Watch) -> None:
+    def _note_verdict(self, found: Watch) -> bool:
+        """Log the verdict; returns whether it has changed."""
         broken = ", ".join(one.limit for one in found.breaches)
         verdict = f"broken: {broken}" if broken else "no limit is broken"
         if verdict != self._verdict:
             self._verdict = verdict
             log.log(logging.WARNING if broken else logging.INFO, "watch of %s: %s", found.version_key, verdict)
+            return True
+        return False
 
     def _roll_back(self, connection: Connection, found: Watch) -> None:
         from revector.core import cutover
@@ -162,7 +186,7 @@ class _Watching:
 
     def _tell(self, text: str) -> None:
         if text != self._told:
-            self._told = text
+            self._told, self._told_at = text, time.monotonic()
             note(text)
 
 
@@ -195,11 +219,18 @@ def _figures(found: SearchFigures) -> str:
     return f"{found.searches:,}{empty}{errors}{times}"
 
 
-def _lines(found: Watch | None, flip: Flip | None) -> Iterator[str]:
+def _omission(omitted: Omitted | None) -> Iterator[str]:
+    if omitted is not None:
+        at = f"{omitted.at.astimezone():%H:%M:%S}"
+        yield f"automatic rollback is off; at {at} it would have rolled back to {omitted.version_key}"
+
+
+def _lines(found: Watch | None, flip: Flip | None, omitted: Omitted | None) -> Iterator[str]:
     if found is None:
         yield "No cutover is being watched."
         return
     yield from lines(found)
+    yield from _omission(omitted)
     if flip is not None:
         yield f"Rolled back to {flip.version_key} in {flip.seconds * 1000:.1f} ms."
 

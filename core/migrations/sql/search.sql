@@ -3,9 +3,10 @@
 -- still active.
 
 -- Applications write what they count: the checks keep out what nobody can have counted, and readers could not read.
+-- A row covers the time from `at`: a second right after the version became active, a minute later on.
 CREATE TABLE :schema.search_counts (
     embedding_version_id bigint NOT NULL REFERENCES :schema.embedding_versions ON DELETE CASCADE,
-    minute timestamptz NOT NULL CHECK (minute BETWEEN '2000-01-01 00:00+00' AND '3000-01-01 00:00+00'),
+    at timestamptz NOT NULL CHECK (at BETWEEN '2000-01-01 00:00+00' AND '3000-01-01 00:00+00'),
     process text NOT NULL,
     searches bigint NOT NULL,
     empty bigint NOT NULL,
@@ -13,11 +14,16 @@ CREATE TABLE :schema.search_counts (
     latencies integer[] NOT NULL CHECK (
         coalesce(array_dims(latencies), '') = '[1:160]' AND array_position(latencies, NULL) IS NULL
         AND 0 <= ALL (latencies)),
-    PRIMARY KEY (embedding_version_id, minute, process),
+    cached_latencies integer[] NOT NULL DEFAULT array_fill(0, '{160}') CHECK (
+        coalesce(array_dims(cached_latencies), '') = '[1:160]' AND array_position(cached_latencies, NULL) IS NULL
+        AND 0 <= ALL (cached_latencies)),
+    first_error timestamptz CHECK (first_error BETWEEN '2000-01-01 00:00+00' AND '3000-01-01 00:00+00'),
+    last_error timestamptz CHECK (last_error BETWEEN '2000-01-01 00:00+00' AND '3000-01-01 00:00+00'),
+    PRIMARY KEY (embedding_version_id, at, process),
     CONSTRAINT search_counts_counts_check CHECK (
         empty >= 0 AND errors >= 0 AND searches BETWEEN empty + errors AND 1000000000000)
 );
-CREATE INDEX ON :schema.search_counts (minute);
+CREATE INDEX ON :schema.search_counts (at);
 
 -- A setting of an encoder's spec (PROVIDER:MODEL?NAME=VALUE&…, percent-encoded as in a query string); '' names the
 -- model. NULL for what is no UTF-8: every service reads the active version's settings.

@@ -216,6 +216,7 @@ CONTRACT: dict[str, type_of | Sequence[type_of]] = {
             unjudged=[BREACH],
         ),
         rolled_back=FLIP,
+        would_have_rolled_back=keys("at version_key reason"),
     ),
     "cutover history": keys(
         "",

@@ -143,7 +143,9 @@ def test_where_approvals_are_required_only_approved_waivers_count(
 def test_the_watch_keeps_the_way_back_and_rolls_back_when_told_so(
     connection: Connection, revector: Revector, logged: list[str]
 ) -> None:
-    assert revector.call("cutover", "watch", "--once", "--json").document == {"watch": None, "rolled_back": None}
+    assert revector.call("cutover", "watch", "--once", "--json").document == {
+        "watch": None, "rolled_back": None, "would_have_rolled_back": None,
+    }  # fmt: skip
     revector.call("shadow", "start", "v2", "--confirm", "v2")
     revector.call("cutover", "run", "v2", "--confirm", "v2")
     add_chunks(connection, ["new"])
@@ -158,7 +160,13 @@ def test_the_watch_keeps_the_way_back_and_rolls_back_when_told_so(
         SELECT id, 'v2', 10, '{}', '{}', 0.1, 1 FROM shadows, generate_series(1, 50) WHERE stopped_at IS NULL
         """
     )
-    assert "BROKEN min_overlap" in revector.call("cutover", "watch", "--once", status=1).out
+    told = revector.call("cutover", "watch", "--once", status=1).out
+    assert "BROKEN min_overlap" in told
+    assert "automatic rollback is off" in told
+    assert "it would have rolled back to v1" in told
+    omitted = revector.call("cutover", "watch", "--once", "--json", status=1).document["would_have_rolled_back"]
+    assert omitted["version_key"] == "v1"
+    assert omitted["reason"].startswith("min_overlap: mean overlap is 0.10")
     assert active_key(connection) == "v2"
     back = revector.call("cutover", "watch", "--auto-rollback", "--json", status=1).document
     assert (back["rolled_back"]["version_key"], back["watch"]["breaches"][0]["limit"]) == ("v1", "min_overlap")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import threading
 
@@ -11,11 +12,11 @@ from revector.core import audit, cutover, shadow
 from revector.core.backfill.job.settings import JobSettings
 from revector.core.cutover import Watch
 from revector.core.cutover.keep_current import Keeper
-from revector.core.cutover.watch import Breach
+from revector.core.cutover.limits import Breach
 from revector.core.database import Connection, Database
 from revector.core.errors import RefusedError
 from revector.core.registry import Version, active_version, get_version
-from revector.core.retrieval.counts import Counter
+from revector.core.retrieval.counts import BOUNDS_MS, BUCKETS
 from tests.versions import add_chunks, ready_version
 
 
@@ -35,11 +36,35 @@ def watched(connection: Connection) -> Watch:
     return found
 
 
-def searched(connection: Connection, version: Version, number: int, *, ms: float = 10, empty: int = 0) -> None:
-    counter = Counter()
-    for one in range(number):
-        counter.count(version.id, ms / 1000, empty=one < empty)
-    counter.flush(connection)
+def flipped_ago(connection: Connection, seconds: float) -> None:
+    """As if the flip had been that long ago."""
+    with connection.transaction():
+        connection.execute("SET LOCAL session_replication_role = replica")  # the history is append only
+        connection.execute("UPDATE cutovers SET at = clock_timestamp() - make_interval(secs => %s)", [seconds])
+
+
+def searched(
+    connection: Connection, version: Version, seconds: range, *, each: int = 20, ms: float = 10, empty: int = 0,
+    errors: int = 0, process: str = "shop",
+) -> None:  # fmt: skip
+    """As many searches in each of these seconds after the newest flip, as a process would have counted them."""
+    times = [0] * BUCKETS
+    times[bisect.bisect_left(BOUNDS_MS, ms)] = each - errors
+    for second in seconds:
+        connection.execute(
+            """
+            INSERT INTO search_counts (embedding_version_id, at, process, searches, empty, errors, latencies,
+                                       first_error, last_error)
+            SELECT %(version)s, at + %(second)s * interval '1 second', %(process)s, %(each)s, %(empty)s, %(errors)s,
+                   %(times)s, CASE WHEN %(errors)s > 0 THEN at + %(second)s * interval '1 second' END,
+                   CASE WHEN %(errors)s > 0 THEN at + (%(second)s + 0.9) * interval '1 second' END
+            FROM cutovers ORDER BY id DESC LIMIT 1
+            """,
+            {
+                "version": version.id, "second": second, "process": process, "each": each, "empty": empty,
+                "errors": errors, "times": times,
+            },
+        )  # fmt: skip
 
 
 def compared(connection: Connection, primary: str, overlap: float, number: int) -> None:
@@ -64,30 +89,33 @@ def test_without_figures_nothing_is_said_of_them(connection: Connection, two: tu
     assert (found.until - found.began).total_seconds() == pytest.approx(24 * 3600, abs=1)
     assert (found.before.searches, found.since.searches, found.overlap, found.compared) == (0, 0, None, 0)
     assert found.breaches == ()
-    assert [one.limit for one in found.unjudged] == ["max_empty_rate_rise", "max_latency_ratio", "min_overlap"]
-    assert "0 searches counted before the cutover, 100 needed" in found.unjudged[0].detail
+    assert [one.limit for one in found.unjudged] == ALL
+    assert found.unjudged[0].detail == "no search was counted since the cutover"
+    assert "0 searches counted before the cutover, 100 needed" in found.unjudged[1].detail
     assert cutover.roll_back_broken(connection, found) is None
 
 
+ALL = ["max_error_rate", "max_empty_rate_rise", "max_latency_ratio", "min_overlap"]
+
+
 def test_each_limit_is_broken_by_its_figures(connection: Connection, two: tuple[Version, Version]) -> None:
-    # Minutes are whole ones: v1's searches of this minute were before the flip, since v2 answers from then on.
-    searched(connection, two[0], 200, ms=10, empty=2)
-    searched(connection, two[1], 200, ms=30, empty=40)
-    compared(connection, "v2", 0.4, 50)
-    connection.execute(
-        "UPDATE search_counts SET minute = minute - interval '1 minute' WHERE embedding_version_id = %s",
-        [two[0].id],
-    )
+    flipped_ago(connection, 10)
+    searched(connection, two[0], range(-30, 0), ms=10)
+    searched(connection, two[1], range(10), ms=30, empty=6, errors=2)
+    compared(connection, "v2", 0.4, 500)
+    cutover.change_policy(connection, {"max_error_rate": "none"})
     found = watched(connection)
     assert (found.breaches, found.unjudged) == ((), ())  # no limit is set
     assert (found.before.searches, found.since.searches, found.overlap, found.compared) == (
-        200,
+        600,
         200,
         pytest.approx(0.4),
-        50,
+        500,
     )
+    assert found.since.error_rate == pytest.approx(0.1)
     for limit, kept, broken in [
-        ("max_empty_rate_rise", 0.25, 0.15), ("max_latency_ratio", 4, 2), ("min_overlap", 0.3, 0.5),
+        ("max_error_rate", 0.2, 0.02), ("max_empty_rate_rise", 0.4, 0.1), ("max_latency_ratio", 4, 2),
+        ("min_overlap", 0.3, 0.6),
     ]:  # fmt: skip
         cutover.change_policy(connection, {limit: kept})
         assert watched(connection).breaches == ()
@@ -106,25 +134,49 @@ def test_a_few_searches_are_not_judged(connection: Connection, two: tuple[Versio
         found = watched(connection)
         return [one.limit for one in found.breaches], [one.limit for one in found.unjudged]
 
-    rates, both = ["max_empty_rate_rise", "max_latency_ratio"], 100
-    searched(connection, two[0], both, ms=10)
-    connection.execute("UPDATE search_counts SET minute = minute - interval '1 minute'")
-    searched(connection, two[1], both - 1, ms=1_000, empty=both - 1)
+    flipped_ago(connection, 10)
+    searched(connection, two[0], range(-30, 0))
+    searched(connection, two[1], range(9), each=11, empty=11, ms=1_000)
     compared(connection, "v2", 0.0, 19)
-    assert limits() == ([], [*rates, "min_overlap"])
+    assert limits() == ([], ALL[1:])
     assert cutover.roll_back_broken(connection, watched(connection)) is None
-    searched(connection, two[1], 1, ms=1_000, empty=1)
-    assert limits() == (rates, ["min_overlap"])
-    compared(connection, "v2", 0.0, 1)
-    assert limits() == ([*rates, "min_overlap"], [])
+    searched(connection, two[1], range(9, 10), each=11, empty=11, ms=1_000)
+    assert limits() == (ALL[1:3], ["min_overlap"])
+    compared(connection, "v2", 0.0, 11)
+    assert limits() == (ALL[1:], [])
     # As many are wanted of the version before.
     connection.execute("DELETE FROM search_counts WHERE embedding_version_id = %s", [two[0].id])
-    searched(connection, two[0], both - 1)
-    connection.execute(
-        "UPDATE search_counts SET minute = minute - interval '1 minute' WHERE embedding_version_id = %s",
-        [two[0].id],
-    )
-    assert limits() == (["min_overlap"], rates)
+    searched(connection, two[0], range(-9, 0), each=11)
+    assert limits() == (["min_overlap"], ALL[1:3])
+
+
+def test_searches_before_are_those_of_the_processes_that_search_since(
+    connection: Connection, two: tuple[Version, Version]
+) -> None:
+    flipped_ago(connection, 10)
+    searched(connection, two[0], range(-30, 0), ms=10)
+    searched(connection, two[0], range(-30, 0), ms=500, process="batch")
+    assert watched(connection).before.searches == 1_200
+    searched(connection, two[1], range(10), ms=10)
+    found = watched(connection)
+    assert found.before.searches == 600
+    assert found.before.p95_ms == pytest.approx(10, rel=0.06)
+
+
+def test_a_look_that_knows_the_one_before_sees_the_same(
+    connection: Connection, two: tuple[Version, Version]
+) -> None:
+    flipped_ago(connection, 2_000)
+    searched(connection, two[0], range(-30, 0))
+    searched(connection, two[1], range(0, 1_900, 100))
+    first = watched(connection)
+    searched(connection, two[1], range(1_990, 1_999), errors=20)
+    later = cutover.observe(connection, first)
+    assert later is not None
+    whole = watched(connection)
+    assert (later.since, later.before, later.breaches) == (whole.since, whole.before, whole.breaches)
+    assert [one.limit for one in later.breaches] == ["max_error_rate"]
+    assert later.since.searches == first.since.searches + 180
 
 
 def test_a_broken_limit_rolls_back_with_its_figures_in_the_log(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import threading
 from collections.abc import Callable
@@ -24,7 +23,6 @@ from revector.core.retrieval import (
     VersionSearcher,
     options,
 )
-from revector.core.retrieval.counts import Counter, read_counts
 from revector.core.retrieval.encoding import QueryCache
 from revector.core.serving import Process, served_name, serving
 from tests.core.retrieval.collections import FIRST, SECOND, flip, two_versions
@@ -241,78 +239,6 @@ def test_a_name_fits_whatever_the_numbers() -> None:
             assert len(missing.encode()) <= 63
             shown = missing.rpartition("=")[2]
             assert shown == key or (key.startswith(shown[:-1]) and shown[-1] == "~")
-
-
-def test_searches_are_counted_by_version_and_read_as_figures(database: Database, connection: Connection) -> None:
-    two_versions(database, connection, NUMBERS)
-    first, second = (get_version(connection, key) for key in ("v1", "v2"))
-    begun = datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=1)
-    with Retriever(database) as retriever:
-        for _ in range(20):
-            retriever.search("seven")
-        for _ in range(5):
-            assert not retriever.search("seven", where={"no": "such"}).hits
-        flip(connection, "v2")
-        retriever.search("seven")
-        with pytest.raises(UsageError):
-            retriever.search(" ")  # the caller's mistake, which says nothing of the version
-    found = read_counts(connection, first.id, begun)
-    assert (found.searches, found.empty_rate, found.error_rate) == (25, 0.2, 0)
-    assert found.median_ms is not None
-    assert found.p95_ms is not None
-    assert found.p99_ms is not None
-    assert 0 < found.median_ms <= found.p95_ms <= found.p99_ms
-    assert read_counts(connection, second.id, begun).searches == 1
-    assert read_counts(connection, first.id, begun, begun).searches == 0
-    assert read_counts(connection, first.id, begun, begun).median_ms is None
-
-
-def test_percentiles_of_counts_are_within_a_bucket(database: Database, connection: Connection) -> None:
-    two_versions(database, connection, NUMBERS[:2])
-    version = get_version(connection, "v1")
-    seconds = np.random.default_rng(4).lognormal(-5, 1, 2_000)
-    counters = [Counter(), Counter()]  # two processes
-    for number, value in enumerate(seconds):
-        counters[number % 2].count(version.id, float(value))
-        if number % 500 == 0:
-            counters[0].flush(connection)  # in several parts
-    for counter in counters:
-        for _ in range(250):
-            counter.count(version.id, 0.0, error=True)
-        counter.count(999_999, 1.0)  # a version that is gone
-        counter.flush(connection)
-    found = read_counts(connection, version.id, datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))
-    assert (found.searches, found.error_rate) == (2_500, 0.2)
-    for value, share in ((found.median_ms, 0.5), (found.p95_ms, 0.95), (found.p99_ms, 0.99)):
-        assert value == pytest.approx(float(np.quantile(seconds, share)) * 1000, rel=0.06)
-
-
-def test_counts_that_cannot_be_written_are_kept(database: Database, connection: Connection) -> None:
-    two_versions(database, connection, NUMBERS[:2])
-    version = get_version(connection, "v1")
-    counter = Counter()
-    counter.count(version.id, 0.01)
-    with database.connect("test") as lost:
-        lost.close()
-        with pytest.raises(Exception, match="closed"):
-            counter.flush(lost)
-    counter.count(version.id, 0.01)
-    counter.flush(connection)
-    since = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-    assert read_counts(connection, version.id, since).searches == 2
-
-
-def test_old_counts_are_let_go(database: Database, connection: Connection) -> None:
-    two_versions(database, connection, NUMBERS[:2])
-    version = get_version(connection, "v1")
-    connection.execute(
-        "INSERT INTO search_counts VALUES (%s, now() - interval '15 days', 'old', 1, 0, 0, array_fill(0, '{160}'))",
-        [version.id],
-    )
-    counter = Counter()
-    counter.count(version.id, 0.01)
-    counter.flush(connection)
-    assert connection.execute("SELECT process FROM search_counts").fetchall() == [(counter.process,)]
 
 
 class Counting(EncoderCache):
