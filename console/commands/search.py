@@ -93,7 +93,8 @@ def _read_filters(filters: Sequence[str]) -> dict[str, object]:
             raise UsageError(f"{text!r} is not a filter.", "Expected NAME=VALUE, such as language=en.")
         if name in found:
             raise UsageError(
-                f"The filter {name!r} is given twice.", f"A list requires all of its values: {name}='[1, 2]'."
+                f"The filter {name!r} is given twice.",
+                f"A list requires all of its values, $in one of them: {name}='{{\"$in\": [1, 2]}}'.",
             )
         try:
             found[name] = json.loads(value)

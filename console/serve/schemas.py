@@ -51,7 +51,9 @@ EfSearch = Annotated[
 ]
 Filters = Annotated[
     dict[Text, Value],
-    Field(description="Only chunks whose metadata has these values.", max_length=MAX_FILTERS),
+    Field(
+        description="Only chunks whose metadata satisfies this: docs/search.md, Filters.", max_length=MAX_FILTERS
+    ),
 ]
 
 

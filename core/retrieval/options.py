@@ -20,7 +20,7 @@ _MOST_FILTER_BYTES = 16 * 1024
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """The options of a search. `filter` is `where` as JSON: an object that a chunk's metadata must contain.
+    """The options of a search. `filter` is `where` as JSON: what a chunk's metadata must satisfy (docs/search.md).
     `excludes` says that the text of a hybrid search has a -word, which no hit may contain."""
 
     k: int

@@ -249,12 +249,13 @@ class SearchSteps:
     def _run(
         self, version: Version, vector: NDArray[np.float32], options: SearchOptions, text: str
     ) -> Generator[Step, Any, tuple[tuple[Hit, ...], int | None]]:
-        rows = yield Statement(
-            self._statement(version, options),
-            statements.parameters(vector, options, text),
-            statements.session_settings(version, options),
-            False if options.filtered else None,  # filters vary widely in frequency: plan each time
-        )
+        with statements.readable_filter():
+            rows = yield Statement(
+                self._statement(version, options),
+                statements.parameters(vector, options, text),
+                statements.session_settings(version, options),
+                False if options.filtered else None,  # filters vary widely in frequency: plan each time
+            )
         return statements.read_rows(rows)
 
     def _require_vectors(self, version: Version, *, named: bool = False) -> Generator[Step, Any, None]:

@@ -154,8 +154,8 @@ RETURN 1 - norm / (norm + round(1::double precision / (1.6449340668482264::doubl
 
 -- The best chunks for the words of a query, at most `most`, best first. The rarest words are looked up, as far as `budget`
 -- chunks go, and the next one together with those that follow it; the best of what that finds are then ranked by the
--- other words too. So the time does not depend on how many words there are, nor on how common. `filter` is an object
--- that a chunk's metadata must contain. Where `among` is given, these chunks are ranked and no others.
+-- other words too. So the time does not depend on how many words there are, nor on how common. `filter` is what
+-- a chunk's metadata must satisfy. Where `among` is given, these chunks are ranked and no others.
 CREATE FUNCTION :schema.chunks_by_words(query text, most int, filter jsonb DEFAULT NULL, among bigint[] DEFAULT NULL)
 RETURNS TABLE (chunk_id bigint, score double precision)
 LANGUAGE plpgsql STABLE ROWS 100
@@ -180,6 +180,7 @@ DECLARE
     scans tsquery[];
     scanned tsquery[];
     limits bigint[];
+    path CONSTANT jsonpath := :schema.filter_path(filter);
     candidates bigint[];
     parts double precision[];
 BEGIN
@@ -253,7 +254,7 @@ BEGIN
             FROM unnest(scans, scanned, limits) WITH ORDINALITY AS s (scan, word, most, place)
             CROSS JOIN LATERAL (
                 SELECT d.id, d.content_tsv, k1 * (1 - b + b * length(d.content_tsv) / average) AS norm,
-                       (filter IS NULL OR d.metadata @> filter)
+                       (path IS NULL OR d.metadata @? path)
                        AND (asked.condition IS NULL OR d.content_tsv @@ asked.condition) AS fits
                 FROM :schema.document_chunks d WHERE d.content_tsv @@ s.scan LIMIT s.most) AS c),
         weighed AS (

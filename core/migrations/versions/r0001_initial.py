@@ -16,6 +16,7 @@ def upgrade() -> None:
         "audit",
         "versions",
         "chunks",
+        "filters",
         "words",
         "search",
         "backfill",

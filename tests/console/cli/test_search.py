@@ -39,6 +39,9 @@ def test_search_takes_filters_and_words(revector: Revector) -> None:
     listed = revector.call("search", "six", "--filter", 'tags=["a=b"]', "--version", "v2", "--json").document
     assert (listed["version_key"], listed["active"], len(listed["hits"])) == ("v2", False, 10)
     assert "No results." in revector.call("search", "six", "--filter", "name=6").out
+    two = revector.call("search", "six", "--filter", 'name={"$in": ["six", "seven"]}', "--json").document
+    assert len(two["hits"]) == 2
+    assert "$prefix" in revector.call("search", "six", "--filter", 'name={"$like": "s%"}', status=2).err
     assert "is not a filter" in revector.call("search", "six", "--filter", "name", status=2).err
     assert "given twice" in revector.call("search", "six", "--filter", "a=1", "--filter", "a=2", status=2).err
     assert "no kind of reranker" in revector.call("search", "six", "--rerank", "static:x", status=2).err

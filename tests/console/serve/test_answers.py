@@ -116,6 +116,7 @@ def test_versions(serving: Server) -> None:
         ("POST", "/search", b'{"query": "x", "filters": {"a": "\\u0000"}}', 422, "invalid"),
         ("POST", "/search", b'{"query": "x", "filters": {"a": "\\ud800"}}', 422, "invalid"),
         pytest.param("POST", "/search", DEEP, 422, "invalid", id="deep filters"),
+        ("POST", "/search", b'{"query": "x", "filters": {"a": {"$like": "x"}}}', 422, "invalid"),
         pytest.param("POST", "/search", b"[" * 100_000, 422, "invalid", id="deep body"),
         pytest.param(
             "POST", "/search", b'{"query": "x", "k": ' + b"9" * 5_000 + b"}", 422, "invalid", id="digits"
