@@ -33,13 +33,13 @@ DECLARE
     taken bigint;
 BEGIN
     SELECT * INTO before FROM :schema.word_statistics ORDER BY id DESC LIMIT 1;
-    IF newest IS NULL OR newest - coalesce(before.last_chunk_id, 0) < greatest(500, before.chunks)
+    IF newest IS NULL OR newest - coalesce(before.last_chunk_id, 0) < greatest(1000, before.chunks)
        OR NOT pg_try_advisory_xact_lock(2003788915, (to_regclass(format('%I.document_chunks', :'schema'))::oid::bigint
                                                      & 2147483647)::int) THEN
         RETURN NULL;
     END IF;
     total := (SELECT greatest(coalesce(sum(delta), 0), 1) FROM :schema.row_counts WHERE scope = 0);
-    share := least(100, 100 * greatest(1000, least(50000, total / 20)) / total::double precision);
+    share := least(100, 100 * greatest(500, least(50000, total / 20)) / total::double precision);
     SELECT count(*), avg(length(content_tsv)) INTO sampled, average
     FROM :schema.document_chunks TABLESAMPLE SYSTEM (share) REPEATABLE (1);
     INSERT INTO :schema.word_statistics (chunks, last_chunk_id, average_length)
