@@ -230,12 +230,14 @@ class Console:
         k: int = 10,
         exact: bool = False,
         ef_search: int | None = None,
+        hybrid: bool = False,
         confidence: float = 0.95,
     ) -> Answer[Evaluation]:
         """Search two versions for every query of a set; measures by segment, rank overlap, and the verdict of gates.
 
         `gates` is a file as for `revector evaluate --gates`; `exact` searches without the index, so that
-        differences come from the model alone. A verdict is never an exception: see `answer.data.verdict`.
+        differences come from the model alone; `hybrid` searches full text too. A verdict is never an exception: see
+        `answer.data.verdict`.
         """
         from revector.console.commands.search import chosen_versions
         from revector.core.evaluation.evaluate import Asked, evaluate
@@ -252,7 +254,7 @@ class Console:
         with live.progress() as progress:
             found = evaluate(
                 self._database, query_set, *pair, asked,
-                exact=exact, ef_search=ef_search, encoders=self._encoders, on_progress=progress,
+                exact=exact, ef_search=ef_search, hybrid=hybrid, encoders=self._encoders, on_progress=progress,
             )  # fmt: skip
         return _answer(found, evaluation_page(found), [asdict(row) for row in found.measures], live)
 

@@ -34,6 +34,7 @@ class Run:
     encoder_revision: Annotated[str, "the encoder's revision"]
     k: Annotated[int, "results of each query"]
     exact: Annotated[bool, "whether it searched without an index"]
+    hybrid: Annotated[bool, "whether it searched full text too, as `revector search --hybrid` does"]
     ef_search: Annotated[int | None, "of the index; null for the version's own"]
     index_settings: Annotated[dict[str, Any], "of the index: m, ef_construction"]
     sample: Annotated[dict[str, Any] | None, "how a pilot's chunks were drawn; null for the whole collection"]

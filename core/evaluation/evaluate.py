@@ -75,15 +75,17 @@ def evaluate(
     depth: int = DEPTH,
     exact: bool = False,
     ef_search: int | None = None,
+    hybrid: bool = False,
     encoders: EncoderCache | None = None,
     on_progress: Progress | None = None,
 ) -> Evaluation:
     """Search both versions for every query of the set, compare, and store the result.
 
     `depth` is how many chunks the runs keep. `exact` searches without the index, so that differences come from the
-    model alone. Raises UsageError for an unknown measure, judge or segment before anything is searched,
-    RefusedError for a version compared with itself or without vectors, UnreachableError when an encoder cannot be
-    reached; a second call then continues where the first one stopped.
+    model alone; `hybrid` searches full text too, so that they are what users see. Raises UsageError for an unknown
+    measure, judge or segment before anything is searched, RefusedError for a version compared with itself or without
+    vectors, UnreachableError when an encoder cannot be reached; a second call then continues where the first one
+    stopped.
     """
     asked = asked or Asked()
     if primary.id == candidate.id:
@@ -104,6 +106,7 @@ def evaluate(
             k=depth,
             exact=exact,
             ef_search=ef_search,
+            hybrid=hybrid,
             encoders=encoders,
             on_progress=on_progress,
         )
@@ -130,6 +133,12 @@ def evaluate_runs(
             )
     wanted = _measures(asked)
     if asked.gates:
+        if primary.hybrid != candidate.hybrid:
+            raise UsageError(
+                f"Only one of the runs {primary.id} and {candidate.id} is of hybrid searches: gates would judge that, "
+                "and not the versions.",
+                "Compare two runs of the same kind.",
+            )
         check_segments(asked.gates, (WHOLE_SET, *query_set.segments))
     qrels = _qrels(connection, query_set, asked)
     first, second = load_results(connection, primary), load_results(connection, candidate)
@@ -293,7 +302,7 @@ def _query_results(
 
 def _index_recall(first: Results, second: Results, k: int) -> float | None:
     exact, indexed = first.run, second.run
-    if exact.version_key != indexed.version_key or not exact.exact or indexed.exact:
+    if exact.version_key != indexed.version_key or not exact.exact or indexed.exact or indexed.hybrid:
         return None
     found = index_recall(first, second, k)
     return float(np.mean(list(found.values()))) if found else None
@@ -317,6 +326,7 @@ def _warnings(
     for what, one, other in (
         ("the depth", primary.k, candidate.k),
         ("exact search", primary.exact, candidate.exact),
+        ("hybrid search", primary.hybrid, candidate.hybrid),
         ("ef_search", primary.ef_search, candidate.ef_search),
         ("chunks searched", primary.chunks, candidate.chunks),
     ):

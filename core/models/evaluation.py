@@ -18,6 +18,7 @@ class QuerySetRow(Base):
     compared."""
 
     __tablename__ = "query_sets"
+    __table_args__ = (sa.CheckConstraint("name NOT LIKE '% (hybrid)'", name="name"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
@@ -95,6 +96,7 @@ class EvaluationRun(Base):
     encoder_revision: Mapped[str]
     k: Mapped[int] = mapped_column(sa.Integer)
     exact: Mapped[bool]
+    hybrid: Mapped[bool] = mapped_column(server_default=sa.text("false"))
     ef_search: Mapped[int | None] = mapped_column(sa.Integer)
     index_settings: Mapped[dict[str, Any]] = mapped_column(JSONB)
     # For a pilot: how its chunks were sampled. Otherwise the whole collection was searched.

@@ -86,6 +86,7 @@ def evaluation_row(one: EvaluationSummary, shown: int | None) -> Row:
 def run_row(run: Run, marked: int | None) -> Row:
     """The row of a run, with a mark for the marked one."""
     search = "exact" if run.exact else f"ef {run.ef_search}" if run.ef_search else "index"
+    search += " hybrid" if run.hybrid else ""
     return Row(
         str(run.id),
         (

@@ -83,6 +83,9 @@ def evaluate(
     ef_search: Annotated[
         int | None, typer.Option("--ef-search", metavar="N", help="For both versions' indexes.", min=1, max=1000)
     ] = None,
+    hybrid: Annotated[
+        bool, typer.Option("--hybrid", help="Search full text too, as users with hybrid search do.")
+    ] = False,
     confidence: Confidence = 0.95,
     pilot: Annotated[
         bool, typer.Option("--pilot", help="Embed only judged chunks and a random sample, and evaluate on those.")
@@ -120,6 +123,8 @@ def evaluate(
         query_set = get_query_set(connection, name)
         if pilot and candidate is None:
             raise UsageError("A pilot needs the name of the candidate.", "Name it: --candidate KEY")
+        if pilot and hybrid:
+            raise UsageError("A pilot compares vectors alone.", "Leave out --hybrid, or --pilot.")
         first, second = chosen_versions(connection, primary, candidate)
     cache = EncoderCache(open_aloud)
     asked = Asked(judge or (), measure or (), gate_file, k, confidence)
@@ -137,7 +142,7 @@ def evaluate(
         else:
             found = run_evaluation(
                 own.database, query_set, first, second, asked,
-                exact=exact, ef_search=ef_search, encoders=cache, on_progress=progress,
+                exact=exact, ef_search=ef_search, hybrid=hybrid, encoders=cache, on_progress=progress,
             )  # fmt: skip
     write_reports(found, junit=junit, markdown=markdown, html=html)
     answer(found, as_json, evaluation_lines(found))
@@ -239,6 +244,9 @@ def evaluation_lines(found: Evaluation) -> Iterator[str]:
     """Print an evaluation."""
     primary, candidate = found.primary.version_key, found.candidate.version_key
     how = "without an index" if found.candidate.exact else f"ef_search {found.candidate.ef_search or 'as set'}"
+    if found.primary.hybrid or found.candidate.hybrid:
+        kinds = ["hybrid search" if run.hybrid else "vectors alone" for run in (found.primary, found.candidate)]
+        how = f"{' against '.join(dict.fromkeys(kinds))}, {how}"
     yield (
         f"{found.query_set}: {found.judged_queries:,} of {found.judged_queries + found.unjudged_queries:,} queries "
         f"judged, by {', '.join(found.judges) or 'nobody'}; {how}."

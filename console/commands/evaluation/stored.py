@@ -76,7 +76,7 @@ def runs(
                 f"{run.query_set} {run.query_set_revision[:8]}",
                 run.version_key,
                 run.k,
-                "exact" if run.exact else run.ef_search or "as set",
+                f"{'exact' if run.exact else run.ef_search or 'as set'}{', hybrid' if run.hybrid else ''}",
                 "pilot" if run.sample else f"{run.chunks:,}",
                 f"{run.seconds:.1f}",
                 f"{run.started_at:%Y-%m-%d %H:%M}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from psycopg import sql
 
@@ -16,6 +16,8 @@ from revector.core.registry import Version, active_version
 if TYPE_CHECKING:
     from revector.core.evaluation.document import Run
 
+_Newest: TypeAlias = "tuple[int, str | None, str, tuple[Run, Run]]"
+"""Number, verdict, query set and both runs of an evaluation."""
 _PAGES = 10_000
 """Of a collection of more pages, the chunks on so many random ones are counted."""
 _FEWEST_CHUNKS = 1_000
@@ -30,14 +32,25 @@ def _evaluation(subject: Subject) -> Found:
     if active is None or active.id == version.id:
         return passes("no other version is active to compare with")
     pair = f"{active.version_key} → {version.version_key}"
-    found = _newest(connection, active, version)
     again = f"revector evaluate NAME --primary {active.version_key} --candidate {version.version_key}"
-    if found is None:
+    # Hybrid searches and those by vectors alone are evidence each: one that passes does not hide the other.
+    made = [found for hybrid in (False, True) if (found := _newest(connection, active, version, hybrid=hybrid))]
+    if not made:
         if policy.evaluation == "required":
             return fails(f"none of {pair}, and the policy requires one", again)
         return passes(f"none of {pair}, and none is required")
+    return min(
+        (_judged(subject, active, pair, again, found) for found in made),
+        key=lambda found: ("fail", "inconclusive", "pass").index(found[0]),
+    )
+
+
+def _judged(subject: Subject, active: Version, pair: str, again: str, found: _Newest) -> Found:
+    connection, version, policy = subject.connection, subject.version, subject.policy
     number, verdict, query_set, runs = found
     name = f"evaluation {number} of {pair} on {query_set}"
+    if runs[0].hybrid:
+        name, again = f"{name} (hybrid search)", f"{again} --hybrid"
     if verdict not in ("pass", None):
         remedy = f"revector evaluations show {number}"
         return (fails if verdict == "fail" else unsure)(f"{name}: {verdict}", remedy)
@@ -100,10 +113,8 @@ def _shadow(subject: Subject) -> Found:
     return passes(detail)
 
 
-def _newest(
-    connection: Connection, active: Version, version: Version
-) -> tuple[int, str | None, str, tuple[Run, Run]] | None:
-    """Number, verdict, query set and both runs of the pair's newest evaluation, pilots excluded."""
+def _newest(connection: Connection, active: Version, version: Version, *, hybrid: bool) -> _Newest | None:
+    """The pair's newest evaluation of hybrid searches or of others, pilots excluded."""
     from revector.core.evaluation.runs.store import get_run
 
     row = connection.execute(
@@ -113,9 +124,10 @@ def _newest(
         JOIN evaluation_runs p ON p.id = e.primary_run_id
         JOIN evaluation_runs c ON c.id = e.candidate_run_id
         WHERE p.embedding_version_id = %s AND c.embedding_version_id = %s AND p.sample IS NULL AND c.sample IS NULL
+          AND p.hybrid = %s AND c.hybrid = p.hybrid
         ORDER BY e.id DESC LIMIT 1
         """,
-        [active.id, version.id],
+        [active.id, version.id, hybrid],
     ).fetchone()
     if row is None:
         return None
@@ -132,7 +144,7 @@ def _differing(connection: Connection, runs: tuple[Run, Run], versions: tuple[Ve
         now: dict[str, object] = {"encoder": version.encoder_spec, "revision": version.encoder_revision}
         then: dict[str, object] = {"encoder": run.encoder, "revision": run.encoder_revision}
         if not run.exact:  # an exact search measures the model alone; the index has its own guard
-            searches = plan_searches(version, k=run.k, exact=False, ef_search=None)
+            searches = plan_searches(version, k=run.k, exact=False, ef_search=None, hybrid=run.hybrid)
             now |= {**searches.index_settings(connection), "ef_search": searches.ef_search}
             then |= {**run.index_settings, "ef_search": run.ef_search}
         found += [

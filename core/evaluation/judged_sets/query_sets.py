@@ -179,7 +179,7 @@ def drop_query_set(connection: Connection, name: str) -> None:
 
 
 def _check(name: str, queries: list[Query]) -> None:
-    if not name or len(name) > MAX_ID_CHARACTERS or not name.isprintable():
+    if not name or len(name) > MAX_ID_CHARACTERS or not name.isprintable() or name.endswith(" (hybrid)"):
         raise UsageError(f"{name!r} is not a valid name for a query set.", "Use letters.")
     if not queries:
         raise UsageError(f"The query set {name!r} would have no queries.", "Nothing was changed.")

@@ -44,6 +44,7 @@ def run_settings(run: Run) -> str:
     used = index.pop("used", True)
     how = "exact, without an index" if run.exact else "by the index" if used else "no index used"
     ef_search = "" if run.exact or run.ef_search is None else f", ef_search {run.ef_search}"
+    how = f"hybrid, {how}" if run.hybrid else how
     settings = "".join(f", {name} {value}" for name, value in index.items())
     drawn = ", ".join(f"{name} {value}" for name, value in (run.sample or {}).items())
     sample = f", a sample of the collection ({drawn})" if drawn else ""

@@ -37,6 +37,7 @@ from revector.core.evaluation.runs.store import (
 )
 from revector.core.registry import Version, embedded_count, get_version
 from revector.core.retrieval import EncoderCache
+from revector.core.retrieval.query_text import without_operators
 from revector.core.retrieval.statements import no_vectors
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ _HAND_OVER_QUERIES, _HAND_OVER_S = 50, 0.25
 """The same for results that a search thread holds: each hand-over wakes another thread."""
 
 
-_Encoded = tuple[str, "NDArray[np.float32]", float]
-"""A query's id, its vector (d,), and the milliseconds that encoding took."""
+_Encoded = tuple[Query, "NDArray[np.float32]", float]
+"""A query, its vector (d,), and the milliseconds that encoding took."""
 
 
 def make_run(
@@ -65,20 +66,21 @@ def make_run(
     k: int = DEPTH,
     exact: bool = False,
     ef_search: int | None = None,
+    hybrid: bool = False,
     encoders: EncoderCache | None = None,
     on_progress: Progress | None = None,
 ) -> Run:
     """Search a version for every query of the set and store the top-k; continues such a run that was interrupted.
 
-    `exact` searches without the index. `ef_search` defaults to the version's, and is at least k. One search for each
-    processor runs at once.
+    `exact` searches without the index. `ef_search` defaults to the version's, and is at least k. `hybrid` searches full
+    text too, as users do. One search for each processor runs at once.
 
     Raises RefusedError for a version without vectors or without an encoder, and when the version or the query set
     is dropped or changed meanwhile; UsageError for settings out of range; UnreachableError for a database or an
     encoder that cannot be reached; EncoderError for an invalid query vector. The queries searched until then are
     kept, and the next call with the same settings does the others.
     """
-    searches = plan_searches(version, k=k, exact=exact, ef_search=ef_search)
+    searches = plan_searches(version, k=k, exact=exact, ef_search=ef_search, hybrid=hybrid)
     encoder = (encoders or EncoderCache()).encoder(version)
     closing = contextlib.closing(encoder) if encoders is None else contextlib.nullcontext()
     with closing, database.session("evaluate") as connection:
@@ -90,6 +92,7 @@ def make_run(
             encoder_revision=encoder.revision,
             k=k,
             exact=exact,
+            hybrid=hybrid,
             ef_search=searches.ef_search,
             index_settings=searches.index_settings(connection),
             chunks=embedded_count(connection, version),
@@ -261,7 +264,7 @@ class _Crew:
                     break
                 began = time.perf_counter()
                 vector = self._vector(query)
-                self._encoded.put((query.id, vector, 1000 * (time.perf_counter() - began)))
+                self._encoded.put((query, vector, 1000 * (time.perf_counter() - began)))
         except BaseException as error:  # noqa: BLE001  (raised in the thread that asked for the run)
             self._fail(error)
         finally:
@@ -273,7 +276,8 @@ class _Crew:
 
     def _vector(self, query: Query) -> NDArray[np.float32]:
         try:
-            vector = self._encoder.encode_query(query.text.strip())
+            text = query.text.strip()
+            vector = self._encoder.encode_query(without_operators(text) if self._searches.hybrid else text)
             check_vectors(vector[None], 1, self._searches.version.dimensions)
         except EncoderError as error:
             raise EncoderError(f"Query {query.id!r}: {error.problem}", error.remedy) from None
@@ -319,10 +323,10 @@ class _Crew:
                 if self._abort.is_set():
                     continue
                 began = time.perf_counter()
-                query_id, vector, encode_ms = encoded
-                ids, distances = search(vector)
+                query, vector, encode_ms = encoded
+                ids, distances = search(vector, query.text.strip())
                 took = 1000 * (time.perf_counter() - began)
-                mine.append(QueryHits(query_id, ids, (), distances, encode_ms, took))
+                mine.append(QueryHits(query.id, ids, (), distances, encode_ms, took))
                 if len(mine) >= _HAND_OVER_QUERIES or time.monotonic() - handed > _HAND_OVER_S:
                     self._found.put(mine)
                     mine, handed = [], time.monotonic()

@@ -5,9 +5,8 @@ With the index they are the users' searches (core.retrieval), without the texts 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from psycopg import sql
@@ -16,24 +15,33 @@ from revector.core.database import Connection
 from revector.core.errors import UsageError
 from revector.core.index import DEFAULTS, candidates_query, distance_expression, index_name, inspect, kind_of, use
 from revector.core.registry import Version
-from revector.core.retrieval import MAX_EF_SEARCH, MAX_K, ef_search_for
+from revector.core.retrieval import MAX_EF_SEARCH, MAX_K, ef_search_for, statements
+from revector.core.retrieval.options import SearchOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-Search = Callable[["NDArray[np.float32]"], tuple["NDArray[np.int64]", "NDArray[np.float32]"]]
-"""Takes a query vector (d,), gives the chunks (n,) nearest to it, best first, and their distances (n,); n ≤ k."""
+class Search(Protocol):
+    """Takes a query vector (d,), and its text for a hybrid search. Gives the best chunks (n,), best first, and their
+    distances (n,); n ≤ k."""
+
+    def __call__(
+        self, vector: NDArray[np.float32], text: str = "", /
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Search."""
 
 
 @dataclass(frozen=True)
 class Searches:
-    """How every query of a run is searched. `ef_search` is the value used, None without the index."""
+    """How every query of a run is searched. `ef_search` is the value used, None without the index. `hybrid` searches
+    are the users', with the list by words."""
 
     version: Version
     k: int
     exact: bool
     ef_search: int | None
+    hybrid: bool = False
 
     @property
     def query(self) -> sql.Composed:
@@ -52,6 +60,8 @@ class Searches:
         from pgvector.psycopg import register_vector
 
         register_vector(connection)
+        if self.hybrid:
+            return self._prepare_hybrid(connection)
         settings = {"hnsw.ef_search": str(self.ef_search)} if self.ef_search else {}
         if self.exact:
             # "off" only means a high cost, so the one remaining scan must stay on.
@@ -64,13 +74,33 @@ class Searches:
         cursor = connection.cursor(binary=True)
         statement = self.query.as_bytes(connection)
 
-        def search(vector: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        def search(
+            vector: NDArray[np.float32], _text: str = "", /
+        ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
             rows = cursor.execute(statement, {"vector": Vector(vector)}).fetchall()
             ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
             distances = np.fromiter((row[1] for row in rows), np.float64, len(rows))
             # An index on another type than the column's orders by that type, and equal distances have no order.
             order = np.lexsort((ids, distances))
             return ids[order], distances[order].astype(np.float32)
+
+        return search
+
+    def _prepare_hybrid(self, connection: Connection) -> Search:
+        options = SearchOptions(self.k, hybrid=True)
+        settings = {"hnsw.ef_search": str(self.ef_search), **statements.ITERATIVE_SCAN}
+        connection.execute(statements.SET_SESSION, [list(settings), list(settings.values())])
+        cursor = connection.cursor(binary=True)
+
+        def search(
+            vector: NDArray[np.float32], text: str = "", /
+        ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+            asked = options.of(text)
+            query = statements.search_statement(self.version, asked).as_bytes(None)
+            rows = cursor.execute(query, statements.parameters(vector, asked, text)).fetchall()
+            hits, _ = statements.read_rows(rows)
+            ids = np.fromiter((hit.chunk_id for hit in hits), np.int64, len(hits))
+            return ids, np.fromiter((hit.distance for hit in hits), np.float32, len(hits))
 
         return search
 
@@ -91,10 +121,12 @@ class Searches:
         return {"kind": kind_of(self.version), **built, "used": use(connection, self.version, self.k).used}
 
 
-def plan_searches(version: Version, *, k: int, exact: bool, ef_search: int | None) -> Searches:
+def plan_searches(
+    version: Version, *, k: int, exact: bool, ef_search: int | None, hybrid: bool = False
+) -> Searches:
     """The searches with their ef_search: the given one or the version's, never below k.
 
-    Raises UsageError for k or ef_search outside 1 to 1,000, and for ef_search with an exact search.
+    Raises UsageError for k or ef_search outside 1 to 1,000, and for ef_search or hybrid with an exact search.
     """
     if not 1 <= k <= MAX_K:
         raise UsageError(f"k is {k}; expected 1 to {MAX_K:,}.")
@@ -103,5 +135,10 @@ def plan_searches(version: Version, *, k: int, exact: bool, ef_search: int | Non
     if exact:
         if ef_search is not None:
             raise UsageError("An exact search uses no index, so ef_search has no effect.", "Use one of the two.")
+        if hybrid:
+            raise UsageError(
+                "An exact search is by vectors alone, a hybrid one as users search.", "Use one of the two."
+            )
         return Searches(version, k, exact, None)
-    return Searches(version, k, exact, ef_search_for(version, k, ef_search))
+    depth = SearchOptions(k, hybrid=hybrid).depth
+    return Searches(version, k, exact, ef_search_for(version, depth, ef_search), hybrid)

@@ -64,8 +64,8 @@ class Results:
 _RUN = sql.SQL(
     """
     SELECT r.id, s.name AS query_set, r.query_set_revision, r.version_key, r.encoder, r.encoder_revision, r.k, r.exact,
-           r.ef_search, r.index_settings, r.sample, r.chunks, r.queries, r.state, r.started_at, r.finished_at,
-           r.seconds, r.created_by
+           r.hybrid, r.ef_search, r.index_settings, r.sample, r.chunks, r.queries, r.state, r.started_at,
+           r.finished_at, r.seconds, r.created_by
     FROM evaluation_runs r JOIN query_sets s ON s.id = r.query_set_id
     """
 )
@@ -96,12 +96,12 @@ def runs(connection: Connection, *, query_set: str | None = None, limit: int = 1
 
 
 def latest_run(connection: Connection, query_set: QuerySet, version: Version, *, k: int) -> Run | None:
-    """The newest run of a version on the current queries, at least k deep, pilots excluded."""
+    """The newest run of a version by vectors alone on the current queries, at least k deep, pilots excluded."""
     found = _runs(
         connection,
         """
         WHERE r.state = 'done' AND r.query_set_id = %(set)s AND r.query_set_revision = %(revision)s
-          AND r.embedding_version_id = %(version)s AND r.sample IS NULL AND r.k >= %(k)s
+          AND r.embedding_version_id = %(version)s AND r.sample IS NULL AND NOT r.hybrid AND r.k >= %(k)s
         ORDER BY r.id DESC LIMIT 1
         """,
         {"set": query_set.id, "revision": query_set.revision, "version": version.id, "k": k},
@@ -151,6 +151,7 @@ def start_run(
     ef_search: int | None,
     index_settings: Mapping[str, Any],
     chunks: int,
+    hybrid: bool = False,
     sample: Mapping[str, Any] | None = None,
 ) -> Run:
     """Continue this role's unfinished run of the same query set revision, version and settings, or begin one.
@@ -168,6 +169,7 @@ def start_run(
         "encoder_revision": encoder_revision,
         "k": k,
         "exact": exact,
+        "hybrid": hybrid,
         "ef_search": ef_search,
         "index_settings": Jsonb(dict(index_settings)),
         "sample": None if sample is None else Jsonb(dict(sample)),
@@ -181,7 +183,7 @@ def start_run(
         SELECT id FROM evaluation_runs
         WHERE state = 'running' AND created_by = SESSION_USER AND query_set_id = %(set)s
           AND query_set_revision = %(revision)s AND embedding_version_id = %(version)s AND encoder = %(encoder)s
-          AND encoder_revision = %(encoder_revision)s AND k = %(k)s AND exact = %(exact)s
+          AND encoder_revision = %(encoder_revision)s AND k = %(k)s AND exact = %(exact)s AND hybrid = %(hybrid)s
           AND ef_search IS NOT DISTINCT FROM %(ef_search)s::int AND index_settings = %(index_settings)s
           AND sample IS NOT DISTINCT FROM %(sample)s::jsonb AND started_at > now() - %(age)s::interval
         ORDER BY id DESC
@@ -199,9 +201,10 @@ def start_run(
             connection,
             """
             INSERT INTO evaluation_runs (query_set_id, query_set_revision, embedding_version_id, version_key, encoder,
-                                         encoder_revision, k, exact, ef_search, index_settings, sample, chunks, queries)
+                                         encoder_revision, k, exact, hybrid, ef_search, index_settings, sample, chunks,
+                                         queries)
             VALUES (%(set)s, %(revision)s, %(version)s, %(key)s, %(encoder)s, %(encoder_revision)s, %(k)s, %(exact)s,
-                    %(ef_search)s, %(index_settings)s, %(sample)s, %(chunks)s, %(queries)s)
+                    %(hybrid)s, %(ef_search)s, %(index_settings)s, %(sample)s, %(chunks)s, %(queries)s)
             RETURNING id
             """,
             same,
@@ -272,7 +275,8 @@ def finish_run(connection: Connection, run: Run, seconds: float) -> Run:
         audit.record(
             connection, "evaluate run", run.version_key,
             detail={"run": run.id, "query_set": run.query_set, "revision": run.query_set_revision, "k": run.k,
-                    "exact": run.exact, "ef_search": run.ef_search, "queries": run.queries, "sample": run.sample},
+                    "exact": run.exact, "hybrid": run.hybrid, "ef_search": run.ef_search, "queries": run.queries,
+                    "sample": run.sample},
         )  # fmt: skip
     unlock_run(connection, run.id)
     return get_run(connection, run.id)

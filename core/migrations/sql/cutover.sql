@@ -66,7 +66,8 @@ CREATE TRIGGER policy_stays BEFORE DELETE OR TRUNCATE ON :schema.cutover_policy
     FOR EACH STATEMENT EXECUTE FUNCTION :schema.refuse_policy_removal();
 
 -- A change of anything in here voids a request. New chunks do not. The newest evaluation and the newest gates of each query
--- set count. The time of the policy is in it, so that a policy that was changed and changed back voids it too.
+-- set count, of hybrid searches and of others each. The time of the policy is in it, so that a policy that was changed and
+-- changed back voids it too.
 CREATE FUNCTION :schema.cutover_basis(version bigint) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT jsonb_build_object(
@@ -83,15 +84,17 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         'index', (SELECT pg_get_indexdef(indexrelid) FROM pg_index
                   WHERE indexrelid = to_regclass(format('%I.%I', :'schema', 'chunk_embeddings_' || v.id || '_hnsw'))),
         'evaluations', (SELECT jsonb_object_agg(newest.name, newest.evaluation) FROM (
-                            SELECT DISTINCT ON (s.id) s.name, jsonb_build_object(
+                            SELECT DISTINCT ON (s.id, r.hybrid)
+                                   s.name || CASE WHEN r.hybrid THEN ' (hybrid)' ELSE '' END AS name, jsonb_build_object(
                                        'number', e.id, 'verdict', e.verdict, 'by', e.created_by) AS evaluation
                             FROM :schema.evaluations e
                             JOIN :schema.evaluation_runs r ON r.id = e.candidate_run_id
                             JOIN :schema.query_sets s ON s.id = e.query_set_id
                             WHERE r.embedding_version_id = v.id
-                            ORDER BY s.id, e.id DESC) AS newest),
+                            ORDER BY s.id, r.hybrid, e.id DESC) AS newest),
         'gates', (SELECT jsonb_object_agg(newest.name, newest.gates) FROM (
-                      SELECT DISTINCT ON (s.id) s.name,
+                      SELECT DISTINCT ON (s.id, r.hybrid)
+                             s.name || CASE WHEN r.hybrid THEN ' (hybrid)' ELSE '' END AS name,
                              (SELECT jsonb_agg(jsonb_build_object('name', gate -> 'name', 'measure', gate -> 'measure',
                                                'segment', gate -> 'segment', 'kind', gate -> 'kind',
                                                'bound', gate -> 'bound', 'confidence', gate -> 'confidence'))
@@ -100,7 +103,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                       JOIN :schema.evaluation_runs r ON r.id = e.candidate_run_id
                       JOIN :schema.query_sets s ON s.id = e.query_set_id
                       WHERE r.embedding_version_id = v.id AND e.verdict IS NOT NULL
-                      ORDER BY s.id, e.id DESC) AS newest),
+                      ORDER BY s.id, r.hybrid, e.id DESC) AS newest),
         'policy', coalesce((SELECT settings FROM :schema.cutover_policy), '{}'),
         'policy since', (SELECT to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || ' UTC'
                            FROM :schema.cutover_policy))

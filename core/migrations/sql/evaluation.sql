@@ -2,7 +2,7 @@
 
 CREATE TABLE :schema.query_sets (
     id bigserial PRIMARY KEY,
-    name text NOT NULL UNIQUE,
+    name text NOT NULL UNIQUE CHECK (name NOT LIKE '% (hybrid)'),  -- which names evidence in cutover_basis()
     revision text NOT NULL DEFAULT '',
     created_at timestamptz NOT NULL DEFAULT now(),
     created_by text NOT NULL DEFAULT session_user,
@@ -50,6 +50,7 @@ CREATE TABLE :schema.evaluation_runs (
     encoder_revision text NOT NULL,
     k integer NOT NULL,
     exact boolean NOT NULL,
+    hybrid boolean NOT NULL DEFAULT false,
     ef_search integer,
     index_settings jsonb NOT NULL,
     sample jsonb,

@@ -59,8 +59,8 @@ AGREEMENT = keys(
     segments=[keys("segment pairs exact kappa")],
 )
 RUN = keys(
-    "id query_set query_set_revision version_key encoder encoder_revision k exact ef_search index_settings sample "
-    "chunks queries state started_at finished_at seconds created_by"
+    "id query_set query_set_revision version_key encoder encoder_revision k exact hybrid ef_search index_settings "
+    "sample chunks queries state started_at finished_at seconds created_by"
 )
 MEASURE = keys("measure segment queries primary candidate difference low high p_value")
 EVALUATION = keys(

@@ -141,6 +141,15 @@ def test_the_index_and_the_model_are_told_apart_by_two_runs_of_one_version(judge
     assert "exact" in judged.call("evaluations", "runs").out
 
 
+def test_hybrid_searches_are_said_to_be_hybrid(judged: Revector) -> None:
+    hybrid = judged.call("evaluate", "numbers", "--hybrid", "--json").document
+    assert (hybrid["primary"]["hybrid"], hybrid["candidate"]["hybrid"]) == (True, True)
+    assert "; hybrid search, ef_search 200." in judged.call("evaluate", "numbers", "--hybrid").out
+    assert "200, hybrid" in judged.call("evaluations", "runs").out
+    refused = judged.call("evaluate", "numbers", "--hybrid", "--pilot", "--candidate", "v2", status=2)
+    assert "vectors alone" in refused.err
+
+
 def test_a_pilot_embeds_what_was_judged_and_a_sample(judged: Revector) -> None:
     asked = ("evaluate", "numbers", "--candidate", "v3", "--pilot", "--distractors", "100", "--json")
     first = judged.call(*asked)

@@ -501,12 +501,12 @@ def test_an_evaluation_counts_while_it_is_of_what_is_there_now(
     documents = connection.execute("SELECT content, document_id::text FROM document_chunks ORDER BY id LIMIT 8")
     judged = judged_set(connection, "numbers", queries, {text: {document: 1} for text, document in documents})
 
-    def evaluated(gate: str = "") -> None:
+    def evaluated(gate: str = "", *, hybrid: bool = False) -> None:
         asked = Asked()
         if gate:
             (tmp_path / "gates.toml").write_text(gate)
             asked = Asked(gates=read_gates(tmp_path / "gates.toml"))
-        evaluate(database, judged, *(get_version(connection, key) for key in ("v1", "v2")), asked)
+        evaluate(database, judged, *(get_version(connection, key) for key in ("v1", "v2")), asked, hybrid=hybrid)
 
     verdict(connection, "evaluation", "pass", "none of v1 → v2, and none is required")
     change_policy(connection, {"evaluation": "required"})
@@ -515,6 +515,8 @@ def test_an_evaluation_counts_while_it_is_of_what_is_there_now(
     verdict(connection, "evaluation", "pass", "on numbers: without gates; 0.0% of the chunks are newer")
     evaluated('min_queries = 5\n[[gate]]\nmeasure = "P@10"\nat_least = 0.9\n')
     verdict(connection, "evaluation", "fail", "on numbers: fail")
+    evaluated('min_queries = 5\n[[gate]]\nmeasure = "R@10"\nat_least = 0.001\n', hybrid=True)
+    verdict(connection, "evaluation", "fail", "on numbers: fail")  # what hybrid searches pass hides nothing
     change_policy(connection, {"evaluation": "off"})
     verdict(connection, "evaluation", "pass", "the policy does not require one")
     change_policy(connection, {"evaluation": "default"})
@@ -522,6 +524,12 @@ def test_an_evaluation_counts_while_it_is_of_what_is_there_now(
     verdict(connection, "evaluation", "inconclusive", "on numbers: inconclusive")
     evaluated('min_queries = 5\n[[gate]]\nmeasure = "R@10"\nat_least = 0.001\n')
     verdict(connection, "evaluation", "pass", "on numbers: pass")
+    evaluated('min_queries = 5\n[[gate]]\nmeasure = "P@10"\nat_least = 0.9\n', hybrid=True)
+    verdict(connection, "evaluation", "fail", r"on numbers (hybrid search): fail")
+    connection.execute("ALTER TABLE evaluations DISABLE TRIGGER check_evaluation")
+    connection.execute(
+        "DELETE FROM evaluations e USING evaluation_runs r WHERE r.id = e.candidate_run_id AND r.hybrid"
+    )
 
     connection.execute(
         "UPDATE embedding_versions SET index_settings = '{\"ef_search\": 500}' WHERE version_key = 'v2'"

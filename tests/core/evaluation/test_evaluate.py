@@ -20,6 +20,9 @@ from revector.core.evaluation.evaluate import Asked, evaluate, evaluate_runs
 from revector.core.evaluation.gates.gate_file import read_gates
 from revector.core.evaluation.judged_sets.judgements import Judgement, ensure_judge, save_judgements
 from revector.core.evaluation.judged_sets.query_sets import Query, QuerySet, get_query_set, save_queries
+from revector.core.evaluation.reports.wording import run_settings
+from revector.core.evaluation.runs.make_run import stored_or_made_run
+from revector.core.evaluation.runs.store import load_results
 from revector.core.ingest import ingest
 from revector.core.registry import get_version
 from revector.core.retrieval import VersionSearcher
@@ -198,3 +201,38 @@ def test_runs_that_hold_too_few_documents_for_a_measure_are_said(
     ) in found.warnings
     shallow = evaluate(database, numbers, *pair, Asked(measures=("P@1",)), depth=20)
     assert not any("read low" in warning for warning in shallow.warnings)
+
+
+def test_hybrid_runs_are_what_users_get_and_are_kept_apart(
+    database: Database, connection: Connection, numbers: QuerySet, tmp_path: Path
+) -> None:
+    pair = get_version(connection, "v1"), get_version(connection, "v2")
+    save_queries(connection, "numbers", [*QUERIES, Query("q5", 'seven -"seven and seven" -one', "odd")])
+    numbers = get_query_set(connection, "numbers")
+    plain = evaluate(database, numbers, *pair)
+    hybrid = evaluate(database, numbers, *pair, hybrid=True)
+    assert (plain.primary.hybrid, plain.candidate.hybrid) == (False, False)
+    assert (hybrid.primary.hybrid, hybrid.candidate.hybrid, hybrid.candidate.ef_search) == (True, True, 200)
+    assert "top 100 of 256 chunks, hybrid, by the index" in run_settings(hybrid.candidate)
+    assert get_evaluation(connection, hybrid.id) == hybrid
+    searcher = VersionSearcher(connection)
+    for run, version in zip((hybrid.primary, hybrid.candidate), pair, strict=True):
+        found = load_results(connection, run).hits
+        for query in numbers.queries:
+            by_hand = searcher.search(query.text, 100, version=version, hybrid=True).hits
+            assert found[query.id].chunk_ids.tolist() == [hit.chunk_id for hit in by_hand]
+            assert found[query.id].distances == pytest.approx([hit.distance for hit in by_hand], abs=1e-6)
+    # Thresholds and judges look at distances: never at those of a hybrid run.
+    assert stored_or_made_run(database, numbers, pair[0], k=10).id == plain.primary.id
+
+    mixed = evaluate_runs(connection, numbers, plain.primary, hybrid.candidate)
+    assert any("differ in hybrid search: False of v1, True of v2" in warning for warning in mixed.warnings)
+    (tmp_path / "gates.toml").write_text('[[gate]]\nmeasure = "P@10"\nat_least = 0.01\n')
+    with pytest.raises(UsageError, match="Only one of the runs"):
+        evaluate_runs(
+            connection, numbers, plain.primary, hybrid.candidate, Asked(gates=read_gates(tmp_path / "gates.toml"))
+        )
+    with pytest.raises(UsageError, match="by vectors alone"):
+        evaluate(database, numbers, *pair, exact=True, hybrid=True)
+    with pytest.raises(UsageError, match="not a valid name"):
+        save_queries(connection, "numbers (hybrid)", QUERIES)
