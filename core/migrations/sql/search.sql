@@ -77,8 +77,10 @@ REVOKE EXECUTE ON FUNCTION :schema.next_versions() FROM PUBLIC;
 SELECT CAST('[1]' AS :pgvector.vector);
 
 -- STABLE, so that the search and the check of the active version use the same snapshot. The statement is that of
--- core.retrieval.statements; core.index says why it orders by the indexed expression.
-CREATE FUNCTION :schema.search_chunks(query :pgvector.vector, k int, version text) RETURNS TABLE (
+-- core.retrieval.statements, which says what filters (`filter`) and fusion with a list by words (`text`) do; core.index
+-- says why it orders by the indexed expression.
+CREATE FUNCTION :schema.search_chunks(query :pgvector.vector, k int, version text, filter jsonb DEFAULT NULL,
+                                      text text DEFAULT NULL) RETURNS TABLE (
     rank int, chunk_id bigint, semantic_key text, source_id text, chunk_no int, distance double precision, content text,
     version_key text, active boolean)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET hnsw.ef_search = 100 AS $$
@@ -88,8 +90,18 @@ DECLARE
     now_active text := (SELECT v.version_key FROM :schema.embedding_versions v WHERE v.active);
     vectors text;
     metric text;
+    distance text;
     typed text;
+    path CONSTANT jsonpath := :schema.filter_path(filter);
+    excluded CONSTANT tsquery := CASE WHEN text IS NOT NULL THEN (SELECT r.excluded FROM :schema.read_query(text) r) END;
+    filtered CONSTANT boolean := path IS NOT NULL OR excluded IS NOT NULL;
+    condition CONSTANT text := '($4 IS NULL OR c.metadata @? $4) AND (c.content_tsv @@ $5) IS NOT TRUE';
+    depth int := CASE WHEN text IS NULL THEN k ELSE least(1000, greatest(100, 2 * k)) END;
+    candidates int := depth + CASE WHEN filtered THEN least(3 * depth, 90) ELSE 0 END;
+    wanted text := '';
     nearest text;
+    compared text;
+    iterative CONSTANT text := current_setting('hnsw.iterative_scan', true);
 BEGIN
     IF query IS NULL OR k IS NULL OR version IS NULL THEN
         RAISE EXCEPTION 'search_chunks takes a query vector, k and the key of the version that it was encoded for.'
@@ -115,32 +127,72 @@ BEGIN
             USING HINT = 'Encode a query with the version''s own encoder: SELECT * FROM active_version()',
                   ERRCODE = '22000';
     END IF;
-    PERFORM set_config('hnsw.ef_search',
-                       least(1000, greatest(k, coalesce((asked.index_settings ->> 'ef_search')::int, 100)))::text, true);
+    PERFORM set_config('hnsw.ef_search', least(1000, greatest(
+                           depth, coalesce((asked.index_settings ->> 'ef_search')::int, 100)))::text, true);
     metric := format('OPERATOR(%I.%s)', :'pgvector',
                      CASE asked.distance_metric WHEN 'cosine' THEN '<=>' WHEN 'l2' THEN '<->' ELSE '<#>' END);
     typed := format('$1::%I.%s(%s)', :'pgvector', asked.storage, asked.dimensions);
+    distance := format('embedding %s %s', metric, typed);
+    IF filtered THEN
+        wanted := format('WHERE NOT (SELECT few FROM rare) AND EXISTS '
+                         '(SELECT FROM %I.document_chunks c WHERE c.id = chunk_id AND %s OFFSET 0) ', :'schema', condition);
+    END IF;
     IF asked.dimensions > 4000 THEN
-        nearest := format('SELECT chunk_id, embedding %1$s %2$s AS distance FROM '
-                          '(SELECT chunk_id, embedding FROM %3$s ORDER BY (%4$I.binary_quantize(embedding)::bit(%5$s)) '
+        nearest := format('SELECT chunk_id, %1$s AS distance FROM (SELECT chunk_id, embedding FROM %3$s %8$s'
+                          'ORDER BY (%4$I.binary_quantize(embedding)::bit(%5$s)) '
                           'OPERATOR(%4$I.<~>) %4$I.binary_quantize(%2$s)::bit(%5$s) LIMIT %6$s) AS found '
                           'ORDER BY distance, chunk_id LIMIT %7$s',
-                          metric, typed, vectors, :'pgvector', asked.dimensions, k * 20, k);
+                          distance, typed, vectors, :'pgvector', asked.dimensions, candidates * 20, candidates, wanted);
     ELSE
-        nearest := format('SELECT chunk_id, embedding %1$s %2$s AS distance FROM %3$s ORDER BY %4$s %1$s %5$s LIMIT %6$s',
-                          metric, typed, vectors,
+        nearest := format('SELECT chunk_id, %1$s AS distance FROM %3$s %7$sORDER BY %4$s %2$s %5$s LIMIT %6$s',
+                          distance, metric, vectors,
                           CASE WHEN asked.storage = 'vector' AND asked.dimensions > 2000
                                THEN format('(embedding::%I.halfvec(%s))', :'pgvector', asked.dimensions)
                                ELSE 'embedding' END,
                           CASE WHEN asked.storage = 'vector' AND asked.dimensions > 2000
                                THEN format('%s::%I.halfvec(%s)', typed, :'pgvector', asked.dimensions)
-                               ELSE typed END, k);
+                               ELSE typed END, candidates, wanted);
+    END IF;
+    IF filtered THEN
+        compared := format('(SELECT chunk_id, distance FROM (SELECT e.chunk_id, %s AS distance FROM %%s c '
+                           'JOIN %s e ON e.chunk_id = c.id WHERE %%s OFFSET 0) AS compared '
+                           'ORDER BY distance, chunk_id LIMIT %s)', distance, vectors, depth);
+        nearest := format(
+            'matching AS MATERIALIZED (SELECT c.id FROM %1$I.document_chunks c WHERE %2$s LIMIT 2501), '
+            'rare AS MATERIALIZED (SELECT count(*) <= 2500 AS few FROM matching), by_index AS MATERIALIZED (%3$s), '
+            'enough AS MATERIALIZED (SELECT count(*) >= %4$s AS so FROM by_index), nearest AS MATERIALIZED (%5$s UNION ALL '
+            '(SELECT * FROM by_index WHERE (SELECT so FROM enough) ORDER BY distance, chunk_id LIMIT %4$s) UNION ALL %6$s)',
+            :'schema', condition, nearest, depth, format(compared, 'matching', '(SELECT few FROM rare)'),
+            format(compared, format('%I.document_chunks', :'schema'),
+                   condition || ' AND NOT (SELECT few FROM rare) AND NOT (SELECT so FROM enough)'));
+        IF iterative IS NOT NULL THEN  -- since pgvector 0.8
+            PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true);
+        END IF;
+    ELSE
+        nearest := format('nearest AS MATERIALIZED (%s)', nearest);
+    END IF;
+    IF text IS NULL THEN
+        nearest := nearest || ', hits AS (SELECT chunk_id, distance, row_number() OVER (ORDER BY distance, chunk_id) AS '
+                              'place FROM nearest)';
+    ELSE
+        nearest := nearest || format(
+            ', by_vector AS (SELECT chunk_id, row_number() OVER (ORDER BY distance, chunk_id) AS place FROM nearest), '
+            'by_words AS (SELECT w.chunk_id, row_number() OVER (ORDER BY w.score DESC, w.chunk_id) AS place '
+            'FROM %1$I.chunks_by_words($6, %2$s, $7, %3$s) w '
+            'WHERE EXISTS (SELECT FROM %4$s e WHERE e.chunk_id = w.chunk_id) ORDER BY place LIMIT %5$s), '
+            'scores AS (SELECT chunk_id, coalesce(1.0 / (60 + v.place), 0) + coalesce(1.0 / (60 + w.place), 0) AS score '
+            'FROM by_vector v FULL JOIN by_words w USING (chunk_id) ORDER BY score DESC, chunk_id LIMIT %6$s), '
+            'hits AS (SELECT chunk_id, %7$s AS distance, row_number() OVER (ORDER BY score DESC, chunk_id) AS place '
+            'FROM scores JOIN %4$s e USING (chunk_id))',
+            :'schema', depth * 5 / 4,
+            CASE WHEN filtered THEN 'CASE WHEN (SELECT few FROM rare) THEN ARRAY(SELECT id FROM matching) END'
+                 ELSE 'NULL' END, vectors, depth, k, distance);
     END IF;
     RETURN QUERY EXECUTE format(
-        'WITH nearest AS MATERIALIZED (%s) '
-        'SELECT (row_number() OVER (ORDER BY n.distance, n.chunk_id))::int, n.chunk_id, c.semantic_key, c.source_id, '
-        'c.chunk_no, n.distance, c.content, $2, $3 '
-        'FROM nearest n JOIN %I.document_chunks c ON c.id = n.chunk_id ORDER BY n.distance, n.chunk_id',
-        nearest, :'schema')
-        USING query, asked.version_key, asked.active;
+        'WITH %s SELECT n.place::int, n.chunk_id, c.semantic_key, c.source_id, c.chunk_no, n.distance, c.content, $2, $3 '
+        'FROM hits n JOIN %I.document_chunks c ON c.id = n.chunk_id ORDER BY n.place', nearest, :'schema')
+        USING query, asked.version_key, asked.active, path, excluded, text, filter;
+    IF filtered AND iterative IS NOT NULL THEN
+        PERFORM set_config('hnsw.iterative_scan', iterative, true);
+    END IF;
 END $$;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 
 import numpy as np
 import psycopg
@@ -13,6 +14,7 @@ from psycopg import sql
 from revector.core import index
 from revector.core.database import Connection, Database
 from revector.core.encoders import open_encoder
+from revector.core.registry import get_version
 from revector.core.retrieval import check_options, search_vector
 from tests.core.retrieval.collections import chunks_with_metadata, drawn_version, flip
 from tests.versions import NUMBERS, add, add_chunks, ready_version
@@ -51,6 +53,57 @@ def test_search_chunks_finds_what_python_finds(connection: Connection, kind: str
             ]  # fmt: skip
             assert rows == expected
             assert len(rows) == k
+
+
+@pytest.mark.parametrize("kind", ["vector", "bit"])
+def test_search_chunks_filters_and_fuses_as_python_does(connection: Connection, kind: str) -> None:
+    dimensions, storage = KINDS[kind]
+    rows = 5_400 if kind == "vector" else ROWS
+    chunks_with_metadata(
+        connection, rows, "jsonb_build_object('half', n % 2, 'rare', n % 90, 'tags', jsonb_build_array(n % 3))"
+    )
+    vectors = np.random.default_rng(5).standard_normal((rows, dimensions), dtype=np.float32)
+    drawn_version(connection, "v1", vectors, storage=storage)
+    version = get_version(connection, "v1")
+    wheres: list[dict[str, object] | None] = [
+        None,
+        {"half": 1},
+        {"half": 2},
+        {"rare": {"$lt": 3}},
+        {"half": {"$exists": True}},
+        {"tags": 2, "half": {"$in": [0]}},
+    ]
+    for number, where in enumerate(wheres):
+        for text in (None, "text 41 77", '"text 9" OR 12', "77 -41", "", "-text"):
+            for k in (5, 60):
+                query = vectors[number]
+                options = check_options(k, where=where, hybrid=text is not None).of(text or "")
+                hits, _ = search_vector(connection, version, query, options, text or "")
+                found = connection.execute(
+                    "SELECT rank, chunk_id, distance FROM search_chunks(%s::vector, %s, 'v1', %s, text => %s)",
+                    [Vector(query).to_text(), k, None if where is None else json.dumps(where), text],
+                ).fetchall()
+                assert found == [(hit.rank, hit.chunk_id, hit.distance) for hit in hits], (where, text)
+
+
+def test_search_chunks_leaves_the_settings_of_the_session_as_they_were(connection: Connection) -> None:
+    chunks_with_metadata(connection, 3, "jsonb_build_object('n', n)")
+    drawn_version(connection, "v1", np.eye(3, 4, dtype=np.float32))
+    with connection.transaction():
+        connection.execute("SET LOCAL hnsw.iterative_scan = strict_order; SET LOCAL hnsw.ef_search = 7")
+        connection.execute("SELECT FROM search_chunks('[1,0,0,0]', 2, 'v1', '{\"n\": 2}')")
+        row = connection.execute(
+            "SELECT current_setting('hnsw.iterative_scan'), current_setting('hnsw.ef_search')"
+        ).fetchone()
+        assert row == ("strict_order", "7")
+
+
+def test_search_chunks_refuses_what_is_no_filter(connection: Connection) -> None:
+    chunks_with_metadata(connection, 3, "'{}'")
+    drawn_version(connection, "v1", np.eye(3, 4, dtype=np.float32))
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="no comparison") as refusal:
+        connection.execute("SELECT FROM search_chunks('[1,0,0,0]', 2, 'v1', '{\"n\": {\"$near\": 2}}')")
+    assert "$prefix" in (refusal.value.diag.message_hint or "")
 
 
 def test_it_is_answered_by_the_index(connection: Connection) -> None:
