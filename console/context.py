@@ -80,7 +80,7 @@ class Context:
         """A connection to a schema that is set up, with errors for people.
 
         `changes` says that the command changes something, which a read-only session or role refuses, and whose
-        refusal is logged. `needs` is the right that it requires, if not any right to change is enough.
+        refusal is logged. `needs` is the right that it requires, if that is not an operator's.
         """
         if not (changes or needs):
             with self.database.session("cli") as connection:
@@ -91,7 +91,7 @@ class Context:
 
         self.require_writable()
         with self.database.session("cli") as connection:
-            require(connection, needs, self.command)
+            require(connection, needs or "operate", self.command)
             with refusals(connection, self.command, self.key):
                 yield connection
 

@@ -7,7 +7,7 @@ continues, since it finds its own chunks by their semantic keys.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Annotated, LiteralString
@@ -22,15 +22,14 @@ from revector.core.chunks import content_sha256, document_uuid, semantic_key, sp
 from revector.core.database import Connection, Progress, fetch_column, fetch_one
 from revector.core.documents import Document, DocumentReader, Rejection
 from revector.core.errors import RefusedError
+from revector.core.locks import name_holders
 from revector.core.registry import fold_counts
 
 _BATCH_DOCUMENTS = 500
 _BATCH_CHARACTERS = 8 * 1024 * 1024
 _ATTEMPTS = 5
 
-_LOCK = 0x696E6765
-"""First half of the advisory lock that an ingest holds while it writes ('inge'); the other half is its
-collection."""
+_Waits = Callable[[str], None] | None
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,7 @@ def ingest(
     prune: bool = False,
     on_progress: Progress | None = None,
     rejections: Collection[Rejection] = (),
+    on_wait: Callable[[str], None] | None = None,
 ) -> IngestReport:
     """Make the collection hold these documents. Running it again with the same documents changes nothing.
 
@@ -79,13 +79,13 @@ def ingest(
 
     Several ingests may run at once: their batches take turns, and a document in both ends up as in the later
     batch. `connection` is used in autocommit; inside a caller's transaction everything is one transaction. Calls
-    on_progress("documents", done, 0) after each batch.
+    on_progress("documents", done, 0) after each batch, and `on_wait` with a sentence when it waits for another.
     """
     done: Counter[str] = Counter()
     with _staging(connection):
-        last_chunk = _last_chunk(connection) if prune else 0
+        last_chunk = _last_chunk(connection, on_wait) if prune else 0
         for batch in _batches(documents, chunk_characters):
-            done.update(_store(connection, batch, remember=prune))
+            done.update(_store(connection, batch, on_wait, remember=prune))
             if on_progress is not None:
                 on_progress("documents", done["documents"], 0)
         if isinstance(documents, DocumentReader):
@@ -93,7 +93,7 @@ def ingest(
         done["rejected"] = max(done["rejected"], len(rejections))
         if prune:
             _require_complete(done)
-            done["deleted"] += _prune(connection, last_chunk)
+            done["deleted"] += _prune(connection, last_chunk, on_wait)
     fold_counts(connection, 0)
     report = IngestReport(**done)
     if report.inserted or report.deleted:
@@ -150,7 +150,7 @@ def _staging(connection: Connection) -> Iterator[None]:
             connection.execute(_DROP_STAGING)
 
 
-def _store(connection: Connection, batch: list[_Cut], *, remember: bool) -> Counter[str]:
+def _store(connection: Connection, batch: list[_Cut], on_wait: _Waits, *, remember: bool) -> Counter[str]:
     """One batch, as one transaction.
 
     Ingests cannot deadlock with each other, but they can with other sessions that delete chunks or process the
@@ -159,16 +159,16 @@ def _store(connection: Connection, batch: list[_Cut], *, remember: bool) -> Coun
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             with connection.transaction():
-                return _write(connection, batch, remember=remember)
+                return _write(connection, batch, on_wait, remember=remember)
         except (pg.DeadlockDetected, pg.SerializationFailure, pg.UndefinedTable):
             if attempt == _ATTEMPTS:
                 raise
     raise AssertionError("unreachable")
 
 
-def _write(connection: Connection, batch: list[_Cut], *, remember: bool) -> Counter[str]:
+def _write(connection: Connection, batch: list[_Cut], on_wait: _Waits, *, remember: bool) -> Counter[str]:
     _stage(connection, batch)
-    _lock(connection)
+    _lock(connection, on_wait)
     done = Counter(
         documents=len(batch),
         chunks=sum(len(cut.chunks) for cut in batch),
@@ -245,15 +245,22 @@ def _stage(connection: Connection, batch: list[_Cut]) -> None:
     connection.execute("ANALYZE pg_temp.ingest_documents, pg_temp.ingest_chunks")
 
 
-def _lock(connection: Connection) -> None:
+def _lock(connection: Connection, on_wait: _Waits) -> None:
     """Lock out other ingests into this collection until the transaction ends.
 
     Otherwise two ingests of the same document would each store their own chunks without seeing the other's.
-    Reading, cutting and staging are not locked.
+    Reading, cutting and staging are not locked. `on_wait` is told, once, who holds the lock for seconds.
     """
-    connection.execute(
-        "SELECT pg_advisory_xact_lock(%s, ('document_chunks'::regclass::oid::bigint & 2147483647)::int)", [_LOCK]
-    )
+    while True:
+        try:
+            with connection.transaction():
+                connection.execute("SELECT lock_ingest()")
+            return
+        except pg.LockNotAvailable:
+            if on_wait is not None:
+                held, _ = name_holders(connection, {"locks": "RowShareLock"})
+                on_wait(f"Waiting for another ingest: for a lock {held}.")
+                on_wait = None
 
 
 def _live_versions(connection: Connection) -> list[int]:
@@ -314,10 +321,10 @@ def _run(connection: Connection, statement: LiteralString) -> int:
 # After the last batch ---------------------------------------------------------------------------------------
 
 
-def _last_chunk(connection: Connection) -> int:
+def _last_chunk(connection: Connection, on_wait: _Waits) -> int:
     """The newest chunk before this run; no other ingest has uncommitted chunks below it."""
     with connection.transaction():
-        _lock(connection)
+        _lock(connection, on_wait)
         return int(fetch_one(connection, "SELECT coalesce(max(id), 0) FROM document_chunks")[0])
 
 
@@ -334,10 +341,10 @@ def _require_complete(done: Counter[str]) -> None:
         )
 
 
-def _prune(connection: Connection, last_chunk: int) -> int:
+def _prune(connection: Connection, last_chunk: int, on_wait: _Waits) -> int:
     """Delete the documents that were not seen and have no chunk newer than `last_chunk`."""
     with connection.transaction():
-        _lock(connection)
+        _lock(connection, on_wait)
         connection.execute("ANALYZE pg_temp.ingest_seen")
         return connection.execute(
             """

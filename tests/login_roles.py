@@ -22,7 +22,9 @@ def login_role(connection: Connection, database: Database, name: str) -> Iterato
         rights = "GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA {} TO {}"
         connection.execute(sql.SQL(rights).format(schema, role))
         connection.execute(sql.SQL("GRANT USAGE ON ALL SEQUENCES IN SCHEMA {} TO {}").format(schema, role))
-        connection.execute(sql.SQL("GRANT EXECUTE ON FUNCTION {}.lock_flip() TO {}").format(schema, role))
+        for function in ("lock_flip", "withdraw_request"):
+            call = sql.SQL("GRANT EXECUTE ON FUNCTION {}.{} TO {}")
+            connection.execute(call.format(schema, sql.Identifier(function), role))
         yield Database(make_conninfo(database.dsn, user=name), database.schema)
     finally:
         connection.execute(sql.SQL("DROP OWNED BY {}").format(role))

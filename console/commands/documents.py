@@ -54,7 +54,7 @@ def ingest(
             with progress_bar() as progress:
                 report = ingest_documents(
                     connection, documents, chunk_characters=own.settings.chunk_characters, prune=prune,
-                    on_progress=progress,
+                    on_progress=progress, on_wait=note,
                 )  # fmt: skip
         finally:
             if rejected > _SHOWN_REJECTIONS:

@@ -87,7 +87,7 @@ def start(
     from revector.core import shadow
 
     own = context_of(context)
-    with own.session(changes=True, needs="operate") as connection:
+    with own.session(changes=True) as connection:
         confirmed_key(
             own, key, confirm, f"Shadow: {sample:.3g} of users' queries also go to the encoder of {key}; "
             f"query text is {query_text}.",
@@ -103,7 +103,7 @@ def stop(context: typer.Context, reason: Reason = "", as_json: Json = False) -> 
     """Stop the running shadow. Its results are kept for the retention time."""
     from revector.core import shadow
 
-    with context_of(context).session(changes=True, needs="operate") as connection:
+    with context_of(context).session(changes=True) as connection:
         run = shadow.stop(connection, reason=reason)
     answer(run, as_json, f"Stopped: {_run_words(run)}.")
 
@@ -162,7 +162,7 @@ def judge(
     """
     from revector.core import shadow
 
-    with context_of(context).session(changes=True, needs="operate") as connection:
+    with context_of(context).session(changes=True) as connection:
         found = shadow.report(connection, shadow_id=number, limit=limit)
         sent = shadow.send_to_judging(connection, [one.id for one in found.worst], name)
     text = f"{sent.added} {'query' if sent.added == 1 else 'queries'} added to {name}"

@@ -212,7 +212,7 @@ def retire(
     from revector.core.registry import get_version, retire_version
 
     own = context_of(context)
-    with own.session(changes=True, needs="operate") as connection:
+    with own.session(changes=True) as connection:
         get_version(connection, key)
         confirmed_key(own, key, confirm, f"New chunks no longer reach {key}, and no rollback can return to it.")
         version = retire_version(connection, key, reason=reason, force=force)
@@ -233,7 +233,7 @@ def drop(
     from revector.core.registry import drop_version, get_version
 
     own = context_of(context)
-    with own.session(changes=True, needs="operate") as connection:
+    with own.session(changes=True) as connection:
         get_version(connection, key)
         confirmed_key(own, key, confirm, f"This deletes the vectors of {key} permanently.")
         drop_version(connection, key, reason=reason, force=force)

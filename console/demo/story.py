@@ -274,7 +274,7 @@ def _drop(connection: Connection, database: Database) -> None:
         raise _not_the_demo(database, found) from None
 
 
-_OF_ROWS = ("request_obstacle", "vectors_left", "check_removal", "begin_removal")
+_OF_ROWS = ("request_obstacle", "request_void", "check_removal", "begin_removal")
 """Functions that take or return a row of a table, and go before it."""
 
 

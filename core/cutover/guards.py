@@ -11,12 +11,13 @@ import psycopg
 from revector.core.cutover.checks import approvals, encoding, evidence, indexes, recall, servers, vectors
 from revector.core.cutover.guard import Check, Guard, GuardRule, Subject, unsure
 from revector.core.cutover.policy import read_policy
-from revector.core.database import Connection, fetch_one
+from revector.core.database import Connection, fetch_column
 from revector.core.errors import UsageError, unknown_name
+from revector.core.locks import name_holders
 from revector.core.registry import get_version
 from revector.core.retrieval import EncoderCache
 
-_STATEMENT_TIMEOUT_MS = 15_000
+_TIMEOUTS_MS = {"statement_timeout": 15_000, "lock_timeout": 5_000}
 
 # `recall` after `warm` of indexes: it reads everything, and so warms the cache.
 _TOPICS = (vectors, encoding, indexes, recall, evidence, servers, approvals)
@@ -46,7 +47,7 @@ def check(
     waived = checked_waivers(waivers or {})
     subject = Subject(connection, version, read_policy(connection), encoders or EncoderCache())
     found: list[Guard] = []
-    with _statement_timeout(connection):
+    with _timeouts(connection):
         for rule in GUARDS:
             failed = [guard.name for guard in found if guard.name in rule.after and guard.verdict != "pass"]
             guard = (known or {}).get(rule.name) or (_not_run(rule, failed) if failed else _bounded(rule, subject))
@@ -89,19 +90,23 @@ def _waived(guard: Guard, waivers: Mapping[str, str]) -> Guard:
 
 
 @contextlib.contextmanager
-def _statement_timeout(connection: Connection) -> Iterator[None]:
+def _timeouts(connection: Connection) -> Iterator[None]:
     """Limit every statement of a guard to a few seconds, whatever the session allows."""
-    (before,) = fetch_one(connection, "SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout'")
-    if 0 < before <= _STATEMENT_TIMEOUT_MS:
-        yield
-        return
-    set_it = "SELECT set_config('statement_timeout', %s, false)"
-    connection.execute(set_it, [f"{_STATEMENT_TIMEOUT_MS}ms"])
+    before: dict[str, int] = dict(
+        connection.execute(
+            "SELECT name, setting::int FROM pg_settings WHERE name = ANY(%s)", [list(_TIMEOUTS_MS)]
+        ).fetchall()
+    )
+    longer = {name: most for name, most in _TIMEOUTS_MS.items() if not 0 < before[name] <= most}
+    set_it = "SELECT set_config(%s, %s, false)"
+    for name, most in longer.items():
+        connection.execute(set_it, [name, f"{most}ms"])
     try:
         yield
     finally:
         if not connection.closed:
-            connection.execute(set_it, [f"{before}ms"])
+            for name in longer:
+                connection.execute(set_it, [name, f"{before[name]}ms"])
 
 
 def _not_run(rule: GuardRule, failed: list[str]) -> Guard:
@@ -113,6 +118,12 @@ def _bounded(rule: GuardRule, subject: Subject) -> Guard:
         return rule.run(subject)
     except psycopg.errors.QueryCanceled as error:
         text, remedy = error.diag.message_primary, "Try again when the server is less busy."
+    except psycopg.errors.LockNotAvailable:
+        tables = fetch_column(
+            subject.connection, "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema()"
+        )
+        held, remedy = name_holders(subject.connection, dict.fromkeys(tables, "AccessExclusiveLock"))
+        text = f"timed out waiting for a lock, {held}"
     except psycopg.errors.InsufficientPrivilege as error:
         text, remedy = error.diag.message_primary, "Ask for the privilege, or check as a role that has it."
     return Guard(rule.name, *unsure(f"could not check: {text}", remedy))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, LiteralString
 
@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 
 from revector.core.database import Connection
 from revector.core.registry import Version
-from revector.core.text import counted, in_words
+from revector.core.text import counted
 
 RequestState = Literal["open", "approved", "void", "expired", "withdrawn", "done"]
 
@@ -74,8 +74,8 @@ class Request:
 _SELECT = """
 SELECT r.id, v.version_key, r.requested_by, r.client, r.requested_at, r.expires_at, r.reason, r.basis, r.waivers,
        r.guards, cutover_setting('approvals', 0)::int AS needed, r.expires_at <= clock_timestamp() AS expired,
-       r.ended, r.ended_at, r.ended_why, CASE WHEN r.ended IS NULL THEN cutover_basis(v.id) END AS basis_now,
-       CASE WHEN r.ended IS NULL THEN vectors_left(r) END AS vectors_left,
+       r.ended, r.ended_at, r.ended_why,
+       coalesce(CASE WHEN r.ended IS NULL THEN request_void(r) END, '') AS void_because,
        (SELECT array_agg(ARRAY[a.approved_by, a.client, a.comment] ORDER BY a.approved_at)
         FROM cutover_approvals a WHERE a.request_id = r.id) AS approvers,
        (SELECT array_agg(a.approved_at ORDER BY a.approved_at)
@@ -116,26 +116,11 @@ def _read(connection: Connection, query: LiteralString, values: Mapping[str, obj
 
 
 def _of_row(row: dict[str, Any]) -> Request:
-    now, left, approvers, moments, counts = (
-        row.pop(name) for name in ("basis_now", "vectors_left", "approvers", "approved_at", "counts")
-    )
+    approvers, moments, counts = (row.pop(name) for name in ("approvers", "approved_at", "counts"))
     approvals = tuple(
         Approval(approved_by, at, client, comment, may)
         for (approved_by, client, comment), at, may in zip(
             approvers or (), moments or (), counts or (), strict=True
         )
     )
-    void = "" if now is None else "; ".join(_differences(row["basis"], now)) or left or ""
-    return Request(**row, approvals=approvals, void_because=void)
-
-
-def _differences(signed: Mapping[str, Any], now: Mapping[str, Any], of: str = "") -> Iterator[str]:
-    """What has changed since the request, with both values, by the names of `cutover_basis`."""
-    for name in sorted({*signed, *now}):
-        was, found = signed.get(name), now.get(name)
-        if name == "policy since" and signed.get("policy") != now.get("policy"):
-            continue  # what changed in it says more
-        if isinstance(was, Mapping) and isinstance(found, Mapping):
-            yield from _differences(was, found, f"{of}{name} ")
-        elif was != found:
-            yield f"{of}{name} changed from {in_words(was)} to {in_words(found)}"
+    return Request(**row, approvals=approvals)

@@ -35,16 +35,13 @@ def request(connection: Connection, key: str, *, reason: str, waivers: Mapping[s
     found = check(connection, key, waivers=waived)
     with audit.refusals(connection, "cutover request", key), connection.transaction():
         before = open_request(connection, version)
-        if before is not None:
-            if before.state in ("open", "approved"):
-                raise RefusedError(
-                    f"{before.requested_by} has already requested a cutover to {key}, "
-                    f"until {local_time(before.expires_at)}.",
-                    f"Get it approved (revector cutover approve {key}) or withdraw it "
-                    f"(revector cutover withdraw {key}).",
-                )
-            _end(connection, before, before.state, before.void_because)
-        # Triggers fill in who, when, until when and the basis, and write the log.
+        if before is not None and before.state in ("open", "approved"):
+            raise RefusedError(
+                f"{before.requested_by} has already requested a cutover to {key}, "
+                f"until {local_time(before.expires_at)}.",
+                f"Get it approved (revector cutover approve {key}) or withdraw it (revector cutover withdraw {key}).",
+            )
+        # Triggers end what is void or expired, fill in who, when, until when and the basis, and write the log.
         connection.execute(
             """
             INSERT INTO cutover_requests (embedding_version_id, reason, expires_at, basis, waivers, guards)
@@ -94,7 +91,7 @@ def withdraw(connection: Connection, key: str, *, reason: str = "") -> Request:
             raise RefusedError(
                 f"There is no open request for a cutover to {key}.", "See revector cutover requests."
             )
-        _end(connection, found, "withdrawn", reason.strip())
+        connection.execute("SELECT withdraw_request(%s, %s)", [found.id, reason.strip()])
     return get_request(connection, found.id)
 
 
@@ -105,9 +102,3 @@ def figures(found: Check) -> dict[str, str]:
         text = guard.detail if guard.verdict == "pass" else f"{guard.verdict}: {guard.detail}"
         lines[guard.name] = f"{text} (waived: {guard.waived})" if guard.waived else text
     return lines
-
-
-def _end(connection: Connection, found: Request, how: str, why: str) -> None:
-    connection.execute(
-        "UPDATE cutover_requests SET ended = %s, ended_why = %s WHERE id = %s", [how, why, found.id]
-    )

@@ -167,7 +167,10 @@ class DeadLetter(Base):
     """A chunk that could not be embedded, with its error. A waived one no longer blocks a cutover."""
 
     __tablename__ = "dead_letters"
-    __table_args__ = (sa.PrimaryKeyConstraint("embedding_version_id", "chunk_id"),)
+    __table_args__ = (
+        sa.PrimaryKeyConstraint("embedding_version_id", "chunk_id"),
+        sa.CheckConstraint("waived_reason ~ '[^[:space:]]'", name="waived_reason"),
+    )
 
     embedding_version_id: Mapped[int] = mapped_column(sa.ForeignKey("embedding_versions.id", ondelete="CASCADE"))
     chunk_id: Mapped[int] = mapped_column(sa.ForeignKey("document_chunks.id", ondelete="CASCADE"), index=True)

@@ -13,7 +13,8 @@ from revector.core.models.base import CLIENT, Base
 
 
 class Lock(Base):
-    """What queues one behind another: `flip`, `rights`, `version tables`. Any role could hold an advisory lock."""
+    """What queues one behind another: flips, ingests, grants, and changes of version tables. Any role could hold an
+    advisory lock."""
 
     __tablename__ = "locks"
 

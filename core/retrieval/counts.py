@@ -29,7 +29,6 @@ from revector.core.database import Connection
 BUCKETS = 160
 BOUNDS_MS = tuple(0.1 * 2 ** (number / 8) for number in range(1, BUCKETS))
 """Upper bounds (159,), from 0.109 ms to 96 s; slower searches are in the last bucket."""
-RETENTION_DAYS = 14
 FRESH_S = 1_200.0
 """Since a version became active: until then its counts are written every second."""
 _MOST_KEPT = 1_440
@@ -114,9 +113,7 @@ class Counter:
                 for (version_id, at), one in self._slots(connection, counted).items():
                     connection.execute(_ADD, [version_id, at, self.process, *_values(one)])
                 if time.monotonic() - self._cleaned > 3_600 or not self._cleaned:
-                    connection.execute(
-                        "DELETE FROM search_counts WHERE at < now() - %s * interval '1 day'", [RETENTION_DAYS]
-                    )
+                    connection.execute("SELECT forget_search_counts()")
                     self._cleaned = time.monotonic()
         except BaseException:
             self._put_back(counted)

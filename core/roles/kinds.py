@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, LiteralString
 
 Kind = Literal["viewer", "operator", "approver", "application"]
-Need = Literal["operate", "approve", "administer"]
+Need = Literal["operate", "approve", "withdraw", "administer"]
 
 KINDS: dict[Kind, str] = {
     "viewer": "reads everything and searches",
@@ -18,6 +18,8 @@ KINDS: dict[Kind, str] = {
 _ALL = "INSERT, UPDATE, DELETE"
 # Triggers fill the other columns of the log and of requests (core/migrations/sql).
 _LOG = "INSERT (action, version_key, outcome, reason, detail)"
+# Who may delete rows of a table, or update whole ones, may lock it (LOCK TABLE). Who may update columns may not.
+_COUNTS = "INSERT, UPDATE (searches, empty, errors, latencies, cached_latencies, first_error, last_error)"
 
 # What a role may write, by table. A version's active is the flip. When it was proven, activated or deactivated is
 # written by functions and triggers alone, and so is who made what when.
@@ -50,23 +52,23 @@ OPERATOR_WRITES: dict[str, LiteralString] = {
     "evaluation_runs": _ALL,  # a finished one never changes
     "evaluation_results": "INSERT",
     "evaluations": "INSERT",
-    "search_counts": _ALL,
+    "search_counts": _COUNTS,
     "shadows": _ALL,
-    "shadow_queries": "DELETE",
-    "shadow_counts": "DELETE",
-    "cutover_requests": (
-        "INSERT (embedding_version_id, reason, expires_at, basis, waivers, guards), UPDATE (ended, ended_at, ended_why)"
-    ),
+    "cutover_requests": "INSERT (embedding_version_id, reason, expires_at, basis, waivers, guards)",
 }
 APPROVER_WRITES: dict[str, LiteralString] = {
     "audit_log": _LOG,
     "cutover_approvals": "INSERT (request_id, comment)",
-    "cutover_requests": "UPDATE (ended, ended_at, ended_why)",  # a role that disagrees ends the request
 }
 VIEWER_CALLS: tuple[LiteralString, ...] = ("record_refusal(text, text)", "next_versions()")
-APPLICATION_CALLS: tuple[LiteralString, ...] = VIEWER_CALLS
+_UPKEEP: tuple[LiteralString, ...] = ("forget_search_counts()", "forget_shadow_queries(int)")
+APPLICATION_CALLS: tuple[LiteralString, ...] = (*VIEWER_CALLS, *_UPKEEP)
+APPROVER_CALLS: tuple[LiteralString, ...] = ("withdraw_request(bigint, text)",)
 OPERATOR_CALLS: tuple[LiteralString, ...] = (
+    *_UPKEEP,
+    "lock_ingest()",
     "lock_flip()",
+    "withdraw_request(bigint, text)",
     "create_version_table(bigint)",
     "begin_filling(bigint)",
     "delete_orphans(bigint, bigint[])",
@@ -95,7 +97,7 @@ APPLICATION_READS = (
     "shadow_counts",
 )
 APPLICATION_WRITES: dict[str, LiteralString] = {
-    "search_counts": _ALL,
-    "shadow_queries": "INSERT, DELETE",
-    "shadow_counts": _ALL,
+    "search_counts": _COUNTS,
+    "shadow_queries": "INSERT",
+    "shadow_counts": "INSERT, UPDATE (seen, drawn, done, dropped, failed, open_since, error, updated_at)",
 }

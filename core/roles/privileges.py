@@ -11,6 +11,7 @@ from revector.core.roles.kinds import (
     APPLICATION_CALLS,
     APPLICATION_READS,
     APPLICATION_WRITES,
+    APPROVER_CALLS,
     APPROVER_WRITES,
     OPERATOR_CALLS,
     OPERATOR_WRITES,
@@ -52,6 +53,7 @@ def apply(connection: Connection, groups: dict[Kind, str]) -> None:
     calls: tuple[tuple[Kind, tuple[LiteralString, ...]], ...] = (
         ("viewer", VIEWER_CALLS),
         ("operator", OPERATOR_CALLS),
+        ("approver", APPROVER_CALLS),
         ("application", APPLICATION_CALLS),
     )
     for kind, functions in calls:

@@ -30,6 +30,11 @@ class Rights:
             return "" if self.approve else "operator"
         return "approver" if self.approve else "viewer"
 
+    @property
+    def withdraw(self) -> bool:
+        """Whether the role may end a request for a cutover."""
+        return self.operate or self.approve
+
     def allow(self, need: Need | None) -> bool:
         """Whether the rights are enough for a need."""
         return need is None or bool(getattr(self, need))
@@ -55,15 +60,15 @@ def read_rights(connection: Connection) -> Rights:
     )
 
 
-def require(connection: Connection, need: Need | None, action: str) -> None:
+def require(connection: Connection, need: Need, action: str) -> None:
     """Raise RefusedError, and log it, when the role may not do `action`.
 
-    An early, clear error; Postgres would refuse it anyway. Without `need` any right to change something is enough.
+    An early, clear error; Postgres would refuse it anyway.
     """
     rights = read_rights(connection)
-    if rights.allow(need) if need else rights.operate or rights.approve:
+    if rights.allow(need):
         return
-    kind = {"approve": "approver", "administer": "owner"}.get(need or "", "operator")
+    kind = {"approve": "approver", "administer": "owner"}.get(need, "operator")
     with contextlib.suppress(psycopg.Error):
         connection.execute("SELECT record_refusal(%s, %s)", [action, kind])
     if need == "administer":

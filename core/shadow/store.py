@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from revector.core.database import Connection, fetch_column
+from revector.core.database import Connection, fetch_column, fetch_one
 from revector.core.errors import RevectorError
 from revector.core.overlap import Overlap
 
@@ -137,13 +137,4 @@ def _count_row(one: Counts) -> tuple[object, ...]:
 
 def forget_expired(connection: Connection) -> int:
     """Delete queries past their shadow's retention, at most 10,000 of each shadow; returns how many."""
-    return connection.execute(
-        """
-        DELETE FROM shadow_queries WHERE id IN (
-            SELECT q.id FROM shadows s CROSS JOIN LATERAL (
-                SELECT id FROM shadow_queries
-                WHERE shadow_id = s.id AND at < clock_timestamp() - make_interval(secs => s.retention_days * 86400)
-                LIMIT %s) q)
-        """,
-        [_FORGET_AT_ONCE],
-    ).rowcount
+    return int(fetch_one(connection, "SELECT forget_shadow_queries(%s)", [_FORGET_AT_ONCE])[0])

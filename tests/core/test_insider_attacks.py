@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import LiteralString
@@ -16,9 +17,12 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from revector.core import cutover, doctor
+from revector.core.cutover.guards import GUARDS
 from revector.core.database import Connection, Database, fetch_one
+from revector.core.documents import Document
 from revector.core.errors import RefusedError
 from revector.core.evaluation.judged_sets.query_sets import Query
+from revector.core.ingest import ingest
 from revector.core.roles import granting
 from revector.core.settings import Settings
 from tests.console.cli.program import Revector
@@ -291,15 +295,83 @@ def test_evidence_is_there_and_of_who_made_it(collection: Collection, connection
                 operator.execute(evaluation, [query_set.id, done, running if report == "{}" else done, report])
 
 
-def test_a_request_ends_as_it_did(collection: Collection) -> None:
+def test_a_request_ends_as_it_did(collection: Collection, connection: Connection) -> None:
+    """By functions of the owner alone: nobody else changes or locks its row, and the database says why it ended."""
     requested(collection)
-    with collection.as_role("operator") as operator:
-        for ended in ("void", "expired", "done"):
-            with pytest.raises(RULE):
-                operator.execute(
-                    "UPDATE cutover_requests SET ended = %s, ended_why = 'the policy changed'", [ended]
-                )
+    for role in ("operator", "approver"):
+        with collection.as_role(role) as session:
+            for attempt in (
+                "UPDATE cutover_requests SET ended = 'void', ended_why = 'the policy changed'",
+                "SELECT FROM cutover_requests FOR UPDATE",
+                "SELECT FROM cutover_requests FOR KEY SHARE",
+            ):
+                with pytest.raises(RIGHT):
+                    session.execute(attempt)  # type: ignore[arg-type]
+    connection.execute(changed("v2", "index_settings", """'{"ef_search": 7}'""").encode())
+    with collection.as_role("operator") as operator, collection.as_role("approver") as approver:
+        made = cutover.request(operator, "v2", reason="as it is now")
+        with pytest.raises(RULE, match=r"has already requested a cutover to v2"):
+            operator.execute(REQUEST, ["once more", "{}", "v2"])
+        cutover.approve(approver, "v2")
+        ended = (
+            "SELECT action, actor, reason, detail FROM audit_log WHERE action ~ 'void|withdraw' ORDER BY id DESC"
+        )
+        assert connection.execute(ended).fetchone() == (
+            "cutover void", collection.names["operator"], "index settings ef_search changed from none to 7",
+            {"request": made.id - 1},
+        )  # fmt: skip
         operator.execute(FLIP)
+        with pytest.raises(RULE, match="There is no open request"):
+            approver.execute("SELECT withdraw_request(%s, 'no')", [made.id])
+
+
+REQUEST: LiteralString = (
+    "INSERT INTO cutover_requests (embedding_version_id, reason, expires_at, basis, waivers) "
+    "SELECT id, %s, now(), '{}', %s FROM embedding_versions WHERE version_key = %s"
+)
+
+
+def test_a_reason_is_more_than_space(collection: Collection, connection: Connection) -> None:
+    with collection.as_role("operator") as operator:
+        for reason in ("", " ", "\t\n"):
+            with pytest.raises(RULE, match="needs a reason"):
+                operator.execute(REQUEST, [reason, "{}", "v2"])
+            with pytest.raises(RULE, match="gives a reason"):
+                operator.execute(REQUEST, ["better", json.dumps({"recall": reason}), "v2"])
+            with pytest.raises(CHECK):
+                operator.execute(
+                    "INSERT INTO dead_letters (embedding_version_id, chunk_id, error, waived_reason) "
+                    "VALUES (2, 1, '', %s)",
+                    [reason],
+                )
+    with pytest.raises(RULE, match="To force it takes a reason"):
+        connection.execute("SELECT drop_version('v1', E'\\t\\n', true)")
+
+
+def test_what_cannot_be_waived_is_not_by_sql(collection: Collection) -> None:
+    with collection.as_role("operator") as operator:
+        for rule in GUARDS:
+            waived = ["better", json.dumps({rule.name: "because"}), "v2"]
+            if rule.waivable:
+                with operator.transaction(force_rollback=True):
+                    operator.execute(REQUEST, waived)
+            else:
+                with pytest.raises(RULE, match=f"without the guard {rule.name} cannot be requested"):
+                    operator.execute(REQUEST, waived)
+
+
+def test_a_rollback_waits_for_no_request(collection: Collection, connection: Connection) -> None:
+    """Somebody is just ending it, and does not come to an end."""
+    requested(collection)
+    with collection.as_role("operator") as operator, collection.as_role("approver") as approver:
+        operator.execute(FLIP)
+        made = cutover.request(operator, "v1", reason="on second thoughts")
+        approver.execute("BEGIN")
+        approver.execute("SELECT withdraw_request(%s, '')", [made.id])
+        operator.execute("SET lock_timeout = '1s'")
+        assert cutover.rollback(operator, confirm="v1").changed
+        approver.execute("ROLLBACK")
+        assert cutover.requests(connection)[0].void_because == "the version became active after the request"
 
 
 def test_a_rollback_finds_its_version_as_it_was(collection: Collection, connection: Connection) -> None:
@@ -319,10 +391,7 @@ def test_a_rollback_finds_its_version_as_it_was(collection: Collection, connecti
         for number in range(3):
             operator.execute("INSERT INTO row_counts (scope, delta) VALUES (%s, -1000000000000)", [number])
         assert cutover.rollback(operator, confirm="v1").changed
-    assert connection.execute("SELECT ended FROM cutover_requests ORDER BY id").fetchall() == [
-        ("done",),
-        ("void",),
-    ]
+    assert [one.state for one in cutover.requests(connection)] == ["void", "done"]
 
 
 def test_only_the_owner_says_how_the_active_version_encodes(
@@ -340,6 +409,33 @@ def test_only_the_owner_says_how_the_active_version_encodes(
             operator.execute(adopt, ["v1"])
         operator.execute(adopt, ["v2"])
     connection.execute(adopt, ["v1"])
+
+
+def test_an_ingest_says_who_it_waits_for_and_waits_for_no_viewer(
+    collection: Collection, connection: Connection
+) -> None:
+    """Anybody can hold an advisory lock, and only operators the lock of ingests."""
+    documents = [Document("a", "about ingests", {})]
+    with collection.as_role("viewer") as viewer, collection.as_role("operator") as operator:
+        with pytest.raises(RIGHT):
+            viewer.execute("SELECT lock_ingest()")
+        viewer.execute(
+            "SELECT pg_advisory_lock(1768843109, oid::int) FROM pg_class WHERE relname = 'document_chunks'"
+        )
+        assert ingest(connection, documents, chunk_characters=1000).inserted == 1
+        operator.execute("BEGIN")
+        operator.execute("SELECT lock_ingest()")
+        heard = []
+
+        def on_wait(text: str) -> None:
+            heard.append(text)
+            operator.execute("ROLLBACK")
+
+        assert ingest(connection, documents, chunk_characters=1000, on_wait=on_wait).unchanged == 1
+        holder = f"process {operator.info.backend_pid} of {collection.names['operator']} (revector"
+        assert [text.startswith(f"Waiting for another ingest: for a lock held by {holder}") for text in heard] == [
+            True
+        ]
 
 
 def test_a_version_becomes_active_with_its_key_alone(collection: Collection, connection: Connection) -> None:

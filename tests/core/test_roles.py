@@ -104,6 +104,7 @@ def test_every_table_has_its_rights() -> None:
     named = {
         *OPERATOR_WRITES,
         *APPROVER_WRITES,
+        *APPLICATION_WRITES,
         "alembic_version",
         "cutover_policy",
         "cutovers",
@@ -135,7 +136,9 @@ def test_nothing_more_was_granted(shared: Collection, owner: Connection) -> None
     fixed = {table for table, *_ in rows} - versions
     assert not {one for one in has if one[1] == "nobody"}
     assert {table for table, kind, right in has if (kind, right) == ("viewer", "SELECT")} == fixed | versions
+    # Also what it takes to lock a table: UPDATE of all columns, DELETE or MAINTAIN.
     assert {right for _, kind, right in has if kind in ("viewer", "approver")} == {"SELECT"}
+    assert {right for _, kind, right in has if kind == "application"} == {"SELECT", "INSERT"}
     assert not {one for one in has if one[2] in ("TRUNCATE", "TRIGGER")}
     assert {(table, kind, right) for table, kind, right in has if table in versions and right != "SELECT"} == {
         (table, "operator", "INSERT") for table in versions
@@ -358,6 +361,23 @@ def test_what_a_viewer_was_refused_is_in_the_log(collection: Collection, tmp_pat
         mine = [one for one in entries(connection, limit=100) if one.actor == collection.names["viewer"]]
         assert len(mine) == 10
         assert {len(one.action) for one in mine} == {100, len("versions add")}
+
+
+def test_an_approver_is_told_what_the_role_may_not_do(shared: Collection, tmp_path: Path) -> None:
+    approver = revector_of(shared, "approver", tmp_path)
+    corpus = write_corpus(tmp_path / "corpus.jsonl")
+    for command in (
+        "versions add v9 --encoder static:wordllama-64",
+        f"ingest {corpus}",
+        "backfill run v2",
+        "index drop v2",
+        "cutover request v2 --reason better",
+    ):
+        result = approver.call(*command.split(), status=1)
+        assert f"The role {shared.names['approver']} may not do this: nothing was changed." in result.err, command
+        assert f"revector db grant {shared.names['approver']} operator" in result.err
+    # To end a request is any role's that takes part in it.
+    assert "There is no open request" in approver.call("cutover", "withdraw", "v2", status=1).err
 
 
 @pytest.mark.parametrize("kind", ["viewer", "nobody", "approver"])
@@ -599,8 +619,8 @@ def test_an_approver_approves_and_does_not_flip(collection: Collection) -> None:
             connection, "INSERT INTO cutover_approvals (request_id, approved_by) VALUES (%s, 'ada')", [request]
         )
         refused(connection, "DELETE FROM cutover_approvals")
-        refused(connection, "UPDATE cutover_requests SET reason = 'x'")
-        connection.execute("UPDATE cutover_requests SET ended = 'withdrawn'")
+        refused(connection, "UPDATE cutover_requests SET ended = 'withdrawn'")
+        connection.execute("SELECT withdraw_request(%s, 'no')", [request])
         refused(connection, "DELETE FROM document_chunks")
         refused(connection, "CREATE TABLE mine (id int)")
 
@@ -633,12 +653,16 @@ def test_an_application_searches_and_counts(collection: Collection, tmp_path: Pa
             """,
             [version.id],
         )
-        connection.execute("DELETE FROM search_counts")
+        connection.execute("SELECT forget_search_counts(), forget_shadow_queries(1)")
         for table in ("audit_log", "judgements", "queries", "cutover_requests", "backfill_jobs"):
             refused(connection, sql.SQL("SELECT FROM {}").format(sql.Identifier(table)))
         for table in ("document_chunks", "embedding_versions", "shadows", version.table_name, "search_counts"):
             refused(connection, sql.SQL("TRUNCATE {}").format(sql.Identifier(table)))
-        for table in ("document_chunks", "embedding_versions", "shadows", version.table_name):
+            for mode in ("ACCESS EXCLUSIVE", "SHARE"):
+                lock = sql.SQL("BEGIN; LOCK TABLE {} IN {} MODE").format(sql.Identifier(table), sql.SQL(mode))  # type: ignore[arg-type]
+                refused(connection, lock)
+                connection.rollback()
+        for table in ("document_chunks", "embedding_versions", "shadows", version.table_name, "search_counts"):
             refused(connection, sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
 
 
@@ -692,6 +716,7 @@ def test_a_service_opens_no_encoder_that_nobody_approved(collection: Collection,
     [
         ("infinity", 0, 0, 0, None),
         ("11000-01-01", 0, 0, 0, None),
+        ("tomorrow", 0, 0, 0, None),
         ("now", 1, 0, -5, None),
         ("now", 2**63 - 1, 0, 0, None),
         ("now", 1, 2, 0, None),

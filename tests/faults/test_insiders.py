@@ -162,12 +162,6 @@ def test_no_sequence_makes_active_what_was_not_approved(base: tuple[Database, di
 
         @rule(role=ROLE, key=KEY)
         def request(self, role: str, key: str) -> None:
-            self.tries(
-                role,
-                "UPDATE cutover_requests SET ended = 'void' "
-                f"WHERE id = {_REQUEST} AND request_obstacle(cutover_requests) IS NOT NULL",
-                key=key,
-            )
             if self.tries(
                 role,
                 "INSERT INTO cutover_requests (embedding_version_id, reason, expires_at, basis) "
@@ -209,7 +203,7 @@ def test_no_sequence_makes_active_what_was_not_approved(base: tuple[Database, di
 
         @rule(role=ROLE, key=KEY)
         def withdraw(self, role: str, key: str) -> None:
-            if self.tries(role, f"UPDATE cutover_requests SET ended = 'withdrawn' WHERE id = {_REQUEST}", key=key):
+            if self.tries(role, f"SELECT withdraw_request({_REQUEST}, '')", key=key):
                 self.signed.pop(key, None)
 
         @rule(role=ROLE, key=KEY)

@@ -49,7 +49,7 @@ def run(
         with own.session() as connection:
             _answer_plan(cutover.plan(connection, key, reason=reason, waivers=waivers), as_json)
         return
-    with own.session(changes=True, needs="operate") as connection:
+    with own.session(changes=True) as connection:
         get_version(connection, key)
         active = active_version(connection)
         before = active.version_key if active else "none"

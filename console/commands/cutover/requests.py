@@ -26,7 +26,7 @@ def request(
     """Request a cutover: others read the reason and the figures of the guards, and approve it."""
     from revector.core import cutover
 
-    with context_of(context).session(changes=True, needs="operate") as connection:
+    with context_of(context).session(changes=True) as connection:
         made = cutover.request(connection, key, reason=reason, waivers=waivers_of(waive, reason))
     _answer(made, as_json)
 
@@ -54,7 +54,7 @@ def withdraw(context: typer.Context, key: Key, reason: Reason = "", as_json: Jso
     """End the open request for a version."""
     from revector.core import cutover
 
-    with context_of(context).session(changes=True) as connection:
+    with context_of(context).session(changes=True, needs="withdraw") as connection:
         ended = cutover.withdraw(connection, key, reason=reason)
     _answer(ended, as_json)
 

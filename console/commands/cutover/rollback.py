@@ -31,7 +31,7 @@ def rollback(
     from revector.core.registry import active_version
 
     own = context_of(context)
-    with own.session(changes=True, needs="operate") as connection:
+    with own.session(changes=True) as connection:
         active, target = active_version(connection), cutover.rollback_target(connection)
         now = active.version_key if active else ""
         if target is None:

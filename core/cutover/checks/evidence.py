@@ -71,6 +71,9 @@ def _judged(subject: Subject, active: Version, pair: str, again: str, found: _Ne
 
 def _shadow(subject: Subject) -> Found:
     connection, version, policy = subject.connection, subject.version, subject.policy
+    wanted = policy.shadow_queries
+    if not wanted:
+        return passes("the policy does not require one")
     active = active_version(connection)
     if active is None or active.id == version.id:
         return passes("no other version is active whose queries it could have answered")
@@ -92,13 +95,10 @@ def _shadow(subject: Subject) -> Found:
         },
     )
     answered, failed, overlap = row
-    wanted = policy.shadow_queries
-    required = f"{wanted:,} required" if wanted else "none required"
+    required = f"{wanted:,} required"
     start = f"revector shadow start {version.version_key}"
     if answered + failed == 0:
-        if wanted:
-            return fails(f"answered none of {active.version_key}'s queries, {required}", start)
-        return passes("no shadow, and none is required")
+        return fails(f"answered none of {active.version_key}'s queries, {required}", start)
     share = failed / (answered + failed)
     detail = f"{answered:,} queries of {active.version_key} answered ({required}), {failed:,} failed ({share:.1%})"
     if overlap is not None:

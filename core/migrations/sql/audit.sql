@@ -37,7 +37,7 @@ $$;
 
 -- What queues one behind another. Rows and not advisory locks, which any role of the database can hold.
 CREATE TABLE :schema.locks (name text PRIMARY KEY);
-INSERT INTO :schema.locks VALUES ('flip'), ('rights'), ('version tables');
+INSERT INTO :schema.locks VALUES ('flip'), ('ingest'), ('rights'), ('version tables');
 
 -- The database fills in who, when and from where. `client`, `application`, `reason` and most of `detail` are the word of
 -- the role that wrote the entry; those of the actions named here are written by the owner's triggers and functions alone. The
@@ -51,7 +51,7 @@ BEGIN
     NEW.application := current_setting('application_name');
     IF NEW.outcome = 'done' AND NOT :schema.is_owner()
        AND NEW.action IN ('cutover', 'rollback', 'cutover request', 'cutover approve', 'cutover withdraw',
-                          'cutover policy', 'encoders allow', 'encoders deny', 'versions adopt', 'versions change',
+                          'cutover void', 'cutover expired', 'cutover policy', 'encoders allow', 'encoders deny', 'versions adopt', 'versions change',
                           'db grant', 'db revoke', 'index set', 'versions retire', 'versions drop') THEN
         RAISE EXCEPTION 'audit_log: the database itself writes each "%" that is done.', NEW.action;
     END IF;

@@ -82,7 +82,7 @@ CREATE TABLE :schema.dead_letters (
     attempts bigint NOT NULL DEFAULT 1,
     failed_at timestamptz NOT NULL DEFAULT now(),
     waived_by text,
-    waived_reason text,
+    waived_reason text CHECK (waived_reason ~ '[^[:space:]]'),
     PRIMARY KEY (embedding_version_id, chunk_id)
 );
 CREATE INDEX ON :schema.dead_letters (chunk_id);

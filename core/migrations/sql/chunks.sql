@@ -68,6 +68,15 @@ END $$;
 CREATE TRIGGER chunks_not_truncated BEFORE TRUNCATE ON :schema.document_chunks
     EXECUTE FUNCTION :schema.refuse_chunk_truncate();
 
+-- Ingests take turns. Gives up after two seconds, so that the session can say who it waits for; released at the end of the
+-- transaction.
+CREATE FUNCTION :schema.lock_ingest() RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
+    SELECT FROM :schema.locks WHERE name = 'ingest' FOR UPDATE
+$$;
+
+REVOKE EXECUTE ON FUNCTION :schema.lock_ingest() FROM PUBLIC;
+
 -- Its vectors are kept up to date -------------------------------------------------------------------------
 
 -- For each statement and not for each row: a row trigger would slow every COPY.

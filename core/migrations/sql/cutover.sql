@@ -169,10 +169,12 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
        AND (count(*) = 0 OR bool_or(e.value ->> 'by' = session_user))
 $$;
 
+-- With the owner's rights: nobody else updates a request, and so nobody else locks one.
 CREATE FUNCTION :schema.check_request() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     wanted :schema.embedding_versions;
+    before :schema.cutover_requests;
     chunks bigint;
     evidence text;
 BEGIN
@@ -190,14 +192,6 @@ BEGIN
             RAISE EXCEPTION 'Request % never changes: it can only end, once.', OLD.id
                 USING HINT = 'Withdraw it and request it again.';
         END IF;
-        IF NEW.ended = 'done' AND NOT :schema.is_owner() THEN
-            RAISE EXCEPTION 'Request % is done when the version becomes active.', OLD.id
-                USING HINT = 'Withdraw it: revector cutover withdraw KEY';
-        END IF;
-        IF NEW.ended IN ('void', 'expired') AND NOT :schema.is_owner() AND :schema.request_obstacle(OLD) IS NULL THEN
-            RAISE EXCEPTION 'Request % is neither void nor expired.', OLD.id
-                USING HINT = 'Withdraw it: revector cutover withdraw KEY';
-        END IF;
         NEW.ended_at := clock_timestamp();
         RETURN NEW;
     END IF;
@@ -205,6 +199,17 @@ BEGIN
     IF wanted.active THEN
         RAISE EXCEPTION 'Version % is already active.', wanted.version_key;
     END IF;
+    SELECT * INTO before FROM :schema.cutover_requests
+    WHERE embedding_version_id = wanted.id AND ended IS NULL FOR NO KEY UPDATE;
+    IF before.id IS NOT NULL AND :schema.request_obstacle(before) IS NULL THEN
+        RAISE EXCEPTION '% has already requested a cutover to %.', before.requested_by, wanted.version_key
+            USING HINT = format('Get it approved (revector cutover approve %1$s) or withdraw it '
+                                '(revector cutover withdraw %1$s).', wanted.version_key);
+    END IF;
+    UPDATE :schema.cutover_requests
+    SET ended = CASE WHEN expires_at <= clock_timestamp() THEN 'expired' ELSE 'void' END,
+        ended_why = CASE WHEN expires_at <= clock_timestamp() THEN '' ELSE :schema.request_void(before) END
+    WHERE id = before.id;
     IF wanted.completed_at IS NULL THEN
         RAISE EXCEPTION 'Version % was never complete: there is nothing to approve yet.', wanted.version_key
             USING HINT = format('Backfill it first: revector backfill run %s', wanted.version_key);
@@ -220,12 +225,16 @@ BEGIN
             USING HINT = format('At least 95%% need one, waived chunks included. Backfill it: revector backfill run %s',
                                 wanted.version_key);
     END IF;
-    IF btrim(NEW.reason) = '' THEN
+    IF NEW.reason !~ '[^[:space:]]' THEN
         RAISE EXCEPTION 'A request for a cutover needs a reason.';
     END IF;
     IF jsonb_typeof(NEW.waivers) <> 'object'
        OR jsonb_path_exists(NEW.waivers, '$.* ? (@.type() != "string" || @ like_regex "^\\s*$")') THEN
         RAISE EXCEPTION 'Each waiver names a guard and gives a reason.';
+    END IF;
+    IF NEW.waivers ?| ARRAY['complete', 'dimensions', 'index valid', 'approvals'] THEN
+        RAISE EXCEPTION 'A cutover without the guard % cannot be requested.',
+            (SELECT min(name) FROM jsonb_object_keys(NEW.waivers) AS name WHERE name = ANY(ARRAY['complete', 'dimensions', 'index valid', 'approvals']));
     END IF;
     NEW.requested_by := session_user;
     NEW.requested_at := clock_timestamp();
@@ -236,7 +245,8 @@ BEGIN
     evidence := :schema.own_evidence(NEW.basis -> 'evaluations');
     IF evidence IS NOT NULL THEN
         RAISE EXCEPTION 'A cutover to % needs an evaluation by another role than %: %.', wanted.version_key, session_user,
-            evidence USING HINT = 'Have another role evaluate it first: revector evaluate run. A later one voids the request.';
+            evidence USING HINT = format('Have another role evaluate it first: revector evaluate NAME --candidate %s. '
+                                'A later evaluation voids the request.', wanted.version_key);
     END IF;
     NEW.ended := NULL;
     NEW.ended_at := NULL;
@@ -244,15 +254,31 @@ BEGIN
     RETURN NEW;
 END $$;
 
+REVOKE EXECUTE ON FUNCTION :schema.check_request() FROM PUBLIC;
+
 CREATE TRIGGER check_request BEFORE INSERT OR UPDATE OR DELETE ON :schema.cutover_requests
     FOR EACH ROW EXECUTE FUNCTION :schema.check_request();
+
+-- For operators and approvers: who disagrees ends a request, and the log says who.
+CREATE FUNCTION :schema.withdraw_request(request bigint, why text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE :schema.cutover_requests SET ended = 'withdrawn', ended_why = coalesce(why, '')
+    WHERE id = request AND ended IS NULL;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'There is no open request %.', request USING HINT = 'See which there are: revector cutover requests';
+    END IF;
+END $$;
+
+REVOKE EXECUTE ON FUNCTION :schema.withdraw_request(bigint, text) FROM PUBLIC;
 
 -- Also for requests by psql.
 CREATE FUNCTION :schema.request_logged() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     INSERT INTO :schema.audit_log (action, version_key, outcome, reason, detail)
-    SELECT CASE WHEN TG_OP = 'INSERT' THEN 'cutover request' ELSE 'cutover withdraw' END, v.version_key, 'done',
+    SELECT CASE WHEN TG_OP = 'INSERT' THEN 'cutover request' WHEN NEW.ended = 'withdrawn' THEN 'cutover withdraw'
+                ELSE 'cutover ' || NEW.ended END, v.version_key, 'done',
            CASE WHEN TG_OP = 'INSERT' THEN NEW.reason ELSE NEW.ended_why END,
            jsonb_build_object('request', NEW.id)
            || CASE WHEN TG_OP = 'INSERT' THEN jsonb_build_object('waived', NEW.waivers) ELSE '{}' END
@@ -267,7 +293,7 @@ CREATE TRIGGER request_made AFTER INSERT ON :schema.cutover_requests
     FOR EACH ROW EXECUTE FUNCTION :schema.request_logged();
 
 CREATE TRIGGER request_ended AFTER UPDATE ON :schema.cutover_requests
-    FOR EACH ROW WHEN (NEW.ended = 'withdrawn') EXECUTE FUNCTION :schema.request_logged();
+    FOR EACH ROW WHEN (NEW.ended <> 'done') EXECUTE FUNCTION :schema.request_logged();
 
 CREATE FUNCTION :schema.refuse_truncate() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -278,16 +304,59 @@ END $$;
 CREATE TRIGGER requests_not_truncated BEFORE TRUNCATE ON :schema.cutover_requests
     EXECUTE FUNCTION :schema.refuse_truncate();
 
--- Whether so many vectors left with their chunks that it is no longer what was approved: those chunks came back as others,
--- whose vectors nobody approved. In words; NULL when not.
-CREATE FUNCTION :schema.vectors_left(request :schema.cutover_requests) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT 'more than 5% of its vectors left with their chunks after the request'
-    FROM :schema.vector_losses l
-    WHERE l.embedding_version_id = request.embedding_version_id
-      AND NOT pg_visible_in_snapshot(l.transaction::text::xid8, request.snapshot::pg_snapshot)
-    HAVING sum(l.vectors) > 0.05 * request.vectors
-$$;
+-- A value of a basis, for people.
+CREATE FUNCTION :schema.in_words(value jsonb) RETURNS text
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN CASE
+        WHEN coalesce(value, 'null') IN ('null', '""', '{}', '[]') THEN 'none'
+        WHEN jsonb_typeof(value) = 'object' THEN (
+            SELECT string_agg(format(CASE WHEN jsonb_typeof(of) IN ('object', 'array') AND of NOT IN ('{}', '[]')
+                                          THEN '%s (%s)' ELSE '%s %s' END, name, :schema.in_words(of)), ', ')
+            FROM jsonb_each(value) AS part (name, of))
+        WHEN jsonb_typeof(value) = 'array' THEN (
+            SELECT string_agg(:schema.in_words(of), '; ') FROM jsonb_array_elements(value) AS part (of))
+        ELSE value #>> '{}' END;
+END $$;
+
+-- What differs between the basis of a request and what it would be now, with both values.
+CREATE FUNCTION :schema.basis_changes(signed jsonb, present jsonb, place text DEFAULT '') RETURNS SETOF text
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    one record;
+BEGIN
+    FOR one IN SELECT key, was.value AS was, now.value AS now
+               FROM jsonb_each(signed) AS was FULL JOIN jsonb_each(present) AS now USING (key)
+               WHERE was.value IS DISTINCT FROM now.value ORDER BY key
+    LOOP
+        CONTINUE WHEN one.key = 'policy since' AND signed -> 'policy' <> present -> 'policy';  -- what changed says more
+        IF jsonb_typeof(one.was) = 'object' AND jsonb_typeof(one.now) = 'object' THEN
+            RETURN QUERY SELECT * FROM :schema.basis_changes(one.was, one.now, place || one.key || ' ');
+        ELSE
+            RETURN NEXT format('%s%s changed from %s to %s', place, one.key,
+                               :schema.in_words(one.was), :schema.in_words(one.now));
+        END IF;
+    END LOOP;
+END $$;
+
+-- Why a request is no longer what was approved; NULL when it is. Chunks that left may have come back as others, whose vectors
+-- nobody approved. A flip of the version carried it out, or was a rollback, which waits for no request to end.
+CREATE FUNCTION :schema.request_void(request :schema.cutover_requests) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN CASE
+        WHEN EXISTS (SELECT FROM :schema.cutovers c
+                     WHERE c.embedding_version_id = request.embedding_version_id AND c.at > request.requested_at)
+            THEN 'the version became active after the request'
+        WHEN (SELECT sum(l.vectors) FROM :schema.vector_losses l
+              WHERE l.embedding_version_id = request.embedding_version_id
+                AND NOT pg_visible_in_snapshot(l.transaction::text::xid8, request.snapshot::pg_snapshot))
+             > 0.05 * request.vectors
+            THEN 'more than 5% of its vectors left with their chunks after the request'
+        ELSE (SELECT string_agg(change, '; ')
+              FROM :schema.basis_changes(request.basis, :schema.cutover_basis(request.embedding_version_id)) AS change)
+        END;
+END $$;
 
 -- What blocks the flip of a request, except the number of approvals; NULL when nothing does.
 CREATE FUNCTION :schema.request_obstacle(request :schema.cutover_requests) RETURNS text
@@ -296,11 +365,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         WHEN request.id IS NULL THEN 'nobody has requested it'
         WHEN request.ended IS NOT NULL THEN 'the request of ' || request.requested_by || ' has ended: ' || request.ended
         WHEN request.expires_at <= clock_timestamp() THEN 'the request of ' || request.requested_by || ' has expired'
-        WHEN :schema.vectors_left(request) IS NOT NULL THEN 'void, since ' || :schema.vectors_left(request)
-        ELSE (SELECT 'void, since these changed after the request: ' || string_agg(key, ', ' ORDER BY key)
-              FROM jsonb_each(request.basis) AS was
-              FULL JOIN jsonb_each(:schema.cutover_basis(request.embedding_version_id)) AS found USING (key)
-              WHERE was.value IS DISTINCT FROM found.value)
+        ELSE 'void, since ' || :schema.request_void(request)
         END
 $$;
 

@@ -152,15 +152,11 @@ BEGIN
                                 watch_ended_why = format('%s: %s became active', kind, after.version_key)
     WHERE watch_ended_at IS NULL AND watch_until > clock_timestamp();
 
-    -- A rollback carries out no request, and nothing in one may get in its way.
-    UPDATE :schema.cutover_requests r
-    SET ended = CASE kind WHEN 'cutover' THEN 'done' ELSE 'void' END,
-        ended_why = CASE kind WHEN 'cutover' THEN '' ELSE 'a rollback made the version active' END
-    WHERE r.embedding_version_id = after.id AND r.ended IS NULL
-      AND CASE kind WHEN 'cutover' THEN :schema.request_obstacle(r) IS NULL ELSE true END
-    RETURNING * INTO request;
-    IF kind = 'rollback' THEN
-        request := NULL;
+    -- A rollback carries out no request, and waits for nobody who is ending one: it leaves them void.
+    IF kind = 'cutover' THEN
+        UPDATE :schema.cutover_requests r SET ended = 'done'
+        WHERE r.embedding_version_id = after.id AND r.ended IS NULL AND :schema.request_obstacle(r) IS NULL
+        RETURNING * INTO request;
     END IF;
 
     facts := jsonb_build_object(

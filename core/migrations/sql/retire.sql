@@ -20,7 +20,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                    (SELECT date_trunc('minute', watch_until) FROM :schema.cutovers ORDER BY id DESC LIMIT 1)),
             'Wait until the watch ends.'),
         (3, EXISTS (SELECT FROM :schema.cutover_requests r
-                    WHERE r.embedding_version_id = v.id AND r.ended IS NULL AND r.expires_at > clock_timestamp()),
+                    WHERE r.embedding_version_id = v.id AND r.ended IS NULL AND :schema.request_obstacle(r) IS NULL),
             'has an open request for a cutover', 'Withdraw it: revector cutover withdraw %s'),
         (4, EXISTS (SELECT FROM :schema.backfill_jobs j JOIN :schema.backfill_workers w ON w.job_id = j.id
                     WHERE j.embedding_version_id = v.id AND j.state IN ('running', 'pausing', 'proving')
@@ -39,13 +39,13 @@ CREATE FUNCTION :schema.check_removal(version :schema.embedding_versions, deed t
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     obstacle record;
-    forced boolean := btrim(coalesce(current_setting('revector.force', true), '')) <> '' AND :schema.owner_asks();
+    forced boolean := coalesce(current_setting('revector.force', true), '') ~ '[^[:space:]]' AND :schema.owner_asks();
 BEGIN
     SELECT * INTO obstacle FROM :schema.removal_obstacle(version.id);
     IF version.active OR (obstacle.problem IS NOT NULL AND NOT forced) THEN
         RAISE EXCEPTION 'Version % %: it cannot be %.', version.version_key, obstacle.problem, deed
-            USING HINT = obstacle.remedy || CASE WHEN version.active THEN '' ELSE
-                ' The owner of the schema can force it, with a reason that is logged.' END;
+            USING HINT = rtrim(obstacle.remedy, '.') || CASE WHEN version.active THEN '.' ELSE
+                '. The owner of the schema can force it, with a reason that is logged.' END;
     END IF;
     IF deed = 'dropped' AND version.state NOT IN ('registered', 'retired') THEN
         RAISE EXCEPTION 'Version % is %: only a retired version can be dropped.', version.version_key, version.state
@@ -102,7 +102,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     version :schema.embedding_versions;
 BEGIN
-    IF force AND btrim(coalesce(reason, '')) = '' THEN
+    IF force AND coalesce(reason, '') !~ '[^[:space:]]' THEN
         RAISE EXCEPTION 'To force it takes a reason.' USING HINT = 'Give one: it is logged.';
     END IF;
     PERFORM set_config('revector.force', CASE WHEN force THEN reason ELSE '' END, true),

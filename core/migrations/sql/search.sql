@@ -25,6 +25,28 @@ CREATE TABLE :schema.search_counts (
 );
 CREATE INDEX ON :schema.search_counts (at);
 
+-- A time that is far ahead would stay for ever, and be in the figures of every watch.
+CREATE FUNCTION :schema.check_counted() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF greatest(NEW.at, NEW.first_error, NEW.last_error) > clock_timestamp() + interval '1 hour' THEN
+        RAISE EXCEPTION 'Nobody has searched at % yet.', greatest(NEW.at, NEW.first_error, NEW.last_error)
+            USING HINT = 'Set the clock of the machine that searches.', ERRCODE = 'check_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER check_counted BEFORE INSERT OR UPDATE ON :schema.search_counts
+    FOR EACH ROW EXECUTE FUNCTION :schema.check_counted();
+
+-- For applications and operators, who delete no rows: whoever may could lock the table.
+CREATE FUNCTION :schema.forget_search_counts() RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    DELETE FROM :schema.search_counts WHERE at < now() - interval '14 days'
+$$;
+
+REVOKE EXECUTE ON FUNCTION :schema.forget_search_counts() FROM PUBLIC;
+
 -- A setting of an encoder's spec (PROVIDER:MODEL?NAME=VALUE&…, percent-encoded as in a query string); '' names the
 -- model. NULL for what is no UTF-8: every service reads the active version's settings.
 CREATE FUNCTION :schema.encoder_setting(spec text, setting text) RETURNS text

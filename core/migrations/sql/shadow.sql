@@ -46,6 +46,24 @@ CREATE TABLE :schema.shadow_queries (
 CREATE INDEX ON :schema.shadow_queries (at);
 CREATE INDEX ON :schema.shadow_queries (shadow_id, at);
 
+-- Deletes queries past their shadow's retention, at most so many of each shadow; returns how many. For applications and
+-- operators, who delete no rows: whoever may could lock the table.
+CREATE FUNCTION :schema.forget_shadow_queries(most int) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    deleted bigint;
+BEGIN
+    DELETE FROM :schema.shadow_queries WHERE id IN (
+        SELECT q.id FROM :schema.shadows s CROSS JOIN LATERAL (
+            SELECT id FROM :schema.shadow_queries
+            WHERE shadow_id = s.id AND at < clock_timestamp() - make_interval(secs => s.retention_days * 86400)
+            LIMIT most) q);
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    RETURN deleted;
+END $$;
+
+REVOKE EXECUTE ON FUNCTION :schema.forget_shadow_queries(int) FROM PUBLIC;
+
 CREATE TABLE :schema.shadow_counts (
     shadow_id bigint NOT NULL REFERENCES :schema.shadows ON DELETE CASCADE,
     process text NOT NULL,

@@ -14,7 +14,7 @@ from revector.core import cutover, embedded, index
 from revector.core.backfill.job.status import require_status
 from revector.core.cutover.checks import vectors
 from revector.core.cutover.guard import Guard
-from revector.core.cutover.guards import GUARDS
+from revector.core.cutover.guards import _TIMEOUTS_MS, GUARDS
 from revector.core.cutover.policy import HELP, change_policy
 from revector.core.database import Connection, Database
 from revector.core.errors import RefusedError, UsageError
@@ -154,6 +154,7 @@ def test_what_a_role_may_not_read_is_inconclusive(
         for grant in ("USAGE ON SCHEMA {}", "SELECT ON ALL TABLES IN SCHEMA {}"):
             connection.execute(sql.SQL("GRANT " + grant + " TO may_read_little").format(schema))  # type: ignore[arg-type]
         connection.execute("REVOKE SELECT ON shadow_queries FROM may_read_little")
+        change_policy(connection, {"shadow_queries": 1})
         connection.execute("SET ROLE may_read_little")
         verdict(connection, "shadow", "inconclusive", "permission denied for table shadow_queries")
         connection.execute("RESET ROLE")
@@ -605,7 +606,7 @@ def shadowed(connection: Connection, version: Version, primary: str, *, answered
 
 
 def test_the_shadow_has_to_have_seen_enough(connection: Connection, two: tuple[Version, Version]) -> None:
-    verdict(connection, "shadow", "pass", "no shadow, and none is required")
+    verdict(connection, "shadow", "pass", "the policy does not require one")
     change_policy(connection, {"shadow_queries": 150})
     shadowed(connection, two[1], "v0", answered=500, failed=0)  # of another version's users
     shadowed(connection, two[0], "v2", answered=500, failed=0)  # the other way round
@@ -623,6 +624,19 @@ def test_the_shadow_has_to_have_seen_enough(connection: Connection, two: tuple[V
     verdict(connection, "shadow", "fail", "10 failed (5.9%)")
     change_policy(connection, {"shadow_error_share": 0.1})
     verdict(connection, "shadow", "pass", "10 failed")
+
+
+def test_who_locks_a_table_is_named_and_what_is_not_required_is_not_read(
+    database: Database, connection: Connection, two: tuple[Version, Version], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_TIMEOUTS_MS, "lock_timeout", 100)
+    with database.session("maintenance") as other, other.transaction():
+        other.execute("LOCK TABLE shadow_queries")
+        verdict(connection, "shadow", "pass", "the policy does not require one")
+        change_policy(connection, {"shadow_queries": 1})
+        held = f"timed out waiting for a lock, held by process {other.info.backend_pid} of {other.info.user} (revector"
+        verdict(connection, "shadow", "inconclusive", held)
+    verdict(connection, "shadow", "fail", "1 required")
 
 
 # -- standbys ----------------------------------------------------------------------------------------------

@@ -250,7 +250,7 @@ def test_what_changes_after_the_approval_voids_it(
         assert re.search(f"void.*{what}", guard(connection, "v2").detail)
         with pytest.raises(RefusedError, match="void"):
             cutover.approve(carol, "v2")
-        with pytest.raises(psycopg.errors.RaiseException, match=f"void.*: .*{what.split()[0]}"):
+        with pytest.raises(psycopg.errors.RaiseException, match=f"void, since .*{what.split()[0]}"):
             flip_by_hand(connection, "v2")
         cutover.request(bob, "v2", reason="once more")
         over = cutover.requests(connection)[1]
@@ -315,7 +315,7 @@ def test_what_is_done_by_sql_is_in_the_log_as_well(
     )
     number = opened(connection).id
     bob.execute("INSERT INTO cutover_approvals (request_id, comment) VALUES (%s, 'fine')", [number])
-    bob.execute("UPDATE cutover_requests SET ended = 'withdrawn', ended_why = 'no'")
+    bob.execute("SELECT withdraw_request(%s, 'no')", [number])
     found = [(one.action, one.actor, one.reason, one.detail) for one in audit.entries(connection, limit=3)]
     assert found == [
         ("cutover withdraw", bob.info.user, "no", {"request": number}),
