@@ -35,6 +35,7 @@ from revector.core.models.evaluation import QueryRow as QueryRow
 from revector.core.models.evaluation import QuerySetRow as QuerySetRow
 from revector.core.models.log import AuditLog as AuditLog
 from revector.core.models.retrieval import SearchCount as SearchCount
+from revector.core.models.shadow import QueryKey as QueryKey
 from revector.core.models.shadow import Shadow as Shadow
 from revector.core.models.shadow import ShadowCount as ShadowCount
 from revector.core.models.shadow import ShadowQuery as ShadowQuery

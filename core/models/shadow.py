@@ -45,8 +45,8 @@ class Shadow(Base):
 class ShadowQuery(Base):
     """One mirrored query: both top-k as semantic keys, their overlap, and the latency of both searches.
 
-    The shadow's `query_text` decides whether `query` and `query_sha256` are stored. `error` is the candidate's
-    error.
+    The shadow's `query_text` decides whether `query` and `query_sha256` are stored, which is keyed: see QueryKey.
+    `error` is the candidate's error.
     """
 
     __tablename__ = "shadow_queries"
@@ -113,3 +113,18 @@ class ShadowCount(Base):
     open_since: Mapped[datetime.datetime | None]
     error: Mapped[str] = mapped_column(server_default="")
     updated_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
+
+
+class QueryKey(Base):
+    """The key by which queries are hashed, as the two pads of HMAC. One row, which only the owner reads."""
+
+    __tablename__ = "query_key"
+    __table_args__ = (
+        CheckConstraint("id", name="id"),
+        CheckConstraint("octet_length(inner_pad) = 64", name="inner_pad"),
+        CheckConstraint("octet_length(outer_pad) = 64", name="outer_pad"),
+    )
+
+    id: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    inner_pad: Mapped[bytes] = mapped_column(LargeBinary)
+    outer_pad: Mapped[bytes] = mapped_column(LargeBinary)

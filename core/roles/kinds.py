@@ -62,7 +62,7 @@ APPROVER_WRITES: dict[str, LiteralString] = {
 }
 VIEWER_CALLS: tuple[LiteralString, ...] = ("record_refusal(text, text)", "next_versions()")
 _UPKEEP: tuple[LiteralString, ...] = ("forget_search_counts()", "forget_shadow_queries(int)")
-APPLICATION_CALLS: tuple[LiteralString, ...] = (*VIEWER_CALLS, *_UPKEEP)
+APPLICATION_CALLS: tuple[LiteralString, ...] = (*VIEWER_CALLS, *_UPKEEP, "hash_query(bytea)")
 APPROVER_CALLS: tuple[LiteralString, ...] = ("withdraw_request(bigint, text)",)
 OPERATOR_CALLS: tuple[LiteralString, ...] = (
     *_UPKEEP,
@@ -83,6 +83,8 @@ OPERATOR_CALLS: tuple[LiteralString, ...] = (
     "drop_version(text, text, boolean)",
 )
 """Functions with the owner's rights: what an operator does to a version beside inserting rows."""
+OWNER_READS = ("query_key",)
+"""Tables that nobody but the owner reads."""
 APPLICATION_READS = (
     "alembic_version",
     "encoder_hosts",

@@ -15,6 +15,7 @@ from revector.core.roles.kinds import (
     APPROVER_WRITES,
     OPERATOR_CALLS,
     OPERATOR_WRITES,
+    OWNER_READS,
     VIEWER_CALLS,
     Kind,
 )
@@ -39,7 +40,8 @@ def apply(connection: Connection, groups: dict[Kind, str]) -> None:
     connection.execute(
         sql.SQL("GRANT USAGE ON SCHEMA {} TO {}, {}").format(schema, names["viewer"], names["application"])
     )
-    connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(everything, names["viewer"]))
+    readable = sql.SQL(", ").join(sql.Identifier(table) for table in tables if table not in OWNER_READS)
+    connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(readable, names["viewer"]))
     for table in APPLICATION_READS:
         connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(sql.Identifier(table), names["application"]))
     writes: tuple[tuple[Kind, dict[str, LiteralString]], ...] = (

@@ -62,7 +62,7 @@ class Disagreement:
     id: Annotated[int, "its number"]
     at: Annotated[datetime.datetime, "when it was asked"]
     query: Annotated[str | None, "its text; null where that is not kept"]
-    sha256: Annotated[str | None, "its hash; null where that is not kept"]
+    sha256: Annotated[str | None, "its keyed hash (HMAC-SHA-256); null where that is not kept"]
     segment: Annotated[str, "empty for none"]
     k: Annotated[int, "the depth"]
     primary_version: Annotated[str, "which answered the user"]
@@ -74,7 +74,7 @@ class Disagreement:
     @property
     def name(self) -> str:
         """The query's text, else its short hash, else its number."""
-        return self.query or (f"sha256 {self.sha256[:16]}…" if self.sha256 else f"query {self.id}")
+        return self.query or (f"hash {self.sha256[:16]}…" if self.sha256 else f"query {self.id}")
 
 
 @dataclass(frozen=True)

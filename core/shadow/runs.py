@@ -18,7 +18,7 @@ from revector.core.retrieval.statements import no_vectors
 from revector.core.shadow.store import forget_expired
 
 QueryText = Literal["stored", "hashed", "omitted"]
-"""What is stored of a query: its text and SHA-256, only the SHA-256, or neither."""
+"""What is stored of a query: its text and a keyed SHA-256, only that, or neither."""
 QUERY_TEXTS: tuple[QueryText, ...] = get_args(QueryText)
 
 MAX_RETENTION_DAYS = 3_650.0

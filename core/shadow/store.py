@@ -56,7 +56,10 @@ class Counts:
 
 
 def kept_of(text: str, query_text: str) -> tuple[str | None, bytes | None]:
-    """What is stored of a query: the text (at most 10,000 characters), and the SHA-256 of its UTF-8."""
+    """What is stored of a query: the text (at most 10,000 characters), and the SHA-256 of its UTF-8.
+
+    The database keys the hash with what only the owner of the collection reads: see hash_query in shadow.sql.
+    """
     if query_text == "omitted":
         return None, None
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
@@ -103,7 +106,7 @@ def _write(connection: Connection, queries: Sequence[MirroredQuery], counts: Seq
                 INSERT INTO shadow_queries (shadow_id, at, primary_version, query, query_sha256, segment, k,
                                             primary_keys, candidate_keys, overlap, jaccard, rbo, kendall_tau,
                                             primary_ms, candidate_ms, error)
-                VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+                VALUES (%s, %s, %s, %s, hash_query(%s), %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
                 """,
                 [_row(query) for query in queries if query.shadow_id in there],
             )

@@ -156,7 +156,7 @@ def both_rankings(one: Disagreement, candidate: str) -> RenderableType:
         grid.add_row(str(rank), *(Text("—", FAINT) if key is None else Text(printable(key)) for key in keys))
     about = [
         ("query", one.query or "its text is not stored"),
-        ("SHA-256", one.sha256 or "not kept"),
+        ("keyed hash", one.sha256 or "not kept"),
         ("segment", one.segment or "none"),
         ("at", date_and_time(one.at)),
         ("overlap", f"{one.overlap:.2f}, RBO {one.rbo:.2f}, of the first {one.k}"),

@@ -27,7 +27,13 @@ from revector.core.retrieval import EncoderCache, Retriever
 from revector.core.retrieval.counts import BUCKETS
 from revector.core.roles import granting, kinds
 from revector.core.roles.groups import group_name, groups_of
-from revector.core.roles.kinds import APPLICATION_READS, APPLICATION_WRITES, APPROVER_WRITES, OPERATOR_WRITES
+from revector.core.roles.kinds import (
+    APPLICATION_READS,
+    APPLICATION_WRITES,
+    APPROVER_WRITES,
+    OPERATOR_WRITES,
+    OWNER_READS,
+)
 from revector.core.roles.rights import Rights, read_rights
 from revector.core.settings import Settings
 from tests.console.cli.conftest import write_corpus
@@ -114,6 +120,7 @@ def test_every_table_has_its_rights() -> None:
         "locks",
         "word_statistics",
         "word_counts",
+        *OWNER_READS,
     }
     assert named == {*Base.metadata.tables, "alembic_version"}
     assert {*APPLICATION_WRITES} < {*APPLICATION_READS}
@@ -135,7 +142,10 @@ def test_nothing_more_was_granted(shared: Collection, owner: Connection) -> None
     versions = {f"chunk_embeddings_{get_version(owner, key).id}" for key in ("v1", "v2")}
     fixed = {table for table, *_ in rows} - versions
     assert not {one for one in has if one[1] == "nobody"}
-    assert {table for table, kind, right in has if (kind, right) == ("viewer", "SELECT")} == fixed | versions
+    assert {table for table, kind, right in has if (kind, right) == ("viewer", "SELECT")} == (
+        (fixed - {*OWNER_READS}) | versions
+    )
+    assert not {one for one in has if one[0] in OWNER_READS}
     # Also what it takes to lock a table: UPDATE of all columns, DELETE or MAINTAIN.
     assert {right for _, kind, right in has if kind in ("viewer", "approver")} == {"SELECT"}
     assert {right for _, kind, right in has if kind == "application"} == {"SELECT", "INSERT"}
@@ -709,6 +719,18 @@ def test_a_service_opens_no_encoder_that_nobody_approved(collection: Collection,
     connection.execute(cutover.FLIP, {"key": "v2"})
     with collection.as_role("viewer") as viewer:  # the target of a rollback, and what may go live without approval
         assert viewer.execute(nexts).fetchall() == [(get_version(connection, "v1").id,), (version.id,)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_applications_hash_queries_and_only_the_owner_reads_the_key(shared: Collection, kind: str) -> None:
+    call = "SELECT octet_length(hash_query(sha256('seven')))"
+    with shared.as_role(kind) as connection:
+        refused(connection, "SELECT FROM query_key")
+        refused(connection, "SELECT new_query_key()")
+        if kind == "application":
+            assert connection.execute(call).fetchone() == (32,)
+        else:
+            refused(connection, call)
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,46 @@ END $$;
 
 REVOKE EXECUTE ON FUNCTION :schema.forget_shadow_queries(int) FROM PUBLIC;
 
+-- The key of the hashes that queries are kept by: the owner's alone, so that nobody else can tell a query by trying
+-- what it may have been. Kept as the two pads of HMAC (RFC 2104): the key XOR 0x36 and XOR 0x5c, filled up to 64 bytes.
+CREATE TABLE :schema.query_key (
+    id boolean PRIMARY KEY DEFAULT true CHECK (id),
+    inner_pad bytea NOT NULL CHECK (octet_length(inner_pad) = 64),
+    outer_pad bytea NOT NULL CHECK (octet_length(outer_pad) = 64)
+);
+
+-- A new key, of random bytes: 32 as a hash of two random UUIDs, which come from the server's source of keys.
+CREATE FUNCTION :schema.new_query_key() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    random_key bytea := sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
+    inner_one bytea := decode(repeat('36', 64), 'hex');
+    outer_one bytea := decode(repeat('5c', 64), 'hex');
+BEGIN
+    FOR place IN 0 .. 31 LOOP
+        inner_one := set_byte(inner_one, place, get_byte(inner_one, place) # get_byte(random_key, place));
+        outer_one := set_byte(outer_one, place, get_byte(outer_one, place) # get_byte(random_key, place));
+    END LOOP;
+    INSERT INTO :schema.query_key (inner_pad, outer_pad) VALUES (inner_one, outer_one)
+    ON CONFLICT (id) DO UPDATE SET inner_pad = excluded.inner_pad, outer_pad = excluded.outer_pad;
+END $$;
+
+SELECT :schema.new_query_key();
+
+-- HMAC-SHA256 of a query's SHA-256: the text itself stays in the process that mirrors it. With the owner's rights, so
+-- that nobody reads the key; only applications may call it, which see queries anyway.
+CREATE FUNCTION :schema.hash_query(digest bytea) RETURNS bytea
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF octet_length(digest) <> 32 THEN
+        RAISE EXCEPTION 'The digest has % bytes; expected the 32 of a SHA-256.', octet_length(digest)
+            USING ERRCODE = '22023';
+    END IF;
+    RETURN (SELECT sha256(k.outer_pad || sha256(k.inner_pad || digest)) FROM :schema.query_key k);
+END $$;
+
+REVOKE EXECUTE ON FUNCTION :schema.new_query_key(), :schema.hash_query(bytea) FROM PUBLIC;
+
 CREATE TABLE :schema.shadow_counts (
     shadow_id bigint NOT NULL REFERENCES :schema.shadows ON DELETE CASCADE,
     process text NOT NULL,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
 
 from revector.core import cutover, registry, shadow
@@ -37,7 +39,7 @@ def test_a_mirrored_query_is_stored_with_both_rankings_and_how_alike_they_are(
     assert len(stored) == len(QUERIES)
     for query, row in zip(QUERIES, stored, strict=True):
         wanted = searcher.compare(query, primary, candidate, 7)
-        assert row[:5] == (query, hashlib.sha256(query.encode()).digest(), "numbers", 7, "v1")
+        assert row[:5] == (query, keyed(connection, query), "numbers", 7, "v1")
         assert row[5] == [hit.semantic_key for hit in wanted.primary.hits]
         assert row[6] == [hit.semantic_key for hit in wanted.candidate.hits]
         overlap = wanted.overlap
@@ -60,6 +62,34 @@ def test_a_query_is_kept_as_the_shadow_says(
     assert rows(connection, "query, query_sha256 IS NOT NULL") == [kept]
     dump = str(rows(connection))
     assert "five of mine" not in dump
+
+
+def keyed(connection: Connection, query: str) -> bytes:
+    """As RFC 2104 has it, with the key of the collection."""
+    ((pad,),) = connection.execute("SELECT inner_pad FROM query_key").fetchall()
+    key = bytes(byte ^ 0x36 for byte in pad)
+    return hmac.digest(key, hashlib.sha256(query.encode()).digest(), "sha256")
+
+
+def test_a_hashed_query_is_not_found_by_trying_but_is_the_same_each_time(
+    database: Database, connection: Connection
+) -> None:
+    primary, _ = two_versions(database, connection, texts=TEXTS[:20])
+    shadow.start(connection, "v2", sample=1, query_text="hashed")
+    with mirror_of(database) as mirror:
+        for _ in range(2):
+            for result in answers(connection, primary, QUERIES):
+                mirror(result)
+        assert mirror.flush()
+    kept = [digest for (digest,) in rows(connection, "query_sha256")]
+    assert len(kept) == 6
+    assert len({*kept}) == 3
+    assert not {*kept} & {hashlib.sha256(query.encode()).digest() for query in QUERIES}
+    assert {*kept} == {keyed(connection, query) for query in QUERIES}
+    connection.execute("SELECT new_query_key()")
+    assert not {*kept} & {keyed(connection, query) for query in QUERIES}
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="expected the 32 of a SHA-256"):
+        connection.execute("SELECT hash_query('seven and three')")
 
 
 def test_it_follows_the_row_and_a_sample_is_drawn(database: Database, connection: Connection) -> None:

@@ -6,7 +6,7 @@ import datetime
 import hashlib
 
 from revector.core import shadow
-from revector.core.database import Connection, Database
+from revector.core.database import Connection, Database, fetch_one
 from revector.core.evaluation.judged_sets.query_sets import get_query_set
 from revector.core.overlap import compare
 from revector.core.registry import get_version
@@ -118,12 +118,12 @@ async def test_hashes_show_both_rankings_and_cannot_be_judged(own_library: Datab
     with own_library.session("test") as connection:
         shadow.start(connection, "demo-256", sample=1)
         store(connection, (None, 2))
-    digest = hashlib.sha256(b"nobody knows").hexdigest()
+        (digest,) = fetch_one(connection, "SELECT encode(query_sha256, 'hex') FROM shadow_queries")
     app = console(own_library)
     async with app.run_test(size=LARGE) as pilot:
         await until_shown(pilot, "demo-256")
         await pilot.press("5")
-        await until_shown(pilot, f"sha256 {digest[:16]}…", "↵ both rankings")
+        await until_shown(pilot, f"hash {digest[:16]}…", "↵ both rankings")
         assert "to judging" not in shown(app)
         await pilot.press("enter")
         await until_shown(pilot, "its text is not stored", digest, "a9", "b7")
