@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import logging
 import os
 import re
@@ -394,8 +395,6 @@ def _public_parts(dsn: str) -> dict[str, Any]:
 
 def client_name() -> str:
     """`user@host` of the operating system user, for the audit log in addition to the database role."""
-    import getpass
-
     try:
         user = getpass.getuser()
     except (KeyError, OSError):

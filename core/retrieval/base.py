@@ -86,6 +86,10 @@ class RetrieverBase:
 
     def _begin(self) -> None:
         """Start the threads, and open the pool."""
+        # Not by the threads: a child that is forked meanwhile could never import it.
+        import pgvector.psycopg  # noqa: F401
+        import psycopg_pool  # noqa: F401
+
         options, counter = self._options_of_pool(), Counter()
         self._workers = concurrent.futures.ThreadPoolExecutor(self._pool_size, "revector-encoder")
         self._pointer = Pointer(

@@ -81,17 +81,18 @@ class EncoderCache:
         Raises RefusedError for a version that names none, or whose host or key the owner has not allowed;
         UnreachableError when it cannot be opened.
         """
-        require_allowed(version.encoder_spec, version.encoder_hosts)
-        found = self._encoders.get(version.id)
-        if found is not None:
-            return found
-        with self._lock:
-            opening = self._opening.setdefault(version.id, threading.Lock())
-        # One lock for each version: a model that takes seconds to open must not hold up the active version.
-        with opening:
-            if version.id not in self._encoders:
-                self._encoders[version.id] = open_version_encoder(version, self._open)
-            return self._encoders[version.id]
+        with forks.unforked():  # each of these may import
+            require_allowed(version.encoder_spec, version.encoder_hosts)
+            found = self._encoders.get(version.id)
+            if found is not None:
+                return found
+            with self._lock:
+                opening = self._opening.setdefault(version.id, threading.Lock())
+            # One lock for each version: a model that takes seconds to open must not hold up the active version.
+            with opening:
+                if version.id not in self._encoders:
+                    self._encoders[version.id] = open_version_encoder(version, self._open)
+                return self._encoders[version.id]
 
     def opening(self, version: Version) -> Future[Encoder]:
         """The encoder as soon as a thread has opened it; the errors are those of `encoder`."""

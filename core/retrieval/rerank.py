@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 
+from revector.core import forks
 from revector.core.cross_encoders import PairModel, parse_pair_spec
 from revector.core.retrieval.encoding import Openings
 from revector.core.retrieval.options import MAX_K
@@ -49,5 +50,6 @@ class Rerankers:
         """The model of a spec. Raises UnreachableError when it cannot be opened."""
         with self._lock:
             if spec not in self._models:
-                self._models[spec] = PairModel(parse_pair_spec(spec, "reranker"))
+                with forks.unforked():
+                    self._models[spec] = PairModel(parse_pair_spec(spec, "reranker"))
             return self._models[spec]

@@ -18,6 +18,7 @@ from revector.core import forks
 from revector.core.database import Connection, Database
 from revector.core.encoders import open_encoder
 from revector.core.encoders.base import Encoder
+from revector.core.registry import get_version
 from revector.core.retrieval import ROLLBACK_VARIABLE, AsyncRetriever, EncoderCache, Retriever
 from revector.core.shadow import Mirror, start
 from tests.core.encoders.test_sentence_transformers import MINILM
@@ -155,29 +156,37 @@ def test_a_child_does_not_keep_the_parents_sessions_open(searched: Database, con
         os.kill(child, signal.SIGKILL)
 
 
-class Waiting(EncoderCache):
-    """Opens no encoder in the process that made it until it may."""
+def test_locks_that_the_parent_holds_do_not_stop_a_child(searched: Database) -> None:
+    encoders = EncoderCache()
+    with Retriever(searched, encoders=encoders) as retriever:
+        retriever.search("one")
+        with (
+            encoders._lock,
+            retriever._searches._cache._lock,
+            retriever._beginning,
+            forked(lambda: wrong_answers(retriever, TEXTS[:3])) as child,
+        ):
+            assert not child()
 
-    def __init__(self) -> None:
-        super().__init__(self._open_late)
-        self.process, self.asked, self.may = os.getpid(), threading.Event(), threading.Event()
 
-    def _open_late(self, spec: str) -> Encoder:
-        if os.getpid() == self.process:
-            self.asked.set()
-            self.may.wait()
+def test_a_fork_waits_for_a_model_that_is_being_opened(searched: Database, connection: Connection) -> None:
+    """A child could never import what a thread was importing at the fork."""
+    asked, may = threading.Event(), threading.Event()
+
+    def open_late(spec: str) -> Encoder:
+        asked.set()
+        may.wait()
         return open_encoder(spec)
 
-
-def test_locks_that_the_parent_holds_do_not_stop_a_child(searched: Database) -> None:
-    encoders = Waiting()
-    with Retriever(searched, encoders=encoders) as retriever:
-        try:
-            assert encoders.asked.wait(60)
-            with retriever._searches._cache._lock, forked(lambda: wrong_answers(retriever, TEXTS[:3])) as child:
-                assert not child()
-        finally:
-            encoders.may.set()
+    encoders = EncoderCache(open_late)
+    version = get_version(connection, "v1")
+    opening = encoders.opening(version)
+    assert asked.wait(60)
+    later = threading.Timer(0.3, may.set)
+    later.start()
+    with forked(lambda: encoders.opened(version) is not None) as child:
+        assert child()
+    assert opening.result(60).dimensions == 64
 
 
 def test_clients_are_opened_again_and_models_kept(searched: Database, connection: Connection) -> None:
