@@ -66,13 +66,13 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     FROM unnest(words) AS word
 $$;
 
--- The words of a text, each once. Of a hyphenated word its parts, which the configuration yields beside the whole:
--- otherwise it would count twice.
+-- The words of a text, each once, a thousand at most. Of a hyphenated word its parts, which the configuration yields
+-- beside the whole: otherwise it would count twice.
 CREATE FUNCTION :schema.words_of(content text) RETURNS text[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH found AS (
         SELECT lexeme, positions[1] AS place FROM unnest(to_tsvector(:'configuration'::regconfig, content)))
-    SELECT coalesce(array_agg(f.lexeme ORDER BY f.place), '{}') FROM found f
+    SELECT coalesce((array_agg(f.lexeme ORDER BY f.place))[1:1000], '{}') FROM found f
     WHERE NOT (f.lexeme ~ '^[^./@:-]+(-[^./@:-]+)+$'
                AND EXISTS (SELECT FROM found part WHERE part.place = f.place + 1))
 $$;
@@ -94,7 +94,7 @@ DECLARE
     only_excludes boolean := false;
     each_excludes boolean := true;
 BEGIN
-    query := left(query, 100000);
+    query := left(query, 30000);
     IF query !~ '"|(^|[\s!&|()])-' THEN
         words := :schema.words_of(query);
         RETURN;
@@ -113,7 +113,7 @@ BEGIN
         SELECT coalesce(string_agg(word, ' ' ORDER BY number) FILTER (WHERE NOT excludes), '') AS plain,
                coalesce(array_agg(phrase) FILTER (WHERE NOT excludes AND phrase <> ''), '{}') AS phrases,
                coalesce(array_agg(coalesce(phrase, word)) FILTER (WHERE excludes), '{}') AS excluded
-        FROM sides s WHERE NOT s.alternative GROUP BY s.side
+        FROM sides s WHERE NOT s.alternative AND s.number <= 1000 GROUP BY s.side
     LOOP
         words := words || :schema.words_of(side.plain || ' ' || array_to_string(side.phrases, ' '));
         positive := '';
