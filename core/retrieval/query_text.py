@@ -29,5 +29,12 @@ def without_operators(text: str) -> str:
     return _TOKEN.sub(kept, text).strip() or text
 
 
+def each_word_once(text: str) -> str:
+    """The text with each of its words once, which is all that the list by words looks at; as it is with operators."""
+    if '"' in text or excludes(text):
+        return text
+    return " ".join(dict.fromkeys(text.split()))
+
+
 def _is_excluded(token: re.Match[str]) -> bool:
     return "-" in (token[1], token[3])

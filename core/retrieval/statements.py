@@ -26,6 +26,7 @@ from revector.core.errors import PinnedVersionError, RefusedError, UsageError
 from revector.core.index import candidates_query, distance_expression
 from revector.core.registry import Version
 from revector.core.retrieval.options import SearchOptions, ef_search_for
+from revector.core.retrieval.query_text import each_word_once
 from revector.core.retrieval.result import Hit
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _filtered(version: Version, options: SearchOptions) -> sql.Composed:
     # that the scan can continue, and the exact comparison never uses the index for its order.
     by_index = candidates_query(
         version,
-        k + min(3 * k, 90),
+        k + (min(3 * k, 90) if options.filter is not None else 0),
         sql.SQL(
             "NOT (SELECT few FROM rare) AND EXISTS "
             "(SELECT FROM document_chunks c WHERE c.id = chunk_id AND {} OFFSET 0)"
@@ -93,8 +94,8 @@ def _filtered(version: Version, options: SearchOptions) -> sql.Composed:
     )
     return sql.SQL(
         """
-        matching AS MATERIALIZED (SELECT c.id FROM document_chunks c WHERE {filter} LIMIT {most} + 1),
-        rare AS MATERIALIZED (SELECT count(*) <= {most} AS few FROM matching),
+        matching AS MATERIALIZED (SELECT c.id FROM document_chunks c WHERE {counted} LIMIT {most} + 1),
+        rare AS MATERIALIZED (SELECT count(*) BETWEEN {least} AND {most} AS few FROM matching),
         by_index AS MATERIALIZED ({by_index}),
         enough AS MATERIALIZED (SELECT count(*) >= {k} AS so FROM by_index),
         nearest AS MATERIALIZED (
@@ -103,7 +104,9 @@ def _filtered(version: Version, options: SearchOptions) -> sql.Composed:
             UNION ALL ({all}))
         """
     ).format(
-        filter=condition,
+        # What a -word leaves is not counted: it is nearly always most of the collection.
+        counted=condition if options.filter is not None else sql.SQL("false"),
+        least=sql.Literal(0 if options.filter is not None else 1),
         most=sql.Literal(EXACT_ROWS),
         by_index=by_index,
         k=sql.Literal(k),
@@ -209,7 +212,7 @@ def parameters(vector: NDArray[np.float32], options: SearchOptions, text: str) -
     if options.filter is not None:
         given["filter"] = options.filter
     if options.hybrid:
-        given["text"] = text
+        given["text"] = each_word_once(text)
     return given
 
 

@@ -204,7 +204,7 @@ BEGIN
                 WHERE k.statistics_id = statistics.id AND k.word = w.word) AS chunks
         FROM unnest(asked.words) WITH ORDINALITY AS w (word, number) OFFSET 0),
     rarest AS (
-        (SELECT * FROM asked_words WHERE chunks IS NULL ORDER BY number LIMIT 32)
+        (SELECT * FROM asked_words WHERE chunks IS NULL ORDER BY number LIMIT 20)
         UNION ALL (SELECT * FROM asked_words WHERE chunks IS NOT NULL ORDER BY chunks, number LIMIT 16))
     SELECT array_agg(word ORDER BY chunks NULLS FIRST, number), array_agg(chunks ORDER BY chunks NULLS FIRST, number)
     INTO words, counts FROM rarest;

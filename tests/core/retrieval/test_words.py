@@ -11,7 +11,7 @@ import pytest
 from revector.core.database import Connection, Database, fetch_column, fetch_one
 from revector.core.encoders import open_encoder
 from revector.core.retrieval import Retriever, VersionSearcher
-from revector.core.retrieval.query_text import excludes, without_operators
+from revector.core.retrieval.query_text import each_word_once, excludes, without_operators
 from tests.core.retrieval.collections import two_versions
 from tests.versions import add_chunks
 
@@ -214,6 +214,8 @@ def test_the_encoder_gets_no_operators(database: Database, connection: Connectio
         ("a OR b", "a OR b"),
     ):
         assert without_operators(text) == left
+    assert each_word_once("to be or not to be") == "to be or not"
+    assert each_word_once('a "a b" OR a OR b') == 'a "a b" OR a OR b'
     assert [excludes(text) for text in ("a -b", '-"b', "a - b", "a-b", "--b", "(-b)", '"-b"', "a")] == [
         True, True, False, False, False, True, False, False,
     ]  # fmt: skip
