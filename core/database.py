@@ -27,7 +27,7 @@ from revector.core.errors import (
     UnreachableError,
     UsageError,
 )
-from revector.core.revisions import DEVELOPMENT_REVISIONS, HEAD, REVISIONS
+from revector.core.revisions import DEVELOPMENT_REVISIONS, HEAD, REVISIONS, TABLE
 from revector.core.secrets import hide
 
 log = logging.getLogger(__name__)
@@ -259,7 +259,7 @@ def unreachable(error: psycopg.Error, database: Database) -> UnreachableError:
 def server_info(connection: Connection, schema: str) -> ServerInfo:
     """Server and extension versions and the schema's revision, in one round trip each.
 
-    Raises RefusedError when the schema has an alembic_version of another shape than Alembic's.
+    Raises RefusedError when the schema has a table of the revision's name and another shape.
     """
     row = fetch_one(
         connection,
@@ -268,20 +268,22 @@ def server_info(connection: Connection, schema: str) -> ServerInfo:
                (SELECT relkind = 'r' AND ARRAY['version_num character varying'] =
                            (SELECT array_agg(attname::text || ' ' || format_type(atttypid, NULL)) FROM pg_attribute
                             WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)
-                FROM pg_class c WHERE oid = to_regclass(format('%%I.alembic_version', %s::text))),
+                FROM pg_class c WHERE oid = to_regclass(format('%%I.%%I', %s::text, %s::text))),
+               to_regclass(format('%%I.alembic_version', %s::text)) IS NOT NULL
+                   AND to_regclass(format('%%I.embedding_versions', %s::text)) IS NOT NULL,
                current_user, pg_is_in_recovery()
         """,
-        [schema],
+        [schema, TABLE, schema, schema],
     )
+    ours, older = row[2:4]
+    if ours is False:
+        raise foreign_content(schema, f"{TABLE} is not the table that revector would create")
     revision = None
-    if row[2] is False:
-        raise foreign_content(schema, "alembic_version is not the table that revector would create")
-    if row[2]:
-        found = connection.execute(
-            sql.SQL("SELECT version_num FROM {}").format(sql.Identifier(schema, "alembic_version"))
-        ).fetchone()
-        revision = found[0] if found else None
-    return ServerInfo(row[0].split()[0], row[1], revision, row[3], row[4])
+    if ours or older:
+        table = sql.Identifier(schema, TABLE if ours else "alembic_version")
+        found = connection.execute(sql.SQL("SELECT * FROM {}").format(table)).fetchone()
+        revision = found[0] if found and (ours or found[0] in DEVELOPMENT_REVISIONS) else None
+    return ServerInfo(row[0].split()[0], row[1], revision, row[4], row[5])
 
 
 def foreign_content(schema: str, found: str) -> RefusedError:

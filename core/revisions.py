@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-REVISIONS = ("r0001",)
+REVISIONS = ("r1",)
 """All revisions, oldest first; a test compares them with the scripts."""
 
 HEAD = REVISIONS[-1]
 
-DEVELOPMENT_REVISIONS = frozenset(f"{number:04}" for number in range(1, 9))
-"""Revisions of development versions, before the first release. They cannot be upgraded."""
+DEVELOPMENT_REVISIONS = frozenset({*(f"{number:04}" for number in range(1, 9)), "r0001"})
+"""Revisions of development versions, before the first release, in Alembic's own table. They cannot be upgraded."""
+
+TABLE = "revector_revision"
+"""Where the revision is kept: not in alembic_version, which the user's application may have in the same schema."""

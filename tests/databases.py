@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from revector.core.database import Database
+from revector.core.database import Connection, Database
 from revector.core.migrations import upgrade
 
 _numbers = itertools.count(1)
@@ -49,6 +49,12 @@ def empty_collection(dsn: str) -> Iterator[Database]:
             connection.execute("DELETE FROM audit_log")
             connection.execute("ALTER TABLE audit_log ENABLE TRIGGER audit_log_append_only")
         yield database
+
+
+def as_of_development(connection: Connection, revision: str) -> None:
+    """Make the schema look as one of a development version, whose revision is in Alembic's own table."""
+    connection.execute("ALTER TABLE revector_revision RENAME TO alembic_version")
+    connection.execute("UPDATE alembic_version SET version_num = %s", [revision])
 
 
 def drop(database: Database, name: str) -> None:

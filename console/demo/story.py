@@ -251,7 +251,7 @@ def _drop(connection: Connection, database: Database) -> None:
     tables = {row[0] for row in rows}
     strangers = [
         f"table {name}"
-        for name in sorted(tables - {*Base.metadata.tables, "alembic_version"})
+        for name in sorted(tables - {*Base.metadata.tables, "alembic_version", "revector_revision"})
         if not is_version_table(name)
     ]
     if "query_sets" in tables:

@@ -86,7 +86,7 @@ OPERATOR_CALLS: tuple[LiteralString, ...] = (
 OWNER_READS = ("query_key",)
 """Tables that nobody but the owner reads."""
 APPLICATION_READS = (
-    "alembic_version",
+    "revector_revision",
     "encoder_hosts",
     "embedding_versions",
     "document_chunks",

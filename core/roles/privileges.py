@@ -7,6 +7,7 @@ from typing import LiteralString
 from psycopg import sql
 
 from revector.core.database import Connection, fetch_column, fetch_one
+from revector.core.revisions import TABLE
 from revector.core.roles.kinds import (
     APPLICATION_CALLS,
     APPLICATION_READS,
@@ -22,25 +23,33 @@ from revector.core.roles.kinds import (
 
 
 def apply(connection: Connection, groups: dict[Kind, str]) -> None:
-    """Grant the collection's own roles exactly their rights on what exists now."""
-    tables = fetch_column(
+    """Grant the collection's own roles exactly their rights on what exists now. Tables of others are left alone."""
+    from revector.core.models import Base
+
+    ours = [*Base.metadata.tables, TABLE, "chunk_embeddings"]
+    sequences = fetch_column(
         connection,
-        r"""
-        SELECT relname::text FROM pg_class
-        WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind IN ('r', 'v', 'p')
-          AND relname !~ '^chunk_embeddings_\d+$'
+        """
+        SELECT s.relname::text FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+        JOIN pg_class t ON t.oid = d.refobjid AND d.deptype IN ('a', 'i')
+        WHERE t.relnamespace = to_regnamespace(quote_ident(current_schema())) AND t.relname = ANY(%s)
         """,
+        [ours],
     )
     schema = sql.Identifier(fetch_one(connection, "SELECT current_schema()")[0])
     names = {kind: sql.Identifier(name) for kind, name in groups.items()}
     everyone = sql.SQL(", ").join(names.values())
-    everything = sql.SQL(", ").join(map(sql.Identifier, tables))
+    everything = sql.SQL(", ").join(map(sql.Identifier, ours))
     connection.execute(sql.SQL("REVOKE ALL ON {} FROM {}").format(everything, everyone))
-    connection.execute(sql.SQL("REVOKE ALL ON ALL SEQUENCES IN SCHEMA {} FROM {}").format(schema, everyone))
+    connection.execute(
+        sql.SQL("REVOKE ALL ON SEQUENCE {} FROM {}").format(
+            sql.SQL(", ").join(map(sql.Identifier, sequences)), everyone
+        )
+    )
     connection.execute(
         sql.SQL("GRANT USAGE ON SCHEMA {} TO {}, {}").format(schema, names["viewer"], names["application"])
     )
-    readable = sql.SQL(", ").join(sql.Identifier(table) for table in tables if table not in OWNER_READS)
+    readable = sql.SQL(", ").join(sql.Identifier(table) for table in ours if table not in OWNER_READS)
     connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(readable, names["viewer"]))
     for table in APPLICATION_READS:
         connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(sql.Identifier(table), names["application"]))

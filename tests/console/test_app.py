@@ -20,7 +20,7 @@ from revector.screens.frame import snapshots
 from revector.screens.frame.snapshots import SnapshotReader
 from revector.screens.tabs import TABS
 from revector.screens.widgets.confirm import Confirm
-from tests.databases import copied
+from tests.databases import as_of_development, copied
 from tests.login_roles import login_role
 from tests.screens.frozen import NOWHERE, FrozenReader
 from tests.screens.support import (
@@ -112,7 +112,7 @@ async def test_every_tab_fits_into_eighty_by_twenty_four(library: Database, tab:
 
 
 async def test_a_schema_of_a_development_version(database: Database, connection: Connection) -> None:
-    connection.execute("UPDATE alembic_version SET version_num = '0005'")
+    as_of_development(connection, "0005")
     app = console(database)
     async with app.run_test(size=SMALL) as pilot:
         await until_shown(pilot, "made by a development version of revector (revision 0005)")

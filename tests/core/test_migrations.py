@@ -14,13 +14,14 @@ from psycopg import sql
 
 from revector.core import cutover
 from revector.core.chunks import content_sha256
-from revector.core.database import Connection, Database, require_schema
+from revector.core.database import Connection, Database, require_schema, server_info
 from revector.core.errors import RefusedError, UnreachableError
 from revector.core.migrations import upgrade
 from revector.core.migrations._run import alchemy_connection, alembic_config
 from revector.core.models import Base, version_model
 from revector.core.registry import active_version, get_version
 from revector.core.revisions import DEVELOPMENT_REVISIONS, HEAD, REVISIONS
+from tests.databases import as_of_development
 from tests.versions import NUMBERS, add, add_chunks, backfill, ready_version
 
 # The tables of the source pattern, in its own words.
@@ -110,7 +111,7 @@ def test_models_and_revisions_make_the_same_constraints_and_indexes(database: Da
     with alchemy_connection(database) as alchemy:
         raw = alchemy.connection.driver_connection
         assert raw is not None
-        by_revisions = {row for row in raw.execute(definitions).fetchall() if "alembic" not in row[0]}
+        by_revisions = {row for row in raw.execute(definitions).fetchall() if "revector_revision" not in row[0]}
         raw.execute("CREATE SCHEMA by_models")
         raw.execute("SET search_path = by_models, public")
         Base.metadata.create_all(alchemy)
@@ -136,7 +137,7 @@ def test_upgrade_twice_changes_nothing_and_says_where_it_was(database: Database,
 def test_a_schema_of_a_development_version_is_refused_with_the_way_out(
     database: Database, connection: Connection, revision: str
 ) -> None:
-    connection.execute("UPDATE alembic_version SET version_num = %s", [revision])
+    as_of_development(connection, revision)
     for attempt in (lambda: require_schema(connection, database.schema), lambda: upgrade(database)):
         with pytest.raises(
             UnreachableError, match=rf"development version of revector \(revision {revision}\)"
@@ -159,7 +160,22 @@ def test_tables_of_the_same_names_in_public_are_left_alone(bare: Database) -> No
         assert connection.execute("TABLE public.cutovers").fetchall() == [(1,)]
 
 
-FOREIGN_VERSIONS = "alembic_version is not the table"
+@pytest.mark.parametrize("revision", ["4f1c", "0008", "r1", None])
+def test_a_schema_that_an_application_and_its_alembic_use_is_shared(bare: Database, revision: str | None) -> None:
+    with bare.connect("test") as connection:
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(bare.schema)))
+        connection.execute("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
+        connection.execute(
+            "INSERT INTO alembic_version SELECT %s::text WHERE %s::text IS NOT NULL", [revision] * 2
+        )
+        assert server_info(connection, bare.schema).schema_revision is None
+        assert upgrade(bare) == ""
+        assert upgrade(bare) == HEAD
+        require_schema(connection, bare.schema)
+        assert connection.execute("TABLE alembic_version").fetchall() == ([(revision,)] if revision else [])
+
+
+FOREIGN_VERSIONS = "revector_revision is not the table"
 
 
 @pytest.mark.parametrize(
@@ -168,9 +184,9 @@ FOREIGN_VERSIONS = "alembic_version is not the table"
         ("TABLE document_chunks (n int)", 'relation "document_chunks" already exists'),
         ("VIEW embedding_versions AS SELECT 1 AS n", 'relation "embedding_versions" already exists'),
         ("FUNCTION refuse_chunk_change() RETURNS int RETURN 1", 'function "refuse_chunk_change" already exists'),
-        ("TABLE alembic_version (n int)", FOREIGN_VERSIONS),
-        ("TABLE alembic_version (version_num varchar(32), n int NOT NULL)", FOREIGN_VERSIONS),
-        ("VIEW alembic_version AS SELECT 'r'::varchar AS version_num WHERE false", FOREIGN_VERSIONS),
+        ("TABLE revector_revision (n int)", FOREIGN_VERSIONS),
+        ("TABLE revector_revision (version_num varchar(32), n int NOT NULL)", FOREIGN_VERSIONS),
+        ("VIEW revector_revision AS SELECT 'r'::varchar AS version_num WHERE false", FOREIGN_VERSIONS),
     ],
 )
 def test_a_schema_of_another_program_is_refused_and_left_as_it_is(bare: Database, made: str, named: str) -> None:
@@ -239,7 +255,7 @@ def test_a_schema_that_is_missing_behind_or_ahead_is_named(empty_database: Datab
     with empty_database.connect("test") as connection, pytest.raises(UnreachableError, match="not been set up"):
         require_schema(connection, empty_database.schema)
     with database.connect("test") as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.execute("UPDATE revector_revision SET version_num = '9999'")
         with pytest.raises(UnreachableError, match="newer one"):
             require_schema(connection, database.schema)
         with pytest.raises(UnreachableError, match="newer one"):

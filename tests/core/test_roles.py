@@ -111,7 +111,7 @@ def test_every_table_has_its_rights() -> None:
         *OPERATOR_WRITES,
         *APPROVER_WRITES,
         *APPLICATION_WRITES,
-        "alembic_version",
+        "revector_revision",
         "cutover_policy",
         "cutovers",
         "vector_losses",
@@ -122,7 +122,7 @@ def test_every_table_has_its_rights() -> None:
         "word_counts",
         *OWNER_READS,
     }
-    assert named == {*Base.metadata.tables, "alembic_version"}
+    assert named == {*Base.metadata.tables, "revector_revision"}
     assert {*APPLICATION_WRITES} < {*APPLICATION_READS}
     assert {*APPLICATION_READS} - {"chunk_embeddings"} < named
 
@@ -551,9 +551,21 @@ def test_no_claim_of_an_operator_is_taken_for_a_fact(shared: Collection, stateme
             connection.execute(statement)
 
 
+def test_nobody_gets_a_right_on_a_table_of_another_program(shared: Collection) -> None:
+    with shared.database.session("test") as connection, connection.transaction(force_rollback=True):
+        connection.execute("CREATE TABLE of_another (id bigserial)")
+        granting.renew_grants(connection)
+        assert (
+            connection.execute(
+                "SELECT relname, relacl FROM pg_class WHERE relname ~ '^of_another' AND relacl IS NOT NULL"
+            ).fetchall()
+            == []
+        )
+
+
 def test_what_an_operator_may_not(shared: Collection) -> None:
     with shared.as_role("operator") as connection:
-        fixed = {*Base.metadata.tables, "alembic_version"}
+        fixed = {*Base.metadata.tables, "revector_revision"}
         for name in fixed:
             table = sql.Identifier(name)
             refused(connection, sql.SQL("TRUNCATE {}").format(table))
@@ -577,7 +589,7 @@ def test_what_an_operator_may_not(shared: Collection) -> None:
         refused(connection, "INSERT INTO cutover_approvals (request_id) VALUES (1)")
         refused(connection, "UPDATE cutovers SET made_by = 'ada'")
         refused(connection, "DELETE FROM cutovers")
-        refused(connection, "UPDATE alembic_version SET version_num = '0001'")
+        refused(connection, "UPDATE revector_revision SET version_num = '0001'")
         with pytest.raises(RefusedError, match="only the owner"):
             granting.grant(connection, shared.names["operator"], "approver")
         refused(

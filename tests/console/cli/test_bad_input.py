@@ -20,6 +20,7 @@ from revector.core.registry import chunk_count, versions
 from revector.core.revisions import HEAD, REVISIONS
 from tests.console.cli.conftest import TEXTS, on, write_corpus
 from tests.console.cli.program import SECRET, Revector
+from tests.databases import as_of_development
 from tests.protocol_server import ProtocolServer, embed
 from tests.versions import add, add_chunks, ready_version
 
@@ -224,11 +225,11 @@ def test_a_table_of_another_program_in_the_way(bare: Database, tmp_path: Path) -
     with bare.connect("test") as connection:
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(bare.schema)))
         connection.execute("CREATE EXTENSION vector")
-        connection.execute("CREATE TABLE alembic_version (n int)")
+        connection.execute("CREATE TABLE revector_revision (n int)")
     for command in ("db upgrade", "db status", "versions list", "doctor"):
         result = on(bare, tmp_path).call(*command.split(), "--json", status=1)
         assert result.error["kind"] == "refused"
-        assert "alembic_version" in brief(result.err)
+        assert "revector_revision" in brief(result.err)
 
 
 def test_a_schema_that_is_not_set_up(empty_database: Database, tmp_path: Path) -> None:
@@ -256,7 +257,7 @@ def test_a_schema_behind_or_ahead(
         behind = revector.call("versions", "list", status=4)
         assert f"is at revision {HEAD}; this program needs 0777" in brief(behind.err)
         assert "revector db upgrade" in behind.err
-    connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.execute("UPDATE revector_revision SET version_num = '9999'")
     for command in ("versions list", "db upgrade", "ingest ."):
         ahead = revector.call(*command.split(), status=4)
         assert "is at revision 9999, which this program" in brief(ahead.err)
@@ -271,7 +272,7 @@ def test_a_schema_behind_or_ahead(
 def test_a_schema_of_a_development_version(revector: Revector, connection: Connection) -> None:
     """It is named as such everywhere, nothing in it is changed, and the demo replaces only its own."""
     add_chunks(connection, TEXTS)
-    connection.execute("UPDATE alembic_version SET version_num = '0005'")
+    as_of_development(connection, "0005")
     for command in ("versions list", "db upgrade", "ingest .", "demo --headless"):
         refused = revector.call(*command.split(), status=4)
         assert "was made by a development version of revector (revision 0005)" in brief(refused.err)

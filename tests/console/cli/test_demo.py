@@ -13,6 +13,7 @@ from revector.core.database import Connection, Database, require_schema
 from revector.core.errors import RefusedError, UnreachableError
 from revector.core.registry import chunk_count, versions
 from tests.console.cli.program import Revector
+from tests.databases import as_of_development
 from tests.versions import add, add_chunks
 
 pytestmark = pytest.mark.database
@@ -168,7 +169,7 @@ def test_the_demo_replaces_its_own_collection_of_a_development_version(
     own = Context(database.dsn, database.schema)
     story.prepare(own)
     chunks = chunk_count(connection)
-    connection.execute("UPDATE alembic_version SET version_num = %s", [revision])
+    as_of_development(connection, revision)
 
     with pytest.raises(UnreachableError, match="development version"):
         story.prepare(own)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from revector.core.migrations.scripts import run_sql
 
-revision = "r0001"
+revision = "r1"
 down_revision = None
 branch_labels = None
 depends_on = None
