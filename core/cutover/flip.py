@@ -24,8 +24,7 @@ from revector.core.cutover.guard import Check, Guard, Subject
 from revector.core.cutover.guards import GUARDS, check, check_in_flip, checked_waivers
 from revector.core.cutover.history import history
 from revector.core.cutover.policy import Policy, read_policy
-from revector.core.cutover.request_store import open_request
-from revector.core.cutover.requests import figures
+from revector.core.cutover.requests import approved_waivers, figures
 from revector.core.database import Connection, fetch_one
 from revector.core.errors import RefusedError, RevectorError, UnreachableError
 from revector.core.locks import name_holders
@@ -123,7 +122,7 @@ def run(
                 "Check it, then decide again.",
             )
         policy = read_policy(connection)
-        if _approved_waivers(connection, version, policy) not in (None, waived):
+        if approved_waivers(connection, version, policy) not in (None, waived):
             raise _RefusedInFlipError(f"The request for {key} has changed: nothing was changed.", "Run it again.")
         subject = Subject(connection, get_version(connection, key), policy, EncoderCache(), in_flip=True)
         again = check_in_flip(subject, waived)
@@ -405,7 +404,7 @@ class _Transaction:
 def _waivers(connection: Connection, version: Version, given: Mapping[str, str] | None) -> dict[str, str]:
     """The waivers that count: where approvals are required, only approved ones."""
     waivers = checked_waivers(given or {})
-    approved = _approved_waivers(connection, version, read_policy(connection))
+    approved = approved_waivers(connection, version, read_policy(connection))
     if approved is None:
         return waivers
     if alone := sorted(waivers.keys() - approved.keys()):
@@ -416,14 +415,6 @@ def _waivers(connection: Connection, version: Version, given: Mapping[str, str] 
             f"Request it with the waiver: revector cutover request {version.version_key} --waive '{alone[0]}=REASON'",
         )  # fmt: skip
     return approved
-
-
-def _approved_waivers(connection: Connection, version: Version, policy: Policy) -> dict[str, str] | None:
-    """The waivers of the open request; None where the policy requires no approval, so any waivers count."""
-    if policy.approvals == 0:
-        return None
-    found = open_request(connection, version)
-    return dict(found.waivers) if found is not None else {}
 
 
 def _require_typed(connection: Connection, action: Action, version: Version, confirm: str) -> None:

@@ -18,7 +18,7 @@ from revector.core.settings import changed_fields, checked_values, value_in_word
 
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=600)]
-_Hours = Annotated[float, msgspec.Meta(gt=0, le=8_760)]
+_Hours = Annotated[float, msgspec.Meta(ge=0.02, le=8_760)]  # a minute or more
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from psycopg.types.json import Jsonb
 from revector.core import audit
 from revector.core.cutover.guard import Check
 from revector.core.cutover.guards import check, checked_waivers
+from revector.core.cutover.policy import Policy
 from revector.core.cutover.request_store import Request, get_request, local_time, open_request
 from revector.core.database import Connection
 from revector.core.errors import RefusedError, UsageError
-from revector.core.registry import get_version
+from revector.core.registry import Version, get_version
 
 
 def request(connection: Connection, key: str, *, reason: str, waivers: Mapping[str, str] | None = None) -> Request:
@@ -93,6 +94,26 @@ def withdraw(connection: Connection, key: str, *, reason: str = "") -> Request:
             )
         connection.execute("SELECT withdraw_request(%s, %s)", [found.id, reason.strip()])
     return get_request(connection, found.id)
+
+
+def approved_waivers(connection: Connection, version: Version, policy: Policy) -> dict[str, str] | None:
+    """The waivers of the open request; None where the policy requires no approval, so any waivers count.
+
+    Raises RefusedError when it waives, by SQL, what is no guard.
+    """
+    if policy.approvals == 0:
+        return None
+    found = open_request(connection, version)
+    if found is None:
+        return {}
+    try:
+        checked_waivers(found.waivers)
+    except UsageError as error:
+        raise RefusedError(
+            f"Request {found.id} of {found.requested_by} has a waiver that does not count. {error.problem}",
+            f"Withdraw it (revector cutover withdraw {version.version_key}) and request it again.",
+        ) from None
+    return dict(found.waivers)
 
 
 def figures(found: Check) -> dict[str, str]:

@@ -81,6 +81,8 @@ def _load(folder: Path, spec: EncoderSpec) -> SentenceTransformer:
 
     truncate = spec.settings.get("dimensions")
     with loading(folder, spec, "SentenceTransformers model"):
+        # No trust_remote_code: from release 6 on, code of a local folder does not run without it either. Before, a
+        # folder's modules.json could name a module beside it.
         model = SentenceTransformer(
             str(folder),
             device=spec.settings.get("device"),

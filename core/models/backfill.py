@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from revector.core.models.base import CLIENT, NOW, Base
+from revector.core.models.base import CLIENT, NOW, Base, sane_amounts, sane_times
 
 
 class BackfillJob(Base):
@@ -17,6 +17,8 @@ class BackfillJob(Base):
 
     __tablename__ = "backfill_jobs"
     __table_args__ = (
+        sane_times("throttle_since", "started_at", "finished_at", "run_started_at"),
+        sane_amounts("spent_usd"),
         sa.CheckConstraint(
             "state IN ('running', 'pausing', 'paused', 'interrupted', 'proving', 'done', 'failed', 'cancelled')",
             name="state",
@@ -50,6 +52,7 @@ class BackfillTransition(Base):
     """A change of a job's state: filled by a trigger, so that none is left out."""
 
     __tablename__ = "backfill_transitions"
+    __table_args__ = (sane_times("at"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     job_id: Mapped[int] = mapped_column(sa.ForeignKey("backfill_jobs.id", ondelete="CASCADE"), index=True)
@@ -81,6 +84,7 @@ class VectorLoad(Base):
 
     __tablename__ = "vector_loads"
     __table_args__ = (
+        sane_times("started_at", "updated_at", "finished_at"),
         sa.UniqueConstraint("embedding_version_id", "fingerprint"),
         sa.CheckConstraint("state IN ('running', 'done')", name="state"),
     )
@@ -109,6 +113,7 @@ class BackfillRange(Base):
 
     __tablename__ = "backfill_ranges"
     __table_args__ = (
+        sane_times("lease_until"),
         sa.CheckConstraint("state IN ('waiting', 'leased', 'done')", name="state"),
         sa.Index(None, "job_id", "state"),
     )
@@ -129,6 +134,10 @@ class BackfillWorkerRow(Base):
     """A process that works on a job. Its session holds an advisory lock on its id while it lives."""
 
     __tablename__ = "backfill_workers"
+    __table_args__ = (
+        sane_times("started_at", "seen_at", "ended_at", "throttle_since"),
+        sane_amounts("reserved_usd"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     job_id: Mapped[int] = mapped_column(sa.ForeignKey("backfill_jobs.id", ondelete="CASCADE"), index=True)
@@ -154,7 +163,11 @@ class BackfillSample(Base):
     """Chunks done by a worker in about a second: the data for rates and their chart."""
 
     __tablename__ = "backfill_samples"
-    __table_args__ = (sa.Index(None, "job_id", "at"),)
+    __table_args__ = (
+        sane_times("at"),
+        sane_amounts("seconds"),
+        sa.Index(None, "job_id", "at"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     job_id: Mapped[int] = mapped_column(sa.ForeignKey("backfill_jobs.id", ondelete="CASCADE"))
@@ -168,6 +181,7 @@ class DeadLetter(Base):
 
     __tablename__ = "dead_letters"
     __table_args__ = (
+        sane_times("failed_at"),
         sa.PrimaryKeyConstraint("embedding_version_id", "chunk_id"),
         sa.CheckConstraint("waived_reason ~ '[^[:space:]]'", name="waived_reason"),
     )

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR, ExcludeConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from revector.core.models.base import NOW, Base
+from revector.core.models.base import NOW, Base, sane_times
 
 
 class DocumentChunk(Base):
@@ -88,6 +88,7 @@ class EmbeddingVersion(Base):
 
     __tablename__ = "embedding_versions"
     __table_args__ = (
+        sa.CheckConstraint("version_key ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$'", name="version_key"),
         sa.CheckConstraint("dimensions BETWEEN 1 AND 16000", name="dimensions"),
         sa.CheckConstraint("distance_metric IN ('cosine', 'l2', 'ip')", name="distance_metric"),
         sa.CheckConstraint("storage IN ('vector', 'halfvec')", name="storage"),
@@ -139,7 +140,10 @@ class ChunkOutbox(Base):
     """Chunks that a live version still lacks: filled by a trigger on document_chunks, emptied by a backfill."""
 
     __tablename__ = "chunk_outbox"
-    __table_args__ = (sa.PrimaryKeyConstraint("embedding_version_id", "chunk_id"),)
+    __table_args__ = (
+        sane_times("queued_at", "leased_until"),
+        sa.PrimaryKeyConstraint("embedding_version_id", "chunk_id"),
+    )
 
     embedding_version_id: Mapped[int] = mapped_column(sa.ForeignKey("embedding_versions.id", ondelete="CASCADE"))
     chunk_id: Mapped[int]

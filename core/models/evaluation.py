@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, REAL
 from sqlalchemy.orm import Mapped, mapped_column
 
-from revector.core.models.base import NOW, Base
+from revector.core.models.base import NOW, Base, sane_amounts, sane_times
 
 
 class QuerySetRow(Base):
@@ -18,7 +18,10 @@ class QuerySetRow(Base):
     compared."""
 
     __tablename__ = "query_sets"
-    __table_args__ = (sa.CheckConstraint("name NOT LIKE '% (hybrid)'", name="name"),)
+    __table_args__ = (
+        sane_times("created_at", "updated_at"),
+        sa.CheckConstraint("name NOT LIKE '% (hybrid)'", name="name"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
@@ -45,7 +48,10 @@ class JudgeRow(Base):
     """A judge of relevance: a person by name, or a cross-encoder by its spec and revision."""
 
     __tablename__ = "judges"
-    __table_args__ = (sa.CheckConstraint("kind IN ('person', 'model')", name="kind"),)
+    __table_args__ = (
+        sane_times("created_at"),
+        sa.CheckConstraint("kind IN ('person', 'model')", name="kind"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
@@ -64,6 +70,8 @@ class JudgementRow(Base):
 
     __tablename__ = "judgements"
     __table_args__ = (
+        sane_times("judged_at"),
+        sane_amounts("score"),
         sa.PrimaryKeyConstraint("query", "judge_id", "target_kind", "target"),
         sa.CheckConstraint("target_kind IN ('document', 'chunk')", name="target_kind"),
     )
@@ -82,7 +90,11 @@ class EvaluationRun(Base):
     """The top-k of one version for every query of a set, with everything needed to repeat it."""
 
     __tablename__ = "evaluation_runs"
-    __table_args__ = (sa.CheckConstraint("state IN ('running', 'done')", name="state"),)
+    __table_args__ = (
+        sane_times("started_at", "finished_at"),
+        sane_amounts("seconds"),
+        sa.CheckConstraint("state IN ('running', 'done')", name="state"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     query_set_id: Mapped[int] = mapped_column(sa.ForeignKey("query_sets.id", ondelete="CASCADE"), index=True)
@@ -114,7 +126,10 @@ class EvaluationResult(Base):
     """The top-k for one query of a run: chunks, their documents and distances, best first."""
 
     __tablename__ = "evaluation_results"
-    __table_args__ = (sa.PrimaryKeyConstraint("run_id", "query_id"),)
+    __table_args__ = (
+        sane_amounts("encode_ms", "search_ms"),
+        sa.PrimaryKeyConstraint("run_id", "query_id"),
+    )
 
     run_id: Mapped[int] = mapped_column(sa.ForeignKey("evaluation_runs.id", ondelete="CASCADE"))
     query_id: Mapped[str]

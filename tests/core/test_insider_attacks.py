@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import LiteralString
@@ -17,8 +16,7 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from revector.core import cutover, doctor
-from revector.core.cutover.guards import GUARDS
-from revector.core.database import Connection, Database, fetch_one
+from revector.core.database import Connection, Database
 from revector.core.documents import Document
 from revector.core.errors import RefusedError
 from revector.core.evaluation.judged_sets.query_sets import Query
@@ -89,6 +87,27 @@ ATTEMPTS: tuple[tuple[str, str, type[Exception]], ...] = (
     ),
     # How users' queries are encoded.
     ("operator", changed("v1", "encoder_spec", "encoder_spec || '?price=1'"), RULE),
+    # Times that no client can read, amounts that no sum survives, keys that no command can name.
+    *(
+        ("operator", f"INSERT INTO {table} ({columns}, {column}) VALUES ({values}, '{value}')", CHECK)
+        for table, columns, values, column, value in (
+            ("backfill_jobs", "embedding_version_id, state, total", "2, 'done', 1", "started_at", "infinity"),
+            ("backfill_jobs", "embedding_version_id, state, total", "2, 'done', 1", "spent_usd", "NaN"),
+            ("vector_loads", "embedding_version_id, source, fingerprint, total", "2, '', '', 1", "updated_at",
+             "-infinity"),
+            ("dead_letters", "embedding_version_id, chunk_id, error", "2, 1, ''", "failed_at", "11000-01-01"),
+            ("chunk_outbox", "embedding_version_id, chunk_id", "2, 1", "queued_at", "0001-01-01 BC"),
+            ("query_sets", "name", "'s'", "updated_at", "infinity"),
+            ("judges", "name, kind", "'j', 'person'", "created_at", "infinity"),
+            ("evaluation_runs", "query_set_id, query_set_revision, version_key, encoder, encoder_revision, k, exact, "
+             "index_settings, chunks, queries", "1, '', '', '', '', 1, true, '{}', 1, 1", "seconds", "infinity"),
+        )
+    ),
+    *(
+        ("operator", "INSERT INTO embedding_versions (encoder_name, encoder_revision, dimensions, distance_metric, "
+         f"version_key) VALUES ('e', '1', 8, 'cosine', '{key}')", CHECK)
+        for key in ("", " ", "v 9", "-v9", "v9\nv8", "v" * 64)
+    ),
     # What queues one behind another.
     *((role, "SELECT lock_flip()", RIGHT) for role in ("viewer", "approver", "application")),
     *((role, "SELECT FROM locks FOR UPDATE", RIGHT) for role in ("viewer", "approver", "application", "operator")),
@@ -167,81 +186,6 @@ def test_chunks_that_leave_take_the_approval_along(collection: Collection, conne
     )  # fmt: skip
 
 
-REPLACED: tuple[LiteralString, ...] = (
-    "CREATE TEMP TABLE kept AS SELECT * FROM document_chunks WHERE id <= 4",
-    "DELETE FROM document_chunks WHERE id IN (SELECT id FROM kept)",
-    "INSERT INTO document_chunks (semantic_key, document_id, chunk_no, content, content_sha256) "
-    "SELECT semantic_key, document_id, chunk_no, content, content_sha256 FROM kept",
-    "INSERT INTO chunk_embeddings_2 SELECT c.id, (SELECT embedding FROM chunk_embeddings_2 LIMIT 1) "
-    "FROM document_chunks c JOIN kept USING (semantic_key)",
-    "DELETE FROM chunk_outbox WHERE embedding_version_id = 2",
-)
-"""Chunks that come back as others, with vectors that nobody has approved."""
-
-
-@pytest.mark.parametrize("before", ["BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ"])
-def test_a_deletion_that_no_request_is_seen_by_is_counted(collection: Collection, before: LiteralString) -> None:
-    """One that is open while the request is made, or that looks at a time before."""
-    early = 2 if before == "BEGIN" else 1
-    with collection.as_role("operator") as other:
-        other.execute(before)
-        for statement in REPLACED[:early]:
-            other.execute(statement)
-        requested(collection)
-        for statement in REPLACED[early:]:
-            other.execute(statement)
-        other.execute("COMMIT")
-    refused_flip(collection, "more than 5% of its vectors left")
-
-
-def test_a_loss_is_kept_as_long_as_a_request_needs_it(collection: Collection, connection: Connection) -> None:
-    def losses() -> int:
-        return fetch_one(connection, "SELECT count(*) FROM vector_losses WHERE embedding_version_id = 2")[0]  # type: ignore[no-any-return]
-
-    connection.execute("DELETE FROM document_chunks WHERE id = 1")
-    with collection.as_role("operator") as operator:
-        for attempt in ("UPDATE vector_losses SET vectors = 0", "DELETE FROM vector_losses"):
-            with pytest.raises(RIGHT):
-                operator.execute(attempt)
-        assert losses() == 1
-        requested(collection)
-        assert losses() == 0  # left before the request
-        connection.execute("DELETE FROM document_chunks WHERE id = 2")
-        connection.execute("SELECT forget_losses()")
-        assert losses() == 1
-        cutover.withdraw(operator, "v2")
-    assert losses() == 0
-
-
-def test_losses_are_forgotten_without_any_request(collection: Collection, connection: Connection) -> None:
-    """No request is made for years: the table stays small by the deletions themselves."""
-    connection.execute("SELECT setval(pg_get_serial_sequence('vector_losses', 'id'), 999)")
-    connection.execute("DELETE FROM document_chunks WHERE id = 1")
-    connection.execute("DELETE FROM document_chunks WHERE id = 2")
-    connection.execute("SELECT setval(pg_get_serial_sequence('vector_losses', 'id'), 1999)")
-    connection.execute("DELETE FROM document_chunks WHERE id = 3")
-    assert fetch_one(connection, "SELECT count(*) FROM vector_losses")[0] <= 2
-
-
-def test_what_has_no_vector_is_nothing_to_approve(collection: Collection, connection: Connection) -> None:
-    """Waived or not: it could get any vector after the approval."""
-    with collection.as_role("operator") as operator:
-        version = add(operator, "v3")
-        operator.execute("SELECT begin_filling(%s)", [version.id])
-        operator.execute(
-            "INSERT INTO dead_letters (embedding_version_id, chunk_id, error, waived_reason) "
-            "SELECT %s, id, '', 'none is needed' FROM document_chunks",
-            [version.id],
-        )
-        assert fetch_one(operator, "SELECT missing FROM prove_version(%s)", [version.id]) == (0,)
-        with pytest.raises(RULE, match="has vectors of 0 of 16 chunks: there is nothing to approve yet"):
-            operator.execute(
-                "INSERT INTO cutover_requests (embedding_version_id, reason, expires_at, basis) "
-                "VALUES (%s, 'better', now(), '{}')",
-                [version.id],
-            )
-
-
 def test_chunks_that_failed_are_what_was_approved(collection: Collection) -> None:
     requested(collection)
     with collection.as_role("operator") as operator:
@@ -293,85 +237,6 @@ def test_evidence_is_there_and_of_who_made_it(collection: Collection, connection
         for report in ("{}", "5", '{"gates": 5}', '{"gates": {}}'):
             with pytest.raises(CHECK if report != "{}" else RULE):
                 operator.execute(evaluation, [query_set.id, done, running if report == "{}" else done, report])
-
-
-def test_a_request_ends_as_it_did(collection: Collection, connection: Connection) -> None:
-    """By functions of the owner alone: nobody else changes or locks its row, and the database says why it ended."""
-    requested(collection)
-    for role in ("operator", "approver"):
-        with collection.as_role(role) as session:
-            for attempt in (
-                "UPDATE cutover_requests SET ended = 'void', ended_why = 'the policy changed'",
-                "SELECT FROM cutover_requests FOR UPDATE",
-                "SELECT FROM cutover_requests FOR KEY SHARE",
-            ):
-                with pytest.raises(RIGHT):
-                    session.execute(attempt)  # type: ignore[arg-type]
-    connection.execute(changed("v2", "index_settings", """'{"ef_search": 7}'""").encode())
-    with collection.as_role("operator") as operator, collection.as_role("approver") as approver:
-        made = cutover.request(operator, "v2", reason="as it is now")
-        with pytest.raises(RULE, match=r"has already requested a cutover to v2"):
-            operator.execute(REQUEST, ["once more", "{}", "v2"])
-        cutover.approve(approver, "v2")
-        ended = (
-            "SELECT action, actor, reason, detail FROM audit_log WHERE action ~ 'void|withdraw' ORDER BY id DESC"
-        )
-        assert connection.execute(ended).fetchone() == (
-            "cutover void", collection.names["operator"], "index settings ef_search changed from none to 7",
-            {"request": made.id - 1},
-        )  # fmt: skip
-        operator.execute(FLIP)
-        with pytest.raises(RULE, match="There is no open request"):
-            approver.execute("SELECT withdraw_request(%s, 'no')", [made.id])
-
-
-REQUEST: LiteralString = (
-    "INSERT INTO cutover_requests (embedding_version_id, reason, expires_at, basis, waivers) "
-    "SELECT id, %s, now(), '{}', %s FROM embedding_versions WHERE version_key = %s"
-)
-
-
-def test_a_reason_is_more_than_space(collection: Collection, connection: Connection) -> None:
-    with collection.as_role("operator") as operator:
-        for reason in ("", " ", "\t\n"):
-            with pytest.raises(RULE, match="needs a reason"):
-                operator.execute(REQUEST, [reason, "{}", "v2"])
-            with pytest.raises(RULE, match="gives a reason"):
-                operator.execute(REQUEST, ["better", json.dumps({"recall": reason}), "v2"])
-            with pytest.raises(CHECK):
-                operator.execute(
-                    "INSERT INTO dead_letters (embedding_version_id, chunk_id, error, waived_reason) "
-                    "VALUES (2, 1, '', %s)",
-                    [reason],
-                )
-    with pytest.raises(RULE, match="To force it takes a reason"):
-        connection.execute("SELECT drop_version('v1', E'\\t\\n', true)")
-
-
-def test_what_cannot_be_waived_is_not_by_sql(collection: Collection) -> None:
-    with collection.as_role("operator") as operator:
-        for rule in GUARDS:
-            waived = ["better", json.dumps({rule.name: "because"}), "v2"]
-            if rule.waivable:
-                with operator.transaction(force_rollback=True):
-                    operator.execute(REQUEST, waived)
-            else:
-                with pytest.raises(RULE, match=f"without the guard {rule.name} cannot be requested"):
-                    operator.execute(REQUEST, waived)
-
-
-def test_a_rollback_waits_for_no_request(collection: Collection, connection: Connection) -> None:
-    """Somebody is just ending it, and does not come to an end."""
-    requested(collection)
-    with collection.as_role("operator") as operator, collection.as_role("approver") as approver:
-        operator.execute(FLIP)
-        made = cutover.request(operator, "v1", reason="on second thoughts")
-        approver.execute("BEGIN")
-        approver.execute("SELECT withdraw_request(%s, '')", [made.id])
-        operator.execute("SET lock_timeout = '1s'")
-        assert cutover.rollback(operator, confirm="v1").changed
-        approver.execute("ROLLBACK")
-        assert cutover.requests(connection)[0].void_because == "the version became active after the request"
 
 
 def test_a_rollback_finds_its_version_as_it_was(collection: Collection, connection: Connection) -> None:

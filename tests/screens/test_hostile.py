@@ -41,6 +41,9 @@ def hostile(template: Database) -> Iterator[Database]:
             cutover.run(connection, "demo-64", confirm="demo-64", reason="[b]why\x1b[5m")
             add(connection, "noted", notes="[blink]note\x1b[2J")
             connection.execute(
+                "ALTER TABLE embedding_versions DROP CONSTRAINT embedding_versions_version_key_check"
+            )
+            connection.execute(
                 """
                 INSERT INTO embedding_versions (version_key, encoder_name, encoder_revision, dimensions,
                                                 distance_metric)

@@ -1,4 +1,4 @@
--- Backfills, and vectors loaded from files.
+-- Backfills, and vectors loaded from files. Operators write them: the checks keep out times that clients cannot read, and NaN.
 
 CREATE TABLE :schema.backfill_jobs (
     id bigserial PRIMARY KEY,
@@ -18,7 +18,11 @@ CREATE TABLE :schema.backfill_jobs (
     run_done bigint NOT NULL DEFAULT 0,
     checked_at timestamptz NOT NULL DEFAULT '-infinity',
     measured jsonb NOT NULL DEFAULT '{}',
-    proving_worker bigint
+    proving_worker bigint,
+    CONSTRAINT backfill_jobs_times_check CHECK (
+        least(throttle_since, started_at, finished_at, run_started_at) >= '2000-01-01 00:00+00'
+        AND greatest(throttle_since, started_at, finished_at, run_started_at) <= '3000-01-01 00:00+00'),
+    CONSTRAINT backfill_jobs_amounts_check CHECK (spent_usd >= -1000000000000 AND spent_usd <= 1000000000000)
 );
 
 CREATE TABLE :schema.backfill_ranges (
@@ -31,7 +35,10 @@ CREATE TABLE :schema.backfill_ranges (
     done bigint NOT NULL DEFAULT 0,
     lease_token bigint NOT NULL DEFAULT 0,
     lease_worker bigint,
-    lease_until timestamptz
+    lease_until timestamptz,
+    CONSTRAINT backfill_ranges_times_check CHECK (
+        lease_until >= '2000-01-01 00:00+00'
+        AND lease_until <= '3000-01-01 00:00+00')
 );
 CREATE INDEX ON :schema.backfill_ranges (job_id, state);
 
@@ -50,7 +57,11 @@ CREATE TABLE :schema.backfill_workers (
     throttle text,
     throttle_since timestamptz,
     reserved_usd double precision NOT NULL DEFAULT 0,
-    error text
+    error text,
+    CONSTRAINT backfill_workers_times_check CHECK (
+        least(started_at, seen_at, ended_at, throttle_since) >= '2000-01-01 00:00+00'
+        AND greatest(started_at, seen_at, ended_at, throttle_since) <= '3000-01-01 00:00+00'),
+    CONSTRAINT backfill_workers_amounts_check CHECK (reserved_usd >= -1000000000000 AND reserved_usd <= 1000000000000)
 );
 CREATE INDEX ON :schema.backfill_workers (job_id);
 
@@ -59,7 +70,11 @@ CREATE TABLE :schema.backfill_samples (
     job_id bigint NOT NULL REFERENCES :schema.backfill_jobs ON DELETE CASCADE,
     at timestamptz NOT NULL DEFAULT now(),
     done bigint NOT NULL,
-    seconds double precision NOT NULL
+    seconds double precision NOT NULL,
+    CONSTRAINT backfill_samples_times_check CHECK (
+        at >= '2000-01-01 00:00+00'
+        AND at <= '3000-01-01 00:00+00'),
+    CONSTRAINT backfill_samples_amounts_check CHECK (seconds >= -1000000000000 AND seconds <= 1000000000000)
 );
 CREATE INDEX ON :schema.backfill_samples (job_id, at);
 
@@ -83,7 +98,10 @@ CREATE TABLE :schema.dead_letters (
     failed_at timestamptz NOT NULL DEFAULT now(),
     waived_by text,
     waived_reason text CHECK (waived_reason ~ '[^[:space:]]'),
-    PRIMARY KEY (embedding_version_id, chunk_id)
+    PRIMARY KEY (embedding_version_id, chunk_id),
+    CONSTRAINT dead_letters_times_check CHECK (
+        failed_at >= '2000-01-01 00:00+00'
+        AND failed_at <= '3000-01-01 00:00+00')
 );
 CREATE INDEX ON :schema.dead_letters (chunk_id);
 
@@ -103,7 +121,10 @@ CREATE TABLE :schema.vector_loads (
     started_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
     finished_at timestamptz,
-    UNIQUE (embedding_version_id, fingerprint)
+    UNIQUE (embedding_version_id, fingerprint),
+    CONSTRAINT vector_loads_times_check CHECK (
+        least(started_at, updated_at, finished_at) >= '2000-01-01 00:00+00'
+        AND greatest(started_at, updated_at, finished_at) <= '3000-01-01 00:00+00')
 );
 
 CREATE TABLE :schema.backfill_transitions (
@@ -113,7 +134,10 @@ CREATE TABLE :schema.backfill_transitions (
     from_state text,
     to_state text NOT NULL,
     reason text,
-    client text NOT NULL DEFAULT coalesce(current_setting('revector.client', true), '')
+    client text NOT NULL DEFAULT coalesce(current_setting('revector.client', true), ''),
+    CONSTRAINT backfill_transitions_times_check CHECK (
+        at >= '2000-01-01 00:00+00'
+        AND at <= '3000-01-01 00:00+00')
 );
 CREATE INDEX ON :schema.backfill_transitions (job_id);
 

@@ -41,7 +41,10 @@ CREATE TABLE :schema.chunk_outbox (
     queued_at timestamptz NOT NULL DEFAULT now(),
     leased_until timestamptz,
     lease_worker bigint,
-    PRIMARY KEY (embedding_version_id, chunk_id)
+    PRIMARY KEY (embedding_version_id, chunk_id),
+    CONSTRAINT chunk_outbox_times_check CHECK (
+        least(queued_at, leased_until) >= '2000-01-01 00:00+00'
+        AND greatest(queued_at, leased_until) <= '3000-01-01 00:00+00')
 );
 
 -- A chunk never changes -----------------------------------------------------------------------------------
@@ -50,7 +53,7 @@ CREATE FUNCTION :schema.refuse_chunk_change() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RAISE EXCEPTION 'A chunk never changes: chunk % has vectors of its present text.', OLD.id
-        USING HINT = 'Insert the new text as a new chunk and delete this one (revector ingest does both).';
+        USING HINT = 'Insert the new text as a new chunk and delete this one. Both at once: revector ingest PATH';
 END $$;
 
 CREATE TRIGGER chunk_never_changes BEFORE UPDATE ON :schema.document_chunks FOR EACH ROW

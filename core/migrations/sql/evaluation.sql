@@ -6,7 +6,10 @@ CREATE TABLE :schema.query_sets (
     revision text NOT NULL DEFAULT '',
     created_at timestamptz NOT NULL DEFAULT now(),
     created_by text NOT NULL DEFAULT session_user,
-    updated_at timestamptz NOT NULL DEFAULT now()
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT query_sets_times_check CHECK (
+        least(created_at, updated_at) >= '2000-01-01 00:00+00'
+        AND greatest(created_at, updated_at) <= '3000-01-01 00:00+00')
 );
 
 CREATE TABLE :schema.queries (
@@ -25,7 +28,10 @@ CREATE TABLE :schema.judges (
     spec text NOT NULL DEFAULT '',
     revision text NOT NULL DEFAULT '',
     created_at timestamptz NOT NULL DEFAULT now(),
-    created_by text NOT NULL DEFAULT session_user
+    created_by text NOT NULL DEFAULT session_user,
+    CONSTRAINT judges_times_check CHECK (
+        created_at >= '2000-01-01 00:00+00'
+        AND created_at <= '3000-01-01 00:00+00')
 );
 
 CREATE TABLE :schema.judgements (
@@ -36,7 +42,11 @@ CREATE TABLE :schema.judgements (
     grade integer NOT NULL,
     score double precision,
     judged_at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (query, judge_id, target_kind, target)
+    PRIMARY KEY (query, judge_id, target_kind, target),
+    CONSTRAINT judgements_times_check CHECK (
+        judged_at >= '2000-01-01 00:00+00'
+        AND judged_at <= '3000-01-01 00:00+00'),
+    CONSTRAINT judgements_amounts_check CHECK (score >= -1000000000000 AND score <= 1000000000000)
 );
 CREATE INDEX ON :schema.judgements (judge_id);
 
@@ -60,7 +70,11 @@ CREATE TABLE :schema.evaluation_runs (
     started_at timestamptz NOT NULL DEFAULT now(),
     finished_at timestamptz,
     seconds double precision NOT NULL DEFAULT 0,
-    created_by text NOT NULL DEFAULT session_user
+    created_by text NOT NULL DEFAULT session_user,
+    CONSTRAINT evaluation_runs_times_check CHECK (
+        least(started_at, finished_at) >= '2000-01-01 00:00+00'
+        AND greatest(started_at, finished_at) <= '3000-01-01 00:00+00'),
+    CONSTRAINT evaluation_runs_amounts_check CHECK (seconds >= -1000000000000 AND seconds <= 1000000000000)
 );
 CREATE INDEX ON :schema.evaluation_runs (query_set_id);
 CREATE INDEX ON :schema.evaluation_runs (embedding_version_id);
@@ -73,7 +87,8 @@ CREATE TABLE :schema.evaluation_results (
     distances real[] NOT NULL,
     encode_ms real NOT NULL,
     search_ms real NOT NULL,
-    PRIMARY KEY (run_id, query_id)
+    PRIMARY KEY (run_id, query_id),
+    CONSTRAINT evaluation_results_amounts_check CHECK (least(encode_ms, search_ms) >= -1000000000000 AND greatest(encode_ms, search_ms) <= 1000000000000)
 );
 
 CREATE TABLE :schema.evaluations (

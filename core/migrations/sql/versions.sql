@@ -2,7 +2,7 @@
 
 CREATE TABLE :schema.embedding_versions (
     id bigserial PRIMARY KEY,
-    version_key text NOT NULL UNIQUE,
+    version_key text NOT NULL UNIQUE CHECK (version_key ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$'),
     encoder_name text NOT NULL,
     encoder_revision text NOT NULL,
     dimensions integer NOT NULL CHECK (dimensions BETWEEN 1 AND 16000),

@@ -64,12 +64,12 @@ def test_what_changes_nothing_is_not_logged(connection: Connection) -> None:
     [
         ("approvals", "-1"), ("approvals", "1.5"), ("approvals", True), ("min_recall", "nan"), ("min_recall", "1.1"),
         ("min_recall", "none"), ("max_latency_ratio", "inf"), ("evaluation", "maybe"), ("auto_rollback", "perhaps"),
-        ("watch_hours", "1e999"), ("recall_queries", ""), ("approvals", ["1"]),
+        ("watch_hours", "1e999"), ("request_hours", "1e-300"), ("recall_queries", ""), ("approvals", ["1"]),
     ],
 )  # fmt: skip
 def test_a_value_out_of_its_range_is_refused_by_name(connection: Connection, name: str, value: object) -> None:
     with pytest.raises(UsageError, match=f"The setting {name} cannot be"):
-        change_policy(connection, {"request_hours": 1, name: value})
+        change_policy(connection, {"min_recall": 0.5, name: value})
     assert read_policy(connection) == Policy()
 
 

@@ -162,6 +162,18 @@ def test_a_folder_without_a_model_is_named(tmp_path):
         open_encoder(f"sentence-transformers:{tmp_path}")
 
 
+def test_no_code_of_a_folder_runs(small_model):
+    """A version's row, which an operator writes, names the folder that every service opens."""
+    ran = small_model / "ran"
+    (small_model / "its_own.py").write_text(f"open({str(ran)!r}, 'w').close()\nModule = None\n")
+    modules = json.loads((small_model / "modules.json").read_text())
+    modules[-1]["type"] = "its_own.Module"
+    (small_model / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(UnreachableError, match="cannot be loaded"):
+        open_encoder(f"sentence-transformers:{small_model}")
+    assert not ran.exists()
+
+
 def test_a_device_that_is_not_here_is_an_error_of_ours():
     with pytest.raises(UnreachableError, match="cannot be loaded"):
         open_encoder(f"{MINILM}?device=abacus")
