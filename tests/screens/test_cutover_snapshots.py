@@ -48,8 +48,8 @@ FACTS = Facts(
     OLD, NEW, Policy(approvals=2, shadow_queries=5_000), REQUEST,
     EvaluationSummary(12, "support", OLD, NEW, "pass", YESTERDAY, "ada"), report(), None,
     (
-        Process(411, "web-1", "shop", OLD, False, YESTERDAY, None),
-        Process(412, "web-2", "shop", OLD, True, YESTERDAY, None),
+        Process(411, "web-1", "shop", OLD, False, YESTERDAY, None, None),
+        Process(412, "web-2", "shop", OLD, True, YESTERDAY, None, OLD),
     ),
     ENTRIES[1:],
 )  # fmt: skip
@@ -130,7 +130,7 @@ async def at_void(pilot: Pilot[None]) -> None:
 
 async def at_broken(pilot: Pilot[None]) -> None:
     pane = await pane_of(pilot, OLD)
-    late = Process(412, "web-2", "shop", OLD, False, YESTERDAY, 200.0)
+    late = Process(412, "web-2", "shop", OLD, False, YESTERDAY, 200.0, None)
     facts = Facts(
         NEW, OLD, Policy(max_empty_rate_rise=0.01, min_overlap=0.5), watch=WATCH,
         processes=(replace(late, version_key=NEW, pid=411, behind_s=None), late), history=ENTRIES,
