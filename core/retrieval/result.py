@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from revector.core import overlap as ranks
@@ -20,16 +21,16 @@ class Hit:
     chunk_no: Annotated[int, "its place in the document"]
     distance: Annotated[float, "to be compared within its version only"]
     content: Annotated[str, "its text"]
-    metadata: Annotated[Mapping[str, Any], "the chunk's own"] = field(
-        default_factory=dict, hash=False, kw_only=True
-    )
-    score: Annotated[float | None, "of a hybrid search: what the ranks add up to"] = field(
-        default=None, kw_only=True
-    )
-    vector_rank: Annotated[int | None, "of a hybrid search: its rank by vector"] = field(
-        default=None, kw_only=True
-    )
-    text_rank: Annotated[int | None, "of a hybrid search: its rank by words"] = field(default=None, kw_only=True)
+    metadata_json: str = "{}"
+    score: Annotated[float | None, "of a hybrid search: what the ranks add up to"] = None
+    vector_rank: Annotated[int | None, "of a hybrid search: its rank by vector"] = None
+    text_rank: Annotated[int | None, "of a hybrid search: its rank by words"] = None
+
+    @property
+    def metadata(self) -> Annotated[dict[str, Any], "the chunk's own"]:
+        """The chunk's metadata. Read when asked for: most searches do not need it."""
+        found: dict[str, Any] = json.loads(self.metadata_json)
+        return found
 
 
 @dataclass(frozen=True)

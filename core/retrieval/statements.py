@@ -44,7 +44,7 @@ _NOT_EXCLUDED = sql.SQL("(c.content_tsv @@ (SELECT excluded FROM asked)) IS NOT 
 _RESULT = sql.SQL(
     """
     SELECT (SELECT id FROM embedding_versions WHERE active),
-           n.chunk_id, c.semantic_key, c.source_id, c.chunk_no, n.distance, c.content, c.metadata{ranks}
+           n.chunk_id, c.semantic_key, c.source_id, c.chunk_no, n.distance, c.content, c.metadata::text{ranks}
     FROM (SELECT) one LEFT JOIN ({found} n JOIN document_chunks c ON c.id = n.chunk_id) ON true
     ORDER BY {order}, n.chunk_id
     """
@@ -218,15 +218,8 @@ def parameters(vector: NDArray[np.float32], options: SearchOptions, text: str) -
 
 def read_rows(rows: Sequence[Sequence[Any]]) -> tuple[tuple[Hit, ...], int | None]:
     """The hits, and the id of the version that was active when they were found."""
-    hits = tuple(
-        Hit(rank, *row[1:7], **dict(zip(_BY_NAME, row[7:], strict=False)))
-        for rank, row in enumerate(rows, 1)
-        if row[1] is not None
-    )
+    hits = tuple(Hit(rank, *row[1:]) for rank, row in enumerate(rows, 1) if row[1] is not None)
     return hits, rows[0][0] if rows else None
-
-
-_BY_NAME = ("metadata", "score", "vector_rank", "text_rank")
 
 
 def has_vectors(version: Version) -> sql.Composed:

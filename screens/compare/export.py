@@ -19,7 +19,7 @@ from revector.core.overlap import Move, Overlap
 from revector.core.retrieval import Comparison, Hit, SearchResult
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ComparedHit(Hit):
     """A result of one of two versions."""
 
