@@ -6,19 +6,18 @@ import contextlib
 import getpass
 import logging
 import os
-import re
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, LiteralString, Self, TypeVar
-from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg import errors as pg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow, class_row
 
+from revector.core.connection_strings import parts_of, public_parts, secrets_of, without_secrets
 from revector.core.errors import (
     BusyError,
     DatabaseUnreachableError,
@@ -47,20 +46,6 @@ _DEAD_PEER = {
     "tcp_user_timeout": "30000",
 }
 """Detects a server that vanished within half a minute, not within the two hours of TCP's defaults."""
-
-_SECRET_PARAMETERS = {
-    "password",
-    "sslpassword",
-    "passfile",
-    "oauth_client_secret",
-    "scram_client_key",
-    "scram_server_key",
-}
-_SECRET_TEXT = re.compile(r"://|password\s*=", re.IGNORECASE)
-_URL = re.compile(r"(?:postgresql|postgres)://")
-_PLAIN_URL = re.compile(r"(?:[^/@]*@)?[^/@#]*(?:/[^@#]*)?", re.DOTALL)
-"""What follows the scheme when the only raw @ ends the user and the password. Otherwise libpq takes a part of an
-unencoded password for a host, a port or a database, which are shown."""
 
 
 @dataclass(frozen=True)
@@ -111,11 +96,22 @@ class Database:
     @property
     def name(self) -> str:
         """`host/database`, as a header shows it."""
-        with contextlib.suppress(psycopg.ProgrammingError):
-            parts = _public_parts(self.dsn)
-            host = "embedded" if self.embedded else parts.get("host") or os.environ.get("PGHOST") or "local"
-            return f"{host}/{parts.get('dbname') or os.environ.get('PGDATABASE') or 'postgres'}"
-        return "?"
+        return self._named()
+
+    @property
+    def place(self) -> str:
+        """`host:port/database`, for errors: a wrong port is a common one."""
+        return self._named(port=True)
+
+    def _named(self, *, port: bool = False) -> str:
+        try:
+            parts = public_parts(self.dsn)
+        except UsageError:
+            return "?"
+        host = "embedded" if self.embedded else parts.get("host") or os.environ.get("PGHOST") or "local"
+        if port and not self.embedded and not str(host).startswith(("/", "@")):
+            host = f"{host}:{parts.get('port') or os.environ.get('PGPORT') or 5432}"
+        return f"{host}/{parts.get('dbname') or os.environ.get('PGDATABASE') or 'postgres'}"
 
     def connect(self, purpose: str, *, statement_timeout_s: float = 0) -> Connection:
         """An autocommit connection whose search path is this schema and pgvector's.
@@ -140,19 +136,11 @@ class Database:
         return connection
 
     def connect_options(self, purpose: str) -> dict[str, Any]:
-        """The arguments of psycopg.connect. Raises UnreachableError for a malformed connection string."""
-        try:
-            given = _parts(self.dsn)
-            for name in _SECRET_PARAMETERS & given.keys():
-                hide(str(given[name]))
-            conninfo = make_conninfo(self.dsn, **{k: v for k, v in _DEAD_PEER.items() if k not in given})
-        except psycopg.ProgrammingError:
-            # The message may quote the part it could not parse, which may be the password.
-            raise UnreachableError(
-                "The connection string is malformed.",
-                "Expected postgresql://user@host:port/database or libpq's 'host=… dbname=…'. In a URL, write @ / # as "
-                "%40 %2F %23 within a password or another value.",
-            ) from None
+        """The arguments of psycopg.connect. Raises UsageError for a malformed connection string."""
+        parts = parts_of(self.dsn)
+        for secret in secrets_of(parts):
+            hide(secret)
+        conninfo = make_conninfo("", **_DEAD_PEER | parts)
         return {
             "conninfo": conninfo,
             "autocommit": True,
@@ -253,7 +241,7 @@ def unreachable(error: psycopg.Error, database: Database) -> UnreachableError:
         remedy = "Start the embedded server with `revector db up`."
     else:
         remedy = "Check --dsn (or REVECTOR_DSN, DATABASE_URL, PG*), the network, and that the server is running."
-    return kind(f"Cannot reach the database {database.name}: {reason}", remedy)
+    return kind(f"Cannot reach the database {database.place}: {reason}", remedy)
 
 
 def server_info(connection: Connection, schema: str) -> ServerInfo:
@@ -359,40 +347,6 @@ def require_pgvector(info: ServerInfo) -> None:
 def version_tuple(text: str) -> tuple[int, ...]:
     """`0.8.6` as (0, 8, 6); a part that is not a number counts as 0."""
     return tuple(int(part) if part.isdigit() else 0 for part in text.split("."))
-
-
-def without_secrets(dsn: str) -> str:
-    """A connection string (URL or key=value) as libpq reads it, without passwords; '' when it cannot be parsed."""
-    try:
-        parts = _public_parts(dsn)
-    except psycopg.ProgrammingError:
-        return ""
-    if not _URL.match(dsn):
-        return make_conninfo("", **parts)
-    user, host, port, name = (str(parts.get(key) or "") for key in ("user", "host", "port", "dbname"))
-    place = ""
-    if re.fullmatch(r"[\w.-]+", host, re.ASCII) and "," not in port:  # not a socket, IPv6, or several servers
-        place = f"{host}:{port}" if port else host
-    shown = {"user", "dbname", "host", "port"} if place else {"user", "dbname"}
-    query = urlencode({k: v for k, v in parts.items() if k not in shown}, safe="/", quote_via=quote)
-    at = f"{quote(user, safe='')}@" if user else ""
-    return f"postgresql://{at}{place}/{quote(name, safe='')}{'?' if query else ''}{query}"
-
-
-def _parts(dsn: str) -> dict[str, Any]:
-    """What libpq reads from a connection string. Raises psycopg.ProgrammingError where it may misread a password."""
-    url = _URL.match(dsn)
-    if url and not _PLAIN_URL.fullmatch(dsn, url.end()):
-        raise psycopg.ProgrammingError("a character of this URL must be percent-encoded")
-    parts = conninfo_to_dict(dsn)
-    if not re.fullmatch("[0-9,]*", str(parts.get("port") or "")):
-        raise psycopg.ProgrammingError("a port must be a number")
-    return parts
-
-
-def _public_parts(dsn: str) -> dict[str, Any]:
-    parts = _parts(dsn)
-    return {k: v for k, v in parts.items() if k not in _SECRET_PARAMETERS and not _SECRET_TEXT.search(str(v))}
 
 
 def client_name() -> str:

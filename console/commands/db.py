@@ -211,7 +211,8 @@ def _sessions(own: Context) -> list[str]:
 
 
 def _print_status(database: Database, as_json: bool) -> None:
-    from revector.core.database import readable_errors, schema_error, server_info, without_secrets
+    from revector.core.connection_strings import without_secrets
+    from revector.core.database import readable_errors, schema_error, server_info
 
     with readable_errors(database), database.connect("cli") as connection:
         info = server_info(connection, database.schema)

@@ -51,7 +51,7 @@ class RetrieverBase:
 
     In a forked child, the first search opens everything again; the parent's connections stay the parent's.
 
-    Raises UnreachableError for a malformed connection string.
+    Raises UsageError for a malformed connection string.
     """
 
     _pool: Any

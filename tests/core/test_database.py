@@ -9,7 +9,8 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from revector.core import index
-from revector.core.database import Database, readable_errors, require_schema, server_info, without_secrets
+from revector.core.connection_strings import without_secrets
+from revector.core.database import Database, readable_errors, require_schema, server_info
 from revector.core.doctor import examine
 from revector.core.errors import RefusedError, UnreachableError, UsageError
 from revector.core.settings import configured_dsn, load_settings
@@ -79,7 +80,7 @@ def test_no_password_is_shown(dsn: str) -> None:
     database = Database(dsn, "s", connect_timeout_s=1)
     assert "sesame" not in without_secrets(dsn) + database.name
     assert "sesame" not in str(load_settings(dsn=dsn)) + repr(load_settings(dsn=dsn))
-    with pytest.raises(UnreachableError) as caught:
+    with pytest.raises((UnreachableError, UsageError)) as caught:
         database.connect("test")
     assert "sesame" not in str(caught.value)
 
@@ -98,13 +99,46 @@ def test_a_shown_dsn_means_the_same_but_for_the_password(dsn: str, shown: str) -
     assert conninfo_to_dict(shown) == {k: v for k, v in conninfo_to_dict(dsn).items() if k != "password"}
 
 
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("postgresql+psycopg://me:x@h/db", "postgresql://me:x@h/db"),
+        ("postgres://me@h/db?pgbouncer=true&connection_limit=1&schema=public", "postgresql://me@h/db"),
+        ("postgresql+asyncpg://me:a?b@h/db?ssl=require", "postgresql://me:a?b@h/db?sslmode=require"),
+        (
+            "postgresql://me@h?ssl=verify-full&sslrootcert=system",
+            "host=h user=me sslmode=verify-full sslrootcert=system",
+        ),
+        ("postgresql://me@h/db?sslmode=require&supa=base-pooler.x", "postgresql://me@h/db?sslmode=require"),
+    ],
+)
+def test_what_platforms_put_into_a_url_is_taken(given: str, read: str) -> None:
+    options = Database(given, "s").connect_options("test")
+    assert conninfo_to_dict(read).items() <= conninfo_to_dict(options["conninfo"]).items()
+    assert "pgbouncer" not in options["conninfo"]
+    assert conninfo_to_dict(without_secrets(given)).items() <= conninfo_to_dict(read).items()
+
+
+@pytest.mark.parametrize("dsn", ["postgresql://h/db?retries=3", "host=h retries=3"])
+def test_a_parameter_that_nobody_knows_is_named(dsn: str) -> None:
+    with pytest.raises(UsageError, match="'retries', which libpq does not know"):
+        Database(dsn, "s").connect("test")
+
+
+@pytest.mark.parametrize("dsn", ["postgresql://h/db?password=a&sesame=b", "host=h password=pa sesame=b"])
+def test_a_part_of_a_password_is_not_taken_for_a_parameter(dsn: str) -> None:
+    with pytest.raises(UsageError, match="malformed") as caught:
+        Database(dsn, "s").connect("test")
+    assert "sesame" not in str(caught.value)
+
+
 def test_a_dsn_without_a_password_is_still_usable(database: Database) -> None:
     with Database(database.public_dsn, database.schema).connect("test") as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_no_server_and_no_database_are_named(database: Database) -> None:
-    with pytest.raises(UnreachableError, match="Check --dsn"):
+    with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:1/x: "):
         Database("host=127.0.0.1 port=1 dbname=x", "s").connect("test")
     with pytest.raises(UnreachableError, match='"nowhere" does not exist'):
         Database(make_conninfo(database.dsn, dbname="nowhere"), "s").connect("test")

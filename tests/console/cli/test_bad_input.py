@@ -58,7 +58,7 @@ def test_no_database(tmp_path: Path, command: str) -> None:
     result = revector.call(*command.split(), "--json", status=4)
     assert result.error["kind"] == "unreachable"
     assert result.error["problem"] in result.err
-    assert "Cannot reach the database 127.0.0.1/x" in brief(result.err)
+    assert "Cannot reach the database 127.0.0.1:1/x" in brief(result.err)
     assert "Check --dsn" in result.err
 
 
@@ -67,7 +67,7 @@ def test_no_database(tmp_path: Path, command: str) -> None:
 )
 def test_a_malformed_dsn(tmp_path: Path, dsn: str) -> None:
     for command in ("db status", "versions list"):
-        result = Revector(tmp_path, ("--dsn", dsn)).call(*command.split(), status=4)
+        result = Revector(tmp_path, ("--dsn", dsn)).call(*command.split(), status=2)
         assert "The connection string is malformed." in brief(result.err)
         assert "Expected postgresql://user@host:port/database" in result.err
 

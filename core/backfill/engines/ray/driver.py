@@ -16,12 +16,11 @@ from multiprocessing.connection import Connection as Channel
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psycopg.conninfo import conninfo_to_dict
-
 from revector.core import logs
 from revector.core.backfill.engines.ray.crew import Crew, amounts, fits
 from revector.core.backfill.engines.ray.engine import CONNECT_S, FromDriver, Order, RaySettings
 from revector.core.backfill.engines.ray.worker import in_short, portable
+from revector.core.connection_strings import parts_of
 from revector.core.errors import RefusedError, RevectorError, UnreachableError
 from revector.core.secrets import hide
 
@@ -128,7 +127,7 @@ def check_nodes(nodes: Sequence[Mapping[str, Any]], order: Order, here: str) -> 
     others = sorted({node["NodeManagerHostname"] for node in alive} - {here})
     if not others:
         return []
-    host = str(conninfo_to_dict(order.database.dsn).get("host") or "")
+    host = str(parts_of(order.database.dsn).get("host") or "")
     if order.database.embedded or host.startswith(("/", "@")):
         raise RefusedError(
             f"The database {order.database.name} is on a Unix socket of this machine, and the Ray cluster has other "
