@@ -56,7 +56,8 @@ class ServerInfo:
     pgvector: str | None
     schema_revision: str | None
     user: str
-    in_recovery: bool
+    read_only: bool
+    """A standby, or a session that may not write."""
 
 
 @dataclass(frozen=True)
@@ -146,10 +147,15 @@ class Database:
             "autocommit": True,
             "connect_timeout": self.connect_timeout_s,
             "application_name": f"revector {purpose}",
+            "client_encoding": "UTF8",
         }
 
     def session_statement(self, statement_timeout_s: float = 0) -> tuple[LiteralString, dict[str, str]]:
-        """The first statement of a new session, and its parameters."""
+        """The first statement of a new session, and its parameters.
+
+        A role or a database may have settings that our statements or psycopg do not expect. One is respected:
+        default_transaction_read_only is a brake of somebody's.
+        """
         # pgvector may live in a schema of its own (managed services do that): that one joins the path, and no other.
         return (
             """
@@ -158,7 +164,11 @@ class Database:
                         JOIN pg_namespace n ON n.oid = e.extnamespace
                         WHERE e.extname = 'vector'), 'public')), false),
                    set_config('statement_timeout', %(timeout)s, false),
-                   set_config('default_transaction_read_only', %(read_only)s, false),
+                   set_config('default_transaction_read_only', CASE WHEN %(read_only)s::bool THEN 'on'
+                       ELSE current_setting('default_transaction_read_only') END, false),
+                   set_config('default_transaction_isolation', 'read committed', false),
+                   set_config('datestyle', 'ISO, YMD', false), set_config('intervalstyle', 'postgres', false),
+                   set_config('standard_conforming_strings', 'on', false), set_config('bytea_output', 'hex', false),
                    set_config('revector.client', %(client)s, false)
             """,
             {
@@ -194,7 +204,8 @@ def readable_errors(database: Database) -> Iterator[None]:
     except pg.ReadOnlySqlTransaction:
         raise RefusedError(
             "This session is read-only: nothing was changed.",
-            "To change anything, start without --read-only (REVECTOR_READ_ONLY), on a primary.",
+            "To change anything, start without --read-only (REVECTOR_READ_ONLY), on a primary, where no "
+            "default_transaction_read_only of the role or the database holds.",
         ) from None
     except pg.InsufficientPrivilege as error:
         raise RefusedError(
@@ -259,7 +270,7 @@ def server_info(connection: Connection, schema: str) -> ServerInfo:
                 FROM pg_class c WHERE oid = to_regclass(format('%%I.%%I', %s::text, %s::text))),
                to_regclass(format('%%I.alembic_version', %s::text)) IS NOT NULL
                    AND to_regclass(format('%%I.embedding_versions', %s::text)) IS NOT NULL,
-               current_user, pg_is_in_recovery()
+               current_user, current_setting('transaction_read_only')::bool
         """,
         [schema, TABLE, schema, schema],
     )

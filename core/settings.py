@@ -204,15 +204,9 @@ def _path(kind: type, value: object) -> object:
 def configured_dsn(settings: Settings) -> str | None:
     """The connection string in force: '' for libpq's own variables, None for the embedded server."""
     if settings.dsn is not None:
-        return _plain_url(settings.dsn)
+        return settings.dsn
     if url := os.environ.get("DATABASE_URL"):
-        return _plain_url(url)
+        return url
     if any(os.environ.get(name) for name in _LIBPQ_VARIABLES):
         return ""
     return None
-
-
-def _plain_url(dsn: str) -> str:
-    """Remove SQLAlchemy's driver name (`postgresql+psycopg://`), which libpq refuses."""
-    scheme, separator, rest = dsn.partition("://")
-    return f"{scheme.partition('+')[0]}{separator}{rest}" if separator else dsn

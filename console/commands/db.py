@@ -227,7 +227,7 @@ def _print_status(database: Database, as_json: bool) -> None:
         info.schema_revision,
         database.embedded,
         info.user,
-        database.read_only or info.in_recovery,
+        info.read_only,
     )
     words = {None: "—", True: "yes", False: "no"}
     shown = [(field.name.replace("_", " "), getattr(found, field.name)) for field in fields(found)]

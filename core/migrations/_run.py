@@ -41,6 +41,12 @@ def run_upgrade(database: Database) -> str:
         raise RefusedError("This session is read-only: the schema was not touched.", "Leave out --read-only.")
     with readable_errors(database), alchemy_connection(database) as alchemy:
         raw = _raw(alchemy)
+        encoding = raw.info.parameter_status("server_encoding")
+        if encoding not in ("UTF8", "SQL_ASCII"):
+            raise RefusedError(
+                f"This database's encoding is {encoding}, which lacks most characters that documents have.",
+                "Use a database in UTF8: CREATE DATABASE NAME ENCODING 'UTF8' TEMPLATE template0",
+            )
         raw.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
         _create_extension(raw)
         info = server_info(raw, database.schema)

@@ -10,9 +10,13 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from revector.core import index
 from revector.core.connection_strings import without_secrets
-from revector.core.database import Database, readable_errors, require_schema, server_info
+from revector.core.database import Connection, Database, readable_errors, require_schema, server_info
 from revector.core.doctor import examine
+from revector.core.embedded import EmbeddedServer
 from revector.core.errors import RefusedError, UnreachableError, UsageError
+from revector.core.migrations import upgrade
+from revector.core.registry import Version
+from revector.core.retrieval import EncoderCache, VersionSearcher
 from revector.core.settings import configured_dsn, load_settings
 from tests.versions import NUMBERS, add_chunks, ready_version
 
@@ -50,7 +54,7 @@ def test_the_database_is_found_in_the_order_of_the_design(
     monkeypatch.setenv("PGHOST", "somewhere")
     assert configured_dsn(load_settings()) == ""
     monkeypatch.setenv("DATABASE_URL", "postgresql+psycopg://u@h/d")
-    assert configured_dsn(load_settings()) == "postgresql://u@h/d"
+    assert configured_dsn(load_settings()) == "postgresql+psycopg://u@h/d"
     monkeypatch.setenv("REVECTOR_DSN", "host=a")
     assert configured_dsn(load_settings()) == "host=a"
     assert configured_dsn(load_settings(dsn="host=b")) == "host=b"
@@ -197,6 +201,59 @@ def test_a_statement_timeout_and_a_lost_server_are_readable(database: Database) 
             other.execute("SELECT pg_terminate_backend(%s, 30000)", [pid])
         with pytest.raises(UnreachableError, match="Cannot reach"), readable_errors(database):
             connection.execute("SELECT 1")
+
+
+ODD = "Größe \\ 'ẞ'"
+
+
+def first_hit(connection: Connection, version: Version) -> str:
+    return VersionSearcher(connection, EncoderCache()).search("seven", 3, version=version).hits[0].content
+
+
+def test_settings_of_a_role_or_a_database_change_nothing(database: Database) -> None:
+    name = conninfo_to_dict(database.dsn)["dbname"]
+    with database.connect("test") as connection:
+        for setting in (
+            "datestyle = 'German'", "intervalstyle = 'sql_standard'", "standard_conforming_strings = off",
+            "default_transaction_isolation = 'serializable'", "bytea_output = 'escape'", "client_encoding = 'LATIN1'",
+            "timezone = 'Asia/Kathmandu'",
+        ):  # fmt: skip
+            connection.execute(f'ALTER DATABASE "{name}" SET {setting}')
+    with database.session("test") as connection:
+        add_chunks(connection, [ODD, *NUMBERS])
+        assert first_hit(connection, ready_version(database, connection, "v1")) == "seven"
+        assert connection.execute("SELECT min(content) FROM document_chunks WHERE id = 1").fetchone() == (ODD,)
+        assert connection.execute("SHOW transaction_isolation").fetchone() == ("read committed",)
+    assert examine(database, load_settings()).ok
+
+
+def test_a_brake_on_writing_is_respected(database: Database) -> None:
+    name = conninfo_to_dict(database.dsn)["dbname"]
+    with database.connect("test") as connection:
+        connection.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    with database.session("test") as connection:
+        assert server_info(connection, database.schema).read_only
+        with pytest.raises(RefusedError, match="read-only"), readable_errors(database):
+            add_chunks(connection, NUMBERS)
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_of_another_encoding_is_used_or_refused(server: EmbeddedServer, encoding: str) -> None:
+    with psycopg.connect(server.dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {encoding} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+        try:
+            database = Database(make_conninfo(server.dsn, dbname=encoding.lower()), "docs")
+            if encoding == "LATIN1":
+                with pytest.raises(RefusedError, match="encoding is LATIN1"):
+                    upgrade(database)
+                return
+            upgrade(database)
+            with database.session("test") as own:
+                add_chunks(own, [ODD, *NUMBERS])
+                assert first_hit(own, ready_version(database, own, "v1")) == "seven"
+                assert own.execute("SELECT min(content) FROM document_chunks WHERE id = 1").fetchone() == (ODD,)
+        finally:
+            connection.execute(f"DROP DATABASE {encoding} WITH (FORCE)")
 
 
 def test_others_see_who_is_connected(database: Database) -> None:
