@@ -225,7 +225,7 @@ def test_errors_are_those_of_core(console: Console, database: Database) -> None:
         console.search("x", version="demo-46")
     lines = raised.value._render_traceback_()  # type: ignore[attr-defined]  (what IPython asks for)
     assert lines == [
-        "\x1b[31mUsageError\x1b[0m: There is no embedding version 'demo-46'.",
+        "\x1b[31mNotFoundError\x1b[0m: There is no embedding version 'demo-46'.",
         "Did you mean demo-64 or demo-256?",
     ]
     with pytest.raises(UsageError, match="There is no query set"):
