@@ -99,6 +99,11 @@ def _read_filters(filters: Sequence[str]) -> dict[str, object]:
         try:
             found[name] = json.loads(value)
         except (ValueError, RecursionError):
+            if value.lstrip().startswith(("{", "[")):
+                raise UsageError(
+                    f"The value of the filter {name!r} is not JSON: {value}",
+                    "Check its quotes, commas and brackets.",
+                ) from None
             found[name] = value
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,7 @@ MAX_EF_SEARCH = 1_000
 FUSION_DEPTH = 100
 """The minimum depth of the two lists of a hybrid search; Cormack fused whole runs, whose ends weigh little."""
 _MOST_FILTER_BYTES = 16 * 1024
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,10 @@ def check_options(
 
 
 def _filter(where: Mapping[str, object]) -> str:
+    if not isinstance(where, Mapping):
+        raise UsageError(
+            f"The filter is a {type(where).__name__}.", 'Expected a mapping, such as {"language": "en"}.'
+        )
     if not all(isinstance(name, str) for name in where):
         raise UsageError("The keys of a filter must be text.", 'Expected such as {"language": "en"}.')
     try:
@@ -71,7 +77,7 @@ def _filter(where: Mapping[str, object]) -> str:
         size = len(text.encode("utf-8"))
     except (TypeError, ValueError, RecursionError) as error:  # a lone surrogate too
         raise UsageError(f"The filter is not JSON: {error}", 'Expected such as {"language": "en"}.') from None
-    if "\\u0000" in text:
+    if _NUL.search(text):
         raise UsageError("The filter contains a NUL character, which metadata cannot.")
     if size > _MOST_FILTER_BYTES:
         raise UsageError(f"The filter has {size:,} bytes; the limit is {_MOST_FILTER_BYTES:,}.")

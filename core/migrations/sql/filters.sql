@@ -12,7 +12,7 @@ BEGIN
         WHEN operator IN ('$eq', '$ne') THEN
             expected := 'a text, a number, true, false or null';
             IF kind NOT IN ('array', 'object') THEN
-                RETURN format(CASE operator WHEN '$eq' THEN '%s == %s' ELSE '!exists(%s ? (@ == %s))' END, place, operand);
+                RETURN format(CASE operator WHEN '$eq' THEN '%s == %s' ELSE '!exists(@ ? (%s == %s))' END, place, operand);
             END IF;
         WHEN ordered IS NOT NULL THEN
             expected := 'a number or a text';
@@ -20,12 +20,11 @@ BEGIN
                 RETURN format('%s %s %s', place, ordered, operand);
             END IF;
         WHEN operator IN ('$in', '$nin') THEN
-            expected := 'a list of one or more texts, numbers, true, false or null';
-            IF kind = 'array' AND operand <> '[]'
+            expected := 'a list of 1 to 200 texts, numbers, true, false or null';
+            IF kind = 'array' AND jsonb_array_length(operand) BETWEEN 1 AND 200
                AND NOT operand @? 'strict $[*] ? (@.type() == "array" || @.type() == "object")' THEN
-                RETURN format(CASE operator WHEN '$in' THEN '(%s)' ELSE '!exists(%2$s ? (%1$s))' END,
-                    (SELECT string_agg(format('%s == %s', CASE operator WHEN '$in' THEN place ELSE '@' END, one), ' || ')
-                     FROM jsonb_array_elements(operand) AS one), place);
+                RETURN format(CASE operator WHEN '$in' THEN '(%s)' ELSE '!exists(@ ? (%s))' END,
+                    (SELECT string_agg(format('%s == %s', place, one), ' || ') FROM jsonb_array_elements(operand) AS one));
             END IF;
         WHEN operator = '$prefix' THEN
             expected := 'a text';
@@ -54,12 +53,12 @@ BEGIN
     CASE jsonb_typeof(value)
         WHEN 'object' THEN
             IF value = '{}' THEN
-                RETURN format('%s.type() == "object"', place);
+                RETURN format('exists(%s ? (@.type() == "object"))', place);
             ELSIF EXISTS (SELECT FROM jsonb_object_keys(value) AS name WHERE starts_with(name, '$')) THEN
                 RETURN (SELECT string_agg(:schema.filter_comparison(place, name, operand), ' && ')
                         FROM jsonb_each(value) AS compared (name, operand));
             END IF;
-            RETURN format('exists(%s ? (%s))', place,
+            RETURN format('exists(%s ? (@.type() == "object" && %s))', place,
                 (SELECT string_agg(:schema.filter_condition('@.' || to_jsonb(name)::text, member, depth + 1), ' && ')
                  FROM jsonb_each(value) AS members (name, member)));
         WHEN 'array' THEN
@@ -80,6 +79,12 @@ BEGIN
     IF jsonb_typeof(filter) <> 'object' THEN
         RAISE EXCEPTION 'The filter is no JSON object.'
             USING HINT = 'Expected such as {"language": "en", "year": {"$gte": 2020}}.', ERRCODE = '22023';
+    END IF;
+    IF EXISTS (SELECT FROM jsonb_object_keys(filter) AS name WHERE starts_with(name, '$')) THEN
+        RAISE EXCEPTION 'The filter begins with %, which is no name.',
+            (SELECT quote_literal(min(name)) FROM jsonb_object_keys(filter) AS name WHERE starts_with(name, '$'))
+            USING HINT = 'Comparisons stand in the value of a name: {"year": {"$gte": 2020}}. All that is given must hold.',
+                  ERRCODE = '22023';
     END IF;
     RETURN CASE WHEN filter = '{}' THEN '$' ELSE '$ ? (' || (
         SELECT string_agg(:schema.filter_condition('@.' || to_jsonb(name)::text, value, 1), ' && ')

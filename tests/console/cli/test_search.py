@@ -42,6 +42,7 @@ def test_search_takes_filters_and_words(revector: Revector) -> None:
     two = revector.call("search", "six", "--filter", 'name={"$in": ["six", "seven"]}', "--json").document
     assert len(two["hits"]) == 2
     assert "$prefix" in revector.call("search", "six", "--filter", 'name={"$like": "s%"}', status=2).err
+    assert "is not JSON" in revector.call("search", "six", "--filter", 'name={"$in" ["six"]}', status=2).err
     assert "is not a filter" in revector.call("search", "six", "--filter", "name", status=2).err
     assert "given twice" in revector.call("search", "six", "--filter", "a=1", "--filter", "a=2", status=2).err
     assert "no kind of reranker" in revector.call("search", "six", "--rerank", "static:x", status=2).err
