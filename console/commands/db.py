@@ -171,8 +171,10 @@ def list_roles(context: typer.Context, as_json: Json = False) -> None:
             for one in found
         ]
         yield from aligned(rows, "role", "right", "login", fold("may"))
-        can = [name for name in ("view", "operate", "approve", "administer") if getattr(rights, name)]
-        yield f"This session is {rights.role}, which may {', '.join(can) or 'do nothing'}."
+        own = [one.right for one in found if one.role == rights.role]
+        if rights.administer and "owner" not in own:
+            own.append("owner")  # a superuser, or a member of the owner's role
+        yield f"This session is {rights.role}: {', '.join(own) or 'no right'}."
 
     answer(RoleList(rights.role, rights, found), as_json, show())
 

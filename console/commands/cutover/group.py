@@ -53,6 +53,8 @@ def run(
         get_version(connection, key)
         active = active_version(connection)
         before = active.version_key if active else "none"
+        if key == before:
+            confirm = confirm or key  # refused without a question
         typed = confirmed_key(own, key, confirm, f"Cutover: active {before} → {key}.", flips=True)
         flip = cutover.run(connection, key, confirm=typed, reason=reason, waivers=waivers)
     answer_flip(flip, as_json)

@@ -414,6 +414,7 @@ def test_a_version_that_cannot_be(library: Revector, unchanged: None, arguments:
 def test_states_that_do_not_allow_it(library: Revector) -> None:
     for command, message in (
         ("cutover run v1 --confirm v1", "Version v1 is already active."),
+        ("cutover run v1", "Version v1 is already active."),
         ("versions retire v1 --confirm v1", "Version v1 is active: it cannot be retired."),
         ("versions drop v2 --confirm v2", "only a retired version can be dropped"),
         ("index drop v1", "Version v1 is active"),
