@@ -26,6 +26,7 @@ from revector.core.retrieval import (
     check_options,
     check_query,
     ef_search_for,
+    encoded_vector,
     search_statement,
     search_vector,
 )
@@ -90,7 +91,7 @@ def explain(
 
     text = check_query(text)
     started = time.perf_counter()
-    vector = encoders.encoder(version).encode_query(text)
+    vector = encoded_vector(version, encoders.encoder(version).encode_query(text))
     encoded = time.perf_counter()
     options = check_options(k)
     hits, active = search_vector(connection, version, vector, options)

@@ -20,5 +20,6 @@ from revector.core.retrieval.result import Hit as Hit
 from revector.core.retrieval.result import SearchResult as SearchResult
 from revector.core.retrieval.retriever import Retriever as Retriever
 from revector.core.retrieval.searcher import VersionSearcher as VersionSearcher
+from revector.core.retrieval.statements import encoded_vector as encoded_vector
 from revector.core.retrieval.statements import search_statement as search_statement
 from revector.core.retrieval.statements import search_vector as search_vector

@@ -94,7 +94,7 @@ class AsyncRetriever(RetrieverBase):
 
     async def search_vector(
         self,
-        vector: NDArray[np.float32],
+        vector: NDArray[np.float32] | Sequence[float],
         version_key: str,
         k: int = 10,
         *,

@@ -11,6 +11,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any, TypeAlias, TypeVar
 
 import psycopg
@@ -39,6 +40,13 @@ T = TypeVar("T")
 
 MirrorHook: TypeAlias = Callable[[SearchResult, str], None]
 """Called with a result and its segment when the answer is ready; must return at once and never raise."""
+
+
+LEAST_TIMEOUT_S, MOST_TIMEOUT_S = 0.01, 86_400.0
+"""A caller's own time limit must leave a search some time: searches that it ends count as errors of the version, and a
+watch rolls back on those. Ten milliseconds are less than a slow search of a healthy service needs."""
+_CONNECT_S = 1.0
+"""A healthy server may take as long to accept a connection: before, nothing is said of it."""
 
 
 class RetrieverBase:
@@ -153,8 +161,15 @@ class RetrieverBase:
     def _limit(self, timeout_s: float | None) -> tuple[float, float]:
         """The time limit of a search in seconds, and its deadline."""
         limit_s = self._timeout_s if timeout_s is None else timeout_s
-        if not limit_s > 0:
-            raise UsageError(f"The timeout is {limit_s} s; expected more than 0.")
+        if (
+            not isinstance(limit_s, Real)
+            or isinstance(limit_s, bool)
+            or not LEAST_TIMEOUT_S <= limit_s <= MOST_TIMEOUT_S
+        ):
+            raise UsageError(
+                f"The timeout is {limit_s!r} s; expected {LEAST_TIMEOUT_S:g} to {MOST_TIMEOUT_S:,.0f}.",
+                "What is shorter ends searches that nothing is wrong with.",
+            )
         return limit_s, time.monotonic() + limit_s
 
     def _mirrored(self, result: SearchResult, segment: str) -> SearchResult:
@@ -237,10 +252,9 @@ class RetrieverBase:
             except PoolTimeout:
                 if (failure := self._failures.since(asked)) is not None:
                     raise failure from None
-                if time.monotonic() >= deadline:
-                    raise late(
-                        f"The database {self._database.name}", limit_s, kind=DatabaseUnreachableError
-                    ) from None
+                if (now := time.monotonic()) >= deadline:
+                    kind = DatabaseUnreachableError if now - asked >= _CONNECT_S else BusyError
+                    raise late(f"The database {self._database.name}", limit_s, kind=kind) from None
 
     async def _has_place(self, left_s: float) -> bool:
         """Wait for one of the connections to be free; False when none is in time."""

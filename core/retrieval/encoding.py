@@ -171,6 +171,8 @@ class QueryCache:
 
 def check_query(text: str) -> str:
     """A query without NUL bytes and lone surrogates, which Postgres cannot take; raises UsageError when empty."""
+    if not isinstance(text, str):
+        raise UsageError(f"The query is {type(text).__name__}; expected text.")
     clean = text.replace("\0", "").encode("utf-8", "ignore").decode("utf-8").strip()
     if not clean:
         raise UsageError("The query is empty.", "Type some text to search for.")

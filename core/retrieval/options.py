@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 from revector.core.errors import UsageError
 from revector.core.index import DEFAULTS
@@ -58,11 +59,17 @@ def check_options(
 ) -> SearchOptions:
     """Check the options. Raises UsageError for k or ef_search outside 1 to 1,000, and for a filter that is not a
     JSON object."""
-    if not 1 <= k <= MAX_K:
-        raise UsageError(f"k is {k}; expected 1 to {MAX_K}.")
-    if ef_search is not None and not 1 <= ef_search <= MAX_EF_SEARCH:
-        raise UsageError(f"ef_search is {ef_search}; pgvector takes 1 to {MAX_EF_SEARCH:,}.")
+    k = _whole_number(k, MAX_K, f"k is {k!r}; expected 1 to {MAX_K}.")
+    if ef_search is not None:
+        problem = f"ef_search is {ef_search!r}; pgvector takes 1 to {MAX_EF_SEARCH:,}."
+        ef_search = _whole_number(ef_search, MAX_EF_SEARCH, problem)
     return SearchOptions(k, hybrid, _filter(where) if where else None, ef_search, where or None, rerank)
+
+
+def _whole_number(value: object, most: int, problem: str) -> int:
+    if isinstance(value, Integral) and not isinstance(value, bool) and 1 <= int(value) <= most:
+        return int(value)
+    raise UsageError(problem, "Give a whole number.")
 
 
 def _filter(where: Mapping[str, object]) -> str:

@@ -101,7 +101,7 @@ class Retriever(RetrieverBase):
 
     def search_vector(
         self,
-        vector: NDArray[np.float32],
+        vector: NDArray[np.float32] | Sequence[float],
         version_key: str,
         k: int = 10,
         *,
@@ -111,8 +111,8 @@ class Retriever(RetrieverBase):
     ) -> SearchResult:
         """The top-k for a vector (d,) that was encoded for that version; `active` says whether it is still active.
 
-        Raises what `search` does, NotFoundError for an unknown key, and RefusedError for a vector of other
-        dimensions.
+        Raises what `search` does, NotFoundError for an unknown key, UsageError for what is no row of numbers, and
+        RefusedError for a vector of other dimensions, a zero vector, and one with a number that is not finite.
         """
         options = check_options(k, where=where, ef_search=ef_search)
         steps = self._open_searches().search_vector(vector, version_key, options)

@@ -17,7 +17,7 @@ from revector.core.retrieval.pointer import ROLLBACK_VARIABLE, pinned_to_nothing
 from revector.core.retrieval.query_text import without_operators
 from revector.core.retrieval.rerank import Rerankers, reranked, reranked_depth
 from revector.core.retrieval.result import Comparison, SearchResult, keys_of
-from revector.core.retrieval.statements import search_vector
+from revector.core.retrieval.statements import encoded_vector, search_vector
 
 
 class VersionSearcher:
@@ -74,7 +74,7 @@ class VersionSearcher:
         deep = (options if model is None else replace(options, k=reranked_depth(options.k))).of(text)
         spoken = without_operators(text) if options.hybrid else text
         started = time.perf_counter()
-        vector = encoder.encode_query(spoken)
+        vector = encoded_vector(version, encoder.encode_query(spoken))
         encoded = time.perf_counter()
         hits, active = search_vector(self._connection, version, vector, deep, text)
         searched = time.perf_counter()

@@ -22,8 +22,8 @@ import psycopg
 from psycopg import sql
 
 from revector.core.database import Connection, fetch_one
-from revector.core.errors import PinnedVersionError, RefusedError, UsageError
-from revector.core.index import candidates_query, distance_expression
+from revector.core.errors import EncoderError, PinnedVersionError, RefusedError, UsageError
+from revector.core.index import candidates_query, distance_expression, kind_of
 from revector.core.registry import Version
 from revector.core.retrieval.options import SearchOptions, ef_search_for
 from revector.core.retrieval.query_text import each_word_once
@@ -191,17 +191,54 @@ def readable_filter() -> Iterator[None]:
         raise UsageError(error.diag.message_primary or str(error), error.diag.message_hint or "") from None
 
 
-def check_vector(version: Version, vector: NDArray[np.float32]) -> None:
-    """Raise RefusedError unless the vector is one of the version's dimensions (d,), of finite numbers."""
+def given_vector(version: Version, vector: object) -> NDArray[np.float32]:
+    """A caller's vector, an array or a list, as float32 (d,).
+
+    Raises UsageError for what is no row of numbers; RefusedError for one that the version cannot be searched by.
+    """
+    found, wrong = _checked(version, vector)
+    if found is None:
+        raise UsageError(f"The query's vector is {wrong}.", f"Expected {version.dimensions} numbers.")
+    if wrong:
+        raise RefusedError(f"The query's vector {wrong}.", "Encode the query with the version's own encoder.")
+    return found
+
+
+def encoded_vector(version: Version, answer: object) -> NDArray[np.float32]:
+    """What the version's encoder answered for a query, as float32 (d,); raises EncoderError for no such vector."""
+    found, wrong = _checked(version, answer)
+    if found is None or wrong:
+        wrong = f"a vector that {wrong}" if found is not None else wrong
+        raise EncoderError(f"The encoder of {version.version_key} answered with {wrong}.", "Check that encoder.")
+    return found
+
+
+def _checked(version: Version, vector: object) -> tuple[NDArray[np.float32] | None, str]:
+    """The vector as float32, None for what is no row of numbers; and what is wrong with it, as it is compared."""
     import numpy as np
 
-    if vector.shape != (version.dimensions,):
-        raise RefusedError(
-            f"The query has {vector.shape} dimensions; version {version.version_key} has {version.dimensions}.",
-            "Encode a query with the version's own encoder.",
-        )
-    if not np.isfinite(vector).all():
-        raise RefusedError("The query's vector contains non-finite numbers.", "Check its encoder.")
+    try:
+        given = np.asarray(vector)
+    except ValueError:
+        return None, "rows of different lengths"
+    if given.ndim != 1 or given.dtype.kind not in "fiu":
+        return None, f"{type(vector).__name__} of shape {given.shape} and type {given.dtype}"
+    if len(given) != version.dimensions:
+        return given, f"has {len(given)} dimensions, not the {version.dimensions} of version {version.version_key}"
+    halved = "halfvec" in (version.storage, kind_of(version))
+    with np.errstate(all="ignore"):
+        found = given.astype(np.float32, copy=False)
+        compared = given.astype(np.float16).astype(np.float32) if halved else found
+        square = float(compared @ compared)
+    smallest = float(np.finfo(np.float32).tiny)
+    if smallest <= square < np.inf:
+        return found, ""
+    if not np.isfinite(compared).all():
+        return found, f"has a non-finite number{' in halfvec' if np.isfinite(found).all() else ''}"
+    if not compared.any():
+        return found, f"is zero{' in halfvec' if found.any() else ''}"
+    # pgvector computes in float32, where the square of its length is infinite, or has no digits left.
+    return found, "is too long or too short for cosine" if version.distance_metric == "cosine" else ""
 
 
 def parameters(vector: NDArray[np.float32], options: SearchOptions, text: str) -> dict[str, Any]:
@@ -249,9 +286,9 @@ def search_vector(
 ) -> tuple[tuple[Hit, ...], int | None]:
     """The k nearest chunks of a query vector (d,), and the id of the version active at that moment.
 
-    Raises RefusedError when the version has no vectors or the vector another number of dimensions.
+    Raises RefusedError when the version has no vectors, or cannot be searched by this one.
     """
-    check_vector(version, vector)
+    vector = given_vector(version, vector)
     set_session(connection, version, options)
     query = search_statement(version, options)
     try:

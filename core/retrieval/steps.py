@@ -10,8 +10,9 @@ a round trip; it never decides.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -19,10 +20,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import psycopg
 
 from revector.core.errors import (
+    EncoderError,
     EncoderUnreachableError,
     NotFoundError,
     NotReadyError,
+    RevectorError,
     UnreachableError,
+    UsageError,
 )
 from revector.core.registry import Version, no_active_version
 from revector.core.retrieval import statements
@@ -33,6 +37,7 @@ from revector.core.retrieval.pointer import ACTIVE_VERSION, NAMED_VERSION, Point
 from revector.core.retrieval.query_text import without_operators
 from revector.core.retrieval.rerank import Rerankers, reranked, reranked_depth
 from revector.core.retrieval.result import Hit, SearchResult
+from revector.core.secrets import scrub
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,10 +136,11 @@ class SearchSteps:
                 reranker = yield from self._reranker(rerank)
                 hits = yield Work(lambda: reranked(reranker, spoken, hits, options.k), "The reranker")
                 rerank_s = time.perf_counter() - searched
-        except NotReadyError:  # a process that has only begun says nothing of its version
+        except (NotReadyError, UsageError):
+            # A process that has only begun, or a caller's mistake, says nothing of the version. An encoder's own
+            # usage errors are no caller's, and have become encoder errors.
             raise
         except Exception:
-            # Whatever it is: the caller's own mistakes were refused before the first step.
             if version is not None:
                 self._failed(version)
             raise
@@ -158,19 +164,21 @@ class SearchSteps:
             raise statements.no_vectors(version, pinned=bool(self.pointer.pinned)) from None
         return version
 
-    def search_vector(self, vector: NDArray[np.float32], key: str, options: SearchOptions) -> Steps[SearchResult]:
+    def search_vector(self, vector: object, key: str, options: SearchOptions) -> Steps[SearchResult]:
         """The steps of a search by a vector that was encoded for the version of that key."""
         started = time.perf_counter()
+        if not (isinstance(key, str) and key and key.isprintable()):
+            raise _no_version(key)
         version = self._named.get(key)
         fresh = version is None
         while True:
             if version is None:
                 version = yield from self._load(key)
                 self._named[key] = version
-            statements.check_vector(version, vector)
+            asked = statements.given_vector(version, vector)
             begun = time.perf_counter()
             try:
-                hits, active = yield from self._run(version, vector, options, "")
+                hits, active = yield from self._run(version, asked, options, "")
                 if not hits:
                     yield from self._require_vectors(version, named=True)
                 break
@@ -180,6 +188,8 @@ class SearchSteps:
                 if fresh:
                     raise statements.no_vectors(version) from None
                 version, fresh = None, True
+            except UsageError:
+                raise
             except Exception:
                 self._failed(version)
                 raise
@@ -204,7 +214,7 @@ class SearchSteps:
         except psycopg.errors.UndefinedTable:
             raise UnreachableError("The schema has not been set up.", "Set it up: revector db upgrade") from None
         if not rows and key:
-            raise NotFoundError(f"There is no embedding version {wanted!r}.", "Look: revector versions list")
+            raise _no_version(key)
         if not rows and wanted:
             raise pinned_to_nothing(wanted)
         if not rows:
@@ -217,16 +227,14 @@ class SearchSteps:
     def _encode(self, version: Version, text: str) -> Generator[Step, Any, NDArray[np.float32]]:
         about = f"The encoder of {version.version_key}"
         encoder = yield from self._encoder(version)
-        try:
-            vector: NDArray[np.float32] = yield Work(
+        with _encoder_errors(version):
+            answer: object = yield Work(
                 lambda: encode_for_user(encoder, text),
                 about,
                 runs_here(encoder),
                 lambda: str(getattr(encoder, "trouble", "")),
             )
-        except UnreachableError as error:
-            raise _of_encoder(error) from None
-        statements.check_vector(version, vector)
+        vector = statements.encoded_vector(version, answer)
         self._cache.put(version.id, text, vector)
         return vector
 
@@ -234,12 +242,8 @@ class SearchSteps:
         found = self._encoders.opened(version)
         if found is None:
             about = f"The encoder of {version.version_key}"
-            try:
+            with _encoder_errors(version):
                 found = yield Opening(lambda: self._encoders.opening(version), about)
-            except NotReadyError:
-                raise
-            except UnreachableError as error:
-                raise _of_encoder(error) from None
         return found
 
     def _reranker(self, spec: str) -> Generator[Step, Any, PairModel]:
@@ -274,5 +278,24 @@ class SearchSteps:
         return found
 
 
-def _of_encoder(error: UnreachableError) -> EncoderUnreachableError:
-    return EncoderUnreachableError(error.problem, error.remedy, temporary=error.temporary)
+def _no_version(key: str) -> NotFoundError:
+    return NotFoundError(f"There is no embedding version {key!r}.", "Look: revector versions list")
+
+
+@contextlib.contextmanager
+def _encoder_errors(version: Version) -> Iterator[None]:
+    """Turn what opening or asking an encoder raises into an error of the encoder: no user asked for it."""
+    try:
+        yield
+    except NotReadyError:
+        raise
+    except (UnreachableError, UsageError) as error:
+        temporary = isinstance(error, UnreachableError) and error.temporary
+        raise EncoderUnreachableError(error.problem, error.remedy, temporary=temporary) from None
+    except RevectorError:
+        raise
+    except Exception as error:
+        raise EncoderError(
+            f"The encoder of {version.version_key} failed with {type(error).__name__}: {scrub(str(error))}",
+            "Check that encoder.",
+        ) from error
