@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-_TOKEN = re.compile(r'(-?)"([^"]*)(?:"|$)|(-?)[^\s"!&|()-][^\s"!&|()]*|-+')
+_TOKEN = re.compile(r'(-?)"([^"]*)"?|(-?)[^\s"!&|()-][^\s"!&|()]*|-+')
 
 
 def excludes(text: str) -> bool:

@@ -66,25 +66,35 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     FROM unnest(words) AS word
 $$;
 
--- The words of a text, each once, a thousand at most. Of a hyphenated word its parts, which the configuration yields
--- beside the whole: otherwise it would count twice.
+-- The words of a text, each once. Of a hyphenated word its parts, which the configuration yields beside the whole:
+-- otherwise it would count twice.
 CREATE FUNCTION :schema.words_of(content text) RETURNS text[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH found AS (
         SELECT lexeme, positions[1] AS place FROM unnest(to_tsvector(:'configuration'::regconfig, content)))
-    SELECT coalesce((array_agg(f.lexeme ORDER BY f.place))[1:1000], '{}') FROM found f
+    SELECT coalesce(array_agg(f.lexeme ORDER BY f.place), '{}') FROM found f
     WHERE NOT (f.lexeme ~ '^[^./@:-]+(-[^./@:-]+)+$'
                AND EXISTS (SELECT FROM found part WHERE part.place = f.place + 1))
 $$;
 
+-- What is read of a query: about as much as a chunk has. Postgres' parser takes quadratic time for a run like a_a_a_,
+-- and for <!-- that nothing closes.
+CREATE FUNCTION :schema.readable(query text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT regexp_replace(replace(left(query, 2000), '<!', ' '), '([^\s"!&|()]{100})[^\s"!&|()]+', '\1', 'g')
+$$;
+
 -- `words` are ranked by. `wanted` is what "phrases" and the alternatives to them ask for, `condition` that without the
 -- -words, and `excluded` finds what no hit may contain; each is NULL when the query has nothing of the kind. Read as
--- websearch_to_tsquery does, except that one of the words is enough, and that a dash before a blank is only a dash.
+-- websearch_to_tsquery does, except that one of the words is enough, that a dash before a blank is only a dash, and that
+-- operators beyond the first `most_operators` are ignored; the words of such a phrase are ranked by.
 CREATE FUNCTION :schema.read_query(query text, OUT words text[], OUT wanted tsquery, OUT condition tsquery,
                                    OUT excluded tsquery)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET client_min_messages = error AS $$
 DECLARE
     configuration CONSTANT regconfig := :'configuration'::regconfig;
+    most_operators CONSTANT int := 16;
+    most_wanted CONSTANT int := 16;  -- plain words of an OR beside phrases
     side record;
     asked text;
     positive tsquery;
@@ -94,7 +104,7 @@ DECLARE
     only_excludes boolean := false;
     each_excludes boolean := true;
 BEGIN
-    query := left(query, 30000);
+    query := :schema.readable(query);
     IF query !~ '"|(^|[\s!&|()])-' THEN
         words := :schema.words_of(query);
         RETURN;
@@ -107,15 +117,21 @@ BEGIN
         WITH tokens AS (
             SELECT number, coalesce(part[1], part[3], '') = '-' AS excludes, part[2] AS phrase, part[4] AS word,
                    coalesce(lower(part[4]) = 'or' AND part[3] = '', false) AS alternative
-            FROM regexp_matches(query, '(-?)"([^"]*)(?:"|$)|(-?)([^\s"!&|()-][^\s"!&|()]*)|-+', 'g')
+            FROM regexp_matches(query, '(-?)"([^"]*)"?|(-?)([^\s"!&|()-][^\s"!&|()]*)|-+', 'g')
                  WITH ORDINALITY AS found (part, number)),
-        sides AS (SELECT *, count(*) FILTER (WHERE alternative) OVER (ORDER BY number) AS side FROM tokens)
+        counted AS (
+            SELECT *, count(*) FILTER (WHERE excludes OR phrase <> '' OR alternative) OVER (ORDER BY number)
+                      <= most_operators AS counts FROM tokens),
+        sides AS (
+            SELECT *, count(*) FILTER (WHERE alternative AND counts) OVER (ORDER BY number) AS side FROM counted
+            WHERE counts OR NOT (excludes OR alternative))
         SELECT coalesce(string_agg(word, ' ' ORDER BY number) FILTER (WHERE NOT excludes), '') AS plain,
-               coalesce(array_agg(phrase) FILTER (WHERE NOT excludes AND phrase <> ''), '{}') AS phrases,
+               coalesce(string_agg(phrase, ' ') FILTER (WHERE NOT excludes), '') AS quoted,
+               coalesce(array_agg(phrase) FILTER (WHERE counts AND NOT excludes AND phrase <> ''), '{}') AS phrases,
                coalesce(array_agg(coalesce(phrase, word)) FILTER (WHERE excludes), '{}') AS excluded
-        FROM sides s WHERE NOT s.alternative AND s.number <= 1000 GROUP BY s.side
+        FROM sides s WHERE NOT s.alternative GROUP BY s.side
     LOOP
-        words := words || :schema.words_of(side.plain || ' ' || array_to_string(side.phrases, ' '));
+        words := words || :schema.words_of(side.plain || ' ' || side.quoted);
         positive := '';
         negative := '';
         FOREACH asked IN ARRAY side.phrases LOOP
@@ -128,7 +144,7 @@ BEGIN
         has_exclusions := has_exclusions OR numnode(negative) > 0;
         only_excludes := only_excludes OR (numnode(negative) > 0 AND side.plain = '' AND side.phrases = '{}');
         IF numnode(positive) = 0 THEN
-            positive := :schema.any_of(:schema.words_of(side.plain));
+            positive := :schema.any_of((:schema.words_of(side.plain))[1:most_wanted]);
         END IF;
         CONTINUE WHEN numnode(positive) + numnode(negative) = 0;
         wanted := wanted || positive;
@@ -228,6 +244,9 @@ BEGIN
         candidates := among;
         parts := array_fill(0::double precision, ARRAY[cardinality(among)]);
     ELSE
+        IF asked.condition = asked.wanted THEN
+            asked.condition := NULL;
+        END IF;
         scans := words[1:alone];
         scanned := words[1:alone + 1];
         limits := ARRAY(SELECT CASE WHEN n IS NULL THEN few ELSE budget END
@@ -266,6 +285,7 @@ BEGIN
             FROM postings p JOIN weighed w USING (place) WHERE p.fits
             GROUP BY p.id ORDER BY likely DESC, p.id LIMIT greatest(most, 400 - 40 * (cardinality(words) - alone)))
         SELECT array_agg(id), array_agg(coalesce(part, 0)) INTO candidates, parts FROM found;
+        asked.condition := NULL;
     END IF;
     IF alone = cardinality(words) THEN
         RETURN QUERY SELECT * FROM unnest(candidates, parts) LIMIT most;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -107,6 +108,37 @@ def test_the_work_does_not_grow_with_the_query(database: Database, connection: C
     assert read(words[100:101] * 3_000) == read(words[100:101])
 
 
+@pytest.mark.parametrize("part", ["a_", "~/", "1_", "é_", "<!--", '"a_', "-b_", "b ", "a_b-c/", "b.", '"'])
+def test_what_is_read_of_a_query_is_bounded(connection: Connection, part: str) -> None:
+    """Postgres' parser takes quadratic time for one long token, and for a comment that does not end."""
+    [read] = fetch_column(connection, "SELECT readable(%s)", [part * 15_000])
+    assert len(read) <= 2_000
+    assert max(map(len, re.split(r'[\s"]', read))) <= 100
+    assert "<!--" not in read
+    assert read.startswith(part[:-1].replace("<!-", " -"))
+
+
+@pytest.mark.parametrize("pattern", ["{}", "-{}", "{} OR", '"{}" OR', '-"{} {}"', '"{}-{}"', '"a" {} OR -b'])
+def test_operators_are_read_up_to_a_limit(connection: Connection, pattern: str) -> None:
+    query = '"a b" OR ' + " ".join(pattern.format(f"w{number}x", "file") for number in range(3_000))
+    nodes = connection.execute(
+        "SELECT coalesce(numnode(wanted), 0), coalesce(numnode(condition), 0), coalesce(numnode(excluded), 0) "
+        "FROM read_query(%s)",
+        [query],
+    ).fetchone()
+    assert nodes is not None
+    assert max(nodes) < 150
+
+
+def test_beyond_the_limit_words_count_and_conditions_do_not(connection: Connection) -> None:
+    insert(connection, ["green tea", "black tea", "tea with sugar", "coffee"])
+    many = " ".join(f"-w{number}x" for number in range(15))
+    assert texts_by_words(connection, f"{many} -green tea -sugar") == ["black tea", "tea with sugar"]
+    assert texts_by_words(connection, f'{many} -green "with sugar" tea') == ["black tea", "tea with sugar"]
+    assert texts_by_words(connection, f'{many} "with sugar" tea') == ["tea with sugar"]
+    assert texts_by_words(connection, "coffee -" + "tea_" * 100) == ["coffee"]
+
+
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
@@ -189,6 +221,9 @@ def test_no_hit_contains_an_excluded_word(database: Database, connection: Connec
         "🙂 seven",
         "se\0ven",
         "seven " * 3_000,
+        "a_" * 15_000,
+        '"' + "a_" * 15_000,
+        "seven -" + "a_" * 14_000,
         "-🙂",
         "OR",
     ],
