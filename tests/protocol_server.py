@@ -40,6 +40,7 @@ PLACES = 8
 
 Spoilt = Literal[
     "truncated",
+    "nested",
     "cut off",
     "html",
     "one short",
@@ -327,6 +328,8 @@ def _handler(server: ProtocolServer) -> type[BaseHTTPRequestHandler]:
                 self._send(200, b"<html>Under maintenance</html>", "text/html")
             elif planned == "truncated":  # a whole HTTP answer around half a document
                 self._send(200, content[: len(content) // 2])
+            elif planned == "nested":
+                self._send(200, b"[" * 100_000)
             elif planned == "cut off":  # less than Content-Length promised
                 self._send(200, content, sent=content[: len(content) // 2])
                 self.close_connection = True

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from revector.core.cutover.flip import FLIP, DryRun, Flip, missing_chunks, plan, rollback, rollback_target, run
+from revector.core.cutover.flip import (
+    FLIP,
+    DryRun,
+    Flip,
+    done_before,
+    missing_chunks,
+    plan,
+    rollback,
+    rollback_target,
+    run,
+)
 from revector.core.cutover.guard import Check, Guard
 from revector.core.cutover.guards import GUARDS, check
 from revector.core.cutover.history import CutoverEntry, history
@@ -25,6 +35,7 @@ __all__ = [
     "approve",
     "change_policy",
     "check",
+    "done_before",
     "history",
     "missing_chunks",
     "observe",

@@ -22,7 +22,7 @@ from revector.core import audit
 from revector.core.cutover.commit_outcome import Address, how_it_ended
 from revector.core.cutover.guard import Check, Guard, Subject
 from revector.core.cutover.guards import GUARDS, check, check_in_flip, checked_waivers
-from revector.core.cutover.history import history
+from revector.core.cutover.history import CutoverEntry, history
 from revector.core.cutover.policy import Policy, read_policy
 from revector.core.cutover.requests import approved_waivers, figures
 from revector.core.database import Connection, fetch_one
@@ -227,18 +227,7 @@ def rollback(connection: Connection, *, confirm: str, reason: str = "", only_fro
         if version is None or done is None or done.action != "rollback":
             raise nothing_to_roll_back()
         _require_typed(connection, "rollback", version, confirm)
-        missing = missing_chunks(connection, version)
-        return Flip(
-            done.action,
-            done.to_version,
-            done.from_version,
-            0.0,
-            missing,
-            0.0,
-            done.at,
-            done.made_by,
-            changed=False,
-        )
+        return done_before(done, missing_chunks(connection, version))
     _require_typed(connection, "rollback", version, confirm)
     missing = missing_chunks(connection, version)
 
@@ -254,6 +243,21 @@ def rollback(connection: Connection, *, confirm: str, reason: str = "", only_fro
     # Not the policy's timeout: a stored setting must not block a rollback.
     timeout = Policy().lock_timeout_s
     return _Transaction(connection, "rollback", version, reason, {}, timeout).run(once_more, missing=missing)
+
+
+def done_before(entry: CutoverEntry, missing: int) -> Flip:
+    """A flip that was there already; `missing` counts the chunks that its version lacks now."""
+    return Flip(
+        entry.action,
+        entry.to_version,
+        entry.from_version,
+        0.0,
+        missing,
+        0.0,
+        entry.at,
+        entry.made_by,
+        changed=False,
+    )
 
 
 # -- the transaction ---------------------------------------------------------------------------------------

@@ -344,8 +344,8 @@ class RemoteEncoder(ABC):
         if "json" in response.headers.get("content-type", ""):
             try:
                 answer = json.loads(response.content)
-            except ValueError:  # not JSON, or not even UTF-8
-                raise _ThrottledError("the answer was incomplete") from None
+            except (ValueError, RecursionError):  # incomplete, nested without end, not even UTF-8
+                raise _ThrottledError("the answer was not JSON, or not all of it") from None
         found = self.rows(answer)
         if found is None:
             if self._has_answered:  # so the address is right, and something in between is at fault
@@ -370,7 +370,7 @@ class RemoteEncoder(ABC):
     def _refusal(self, status: int, headers: Mapping[str, str], text: str) -> Exception:
         try:
             error = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             error = text
         if isinstance(error, dict):
             error = error.get("error") or error

@@ -59,7 +59,8 @@ class Retriever(RetrieverBase):
         `hybrid` adds full text search; `rerank` is the spec of a cross-encoder that reranks the hits; `where` is
         what a chunk's metadata must contain; `ef_search` defaults to the version's. `segment` goes to the mirror.
 
-        Raises UsageError for an empty query, k or ef_search outside 1 to 1,000 and a filter that is not JSON;
+        Raises UsageError for an empty query, k or ef_search outside 1 to 1,000, a time limit outside 10 ms to a day and
+        a filter that cannot be read, EncoderError when the encoder fails or answers with no vector of the version,
         RefusedError when no version is active, or the version has no vectors (PinnedVersionError, when this process
         is pinned to it); BusyError when all connections are taken or the database takes too long, NotReadyError
         while a model is being opened; DatabaseUnreachableError and EncoderUnreachableError when either does not

@@ -44,7 +44,7 @@ class Watched:
     """The result of the watch."""
 
     watch: Annotated[Watch | None, "the last look; null when no cutover is watched"]
-    rolled_back: Annotated[Flip | None, "the rollback; null when there was none"]
+    rolled_back: Annotated[Flip | None, "the rollback, also by another; null when there was none"]
     would_have_rolled_back: Annotated[
         Omitted | None, "what automatic rollback would have done; null when it is on"
     ]
@@ -69,8 +69,8 @@ def watch(
 ) -> None:
     """Watch the newest cutover until its watch ends: a rollback to the previous version then loses nothing.
 
-    Changes are printed to stderr (not with --once), the last state to stdout. Exit status 1 when it rolled back,
-    or would have, or a limit is broken.
+    Changes are printed to stderr (not with --once), the last state to stdout. Exit status 1 when the cutover was
+    rolled back, by whomever, or would have been, or a limit is broken.
     """
     from revector.core.backfill.job.settings import default_settings
     from revector.core.cutover.keep_current import Keeper
@@ -89,7 +89,7 @@ def watch(
             keeper.finish()
             watching.look(None, again=True)
     last, flip, omitted = watching.last, watching.flip, watching.omitted
-    answer(Watched(last, flip, omitted), as_json, _lines(last, flip, omitted))
+    answer(Watched(last, flip, omitted), as_json, _lines(last, flip, omitted, watching.by_another))
     if flip is not None or omitted is not None or (last is not None and last.breaches):
         raise typer.Exit(1)
 
@@ -132,6 +132,8 @@ class _Watching:
         self.last: Watch | None = None
         self.flip: Flip | None = None
         self.omitted: Omitted | None = None
+        self.by_another: CutoverEntry | None = None
+        """The rollback, if somebody else did it."""
         self._told = self._verdict = ""
         self._told_at = -_TELL_S
 
@@ -144,6 +146,7 @@ class _Watching:
             with self._own.session() as connection:
                 found = cutover.observe(connection, None if again else self.last)
                 if found is None or (self.last is not None and found.cutover_id != self.last.cutover_id):
+                    self._note_rollback(connection)
                     return True
                 self.last = found
                 news = self._note_verdict(found)
@@ -172,6 +175,16 @@ class _Watching:
             log.log(logging.WARNING if broken else logging.INFO, "watch of %s: %s", found.version_key, verdict)
             return True
         return False
+
+    def _note_rollback(self, connection: Connection) -> None:
+        """When the watch has ended: whether somebody else rolled back what was watched."""
+        from revector.core import cutover
+
+        if (last := self.last) is None:
+            return
+        for one in cutover.history(connection):
+            if one.id > last.cutover_id and (one.action, one.from_version) == ("rollback", last.version_key):
+                self.by_another, self.flip = one, cutover.done_before(one, last.missing or 0)
 
     def _roll_back(self, connection: Connection, found: Watch) -> None:
         from revector.core import cutover
@@ -225,13 +238,19 @@ def _omission(omitted: Omitted | None) -> Iterator[str]:
         yield f"automatic rollback is off; at {at} it would have rolled back to {omitted.version_key}"
 
 
-def _lines(found: Watch | None, flip: Flip | None, omitted: Omitted | None) -> Iterator[str]:
+def _lines(
+    found: Watch | None, flip: Flip | None, omitted: Omitted | None, by_another: CutoverEntry | None
+) -> Iterator[str]:
     if found is None:
         yield "No cutover is being watched."
         return
     yield from lines(found)
     yield from _omission(omitted)
-    if flip is not None:
+    if by_another is not None:
+        why = f": {by_another.reason}" if by_another.reason else ""
+        at = f"{by_another.at.astimezone():%H:%M:%S}"
+        yield f"Rolled back to {by_another.to_version} by {by_another.made_by} at {at}{why}"
+    elif flip is not None:
         yield f"Rolled back to {flip.version_key} in {flip.seconds * 1000:.1f} ms."
 
 

@@ -10,7 +10,7 @@ from revector.core import cutover
 from revector.core.database import Connection, Database
 from revector.core.registry import active_version
 from tests.console.cli.conftest import TEXTS, on
-from tests.console.cli.program import Revector
+from tests.console.cli.program import Revector, finish
 from tests.login_roles import login_role
 from tests.versions import add_chunks, ready_version
 
@@ -175,3 +175,26 @@ def test_the_watch_keeps_the_way_back_and_rolls_back_when_told_so(
     for line in ("INFO watch of v2: no limit is broken", "WARNING watch of v2: broken: min_overlap",
                  "INFO cutover to v2, was v1", "INFO rollback to v1, was v2"):  # fmt: skip
         assert line in logged
+
+
+@pytest.mark.usefixtures("two")
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_watch_says_that_somebody_else_rolled_back(
+    connection: Connection, revector: Revector, as_json: bool
+) -> None:
+    revector.call("cutover", "run", "v2", "--confirm", "v2")
+    watch = ("cutover", "watch", "--auto-rollback", "--no-keep", "--every", "0.1")
+    process = revector.start(*watch, *(["--json"] if as_json else []))
+    assert process.stderr is not None
+    assert "v1 \u2192 v2, watched until" in process.stderr.readline()
+    cutover.rollback(connection, confirm="v1", reason="too many complaints")
+    found = finish(process, 1)
+    if as_json:
+        document = found.document
+        assert document["watch"]["breaches"] == []
+        back = document["rolled_back"]
+        assert (back["version_key"], back["previous"], back["made_by"]) == ("v1", "v2", "postgres")
+        assert back["changed"] is False
+    else:
+        assert "Rolled back to v1 by postgres at " in found.out
+        assert found.out.endswith(": too many complaints\n")

@@ -175,7 +175,12 @@ def test_these_are_throttling(connect, server, waits, status):
 
 @pytest.mark.parametrize(
     ("how", "reason"),
-    [("close", "Connection error"), ("cut off", "Connection error"), ("truncated", "the answer was incomplete")],
+    [
+        ("close", "Connection error"),
+        ("cut off", "Connection error"),
+        ("truncated", "the answer was not JSON, or not all of it"),
+        ("nested", "the answer was not JSON, or not all of it"),
+    ],
 )
 def test_a_broken_connection_or_answer_is_tried_again(connect, server, waits, how, reason):
     server.spoil(how)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,15 @@ import pytest
 
 from revector.core.database import Connection, Database
 from revector.core.encoders.base import Encoder
-from revector.core.errors import EncoderError, EncoderUnreachableError, NotFoundError, RefusedError, UsageError
+from revector.core.errors import (
+    BusyError,
+    DatabaseUnreachableError,
+    EncoderError,
+    EncoderUnreachableError,
+    NotFoundError,
+    RefusedError,
+    UsageError,
+)
 from revector.core.registry import get_version
 from revector.core.retrieval import ROLLBACK_VARIABLE, AsyncRetriever, EncoderCache, Retriever, VersionSearcher
 from tests.core.retrieval.collections import drawn_version, flip, two_versions
@@ -185,3 +194,13 @@ def test_a_vector_is_judged_as_it_is_compared(
             assert len(hits) == 3
             assert all(np.isfinite(hit.distance) for hit in hits if hit.distance is not None)
     assert get_version(connection, "drawn").distance_metric == metric
+
+
+def test_a_short_wait_for_a_connection_does_not_prove_that_the_database_is_away() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        database = Database(f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/nothing")
+        with Retriever(database) as retriever:
+            with pytest.raises(BusyError, match=r"did not answer within 0\.05 s"):
+                retriever.search("one", timeout_s=0.05)
+            with pytest.raises(DatabaseUnreachableError, match=r"did not answer within 1\.5 s"):
+                retriever.search("one", timeout_s=1.5)
