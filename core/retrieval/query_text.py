@@ -9,16 +9,18 @@ from __future__ import annotations
 import re
 
 _TOKEN = re.compile(r'(-?)"([^"]*)"?|(-?)[^\s"!&|()-][^\s"!&|()]*|-+')
+_MAY_EXCLUDE = re.compile(r'(?:^|[\s"!&|()])-[^\s!&|()-]')
+"""What is at every excluded token: a long text without one need not be read token by token, which takes 10 ms."""
 
 
 def excludes(text: str) -> bool:
     """Whether the text has a `-word` or a `-"phrase"`; a dash before a blank or within a word is none."""
-    return "-" in text and any(_is_excluded(token) for token in _TOKEN.finditer(text))
+    return _MAY_EXCLUDE.search(text) is not None and any(_is_excluded(token) for token in _TOKEN.finditer(text))
 
 
 def without_operators(text: str) -> str:
     """The text without quotation marks and without what it excludes; as it is when nothing else would be left."""
-    if '"' not in text and "-" not in text:
+    if '"' not in text and _MAY_EXCLUDE.search(text) is None:
         return text
 
     def kept(token: re.Match[str]) -> str:
