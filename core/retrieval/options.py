@@ -59,6 +59,8 @@ def check_options(
 ) -> SearchOptions:
     """Check the options. Raises UsageError for k or ef_search outside 1 to 1,000, and for a filter that is not a
     JSON object."""
+    if rerank is not None and not isinstance(rerank, str):
+        raise UsageError(f"rerank is {rerank!r}; expected the spec of a cross-encoder.")
     k = _whole_number(k, MAX_K, f"k is {k!r}; expected 1 to {MAX_K}.")
     if ef_search is not None:
         problem = f"ef_search is {ef_search!r}; pgvector takes 1 to {MAX_EF_SEARCH:,}."

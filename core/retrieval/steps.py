@@ -104,6 +104,8 @@ class SearchSteps:
     def _search(self, text: str, options: SearchOptions, rerank: str | None) -> Steps[SearchResult]:
         version = self.pointer.version
         started = time.perf_counter()
+        # Opened first: that a caller's reranker cannot be says nothing of the version.
+        reranker = None if rerank is None else (yield from self._reranker(rerank))
         try:
             if version is None:
                 version = yield from self._load()
@@ -132,8 +134,7 @@ class SearchSteps:
                     break
                 version = yield from self._load()
             rerank_s = 0.0
-            if rerank is not None:
-                reranker = yield from self._reranker(rerank)
+            if reranker is not None:
                 hits = yield Work(lambda: reranked(reranker, spoken, hits, options.k), "The reranker")
                 rerank_s = time.perf_counter() - searched
         except (NotReadyError, UsageError):

@@ -149,6 +149,11 @@ BEGIN
             USING HINT = 'Encode a query with the version''s own encoder: SELECT * FROM active_version()',
                   ERRCODE = '22000';
     END IF;
+    IF asked.distance_metric = 'cosine' AND (query OPERATOR(:pgvector.<=>) query) = 'NaN' THEN
+        RAISE EXCEPTION 'The query is zero, or too long or too short for cosine.'
+            USING HINT = 'Encode a query with the version''s own encoder: SELECT * FROM active_version()',
+                  ERRCODE = '22000';
+    END IF;
     PERFORM set_config('hnsw.ef_search', least(1000, greatest(
                            depth, coalesce((asked.index_settings ->> 'ef_search')::int, 100)))::text, true);
     metric := format('OPERATOR(%I.%s)', :'pgvector',

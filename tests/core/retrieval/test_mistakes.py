@@ -19,6 +19,7 @@ from revector.core.errors import (
     EncoderUnreachableError,
     NotFoundError,
     RefusedError,
+    UnreachableError,
     UsageError,
 )
 from revector.core.registry import get_version
@@ -63,6 +64,8 @@ MISTAKES: list[tuple[type[Exception], str, Call]] = [
     (UsageError, "k is '3'", ("search", ("x", "3"), {})),
     (UsageError, "k is 1.5", ("search_vector", (ONES, "v1", 1.5), {})),
     (UsageError, "ef_search is '1'", ("search", ("x",), {"ef_search": "1"})),
+    (UsageError, "rerank is 3", ("search", ("x",), {"rerank": 3})),
+    (UnreachableError, "no model '/nowhere'", ("search", ("x",), {"rerank": "cross-encoder:/nowhere"})),
     (UsageError, "query is NoneType", ("search", (None,), {})),
     (UsageError, "query is bytes", ("search", (b"x",), {})),
     (NotFoundError, r"'\\ud800'", ("search_vector", (ONES, "\ud800"), {})),

@@ -194,6 +194,8 @@ def test_what_cannot_be_searched_is_refused_with_a_way_out(database: Database, c
         (good, 0, "v1", "expected 1 to 1000"),
         (good, 1_001, "v1", "expected 1 to 1000"),
         ("[1,2,3]", 3, "v1", "The query has 3 dimensions; version v1 has 64"),
+        (str([0.0] * 64), 3, "v1", "zero, or too long or too short for cosine"),
+        (str([1e-30] * 64), 3, "v1", "zero, or too long or too short for cosine"),
         ("[1,2,3]", 3, "tableless", "has no vectors yet"),
         (None, 3, "v1", "takes a query vector"),
         (good, 3, None, "takes a query vector"),
