@@ -243,6 +243,7 @@ def facts() -> PairFacts:
             "r1",
             100,
             False,
+            False,
             100,
             {},
             None,

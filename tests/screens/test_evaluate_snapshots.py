@@ -43,7 +43,7 @@ def looks_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(number: int, key: str, **sample: object) -> Run:
     return Run(
-        number, "search-log", "5c1e7a90b2d34f68", key, "static:wordllama-256", "r1", 100, False, 100,
+        number, "search-log", "5c1e7a90b2d34f68", key, "static:wordllama-256", "r1", 100, False, False, 100,
         {"m": 16, "ef_construction": 64}, sample or None, 1_204_551, 225, "done", NOW, NOW, 12.4, "ada",
     )  # fmt: skip
 

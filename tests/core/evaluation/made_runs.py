@@ -30,7 +30,7 @@ def made_results(
     """
     now = datetime.datetime.now(datetime.UTC)
     run = Run(
-        1, "set", "revision", version_key, "spec", "1", k, False, 100, {}, None, 10, len(chunks), "done",
+        1, "set", "revision", version_key, "spec", "1", k, False, False, 100, {}, None, 10, len(chunks), "done",
         now, now, 1.0, "me",
     )  # fmt: skip
     return Results(

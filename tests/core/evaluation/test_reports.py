@@ -45,7 +45,8 @@ def markdown(found: Evaluation) -> str:
 
 def run(number: int, key: str) -> Run:
     return Run(
-        number, "support", "a1b2c3", key, "static:wordllama-256", "r1", 100, number == 1, None if number == 1 else 80,
+        number, "support", "a1b2c3", key, "static:wordllama-256", "r1", 100, number == 1, False,
+        None if number == 1 else 80,
         {"m": 16, "ef_construction": 64}, None, 12_400, 240, "done", NOW, NOW, 12.25, "ada",
     )  # fmt: skip
 

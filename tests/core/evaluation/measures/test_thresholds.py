@@ -18,7 +18,25 @@ NOW = datetime.datetime(2026, 11, 23, tzinfo=datetime.UTC)
 
 def results(key: str, distances: list[list[float]], k: int = 10) -> Results:
     run = Run(
-        1, "set", "r", key, "e", "1", k, True, None, {}, None, 9, len(distances), "done", NOW, NOW, 1.0, "me"
+        1,
+        "set",
+        "r",
+        key,
+        "e",
+        "1",
+        k,
+        True,
+        False,
+        None,
+        {},
+        None,
+        9,
+        len(distances),
+        "done",
+        NOW,
+        NOW,
+        1.0,
+        "me",
     )
     hits = {
         f"q{n}": QueryHits(
