@@ -94,6 +94,11 @@ class Pointer:
         self._ended = True
         self._wake.close()
 
+    @property
+    def schema(self) -> str:
+        """The collection's schema."""
+        return self._database.schema
+
     def close(self) -> None:
         """Stop the thread; counts are written first, if the database can be reached."""
         if self._ended:

@@ -24,6 +24,7 @@ from revector.core.errors import (
     EncoderUnreachableError,
     NotFoundError,
     NotReadyError,
+    RefusedError,
     RevectorError,
     UnreachableError,
     UsageError,
@@ -81,6 +82,11 @@ class Opening:
 T = TypeVar("T")
 Step: TypeAlias = Statement | Work | Opening
 Steps: TypeAlias = Generator[Step, Any, T]
+
+_BARRED = b"""
+SELECT session_user::text FROM pg_namespace WHERE nspname = %(schema)s AND NOT has_schema_privilege(oid, 'USAGE')
+"""
+"""The session's role if it may not even use the schema, whose tables it then does not see."""
 
 
 class SearchSteps:
@@ -213,7 +219,16 @@ class SearchSteps:
         try:
             rows = yield Statement(NAMED_VERSION if wanted else ACTIVE_VERSION, {"key": wanted} if wanted else {})
         except psycopg.errors.UndefinedTable:
-            raise UnreachableError("The schema has not been set up.", "Set it up: revector db upgrade") from None
+            schema = self.pointer.schema
+            barred = yield Statement(_BARRED, {"schema": schema})
+            if barred:
+                raise RefusedError(
+                    f"The role {barred[0][0]} has no right in the schema {schema!r}.",
+                    f"Its owner gives one: revector --schema {schema} db grant {barred[0][0]} application",
+                ) from None
+            raise UnreachableError(
+                f"The schema {schema!r} has not been set up.", f"Set it up: revector --schema {schema} db upgrade"
+            ) from None
         if not rows and key:
             raise _no_version(key)
         if not rows and wanted:

@@ -551,6 +551,15 @@ def test_no_claim_of_an_operator_is_taken_for_a_fact(shared: Collection, stateme
             connection.execute(statement)
 
 
+def test_a_service_whose_role_was_given_nothing_is_told_so(shared: Collection) -> None:
+    with (
+        Retriever(shared.of("nobody")) as retriever,
+        pytest.raises(RefusedError, match="no right in the schema") as refusal,
+    ):
+        retriever.search("seven")
+    assert f"db grant {shared.names['nobody']} application" in refusal.value.remedy
+
+
 def test_nobody_gets_a_right_on_a_table_of_another_program(shared: Collection) -> None:
     with shared.database.session("test") as connection, connection.transaction(force_rollback=True):
         connection.execute("CREATE TABLE of_another (id bigserial)")
