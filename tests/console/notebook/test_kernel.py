@@ -105,7 +105,7 @@ def test_an_error_is_what_it_says_and_no_wall(kernel: Kernel, database: Database
     assert kernel.run(slow_collection(database)).error is None
     ran = kernel.run('console.search("x", version="slwo")')
     assert ran.error is not None
-    assert ran.error["ename"] == "UsageError"
+    assert ran.error["ename"] == "NotFoundError"
     assert ran.error["traceback"] == [
         "\x1b[31mUsageError\x1b[0m: There is no embedding version 'slwo'.",
         "Did you mean slow?",

@@ -97,7 +97,7 @@ def test_a_killed_connection_is_opened_again(library: Database, logged: list[str
         wait_for(lambda: found.latest.error or found.latest.overview is not first, "noticed")
         wait_for(lambda: found.latest.error is None and found.latest.overview is not first, "reads again")
     lost, again = (
-        f"WARNING cannot refresh from {library.name}: UnreachableError",
+        f"WARNING cannot refresh from {library.name}: DatabaseUnreachableError",
         f"INFO reading {library.name} again",
     )
     assert logged == [lost, again]
