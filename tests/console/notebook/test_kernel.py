@@ -107,7 +107,7 @@ def test_an_error_is_what_it_says_and_no_wall(kernel: Kernel, database: Database
     assert ran.error is not None
     assert ran.error["ename"] == "NotFoundError"
     assert ran.error["traceback"] == [
-        "\x1b[31mUsageError\x1b[0m: There is no embedding version 'slwo'.",
+        "\x1b[31mNotFoundError\x1b[0m: There is no embedding version 'slwo'.",
         "Did you mean slow?",
     ]
     caught = kernel.run(
