@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from revector.console.serve.limits import Slot
     from revector.console.serve.metrics import Metrics
     from revector.console.serve.service import Service
-    from revector.core.retrieval import SearchResult
+    from revector.core.retrieval import Hit, SearchResult
 
 _ABOUT = """\
 Search a revector collection. Every answer names the version that its hits are of; a flip of the active version is
@@ -174,11 +174,17 @@ def _slot(request: Request) -> Slot:
 
 def _answer(result: SearchResult, metrics: Metrics) -> Response:
     metrics.searched(result.version_key, result.encode_s, result.search_s, len(result.hits))
-    return _json({name: getattr(result, name) for name in schemas.SearchAnswer.model_fields})
+    document = {name: getattr(result, name) for name in schemas.SearchAnswer.model_fields}
+    return _json(document | {"hits": [_hit(hit) for hit in result.hits]})
+
+
+def _hit(hit: Hit) -> dict[str, Any]:
+    answer = {name: getattr(hit, name) for name in schemas.HitAnswer.model_fields if name != "metadata"}
+    return answer | {"metadata": msgspec.Raw(hit.metadata_json.encode())}  # as the database wrote it
 
 
 def _json(document: dict[str, Any], status: int = 200) -> Response:
-    # msgspec writes dataclasses directly, and a NaN distance (of a zero vector, for example) as null.
+    # msgspec writes a NaN distance (of a zero vector, for example) as null.
     return Response(msgspec.json.encode(document), status, media_type="application/json")
 
 

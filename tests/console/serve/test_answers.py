@@ -37,6 +37,7 @@ def test_search_is_the_command_lines(serving: Server, library: Database, tmp_pat
 
 def test_filters_hybrid_and_settings(serving: Server) -> None:
     english = serving.search(k=12, filters={"language": "en"}).json()["hits"]
+    assert {hit["metadata"]["language"] for hit in english} == {"en"}
     assert [hit["content"] in TEXTS[::2] for hit in english] == [True] * 6
     by_url = serving.client.get("/search", params={"q": "rotate", "k": 12, "filter": "language=en"}).json()["hits"]
     assert {hit["chunk_id"] for hit in by_url} == {hit["chunk_id"] for hit in english}
