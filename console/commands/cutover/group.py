@@ -52,9 +52,9 @@ def run(
     with own.session(changes=True) as connection:
         get_version(connection, key)
         active = active_version(connection)
+        if active and active.version_key == key and confirm is None:
+            confirm = key  # it is refused, so nobody needs to be asked
         before = active.version_key if active else "none"
-        if key == before:
-            confirm = confirm or key  # refused without a question
         typed = confirmed_key(own, key, confirm, f"Cutover: active {before} → {key}.", flips=True)
         flip = cutover.run(connection, key, confirm=typed, reason=reason, waivers=waivers)
     answer_flip(flip, as_json)

@@ -146,6 +146,12 @@ def test_at_a_terminal_the_key_is_typed(flipped: Revector, connection: Connectio
     assert "v3" not in flipped.call("versions", "list").out
 
 
+def test_a_version_named_none_is_confirmed_too(revector: Revector, connection: Connection) -> None:
+    """While nothing is active, prompts say `none` for it."""
+    add(connection, "none")
+    assert "needs --confirm none" in revector.call("cutover", "run", "none", status=2).err
+
+
 def test_confirm_takes_the_place_of_typing(flipped: Revector, connection: Connection) -> None:
     """An empty one is an unset variable, not consent."""
     for given in ("v1", ""):
