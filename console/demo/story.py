@@ -239,6 +239,7 @@ def _database(own: Context) -> Database:
 def _drop(connection: Connection, database: Database) -> None:
     """Drop the demo's collection of a development version. Raises RefusedError when it holds anything else."""
     from revector.core.models import Base, is_version_table
+    from revector.core.revisions import TABLE
 
     _require_demo(connection, database)
     rows = connection.execute(
@@ -251,7 +252,7 @@ def _drop(connection: Connection, database: Database) -> None:
     tables = {row[0] for row in rows}
     strangers = [
         f"table {name}"
-        for name in sorted(tables - {*Base.metadata.tables, "alembic_version", "revector_revision"})
+        for name in sorted(tables - {*Base.metadata.tables, "alembic_version", TABLE})
         if not is_version_table(name)
     ]
     if "query_sets" in tables:

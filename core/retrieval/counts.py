@@ -61,8 +61,8 @@ class _Second:
         self.searches += other.searches
         self.empty += other.empty
         self.errors += other.errors
-        self.latencies = [a + b for a, b in zip(self.latencies, other.latencies, strict=True)]
-        self.cached = [a + b for a, b in zip(self.cached, other.cached, strict=True)]
+        self.latencies = added([self.latencies, other.latencies])
+        self.cached = added([self.cached, other.cached])
         errors = [at for one in (self, other) for at in (one.first_error, one.last_error) if at is not None]
         self.first_error, self.last_error = min(errors, default=None), max(errors, default=None)
 

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Openings(Generic[K, T]):
-    """What is being opened: each by one thread, for whoever waits for it and those who come later."""
+    """What is being opened: each by one thread, and all who ask for it wait for that one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -70,7 +70,7 @@ def watch(
     """Watch the newest cutover until its watch ends: a rollback to the previous version then loses nothing.
 
     Changes are printed to stderr (not with --once), the last state to stdout. Exit status 1 when the cutover was
-    rolled back, by whomever, or would have been, or a limit is broken.
+    rolled back, by anyone, or would have been, or a limit is broken.
     """
     from revector.core.backfill.job.settings import default_settings
     from revector.core.cutover.keep_current import Keeper

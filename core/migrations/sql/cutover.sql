@@ -176,6 +176,7 @@ DECLARE
     wanted :schema.embedding_versions;
     before :schema.cutover_requests;
     chunks bigint;
+    never_waived CONSTANT text[] := ARRAY['complete', 'dimensions', 'index valid', 'approvals'];
     evidence text;
 BEGIN
     IF TG_OP = 'DELETE' THEN
@@ -232,9 +233,9 @@ BEGIN
        OR jsonb_path_exists(NEW.waivers, '$.* ? (@.type() != "string" || @ like_regex "^\\s*$")') THEN
         RAISE EXCEPTION 'Each waiver names a guard and gives a reason.';
     END IF;
-    IF NEW.waivers ?| ARRAY['complete', 'dimensions', 'index valid', 'approvals'] THEN
+    IF NEW.waivers ?| never_waived THEN
         RAISE EXCEPTION 'A cutover without the guard % cannot be requested.',
-            (SELECT min(name) FROM jsonb_object_keys(NEW.waivers) AS name WHERE name = ANY(ARRAY['complete', 'dimensions', 'index valid', 'approvals']));
+            (SELECT min(name) FROM jsonb_object_keys(NEW.waivers) AS name WHERE name = ANY(never_waived));
     END IF;
     NEW.requested_by := session_user;
     NEW.requested_at := clock_timestamp();

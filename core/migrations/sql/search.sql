@@ -39,7 +39,7 @@ END $$;
 CREATE TRIGGER check_counted BEFORE INSERT OR UPDATE ON :schema.search_counts
     FOR EACH ROW EXECUTE FUNCTION :schema.check_counted();
 
--- For applications and operators, who delete no rows: whoever may could lock the table.
+-- For applications and operators. They may not delete rows themselves: that right would let them lock the table.
 CREATE FUNCTION :schema.forget_search_counts() RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     DELETE FROM :schema.search_counts WHERE at < now() - interval '14 days'
@@ -119,7 +119,7 @@ DECLARE
     filtered CONSTANT boolean := path IS NOT NULL OR excluded IS NOT NULL;
     condition CONSTANT text := '($4 IS NULL OR c.metadata @? $4) AND (c.content_tsv @@ $5) IS NOT TRUE';
     depth int := CASE WHEN text IS NULL THEN k ELSE least(1000, greatest(100, 2 * k)) END;
-    candidates int := depth + CASE WHEN filtered THEN least(3 * depth, 90) ELSE 0 END;
+    candidates int := depth + CASE WHEN path IS NOT NULL THEN least(3 * depth, 90) ELSE 0 END;
     wanted text := '';
     nearest text;
     compared text;
@@ -185,13 +185,16 @@ BEGIN
                            'JOIN %s e ON e.chunk_id = c.id WHERE %%s OFFSET 0) AS compared '
                            'ORDER BY distance, chunk_id LIMIT %s)', distance, vectors, depth);
         nearest := format(
-            'matching AS MATERIALIZED (SELECT c.id FROM %1$I.document_chunks c WHERE %2$s LIMIT 2501), '
-            'rare AS MATERIALIZED (SELECT count(*) <= 2500 AS few FROM matching), by_index AS MATERIALIZED (%3$s), '
+            'matching AS MATERIALIZED (SELECT c.id FROM %1$I.document_chunks c WHERE %7$s LIMIT 2501), '
+            'rare AS MATERIALIZED (SELECT count(*) BETWEEN %8$s AND 2500 AS few FROM matching), '
+            'by_index AS MATERIALIZED (%3$s), '
             'enough AS MATERIALIZED (SELECT count(*) >= %4$s AS so FROM by_index), nearest AS MATERIALIZED (%5$s UNION ALL '
             '(SELECT * FROM by_index WHERE (SELECT so FROM enough) ORDER BY distance, chunk_id LIMIT %4$s) UNION ALL %6$s)',
             :'schema', condition, nearest, depth, format(compared, 'matching', '(SELECT few FROM rare)'),
             format(compared, format('%I.document_chunks', :'schema'),
-                   condition || ' AND NOT (SELECT few FROM rare) AND NOT (SELECT so FROM enough)'));
+                   condition || ' AND NOT (SELECT few FROM rare) AND NOT (SELECT so FROM enough)'),
+            -- What a -word leaves is not counted: it is nearly always most of the collection.
+            CASE WHEN path IS NULL THEN 'false' ELSE condition END, CASE WHEN path IS NULL THEN 1 ELSE 0 END);
         IF iterative IS NOT NULL THEN  -- since pgvector 0.8
             PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true);
         END IF;

@@ -47,7 +47,7 @@ CREATE INDEX ON :schema.shadow_queries (at);
 CREATE INDEX ON :schema.shadow_queries (shadow_id, at);
 
 -- Deletes queries past their shadow's retention, at most so many of each shadow; returns how many. For applications and
--- operators, who delete no rows: whoever may could lock the table.
+-- operators. They may not delete rows themselves: that right would let them lock the table.
 CREATE FUNCTION :schema.forget_shadow_queries(most int) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
