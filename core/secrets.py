@@ -13,6 +13,10 @@ _PATTERNS = (
 """Matches the password of a connection string, as a URL and as key=value, and a token in a header."""
 
 
+_SHORT = 8
+"""Below this many characters a secret is often a word, or a part of one: it is removed where it stands alone."""
+
+
 def hide(secret: str | None) -> None:
     """Remove this secret from everything that `scrub` sees from now on."""
     if secret:
@@ -22,7 +26,10 @@ def hide(secret: str | None) -> None:
 def scrub(text: str) -> str:
     """The text without known secrets, and without anything that looks like one."""
     for secret in sorted(_known, key=len, reverse=True):
-        text = text.replace(secret, "[secret]")
+        if len(secret) < _SHORT and secret.isalnum():
+            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "[secret]", text)
+        else:
+            text = text.replace(secret, "[secret]")
     for pattern in _PATTERNS:
         text = pattern.sub(r"\1[secret]", text)
     return text

@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from revector.core import embedded, logs
+from revector.core import embedded, logs, secrets
 from revector.core.database import Connection, Database
 from tests.databases import bare_database, copied, empty_collection
 
@@ -60,6 +60,12 @@ def _as_no_program() -> None:
     root.setLevel(logging.NOTSET)
     root.propagate = True
     logs._started = None
+
+
+@pytest.fixture(autouse=True)
+def _with_no_secret_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test calls a password is a plain word to the next."""
+    monkeypatch.setattr(secrets, "_known", set(secrets._known))
 
 
 class _Lines(logging.Handler):

@@ -176,6 +176,15 @@ def test_what_looks_like_a_secret_is_taken_out(text: str, scrubbed: str) -> None
     assert scrub(text) == scrubbed
 
 
+def test_a_password_of_a_letter_is_not_taken_out_of_other_words() -> None:
+    hide("x")
+    hide("x!")
+    assert (
+        scrub("the next password is x, not x!1, of (x)")
+        == "the next password is [secret], not [secret]1, of ([secret])"
+    )
+
+
 def test_a_report_says_where_and_quotes_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "_REPORTS_KEPT", 3)
     logs.start("console", Settings(home=home), "backfill run")
