@@ -270,12 +270,14 @@ def test_read_only_answers_questions(library: Revector) -> None:
 # -- start ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_version() -> None:
     result = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True)
     assert result.stdout.split()[0] == "revector"
     assert result.stdout.split()[1][0].isdigit()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["", "db", "versions add", "load", "backfill run", "search", "serve", "demo"])
 def test_help_imports_nothing_heavy(command: str, tmp_path: Path) -> None:
     code = """if True:

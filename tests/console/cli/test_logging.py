@@ -48,6 +48,7 @@ def crash(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("json_too", [False, True])
 def test_the_last_line_of_a_crash_names_the_report(tmp_path: Path, json_too: bool) -> None:
     arguments = ["--dsn", PASSWORD_URL, "--log-level", "debug", "search", "words of a query"]
@@ -73,6 +74,7 @@ def test_the_last_line_of_a_crash_names_the_report(tmp_path: Path, json_too: boo
     ] == [str(path)]
 
 
+@pytest.mark.slow
 def test_a_crash_whose_report_cannot_be_written_is_shown(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("in the way")
     ended = crash(tmp_path, "--dsn", PASSWORD_URL, "search", "words of a query")

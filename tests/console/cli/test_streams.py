@@ -59,6 +59,7 @@ def test_a_usage_error_on_a_full_stderr_is_one(tmp_path: Path) -> None:
     assert json.loads(result.out)["error"]["kind"] == "usage"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize(
     "module", ["revector.console.cli", "revector.console.commands.info", "revector.core.logs"]

@@ -199,6 +199,7 @@ def test_a_vector_is_judged_as_it_is_compared(
     assert get_version(connection, "drawn").distance_metric == metric
 
 
+@pytest.mark.slow
 def test_a_short_wait_for_a_connection_does_not_prove_that_the_database_is_away() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         database = Database(f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/nothing")

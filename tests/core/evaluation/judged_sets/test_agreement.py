@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from importlib import import_module
+from types import ModuleType
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import cohen_kappa_score, confusion_matrix
 
 from revector.core.database import Connection
 from revector.core.errors import UsageError
@@ -19,15 +20,21 @@ from tests.core.evaluation.support import add_document, judge, new_set
 GRADES = st.integers(0, 5)
 
 
-@given(st.lists(st.tuples(GRADES, GRADES), min_size=1, max_size=60))
-def test_kappa_is_scikit_learns(pairs: list[tuple[int, int]]) -> None:
+@pytest.fixture(scope="module")
+def metrics() -> ModuleType:
+    """scikit-learn's, which takes seconds to import."""
+    return import_module("sklearn.metrics")
+
+
+@given(pairs=st.lists(st.tuples(GRADES, GRADES), min_size=1, max_size=60))
+def test_kappa_is_scikit_learns(pairs: list[tuple[int, int]], metrics: ModuleType) -> None:
     first, second = zip(*pairs, strict=True)
     found = weighted_kappa(first, second)
     if len(set(first + second)) == 1:
         assert found is None
         return
     assert found == pytest.approx(
-        cohen_kappa_score(first, second, labels=list(range(6)), weights="quadratic"), abs=1e-12
+        metrics.cohen_kappa_score(first, second, labels=list(range(6)), weights="quadratic"), abs=1e-12
     )
 
 
@@ -45,7 +52,7 @@ def test_kappa_at_its_ends() -> None:
         weighted_kappa([1, 2], [1])
 
 
-def test_two_judges_on_what_both_judged(connection: Connection) -> None:
+def test_two_judges_on_what_both_judged(connection: Connection, metrics: ModuleType) -> None:
     query_set = new_set(connection)
     rng = np.random.default_rng(7)
     a = {(f"q{q}", f"d{d}"): int(rng.integers(0, 4)) for q in range(1, 5) for d in range(12)}
@@ -62,21 +69,23 @@ def test_two_judges_on_what_both_judged(connection: Connection) -> None:
     assert (found.first, found.second, found.level) == ("anna", "bert", "document")
     assert found.pairs == 48
     assert found.exact == pytest.approx(np.mean(np.equal(first, second)))
-    assert found.kappa == pytest.approx(cohen_kappa_score(first, second, weights="quadratic"))
+    assert found.kappa == pytest.approx(metrics.cohen_kappa_score(first, second, weights="quadratic"))
     assert found.grades == (0, 1, 2, 3)
-    assert found.confusion == tuple(map(tuple, confusion_matrix(first, second).tolist()))
+    assert found.confusion == tuple(map(tuple, metrics.confusion_matrix(first, second).tolist()))
     assert not found.binarised
     assert [(segment.segment, segment.pairs) for segment in found.segments] == [("even", 24), ("odd", 24)]
     for segment, ids in zip(found.segments, (("q2", "q4"), ("q1", "q3")), strict=True):
         sides = zip(*[(a[pair], b[pair]) for pair in a if pair[0] in ids], strict=True)
-        assert segment.kappa == pytest.approx(cohen_kappa_score(*sides, weights="quadratic"))
+        assert segment.kappa == pytest.approx(metrics.cohen_kappa_score(*sides, weights="quadratic"))
     assert found.most_disagreeing == "even"
     swapped = agreement(connection, query_set, "bert", "anna")
     assert swapped.kappa == pytest.approx(found.kappa)
     assert swapped.confusion == tuple(zip(*found.confusion, strict=True))
 
 
-def test_a_chunks_label_meets_a_documents_judgement_by_the_best_chunk(connection: Connection) -> None:
+def test_a_chunks_label_meets_a_documents_judgement_by_the_best_chunk(
+    connection: Connection, metrics: ModuleType
+) -> None:
     query_set = new_set(connection)
     first = add_document(connection, "d1", "a", "b", "c")
     second = add_document(connection, "d2", "e")
@@ -90,7 +99,7 @@ def test_a_chunks_label_meets_a_documents_judgement_by_the_best_chunk(connection
     assert found is not None
     assert (found.level, found.pairs, found.unplaced, found.second) == ("document", 3, 1, "anna")
     assert found.confusion == ((0, 0, 0), (0, 1, 0), (1, 0, 1))
-    assert found.kappa == pytest.approx(cohen_kappa_score([2, 2, 1], [2, 0, 1], weights="quadratic"))
+    assert found.kappa == pytest.approx(metrics.cohen_kappa_score([2, 2, 1], [2, 0, 1], weights="quadratic"))
 
 
 def test_chunks_meet_chunks_where_nobody_judged_a_document(connection: Connection) -> None:
@@ -125,7 +134,7 @@ def test_several_people_count_as_their_lower_median(connection: Connection) -> N
     ],
 )
 def test_other_scales_are_said_and_made_relevant_or_not(
-    connection: Connection, first: list[int], second: list[int], binarised: bool
+    connection: Connection, first: list[int], second: list[int], binarised: bool, metrics: ModuleType
 ) -> None:
     query_set = new_set(connection)
     for name, grades in (("anna", first), ("bert", second)):
@@ -137,7 +146,7 @@ def test_other_scales_are_said_and_made_relevant_or_not(
     if binarised:
         sides = [(side >= 1).astype(int) for side in sides]
     assert found.exact == np.mean(sides[0] == sides[1])
-    expected = cohen_kappa_score(*sides, weights="quadratic")
+    expected = metrics.cohen_kappa_score(*sides, weights="quadratic")
     assert found.kappa == pytest.approx(expected)
     assert not math.isnan(expected)
 
