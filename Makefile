@@ -27,7 +27,7 @@ test: $(TEST_STAMP)
 # Lint, types and the unit tests, which need no server and draw no screen: within a minute.
 check: $(TEST_STAMP)
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) -m "not (database or faults or screen or slow or terminal)"
+	$(BIN)/python -m pytest -n auto -m "not (database or faults or screen or slow or terminal)"
 
 # The tests of faults in their long form: 200 kills, 10 restarts … (`make test` runs a short one).
 chaos: $(TEST_STAMP)
