@@ -75,8 +75,8 @@ def backfill_page(found: JobStatus, index: IndexState | None = None, *notes: Not
     said = [f"{found.done:,} of {found.total:,} chunks"]
     if found.state in ("running", "proving"):
         said += [f"{found.rate:,.0f} chunks/s", counted(found.workers, "worker"), eta(found)]
-    elif found.started_at and found.finished_at:
-        said.append(f"took {duration((found.finished_at - found.started_at).total_seconds())}")
+    elif found.took_s is not None:
+        said.append(f"took {duration(found.took_s)}")
     if found.failed:
         said.append(f"{found.failed:,} failed")
     if found.spent_usd:

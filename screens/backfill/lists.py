@@ -125,7 +125,7 @@ def log_page(job: JobStatus, detail: JobDetail) -> RenderableType:
     if job.error:
         lines.append(("error", Text(printable(job.error, lines=True))))
     lines += [
-        ("started", _moment(job.started_at)),
+        ("started", _moment(job.run_started_at)),
         ("ended", _moment(job.finished_at)),
         ("settings", settings_line(detail.settings)),
     ]

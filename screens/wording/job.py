@@ -114,7 +114,7 @@ def figures(
         lines.append(("proof", proof_line(detail.proofs[0]) if detail.proofs else "none yet"))
     if not brief:
         lines.append(
-            ("times", f"started {date_and_time(job.started_at)}   ended {date_and_time(job.finished_at)}")
+            ("times", f"started {date_and_time(job.run_started_at)}   ended {date_and_time(job.finished_at)}")
         )
         if detail is not None:
             lines.append(("settings", settings_line(detail.settings)))

@@ -47,6 +47,7 @@ def version(number: int, key: str, dimensions: int, state: str, *, active: bool 
 def job(key: str, state: str, done: int, total: int, **changes: object) -> JobStatus:
     """A backfill at some point."""
     status = JobStatus(key, state, total, done, 0, total - done, 250.0, 8.0, None, 1, 0.0, None, YESTERDAY, None)
+    status = replace(status, run_started_at=YESTERDAY, run_done=done)
     return replace(status, **changes)  # type: ignore[arg-type]
 
 

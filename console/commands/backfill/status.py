@@ -19,11 +19,12 @@ def status_lines(status: JobStatus) -> Iterator[str]:
     pace = ""
     if status.state == "running":
         pace = f", {status.rate:,.0f} chunks/s, {counted(status.workers, 'worker')}, {eta(status)}"
-    elif status.started_at and status.finished_at:
-        pace = f", took {duration((status.finished_at - status.started_at).total_seconds())}"
+    elif status.took_s is not None:
+        pace = f", took {duration(status.took_s)}"
     yield f"{status.version_key}: {status.state}{pace}"
+    in_this_run = f" ({status.run_done:,} in the last run)" if status.run_done != status.done else ""
     yield (
-        f"{status.done:,} of {counted(status.total, 'chunk')} done, {status.failed:,} failed, "
+        f"{status.done:,} of {counted(status.total, 'chunk')} done{in_this_run}, {status.failed:,} failed, "
         f"{status.pending:,} pending" + (f", ${status.spent_usd:,.4f} spent" if status.spent_usd else "")
     )
     if status.throttle:

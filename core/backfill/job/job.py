@@ -104,7 +104,7 @@ def open_job(connection: Connection, version: Version, settings: JobSettings | N
                 f"The backfill of {version.version_key} is pausing.", "Wait until it is paused, then resume."
             )
         if job.state not in AT_WORK:
-            move(connection, job, "running")
+            move(connection, job, "running", begins=True)
             if job.state != "done":  # that one only takes up new chunks, and says so at its end
                 audit.record(connection, "backfill resume", version.version_key)
         return Job(job.id, "running")
@@ -201,9 +201,17 @@ def _plan_job(connection: Connection, version: Version, settings: JobSettings) -
 
 
 def move(
-    connection: Connection, job: Job, state: str, *, reason: str | None = None, worker_id: int | None = None
+    connection: Connection,
+    job: Job,
+    state: str,
+    *,
+    reason: str | None = None,
+    worker_id: int | None = None,
+    begins: bool = False,
 ) -> None:
     """Move a job to another state; `reason` becomes its error, `worker_id` is the worker that proves.
+
+    With `begins` a new run begins: its time, counts and share of failures are from now on.
 
     Raises RefusedError when MOVES does not allow it, or when another worker is proving.
     """
@@ -227,8 +235,7 @@ def move(
             "state": state,
             "reason": reason,
             "from": [source for source, to in MOVES.items() if state in to],
-            # After a proof that found something, or an interruption, the same run continues.
-            "begins": state == "running" and job.state not in ("proving", "interrupted"),
+            "begins": begins,
         },
     )
     if updated.rowcount != 1:
@@ -266,7 +273,7 @@ def request_resume(connection: Connection, version: Version) -> bool:
         job = require_job(connection, version, lock=True)
         if job.state in AT_WORK or not engine_stays(connection, job):
             return False
-        move(connection, job, "running")
+        move(connection, job, "running", begins=True)
         audit.record(connection, "backfill resume", version.version_key)
         return True
 

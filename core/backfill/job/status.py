@@ -41,12 +41,21 @@ class JobStatus:
     workers: Annotated[int, "that are alive"]
     spent_usd: Annotated[float, "paid to the encoder so far"]
     error: Annotated[str | None, "what ended it"]
-    started_at: Annotated[datetime.datetime | None, "when it began"]
+    started_at: Annotated[datetime.datetime | None, "when it first began"]
     finished_at: Annotated[datetime.datetime | None, "when it ended"]
     throttle_since: Annotated[datetime.datetime | None, "since when it is held"] = None
     eta_low_s: Annotated[float | None, "eta_s at the pace of the best tenth of the last ten minutes"] = None
     eta_high_s: Annotated[float | None, "eta_s at the pace of the worst tenth"] = None
     waiting: Annotated[int, "chunks in the outbox: new since it was done, or since it began"] = 0
+    run_started_at: Annotated[datetime.datetime | None, "when the last run began"] = None
+    run_done: Annotated[int, "chunks that got their vector in the last run"] = 0
+
+    @property
+    def took_s(self) -> float | None:
+        """How long the last run took; None unless the job ended."""
+        if self.run_started_at is None or self.finished_at is None:
+            return None
+        return (self.finished_at - self.run_started_at).total_seconds()
 
 
 @dataclass(frozen=True)
@@ -123,7 +132,8 @@ def status(connection: Connection, version: Version) -> JobStatus | None:
                coalesce(j.throttle, worker.throttle),
                CASE WHEN j.throttle IS NULL THEN worker.throttle_since ELSE j.throttle_since END,
                workers.n, j.spent_usd, j.error, j.started_at, j.finished_at,
-               extract(epoch FROM now() - j.run_started_at)::float8, {engine}, waiting.n
+               extract(epoch FROM now() - j.run_started_at)::float8, {engine}, waiting.n,
+               j.run_started_at, j.run_done
         FROM backfill_jobs j
              LEFT JOIN LATERAL (SELECT w.throttle, w.throttle_since FROM backfill_workers w
                                 WHERE w.job_id = j.id AND w.throttle IS NOT NULL AND {lives}
@@ -143,7 +153,7 @@ def status(connection: Connection, version: Version) -> JobStatus | None:
     if row is None:
         return None
     job_id, state, total, done, failed, rate, throttle, since, workers, spent, error, started, finished = row[:13]
-    age, engine, waiting = row[13:]
+    age, engine, waiting, run_started, done_before = row[13:]
     total, done = max(0, int(total)), max(0, int(done))
     if state in AT_WORK and workers == 0 and not engine:
         state = "paused" if state == "pausing" else "interrupted"
@@ -156,6 +166,7 @@ def status(connection: Connection, version: Version) -> JobStatus | None:
     return JobStatus(
         version.version_key, state, total, done, failed, pending, float(rate), _left(pending, rate), throttle,
         workers, spent, error, started, finished, since, _left(pending, fast), _left(pending, slow), waiting,
+        run_started, max(0, done - done_before),
     )  # fmt: skip
 
 

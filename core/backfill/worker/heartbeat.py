@@ -58,7 +58,8 @@ class Heartbeat:
     def start(self, progress: Callable[[], tuple[int, int]]) -> None:
         """Start the thread; `progress` returns how many chunks this worker has stored, and its batch size."""
         self._progress = progress
-        supervise(self._connection, self._version, self._job)  # before the first batch, not after it
+        # Before the first batch, not after it; and never trusting a check that another worker has only begun.
+        supervise(self._connection, self._version, self._job, due=True)
         self._beat()
         self._thread.start()
 

@@ -23,16 +23,19 @@ _FEWEST_FAILURES = 10
 """Chunks needed before a share of failures means anything."""
 
 
-def supervise(connection: Connection, version: Version, job: Job) -> None:
-    """Check if it is due: record the reason that holds the job, or stop the job for its failures."""
+def supervise(connection: Connection, version: Version, job: Job, *, due: bool = False) -> None:
+    """Check if it is due: record the reason that holds the job, or stop the job for its failures.
+
+    With `due` also while another worker does: what it will find is not in the job's row yet.
+    """
     row = connection.execute(
         """
         UPDATE backfill_jobs SET checked_at = clock_timestamp()
         WHERE id = %s AND state IN ('running', 'proving')
-          AND checked_at < clock_timestamp() - interval '1 second'
+          AND (%s OR checked_at < clock_timestamp() - interval '1 second')
         RETURNING settings, measured, spent_usd
         """,
-        [job.id],
+        [job.id, due],
     ).fetchone()
     if row is None:
         return

@@ -30,7 +30,7 @@ SIDE = keys("query version_key encode_ms search_ms", hits=[HIT | keys("primary_r
 OVERLAP = keys("k overlap jaccard rbo kendall_tau")
 STATUS = keys(
     "version_key state total done failed pending rate eta_s throttle workers spent_usd error started_at finished_at "
-    "throttle_since eta_low_s eta_high_s waiting",
+    "throttle_since eta_low_s eta_high_s waiting run_started_at run_done",
     detail=keys(
         "settings measured",
         workers=[

@@ -231,6 +231,28 @@ def test_a_lost_encoder_interrupts_and_the_job_goes_on_later(database: Database,
     assert vectors_of(connection, version) == ids
 
 
+@pytest.mark.parametrize("ended", ["done", "interrupted"])
+def test_a_runs_time_and_count_are_its_own_and_not_those_since_the_job_was_first_started(
+    database: Database, connection: Connection, ended: str
+) -> None:
+    add_chunks(connection, NUMBERS)
+    version = add(connection, "v1")
+    first = run(database, version, Stub())
+    assert first.run_done == len(NUMBERS)
+    connection.execute(
+        """
+        UPDATE backfill_jobs SET state = %s, started_at = started_at - interval '32 minutes',
+               run_started_at = run_started_at - interval '32 minutes'
+        """,
+        [ended],
+    )
+    add_chunks(connection, ["new", "and newer"])
+    again = run(database, version, Stub())
+    assert (again.state, again.done, again.run_done) == ("done", len(NUMBERS) + 2, 2)
+    assert again.took_s is not None
+    assert again.took_s < 32 * 60  # a run of seconds
+
+
 def test_the_same_text_is_encoded_once(database: Database, connection: Connection) -> None:
     ids = add_chunks(connection, ["same", "other", "same", "same"])
     version, encoder = add(connection, "v1"), Stub()

@@ -198,6 +198,18 @@ def test_a_rate_is_shared_by_all_workers(database: Database, connection: Connect
             thread.join()
 
 
+def test_a_worker_that_joins_while_another_measures_is_held_from_its_first_batch(
+    database: Database, connection: Connection
+) -> None:
+    add_chunks(connection, TEXTS)
+    version, encoder = add(connection, "v1"), Steps(opened=True)
+    job = open_job(connection, version, JobSettings(throttle_query="SELECT 'held'"))
+    connection.execute("UPDATE backfill_jobs SET checked_at = now() + interval '1 hour'")
+    with living_worker(connection, job), working(database, connection, version, encoder):
+        eventually(lambda: job_status(connection, version).throttle)
+    assert encoder.seen == []
+
+
 def test_a_worker_that_leaves_does_not_interrupt_the_others(database: Database, connection: Connection) -> None:
     add_chunks(connection, TEXTS)
     version = add(connection, "v1")
