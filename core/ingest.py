@@ -23,6 +23,7 @@ from revector.core.database import Connection, Progress, fetch_column, fetch_one
 from revector.core.documents import Document, DocumentReader, Rejection
 from revector.core.errors import RefusedError
 from revector.core.locks import name_holders
+from revector.core.origins import Cut, Origins
 from revector.core.registry import fold_counts
 
 _BATCH_DOCUMENTS = 500
@@ -46,13 +47,7 @@ class IngestReport:
     carried: Annotated[int, "vectors that chunks took over from others of the same text, in all versions"] = 0
     empty: Annotated[int, "documents without any text, which have no chunk"] = 0
     left_out: Annotated[int, "files in folders that are of no kind we read"] = 0
-
-
-@dataclass(frozen=True)
-class _Cut:
-    document: Document
-    document_id: UUID
-    chunks: list[str]
+    replaced: Annotated[int, "documents whose id was that of one from another place"] = 0
 
 
 def ingest(
@@ -61,6 +56,7 @@ def ingest(
     *,
     chunk_characters: int,
     prune: bool = False,
+    replace: bool = False,
     on_progress: Progress | None = None,
     rejections: Collection[Rejection] = (),
     on_wait: Callable[[str], None] | None = None,
@@ -77,19 +73,30 @@ def ingest(
     was rejected (as reported by `rejections`, or by a DocumentReader as `documents`). Documents that were read are
     stored anyway.
 
+    A document whose id comes from the name of its file does not replace one from another folder (`core.origins`): it
+    is rejected, unless `replace` says so or the folder was named in the same way, as in another checkout.
+
     Several ingests may run at once: their batches take turns, and a document in both ends up as in the later
     batch. `connection` is used in autocommit; inside a caller's transaction everything is one transaction. Calls
-    on_progress("documents", done, 0) after each batch, and `on_wait` with a sentence when it waits for another.
+    on_progress("documents", done, 0) after each batch, and `on_wait` with a sentence when it waits for another, or
+    when documents replaced others or are stored twice.
     """
     done: Counter[str] = Counter()
+    origins = Origins(
+        replace=replace, on_refuse=documents.refuse if isinstance(documents, DocumentReader) else None
+    )
     with _staging(connection):
         last_chunk = _last_chunk(connection, on_wait) if prune else 0
         for batch in _batches(documents, chunk_characters):
-            done.update(_store(connection, batch, on_wait, remember=prune))
+            done.update(_store(connection, batch, origins, on_wait, remember=prune))
+            done["replaced"] += origins.settle()
             if on_progress is not None:
                 on_progress("documents", done["documents"], 0)
         if isinstance(documents, DocumentReader):
             done["rejected"], done["left_out"] = documents.rejected, documents.left_out
+        if on_wait is not None:
+            for sentence in origins.sentences():
+                on_wait(sentence)
         done["rejected"] = max(done["rejected"], len(rejections))
         if prune:
             _require_complete(done)
@@ -101,9 +108,9 @@ def ingest(
     return report
 
 
-def _batches(documents: Iterable[Document], chunk_characters: int) -> Iterator[list[_Cut]]:
+def _batches(documents: Iterable[Document], chunk_characters: int) -> Iterator[list[Cut]]:
     """Whole documents, cut outside any transaction, in batches that limit memory and transaction size."""
-    batch: dict[UUID, _Cut] = {}
+    batch: dict[UUID, Cut] = {}
     characters = 0
     for document in documents:
         document_id = document_uuid(document.source_id)
@@ -113,7 +120,7 @@ def _batches(documents: Iterable[Document], chunk_characters: int) -> Iterator[l
             yield list(batch.values())
             batch, characters = {}, 0
         chunks = split(document.text, markdown=document.markdown, characters=chunk_characters)
-        batch[document_id] = _Cut(document, document_id, chunks)
+        batch[document_id] = Cut(document, document_id, chunks)
         characters += size
     if batch:
         yield list(batch.values())
@@ -134,7 +141,8 @@ def _staging(connection: Connection) -> Iterator[None]:
     connection.execute(
         """
         CREATE TEMPORARY TABLE ingest_documents (
-            position int NOT NULL, document_id uuid NOT NULL, source_id text NOT NULL, metadata jsonb NOT NULL);
+            position int NOT NULL, document_id uuid NOT NULL, source_id text NOT NULL, metadata jsonb NOT NULL,
+            origin_id bigint);
         CREATE TEMPORARY TABLE ingest_chunks (
             document_id uuid NOT NULL, chunk_no int NOT NULL, semantic_key text NOT NULL,
             content text NOT NULL, content_sha256 bytea NOT NULL);
@@ -150,7 +158,9 @@ def _staging(connection: Connection) -> Iterator[None]:
             connection.execute(_DROP_STAGING)
 
 
-def _store(connection: Connection, batch: list[_Cut], on_wait: _Waits, *, remember: bool) -> Counter[str]:
+def _store(
+    connection: Connection, batch: list[Cut], origins: Origins, on_wait: _Waits, *, remember: bool
+) -> Counter[str]:
     """One batch, as one transaction.
 
     Ingests cannot deadlock with each other, but they can with other sessions that delete chunks or process the
@@ -159,16 +169,19 @@ def _store(connection: Connection, batch: list[_Cut], on_wait: _Waits, *, rememb
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             with connection.transaction():
-                return _write(connection, batch, on_wait, remember=remember)
+                return _write(connection, batch, origins, on_wait, remember=remember)
         except (pg.DeadlockDetected, pg.SerializationFailure, pg.UndefinedTable):
             if attempt == _ATTEMPTS:
                 raise
     raise AssertionError("unreachable")
 
 
-def _write(connection: Connection, batch: list[_Cut], on_wait: _Waits, *, remember: bool) -> Counter[str]:
+def _write(
+    connection: Connection, batch: list[Cut], origins: Origins, on_wait: _Waits, *, remember: bool
+) -> Counter[str]:
     _stage(connection, batch)
     _lock(connection, on_wait)
+    batch = origins.checked(connection, batch)
     done = Counter(
         documents=len(batch),
         chunks=sum(len(cut.chunks) for cut in batch),
@@ -181,8 +194,9 @@ def _write(connection: Connection, batch: list[_Cut], on_wait: _Waits, *, rememb
         """
         WITH inserted AS (
             INSERT INTO document_chunks (semantic_key, document_id, chunk_no, content, content_sha256,
-                                         source_id, metadata)
-            SELECT s.semantic_key, s.document_id, s.chunk_no, s.content, s.content_sha256, d.source_id, d.metadata
+                                         source_id, metadata, origin_id)
+            SELECT s.semantic_key, s.document_id, s.chunk_no, s.content, s.content_sha256, d.source_id, d.metadata,
+                   d.origin_id
             FROM pg_temp.ingest_chunks s JOIN pg_temp.ingest_documents d USING (document_id)
             WHERE NOT EXISTS (SELECT FROM document_chunks c WHERE c.semantic_key = s.semantic_key)
             ORDER BY d.position, s.chunk_no
@@ -225,7 +239,7 @@ def _write(connection: Connection, batch: list[_Cut], on_wait: _Waits, *, rememb
     return done
 
 
-def _stage(connection: Connection, batch: list[_Cut]) -> None:
+def _stage(connection: Connection, batch: list[Cut]) -> None:
     connection.execute("TRUNCATE pg_temp.ingest_documents, pg_temp.ingest_chunks, pg_temp.ingest_new")
     with connection.cursor().copy(
         "COPY pg_temp.ingest_documents (position, document_id, source_id, metadata) FROM STDIN"

@@ -28,14 +28,24 @@ def ingest(
         typer.Argument(metavar="PATH", help="Text, Markdown, JSONL or CSV files, folders, BEIR collections."),
     ],
     prune: Annotated[bool, typer.Option("--prune", help="Remove documents that are not in this run.")] = False,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            "--root", metavar="FOLDER", help="Make ids of the paths below this folder, whatever PATH is."
+        ),
+    ] = None,
+    prefix: Annotated[str, typer.Option("--prefix", metavar="TEXT", help="Put this before every id.")] = "",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace documents of the same id that came from another folder.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Ingest documents.
 
-    Running it twice changes nothing; an edited document replaces its changed chunks. Exit status 1 when something
-    was rejected: the rest is stored all the same.
+    Running it twice changes nothing; an edited document replaces its changed chunks. The id of a file is its path
+    inside PATH. Exit status 1 when something was rejected: the rest is stored all the same.
     """
-    from revector.core.documents import KINDS, read_documents
+    from revector.core.documents import KINDS, Naming, read_documents
     from revector.core.ingest import ingest as ingest_documents
 
     own = context_of(context)
@@ -48,13 +58,15 @@ def ingest(
         if rejected <= _SHOWN_REJECTIONS:
             note(plain(f"rejected {rejection.where}: {rejection.problem}"))
 
-    documents = read_documents(paths, max_bytes=own.settings.max_document_bytes, on_reject=reject)
+    documents = read_documents(
+        paths, max_bytes=own.settings.max_document_bytes, on_reject=reject, root=root, naming=Naming(prefix=prefix)
+    )
     with own.session(changes=True) as connection:
         try:
             with progress_bar() as progress:
                 report = ingest_documents(
                     connection, documents, chunk_characters=own.settings.chunk_characters, prune=prune,
-                    on_progress=progress, on_wait=note,
+                    replace=replace, on_progress=progress, on_wait=note,
                 )  # fmt: skip
         finally:
             if rejected > _SHOWN_REJECTIONS:

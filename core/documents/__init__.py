@@ -7,7 +7,8 @@ document, and a digest of 16 bytes for every id, to find duplicates.
 
 from __future__ import annotations
 
-from revector.core.documents.document import Document
+from revector.core.documents.document import Document, Origin
 from revector.core.documents.reader import KINDS, DocumentReader, Rejection, read_documents
+from revector.core.documents.records import Naming
 
-__all__ = ["KINDS", "Document", "DocumentReader", "Rejection", "read_documents"]
+__all__ = ["KINDS", "Document", "DocumentReader", "Naming", "Origin", "Rejection", "read_documents"]

@@ -23,6 +23,19 @@ class DocumentError(UsageError):
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a document was read: the folder that its id is relative to, as named by the caller and in full.
+
+    `own_ids` says that the ids are written in the file, and not made from the names of files.
+    """
+
+    given: str
+    path: str
+    prefix: str = ""
+    own_ids: bool = False
+
+
+@dataclass(frozen=True)
 class Document:
     """A text under the caller's id, checked and cleaned so that it can be stored.
 
@@ -38,6 +51,7 @@ class Document:
     text: str
     metadata: dict[str, Any] = field(default_factory=dict)
     markdown: bool = False
+    origin: Origin | None = field(default=None, compare=False)
     cleaned: bool = field(default=False, init=False, compare=False)
     metadata_json: str = field(default="{}", init=False, compare=False, repr=False)
 

@@ -7,13 +7,13 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from revector.core.documents.document import Document, DocumentError
+from revector.core.documents.document import Document, DocumentError, Origin
 from revector.core.documents.files import BOM, UnreadableError, attempt, csv_records, json_lines
-from revector.core.documents.records import csv_header, from_csv, from_json, not_utf8
+from revector.core.documents.records import Naming, csv_header, from_csv, from_json, not_utf8
 from revector.core.errors import UsageError
 from revector.core.text import quote
 
@@ -35,9 +35,16 @@ class Rejection:
 class DocumentReader(Iterator[Document]):
     """An iterator over documents that also counts: `rejected`, and `left_out`, the files of unknown kinds."""
 
-    def __init__(self, paths: list[Path], max_bytes: int, on_reject: Callable[[Rejection], None]) -> None:
+    def __init__(
+        self,
+        paths: list[tuple[Path, str, Origin]],
+        max_bytes: int,
+        on_reject: Callable[[Rejection], None],
+        naming: Naming,
+    ) -> None:
         self.rejected = 0
         self.left_out = 0
+        self._naming = naming
         self._max_bytes = max_bytes
         self._on_reject = on_reject
         self._seen: set[bytes] = set()
@@ -47,18 +54,24 @@ class DocumentReader(Iterator[Document]):
         """The next document; anything rejected before it goes to on_reject."""
         return next(self._documents)
 
-    def _read(self, paths: list[Path]) -> Iterator[Document]:
-        for path in paths:
-            if path.is_dir():
-                yield from self._folder(path)
-            else:
-                yield from self._file(path, path.name)
+    def refuse(self, document: Document, problem: str) -> None:
+        """Count a document that was read as rejected after all, and report it."""
+        path = Path(document.origin.path if document.origin else "")
+        self._reject(path / document.source_id, None, problem)
 
-    def _folder(self, given: Path) -> Iterator[Document]:
+    def _read(self, paths: list[tuple[Path, str, Origin]]) -> Iterator[Document]:
+        for path, source_id, origin in paths:
+            self._naming = replace(self._naming, origin=origin)
+            if path.is_dir():
+                yield from self._folder(path, source_id)
+            else:
+                yield from self._file(path, source_id)
+
+    def _folder(self, given: Path, source_id: str) -> Iterator[Document]:
         """Everything in a folder and its subfolders, with an explicit stack: a hostile tree is deeper than
         Python's."""
         read: set[tuple[int, int]] = set()
-        waiting = [(given, "")]
+        waiting = [(given, source_id)]
         while waiting:
             path, source_id = waiting.pop()
             try:
@@ -104,21 +117,30 @@ class DocumentReader(Iterator[Document]):
             self._reject(path, data.count(b"\n", 0, error.start) + 1, not_utf8(error))
             return
         markdown = path.suffix.lower() in _MARKDOWN
-        yield from self._checked(path, None, Document, source_id, text, {}, markdown)
+        naming = self._naming
+        yield from self._checked(
+            path, None, Document, f"{naming.prefix}{source_id}", text, {}, markdown, naming.origin
+        )
 
     def _json_lines(self, path: Path, file: BinaryIO) -> Iterator[Document]:
+        naming = self._own_ids()
         for number, line in json_lines(file, self._max_bytes):
             if line is None:
                 self._reject(path, number, _too_large(self._max_bytes))
             elif line.strip():
-                yield from self._checked(path, number, from_json, line)
+                yield from self._checked(path, number, from_json, naming, line)
+
+    def _own_ids(self) -> Naming:
+        origin = self._naming.origin
+        return replace(self._naming, origin=origin and replace(origin, own_ids=True))
 
     def _csv(self, path: Path, file: BinaryIO) -> Iterator[Document]:
+        naming = self._own_ids()
         # The limit is process-wide, 128 KiB by default. Records are cut off at max_bytes before they reach it.
         csv.field_size_limit(max(csv.field_size_limit(), self._max_bytes))
         records = csv_records(file, self._max_bytes)
         try:
-            columns = csv_header(next(records, (1, b""))[1])
+            columns = csv_header(naming, next(records, (1, b""))[1])
         except DocumentError as error:
             self._reject(path, 1, error.problem)
             return
@@ -126,7 +148,7 @@ class DocumentReader(Iterator[Document]):
             if record is None:
                 self._reject(path, number, _too_large(self._max_bytes))
             elif record.strip():
-                yield from self._checked(path, number, from_csv, columns, record)
+                yield from self._checked(path, number, from_csv, naming, columns, record)
 
     def _checked(
         self, path: Path, line: int | None, make: Callable[..., Document], *parts: object
@@ -146,13 +168,17 @@ class DocumentReader(Iterator[Document]):
 
     def _reject(self, path: Path, line: int | None, problem: str) -> None:
         self.rejected += 1
-        # A file's name need not be UTF-8, but the message must be.
-        name = os.fsencode(path).decode(errors="replace")
+        name = _shown(path)
         self._on_reject(Rejection(name if line is None else f"{name}:{line}", problem))
 
 
 def read_documents(
-    paths: Iterable[Path | str], *, max_bytes: int, on_reject: Callable[[Rejection], None]
+    paths: Iterable[Path | str],
+    *,
+    max_bytes: int,
+    on_reject: Callable[[Rejection], None],
+    root: Path | None = None,
+    naming: Naming | None = None,
 ) -> DocumentReader:
     """The documents in files and folders, one at a time, in a fixed order.
 
@@ -171,8 +197,10 @@ def read_documents(
     Rejected through on_reject, while reading continues: what cannot be parsed, is not UTF-8, is larger than
     max_bytes, has no id, no text or a repeated id; and what a `Document` refuses. A byte order mark is dropped.
 
-    Raises UsageError, before anything is read, for a path that does not exist or is neither file nor folder.
+    Raises UsageError, before anything is read, for a path that does not exist, is neither file nor folder, or is
+    not inside the root.
     """
+    naming = naming or Naming()
     found = [Path(path) for path in paths]
     for path in found:
         try:
@@ -183,7 +211,22 @@ def read_documents(
             raise UsageError(f"{str(path)!r} cannot be read: {error}.", "Nothing was read.") from None
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise UsageError(f"{str(path)!r} is neither a file nor a folder.", "Nothing was read.")
-    return DocumentReader(found, max_bytes, on_reject)
+    return DocumentReader([_placed(path, root, naming) for path in found], max_bytes, on_reject, naming)
+
+
+def _placed(path: Path, root: Path | None, naming: Naming) -> tuple[Path, str, Origin]:
+    """A given path, its id below the root, and where that is. Links are not resolved: `current` stays `current`."""
+    base = root or (path if path.is_dir() else path.parent)
+    inside = os.path.relpath(path.absolute(), base.absolute())
+    if Path(inside).parts[:1] == (os.pardir,):
+        raise UsageError(f"{str(path)!r} is not inside the root {str(root)!r}.", "Nothing was read.")
+    origin = Origin(_shown(os.path.normpath(base)), _shown(os.path.abspath(base)), naming.prefix)  # noqa: PTH100
+    return path, "" if inside == os.curdir else inside.replace(os.sep, "/"), origin
+
+
+def _shown(path: Path | str) -> str:
+    """A file's name need not be UTF-8, but what is stored and shown must be."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def _entries(folder: Path, source_id: str) -> list[tuple[Path, str]]:

@@ -5,13 +5,45 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import dataclass
 from typing import Any
 
-from revector.core.documents.document import Document, DocumentError
+from revector.core.documents.document import Document, DocumentError, Origin
 from revector.core.text import quote
 
 
-def from_json(line: bytes) -> Document:
+@dataclass(frozen=True)
+class Naming:
+    """Where a record's id and text are: names of members or columns. None for the id: `id`, or else `_id`."""
+
+    id: str | None = None
+    text: str = "text"
+    prefix: str = ""
+    """What is put before each id."""
+    origin: Origin | None = None
+
+    def take_id(self, row: dict[str, Any]) -> str:
+        """Remove the id from the row. Raises DocumentError."""
+        name = self.id or ("id" if "id" in row else "_id")
+        if name not in row:
+            raise DocumentError(f"The {_called('id', self.id or 'id')} is missing.")
+        value = row.pop(name)
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise DocumentError(f"The id is {_kind(value)}, not a string or a whole number.")
+        text = str(value)
+        return f"{self.prefix}{text}" if text.strip() else ""
+
+    def take_text(self, row: dict[str, Any]) -> str:
+        """Remove the text from the row. Raises DocumentError."""
+        if self.text not in row:
+            raise DocumentError(f"The {_called('text', self.text)} is missing.")
+        value = row.pop(self.text)
+        if not isinstance(value, str):
+            raise DocumentError(f"The text is {_kind(value)}, not a string.")
+        return value
+
+
+def from_json(naming: Naming, line: bytes) -> Document:
     """The document of a line. Raises DocumentError."""
     try:
         row = json.loads(_decoded(line))
@@ -23,7 +55,7 @@ def from_json(line: bytes) -> Document:
         raise DocumentError(f"This is not JSON: {error}.") from None
     if not isinstance(row, dict):
         raise DocumentError(f"Expected an object with id and text, not {_kind(row)}.")
-    source_id, text = _take_id(row), _take_text(row)
+    source_id, text = naming.take_id(row), naming.take_text(row)
     title = row.get("title")
     if title is not None and not isinstance(title, str):
         raise DocumentError(f"The title is {_kind(title)}, not a string.")
@@ -36,10 +68,10 @@ def from_json(line: bytes) -> Document:
         row = {**inner, **row}
     elif inner is not None:
         row["metadata"] = inner
-    return Document(source_id, text, row)
+    return Document(source_id, text, row, origin=naming.origin)
 
 
-def csv_header(record: bytes | None) -> list[str]:
+def csv_header(naming: Naming, record: bytes | None) -> list[str]:
     """The columns named in the first record. Raises DocumentError."""
     if record is None:
         raise DocumentError("The header is larger than a document may be. The file was skipped.")
@@ -47,22 +79,22 @@ def csv_header(record: bytes | None) -> list[str]:
     named = [name for name in columns if name]
     if twice := sorted({name for name in named if named.count(name) > 1}):
         raise DocumentError(f"The header has the column {quote(twice[0])} twice. The file was skipped.")
-    for name in ("id", "text"):
-        if name not in columns and not (name == "id" and "_id" in columns):
+    for name in (naming.id or "id", naming.text):
+        if name not in columns and not (naming.id is None and name == "id" and "_id" in columns):
             raise DocumentError(
                 f"The header has no column {name!r}, only {quote(', '.join(named))}. The file was skipped."
             )
     return columns
 
 
-def from_csv(columns: list[str], record: bytes) -> Document:
+def from_csv(naming: Naming, columns: list[str], record: bytes) -> Document:
     """The document of a record. Raises DocumentError."""
     values = _csv_row(record)
     if len(values) != len(columns):
         raise DocumentError(f"The record has {len(values)} fields, the header {len(columns)}.")
     # Data frames write their row numbers to a column without a name.
     row = {name: value for name, value in zip(columns, values, strict=True) if name}
-    return Document(_take_id(row), _take_text(row), row)
+    return Document(naming.take_id(row), naming.take_text(row), row, origin=naming.origin)
 
 
 def _csv_row(record: bytes) -> list[str]:
@@ -72,23 +104,8 @@ def _csv_row(record: bytes) -> list[str]:
         raise DocumentError(f"This is not CSV: {error}.") from None
 
 
-def _take_id(row: dict[str, Any]) -> str:
-    name = "id" if "id" in row else "_id"
-    if name not in row:
-        raise DocumentError("The id is missing.")
-    value = row.pop(name)
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise DocumentError(f"The id is {_kind(value)}, not a string or a whole number.")
-    return str(value)
-
-
-def _take_text(row: dict[str, Any]) -> str:
-    if "text" not in row:
-        raise DocumentError("The text is missing.")
-    value = row.pop("text")
-    if not isinstance(value, str):
-        raise DocumentError(f"The text is {_kind(value)}, not a string.")
-    return value
+def _called(what: str, name: str) -> str:
+    return what if name == what else f"{what} ({name})"
 
 
 def _kind(value: object) -> str:

@@ -22,6 +22,7 @@ from revector.core.models.cutover import CutoverRequest as CutoverRequest
 from revector.core.models.documents import ChunkOutbox as ChunkOutbox
 from revector.core.models.documents import DocumentChunk as DocumentChunk
 from revector.core.models.documents import EmbeddingVersion as EmbeddingVersion
+from revector.core.models.documents import IngestOrigin as IngestOrigin
 from revector.core.models.documents import RepeatedText as RepeatedText
 from revector.core.models.documents import RowCount as RowCount
 from revector.core.models.documents import WordCount as WordCount

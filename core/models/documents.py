@@ -35,9 +35,21 @@ class DocumentChunk(Base):
     source_id: Mapped[str] = mapped_column(server_default="")
     # "metadata" is taken by SQLAlchemy's declarative base
     extra: Mapped[dict[str, Any]] = mapped_column("metadata", JSONB, server_default=sa.text("'{}'::jsonb"))
+    origin_id: Mapped[int | None]
     content_tsv: Mapped[str] = mapped_column(
         TSVECTOR, sa.Computed("to_tsvector('english'::regconfig, content)", persisted=True), nullable=True
     )
+
+
+class IngestOrigin(Base):
+    """A folder that documents were read from: as it was named, and in full."""
+
+    __tablename__ = "ingest_origins"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    given: Mapped[str]
+    path: Mapped[str]
+    prefix: Mapped[str] = mapped_column(server_default="")
 
 
 class RepeatedText(Base):

@@ -27,9 +27,10 @@ OPERATOR_WRITES: dict[str, LiteralString] = {
     "audit_log": _LOG,
     # No id: the database gives it, so that no vector is another chunk's and no sample of rows is led astray.
     "document_chunks": (
-        "INSERT (semantic_key, document_id, chunk_no, content, content_sha256, source_id, metadata), "
-        "UPDATE (source_id, metadata), DELETE"
+        "INSERT (semantic_key, document_id, chunk_no, content, content_sha256, source_id, metadata, "
+        "origin_id), UPDATE (source_id, metadata), DELETE"
     ),
+    "ingest_origins": "INSERT (given, path, prefix)",
     "repeated_texts": _ALL,
     "embedding_versions": (
         "INSERT (version_key, encoder_name, encoder_revision, dimensions, distance_metric, encoder_spec, storage, "

@@ -403,7 +403,8 @@ def test_documents_that_fail_half_way_leave_whole_batches_and_a_usable_connectio
     with pytest.raises(ZeroDivisionError):
         ingest(connection, failing(), chunk_characters=CHARACTERS, prune=True)
     assert sorted(stored(connection)) == ["before", "d0", "d1"]
-    assert connection.execute("SELECT count(*) FROM pg_class WHERE relname LIKE 'ingest%%'").fetchone() == (0,)
+    temporary = "SELECT count(*) FROM pg_class WHERE relname LIKE 'ingest%%' AND relpersistence = 't'"
+    assert connection.execute(temporary).fetchone() == (0,)
     report = take(connection, *documents)
     assert report == IngestReport(documents=5, chunks=10, inserted=6, unchanged=4)
 

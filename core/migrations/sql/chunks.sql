@@ -11,6 +11,7 @@ CREATE TABLE :schema.document_chunks (
     created_at timestamptz NOT NULL DEFAULT now(),
     source_id text NOT NULL DEFAULT '',
     metadata jsonb NOT NULL DEFAULT '{}',
+    origin_id bigint,
     content_tsv tsvector GENERATED ALWAYS AS (to_tsvector(:'configuration'::regconfig, content)) STORED
 ) WITH (toast_tuple_target = 8160);
 CREATE INDEX ON :schema.document_chunks (document_id);
@@ -19,6 +20,15 @@ CREATE INDEX ON :schema.document_chunks USING hash (content_sha256);
 CREATE INDEX ON :schema.document_chunks USING gin (content_tsv);
 -- Filters of searches: chunks with a rare value are found without reading every chunk.
 CREATE INDEX ON :schema.document_chunks USING gin (metadata jsonb_path_ops);
+
+-- Where documents were read: the folder that their ids are relative to, as it was named and in full. A few rows; ingests
+-- take turns, so that none is there twice. Chunks refer to it without a foreign key, which would slow down every insert.
+CREATE TABLE :schema.ingest_origins (
+    id bigserial PRIMARY KEY,
+    given text NOT NULL,
+    path text NOT NULL,
+    prefix text NOT NULL DEFAULT ''
+);
 
 -- Looking up the text of every chunk that is read costs more in a larger collection, since its index is read at
 -- random. Few texts are repeated, and those fit a small table.
