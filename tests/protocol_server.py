@@ -87,13 +87,26 @@ class Limits(Protocol):
         """The refusal of a request of that many tokens, if it is one, and the headers of its answer."""
 
 
+class Mode(Protocol):
+    """A server that differs from OpenAI's: tests/protocol_modes.py has them."""
+
+    @property
+    def refuses(self) -> Callable[[Request], Failure | None]:
+        """The error that a request gets, if it does."""
+
+    @property
+    def writes(self) -> Callable[[dict[str, Any]], object]:
+        """The answer as this server writes it."""
+
+
 class ProtocolServer:
     """`with ProtocolServer() as server:` serves at `server.base_url` until the block ends.
 
     With `api_key` it refuses other keys. With `base64=False` it does not know that encoding and answers
     with lists of floats, as some servers do. `latency_s` is waited before each answer; it and `embed`, which
     makes the vectors, may be changed at any time, and so may `limits`, which refuse requests, `meet`, which every
-    request calls while it is under way, and `bill`, which says what one costs in tokens: None says nothing.
+    request calls while it is under way, and `bill`, which says what one costs in tokens: None says nothing. With a
+    `mode` it has the quirks of another server.
     """
 
     def __init__(
@@ -103,8 +116,10 @@ class ProtocolServer:
         base64: bool = True,
         latency_s: float = 0.0,
         models: Mapping[str, int] = MODELS,
+        mode: Mode | None = None,
     ) -> None:
         self.api_key = api_key
+        self.mode = mode
         self.base64 = base64
         self.latency_s = latency_s
         self.models = dict(models)
@@ -344,13 +359,17 @@ def _handler(server: ProtocolServer) -> type[BaseHTTPRequestHandler]:
             planned, headers = server.next_answer(), dict[str, str]()
             if planned is None and server.limits is not None:
                 planned, headers = server.limits.enter(server.bill(request.inputs) or 0, under_way)
+            if planned is None and server.mode is not None:
+                planned = server.mode.refuses(request)
             if isinstance(planned, Failure):
                 return None, planned.status, _error(planned.message, planned.code), planned.headers
             if planned == "close":
                 return planned, 0, b"", {}
             try:
                 _check(server, self.path, request.headers, body)
-                return planned, 200, json.dumps(_answer(server, request, planned)).encode(), headers
+                answer = _answer(server, request, planned)
+                written = answer if server.mode is None else server.mode.writes(answer)
+                return planned, 200, json.dumps(written).encode(), headers
             except RequestRefusedError as refused:
                 return None, refused.status, _error(str(refused)), {}
 

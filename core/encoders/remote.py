@@ -2,39 +2,44 @@
 answer.
 
 A provider that answers 429 or 5xx, or not at all, is throttling us: the same batch is sent again after the time it
-asks for. `pacing` decides when a request may be sent, for all encoding threads together.
+asks for. `pacing` decides when a request may be sent, for all encoding threads together. Some servers answer a text
+that they cannot embed with 500, or not: it is the texts that are refused when another one is answered meanwhile.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import logging
 import math
-import os
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
 from revector.core.encoders import kinds
+from revector.core.encoders.answers import (
+    SpoiltAnswerError,
+    check_alike,
+    error_of,
+    in_short,
+    message_of,
+    read_json,
+    read_vector,
+)
 from revector.core.encoders.base import scale_to_unit
+from revector.core.encoders.channel import Channel, ThrottledError, read_key
+from revector.core.encoders.checks import PROBE_TEXT
 from revector.core.encoders.headers import retry_after
 from revector.core.encoders.local_files import read_tokenizer
 from revector.core.encoders.pacing import LONGEST_HOLD_S, HeldError, Pacer, Ticket, backoff
 from revector.core.encoders.spec import EncoderSpec
 from revector.core.errors import EncoderError, UnreachableError, UsageError
-from revector.core.secrets import hide, scrub
 from revector.core.text import counted
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -46,25 +51,10 @@ _PARALLEL_ELSEWHERE = 2  # one request is computed while the next one is on its 
 _MOST_PARALLEL = 64
 _SOON_S = 1.0
 """For how long a query of somebody who waits is sent again."""
+_DOUBTS = 2
+"""After so many failures of a batch, another text is tried, to see whether the server or the texts are at fault."""
 _MOST_BILLED = 10**9  # for one request: more is implausible
 _PER_MINUTE = ("requests_per_minute", "tokens_per_minute")
-
-
-class _ThrottledError(Exception):
-    """The request may be sent again, after the seconds that the provider asks for, if any.
-
-    `refused` says that the provider works, but refused this request for now.
-    """
-
-    def __init__(self, reason: str, asked: float | None = None, *, refused: bool = False) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.asked = asked
-        self.refused = refused
-
-
-class SpoiltAnswerError(EncoderError):
-    """An answer that does not belong to the texts sent, perhaps because of a gateway; a retry may help."""
 
 
 class KnownModel(NamedTuple):
@@ -142,13 +132,9 @@ class RemoteEncoder(ABC):
         # Another address gets no key but the one that the spec names: the owner allows host and key together.
         own = public or kinds.is_this_machine(urlsplit(self._base_url).hostname or "")
         self._key_env = settings.get("key_env", self.key_variable if own else "")
-        self._key = self._read_key(needed=public)
+        self._key = read_key(self._key_env, self.name, needed=public)
         self._tokenizer = read_tokenizer(Path(settings["tokenizer"])) if "tokenizer" in settings else None
-
-        import httpx2
-
-        limits = httpx2.Limits(max_connections=self.parallel, max_keepalive_connections=self.parallel)
-        self._client = httpx2.Client(timeout=float(settings.get("timeout_s", 60)), limits=limits)
+        self._channel = Channel(self.url, self.parallel, float(settings.get("timeout_s", 60)))
 
     # -- what a provider says -----------------------------------------------------------------------------
 
@@ -226,18 +212,18 @@ class RemoteEncoder(ABC):
 
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Encode the texts as documents: `batch_size` in a request, or as many as the token limit allows."""
-        return self._encode([self.spec.document_prefix + text for text in texts], "document")
+        return self._encode([self._prefix("document") + text for text in texts], "document")
 
     def encode_query(self, text: str) -> NDArray[np.float32]:
         """Encode the text as a query."""
-        return self._encode([self.spec.query_prefix + text], "query").reshape(-1)
+        return self._encode([self._prefix("query") + text], "query").reshape(-1)
 
     def encode_query_soon(self, text: str) -> NDArray[np.float32]:
         """Encode the query of somebody who waits for it: tried again for a second, not for minutes.
 
         Raises UnreachableError with what the provider answered.
         """
-        return self._encode([self.spec.query_prefix + text], "query", time.monotonic() + _SOON_S).reshape(-1)
+        return self._encode([self._prefix("query") + text], "query", time.monotonic() + _SOON_S).reshape(-1)
 
     def count_tokens(self, texts: Sequence[str]) -> int:
         """Count the tokens of these documents.
@@ -245,11 +231,14 @@ class RemoteEncoder(ABC):
         Without a tokenizer it is one for every four bytes of UTF-8: OpenAI's rule of four characters for English,
         and closer than characters for other scripts.
         """
-        return sum(self._count([self.spec.document_prefix + text for text in texts]))
+        return sum(self._count([self._prefix("document") + text for text in texts]))
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._channel.close()
+
+    def _prefix(self, role: Role) -> str:
+        return self.spec.document_prefix if role == "document" else self.spec.query_prefix
 
     # -- requests -----------------------------------------------------------------------------------------
 
@@ -259,7 +248,7 @@ class RemoteEncoder(ABC):
         vectors = [
             vector for some, tokens in self._split(texts) for vector in self._request(some, role, tokens, until)
         ]
-        _check_alike(self.name, vectors)
+        check_alike(self.name, vectors)
         matrix = np.stack(vectors)
         self._dimensions = self._dimensions or matrix.shape[1]
         return scale_to_unit(matrix) if self.spec.normalise else matrix
@@ -287,7 +276,7 @@ class RemoteEncoder(ABC):
         """The vectors of one request. When the answer does not match the texts, it is sent once more."""
         try:
             vectors = self._send(texts, role, tokens, until)
-            _check_alike(self.name, vectors)
+            check_alike(self.name, vectors)
             if vectors[0].size == (self._dimensions or vectors[0].size):
                 return vectors
         except SpoiltAnswerError as error:
@@ -298,58 +287,89 @@ class RemoteEncoder(ABC):
 
     def _send(self, texts: list[str], role: Role, tokens: int, until: float) -> list[NDArray[np.float32]]:
         """Send one request until it is answered, refused, throttled too often, or would be sent after `until`."""
-        tries = 0
+        tries = doubts = 0
         while tries <= self._max_retries:
             answered = self._pacer.answered
             try:
                 with self._pacer.request(tokens, until) as ticket:
                     try:
                         return self._ask(texts, role, ticket)
-                    except _ThrottledError as error:
-                        reason, asked, refused = error.reason, error.asked, error.refused
-                    self.trouble = self._said(reason)
-                    seconds = backoff(tries, refused=refused) if asked is None else min(asked, LONGEST_HOLD_S)
-                    kind = reason.partition(":")[0]  # a status, or words of ours; the rest is the provider's
+                    except ThrottledError as error:
+                        last = error
+                    self.trouble = self._said(last.reason)
+                    seconds = backoff(tries, refused=last.refused)
+                    if last.asked is not None:
+                        seconds = min(last.asked, LONGEST_HOLD_S)
+                    kind = last.reason.partition(":")[0]  # a status, or words of ours; the rest is the provider's
                     log.warning(
                         "%s: no answer (%s) to try %d, again in %.1f s", self.name, kind, tries + 1, seconds
                     )
-                    log.debug("%s: %s", self.name, reason)
-                    self._pacer.hold(ticket, seconds, reason, asked=asked is not None)
+                    log.debug("%s: %s", self.name, last.reason)
+                    self._pacer.hold(ticket, seconds, last.reason, asked=last.asked is not None)
             except HeldError as error:
                 raise self._unanswered(str(error)) from None
             if time.monotonic() + seconds > until:
-                raise self._unanswered(reason)
+                raise self._unanswered(last.reason)
             # Refused while others were answered: too many requests are in flight, and soon fewer will be. Do not
             # give up.
-            if not (refused and self._pacer.answered > answered):
+            if not (last.refused and self._pacer.answered > answered):
                 tries += 1
+            doubts = doubts + 1 if last.is_doubtful else 0
+            # Many texts may be halved before all tries are used: nothing is lost if the server was at fault.
+            enough = tries > self._max_retries or (doubts == _DOUBTS and len(texts) > 1)
+            if last.is_doubtful and enough and until == math.inf:
+                vectors = self._send_between(texts, role, tokens)
+                if vectors is not None:
+                    return vectors
         raise UnreachableError(
-            f"{self.name} at {self._base_url} did not answer in {counted(tries, 'attempt')}; the last: {reason}",
+            f"{self.name} at {self._base_url} did not answer in {counted(tries, 'attempt')}; the last: {last.reason}",
             "Try again later, raise max_retries, or lower parallel and batch_size.",
             temporary=self._has_answered,
         )
 
-    def _ask(self, texts: list[str], role: Role, ticket: Ticket) -> list[NDArray[np.float32]]:
-        import httpx2
+    def _send_between(self, texts: list[str], role: Role, tokens: int) -> list[NDArray[np.float32]] | None:
+        """Send them between two requests for another text; None when the server does not answer.
 
+        Raises EncoderError when it answers for the other one, both before and after, and not for these.
+        """
+        if not self._answers_other(role):
+            return None
         try:
-            response = self._client.post(self.url, json=self.body(texts, role), headers=self.headers(self._key))
-        except httpx2.TransportError as error:  # without the cause, whose message may contain the key
-            reason = f"Connection error: {str(error) or type(error).__name__}"
-            raise _ThrottledError(_in_short(reason)) from None
+            with self._pacer.request(tokens) as ticket:
+                return self._ask(texts, role, ticket)
+        except ThrottledError as error:
+            if not (error.is_doubtful and self._answers_other(role)):
+                return None
+            raise EncoderError(
+                f"{self.name} answers for another text, and not for {'this' if len(texts) == 1 else 'these'}: "
+                f"{error.reason}",
+                "Check the text: it may be longer than the model reads, or nothing that the server can read.",
+            ) from None
+
+    def _answers_other(self, role: Role) -> bool:
+        """Whether the server answers another text now."""
+        other = self._prefix(role) + PROBE_TEXT
+        try:
+            with self._pacer.request(self._count([other])[0]) as ticket:
+                self._ask([other], role, ticket)
+        except (ThrottledError, EncoderError):
+            return False
+        return True
+
+    def _ask(self, texts: list[str], role: Role, ticket: Ticket) -> list[NDArray[np.float32]]:
+        response = self._channel.post(self.body(texts, role), self.headers(self._key))
         self._pacer.heed(ticket, response.headers)
         if not response.is_success:
             raise self._refusal(response.status_code, response.headers, response.text)
         answer: object = None
         if "json" in response.headers.get("content-type", ""):
-            try:
-                answer = json.loads(response.content)
-            except (ValueError, RecursionError):  # incomplete, nested without end, not even UTF-8
-                raise _ThrottledError("the answer was not JSON, or not all of it") from None
+            answer = read_json(response.content)
+            if answer is None:
+                raise ThrottledError("the answer was not JSON, or not all of it", is_doubtful=True)
         found = self.rows(answer)
         if found is None:
             if self._has_answered:  # so the address is right, and something in between is at fault
-                raise _ThrottledError("the answer was not that of an embeddings server")
+                raise ThrottledError("the answer was not that of an embeddings server")
             raise UnreachableError(
                 f"{self._base_url} does not answer as {self.server} does.",
                 f"Check base_url: requests go to {self.url}",
@@ -363,24 +383,19 @@ class RemoteEncoder(ABC):
         self._pacer.succeeded(ticket, billed)
         before = getattr(self._usage, "tokens", 0)
         self._usage.tokens = None if before is None or billed is None else before + billed
-        return [_vector(embedding) for embedding in self.in_order(found, len(texts))]
+        return [read_vector(embedding) for embedding in self.in_order(found, len(texts))]
 
     # -- errors -------------------------------------------------------------------------------------------
 
     def _refusal(self, status: int, headers: Mapping[str, str], text: str) -> Exception:
-        try:
-            error = json.loads(text)
-        except (ValueError, RecursionError):
-            error = text
-        if isinstance(error, dict):
-            error = error.get("error") or error
-        # Servers put the message in different places.
-        said = (error.get("message") or error.get("detail") or error) if isinstance(error, dict) else error
-        message = str(said) or "no reason given"
-        reason = _in_short(f"{status}: {message}")
+        error = error_of(read_json(text) or text)
+        message = message_of(error)
+        reason = in_short(f"{status}: {message}")
         match self.meaning(status, message, error):
             case "later":
-                return _ThrottledError(reason, retry_after(headers), refused=status == 429)
+                return ThrottledError(
+                    reason, retry_after(headers), refused=status == 429, is_doubtful=status >= 424
+                )
             case "less":  # about these texts or settings, not about the server: a smaller batch may pass
                 return EncoderError(
                     f"{self.name} refused the request with {reason}",
@@ -404,47 +419,3 @@ class RemoteEncoder(ABC):
 
     def _unanswered(self, reason: str) -> UnreachableError:
         return UnreachableError(self._said(reason), "Try again later.", temporary=self._has_answered)
-
-    def _read_key(self, *, needed: bool) -> str:
-        """From the environment, stripped: the HTTP library refuses a key with a line end, and quotes it in the
-        error."""
-        key = os.environ.get(self._key_env, "").strip()
-        if not key and needed:
-            raise UnreachableError(
-                f"{self.name} needs an API key, and the environment variable {self._key_env} is not set.",
-                f"Set {self._key_env}, or name another variable with key_env=….",
-            )
-        if not (key.isascii() and key.isprintable()):
-            raise UnreachableError(
-                f"The key in the environment variable {self._key_env} has characters that no key has.",
-                "Set it again: ASCII letters, digits and punctuation, on one line.",
-            )
-        hide(key)
-        return key
-
-
-def _in_short(text: str) -> str:
-    return " ".join(scrub(text).split())[:400]
-
-
-def _check_alike(name: str, vectors: list[NDArray[np.float32]]) -> None:
-    for row, vector in enumerate(vectors):
-        if vector.size != vectors[0].size:
-            raise SpoiltAnswerError(
-                f"{name} returned {vectors[0].size} dimensions for text 1, and for text {row + 1} {vector.size}."
-            )
-
-
-def _vector(embedding: object) -> NDArray[np.float32]:
-    """One vector, from base64 or from a list of numbers."""
-    try:
-        if isinstance(embedding, str):
-            return np.frombuffer(base64.b64decode(embedding, validate=True), dtype="<f4")
-        if not isinstance(embedding, list):
-            raise TypeError(f"{type(embedding).__name__} instead of a list")
-        vector = np.array(embedding, dtype=np.float32)
-        if vector.ndim != 1:
-            raise ValueError("lists in a list")
-        return vector
-    except (TypeError, ValueError, OverflowError) as error:
-        raise SpoiltAnswerError(f"The answer contains something that is not a vector: {error}") from None

@@ -1,0 +1,147 @@
+"""Servers that are nearly OpenAI's, each with quirks of its own: tests/protocol_modes.py is the table of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from revector.core.backfill.job.settings import JobSettings
+from revector.core.backfill.worker.encoding import BatchEncoder
+from revector.core.database import Connection, Database
+from revector.core.encoders import open_encoder
+from revector.core.errors import EncoderError, UnreachableError
+from tests.protocol_modes import MODES, POISON
+from tests.protocol_server import ProtocolServer, embed
+from tests.versions import NUMBERS, add, add_chunks, worker_on
+
+TEXTS = ["How do I rotate an API key?", "Rotating credentials", "Bread needs flour and water", "one more"]
+
+
+@pytest.fixture
+def provider() -> Iterator[ProtocolServer]:
+    with ProtocolServer() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits between tries."""
+    monkeypatch.setattr("revector.core.encoders.remote.backoff", lambda *_, **__: 0.0)
+
+
+@pytest.fixture
+def connect(provider: ProtocolServer) -> Iterator[Callable[..., Any]]:
+    """Open an encoder at the provider."""
+    opened = []
+
+    def connect(**settings: object) -> Any:
+        given = {"base_url": provider.base_url, **settings}
+        query = "&".join(f"{name}={value}" for name, value in given.items())
+        encoder: Any = open_encoder(f"openai:house-model?{query}")
+        opened.append(encoder)
+        return encoder
+
+    yield connect
+    for encoder in opened:
+        encoder.close()
+
+
+def vectors_of(texts: list[str]) -> np.ndarray:
+    return np.stack([embed(text, "house-model") for text in texts])
+
+
+@pytest.mark.parametrize("mode", ["llama.cpp, too long", "ollama, NaN", "a text refused"])
+def test_a_text_that_the_server_cannot_embed_is_refused_alone(
+    connect: Callable[..., Any], provider: ProtocolServer, mode: str
+) -> None:
+    provider.mode = MODES[mode]
+    encoder = connect(max_retries=2)
+    with pytest.raises(EncoderError, match=r"and not for these: 500|refused the request with 400"):
+        encoder.encode_documents([*TEXTS, POISON])
+    with pytest.raises(EncoderError, match=r"and not for this: 500|refused the request with 400"):
+        encoder.encode_documents([POISON])
+    with pytest.raises(EncoderError):
+        encoder.encode_query(POISON)
+    np.testing.assert_allclose(encoder.encode_documents(TEXTS), vectors_of(TEXTS), atol=1e-6)
+
+
+def test_a_single_text_is_refused_only_after_all_tries(
+    connect: Callable[..., Any], provider: ProtocolServer
+) -> None:
+    provider.mode = MODES["ollama, NaN"]
+    with pytest.raises(EncoderError):
+        connect(max_retries=4).encode_documents([POISON])
+    asked = [POISON in request.inputs for request in provider.requests]
+    assert asked == [True] * 5 + [False, True, False]
+    del provider.requests[:]
+    with pytest.raises(EncoderError):
+        connect(max_retries=4).encode_documents([POISON, "more"])
+    assert [POISON in request.inputs for request in provider.requests] == [True, True, False, True, False]
+
+
+@pytest.mark.parametrize("texts", [[POISON], [*TEXTS, POISON]])
+def test_a_server_that_is_down_for_all_refuses_no_text(
+    connect: Callable[..., Any], provider: ProtocolServer, texts: list[str]
+) -> None:
+    encoder = connect(max_retries=2)
+    encoder.encode_query("it works")
+    provider.fail(500, times=20)
+    with pytest.raises(UnreachableError, match="did not answer in 3 attempts") as caught:
+        encoder.encode_documents(texts)
+    assert caught.value.temporary
+
+
+def test_a_server_that_comes_back_after_the_last_try_refuses_no_text(
+    connect: Callable[..., Any], provider: ProtocolServer
+) -> None:
+    for texts, failures in ((TEXTS[:1], 3), (TEXTS, 2)):
+        provider.fail(500, times=failures)
+        np.testing.assert_allclose(connect(max_retries=2).encode_documents(texts), vectors_of(texts), atol=1e-6)
+    assert [len(request.inputs) for request in provider.requests] == [1] * 5 + [4, 4, 1, 4]
+
+
+def test_a_text_that_ends_the_connection_is_refused_as_well(
+    connect: Callable[..., Any], provider: ProtocolServer
+) -> None:
+    encoder = connect(max_retries=1)
+    encoder.encode_query("it works")
+    ask = provider.next_answer
+
+    def close(*asked: Any) -> Any:
+        if POISON in provider.requests[-1].inputs:
+            return "close"
+        return ask()
+
+    provider.next_answer = close  # type: ignore[method-assign]
+    with pytest.raises(EncoderError, match="and not for this: Connection error"):
+        encoder.encode_documents([POISON])
+
+
+def test_a_backfill_names_the_chunk_and_continues(
+    database: Database, connection: Connection, provider: ProtocolServer
+) -> None:
+    provider.mode = MODES["ollama, NaN"]
+    ids = add_chunks(connection, [POISON, *NUMBERS])
+    version = add(connection, "v1", f"openai:house-model?max_retries=1&price=0&base_url={provider.base_url}")
+    encoder = open_encoder(version.encoder_spec)
+    status = worker_on(database, version, encoder, JobSettings(batch_size=8)).join()
+    assert (status.state, status.done, status.failed) == ("failed", len(NUMBERS), 1)
+    ((chunk, error),) = connection.execute("SELECT chunk_id, error FROM dead_letters").fetchall()
+    assert chunk == ids[0]
+    assert "not for this: 500: failed to encode response" in error
+
+
+def test_a_batch_is_split_until_the_text_is_alone(
+    connection: Connection, connect: Callable[..., Any], provider: ProtocolServer
+) -> None:
+    provider.mode = MODES["llama.cpp, too long"]
+    version = add(connection, "v1", f"openai:house-model?base_url={provider.base_url}")
+    batch = BatchEncoder(connect(max_retries=1), version)
+    texts = [*NUMBERS[:5], POISON, *NUMBERS[5:]]
+    batch.encode(texts)
+    ((row, reason),) = batch.failures
+    assert (row, sorted(batch.good.tolist())) == (5, [row for row in range(len(texts)) if row != 5])
+    assert "increase the physical batch size" in reason

@@ -1,0 +1,64 @@
+"""The quirks of real servers, a table: `ProtocolServer(mode=MODES["gemini"])` answers as that server does.
+
+Each was seen in the server's source or issues; docs/encoders.md says which server has which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tests.protocol_server import Failure, Request
+
+Answer = dict[str, Any]
+
+POISON = "poison"
+"""A text with this word is one that the server cannot embed."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a server differs: what it refuses, and how it writes what it answers."""
+
+    refuses: Callable[[Request], Failure | None] = lambda request: None
+    writes: Callable[[Answer], object] = lambda answer: answer
+
+
+def _indices(number: Callable[[int], object]) -> Mode:
+    def write(answer: Answer) -> Answer:
+        return answer | {"data": [row | {"index": number(row["index"])} for row in answer["data"]]}
+
+    return Mode(writes=write)
+
+
+def _first_index_left_out(answer: Answer) -> Answer:
+    first, *rest = answer["data"]
+    return answer | {"data": [{name: first[name] for name in first if name != "index"}, *rest]}
+
+
+def _no_index(answer: Answer) -> Answer:
+    return answer | {"data": [{"embedding": row["embedding"]} for row in answer["data"]]}
+
+
+def _poison(status: int, message: str) -> Mode:
+    def refuse(request: Request) -> Failure | None:
+        return Failure(status, message) if any(POISON in text for text in request.inputs) else None
+
+    return Mode(refuses=refuse)
+
+
+MODES: Mapping[str, Mode] = {
+    "plain": Mode(),
+    # One text that always gets an error, alone or among others.
+    "llama.cpp, too long": _poison(500, "input is too large to process. increase the physical batch size"),
+    "ollama, NaN": _poison(500, "failed to encode response: json: unsupported value: NaN"),
+    "a text refused": _poison(400, "input is too long"),
+    # The place of a vector in the answer.
+    "gemini": Mode(writes=_first_index_left_out),
+    "no index": Mode(writes=_no_index),
+    "index null": _indices(lambda _: None),
+    "index as text": _indices(str),
+    "index from 1": _indices(lambda index: index + 1),
+    "index all 0": _indices(lambda _: 0),
+}
