@@ -7,6 +7,8 @@ from dataclasses import asdict
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from revector.console.commands.backfill.status import eta
 from revector.core.evaluation.reports.page import (
     Bar,
@@ -105,7 +107,7 @@ def search_page(found: SearchResult) -> tuple[ReportPage, list[Record]]:
         f"“{found.query}” by {found.version_key}",
         (table if rows else Note("No results."), Note(took, "soft")),
     )
-    return page, [{"version_key": found.version_key, **asdict(hit)} for hit in found.hits]
+    return page, [{"version_key": found.version_key, **structs.asdict(hit)} for hit in found.hits]
 
 
 def comparison_page(found: Comparison, judged: JudgedHits | None, chart: str) -> tuple[ReportPage, list[Record]]:
@@ -134,7 +136,7 @@ def comparison_page(found: Comparison, judged: JudgedHits | None, chart: str) ->
              + (" ★2: judged relevant, grade 2; ✗: judged not relevant." if grades else ""), "soft"),
     ]  # fmt: skip
     records: list[Record] = [
-        {"side": side, "version_key": result.version_key, **asdict(hit), "primary_rank": move.before,
+        {"side": side, "version_key": result.version_key, **structs.asdict(hit), "primary_rank": move.before,
          "candidate_rank": move.after, "grade": grades.get(hit.chunk_id)}
         for side, result, moves in (
             ("primary", found.primary, found.primary_moves),

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from revector.core.errors import UnreachableError
 from revector.core.registry import Version
 from revector.core.retrieval.base import RetrieverBase
 from revector.core.retrieval.connections import AsyncSearchConnection, late
-from revector.core.retrieval.encoding import check_query
+from revector.core.retrieval.encoding import check_queries, check_query
 from revector.core.retrieval.options import check_options
 from revector.core.retrieval.result import SearchResult
 from revector.core.retrieval.steps import Work
@@ -59,7 +59,7 @@ class AsyncRetriever(RetrieverBase):
 
     async def search_many(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         k: int = 10,
         *,
         hybrid: bool = False,
@@ -75,7 +75,8 @@ class AsyncRetriever(RetrieverBase):
         `search` does, for the first query that fails; the rest is not searched then.
         """
         found: dict[int, SearchResult] = {}
-        waiting = iter(enumerate(texts))
+        queries = check_queries(texts)
+        waiting = iter(enumerate(queries))
 
         async def search_on() -> None:
             for place, text in waiting:
@@ -84,13 +85,13 @@ class AsyncRetriever(RetrieverBase):
                     timeout_s=timeout_s, segment=segment,
                 )  # fmt: skip
 
-        tasks = [asyncio.ensure_future(search_on()) for _ in range(min(self._pool_size, len(texts)))]
+        tasks = [asyncio.ensure_future(search_on()) for _ in range(min(self._pool_size, len(queries)))]
         try:
             await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
-        return [found[place] for place in range(len(texts))]
+        return [found[place] for place in range(len(queries))]
 
     async def search_vector(
         self,

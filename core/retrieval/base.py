@@ -222,9 +222,8 @@ class RetrieverBase:
                 if missing:
                     await settled(connection.execute(SET_SESSION, [list(missing), list(missing.values())]))
                     connection.settings |= missing
-                cursor = connection.cursor(binary=True)
-                await settled(cursor.execute(step.query, step.params, prepare=step.prepare))
-                rows: Sequence[Sequence[Any]] = await settled(cursor.fetchall())
+                await settled(connection.cursor_kept.execute(step.query, step.params, prepare=step.prepare))
+                rows: Sequence[Sequence[Any]] = await settled(connection.cursor_kept.fetchall())
                 return rows
             except psycopg.OperationalError:
                 if time.monotonic() >= deadline:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -177,3 +177,13 @@ def check_query(text: str) -> str:
     if not clean:
         raise UsageError("The query is empty.", "Type some text to search for.")
     return clean
+
+
+def check_queries(texts: Iterable[str]) -> list[str]:
+    """Queries as `check_query` leaves them; raises UsageError for one that it refuses, and for a single text."""
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        raise UsageError(
+            f"The queries are {type(texts).__name__}; expected a list of texts.",
+            "For one query there is search().",
+        )
+    return [check_query(text) for text in texts]

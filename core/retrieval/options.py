@@ -41,7 +41,7 @@ class SearchOptions:
 
     def of(self, text: str) -> SearchOptions:
         """The options of a search for this text."""
-        return replace(self, excludes=self.hybrid and excludes(text))
+        return replace(self, excludes=True) if self.hybrid and excludes(text) else self
 
     @property
     def depth(self) -> int:

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from msgspec import Struct
+
 from revector.core import overlap as ranks
 
 
-@dataclass(frozen=True)
-class Hit:
-    """One result."""
+class Hit(Struct, frozen=True):
+    """One result. A Struct, since each search makes k of them: a frozen dataclass takes five times as long to make."""
 
     rank: Annotated[int, "from 1"]
     chunk_id: Annotated[int, "the chunk's number"]

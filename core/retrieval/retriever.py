@@ -13,14 +13,14 @@ import concurrent.futures
 import functools
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from revector.core.errors import UnreachableError
 from revector.core.registry import Version
 from revector.core.retrieval.base import RetrieverBase
 from revector.core.retrieval.connections import completed, late
-from revector.core.retrieval.encoding import check_query
+from revector.core.retrieval.encoding import check_queries, check_query
 from revector.core.retrieval.options import check_options
 from revector.core.retrieval.result import SearchResult
 from revector.core.retrieval.steps import Work
@@ -73,7 +73,7 @@ class Retriever(RetrieverBase):
 
     def search_many(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         k: int = 10,
         *,
         hybrid: bool = False,
@@ -92,8 +92,9 @@ class Retriever(RetrieverBase):
             self.search, k=k, hybrid=hybrid, rerank=rerank, where=where, ef_search=ef_search,
             timeout_s=timeout_s, segment=segment,
         )  # fmt: skip
+        queries = check_queries(texts)
         with concurrent.futures.ThreadPoolExecutor(self._pool_size, "revector-many") as threads:
-            futures = [threads.submit(search, text) for text in texts]
+            futures = [threads.submit(search, text) for text in queries]
             try:
                 return [future.result() for future in futures]
             except BaseException:

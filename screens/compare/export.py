@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from msgspec.structs import asdict
+
 from revector.core.errors import RefusedError
 from revector.core.evaluation.judged_sets.judged_hits import JudgedHits
 from revector.core.keys import document
@@ -19,8 +21,7 @@ from revector.core.overlap import Move, Overlap
 from revector.core.retrieval import Comparison, Hit, SearchResult
 
 
-@dataclass(frozen=True, kw_only=True)
-class ComparedHit(Hit):
+class ComparedHit(Hit, frozen=True, kw_only=True):
     """A result of one of two versions."""
 
     primary_rank: Annotated[int | None, "null where the primary does not find it"]
@@ -128,7 +129,7 @@ def _side(result: SearchResult, moves: list[Move], judged: JudgedHits | None) ->
     grades = judged.grades if judged else {}
     hits = [
         ComparedHit(
-            **vars(hit), primary_rank=move.before, candidate_rank=move.after, grade=grades.get(hit.chunk_id)
+            **asdict(hit), primary_rank=move.before, candidate_rank=move.after, grade=grades.get(hit.chunk_id)
         )
         for hit, move in zip(result.hits, moves, strict=True)
     ]

@@ -121,6 +121,12 @@ def test_many_queries_are_answered_in_their_order(searched: Database) -> None:
         assert retriever.search_many([]) == []
         with pytest.raises(UsageError, match="empty"):
             retriever.search_many(["one", " ", "two"])
+        for wrong in ("one", b"one", None, 7):
+            with pytest.raises(
+                UsageError, match=f"The queries are {type(wrong).__name__}; expected a list of texts"
+            ):
+                retriever.search_many(wrong)
+        assert [result.query for result in retriever.search_many(iter(["one", "two"]))] == ["one", "two"]
         assert retriever.search("one").hits[0].content == "one"
 
 
@@ -130,6 +136,9 @@ async def test_many_queries_at_once_on_a_loop(searched: Database) -> None:
         assert [result.hits[0].content for result in found] == TEXTS * 5
         with pytest.raises(UsageError, match="empty"):
             await retriever.search_many(["one", " ", "two"])
+        with pytest.raises(UsageError, match="expected a list of texts"):
+            await retriever.search_many("one")
+        assert [result.query for result in await retriever.search_many(iter(["one", "two"]))] == ["one", "two"]
 
 
 def test_a_hit_says_where_it_comes_from(searched: Database, connection: Connection) -> None:

@@ -224,8 +224,8 @@ def test_a_model_of_torch_answers_in_a_child(database: Database, connection: Con
     flip(connection, "v1")
     long = "how many numbers are there " * 50
     with Retriever(database, cache_size=0) as retriever:
-        before = retriever.search(long).hits[0]
-        with forked(lambda: (signal.alarm(60), retriever.search(long).hits[0])[1]) as child:
+        before = retriever.search(long, timeout_s=60).hits[0]
+        with forked(lambda: (signal.alarm(60), retriever.search(long, timeout_s=60).hits[0])[1]) as child:
             after = child()
     assert after.chunk_id == before.chunk_id
     assert np.isclose(after.distance, before.distance, atol=1e-4)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from textual import events
 from textual.pilot import Pilot
 
@@ -244,7 +245,7 @@ def test_no_cell_of_a_spreadsheet_begins_a_formula() -> None:
     found = comparison()
     for begins in "=+-@\t\r":
         hostile = f"{begins}cmd|' /C calc'!A0"
-        hits = (replace(found.primary.hits[0], content=hostile, distance=-0.5), *found.primary.hits[1:])
+        hits = (structs.replace(found.primary.hits[0], content=hostile, distance=-0.5), *found.primary.hits[1:])
         mine = replace(found, query=hostile, primary=replace(found.primary, hits=hits))
         row = next(csv.DictReader(io.StringIO(as_csv(mine), newline="")))
         assert row["query"] == row["content"] == f"'{hostile}"

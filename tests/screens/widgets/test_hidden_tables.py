@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from msgspec import structs
 from textual.pilot import Pilot
 
 from revector.console.app import RevectorApp
@@ -120,7 +121,7 @@ async def test_hits_that_come_while_the_tab_is_hidden() -> None:
         await pilot.press("escape")
         await to_tab(pilot, "8")
         found = comparison()
-        moved = replace(found.primary.hits[0], source_id="moved.md")
+        moved = structs.replace(found.primary.hits[0], source_id="moved.md")
         primary = replace(found.primary, hits=(moved, *found.primary.hits[1:]))
         pane.control.show(replace(found, primary=primary))
         await pilot.pause()
