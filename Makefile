@@ -64,11 +64,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	@touch $@
 
-# The tests drive the console in a real terminal.
+# The tests drive the console in a real terminal, and search through a real pooler, which Debian has in /usr/sbin.
 $(TEST_STAMP): $(STAMP)
-	@command -v tmux >/dev/null \
-	    || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends tmux; } \
-	    || { echo "make test needs tmux: install it with your system's package manager" >&2; exit 1; }
+	@for program in tmux pgbouncer; do PATH="$$PATH:/usr/sbin" command -v $$program >/dev/null \
+	    || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends $$program; } \
+	    || { echo "make test needs $$program: install it with your system's package manager" >&2; exit 1; }; done
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[sentence-transformers,parquet,serve]' --group dev
 	@touch $@
 

@@ -28,6 +28,7 @@ from revector.core.errors import (
 )
 from revector.core.revisions import DEVELOPMENT_REVISIONS, HEAD, REVISIONS, TABLE
 from revector.core.secrets import hide
+from revector.core.sessions import AsyncSession, Pooler, Session, require_own_session
 
 log = logging.getLogger(__name__)
 
@@ -114,20 +115,24 @@ class Database:
             host = f"{host}:{parts.get('port') or os.environ.get('PGPORT') or 5432}"
         return f"{host}/{parts.get('dbname') or os.environ.get('PGDATABASE') or 'postgres'}"
 
-    def connect(self, purpose: str, *, statement_timeout_s: float = 0) -> Connection:
+    def connect(self, purpose: str, *, statement_timeout_s: float = 0, own_session: bool = False) -> Connection:
         """An autocommit connection whose search path is this schema and pgvector's.
 
-        `purpose` (cli, console, backfill …) becomes part of application_name, which others see.
-        Raises UnreachableError when the server cannot be reached or refuses us.
+        `purpose` (cli, console, backfill …) becomes part of application_name, which others see. `own_session` is for
+        what a pooler in transaction mode cannot carry. Raises UnreachableError when the server cannot be reached or
+        refuses us, RefusedError when `own_session` is not to be had.
         """
         try:
-            connection = psycopg.connect(**self.connect_options(purpose))
+            connection = Session.connect(**self.connect_options(purpose))
         except psycopg.OperationalError as error:
             log.debug("%s: cannot connect to %s", purpose, self.name)
             raise unreachable(error, self) from None
         log.debug("%s: connected to %s", purpose, self.name)
         try:
-            connection.execute(*self.session_statement(statement_timeout_s))
+            statement = self.session_statement(connection.info.backend_pid, statement_timeout_s)
+            self.begin_session(connection, connection.execute(*statement).fetchone(), statement_timeout_s)
+            if own_session:
+                require_own_session(connection, purpose)
         except psycopg.OperationalError as error:  # lost right after it was opened
             connection.close()
             raise unreachable(error, self) from None
@@ -150,42 +155,70 @@ class Database:
             "client_encoding": "UTF8",
         }
 
-    def session_statement(self, statement_timeout_s: float = 0) -> tuple[LiteralString, dict[str, str]]:
-        """The first statement of a new session, and its parameters.
+    def session_statement(
+        self, backend_pid: int, statement_timeout_s: float = 0
+    ) -> tuple[LiteralString, dict[str, str | int | bool]]:
+        """The first statement of a new session, and its parameters; its row is for `begin_session`.
 
         A role or a database may have settings that our statements or psycopg do not expect. One is respected:
-        default_transaction_read_only is a brake of somebody's.
+        default_transaction_read_only is a brake of somebody's. Behind a pooler, whose `backend_pid` is not the
+        server's, nothing is set beyond the statement.
         """
         # pgvector may live in a schema of its own (managed services do that): that one joins the path, and no other.
         return (
             """
-            SELECT set_config('search_path', concat_ws(', ', quote_ident(%(schema)s), coalesce(
-                       (SELECT quote_ident(n.nspname) FROM pg_extension e
-                        JOIN pg_namespace n ON n.oid = e.extnamespace
-                        WHERE e.extname = 'vector'), 'public')), false),
-                   set_config('statement_timeout', %(timeout)s, false),
+            SELECT pooled, vector_schema, extversion, current_setting('port'),
+                   set_config('search_path', concat_ws(', ', quote_ident(%(schema)s), quote_ident(vector_schema)),
+                              pooled),
+                   set_config('statement_timeout', %(timeout)s, pooled),
                    set_config('default_transaction_read_only', CASE WHEN %(read_only)s::bool THEN 'on'
-                       ELSE current_setting('default_transaction_read_only') END, false),
-                   set_config('default_transaction_isolation', 'read committed', false),
-                   set_config('datestyle', 'ISO, YMD', false), set_config('intervalstyle', 'postgres', false),
-                   set_config('standard_conforming_strings', 'on', false), set_config('bytea_output', 'hex', false),
-                   set_config('revector.client', %(client)s, false)
+                       ELSE current_setting('default_transaction_read_only') END, pooled),
+                   set_config('default_transaction_isolation', 'read committed', pooled),
+                   set_config('datestyle', 'ISO, YMD', pooled), set_config('intervalstyle', 'postgres', pooled),
+                   set_config('standard_conforming_strings', 'on', pooled),
+                   set_config('bytea_output', 'hex', pooled), set_config('revector.client', %(client)s, pooled)
+            FROM (SELECT pg_backend_pid() <> %(pid)s AS pooled, coalesce(nspname::text, 'public') AS vector_schema,
+                         extversion
+                  FROM (SELECT) one LEFT JOIN (pg_extension e JOIN pg_namespace n ON n.oid = extnamespace)
+                       ON extname = 'vector') found
             """,
             {
                 "schema": self.schema,
-                "timeout": f"{round(statement_timeout_s * 1000)}ms",
-                "read_only": "on" if self.read_only else "off",
+                "timeout": _milliseconds(statement_timeout_s),
+                "read_only": self.read_only,
                 "client": client_name(),
+                "pid": backend_pid,
             },
         )
 
+    def begin_session(
+        self, connection: Session | AsyncSession, row: TupleRow | None, statement_timeout_s: float = 0
+    ) -> None:
+        """Take note of what the first statement found: behind a pooler, each transaction is set up by itself."""
+        pooled, vector_schema, pgvector, port, *_ = row or (False, "", "", "")
+        if pooled:
+            connection.begin_pooled(
+                Pooler(self.place, port, self.read_only, version_tuple(pgvector or "") >= (0, 8)),
+                {
+                    "search_path": (self.schema, vector_schema),
+                    "statement_timeout": _milliseconds(statement_timeout_s),
+                    "datestyle": ("ISO", "YMD"),
+                    "intervalstyle": "postgres",
+                    "standard_conforming_strings": "on",
+                    "bytea_output": "hex",
+                    "revector.client": client_name(),
+                },
+            )
+
     @contextlib.contextmanager
-    def session(self, purpose: str, *, statement_timeout_s: float = 0) -> Iterator[Connection]:
+    def session(
+        self, purpose: str, *, statement_timeout_s: float = 0, own_session: bool = False
+    ) -> Iterator[Connection]:
         """A connection to a schema that exists and is at this revision; closed at the end.
 
-        Raises UnreachableError as `connect` and `require_schema` do, and for a connection lost half-way.
+        Raises what `connect` and `require_schema` do, and UnreachableError for a connection lost half-way.
         """
-        connection = self.connect(purpose, statement_timeout_s=statement_timeout_s)
+        connection = self.connect(purpose, statement_timeout_s=statement_timeout_s, own_session=own_session)
         try:
             with readable_errors(self):
                 require_schema(connection, self.schema)
@@ -246,6 +279,10 @@ def unreachable(error: psycopg.Error, database: Database) -> UnreachableError:
         kind, remedy = BusyError, "Use fewer connections (pool_size), or raise the server's max_connections."
     elif "password" in reason or "authentication" in reason:
         remedy = "Check the user and the password (PGPASSWORD, ~/.pgpass or the connection string)."
+    elif "startup parameter" in reason:
+        remedy = (
+            "A pooler refuses it: leave it out (--dsn, PGOPTIONS), or add it to ignore_startup_parameters there."
+        )
     elif "does not exist" in reason:
         remedy = "Create it, or name another one in --dsn."
     elif database.embedded:
@@ -358,6 +395,10 @@ def require_pgvector(info: ServerInfo) -> None:
 def version_tuple(text: str) -> tuple[int, ...]:
     """`0.8.6` as (0, 8, 6); a part that is not a number counts as 0."""
     return tuple(int(part) if part.isdigit() else 0 for part in text.split("."))
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{round(seconds * 1000)}ms"
 
 
 def client_name() -> str:

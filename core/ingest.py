@@ -25,6 +25,7 @@ from revector.core.errors import RefusedError
 from revector.core.locks import name_holders
 from revector.core.origins import Cut, Origins
 from revector.core.registry import fold_counts
+from revector.core.sessions import require_own_session
 
 _BATCH_DOCUMENTS = 500
 _BATCH_CHARACTERS = 8 * 1024 * 1024
@@ -81,6 +82,7 @@ def ingest(
     on_progress("documents", done, 0) after each batch, and `on_wait` with a sentence when it waits for another, or
     when documents replaced others or are stored twice.
     """
+    require_own_session(connection, "ingest")
     done: Counter[str] = Counter()
     origins = Origins(
         replace=replace, on_refuse=documents.refuse if isinstance(documents, DocumentReader) else None

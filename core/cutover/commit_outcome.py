@@ -11,6 +11,7 @@ from psycopg import sql
 
 from revector.core import audit
 from revector.core.database import Connection
+from revector.core.sessions import Pooler, Session, Settings, parameters_of
 
 _PAUSE_S = 0.05
 
@@ -22,22 +23,24 @@ class Address:
     parameters: dict[str, Any] = field(repr=False)
     """libpq's, with the password. Never shown."""
     search_path: str
+    pooled: tuple[Pooler, Settings] | None = None
 
     @staticmethod
     def of(connection: Connection) -> Address:
         """The address of an open connection."""
-        info = connection.info
         path = connection.execute("SELECT current_setting('search_path')").fetchone()
-        parameters: dict[str, Any] = dict(info.get_parameters())
-        if info.password:
-            parameters["password"] = info.password
-        return Address(parameters, path[0] if path else "")
+        pooler = connection.pooler if isinstance(connection, Session) else None
+        pooled = (pooler, connection.local) if isinstance(connection, Session) and pooler else None
+        return Address(parameters_of(connection), path[0] if path else "", pooled)
 
     def connect(self) -> Connection:
         """Open a new connection. Raises psycopg.OperationalError."""
         parameters = {**self.parameters, "connect_timeout": 2}
-        connection = psycopg.connect(**parameters, autocommit=True)
-        connection.execute("SELECT set_config('search_path', %s, false)", [self.search_path])
+        connection = Session.connect(**parameters, autocommit=True)
+        if self.pooled:
+            connection.begin_pooled(*self.pooled)
+        else:
+            connection.execute("SELECT set_config('search_path', %s, false)", [self.search_path])
         return connection
 
 

@@ -16,6 +16,7 @@ from revector.core.errors import UsageError, unknown_name
 from revector.core.locks import name_holders
 from revector.core.registry import get_version
 from revector.core.retrieval import EncoderCache
+from revector.core.sessions import keep_settings
 
 _TIMEOUTS_MS = {"statement_timeout": 15_000, "lock_timeout": 5_000}
 
@@ -98,15 +99,12 @@ def _timeouts(connection: Connection) -> Iterator[None]:
         ).fetchall()
     )
     longer = {name: most for name, most in _TIMEOUTS_MS.items() if not 0 < before[name] <= most}
-    set_it = "SELECT set_config(%s, %s, false)"
-    for name, most in longer.items():
-        connection.execute(set_it, [name, f"{most}ms"])
+    keep_settings(connection, {name: f"{most}ms" for name, most in longer.items()})
     try:
         yield
     finally:
         if not connection.closed:
-            for name in longer:
-                connection.execute(set_it, [name, f"{before[name]}ms"])
+            keep_settings(connection, {name: f"{before[name]}ms" for name in longer})
 
 
 def _not_run(rule: GuardRule, failed: list[str]) -> Guard:

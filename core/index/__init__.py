@@ -22,6 +22,7 @@ from revector.core.database import Connection, fetch_one
 from revector.core.errors import RefusedError, UsageError
 from revector.core.locks import name_holders
 from revector.core.registry import Version, embedded_count
+from revector.core.sessions import require_own_session
 from revector.core.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -323,6 +324,7 @@ def build(connection: Connection, version: Version, settings: Settings) -> Index
             f"Version {version.version_key} is not complete, and loading into an index takes many times as long.",
             f"Finish the load first; it then builds the index: revector backfill run {version.version_key}",
         )
+    require_own_session(connection, "index build")
     with _one_build(connection, version):
         log.info("index build %s: begins, %d rows", version.version_key, embedded_count(connection, version))
         if _owns(connection, version):
@@ -345,6 +347,7 @@ def drop(connection: Connection, version: Version) -> None:
             f"Version {version.version_key} is active. Without its index every search scans the table."
         )
     if _owns(connection, version):
+        require_own_session(connection, "index drop")
         connection.execute(
             sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(index_name(version)))
         )

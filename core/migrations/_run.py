@@ -79,7 +79,7 @@ def alchemy_connection(database: Database) -> AlchemyConnection:
     """A SQLAlchemy connection over one of ours: same search path, same errors."""
 
     def connect() -> Connection:
-        connection = database.connect("migrations")
+        connection = database.connect("migrations", own_session=True)
         connection.autocommit = False
         return connection
 

@@ -27,12 +27,11 @@ from revector.core.errors import (
     UsageError,
 )
 from revector.core.registry import Version
-from revector.core.retrieval.connections import LOOK_S, Failures, late, settled, timeout_setting, unset
+from revector.core.retrieval.connections import LOOK_S, Failures, late, set_up, settled, timeout_setting, unset
 from revector.core.retrieval.counts import Counter
 from revector.core.retrieval.encoding import EncoderCache, QueryCache
 from revector.core.retrieval.pointer import Pointer
 from revector.core.retrieval.result import SearchResult
-from revector.core.retrieval.statements import SET_SESSION
 from revector.core.retrieval.steps import Opening, SearchSteps, Statement, Steps, Work
 from revector.core.serving import plain_word
 
@@ -220,8 +219,7 @@ class RetrieverBase:
                 connection.deadline = deadline
                 missing = unset(connection, step.settings | timeout_setting(limit_s))
                 if missing:
-                    await settled(connection.execute(SET_SESSION, [list(missing), list(missing.values())]))
-                    connection.settings |= missing
+                    await set_up(connection, missing)
                 await settled(connection.cursor_kept.execute(step.query, step.params, prepare=step.prepare))
                 rows: Sequence[Sequence[Any]] = await settled(connection.cursor_kept.fetchall())
                 return rows

@@ -12,11 +12,13 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
+from psycopg.adapt import Dumper
 from psycopg.rows import TupleRow
 
 from revector.core import forks
 from revector.core.database import Database, unreachable
 from revector.core.errors import BusyError, UnreachableError
+from revector.core.sessions import SET_SESSION, AsyncSession, Session
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
@@ -72,6 +74,15 @@ def unset(connection: SearchConnection | AsyncSearchConnection, wanted: dict[str
     return {name: value for name, value in wanted.items() if connection.settings.get(name) != value}
 
 
+async def set_up(connection: SearchConnection | AsyncSearchConnection, missing: dict[str, str]) -> None:
+    """Set these for the searches that follow."""
+    if connection.pooler is not None:
+        connection.set_in_each(missing)
+    else:
+        await settled(connection.execute(SET_SESSION, [list(missing), list(missing.values())]))
+    connection.settings |= missing
+
+
 def _until(deadline: float | None, timeout: float | None) -> float | None:
     if deadline is None:
         return timeout
@@ -111,8 +122,15 @@ async def _opened(
         forks.leave(connection)
         connection.settings = timeout_setting(limit_s)
         connection.deadline = time.monotonic() + limit_s
-        await settled(connection.execute(*database.session_statement(limit_s)))
-        await settled(register(connection))  # in binary, so that vectors are not converted to text
+        statement = database.session_statement(connection.info.backend_pid, limit_s)
+        cursor = await settled(connection.execute(*statement))
+        database.begin_session(connection, await settled(cursor.fetchone()), limit_s)
+        if connection.pooler is None:
+            await settled(register(connection))  # in binary, so that vectors are not converted to text
+        else:
+            from pgvector import Vector
+
+            connection.adapters.register_dumper(Vector, _VectorDumper)
         connection.cursor_kept = connection.cursor(binary=True)
         connection.deadline = None
     except Exception as error:
@@ -123,7 +141,15 @@ async def _opened(
     return connection
 
 
-class SearchConnection(psycopg.Connection[TupleRow]):
+class _VectorDumper(Dumper):
+    """A vector as text: another server session may have another id for its type."""
+
+    def dump(self, obj: Any) -> bytes:
+        """Its text."""
+        return str(obj.to_text()).encode()
+
+
+class SearchConnection(Session):
     """A connection with a deadline: a statement not answered by then raises psycopg's wait timeout."""
 
     deadline: float | None = None
@@ -146,7 +172,7 @@ class SearchConnection(psycopg.Connection[TupleRow]):
         return super().wait(gen, interval, _until(self.deadline, timeout))
 
 
-class AsyncSearchConnection(psycopg.AsyncConnection[TupleRow]):
+class AsyncSearchConnection(AsyncSession):
     """SearchConnection for asyncio."""
 
     deadline: float | None = None

@@ -25,6 +25,7 @@ from revector.core.retrieval.connections import SearchConnection
 from revector.core.retrieval.counts import FRESH_S, Counter
 from revector.core.retrieval.encoding import EncoderCache
 from revector.core.serving import served_name
+from revector.core.sessions import listen
 from revector.core.wakeup import WakeUp
 
 log = logging.getLogger(__name__)
@@ -142,9 +143,7 @@ class Pointer:
             "SELECT oid::bigint FROM pg_namespace WHERE nspname = %s", [self._database.schema]
         ).fetchone()
         schema = int(row[0]) if row else 0
-        # A standby cannot LISTEN, so there the thread only polls.
-        with contextlib.suppress(pg.ReadOnlySqlTransaction, pg.FeatureNotSupported):
-            connection.execute("LISTEN revector")
+        listen(connection, "revector")
         flushed = warmed = time.monotonic()
         while True:
             connection.deadline = time.monotonic() + _LIMIT_S
@@ -187,7 +186,9 @@ class Pointer:
             log.info("%s serves %s", self._program, version.version_key if version else "no version")
             if missing:
                 log.error("%s", pinned_to_nothing(missing).problem)
-            connection.execute("SELECT set_config('application_name', %s, false)", [name])
+            # A pooler's session would keep the name when others use it, and show what is no longer served.
+            if connection.pooler is None:
+                connection.execute("SELECT set_config('application_name', %s, false)", [name])
             # After a flip, the version served before is the target of a rollback, and already open.
             if first or version is None or not self._encoders.opened(version):
                 self._warm(connection)

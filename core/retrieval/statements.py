@@ -28,6 +28,7 @@ from revector.core.registry import Version
 from revector.core.retrieval.options import SearchOptions, ef_search_for
 from revector.core.retrieval.query_text import each_word_once
 from revector.core.retrieval.result import Hit
+from revector.core.sessions import keep_settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -174,14 +175,6 @@ def session_settings(version: Version, options: SearchOptions) -> dict[str, str]
     return settings | ITERATIVE_SCAN if options.filtered else settings
 
 
-SET_SESSION = """
-SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS given (name, value)
-WHERE name NOT IN ('hnsw.iterative_scan', 'hnsw.max_scan_tuples')
-   OR (SELECT string_to_array(extversion, '.')::int[] >= '{0,8}' FROM pg_extension WHERE extname = 'vector')
-"""
-"""Sets those of the settings that this server's pgvector supports."""
-
-
 @contextlib.contextmanager
 def readable_filter() -> Iterator[None]:
     """Raise UsageError for a filter that the database refuses: only it reads the comparisons."""
@@ -307,5 +300,4 @@ def search_vector(
 
 def set_session(connection: Connection, version: Version, options: SearchOptions) -> None:
     """Set the caller's session up for a search of this version."""
-    settings = session_settings(version, options)
-    connection.execute(SET_SESSION, [list(settings), list(settings.values())])
+    keep_settings(connection, session_settings(version, options))

@@ -20,7 +20,6 @@ from dataclasses import replace
 from typing import Self
 
 import psycopg
-from psycopg import sql
 
 from revector.core import forks
 from revector.core.database import Connection, Database, readable_errors
@@ -28,6 +27,7 @@ from revector.core.errors import RevectorError
 from revector.core.registry import get_version
 from revector.core.retrieval import EncoderCache, SearchResult, VersionSearcher
 from revector.core.retrieval.rerank import Rerankers
+from revector.core.sessions import listen
 from revector.core.shadow import store
 from revector.core.shadow.breaker import Breaker
 from revector.core.shadow.drawn import Drawn, Followed, row_of
@@ -280,7 +280,7 @@ class Mirror:
                 if connection is None or connection.closed:
                     connection = self._database.connect("shadow", statement_timeout_s=max(5.0, self._timeout_s))
                     forks.leave(connection)
-                    connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
+                    listen(connection, CHANNEL)
                     read_at = -_FORGET_S
                 if list(connection.notifies(timeout=0)) or now - read_at >= self._poll_s:
                     self._read(connection)

@@ -95,7 +95,10 @@ def load(
     that takes no vectors, for a file that another session is loading, and for a non-finite or zero vector (with
     `skip_bad` such rows are only counted). What was stored before the error stays.
     """
-    with database.session("load") as connection, closing(database.connect("load")) as reading:
+    with (
+        database.session("load", own_session=True) as connection,
+        closing(database.connect("load", own_session=True)) as reading,
+    ):
         _require_loadable(connection, version)
         if file.dimensions not in (None, version.dimensions):
             raise UsageError(

@@ -16,6 +16,7 @@ from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET, QuerySet,
 from revector.core.evaluation.judging import queue
 from revector.core.evaluation.judging.grading import grade, undo
 from revector.core.registry import Version
+from revector.core.sessions import keep_settings
 from revector.screens.connections import KeptConnection
 from revector.screens.judging.answers import JudgingStep
 from revector.screens.services import Services
@@ -147,7 +148,7 @@ class JudgingDesk(KeptConnection):
             self._connection = self._open.enter_context(self._services.connections.writing())
             # A wait for a lock ends with an error, and the user can leave.
             timeout = f"{round(self._services.settings.read_timeout_s * 1000)}ms"
-            self._connection.execute("SELECT set_config('statement_timeout', %s, false)", [timeout])
+            keep_settings(self._connection, {"statement_timeout": timeout})
         return self._connection
 
     def close(self) -> None:

@@ -87,7 +87,7 @@ class LocalEngine:
         Raises UnreachableError when the database or the encoder stays unreachable, EncoderError when the encoder
         is at fault, RevectorError when workers keep dying.
         """
-        with self._database.session("backfill engine") as connection:
+        with self._database.session("backfill engine", own_session=True) as connection:
             job = self._open(connection)
         try:
             return self._serve(job)
@@ -111,7 +111,7 @@ class LocalEngine:
         lost_since = None
         while True:
             try:
-                with self._database.session("backfill engine") as connection:
+                with self._database.session("backfill engine", own_session=True) as connection:
                     lost_since = None
                     log.info("engine of %s: connected, job %d", self._version.version_key, job.id)
                     for lock in (jobs.ENGINE_LOCK, *([jobs.STAY_LOCK] if self._stay else [])):

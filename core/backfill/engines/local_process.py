@@ -46,7 +46,7 @@ def work(task: dict[str, Any]) -> str:
     from revector.core.retrieval import open_version_encoder
 
     database = Database(**task["database"])
-    with database.session("backfill") as connection:
+    with database.session("backfill", own_session=True) as connection:
         version = get_version(connection, task["version_key"])
     with contextlib.closing(open_version_encoder(version)) as encoder:
         worker = Worker(

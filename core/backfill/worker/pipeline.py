@@ -105,7 +105,7 @@ class Pipeline:
     def _guarded(self, target: Callable[[Connection], None]) -> None:
         try:
             try:
-                connection = self._database.connect("backfill")
+                connection = self._database.connect("backfill", own_session=True)
             except UnreachableError as error:
                 raise DatabaseGoneError(error.problem) from error
             try:

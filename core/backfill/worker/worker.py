@@ -78,7 +78,7 @@ class Worker:
         unreachable, and EncoderError when the encoder is at fault: the job is then interrupted, and any worker can
         continue it.
         """
-        with self._database.session("backfill") as connection:
+        with self._database.session("backfill", own_session=True) as connection:
             job = require_job(connection, self._version)
         losses = Losses(self._control.settings)
         while True:
@@ -107,7 +107,7 @@ class Worker:
         losses = Losses(self._control.settings)
         while True:
             try:
-                return self._database.connect("backfill")
+                return self._database.connect("backfill", own_session=True)
             except UnreachableError:
                 delay = losses.delay_after(self._stored)
                 if delay is None or self._left.is_set():

@@ -83,7 +83,7 @@ def make_run(
     searches = plan_searches(version, k=k, exact=exact, ef_search=ef_search, hybrid=hybrid)
     encoder = (encoders or EncoderCache()).encoder(version)
     closing = contextlib.closing(encoder) if encoders is None else contextlib.nullcontext()
-    with closing, database.session("evaluate") as connection:
+    with closing, database.session("evaluate", own_session=True) as connection:
         _check_version(connection, version, encoder)
         run = start_run(
             connection,
@@ -293,7 +293,9 @@ class _Crew:
     def _search(self) -> None:
         sound = False
         try:
-            with self._database.session("evaluate", statement_timeout_s=_SEARCH_TIMEOUT_S) as connection:
+            with self._database.session(
+                "evaluate", statement_timeout_s=_SEARCH_TIMEOUT_S, own_session=True
+            ) as connection:
                 with self._lock:
                     self._sessions.append(connection)
                 self._search_all(self._searches.prepare(connection, self._connections))

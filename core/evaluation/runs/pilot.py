@@ -172,7 +172,7 @@ def run_pilot(
 ) -> tuple[Run, Run]:
     """Search both versions on the sample, exactly; returns their runs, which are marked as a pilot's."""
     cache = encoders or EncoderCache()
-    with database.session("pilot") as connection:
+    with database.session("pilot", own_session=True) as connection:
         found = [
             _search(connection, query_set, version, pilot, min(k, len(pilot.chunk_ids)), cache, on_progress)
             for version in versions

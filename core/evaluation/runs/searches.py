@@ -17,6 +17,7 @@ from revector.core.index import DEFAULTS, candidates_query, distance_expression,
 from revector.core.registry import Version
 from revector.core.retrieval import MAX_EF_SEARCH, MAX_K, ef_search_for, statements
 from revector.core.retrieval.options import SearchOptions
+from revector.core.sessions import keep_settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,8 +70,7 @@ class Searches:
         if connections > 1:
             # The searches already share the processors.
             settings["max_parallel_workers_per_gather"] = "0"
-        for name, value in settings.items():
-            connection.execute("SELECT set_config(%s, %s, false)", [name, value])
+        keep_settings(connection, settings)
         cursor = connection.cursor(binary=True)
         statement = self.query.as_bytes(connection)
 
@@ -89,7 +89,7 @@ class Searches:
     def _prepare_hybrid(self, connection: Connection) -> Search:
         options = SearchOptions(self.k, hybrid=True)
         settings = {"hnsw.ef_search": str(self.ef_search), **statements.ITERATIVE_SCAN}
-        connection.execute(statements.SET_SESSION, [list(settings), list(settings.values())])
+        keep_settings(connection, settings)
         cursor = connection.cursor(binary=True)
 
         def search(

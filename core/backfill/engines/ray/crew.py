@@ -93,7 +93,7 @@ class Crew:
                 self._connection.close()
         if self._failure is not None:
             raise self._failure
-        with self._order.database.session("ray") as connection:
+        with self._order.database.session("ray", own_session=True) as connection:
             job = find_job(connection, self._order.version)
             if job is not None:
                 notice_interruption(connection, job)  # no worker may be left to report it
@@ -120,7 +120,7 @@ class Crew:
         self._deadline = min(self._deadline, time.monotonic() + _GRACE_S)
 
     def _open(self) -> None:
-        with self._order.database.session("ray") as connection:
+        with self._order.database.session("ray", own_session=True) as connection:
             found = find_job(connection, self._order.version)
             if self._order.again and found is not None and found.state in ENDING:
                 self._over = True  # it was paused while there was no driver
@@ -131,7 +131,7 @@ class Crew:
 
     def _connect(self) -> Connection:
         """A connection whose lock shows that an engine starts workers for the job."""
-        connection = self._order.database.connect("ray")
+        connection = self._order.database.connect("ray", own_session=True)
         if self._job is not None:
             connection.execute(sql.SQL("SELECT pg_advisory_lock_shared({})").format(ENGINE_LOCK), [self._job.id])
         return connection

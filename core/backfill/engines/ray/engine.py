@@ -171,13 +171,13 @@ def serve_on_ray(
     from revector.core.backfill.job.status import status as job_status
 
     if changes:
-        with database.session("backfill engine") as connection:
+        with database.session("backfill engine", own_session=True) as connection:
             if job.find_job(connection, version) is not None:
                 job.change_settings(connection, version, changes)
 
     def wanted() -> int:
         """Called about once a second; reports the status too."""
-        with database.session("backfill engine") as connection:
+        with database.session("backfill engine", own_session=True) as connection:
             found = job_status(connection, version)
             if found is None:
                 return settings.workers
@@ -241,7 +241,7 @@ def _complete(database: Database) -> Database:
 
     Other processes have other variables and password files.
     """
-    with database.connect("ray") as connection:
+    with database.connect("ray", own_session=True) as connection:
         info = connection.info
         parts = {"host": info.host, "port": str(info.port), "dbname": info.dbname, "user": info.user}
         parts |= info.get_parameters()
