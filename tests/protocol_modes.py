@@ -25,11 +25,11 @@ class Mode:
     writes: Callable[[Answer], object] = lambda answer: answer
 
 
-def _indices(number: Callable[[int], object]) -> Mode:
+def _numbered(number: Callable[[int], object]) -> Callable[[Answer], Answer]:
     def write(answer: Answer) -> Answer:
         return answer | {"data": [row | {"index": number(row["index"])} for row in answer["data"]]}
 
-    return Mode(writes=write)
+    return write
 
 
 def _first_index_left_out(answer: Answer) -> Answer:
@@ -39,6 +39,10 @@ def _first_index_left_out(answer: Answer) -> Answer:
 
 def _no_index(answer: Answer) -> Answer:
     return answer | {"data": [{"embedding": row["embedding"]} for row in answer["data"]]}
+
+
+def _shuffled(write: Callable[[Answer], Answer]) -> Mode:
+    return Mode(writes=lambda answer: answer | {"data": write(answer)["data"][::-1]})
 
 
 def _poison(status: int, message: str) -> Mode:
@@ -57,8 +61,11 @@ MODES: Mapping[str, Mode] = {
     # The place of a vector in the answer.
     "gemini": Mode(writes=_first_index_left_out),
     "no index": Mode(writes=_no_index),
-    "index null": _indices(lambda _: None),
-    "index as text": _indices(str),
-    "index from 1": _indices(lambda index: index + 1),
-    "index all 0": _indices(lambda _: 0),
+    "index null": Mode(writes=_numbered(lambda _: None)),
+    "index as text": Mode(writes=_numbered(str)),
+    "index from 1": Mode(writes=_numbered(lambda index: index + 1)),
+    "index all 0": Mode(writes=_numbered(lambda _: 0)),
+    "index from 1, shuffled": _shuffled(_numbered(lambda index: index + 1)),
+    "gemini, shuffled": _shuffled(_first_index_left_out),
+    "index again from 0": Mode(writes=_numbered(lambda index: index % 2)),
 }

@@ -314,7 +314,7 @@ def _answer(server: ProtocolServer, request: Request, spoilt: str | None) -> dic
     if spoilt == "shuffled":
         data.reverse()
     elif spoilt == "one twice":
-        data[-1]["index"] = 0
+        data[-1]["index"] = len(data) - 2
     elif spoilt == "not a vector":
         data[-1]["embedding"] = "?"
     answer = {"object": "list", "model": model, "data": data}

@@ -47,6 +47,32 @@ def in_short(text: str) -> str:
     return " ".join(scrub(text).split())[:400]
 
 
+def read_order(indices: Sequence[object]) -> list[int] | None:
+    """The place of each row among the texts, by its `index` as servers write it; None when that contradicts itself.
+
+    A permutation is obeyed: from 0, from 1, as text, or with 0 left out. Rows that are all absent or alike, or that
+    start again at 0 for each part of the batch, say nothing: then the rows are in the order of the texts.
+    """
+    numbers = [_number(index) for index in indices]
+    if numbers.count(None) == 1:
+        numbers[numbers.index(None)] = 0  # Gemini's server leaves out what is 0
+    given = {number for number in numbers if number is not None}
+    for first in (0, 1):
+        if given == set(range(first, first + len(numbers))):
+            return [number - first for number in numbers if number is not None]
+    restarts = all(
+        now == 0 or (now is not None and before is not None and now == before + 1)
+        for before, now in zip([-1, *numbers], numbers, strict=False)
+    )
+    return list(range(len(numbers))) if len(set(numbers)) == 1 or restarts else None
+
+
+def _number(index: object) -> int | None:
+    if isinstance(index, str) and index.isascii() and index.isdigit() and len(index) < 10:
+        return int(index)
+    return index if isinstance(index, int) and not isinstance(index, bool) else None
+
+
 def check_alike(name: str, vectors: Sequence[NDArray[np.float32]]) -> None:
     """Raise SpoiltAnswerError unless all vectors have the same dimensions."""
     for row, vector in enumerate(vectors):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from revector.core.encoders.answers import read_order
 from revector.core.encoders.kinds import Setting, whole_number
 from revector.core.encoders.remote import KnownModel, Meaning, RemoteEncoder, Role
 
@@ -44,15 +45,14 @@ class OpenAIEncoder(RemoteEncoder):
         return data if isinstance(data, list) else None
 
     def in_order(self, rows: list[Any], n: int) -> Sequence[object]:
-        """By their `index`, whatever order they came in."""
-        found = {
-            row["index"]: row.get("embedding")
-            for row in rows
-            if isinstance(row, dict) and isinstance(row.get("index"), int)
-        }
-        if len(rows) != n or found.keys() != set(range(n)):
-            raise self.spoilt(n, len(rows), len(found.keys() & set(range(n))))
-        return [found[index] for index in range(n)]
+        """By their `index` where it says something, else by position: see `read_order`."""
+        full = [row for row in rows if isinstance(row, dict) and "embedding" in row]
+        places = read_order([row.get("index") for row in full])
+        if not len(full) == len(rows) == n:
+            raise self.spoilt(n, len(rows), len(full))
+        if places is None:
+            raise self.spoilt(n, n, len({str(row.get("index")) for row in full}))
+        return [full[row]["embedding"] for row in sorted(range(n), key=places.__getitem__)]
 
     def billed(self, answer: Any, headers: Mapping[str, str]) -> object:
         """`total_tokens`, or `prompt_tokens` where a server counts only those."""

@@ -13,7 +13,7 @@ from revector.core.backfill.worker.encoding import BatchEncoder
 from revector.core.database import Connection, Database
 from revector.core.encoders import open_encoder
 from revector.core.errors import EncoderError, UnreachableError
-from tests.protocol_modes import MODES, POISON
+from tests.protocol_modes import MODES, POISON, Mode
 from tests.protocol_server import ProtocolServer, embed
 from tests.versions import NUMBERS, add, add_chunks, worker_on
 
@@ -145,3 +145,40 @@ def test_a_batch_is_split_until_the_text_is_alone(
     ((row, reason),) = batch.failures
     assert (row, sorted(batch.good.tolist())) == (5, [row for row in range(len(texts)) if row != 5])
     assert "increase the physical batch size" in reason
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "gemini",
+        "gemini, shuffled",
+        "no index",
+        "index null",
+        "index as text",
+        "index from 1",
+        "index from 1, shuffled",
+        "index all 0",
+        "index again from 0",
+    ],
+)
+@pytest.mark.parametrize("texts", [TEXTS, TEXTS[:2], TEXTS[:1]])
+def test_vectors_belong_to_their_texts_however_the_rows_are_numbered(
+    connect: Callable[..., Any], provider: ProtocolServer, mode: str, texts: list[str]
+) -> None:
+    provider.mode = MODES[mode]
+    np.testing.assert_allclose(connect().encode_documents(texts), vectors_of(texts), atol=1e-6)
+    assert len(provider.requests) == 1
+
+
+@pytest.mark.parametrize("indices", [[0, 2, 2, 3], [0, 0, 1, 1], [1, 2, 3, 5], [None, 1, None, 3], [3, 2, 1, 1]])
+def test_rows_whose_numbers_contradict_each_other_are_asked_for_again(
+    connect: Callable[..., Any], provider: ProtocolServer, indices: list[int | None]
+) -> None:
+    provider.mode = Mode(
+        writes=lambda answer: {
+            "data": [row | {"index": index} for row, index in zip(answer["data"], indices, strict=True)]
+        }
+    )
+    with pytest.raises(EncoderError, match="asked for 4 vectors and returned 4 for"):
+        connect().encode_documents(TEXTS)
+    assert len(provider.requests) == 2
