@@ -213,7 +213,7 @@ def add_version(
     RefusedError for a host or key that the owner has not allowed, EncoderError when the probe finds other
     dimensions than the encoder states.
     """
-    from revector.core.encoders import probe
+    from revector.core.encoders import completed_spec, probe
 
     if not _KEY.fullmatch(key):
         raise UsageError(
@@ -228,6 +228,7 @@ def add_version(
         )
     require_allowed(spec, read_allowed(connection))
     dimensions = probe(encoder)
+    spec = completed_spec(spec, encoder)
     if dimensions > MAX_DIMENSIONS:
         raise UsageError(
             f"The encoder {encoder.name} returns {dimensions} dimensions; pgvector stores at most {MAX_DIMENSIONS}."
@@ -264,7 +265,7 @@ def adopt_version(connection: Connection, key: str, encoder: Encoder, spec: str)
 
     Raises RefusedError when the version already has an encoder, EncoderError when the dimensions differ.
     """
-    from revector.core.encoders import probe
+    from revector.core.encoders import completed_spec, probe
 
     version = get_version(connection, key)
     if version.encoder_spec:
@@ -273,6 +274,7 @@ def adopt_version(connection: Connection, key: str, encoder: Encoder, spec: str)
         )
     require_allowed(spec, version.encoder_hosts)
     dimensions = probe(encoder)
+    spec = completed_spec(spec, encoder)
     if dimensions != version.dimensions:
         raise RefusedError(
             f"The encoder {encoder.name} returns {dimensions} dimensions; "

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tests.protocol_server import Failure, Request
+from tests.protocol_server import Failure, Request, asks_base64
 
 Answer = dict[str, Any]
 
@@ -19,10 +19,11 @@ POISON = "poison"
 
 @dataclass(frozen=True)
 class Mode:
-    """How a server differs: what it refuses, and how it writes what it answers."""
+    """How a server differs: what it refuses, and how it writes what it answers to others, and to base64."""
 
     refuses: Callable[[Request], Failure | None] = lambda request: None
     writes: Callable[[Answer], object] = lambda answer: answer
+    writes_base64: Callable[[Answer], object] | None = None
 
 
 def _numbered(number: Callable[[int], object]) -> Callable[[Answer], Answer]:
@@ -52,6 +53,14 @@ def _poison(status: int, message: str) -> Mode:
     return Mode(refuses=refuse)
 
 
+def _no_base64(status: int, message: str) -> Mode:
+    return Mode(refuses=lambda request: Failure(status, message) if asks_base64(request) else None)
+
+
+def _with_embedding(embedding: object) -> Callable[[Answer], Answer]:
+    return lambda answer: answer | {"data": [row | {"embedding": embedding} for row in answer["data"]]}
+
+
 MODES: Mapping[str, Mode] = {
     "plain": Mode(),
     # One text that always gets an error, alone or among others.
@@ -68,4 +77,12 @@ MODES: Mapping[str, Mode] = {
     "index from 1, shuffled": _shuffled(_numbered(lambda index: index + 1)),
     "gemini, shuffled": _shuffled(_first_index_left_out),
     "index again from 0": Mode(writes=_numbered(lambda index: index % 2)),
+    # Vectors as base64, which is what is asked for first.
+    "base64: 400": _no_base64(400, "encoding_format must be float"),
+    "base64: 422": _no_base64(422, "Input should be 'float'"),
+    "base64: no data": Mode(writes_base64=lambda answer: {"object": "list", "model": answer["model"], "data": []}),
+    "base64: data null": Mode(writes_base64=lambda answer: answer | {"data": None}),
+    "base64: embedding null": Mode(writes_base64=_with_embedding(None)),
+    "base64: embedding empty": Mode(writes_base64=_with_embedding([])),
+    "base64: lists": Mode(writes_base64=lambda answer: answer),
 }

@@ -98,6 +98,10 @@ class Mode(Protocol):
     def writes(self) -> Callable[[dict[str, Any]], object]:
         """The answer as this server writes it."""
 
+    @property
+    def writes_base64(self) -> Callable[[dict[str, Any]], object] | None:
+        """The same where base64 was asked for, if that is another; the answer has lists all the same."""
+
 
 class ProtocolServer:
     """`with ProtocolServer() as server:` serves at `server.base_url` until the block ends.
@@ -302,7 +306,7 @@ def _answer(server: ProtocolServer, request: Request, spoilt: str | None) -> dic
         vectors[-1][1] = np.nan
     elif spoilt == "zero":
         vectors[-1][:] = 0
-    as_base64 = server.base64 and request.body.get("encoding_format") == "base64"
+    as_base64 = server.base64 and asks_base64(request) and not (server.mode and server.mode.writes_base64)
     data = [
         {
             "object": "embedding",
@@ -321,6 +325,17 @@ def _answer(server: ProtocolServer, request: Request, spoilt: str | None) -> dic
     if (tokens := server.bill(texts)) is not None:
         answer["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens}
     return answer
+
+
+def asks_base64(request: Request) -> bool:
+    """Whether the request asks for vectors as base64."""
+    return request.body.get("encoding_format") == "base64"
+
+
+def _written(server: ProtocolServer, request: Request, answer: dict[str, Any]) -> object:
+    if server.mode is None:
+        return answer
+    return ((asks_base64(request) and server.mode.writes_base64) or server.mode.writes)(answer)
 
 
 def _error(message: str, code: str | None = None) -> bytes:
@@ -368,8 +383,7 @@ def _handler(server: ProtocolServer) -> type[BaseHTTPRequestHandler]:
             try:
                 _check(server, self.path, request.headers, body)
                 answer = _answer(server, request, planned)
-                written = answer if server.mode is None else server.mode.writes(answer)
-                return planned, 200, json.dumps(written).encode(), headers
+                return planned, 200, json.dumps(_written(server, request, answer)).encode(), headers
             except RequestRefusedError as refused:
                 return None, refused.status, _error(str(refused)), {}
 

@@ -133,7 +133,7 @@ def adopt(context: typer.Context, key: Key, encoder: EncoderOption, as_json: Jso
     spec = str(parse_spec(encoder))
     with context_of(context).session(changes=True) as connection:
         version = adopt_version(connection, key, open_aloud(spec), spec)
-    answer(_row(VersionRow, version), as_json, f"{key} now has the encoder {spec}.")
+    answer(_row(VersionRow, version), as_json, f"{key} now has the encoder {version.encoder_spec}.")
 
 
 @app.command(cls=_ONE)

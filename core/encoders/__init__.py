@@ -5,7 +5,7 @@ Importing this is cheap: NumPy, clients, tokenizers and models load when an enco
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from revector.core.encoders.base import Encoder as Encoder
 from revector.core.encoders.base import Metered as Metered
@@ -23,6 +23,15 @@ from revector.core.encoders.spec import EncoderSpec as EncoderSpec
 def runs_here(spec: str) -> bool:
     """Whether a spec names an encoder that runs on this machine at no cost; known without opening it."""
     return bool(spec) and bool(getattr(find_provider(parse_spec(spec).provider), "runs_here", False))
+
+
+def completed_spec(spec: str, encoder: Encoder) -> str:
+    """The spec with what its encoder has learned of the server since: the next one need not learn it again."""
+    learned: Mapping[str, str] = getattr(encoder, "learned", {})
+    if not learned:
+        return spec
+    parsed = parse_spec(spec)
+    return str(EncoderSpec(parsed.provider, parsed.model, {**parsed.settings, **learned}))
 
 
 def open_encoder(spec: str | EncoderSpec, *, on_throttle: Callable[[float, str], None] | None = None) -> Encoder:

@@ -9,12 +9,22 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from revector.core.errors import EncoderError
+from revector.core.errors import EncoderError, UnreachableError
 from revector.core.secrets import scrub
 
 
 class SpoiltAnswerError(EncoderError):
     """An answer that does not belong to the texts sent, perhaps because of a gateway; a retry may help."""
+
+
+class RefusedTextsError(EncoderError):
+    """The server refuses these texts or settings; fewer texts, or others, may pass."""
+
+    status = 0
+
+
+class UnknownServerError(UnreachableError):
+    """The first answer is not one of such a server."""
 
 
 def read_json(content: str | bytes) -> object:
@@ -90,8 +100,8 @@ def read_vector(embedding: object) -> NDArray[np.float32]:
         if not isinstance(embedding, list):
             raise TypeError(f"{type(embedding).__name__} instead of a list")
         vector = np.array(embedding, dtype=np.float32)
-        if vector.ndim != 1:
-            raise ValueError("lists in a list")
+        if vector.ndim != 1 or not vector.size:
+            raise ValueError("lists in a list" if vector.size else "an empty list")
         return vector
     except (TypeError, ValueError, OverflowError) as error:
         raise SpoiltAnswerError(f"The answer contains something that is not a vector: {error}") from None

@@ -32,6 +32,11 @@ def whole_number(least: int = 1, most: int | None = None) -> Setting:
     return Setting(f"a whole number {bounds}", accepts)
 
 
+def choice(*values: str) -> Setting:
+    """One of these."""
+    return Setting(" or ".join(values), lambda text: text in values)
+
+
 def _is_amount(text: str) -> bool:
     try:
         return math.isfinite(float(text)) and float(text) >= 0

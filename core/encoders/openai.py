@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from revector.core.encoders.answers import read_order
-from revector.core.encoders.kinds import Setting, whole_number
+from revector.core.encoders.kinds import Setting, choice, whole_number
 from revector.core.encoders.remote import KnownModel, Meaning, RemoteEncoder, Role
 
 # The limits of one request, by OpenAI's reference. The tokens are those of all inputs, for OpenAI's own models.
@@ -20,7 +20,9 @@ class OpenAIEncoder(RemoteEncoder):
     settings: ClassVar[Mapping[str, Setting]] = {
         **RemoteEncoder.settings,
         "batch_size": whole_number(1, MOST_INPUTS),
+        "encoding": choice("base64", "float"),
     }
+    encodings = ("base64", "float")
     server = "an OpenAI-compatible embeddings server"
     path = "/embeddings"
     public_url = "https://api.openai.com/v1"
@@ -35,8 +37,8 @@ class OpenAIEncoder(RemoteEncoder):
     }
 
     def body(self, texts: list[str], role: Role) -> dict[str, Any]:
-        """Asks for vectors as base64; servers that do not support it send lists."""
-        body = {"model": self.spec.model, "input": texts, "encoding_format": "base64"}
+        """Asks for vectors as base64, or as lists where the server refuses that. Some send lists in any case."""
+        body = {"model": self.spec.model, "input": texts, "encoding_format": self.encoding}
         return body | ({"dimensions": self.asked_dimensions} if self.asked_dimensions else {})
 
     def rows(self, answer: Any) -> list[Any] | None:

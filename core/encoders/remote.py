@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 
 from revector.core.encoders import kinds
 from revector.core.encoders.answers import (
+    RefusedTextsError,
     SpoiltAnswerError,
+    UnknownServerError,
     check_alike,
     error_of,
     in_short,
@@ -38,7 +40,7 @@ from revector.core.encoders.headers import retry_after
 from revector.core.encoders.local_files import read_tokenizer
 from revector.core.encoders.pacing import LONGEST_HOLD_S, HeldError, Pacer, Ticket, backoff
 from revector.core.encoders.spec import EncoderSpec
-from revector.core.errors import EncoderError, UnreachableError, UsageError
+from revector.core.errors import EncoderError, RevectorError, UnreachableError, UsageError
 from revector.core.text import counted
 
 log = logging.getLogger(__name__)
@@ -96,6 +98,8 @@ class RemoteEncoder(ABC):
     key_variable: ClassVar[str] = ""
 
     models: ClassVar[Mapping[str, KnownModel]] = {}
+    encodings: ClassVar[Sequence[str]] = ("",)
+    """How vectors may be asked for: the best way, and the one that each such server knows."""
 
     def __init__(self, spec: EncoderSpec) -> None:
         settings = spec.settings
@@ -125,6 +129,8 @@ class RemoteEncoder(ABC):
             self.parallel,
             *(int(settings[name]) if name in settings else None for name in _PER_MINUTE),
         )
+        self.encoding = settings.get("encoding", self.encodings[0])
+        self._is_settled = "encoding" in settings or len(self.encodings) == 1
         self._usage = threading.local()
         self._has_answered = False
         self.trouble = ""
@@ -191,6 +197,11 @@ class RemoteEncoder(ABC):
     def url(self) -> str:
         """Where requests go."""
         return self._base_url + self.path
+
+    @property
+    def learned(self) -> Mapping[str, str]:
+        """Settings that the server turned out to need, beside those in the spec."""
+        return {"encoding": self.encoding} if self.encoding != self.encodings[0] else {}
 
     @property
     def share(self) -> float:
@@ -274,16 +285,30 @@ class RemoteEncoder(ABC):
 
     def _request(self, texts: list[str], role: Role, tokens: int, until: float) -> list[NDArray[np.float32]]:
         """The vectors of one request. When the answer does not match the texts, it is sent once more."""
+        asked_for = self.encoding
         try:
             vectors = self._send(texts, role, tokens, until)
             check_alike(self.name, vectors)
             if vectors[0].size == (self._dimensions or vectors[0].size):
+                self._is_settled = True
                 return vectors
-        except SpoiltAnswerError as error:
+        except (SpoiltAnswerError, RefusedTextsError, UnknownServerError) as error:
+            may_pass = isinstance(error, SpoiltAnswerError)
+            if not may_pass and (self._is_settled or getattr(error, "status", 400) not in (400, 422)):
+                raise
             log.warning("%s: asked once more: %s", self.name, type(error).__name__)
-        # Dimensions that are wrong again are left to `probe` and the backfill, which say what to do. As an error
-        # of these texts, the batch would be split to find the bad text.
-        return self._send(texts, role, tokens, until)
+        if not self._is_settled:
+            self.encoding = self.encodings[-1]
+        try:
+            # Dimensions that are wrong again are left to `probe` and the backfill, which say what to do. As an error
+            # of these texts, the batch would be split to find the bad text.
+            vectors = self._send(texts, role, tokens, until)
+        except RevectorError:
+            if not self._is_settled:
+                self.encoding = asked_for
+            raise
+        self._is_settled = True
+        return vectors
 
     def _send(self, texts: list[str], role: Role, tokens: int, until: float) -> list[NDArray[np.float32]]:
         """Send one request until it is answered, refused, throttled too often, or would be sent after `until`."""
@@ -370,7 +395,7 @@ class RemoteEncoder(ABC):
         if found is None:
             if self._has_answered:  # so the address is right, and something in between is at fault
                 raise ThrottledError("the answer was not that of an embeddings server")
-            raise UnreachableError(
+            raise UnknownServerError(
                 f"{self._base_url} does not answer as {self.server} does.",
                 f"Check base_url: requests go to {self.url}",
             )
@@ -397,10 +422,12 @@ class RemoteEncoder(ABC):
                     reason, retry_after(headers), refused=status == 429, is_doubtful=status >= 424
                 )
             case "less":  # about these texts or settings, not about the server: a smaller batch may pass
-                return EncoderError(
+                refused = RefusedTextsError(
                     f"{self.name} refused the request with {reason}",
                     "Check the texts and the settings in its spec.",
                 )
+                refused.status = status
+                return refused
         if status in (401, 403) and not self._key_env:
             remedy = "No key was sent. Name the environment variable that holds it: key_env=…"
         else:

@@ -39,7 +39,7 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT split_part(spec, '?', 1) || '?' || coalesce(string_agg(pair, '&' ORDER BY pair), '')
     FROM regexp_split_to_table(substr(spec, nullif(strpos(spec, '?'), 0) + 1), '&') AS pair
     WHERE split_part(pair, '=', 1) NOT IN (
-        'base_url', 'key_env', 'batch_size', 'max_request_tokens', 'max_retries', 'parallel', 'price',
+        'base_url', 'key_env', 'batch_size', 'encoding', 'max_request_tokens', 'max_retries', 'parallel', 'price',
         'requests_per_minute', 'timeout_s', 'tokens_per_minute')
 $$;
 
@@ -49,6 +49,7 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT count(*) = count(DISTINCT split_part(pair, '=', 1))
            AND bool_and(CASE
                WHEN pair ~ '^(price|timeout_s)=' THEN pair ~ '=\d+(\.\d+)?(e-?\d+)?$'
+               WHEN pair ~ '^encoding=' THEN pair ~ '=(base64|float)$'
                WHEN pair ~ '^(base_url|key_env)=' THEN pair ~ '=([^%=&]|%[0-7][0-9A-Fa-f])+$'
                WHEN :schema.encoder_meaning('x?' || pair) = 'x?' THEN pair ~ '=\d+$'
                ELSE true END)

@@ -255,12 +255,14 @@ def test_waiting_can_be_interrupted(server, connect):
     ],
 )
 def test_a_refusal_is_not_tried_again(connect, server, waits, status, error, remedy):
+    encoder = connect()
+    encoder.encode_query("a key")
     server.fail(status, message="No such thing.")
     with pytest.raises(error) as caught:
-        connect().encode_query("a key")
+        encoder.encode_query("a key")
     assert f"{status}: No such thing." in caught.value.problem
     assert remedy in caught.value.remedy
-    assert (len(server.requests), waits) == (1, [])
+    assert (len(server.requests), waits) == (2, [])
 
 
 def test_what_the_api_really_refuses(connect, server):

@@ -12,7 +12,8 @@ from revector.core.backfill.job.settings import JobSettings
 from revector.core.backfill.worker.encoding import BatchEncoder
 from revector.core.database import Connection, Database
 from revector.core.encoders import open_encoder
-from revector.core.errors import EncoderError, UnreachableError
+from revector.core.errors import EncoderError, RefusedError, UnreachableError
+from revector.core.registry import adopt_version, change_encoder
 from tests.protocol_modes import MODES, POISON, Mode
 from tests.protocol_server import ProtocolServer, embed
 from tests.versions import NUMBERS, add, add_chunks, worker_on
@@ -182,3 +183,60 @@ def test_rows_whose_numbers_contradict_each_other_are_asked_for_again(
     with pytest.raises(EncoderError, match="asked for 4 vectors and returned 4 for"):
         connect().encode_documents(TEXTS)
     assert len(provider.requests) == 2
+
+
+REFUSES_BASE64 = [name for name in MODES if name.startswith("base64: ") and name != "base64: lists"]
+
+
+@pytest.mark.parametrize("mode", REFUSES_BASE64)
+def test_a_server_without_base64_is_asked_for_lists_from_then_on(
+    connect: Callable[..., Any], provider: ProtocolServer, mode: str
+) -> None:
+    provider.mode = MODES[mode]
+    encoder = connect()
+    for _ in range(2):
+        np.testing.assert_allclose(encoder.encode_documents(TEXTS), vectors_of(TEXTS), atol=1e-6)
+    encoder.encode_query("and a query")
+    formats = [request.body["encoding_format"] for request in provider.requests]
+    assert formats == ["base64", "float", "float", "float"]
+
+
+def test_lists_in_place_of_base64_are_read(connect: Callable[..., Any], provider: ProtocolServer) -> None:
+    provider.mode = MODES["base64: lists"]
+    encoder = connect()
+    np.testing.assert_allclose(encoder.encode_documents(TEXTS), vectors_of(TEXTS), atol=1e-6)
+    assert (len(provider.requests), encoder.learned) == (1, {})
+
+
+def test_a_refusal_of_the_texts_is_not_taken_for_one_of_base64(
+    connect: Callable[..., Any], provider: ProtocolServer
+) -> None:
+    provider.mode = MODES["a text refused"]
+    encoder = connect()
+    with pytest.raises(EncoderError, match="400: input is too long"):
+        encoder.encode_documents([POISON])
+    encoder.encode_documents(TEXTS)
+    with pytest.raises(EncoderError, match="400: input is too long"):
+        encoder.encode_documents([POISON])
+    formats = [request.body["encoding_format"] for request in provider.requests]
+    assert formats == ["base64", "float", "base64", "base64"]
+
+
+def test_what_a_version_learns_of_its_server_is_in_its_spec_and_may_change(
+    connection: Connection, provider: ProtocolServer
+) -> None:
+    provider.mode = MODES["base64: 422"]
+    asked = f"openai:house-model?base_url={provider.base_url}"
+    version = add(connection, "v1", asked)
+    assert version.encoder_spec == f"{asked}&encoding=float"
+    del provider.requests[:]
+    open_encoder(version.encoder_spec).encode_query("a key")
+    assert [request.body["encoding_format"] for request in provider.requests] == ["float"]
+    assert change_encoder(connection, "v1", f"{asked}&encoding=base64").encoder_spec.endswith("base64")
+    with pytest.raises(RefusedError, match="No encoder can be opened"):
+        change_encoder(connection, "v1", f"{asked}&encoding=hex")
+    connection.execute(
+        "INSERT INTO embedding_versions (version_key, encoder_name, encoder_revision, dimensions, distance_metric) "
+        "VALUES ('v2', 'house-model', 'house-model', 96, 'cosine')"
+    )
+    assert adopt_version(connection, "v2", open_encoder(asked), asked).encoder_spec == f"{asked}&encoding=float"
