@@ -1,4 +1,4 @@
-"""Loads a file of vectors into a version, slice by slice: each is a transaction that moves the load's cursor.
+"""Loads files of vectors into a version, slice by slice: each is a transaction that moves the load's cursor.
 
 So a killed load loses and repeats nothing: started again with the same file, it continues at its cursor. It only
 adds vectors to chunks that have none, and so may run beside a backfill of the version.
@@ -6,11 +6,11 @@ adds vectors to chunks that have none, and so may run beside a backfill of the v
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
 from psycopg import OperationalError, sql
@@ -22,11 +22,15 @@ from revector.core.errors import RefusedError, RevectorError, UsageError
 from revector.core.loader import copy_vectors, insert_missing, lock_for_writing
 from revector.core.registry import Version, chunk_count, create_table, embedded_count, get_version
 from revector.core.vectors.lookup import have_vectors, lock_chunks, look_up
+from revector.core.vectors.report import FileReport, LoadReport, add_up
+from revector.core.vectors.sample import Compared, Sampler, as_spec
 from revector.core.vectors.seen import Seen
-from revector.core.vectors.slices import Slice, VectorFile, split_bad
+from revector.core.vectors.slices import Slice, VectorFile, id_text, split_bad
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from revector.core.encoders.again import Limits
 
 _LOCK = sql.SQL("hashtext('vector load ' || current_schema()), {}::int")
 _LOCK_WAIT = "3s"
@@ -34,31 +38,6 @@ _LOCK_WAIT = "3s"
 
 _ATTEMPTS = 5
 _CONFLICTS = (pg.UniqueViolation, pg.ForeignKeyViolation, pg.DeadlockDetected)
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What happened to the rows of a file: rows = stored + present + unknown + duplicates + bad.
-
-    `resumed_at` is the row at which this run continued.
-    """
-
-    version_key: Annotated[str, "the version that has them now"]
-    source: Annotated[str, "the file"]
-    rows: Annotated[int, "in the file"]
-    stored: Annotated[int, "rows that are vectors of the version now"] = 0
-    present: Annotated[int, "rows of chunks that had a vector"] = 0
-    unknown: Annotated[int, "rows of no chunk"] = 0
-    duplicates: Annotated[int, "rows of a chunk that an earlier row named"] = 0
-    bad: Annotated[int, "rows that --skip-bad left out"] = 0
-    missing: Annotated[int, "chunks that the version lacks now"] = 0
-    state: Annotated[str, "of the version"] = ""
-    resumed_at: int = 0
-
-    @property
-    def cursor(self) -> int:
-        """The first row that is not finished."""
-        return self.stored + self.present + self.unknown + self.duplicates + self.bad
 
 
 @dataclass(frozen=True)
@@ -80,44 +59,70 @@ class _Part:
 def load(
     database: Database,
     version: Version,
-    file: VectorFile,
+    files: Sequence[VectorFile],
     *,
     skip_bad: bool = False,
+    limits: Limits | None = None,
     on_progress: Progress | None = None,
 ) -> LoadReport:
-    """Load the file's vectors into the version, for chunks that have none in it.
+    """Load the files' vectors into the version, one after another, for chunks that have none in it.
 
-    Continues an unfinished load of the same file; a finished one starts over, which finds chunks that were added
-    since. New chunks reach the version from now on. Chunks that are not in the file are left to a backfill, which
-    also proves the version complete. Calls on_progress(step, rows done, rows) after each slice.
+    First a sample of each file is compared with what the version's encoder makes of the same chunks, within
+    `limits` (None: not at all). Continues an unfinished load of a file; a finished one starts over, which finds
+    chunks that were added since. New chunks reach the version from now on. Chunks that are in no file are left to a
+    backfill, which also proves the version complete. Calls on_progress(step, rows done, rows) after each slice.
 
     Raises UsageError for a file that does not fit the version or becomes unreadable, RefusedError for a version
-    that takes no vectors, for a file that another session is loading, and for a non-finite or zero vector (with
-    `skip_bad` such rows are only counted). What was stored before the error stays.
+    that takes no vectors, for a file that another session is loading or whose vectors are not the encoder's, and for
+    a non-finite or zero vector (with `skip_bad` such rows are only counted). What was stored before the error stays.
     """
+    tell = on_progress or (lambda *_: None)
     with (
         database.session("load", own_session=True) as connection,
         closing(database.connect("load", own_session=True)) as reading,
     ):
         _require_loadable(connection, version)
-        if file.dimensions not in (None, version.dimensions):
-            raise UsageError(
-                f"{file.name} has vectors of {file.dimensions:,} dimensions; "
-                f"version {version.version_key} has {version.dimensions:,}.",
-                "Load it into a version that was registered with those.",
-            )
+        for file in files:
+            if file.dimensions not in (None, version.dimensions):
+                raise UsageError(
+                    f"{file.name} has vectors of {file.dimensions:,} dimensions; "
+                    f"version {version.version_key} has {version.dimensions:,}.",
+                    "Load it into a version that was registered with those.",
+                )
+        compared = [Compared(reason="not asked to")] * len(files)
+        if limits is not None:
+            with closing(Sampler(reading, version, limits)) as sampler:
+                for number, file in enumerate(files):
+                    tell("comparing with the encoder", number, len(files))
+                    compared[number] = sampler.compare(file)
         create_table(connection, version)
-        with _Load(connection, reading, version, file, skip_bad, on_progress or (lambda *_: None)).held() as run:
-            try:
-                return run.finish()
-            except RevectorError as error:
-                _record(connection, run.report, "failed", error.problem)
-                raise
-            except pg.UndefinedTable:
-                raise RefusedError(
-                    f"Version {version.version_key} was dropped while {file.name} was loaded.",
-                    "Nothing is left of it.",
-                ) from None
+        reports = [
+            _load_one(connection, reading, version, file, sample.rows, skip_bad, tell)
+            for file, sample in zip(files, compared, strict=True)
+        ]
+        return add_up(version, files, reports, compared)
+
+
+def _load_one(
+    connection: Connection,
+    reading: Connection,
+    version: Version,
+    file: VectorFile,
+    compared: int,
+    skip_bad: bool,
+    tell: Progress,
+) -> FileReport:
+    with _Load(connection, reading, version, file, compared, skip_bad, tell).held() as run:
+        try:
+            return run.finish()
+        except RevectorError as error:
+            _record(connection, run.report, "failed", error.problem)
+            raise
+        except pg.UndefinedTable:
+            raise RefusedError(
+                f"Version {version.version_key} was dropped while {file.name} was loaded.",
+                "Nothing is left of it.",
+            ) from None
 
 
 class _Load:
@@ -129,6 +134,7 @@ class _Load:
         reading: Connection,
         version: Version,
         file: VectorFile,
+        compared: int,
         skip_bad: bool,
         on_progress: Progress,
     ) -> None:
@@ -138,7 +144,7 @@ class _Load:
         self._file = file
         self._skip_bad = skip_bad
         self._on_progress = on_progress
-        self.report = LoadReport(version.version_key, file.name, file.rows)
+        self.report = FileReport(version.version_key, file.name, file.rows, compared=compared)
         bounds = fetch_one(connection, "SELECT coalesce(min(id), 0), coalesce(max(id), -1) FROM document_chunks")
         self._seen = Seen(*bounds)
         self._last = np.empty(0, np.int64)
@@ -214,11 +220,11 @@ class _Load:
             if part.first >= cursor:
                 break
             self._on_progress("reading again", part.first, cursor)
-            found = split_bad(part, self._version.storage)[1]
+            found = split_bad(as_spec(part, self._version), self._version.storage)[1]
             bad += sum(part.first + row < cursor for row in found)
         return bad
 
-    def finish(self) -> LoadReport:
+    def finish(self) -> FileReport:
         """Store the rest of the file and close the load."""
         slices = self._file.slices(self.report.cursor)
         with ThreadPoolExecutor(1, "load-ahead") as ahead:
@@ -243,7 +249,7 @@ class _Load:
         """The next slice, with the chunks of its good rows looked up."""
         if (part := next(slices, None)) is None:
             return None
-        vectors, bad = split_bad(part, self._version.storage)
+        vectors, bad = split_bad(as_spec(part, self._version), self._version.storage)
         ids = part.ids
         if bad:
             if not self._skip_bad:
@@ -264,10 +270,9 @@ class _Load:
         return _Part(part.first, len(part.ids), chunk_ids, vectors, present, len(bad), unknown)
 
     def _bad_row(self, part: Slice, row: int, reason: str) -> RefusedError:
-        name = part.ids[row].decode() if self._file.id_kind == "semantic keys" else int(part.ids[row])
-        kind = self._file.id_kind.removesuffix("s")
+        its = f"{self._file.id_kind.removesuffix('s')} {id_text(part.ids[row])}"
         return RefusedError(
-            f"{self._file.name}: the vector of row {part.first + row:,} (counted from 0), {kind} {name}, {reason}.",
+            f"{self._file.name}: the vector of row {part.first + row:,} (counted from 0), {its}, {reason}.",
             f"The rows before {part.first:,} are loaded. Mend the file and load it again, or leave such rows out: "
             "--skip-bad",
         )
@@ -305,7 +310,7 @@ class _Load:
             self._connection.execute("SET LOCAL synchronous_commit = off")
             yield
 
-    def _store_carefully(self, part: _Part) -> LoadReport:
+    def _store_carefully(self, part: _Part) -> FileReport:
         """Store a slice while others store and delete the same chunks."""
         for _ in range(_ATTEMPTS):
             try:
@@ -325,7 +330,7 @@ class _Load:
             "Run it again: it goes on where it stopped.",
         )
 
-    def _moved(self, part: _Part, stored: NDArray[np.int64], unknown: int) -> LoadReport:
+    def _moved(self, part: _Part, stored: NDArray[np.int64], unknown: int) -> FileReport:
         """Record a slice and move the cursor, in the transaction that stored these chunks' vectors."""
         before, version = self.report, self._version.id
         good = part.rows - part.bad - unknown
@@ -413,6 +418,6 @@ def _require_loadable(connection: Connection, version: Version) -> None:
         )
 
 
-def _record(connection: Connection, report: LoadReport, outcome: audit.Outcome, reason: str = "") -> None:
+def _record(connection: Connection, report: FileReport, outcome: audit.Outcome, reason: str = "") -> None:
     detail = {name: value for name, value in asdict(report).items() if name != "version_key"}
     audit.record(connection, "load", report.version_key, outcome, reason=reason, detail=detail)

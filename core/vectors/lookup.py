@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psycopg import sql
 
+from revector.core.chunks import document_uuid
 from revector.core.database import Connection
+from revector.core.errors import UsageError
 from revector.core.registry import Version
 
 if TYPE_CHECKING:
@@ -19,9 +21,14 @@ if TYPE_CHECKING:
 
 
 def look_up(connection: Connection, ids: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The chunk ids (n,) for chunk ids or semantic keys (n,), and which of them exist."""
+    """The chunk ids (n,) for chunk ids, semantic keys or source ids (n,), and which of them exist.
+
+    Raises UsageError for the source id of a document with several chunks.
+    """
     if ids.dtype.kind == "S":
         return _look_up_keys(connection, ids)
+    if ids.dtype.kind == "O":
+        return _look_up_documents(connection, ids.tolist())
     if _is_dense(ids):
         query = "SELECT id FROM document_chunks WHERE id BETWEEN %s AND %s"
         rows = connection.execute(query, [int(ids.min()), int(ids.max())], prepare=False)
@@ -51,6 +58,30 @@ def _look_up_keys(connection: Connection, keys: NDArray[np.bytes_]) -> tuple[NDA
     found = row[0] or [] if row else []
     known = np.array([chunk is not None for chunk in found], dtype=np.bool_)
     return np.array([chunk or 0 for chunk in found], dtype=np.int64), known
+
+
+def _look_up_documents(
+    connection: Connection, source_ids: list[str]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    rows = connection.execute(
+        """
+        SELECT c.id, c.several FROM unnest(%s::uuid[]) WITH ORDINALITY AS d(id, place) LEFT JOIN LATERAL (
+            SELECT min(id) AS id, count(*) > 1 AS several
+            FROM (SELECT id FROM document_chunks WHERE document_id = d.id LIMIT 2 OFFSET 0) AS two) AS c ON true
+        ORDER BY d.place
+        """,
+        [[document_uuid(one) for one in source_ids]],
+        prepare=False,
+    ).fetchall()
+    for source_id, (_, several) in zip(source_ids, rows, strict=True):
+        if several:
+            raise UsageError(
+                f"The document {source_id!r} has several chunks.",
+                "A source id names the chunk of a document that has one. Name these by chunk id or semantic key: "
+                "revector export KEY has them.",
+            )
+    known = np.array([row[0] is not None for row in rows], dtype=np.bool_)
+    return np.array([row[0] or 0 for row in rows], dtype=np.int64), known
 
 
 def have_vectors(connection: Connection, version: Version, chunk_ids: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -1,7 +1,7 @@
-"""Vectors in a .npy file and their ids in a second one (.npy or text), read by plain reads of a slice at a time.
+"""Vectors in an array of a file (.npy) and their ids in a second one (.npy or text), read a slice at a time.
 
-Not by a memory map: mapped pages count as the process's memory, and a file truncated meanwhile would kill the
-process with SIGBUS.
+By plain reads, not by a memory map: mapped pages count as the process's memory, and a file truncated meanwhile
+would kill the process with SIGBUS.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from revector.core.vectors.slices import (
     VectorFile,
     as_chunk_ids,
     as_semantic_keys,
+    as_source_ids,
     bad_id,
     key_array,
     slice_rows,
@@ -47,13 +48,17 @@ _BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
-class _Array:
-    """An array in a .npy file: its shape, its type, and where its numbers begin."""
+class Array:
+    """An array in a file: its shape, its type, and where its numbers begin.
+
+    With `half_of_float` the numbers are the upper halves of float32s (bfloat16, which NumPy lacks).
+    """
 
     path: Path
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     offset: int
+    half_of_float: bool = False
 
     def read(self, file: FileIO, start: int, stop: int) -> NDArray[Any]:
         """The entries of the first axis from `start` up to, not including, `stop`."""
@@ -65,15 +70,15 @@ class _Array:
             if not count:
                 raise UsageError(f"{shown(self.path)} was cut off while it was read.", "Write it anew.")
             bytes_left = bytes_left[count:]
-        return found
+        return (found.astype(np.uint32) << 16).view(np.float32) if self.half_of_float else found
 
 
 @dataclass(frozen=True)
-class NpyFile(VectorFile):
-    """A .npy file of vectors with its ids."""
+class ArrayFile(VectorFile):
+    """Vectors in an array of a file, with their ids in an array or in lines."""
 
-    vectors: _Array
-    id_file: _Ids
+    vectors: Array
+    id_file: Ids
 
     def slices(self, start: int) -> Iterator[Slice]:
         """All rows from `start` on."""
@@ -88,7 +93,7 @@ class NpyFile(VectorFile):
         return self.id_file.read(start, stop, _ID_ROWS)
 
 
-def open_npy(path: Path, ids: Path) -> NpyFile:
+def open_npy(path: Path, ids: Path, ids_are: IdKind | None = None) -> ArrayFile:
     """Open a file of vectors and the file of its ids. Raises UsageError for invalid files."""
     vectors = _open_array(path)
     if len(vectors.shape) != 2:
@@ -99,18 +104,30 @@ def open_npy(path: Path, ids: Path) -> NpyFile:
         raise UsageError(
             f"{shown(path)} has numbers of type {vectors.dtype}.", "Expected float16, float32 or float64."
         )
-    id_file = _NpyIds.open(ids) if read_magic(ids).startswith(NPY_MAGIC) else _TextIds.open(ids)
+    return with_ids("npy", vectors, open_ids(ids, ids_are))
+
+
+def open_ids(path: Path, ids_are: IdKind | None) -> Ids:
+    """Open a file of ids, .npy or text."""
+    if read_magic(path).startswith(NPY_MAGIC):
+        return ArrayIds.of(_open_array(path), ids_are)
+    return TextIds.open(path, ids_are)
+
+
+def with_ids(form: str, vectors: Array, ids: Ids) -> ArrayFile:
+    """Vectors with their ids. Raises UsageError unless there is one for each."""
     rows, dimensions = vectors.shape
-    if id_file.rows != rows:
+    if ids.rows != rows:
         raise UsageError(
-            f"{shown(path)} has {rows:,} vectors, and {shown(ids)} has {id_file.rows:,} ids.",
+            f"{shown(vectors.path)} has {rows:,} vectors, and {shown(ids.path)} has {ids.rows:,} ids.",
             "Expected one id a vector, in the same order.",
         )
-    name = fingerprint("npy", digest(path), id_file.digest)
-    return NpyFile(shown(path), rows, dimensions, id_file.kind, name, vectors, id_file)
+    more = ["source ids"] if ids.kind == "source ids" else []
+    content = fingerprint(form, digest(vectors.path), ids.digest, *more)
+    return ArrayFile(shown(vectors.path), rows, dimensions, ids.kind, content, vectors, ids)
 
 
-def _open_array(path: Path) -> _Array:
+def _open_array(path: Path) -> Array:
     with opened(path) as file:
         # A header is short; do not trust the length in a hostile file.
         head = io.BytesIO(file.read(_BLOCK))
@@ -145,11 +162,13 @@ def _open_array(path: Path) -> _Array:
             f"{shown(path)} {what}: it has {size:,} bytes; its header says {expected:,}, an array of shape {shape}.",
             "Write it anew with numpy.save, or wait until it is written.",
         )
-    return _Array(path, shape, dtype, head.tell())
+    return Array(path, shape, dtype, head.tell())
 
 
 @dataclass(frozen=True)
-class _Ids:
+class Ids:
+    """The ids of a file's rows, and how they are read."""
+
     path: Path
     rows: int
     kind: IdKind
@@ -161,29 +180,36 @@ class _Ids:
 
 
 @dataclass(frozen=True)
-class _NpyIds(_Ids):
-    """Ids in a .npy file: integers, or fixed-width strings of 64 characters."""
+class ArrayIds(Ids):
+    """Ids in an array: integers, or fixed-width strings."""
 
-    array: _Array
+    array: Array
 
     @classmethod
-    def open(cls, path: Path) -> _NpyIds:
-        array = _open_array(path)
+    def of(cls, array: Array, ids_are: IdKind | None = None, content: bytes | None = None) -> ArrayIds:
+        """Ids of that array; `content` is a digest of them, by default the whole file's.
+
+        Raises UsageError for an array that has none.
+        """
+        path = array.path
         kind, width = array.dtype.kind, array.dtype.itemsize
         if len(array.shape) != 1:
             raise UsageError(
                 f"{shown(path)} has ids of shape {array.shape}.", "Expected one id a row: shape (n,)."
             )
-        if kind in "iu":
-            id_kind: IdKind = "chunk ids"
+        if kind in "iuUS" and ids_are == "source ids":
+            id_kind: IdKind = "source ids"
+        elif kind in "iu":
+            id_kind = "chunk ids"
         elif (kind, width) in (("U", 4 * KEY_LENGTH), ("S", KEY_LENGTH)):
             id_kind = "semantic keys"
         else:
             raise UsageError(
                 f"{shown(path)} has ids of type {array.dtype}.",
-                f"Expected chunk ids as integers, or semantic keys as strings of {KEY_LENGTH} characters ('U64').",
+                f"Expected chunk ids as integers, or semantic keys as strings of {KEY_LENGTH} characters ('U64'). For "
+                "documents of one chunk they may be your own ids: --ids-are source_id",
             )
-        return cls(path, array.shape[0], id_kind, digest(path, whole=True), array)
+        return cls(path, array.shape[0], id_kind, content or digest(path, whole=True), array)
 
     def read(self, start: int, stop: int, size: int) -> Iterator[NDArray[Any]]:
         """Those from `start` to before `stop`, `size` at a time."""
@@ -192,8 +218,18 @@ class _NpyIds(_Ids):
                 ids = self.array.read(file, first, min(first + size, stop))
                 if self.kind == "chunk ids":
                     yield as_chunk_ids(ids, first, shown(self.path))
+                elif self.kind == "source ids":
+                    yield as_source_ids(self._as_texts(ids, first), first, shown(self.path))
                 else:
                     yield as_semantic_keys(self._as_bytes(ids, first), first, shown(self.path))
+
+    def _as_texts(self, ids: NDArray[Any], first: int) -> list[str]:
+        try:
+            return [one.decode() if isinstance(one, bytes) else str(one) for one in ids.tolist()]
+        except ValueError:  # NumPy's own, for four bytes beyond Unicode, or of what is not UTF-8
+            raise UsageError(
+                f"{shown(self.path)}: an id from row {first:,} on (counted from 0) is not text.", "Write it anew."
+            ) from None
 
     def _as_bytes(self, ids: NDArray[Any], first: int) -> NDArray[np.bytes_]:
         if ids.dtype.kind == "S":
@@ -207,11 +243,11 @@ class _NpyIds(_Ids):
 
 
 @dataclass(frozen=True)
-class _TextIds(_Ids):
+class TextIds(Ids):
     """Ids in a text file, one a line."""
 
     @classmethod
-    def open(cls, path: Path) -> _TextIds:
+    def open(cls, path: Path, ids_are: IdKind | None = None) -> TextIds:
         """Count and hash in one pass, which also checks that no line is too long."""
         found, lines, head, last = hashlib.sha256(), 0, b"", b"\n"
         with opened(path) as file:
@@ -223,7 +259,7 @@ class _TextIds(_Ids):
                     raise UsageError(f"{shown(path)}: line {lines + 1:,} is no id.", "Expected one id a line.")
                 lines, last = lines + count, block[-1:]
         first = head.removeprefix(_BOM).partition(b"\n")[0].rstrip(b"\r")
-        kind: IdKind = "semantic keys" if len(first) == KEY_LENGTH else "chunk ids"
+        kind: IdKind = ids_are or ("semantic keys" if len(first) == KEY_LENGTH else "chunk ids")
         return cls(path, lines + (last != b"\n"), kind, found.digest())
 
     def read(self, start: int, stop: int, size: int) -> Iterator[NDArray[Any]]:
@@ -242,6 +278,8 @@ class _TextIds(_Ids):
         name = shown(self.path)
         if self.kind == "semantic keys":
             return key_array(lines, first, name)
+        if self.kind == "source ids":
+            return as_source_ids([line.decode(errors="replace") for line in lines], first, name)
         if not _INTEGERS.fullmatch(b"\n".join(lines) + b"\n"):
             row = next(row for row, line in enumerate(lines) if not _INTEGERS.fullmatch(line + b"\n"))
             raise bad_id(name, first + row, lines[row].decode(errors="replace"))

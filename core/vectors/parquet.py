@@ -8,123 +8,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from revector.core.errors import UsageError
-from revector.core.vectors.slices import IdKind, Slice, VectorFile, as_chunk_ids, bad_id, key_array, slice_rows
+from revector.core.vectors.columns import ColumnFile, choose_columns, first_length, need_pyarrow
+from revector.core.vectors.slices import IdKind
 from revector.core.vectors.source import digest, fingerprint, opened, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from numpy.typing import NDArray
 
-_ID_COLUMNS = ("chunk_id", "semantic_key")
 _BUFFER = 1024 * 1024
-_BATCHES = 8
-"""Of which a slice is put together."""
 
 
 @dataclass(frozen=True)
-class ParquetFile(VectorFile):
-    """A Parquet file of vectors, with their ids in a column."""
+class ParquetFile(ColumnFile):
+    """A Parquet file of vectors."""
 
-    path: Path
-    id_column: str
-    vector_column: str
-
-    def slices(self, start: int) -> Iterator[Slice]:
-        """All rows from `start` on."""
-        dimensions = self.dimensions or 0
-        for first, batch in self._batches(start, self.rows, [self.id_column, self.vector_column]):
-            ids = self._ids(batch.column(0), first)
-            vectors, bad = _vectors(batch.column(1), dimensions)
-            yield Slice(first, ids, vectors, bad)
-
-    def ids(self, start: int, stop: int) -> Iterator[NDArray[Any]]:
-        """The ids of the rows from `start` to before `stop`."""
-        for first, batch in self._batches(start, stop, [self.id_column]):
-            yield self._ids(batch.column(0), first)
-
-    def _batches(self, start: int, stop: int, columns: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Batches of about one size, each with its first row's number; row groups before `start` are not read."""
-        size = slice_rows(self.dimensions or 1, 4)
+    def read(self, start: int, size: int, columns: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Batches of `size` rows; row groups before `start` are not read."""
         with _parquet(self.path) as file:
             groups, first = _groups_from(file, start)
-            waiting: list[pa.RecordBatch] = []
-            # pyarrow takes about five times a batch's memory, so batches are small, and combined (like those of
-            # small row groups) until they are worth a transaction.
-            for batch in file.iter_batches(
-                max(1, size // _BATCHES), row_groups=groups, columns=columns, use_threads=False
-            ):
-                if first >= stop:
-                    break
-                kept = batch.slice(max(0, start - first), stop - max(start, first))
+            for batch in file.iter_batches(size, row_groups=groups, columns=columns, use_threads=False):
+                yield first, batch
                 first += batch.num_rows
-                if kept.num_rows:
-                    waiting.append(kept.select(columns))
-                if sum(one.num_rows for one in waiting) >= size:
-                    yield from _put_together(waiting, start, size)
-                    start += sum(one.num_rows for one in waiting)
-                    waiting = []
-            yield from _put_together(waiting, start, size)
-            start += sum(one.num_rows for one in waiting)
-        if start != stop:
-            raise UsageError(
-                f"{self.name} has {start:,} rows; its footer says {self.rows:,}.", "Write the file anew."
-            )
-
-    def _ids(self, column: pa.Array, first: int) -> NDArray[Any]:
-        import pyarrow as pa
-
-        if column.null_count:
-            raise bad_id(self.name, first + column.is_null().to_pylist().index(True), None)
-        if self.id_kind == "chunk ids":
-            return as_chunk_ids(column.to_numpy(zero_copy_only=False), first, self.name)
-        return key_array(column.cast(pa.large_binary()).to_pylist(), first, self.name)
 
 
-def open_parquet(path: Path, id_column: str | None, vector_column: str) -> ParquetFile:
+def open_parquet(
+    path: Path, id_column: str | None, vector_column: str, ids_are: IdKind | None = None
+) -> ParquetFile:
     """Open a Parquet file with vectors. Raises UsageError for one that cannot be read or lacks the columns."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet
-        import pyarrow.types as kinds
-    except ImportError:
-        raise UsageError(
-            "Reading Parquet needs pyarrow, which is not installed.", "pip install 'revector[parquet]'"
-        ) from None
+    need_pyarrow("Parquet")
     with _parquet(path) as file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
-        if id_column is None:
-            id_column = next((name for name in _ID_COLUMNS if name in schema.names), None)
-        if id_column is None:
-            raise _no_column(path, f"{_ID_COLUMNS[0]} or {_ID_COLUMNS[1]}", "--id-column", schema.names)
-        for column, option in ((id_column, "--id-column"), (vector_column, "--vector-column")):
-            if schema.names.count(column) != 1:
-                raise _no_column(path, column, option, schema.names)
-        id_type = schema.field(id_column).type
-        if kinds.is_dictionary(id_type):
-            id_type = id_type.value_type
-        if kinds.is_integer(id_type):
-            id_kind: IdKind = "chunk ids"
-        elif kinds.is_string(id_type) or kinds.is_large_string(id_type) or kinds.is_string_view(id_type):
-            id_kind = "semantic keys"
-        else:
-            raise UsageError(
-                f"{shown(path)}: the column {id_column!r} is of type {id_type}.",
-                "Expected chunk ids (integers) or semantic keys (strings of 64 hex digits).",
-            )
-        given = schema.field(vector_column).type
-        kind = given.storage_type if isinstance(given, pa.BaseExtensionType) else given  # a tensor's is a list
-        is_list = kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)
-        if not is_list or not kinds.is_floating(kind.value_type):
-            raise UsageError(
-                f"{shown(path)}: the column {vector_column!r} is of type {given}.",
-                "Expected a list of float16, float32 or float64.",
-            )
-        fixed = kinds.is_fixed_size_list(kind)
-        dimensions = int(kind.list_size) if fixed else _first_length(file, vector_column)
-    name = fingerprint("parquet", id_column, vector_column, digest(path))
+        id_column, id_kind, dimensions = choose_columns(path, schema, id_column, vector_column, ids_are)
+        if dimensions is None:
+            dimensions = first_length(file.iter_batches(64, columns=[vector_column]), vector_column)
+    more = ["source ids"] if id_kind == "source ids" else []
+    name = fingerprint("parquet", id_column, vector_column, digest(path), *more)
     return ParquetFile(shown(path), rows, dimensions, id_kind, name, path, id_column, vector_column)
 
 
@@ -162,54 +81,3 @@ def _groups_from(file: Any, start: int) -> tuple[list[int], int]:
             return list(range(group, file.metadata.num_row_groups)), first
         first += rows
     return [], start
-
-
-def _put_together(batches: list[pa.RecordBatch], first: int, size: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-    import pyarrow as pa
-
-    if not batches:
-        return
-    whole = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
-    for start in range(0, whole.num_rows, size):
-        yield first + start, whole.slice(start, size)
-
-
-def _first_length(file: Any, name: str) -> int | None:
-    """The dimensions of the first vector; None when there is none."""
-    for batch in file.iter_batches(64, columns=[name]):
-        for vector in _storage(batch.column(0)):
-            if vector.is_valid:
-                return len(vector)
-    return None
-
-
-def _storage(column: pa.Array) -> pa.Array:
-    import pyarrow as pa
-
-    return column.storage if isinstance(column, pa.ExtensionArray) else column
-
-
-def _vectors(column: pa.Array, dimensions: int) -> tuple[NDArray[Any], dict[int, str]]:
-    """The vectors (n, d), and the invalid rows: null, or of another length. Those are set to zeros."""
-    import pyarrow.compute as pc
-
-    column = _storage(column)
-    # Null numbers become NaN, which is rejected later.
-    lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
-    good = lengths == dimensions  # a null's length is NaN
-    if good.all():
-        return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), dimensions), {}
-    numbers = column.filter(good).flatten().to_numpy(zero_copy_only=False).reshape(int(good.sum()), dimensions)
-    vectors = np.zeros((len(column), dimensions), numbers.dtype)
-    vectors[good] = numbers
-    bad = {}
-    for row in np.flatnonzero(~good).tolist():
-        length = lengths[row]
-        bad[row] = "is null" if np.isnan(length) else f"has {int(length):,} dimensions in place of {dimensions:,}"
-    return vectors, bad
-
-
-def _no_column(path: Path, column: str, option: str, names: list[str]) -> UsageError:
-    known = ", ".join(names[:20]) or "none"
-    twice = "more than one column" if names.count(column) > 1 else "no column"
-    return UsageError(f"{shown(path)} has {twice} {column}.", f"Name it: {option} NAME, of {known}.")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
@@ -27,12 +27,15 @@ _SLICE_BYTES = 8 * 1024 * 1024
 _HEX = np.zeros(256, dtype=np.bool_)
 _HEX[list(b"0123456789abcdefABCDEF")] = True
 
-IdKind = Literal["chunk ids", "semantic keys"]
+IdKind = Literal["chunk ids", "semantic keys", "source ids"]
+ID_NAMES: dict[str, IdKind] = {"chunk_id": "chunk ids", "semantic_key": "semantic keys", "source_id": "source ids"}
+"""What a column of ids is called, and what --ids-are takes."""
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Rows of a file: `ids` (n,) are int64 chunk ids or S64 semantic keys, `vectors` (n, d) as in the file.
+    """Rows of a file: `ids` (n,) are int64 chunk ids, S64 semantic keys or source ids as objects, `vectors` (n, d) as
+    in the file.
 
     `bad` maps rows of the slice to reasons, for rows that are not vectors of d numbers in the file.
     """
@@ -42,12 +45,26 @@ class Slice:
     vectors: NDArray[Any]
     bad: Mapping[int, str] = field(default_factory=dict)
 
+    def head(self, rows: int) -> Slice:
+        """Its first rows."""
+        bad = {row: why for row, why in self.bad.items() if row < rows}
+        return Slice(self.first, self.ids[:rows], self.vectors[:rows], bad)
+
+
+@dataclass(frozen=True)
+class NoVector:
+    """A text for which a provider's batch answered an error in place of a vector."""
+
+    id: Annotated[str, "its custom_id"]
+    error: Annotated[str, "what the provider says"]
+
 
 @dataclass(frozen=True)
 class VectorFile:
     """An open, valid file of vectors. `name` is fit for a message; `dimensions` is None for a file without rows.
 
-    `fingerprint` is of the content, ids included: the same for a copy under another name.
+    `fingerprint` is of the content, ids included: the same for a copy under another name. `without` are lines that
+    have an error in place of a vector; they are no rows.
     """
 
     name: str
@@ -55,6 +72,7 @@ class VectorFile:
     dimensions: int | None
     id_kind: IdKind
     fingerprint: str
+    without: tuple[NoVector, ...] = field(default=(), kw_only=True)
 
     def slices(self, start: int) -> Iterator[Slice]:
         """All rows from `start` on. Raises UsageError for unreadable data and invalid ids."""
@@ -127,10 +145,26 @@ def key_array(keys: Sequence[bytes], first: int, name: str) -> NDArray[np.bytes_
     return as_semantic_keys(np.array(keys, dtype=f"S{KEY_LENGTH}"), first, name)
 
 
+def as_source_ids(ids: Sequence[str], first: int, name: str) -> NDArray[np.object_]:
+    """Source ids (n,) as Python strings. Raises UsageError naming the row of an empty one."""
+    for row, one in enumerate(ids):
+        if not one or "\0" in one:
+            raise bad_id(name, first + row, one)
+    found = np.empty(len(ids), object)
+    found[:] = ids
+    return found
+
+
+def id_text(one: Any) -> str:
+    """An id for a message."""
+    return one.decode(errors="replace") if isinstance(one, bytes) else str(one)
+
+
 def bad_id(name: str, row: int, found: object) -> UsageError:
     """The error for an invalid id."""
     shown = str(found) if len(str(found)) <= KEY_LENGTH else f"{str(found)[:KEY_LENGTH]}…"
     return UsageError(
         f"{name}: the id of row {row:,} (counted from 0) is {shown!r}.",
-        f"Expected all ids to be chunk ids (integers), or all semantic keys ({KEY_LENGTH} hex digits).",
+        f"Expected all ids to be chunk ids (integers), or all semantic keys ({KEY_LENGTH} hex digits). "
+        "For documents of one chunk they may be your own ids: --ids-are source_id",
     )

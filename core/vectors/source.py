@@ -1,4 +1,4 @@
-"""What the readers of .npy and Parquet share: opening, naming and identifying a regular file."""
+"""What the readers of all formats share: opening, naming and identifying a regular file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def opened(path: Path) -> Iterator[FileIO]:
     try:
         # Checked before opening: opening a pipe would wait for its writer.
         if "\0" in str(path) or not stat.S_ISREG(path.stat().st_mode):
-            raise UsageError(f"{shown(path)} is not a file.", "Name a .npy or Parquet file.")
+            raise UsageError(f"{shown(path)} is not a file.", "Name a file of vectors.")
         with path.open("rb", buffering=0) as file:
             yield file
     except FileNotFoundError:
@@ -47,7 +47,7 @@ def opened(path: Path) -> Iterator[FileIO]:
 def read_magic(path: Path) -> bytes:
     """The first bytes of a file."""
     with opened(path) as file:
-        return file.read(8)
+        return file.read(16)
 
 
 def digest(path: Path, *, whole: bool = False) -> bytes:

@@ -13,7 +13,8 @@ from textual.widgets import Button
 from revector.core.database import Database
 from revector.core.errors import RevectorError, UsageError
 from revector.core.registry import Version
-from revector.core.vectors.load import LoadReport, load
+from revector.core.vectors.load import load
+from revector.core.vectors.report import LoadReport
 from revector.screens.widgets.background import Tell, in_background
 from revector.screens.widgets.form import Form
 from revector.screens.wording.job import bar
@@ -45,7 +46,7 @@ class LoadDialog(Form[bool | None]):
                 "Ids are chunk ids or semantic keys. A chunk that has a vector keeps it. Stopped at any moment, "
                 "the same load continues where it stopped."
             )
-            yield self.field("path", "file", hint="vectors as .npy (n, d), or Parquet")
+            yield self.field("path", "file", hint=".npy (n, d), .safetensors, Parquet, Arrow …, or a folder")
             yield self.field("ids", "ids of a .npy", hint="beside it: NAME.ids.npy or NAME.ids.txt")
             yield self.field("id-column", "id column", hint="of a Parquet file: chunk_id or semantic_key")
             yield self.field("vector-column", "vector column", hint="of a Parquet file: embedding")
@@ -75,22 +76,32 @@ class LoadDialog(Form[bool | None]):
         self.say(Text("Opening the file …", FAINT))
 
         def run(tell: Tell) -> LoadReport | None:
-            from revector.core.vectors.files import open_vectors
+            from revector.core.cutover.policy import read_policy
+            from revector.core.encoders.again import Limits
+            from revector.core.vectors.files import find_files, open_vectors
 
             def heed(step: str, done: int, total: int) -> None:
                 if stop.is_set():
                     raise _StoppedError
                 tell(lambda: self._progress(step, done, total))
 
-            file = open_vectors(
-                _file(path),
-                ids=_file(ids) if ids else None,
-                id_column=id_column or None,
-                vector_column=vector_column or None,
-            )
+            files = [
+                open_vectors(
+                    one,
+                    ids=_file(ids) if ids else None,
+                    id_column=id_column or None,
+                    vector_column=vector_column or None,
+                )
+                for one in find_files([_file(path)])
+            ]
+            with self._database.session("load") as connection:
+                policy = read_policy(connection)
+            limits = Limits(policy.encoder_cosine, policy.encoder_timeout_s, policy.encoder_usd)
             try:
-                heed("loading", 0, file.rows)
-                return load(self._database, self._version, file, skip_bad=skip_bad, on_progress=heed)
+                heed("loading", 0, sum(file.rows for file in files))
+                return load(
+                    self._database, self._version, files, skip_bad=skip_bad, limits=limits, on_progress=heed
+                )
             except _StoppedError:
                 return None
 
@@ -109,11 +120,12 @@ class LoadDialog(Form[bool | None]):
             self.say(Text("Stopped. Nothing is lost; load it again to continue.", CAUTION))
             return
         # The box above shows the whole path.
-        rows, state = report_lines(replace(report, source=shorten(Path(report.source).name, _LONGEST_NAME)))
+        rows, *more, state = report_lines(replace(report, source=shorten(Path(report.source).name, _LONGEST_NAME)))
         text = Text(f"✓ {printable(rows)}", GOOD)
         if report.resumed_at:
             text.append(f" Resumed at row {report.resumed_at:,}.", FAINT)
-        text.append(f"\n{printable(state)}", "default")
+        for line in (*more, state):
+            text.append(f"\n{printable(line)}", "default")
         if self._version.encoder_spec:
             text.append(f" {next_words(report)} r", "default")
         self.say(text)

@@ -16,7 +16,7 @@ from revector.core.chunks import document_uuid
 from revector.core.evaluation.judged_sets.query_sets import QuerySetSummary
 from revector.core.explain import ChunkFacts
 from revector.core.settings import Settings
-from revector.core.vectors.load import LoadReport
+from revector.core.vectors.report import LoadReport
 from revector.screens.compare.explain_page import explain_page
 from revector.screens.compare.hit_page import hit_page
 from revector.screens.compare.query_picker import QueryPicker

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -14,16 +13,6 @@ from revector.core.encoders import Metered
 
 if TYPE_CHECKING:
     from revector.core.encoders import Encoder
-
-
-def cost(encoder: Encoder, texts: Sequence[str], tokens: int | None = None) -> float:
-    """US dollars for the billed tokens, or for these texts when that is unknown; 0 when the encoder has no
-    price."""
-    if not encoder.price:
-        return 0.0
-    if tokens is None:
-        tokens = encoder.count_tokens(texts) if texts else 0
-    return tokens * encoder.price / 1_000_000
 
 
 def billed(encoder: Encoder) -> int | None:

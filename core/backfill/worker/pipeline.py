@@ -31,6 +31,7 @@ from revector.core.backfill.worker.proof import prove, proven_within, take_over_
 from revector.core.backfill.worker.unsaved import UnsavedVectors
 from revector.core.database import Connection, Database, fetch_one
 from revector.core.encoders import Parallel
+from revector.core.encoders.again import cost
 from revector.core.errors import RefusedError, UnreachableError
 from revector.core.registry import Version
 
@@ -176,7 +177,7 @@ class Pipeline:
         if not self._encoder.price or self._control.settings.max_spend_usd is None:
             return 0.0
         texts = [text for row, text in enumerate(batch.texts) if row not in batch.same_as]
-        usd = spending.cost(self._encoder, texts)
+        usd = cost(self._encoder, texts)
         while (cap := self._control.settings.max_spend_usd) is not None:
             reason = self._purse.reserve(connection, usd, cap)
             if reason is None:
@@ -269,7 +270,7 @@ class Pipeline:
             failed = {chunk_id for chunk_id, _ in failures}
             failures += [(chunk, "same text as a chunk that failed") for chunk, same in copies if same in failed]
             copies = [(chunk, same) for chunk, same in copies if same not in failed]
-        spent = owed + spending.cost(self._encoder, texts, billed)
+        spent = owed + cost(self._encoder, texts, billed)
         return Encoded(batch, chunk_ids, vectors, copies, failures, spent, reserved, time.monotonic() - began)
 
     def _ask(self, encoder: BatchEncoder, texts: list[str]) -> None:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
 
 from revector.core import index
-from revector.core.backfill.job.spending import cost
 from revector.core.cutover.guard import Found, GuardRule, Subject, fails, passes, unsure, would_see
 from revector.core.database import fetch_column
+from revector.core.encoders.again import Limits, compare, encode_within
 from revector.core.errors import EncoderError, RefusedError, RevectorError
 from revector.core.index.warming import stored_vectors, vectors_of
 
@@ -26,20 +23,9 @@ if TYPE_CHECKING:
 
     Matrix = NDArray[np.float64]
 
-_BATCH = 50
-"""Chunks in one request: time and money are looked at between two."""
 _LOOKED_UP = 20
 """Of so many chunks that differ it is looked up whether their vectors are stored for other chunks."""
 _NAMED = 3
-
-
-@dataclass(frozen=True)
-class _Encoded:
-    """Today's vectors (m, d) of the first m texts; what that took, in words; and which limit left out the rest."""
-
-    vectors: Matrix | None
-    took: str
-    stopped: str
 
 
 def _same(subject: Subject) -> Found:
@@ -59,7 +45,11 @@ def _same(subject: Subject) -> Found:
         )
     remedy = f"The provider may have changed the model: backfill a new version with {version.encoder_spec}."
     try:
-        encoded = _encode(subject, [texts[chunk_id] for chunk_id in ids])
+        encoded = encode_within(
+            lambda: subject.encoders.encoder(version),
+            [texts[chunk_id] for chunk_id in ids],
+            Limits(policy.encoder_cosine, policy.encoder_timeout_s, policy.encoder_usd),
+        )
     except (EncoderError, RefusedError) as error:
         return fails(f"it no longer returns such vectors: {error.problem}", remedy)
     except RevectorError as error:
@@ -72,11 +62,9 @@ def _same(subject: Subject) -> Found:
             f"it returns {encoded.vectors.shape[1]} dimensions, the version has {version.dimensions}", remedy
         )
     ids = ids[: len(encoded.vectors)]
-    then, least = _matrix(stored[chunk_id] for chunk_id in ids), policy.encoder_cosine
-    before, after = np.linalg.norm(then, axis=1), np.linalg.norm(encoded.vectors, axis=1)
-    cosines = np.einsum("ij,ij->i", then, encoded.vectors) / np.maximum(before * after, 1e-30)
-    ratios = before / np.maximum(after, 1e-30)
-    differing, longer = cosines < least, np.minimum(ratios, 1 / np.maximum(ratios, 1e-30)) < least
+    least = policy.encoder_cosine
+    found = compare(_matrix(stored[chunk_id] for chunk_id in ids), encoded.vectors, least)
+    cosines, ratios, differing, longer = found.cosines, found.ratios, found.differing, found.longer
     if differing.any():
         worst = f"lowest cosine {cosines.min():.5f}, at least {least:g} required"
         odd = {ids[place]: encoded.vectors[place] for place in np.flatnonzero(differing)}
@@ -101,50 +89,6 @@ def _same(subject: Subject) -> Found:
     if encoded.stopped:
         return unsure(f"{detail}, and {policy.encoder_chunks:,} chunks do not fit into {encoded.stopped}", more)
     return passes(detail)
-
-
-def _encode(subject: Subject, texts: list[str]) -> _Encoded:
-    """Encode the texts as documents, in several requests, as far as the policy's time and money reach."""
-    import numpy as np
-
-    policy, began, spent = subject.policy, time.monotonic(), 0.0
-    answers: queue.SimpleQueue[NDArray[np.float32] | Exception | None] = queue.SimpleQueue()
-    over = threading.Event()
-
-    def encode() -> None:
-        nonlocal spent
-        try:
-            encoder = subject.encoders.encoder(subject.version)
-            for start in range(0, len(texts), _BATCH):
-                batch = texts[start : start + _BATCH]
-                usd = cost(encoder, batch)
-                if over.is_set() or spent + usd > policy.encoder_usd:
-                    break
-                spent += usd
-                answers.put(encoder.encode_documents(batch))
-            answers.put(None)
-        except Exception as error:  # noqa: BLE001  (whatever it is, it is raised where the answer is waited for)
-            answers.put(error)
-
-    threading.Thread(target=encode, name="encoder guard", daemon=True).start()
-    found: list[NDArray[np.float32]] = []
-    stopped = ""
-    while sum(map(len, found)) < len(texts):
-        try:
-            answer = answers.get(timeout=max(0.0, began + policy.encoder_timeout_s - time.monotonic()))
-        except queue.Empty:
-            stopped = f"{policy.encoder_timeout_s:g} s"
-            break
-        if answer is None:
-            stopped = f"${policy.encoder_usd:g}"
-            break
-        if isinstance(answer, Exception):
-            raise answer
-        found.append(answer)
-    over.set()
-    took = f"{time.monotonic() - began:.1f} s of {policy.encoder_timeout_s:g} s"
-    took += f" and ${spent:.4f} of ${policy.encoder_usd:g}" if spent else ""
-    return _Encoded(np.concatenate(found).astype(np.float64) if found else None, took, stopped)
 
 
 def _looks_like(

@@ -82,6 +82,7 @@ EVALUATION = keys(
         )
     ],
 )
+LOADED = keys("version_key source rows stored present unknown duplicates bad compared missing state")
 THRESHOLD = keys("kept primary candidate if_copied")
 
 ERROR = keys("", error=keys("problem remedy kind"))
@@ -115,7 +116,7 @@ CONTRACT: dict[str, type_of | Sequence[type_of]] = {
     ),
     "versions retire": VERSION,
     "versions drop": DROPPED,
-    "load": keys("version_key source rows stored present unknown duplicates bad missing state"),
+    "load": LOADED | keys("not_compared", without=[keys("id error")], files=[LOADED]),
     "backfill plan": keys(
         "version_key encoder chunks missing failed to_embed repeated price workers rate ready",
         sample=keys("chunks exact"),

@@ -26,10 +26,12 @@ def test_a_load_and_what_it_answers(
     vectors = random_vectors(20)
     path = write_npy(tmp_path, vectors[:10], np.append(ids[:9], 999_999))
     found = revector.run("load", "v1", "vectors.npy", "--json")
-    assert found.document == {
+    one = {
         "version_key": "v1", "source": "vectors.npy", "rows": 10, "stored": 9, "present": 0, "unknown": 1,
-        "duplicates": 0, "bad": 0, "missing": 11, "state": "backfilling",
+        "duplicates": 0, "bad": 0, "compared": 0, "missing": 11, "state": "backfilling",
     }  # fmt: skip
+    why = "the version has no encoder that revector can open"
+    assert found.document == one | {"not_compared": why, "without": [], "files": [one]}
     assert found.err == (
         "Next: embed the 11 chunks missing, prove that the version is complete, and build the index: "
         "revector backfill run v1\n"
@@ -70,8 +72,8 @@ def test_a_bad_row(revector: Revector, connection: Connection, tmp_path: Path) -
     ("arguments", "status", "message"),
     [
         ("v1 no.npy", 2, "There is no file 'no.npy'."),
-        ("v1 .", 2, ". is not a file."),
-        ("v1 text.npy", 2, "neither a .npy nor a Parquet"),
+        ("v1 .", 2, "text.npy is no file of vectors"),
+        ("v1 text.npy", 2, "text.npy is no file of vectors"),
         ("v1 vectors.npy --ids no", 2, "There is no file 'no'."),
         ("v1 vectors.npy --id-column a", 2, "has no columns"),
         ("v1 wide.npy --ids vectors.ids.npy", 2, "has vectors of 9 dimensions; version v1 has 8"),

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from revector.core import index
-from revector.core.cutover.checks import encoding
 from revector.core.cutover.policy import change_policy
 from revector.core.database import Connection, Database
+from revector.core.encoders import again
 from revector.core.index import warming
 from revector.core.index.warming import stored_vectors
 from revector.core.loader import copy_vectors
@@ -89,7 +89,7 @@ def loaded(
 ) -> None:
     np.save(folder / f"{name}.npy", rows)
     np.save(folder / f"{name}.ids.npy", ids)
-    load(database, version, open_vectors(folder / f"{name}.npy"))
+    load(database, version, [open_vectors(folder / f"{name}.npy")])
 
 
 # -- the sample ----------------------------------------------------------------------------------------------
@@ -291,7 +291,7 @@ def test_it_stops_when_time_is_up_and_says_what_it_would_have_seen(
 ) -> None:
     add_chunks(connection, NUMBERS)
     ready_version(database, connection, "v2", served(provider))
-    monkeypatch.setattr(encoding, "_BATCH", 4)
+    monkeypatch.setattr(again, "_BATCH", 4)
     asked = len(provider.requests)
     verdict(connection, "encoder", "pass", "16 of 16")
     assert [len(request.inputs) for request in provider.requests[asked:]] == [4, 4, 4, 4]
@@ -308,7 +308,7 @@ def test_it_stops_when_time_is_up_and_says_what_it_would_have_seen(
 def test_it_stops_when_the_money_is_spent(
     database: Database, connection: Connection, provider: ProtocolServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoding, "_BATCH", 4)
+    monkeypatch.setattr(again, "_BATCH", 4)
     add_chunks(connection, [f"{number} {number}" for number in NUMBERS])
     ready_version(database, connection, "v2", f"{served(provider)}&price=100")
     verdict(connection, "encoder", "pass", "of $0.1")

@@ -142,8 +142,8 @@ DESCR = "{'descr': '<f4', 'fortran_order': False, 'shape': %s, }\n"
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        pytest.param(b"", "neither a .npy nor a Parquet", id="empty"),
-        pytest.param(b"\x93NUM", "neither a .npy nor a Parquet", id="half the magic"),
+        pytest.param(b"", "is no file of vectors", id="empty"),
+        pytest.param(b"\x93NUM", "is no file of vectors", id="half the magic"),
         pytest.param(b"\x93NUMPY", "no header that can be read", id="magic alone"),
         pytest.param(b"\x93NUMPY\1\0\xff\xff{", "no header that can be read", id="cut off in the header"),
         pytest.param(b"\x93NUMPY\2\0\xff\xff\xff\xff{", "no header that can be read", id="4 GB of header"),
@@ -266,7 +266,7 @@ def test_what_belongs_to_the_other_format(tmp_path: Path) -> None:
     path = write_npy(tmp_path, random_vectors(3), IDS[:3])
     assert "has no columns" in refusal(path, id_column="x")
     table = write_parquet(tmp_path, pa.list_(pa.float32()), random_vectors(3), IDS[:3])
-    assert "ids in a column" in refusal(table, ids=path)
+    assert "has its ids in it" in refusal(table, ids=path)
 
 
 # -- Parquet -------------------------------------------------------------------------------------------------

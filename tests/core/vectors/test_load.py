@@ -31,8 +31,10 @@ from revector.core.registry import (
 )
 from revector.core.vectors import slices
 from revector.core.vectors.files import open_vectors
-from revector.core.vectors.load import LoadReport, load
+from revector.core.vectors.load import load as load_files
+from revector.core.vectors.report import LoadReport
 from revector.core.vectors.seen import Seen
+from revector.core.vectors.slices import VectorFile
 from tests.encoders import Stub
 from tests.vector_files import DIMENSIONS, expected, new_chunks, new_version, random_vectors, stored, write_npy
 from tests.versions import worker_on
@@ -50,6 +52,11 @@ def counts(report: LoadReport) -> tuple[int, ...]:
     found = (report.rows, report.stored, report.present, report.unknown, report.duplicates, report.bad)
     assert found[0] == sum(found[1:])
     return found
+
+
+def load(database: Database, version: Version, file: VectorFile, **options: Any) -> LoadReport:
+    """A load of one file."""
+    return load_files(database, version, [file], **options)
 
 
 def assert_counted(connection: Connection, version: Version) -> None:
@@ -361,7 +368,7 @@ def progress(step, done, total):
         print(done, flush=True)
         sys.stdin.readline()
 
-load(database, version, open_vectors(Path(sys.argv[3])), skip_bad=True, on_progress=progress)
+load(database, version, [open_vectors(Path(sys.argv[3]))], skip_bad=True, on_progress=progress)
 """
 
 
@@ -635,7 +642,7 @@ with database.session("test") as connection:
 if sys.argv[3].endswith("parquet"):
     import pyarrow.compute, pyarrow.parquet
 before = peak_kb()
-report = load(database, version, open_vectors(Path(sys.argv[3])))
+report = load(database, version, [open_vectors(Path(sys.argv[3]))])
 print(report.rows, report.stored, peak_kb() - before)
 """
 

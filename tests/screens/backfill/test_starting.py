@@ -18,7 +18,7 @@ from textual.widgets import Button, Checkbox, Input
 from revector.core.backfill.engines.ray import engine
 from revector.core.backfill.job.job import find_job
 from revector.core.database import Database
-from revector.core.encoders import PROBE_TEXT
+from revector.core.encoders import PROBE_TEXT, open_encoder
 from revector.core.registry import embedded_count, get_version
 from revector.core.vectors import slices
 from revector.screens.backfill.load_dialog import LoadDialog
@@ -39,7 +39,7 @@ from tests.screens.support import (
     until_gone,
     until_shown,
 )
-from tests.vector_files import random_vectors, write_npy
+from tests.vector_files import write_npy
 from tests.versions import add, add_chunks
 
 
@@ -349,6 +349,14 @@ def chunk_ids(database: Database) -> np.ndarray:
     return np.array([row[0] for row in rows], dtype=np.int64)
 
 
+def vectors_for(database: Database, ids: np.ndarray) -> np.ndarray:
+    """What the candidate's encoder makes of these chunks; of one that is not there, of its number."""
+    with database.session("test") as connection:
+        texts = dict(connection.execute("SELECT id, content FROM document_chunks").fetchall())
+        encoder = open_encoder(get_version(connection, "demo-new").encoder_spec)
+    return encoder.encode_documents([texts.get(one, str(one)) for one in ids.tolist()])
+
+
 def stored_of(database: Database) -> int:
     with database.session("test") as connection:
         return embedded_count(connection, get_version(connection, "demo-new"))
@@ -372,7 +380,7 @@ async def test_a_file_is_loaded_and_its_rows_accounted_for(
 ) -> None:
     ids = chunk_ids(candidate)
     rows = np.concatenate([ids[:10], ids[:1], [987_654_321]])
-    vectors = random_vectors(len(rows), 64)
+    vectors = vectors_for(candidate, rows)
     vectors[2] = np.nan
     path = write_npy(tmp_path, vectors, rows)
     app = console(candidate)
@@ -407,7 +415,7 @@ async def test_a_file_is_loaded_and_its_rows_accounted_for(
 async def test_a_parquet_file_with_columns_of_other_names(candidate: Database, tmp_path: Path) -> None:
     ids = chunk_ids(candidate)
     path = tmp_path / "vectors.parquet"
-    vectors = pa.array(list(random_vectors(len(ids), 64)), pa.list_(pa.float32()))
+    vectors = pa.array(list(vectors_for(candidate, ids)), pa.list_(pa.float32()))
     pq.write_table(pa.table({"chunk": ids, "v": vectors}), path)
     app = console(candidate)
     async with app.run_test(size=SMALL) as pilot:
@@ -431,7 +439,7 @@ async def test_a_load_that_is_stopped_goes_on_where_it_was(
     from revector.core.vectors.load import _Load
 
     ids = chunk_ids(candidate)
-    path = write_npy(tmp_path, random_vectors(len(ids), 64), ids)
+    path = write_npy(tmp_path, vectors_for(candidate, ids), ids)
     second, go_on = threading.Event(), threading.Event()
     store = _Load._store
 
@@ -469,7 +477,7 @@ async def test_a_console_that_ends_stops_its_load(
     from revector.core.vectors.load import _Load
 
     ids = chunk_ids(candidate)
-    path = write_npy(tmp_path, random_vectors(len(ids), 64), ids)
+    path = write_npy(tmp_path, vectors_for(candidate, ids), ids)
     first, go_on, ended = threading.Event(), threading.Event(), threading.Event()
     store, finish = _Load._store, _Load.finish
 
@@ -504,7 +512,7 @@ async def test_a_console_that_ends_stops_its_load(
         ("nowhere.npy", "There is no file"),
         ("~nobody-of-that-name/x.npy", "There is no home folder of '~nobody-of-that-name'"),
         ("[red]x[/red].npy", "[red]x[/red].npy"),
-        ("text.npy", "is neither a .npy nor a Parquet file"),
+        ("text.npy", "is no file of vectors"),
         ("pickled.npy", "pickled.npy"),
     ],
 )
