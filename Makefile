@@ -69,7 +69,7 @@ $(TEST_STAMP): $(STAMP)
 	@for program in tmux pgbouncer; do PATH="$$PATH:/usr/sbin" command -v $$program >/dev/null \
 	    || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends $$program; } \
 	    || { echo "make test needs $$program: install it with your system's package manager" >&2; exit 1; }; done
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[sentence-transformers,parquet,serve]' --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[documents,sentence-transformers,parquet,serve]' --group dev
 	@touch $@
 
 clean:

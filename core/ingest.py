@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, LiteralString
 from uuid import UUID
 
@@ -48,6 +48,9 @@ class IngestReport:
     carried: Annotated[int, "vectors that chunks took over from others of the same text, in all versions"] = 0
     empty: Annotated[int, "documents without any text, which have no chunk"] = 0
     left_out: Annotated[int, "files in folders that are of no kind we read"] = 0
+    left_out_kinds: Annotated[dict[str, int], "how many of them, by the ends of their names"] = field(
+        default_factory=dict
+    )
     replaced: Annotated[int, "documents whose id was that of one from another place"] = 0
 
 
@@ -104,7 +107,8 @@ def ingest(
             _require_complete(done)
             done["deleted"] += _prune(connection, last_chunk, on_wait)
     fold_counts(connection, 0)
-    report = IngestReport(**done)
+    kinds = documents.left_out_kinds if isinstance(documents, DocumentReader) else {}
+    report = IngestReport(**done, left_out_kinds=dict(kinds))
     if report.inserted or report.deleted:
         audit.record(connection, "ingest --prune" if prune else "ingest", None, detail=asdict(report))
     return report

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 _SHOWN_REJECTIONS = 20
+_SHOWN_KINDS = 8
 
 
 @app.command(cls=answering("core.ingest:IngestReport"))
@@ -25,7 +27,11 @@ def ingest(
     context: typer.Context,
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="PATH", help="Text, Markdown, JSONL or CSV files, folders, BEIR collections."),
+        typer.Argument(
+            metavar="PATH",
+            help="Files, folders, BEIR collections; - is stdin. Text, Markdown, JSON, JSONL, CSV, TSV, notebooks; "
+            "with the extra `documents` HTML, reStructuredText, PDF and office files. Compressed ones too.",
+        ),
     ],
     prune: Annotated[bool, typer.Option("--prune", help="Remove documents that are not in this run.")] = False,
     root: Annotated[
@@ -37,6 +43,17 @@ def ingest(
     prefix: Annotated[str, typer.Option("--prefix", metavar="TEXT", help="Put this before every id.")] = "",
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace documents of the same id that came from another folder.")
+    ] = False,
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", metavar="KIND", help="What stdin and named files are: jsonl, csv, md, html …"),
+    ] = None,
+    id_: Annotated[
+        str | None, typer.Option("--id", metavar="NAME", help="Where records have their ids; else id or _id.")
+    ] = None,
+    text: Annotated[str, typer.Option("--text", metavar="NAME", help="Where records have their texts.")] = "text",
+    all_rejections: Annotated[
+        bool, typer.Option("--all-rejections", help=f"Show every rejection, not only {_SHOWN_REJECTIONS}.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -50,17 +67,23 @@ def ingest(
 
     own = context_of(context)
     own.require_writable()
+    suffix = f".{format_.lower().removeprefix('.')}" if format_ else None
+    if suffix is not None and suffix not in KINDS:
+        known = ", ".join(sorted(kind[1:] for kind in KINDS))
+        raise typer.BadParameter(f"{format_!r} is not one of {known}.", context, param_hint="--format")
     rejected = 0
+    shown = sys.maxsize if all_rejections else _SHOWN_REJECTIONS
 
     def reject(rejection: Rejection) -> None:
         nonlocal rejected
         rejected += 1
-        if rejected <= _SHOWN_REJECTIONS:
+        if rejected <= shown:
             note(plain(f"rejected {rejection.where}: {rejection.problem}"))
 
     documents = read_documents(
-        paths, max_bytes=own.settings.max_document_bytes, on_reject=reject, root=root, naming=Naming(prefix=prefix)
-    )
+        paths, max_bytes=own.settings.max_document_bytes, on_reject=reject, root=root,
+        naming=Naming(id_, text, prefix), suffix=suffix,
+    )  # fmt: skip
     with own.session(changes=True) as connection:
         try:
             with progress_bar() as progress:
@@ -69,8 +92,8 @@ def ingest(
                     replace=replace, on_progress=progress, on_wait=note,
                 )  # fmt: skip
         finally:
-            if rejected > _SHOWN_REJECTIONS:
-                note(f"… and {rejected - _SHOWN_REJECTIONS:,} more were rejected")
+            if rejected > shown:
+                note(f"… and {rejected - shown:,} more were rejected: --all-rejections shows them")
         waiting = connection.execute(
             """
             SELECT v.version_key, count(*)
@@ -92,7 +115,7 @@ def ingest(
         for number, thing, what in (
             (report.cleaned, "document", "had NUL characters or lone surrogates, which were removed"),
             (report.empty, "document", "without any text"),
-            (report.left_out, "file", "of other types skipped"),
+            (report.left_out, "file", f"of other types skipped: {_kinds(report.left_out_kinds)}"),
             (report.carried, "vector", "copied from chunks with the same text"),
         ):
             if number:
@@ -101,3 +124,10 @@ def ingest(
     answer(report, as_json, show())
     if report.rejected:
         raise typer.Exit(1)
+
+
+def _kinds(left_out: Mapping[str, int]) -> str:
+    """`12 .png, 3 .py, 1 without an ending`: the most frequent ones."""
+    most = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    named = [f"{number:,} {plain(kind) or 'without an ending'}" for kind, number in most[:_SHOWN_KINDS]]
+    return ", ".join(named) + (", …" if len(most) > _SHOWN_KINDS else "")

@@ -1,7 +1,8 @@
-"""Lines and CSV records of a file as bytes; those larger than a document may be are never held in memory."""
+"""Lines, CSV records and elements of JSON as bytes; those larger than a document may be are never held in memory."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from enum import Enum, auto
 from typing import BinaryIO, TypeVar
@@ -38,6 +39,73 @@ def json_lines(file: BinaryIO, max_bytes: int) -> Iterator[tuple[int, bytes | No
             line = attempt(file.readline, _SKIP_BYTES)
             too_large = too_large or bool(line.strip(b"\r\n"))
         yield number, None if too_large else content
+
+
+_OUTSIDE = re.compile(rb'["{}\[\],\n]')
+_INSIDE = re.compile(rb'\\.|["\n]', re.DOTALL)
+
+
+class CutOffError(Exception):
+    """JSON that ends before it is complete."""
+
+
+def json_elements(file: BinaryIO, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
+    """The elements of a JSON array, or the objects of a file without one; None for an element that is too large.
+
+    Each with the number of its first line. They are cut out by their brackets and quotes, and not checked. Raises
+    CutOffError, after the last one, when something is left open.
+    """
+    line, first, depth, base = 1, 1, 0, -1
+    element, size, quoted = bytearray(), 0, False
+    block = attempt(file.read, _SKIP_BYTES).removeprefix(BOM)
+    while block:
+        while block.endswith(b"\\") and (more := attempt(file.read, 1)):
+            block += more
+        start = 0
+        at = 0
+        while token := (_INSIDE if quoted else _OUTSIDE).search(block, at):
+            at, mark = token.end(), token[0]
+            whole = False
+            if mark == b"\n":
+                line += 1
+                if not (quoted or size or block[start:at].strip()):
+                    start, first = at, line
+            elif mark == b'"':
+                quoted = not quoted
+            elif mark in b"[{" and not quoted:
+                if base < 0:
+                    base = int(mark == b"[")
+                    start = at if base else start
+                depth += 1
+            elif mark in b"]}" and not quoted:
+                depth -= 1
+                whole = depth == 0
+            elif mark == b"," and not quoted:
+                whole = depth == max(base, 0)
+            if not whole:
+                continue
+            part = block[start : at if mark == b"}" and base == 0 else at - 1]
+            element, size = _grown(element, size, part, max_bytes)
+            if size > max_bytes or element.strip():
+                yield first, None if size > max_bytes else bytes(element)
+            element, size, start, first = bytearray(), 0, at, line
+            base = -1 if depth == 0 else base
+        element, size = _grown(element, size, block[start:], max_bytes)
+        block = attempt(file.read, _SKIP_BYTES)
+    if depth or quoted:
+        raise CutOffError
+    if size > max_bytes or element.strip():
+        yield first, None if size > max_bytes else bytes(element)
+
+
+def _grown(element: bytearray, size: int, part: bytes, max_bytes: int) -> tuple[bytearray, int]:
+    """An element with some more bytes, without blanks before it; emptied when it is too large."""
+    part = part if size else part.lstrip()
+    size += len(part)
+    if size > max_bytes:
+        return bytearray(), size
+    element += part
+    return element, size
 
 
 class _Csv(Enum):

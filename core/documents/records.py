@@ -71,25 +71,24 @@ def from_json(naming: Naming, line: bytes) -> Document:
     return Document(source_id, text, row, origin=naming.origin)
 
 
-def csv_header(naming: Naming, record: bytes | None) -> list[str]:
+def header(naming: Naming, names: list[str]) -> list[str]:
     """The columns named in the first record. Raises DocumentError."""
-    if record is None:
-        raise DocumentError("The header is larger than a document may be. The file was skipped.")
-    columns = [name.strip() for name in _csv_row(record)]
+    columns = [name.strip() for name in names]
     named = [name for name in columns if name]
     if twice := sorted({name for name in named if named.count(name) > 1}):
         raise DocumentError(f"The header has the column {quote(twice[0])} twice. The file was skipped.")
     for name in (naming.id or "id", naming.text):
         if name not in columns and not (naming.id is None and name == "id" and "_id" in columns):
+            option = "--text" if name == naming.text else "--id"
             raise DocumentError(
-                f"The header has no column {name!r}, only {quote(', '.join(named))}. The file was skipped."
+                f"The header has no column {name!r}, only {quote(', '.join(named))}. The file was skipped. "
+                f"Another column: {option}"
             )
     return columns
 
 
-def from_csv(naming: Naming, columns: list[str], record: bytes) -> Document:
+def from_fields(naming: Naming, columns: list[str], values: list[str]) -> Document:
     """The document of a record. Raises DocumentError."""
-    values = _csv_row(record)
     if len(values) != len(columns):
         raise DocumentError(f"The record has {len(values)} fields, the header {len(columns)}.")
     # Data frames write their row numbers to a column without a name.
@@ -97,11 +96,27 @@ def from_csv(naming: Naming, columns: list[str], record: bytes) -> Document:
     return Document(naming.take_id(row), naming.take_text(row), row, origin=naming.origin)
 
 
-def _csv_row(record: bytes) -> list[str]:
+def csv_fields(record: bytes) -> list[str]:
+    """The fields of a record. Raises DocumentError."""
     try:
         return next(csv.reader([_decoded(record)], strict=True), [])
     except csv.Error as error:
         raise DocumentError(f"This is not CSV: {error}.") from None
+
+
+def tsv_fields(line: bytes) -> list[str]:
+    """The fields of a line. One that is wholly in quotes, with all others doubled, is without them, as pandas writes.
+
+    Others keep their quotes: most programs write what is between two tabs as it is. Raises DocumentError.
+    """
+    return [_unquoted(field) for field in _decoded(line).split("\t")]
+
+
+def _unquoted(field: str) -> str:
+    inner = field[1:-1]
+    if len(field) < 2 or not field.startswith('"') or not field.endswith('"') or '"' in inner.replace('""', ""):
+        return field
+    return inner.replace('""', '"')
 
 
 def _called(what: str, name: str) -> str:

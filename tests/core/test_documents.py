@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from revector.core.documents import Document, DocumentReader, Rejection, read_documents
 from revector.core.documents.document import MAX_METADATA_BYTES, DocumentError
 from revector.core.documents.files import csv_records
-from revector.core.documents.records import _csv_row
+from revector.core.documents.records import csv_fields
 from revector.core.errors import UsageError
 
 ABC = [("a", "A"), ("b", "B"), ("c", "C")]
@@ -68,10 +68,10 @@ def json_lines(path: Path, *rows: Any) -> Path:
 
 
 def test_a_folder_is_read_sorted_with_paths_as_ids(tmp_path: Path) -> None:
-    for name in ("b.md", "a/z.txt", "a/inner/x.markdown", "c.RST", "a.txt"):
+    for name in ("b.md", "a/z.txt", "a/inner/x.markdown", "c.TXT", "a.txt"):
         write(tmp_path / "docs" / name, f"text of {name}")
     found = Reading(tmp_path / "docs")
-    assert found.ids == ["a/inner/x.markdown", "a/z.txt", "a.txt", "b.md", "c.RST"]
+    assert found.ids == ["a/inner/x.markdown", "a/z.txt", "a.txt", "b.md", "c.TXT"]
     assert [document.markdown for document in found.documents] == [True, False, False, True, False]
     assert found.documents[0] == Document("a/inner/x.markdown", "text of a/inner/x.markdown", {}, markdown=True)
     assert (found.rejections, found.reader.left_out) == ([], 0)
@@ -90,12 +90,13 @@ def test_equal_names_are_duplicates(tmp_path: Path) -> None:
 
 
 def test_hidden_ones_are_ignored_and_unknown_kinds_counted(tmp_path: Path) -> None:
-    for name in (".a.txt", ".git/b.txt", "c.pdf", "d", "sub/e.py", "f.txt"):
+    for name in (".a.txt", ".git/b.txt", "c.png.gz", "d", "sub/e.py", "f.txt"):
         write(tmp_path / "docs" / name, "text")
     os.mkfifo(tmp_path / "docs" / "g.txt")  # which would never end
     found = Reading(tmp_path / "docs")
     assert found.ids == ["f.txt"]
     assert found.reader.left_out == 4
+    assert found.reader.left_out_kinds == {".png": 1, "": 1, ".py": 1, ".txt": 1}
     assert found.rejections == []
 
 
@@ -437,9 +438,18 @@ def test_a_quote_that_is_never_closed_is_rejected(tmp_path: Path, size: int) -> 
 @pytest.mark.parametrize(
     ("header", "problem"),
     [
-        ("name,text", "The header has no column 'id', only 'name, text'. The file was skipped."),
-        ("id;text", "The header has no column 'id', only 'id;text'. The file was skipped."),
-        ("id,body", "The header has no column 'text', only 'id, body'. The file was skipped."),
+        (
+            "name,text",
+            "The header has no column 'id', only 'name, text'. The file was skipped. Another column: --id",
+        ),
+        (
+            "id;text",
+            "The header has no column 'id', only 'id;text'. The file was skipped. Another column: --id",
+        ),
+        (
+            "id,body",
+            "The header has no column 'text', only 'id, body'. The file was skipped. Another column: --text",
+        ),
         ("id,text,k, k", "The header has the column 'k' twice. The file was skipped."),
         ("id,text," + "k" * 10_000, "The header is larger than a document may be. The file was skipped."),
     ],
@@ -474,7 +484,7 @@ def test_records_are_cut_as_the_csv_module_reads_them(rows: list[tuple[str, str]
             "revector.core.documents.files._SKIP_BYTES", part
         )  # so that quotes fall on every border between two reads
         records = [record for _, record in csv_records(io.BytesIO(file.getvalue().encode()), max_bytes=10_000)]
-    assert [tuple(_csv_row(record or b"")) for record in records] == [("k", *row) for row in rows]
+    assert [tuple(csv_fields(record or b"")) for record in records] == [("k", *row) for row in rows]
 
 
 # BEIR -------------------------------------------------------------------------------------------------------

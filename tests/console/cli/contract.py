@@ -101,7 +101,9 @@ CONTRACT: dict[str, type_of | Sequence[type_of]] = {
     "db upgrade": SERVER,
     "db grant": keys("role right granted"),
     "db roles": keys("role", rights=keys("view operate approve administer"), granted=[keys("role right login")]),
-    "ingest": keys("documents chunks inserted unchanged deleted rejected cleaned carried empty left_out replaced"),
+    "ingest": keys(
+        "documents chunks inserted unchanged deleted rejected cleaned carried empty left_out left_out_kinds replaced"
+    ),
     "versions add": VERSION,
     "versions adopt": VERSION,
     "versions change": VERSION,

@@ -366,7 +366,10 @@ def test_no_version_at_all(revector: Revector) -> None:
 def test_a_folder_without_documents(revector: Revector) -> None:
     (revector.folder / "empty").mkdir()
     (revector.folder / "other.pdf").touch()
-    kinds = ".csv, .jsonl, .markdown, .md, .ndjson, .rst, .txt"
+    kinds = (
+        ".csv, .docx, .htm, .html, .ipynb, .json, .jsonl, .markdown, .md, .ndjson, .ods, .pdf, .pptx, .rst, .tsv, "
+        ".txt, .xhtml, .xls, .xlsm, .xlsx"
+    )
     for arguments in (["empty"], [".", "--json"]):
         found = revector.call("ingest", *(str(revector.folder / name) for name in arguments[:1]), *arguments[1:])
         assert found.err == f"No document was found. In a folder, these files are read: {kinds}.\n"
@@ -487,7 +490,26 @@ def test_many_rejections_are_counted(revector: Revector, tmp_path: Path) -> None
     result = revector.call("ingest", str(corpus), "--json", status=1)
     assert result.document["rejected"] == 50
     assert result.err.count("\n") == 21
-    assert result.err.endswith("… and 30 more were rejected\n")
+    assert result.err.endswith("… and 30 more were rejected: --all-rejections shows them\n")
+    assert revector.call("ingest", str(corpus), "--all-rejections", status=1).err.count("\n") == 50
+
+
+def test_left_out_files_are_counted_by_kind(revector: Revector, tmp_path: Path) -> None:
+    for name in ("a.py", "b.py", "LICENSE", "c.txt"):
+        (tmp_path / name).write_text("text")
+    result = revector.call("ingest", str(tmp_path), "--json")
+    assert (result.document["left_out"], result.document["left_out_kinds"]) == (3, {".py": 2, "": 1})
+    told = revector.call("ingest", str(tmp_path)).out
+    assert "3 files of other types skipped: 2 .py, 1 without an ending." in told
+
+
+def test_stdin_and_the_names_of_columns(revector: Revector, connection: Connection, tmp_path: Path) -> None:
+    result = revector.call("ingest", "-", "--format", "tgz", status=2)
+    assert "'tgz' is not one of csv, docx," in brief(result.err)
+    path = tmp_path / "rows.data"
+    path.write_text("key,body\n1,A\n")
+    revector.call("ingest", str(path), "--format", "csv", "--id", "key", "--text", "body", "--prefix", "kb/")
+    assert connection.execute("SELECT source_id, content FROM document_chunks").fetchall() == [("kb/1", "A")]
 
 
 def test_a_missing_path_stores_nothing(revector: Revector, connection: Connection, tmp_path: Path) -> None:
