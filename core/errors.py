@@ -95,12 +95,13 @@ class EncoderUnreachableError(UnreachableError, EncoderError):
     kind = "unreachable"
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> NotFoundError:
-    """The error for an unknown name, with near matches (or the known names when none is near)."""
+def unknown_name(kind: str, name: str, known: Iterable[str], *, most: int = 10) -> NotFoundError:
+    """The error for an unknown name, with near matches (or up to `most` of the known names when none is near)."""
     names = sorted(known)
     near = get_close_matches(name, names, n=3, cutoff=0.5)
     if near:
         return NotFoundError(f"There is no {kind} {name!r}.", f"Did you mean {' or '.join(near)}?")
     if names:
-        return NotFoundError(f"There is no {kind} {name!r}.", f"Known: {', '.join(names[:10])}.")
+        more = f", and {len(names) - most} more" if len(names) > most else ""
+        return NotFoundError(f"There is no {kind} {name!r}.", f"Known: {', '.join(names[:most])}{more}.")
     return NotFoundError(f"There is no {kind} {name!r}, and none is registered yet.")

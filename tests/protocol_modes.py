@@ -85,4 +85,12 @@ MODES: Mapping[str, Mode] = {
     "base64: embedding null": Mode(writes_base64=_with_embedding(None)),
     "base64: embedding empty": Mode(writes_base64=_with_embedding([])),
     "base64: lists": Mode(writes_base64=lambda answer: answer),
+    # An error whose status is 200.
+    "200: error": Mode(writes=lambda _: {"error": {"message": "No models for sk-hush-4711", "type": "not_found"}}),
+    "200: error as text": Mode(writes=lambda _: {"error": "No models for sk-hush-4711"}),
+    "200: detail": Mode(writes=lambda _: {"detail": "No models for sk-hush-4711"}),
+    "200: error in a list": Mode(writes=lambda _: {"errors": [{"message": "No models for sk-hush-4711"}]}),
+    "200: error beside data": Mode(
+        writes=lambda _: {"error": {"message": "No models for sk-hush-4711"}, "data": []}
+    ),
 }

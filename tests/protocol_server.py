@@ -13,6 +13,7 @@ import contextlib
 import json
 import math
 import re
+import ssl
 import threading
 import time
 from collections import Counter, deque
@@ -23,6 +24,7 @@ from email.utils import format_datetime
 from functools import lru_cache
 from hashlib import blake2b
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
@@ -110,7 +112,7 @@ class ProtocolServer:
     with lists of floats, as some servers do. `latency_s` is waited before each answer; it and `embed`, which
     makes the vectors, may be changed at any time, and so may `limits`, which refuse requests, `meet`, which every
     request calls while it is under way, and `bill`, which says what one costs in tokens: None says nothing. With a
-    `mode` it has the quirks of another server.
+    `mode` it has the quirks of another server, with a `certificate` it speaks TLS.
     """
 
     def __init__(
@@ -121,6 +123,7 @@ class ProtocolServer:
         latency_s: float = 0.0,
         models: Mapping[str, int] = MODELS,
         mode: Mode | None = None,
+        certificate: Path | None = None,
     ) -> None:
         self.api_key = api_key
         self.mode = mode
@@ -138,12 +141,22 @@ class ProtocolServer:
         self._next: deque[Failure | Spoilt] = deque()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
+        self._scheme = "http"
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.serve_tls(context)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
 
     @property
     def base_url(self) -> str:
         """What a client calls base_url."""
-        return f"http://127.0.0.1:{self._http.server_port}/v1"
+        return f"{self._scheme}://127.0.0.1:{self._http.server_port}/v1"
+
+    def serve_tls(self, context: ssl.SSLContext) -> None:
+        """Speak TLS; a handshake that fails ends its connection only."""
+        self._scheme = "https"
+        self._http.socket = context.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -405,6 +418,10 @@ def _handler(server: ProtocolServer) -> type[BaseHTTPRequestHandler]:
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content if sent is None else sent)
+
+        def handle(self) -> None:
+            with contextlib.suppress(ssl.SSLError):  # the client does not like the certificate
+                super().handle()
 
         def log_message(self, *_: object) -> None:
             """Keep the test output clean."""

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from revector.core.errors import EncoderError, UnreachableError
 from revector.core.secrets import scrub
 
+_ERROR_KEYS = ("error", "errors", "detail", "message")
+
 
 class SpoiltAnswerError(EncoderError):
     """An answer that does not belong to the texts sent, perhaps because of a gateway; a retry may help."""
@@ -43,12 +45,23 @@ def error_of(document: object) -> object:
     return document.get("error") or document.get("errors") or document
 
 
+def stated_error(document: object) -> tuple[int | None, object] | None:
+    """The error in an answer whose status is 200, with the status that it should have had if it says so; None when
+    there is no error in it."""
+    if not isinstance(document, dict) or not any(document.get(name) for name in _ERROR_KEYS):
+        return None
+    error = error_of(document)
+    code = error.get("code") or error.get("status") if isinstance(error, dict) else None
+    number = _number(code)
+    return (number if number is not None and 400 <= number < 600 else None), error
+
+
 def message_of(error: object) -> str:
     """What the error says. Servers put the message in different places."""
     if isinstance(error, list) and error:
         error = error[0]
     if isinstance(error, dict):
-        error = error.get("message") or error.get("detail") or error
+        error = error.get("message") or error.get("detail") or error.get("error") or error
     return str(error) or "no reason given"
 
 
@@ -81,6 +94,20 @@ def _number(index: object) -> int | None:
     if isinstance(index, str) and index.isascii() and index.isdigit() and len(index) < 10:
         return int(index)
     return index if isinstance(index, int) and not isinstance(index, bool) else None
+
+
+def refused_for_good(name: str, at: str, status: int, reason: str, key_env: str) -> UnreachableError:
+    """The error for a status that no retry and no other text changes."""
+    if status in (401, 403) and not key_env:
+        remedy = "No key was sent. Name the environment variable that holds it: key_env=…"
+    else:
+        remedy = {
+            401: f"Check the key in the environment variable {key_env}.",
+            403: f"The key in {key_env} may not use this model.",
+            404: "Check the model's name and base_url.",
+            429: f"Check plan and billing of the account of {key_env or 'this server'}.",
+        }.get(status, "Check base_url.")
+    return UnreachableError(f"{name} at {at} answered {reason}", remedy)
 
 
 def check_alike(name: str, vectors: Sequence[NDArray[np.float32]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from revector.core.encoders.answers import in_short
 from revector.core.errors import UnreachableError
@@ -38,19 +39,30 @@ class Channel:
         import httpx2
 
         self.url = url
+        self._has_answered = False
         limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._client = httpx2.Client(timeout=timeout_s, limits=limits)
 
     def post(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> httpx2.Response:
-        """Send a request. Raises ThrottledError when there is no answer."""
+        """Send a request.
+
+        Raises ThrottledError when there is no answer, UnreachableError when TLS does not let one through.
+        """
         import httpx2
 
         try:
-            return self._client.post(self.url, json=body, headers=headers)
+            response = self._client.post(self.url, json=body, headers=headers)
         except httpx2.TransportError as error:  # without the cause, whose message may contain the key
-            reason = in_short(f"Connection error: {str(error) or type(error).__name__}")
+            trouble = _tls_trouble(error, self.url)
             nobody = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+            if trouble is None and not (nobody or self._has_answered) and _expects_tls(self.url):
+                trouble = f"{self.url} was asked in plain HTTP, and expects TLS.", "Write https:// in base_url."
+            if trouble is not None:
+                raise UnreachableError(*trouble, temporary=self._has_answered) from None
+            reason = in_short(f"Connection error: {str(error) or type(error).__name__}")
             raise ThrottledError(reason, is_doubtful=not nobody) from None
+        self._has_answered = True
+        return response
 
     def close(self) -> None:
         """Close the connections."""
@@ -76,3 +88,51 @@ def read_key(variable: str, name: str, *, needed: bool) -> str:
         )
     hide(key)
     return key
+
+
+_WRONG_HOST = (62, 64)  # by name and by address: OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH
+_WRONG_TIME = (9, 10)
+_NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
+_HANDSHAKE_S = 5.0
+
+
+def _tls_trouble(error: BaseException, url: str) -> tuple[str, str] | None:
+    """What is wrong with TLS, and what to do; None when the failure is another one, which may pass."""
+    import ssl
+
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None or isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return None
+    if not isinstance(cause, ssl.SSLCertVerificationError):
+        if cause.reason in _NOT_TLS:
+            return f"{url} does not speak TLS.", "Write http:// in base_url if the server has no certificate."
+        return f"TLS with {url} failed: {in_short(str(cause))}", "Check base_url, and which TLS the server offers."
+    why = in_short(cause.verify_message)
+    if cause.verify_code in _WRONG_HOST:
+        return f"The certificate of {url} is another host's: {why}", "Write the name that it is for in base_url."
+    if cause.verify_code in _WRONG_TIME:
+        return f"The certificate of {url} is not valid now: {why}", "Renew it, or check this machine's clock."
+    return (
+        f"The certificate of {url} was not signed by anybody whom this machine trusts: {why}",
+        "If it is your own authority's, name the file with its certificate: SSL_CERT_FILE=/path/to/ca.pem",
+    )
+
+
+def _expects_tls(url: str) -> bool:
+    """Whether a server that ends plain connections would shake hands. Nothing is sent but the handshake."""
+    import socket
+    import ssl
+
+    address = urlsplit(url)
+    if address.scheme != "http":
+        return False
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection((address.hostname, address.port or 80), _HANDSHAKE_S) as connection:
+            context.wrap_socket(connection).close()
+    except OSError:
+        return False
+    return True

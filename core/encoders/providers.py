@@ -60,7 +60,7 @@ def check_known(spec: EncoderSpec, known: Mapping[str, Setting]) -> None:
     """Raise UsageError for a setting that is unknown, or a value that its kind does not accept."""
     for name, text in spec.settings.items():
         if name not in known:
-            raise unknown_name(f"{spec.provider} setting", name, known)
+            raise unknown_name(f"{spec.provider} setting", name, known, most=len(known))
         setting = known[name]
         if not setting.accepts(text):
             got = f"is {text!r}" if setting.repeatable else "cannot be used"

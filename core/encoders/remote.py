@@ -32,6 +32,8 @@ from revector.core.encoders.answers import (
     message_of,
     read_json,
     read_vector,
+    refused_for_good,
+    stated_error,
 )
 from revector.core.encoders.base import scale_to_unit
 from revector.core.encoders.channel import Channel, ThrottledError, read_key
@@ -385,12 +387,15 @@ class RemoteEncoder(ABC):
         response = self._channel.post(self.body(texts, role), self.headers(self._key))
         self._pacer.heed(ticket, response.headers)
         if not response.is_success:
-            raise self._refusal(response.status_code, response.headers, response.text)
+            error = error_of(read_json(response.text) or response.text)
+            raise self._refusal(response.status_code, response.headers, error)
         answer: object = None
-        if "json" in response.headers.get("content-type", ""):
+        if "json" in response.headers.get("content-type", "") or response.content.lstrip()[:1] in (b"{", b"["):
             answer = read_json(response.content)
             if answer is None:
                 raise ThrottledError("the answer was not JSON, or not all of it", is_doubtful=True)
+        if stated := stated_error(answer):
+            raise self._refusal(stated[0] or 200, response.headers, stated[1])
         found = self.rows(answer)
         if found is None:
             if self._has_answered:  # so the address is right, and something in between is at fault
@@ -412,10 +417,15 @@ class RemoteEncoder(ABC):
 
     # -- errors -------------------------------------------------------------------------------------------
 
-    def _refusal(self, status: int, headers: Mapping[str, str], text: str) -> Exception:
-        error = error_of(read_json(text) or text)
+    def _refusal(self, status: int, headers: Mapping[str, str], error: object) -> Exception:
         message = message_of(error)
         reason = in_short(f"{status}: {message}")
+        if status == 200:  # with an error in it
+            if self._has_answered:
+                return ThrottledError(reason, is_doubtful=True)
+            return UnknownServerError(
+                f"{self.name} at {self._base_url} answered {reason}", "Check the model's name and base_url."
+            )
         match self.meaning(status, message, error):
             case "later":
                 return ThrottledError(
@@ -428,16 +438,7 @@ class RemoteEncoder(ABC):
                 )
                 refused.status = status
                 return refused
-        if status in (401, 403) and not self._key_env:
-            remedy = "No key was sent. Name the environment variable that holds it: key_env=…"
-        else:
-            remedy = {
-                401: f"Check the key in the environment variable {self._key_env}.",
-                403: f"The key in {self._key_env} may not use this model.",
-                404: "Check the model's name and base_url.",
-                429: f"Check plan and billing of the account of {self._key_env or 'this server'}.",
-            }.get(status, "Check base_url.")
-        return UnreachableError(f"{self.name} at {self._base_url} answered {reason}", remedy)
+        return refused_for_good(self.name, self._base_url, status, reason, self._key_env)
 
     def _said(self, reason: str) -> str:
         """What the provider answered, or why it did not."""

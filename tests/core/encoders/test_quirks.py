@@ -12,7 +12,7 @@ from revector.core.backfill.job.settings import JobSettings
 from revector.core.backfill.worker.encoding import BatchEncoder
 from revector.core.database import Connection, Database
 from revector.core.encoders import open_encoder
-from revector.core.errors import EncoderError, RefusedError, UnreachableError
+from revector.core.errors import EncoderError, RefusedError, UnreachableError, UsageError, unknown_name
 from revector.core.registry import adopt_version, change_encoder
 from tests.protocol_modes import MODES, POISON, Mode
 from tests.protocol_server import ProtocolServer, embed
@@ -240,3 +240,54 @@ def test_what_a_version_learns_of_its_server_is_in_its_spec_and_may_change(
         "VALUES ('v2', 'house-model', 'house-model', 96, 'cosine')"
     )
     assert adopt_version(connection, "v2", open_encoder(asked), asked).encoder_spec == f"{asked}&encoding=float"
+
+
+@pytest.mark.parametrize("mode", [name for name in MODES if name.startswith("200: ")])
+def test_an_error_whose_status_is_200_is_shown(
+    connect: Callable[..., Any], provider: ProtocolServer, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_KEY", "sk-hush-4711")
+    provider.mode = MODES[mode]
+    with pytest.raises(UnreachableError, match=r"answered 200: No models for \[secret\]") as caught:
+        connect(key_env="TEST_KEY").encode_documents(TEXTS)
+    assert not caught.value.temporary
+    provider.mode = None
+    encoder = connect(max_retries=1)
+    encoder.encode_query("it works")
+    provider.mode = MODES[mode]
+    with pytest.raises(
+        UnreachableError, match=r"did not answer in 2 attempts; the last: 200: No models"
+    ) as caught:
+        encoder.encode_documents(TEXTS)
+    assert caught.value.temporary
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "said"),
+    [
+        (429, UnreachableError, "the last: 429: busy"),
+        ("503", UnreachableError, "the last: 503: busy"),
+        (401, UnreachableError, "answered 401: busy"),
+        (400, EncoderError, "refused the request with 400: busy"),
+        ("invalid", UnreachableError, "answered 200: busy"),
+    ],
+)
+def test_an_error_whose_status_is_200_means_what_its_code_says(
+    connect: Callable[..., Any], provider: ProtocolServer, code: object, error: type[Exception], said: str
+) -> None:
+    provider.mode = Mode(writes=lambda _: {"error": {"message": "busy", "code": code}})
+    with pytest.raises(error, match=said):
+        connect(max_retries=1).encode_documents(TEXTS)
+
+
+def test_a_provider_with_many_settings_names_all_of_them() -> None:
+    with pytest.raises(UsageError) as caught:
+        open_encoder("openai:m?xyz=1")
+    named = caught.value.remedy.removeprefix("Known: ").rstrip(".").split(", ")
+    assert {"query_prefix", "tokens_per_minute", "encoding", "base_url", "timeout_s"} < set(named)
+    assert "more" not in caught.value.remedy
+
+
+def test_many_names_are_cut_with_how_many_there_are() -> None:
+    known = [f"version-{n}" for n in range(12)]
+    assert str(unknown_name("query set", "xyz", known).remedy).endswith("version-7, and 2 more.")
