@@ -59,6 +59,8 @@ class ServerInfo:
     user: str
     read_only: bool
     """A standby, or a session that may not write."""
+    closed_schema: str | None = None
+    """The schema that pgvector is in, when the role may not use it."""
 
 
 @dataclass(frozen=True)
@@ -250,12 +252,28 @@ def readable_errors(database: Database) -> Iterator[None]:
             f"Postgres cancelled the statement: {error.diag.message_primary}.",
             "Try again when the server is less busy, or raise the timeout.",
         ) from None
-    except pg.DiskFull as error:
+    except (pg.DiskFull, pg.OutOfMemory) as error:
+        if lacks_shared_memory(error):
+            raise UnreachableError(
+                f"The server has too little shared memory: {error.diag.message_primary}.",
+                "Give it more (Docker: --shm-size, in a compose file shm_size), or set max_parallel_workers_per_gather "
+                "and index_workers to 0.",
+            ) from None
+        if isinstance(error, pg.OutOfMemory):
+            raise unreachable(error, database) from None
         raise UnreachableError(
             f"The server's disk is full: {error.diag.message_primary}.", "Make room and try again."
         ) from None
     except pg.RaiseException as error:
         raise RefusedError(error.diag.message_primary or str(error), error.diag.message_hint or "") from None
+    except (
+        pg.UndefinedTable, pg.UndefinedColumn, pg.UndefinedFunction, pg.UndefinedObject, pg.DatatypeMismatch
+    ) as error:  # fmt: skip
+        log.debug("the schema is not as expected", exc_info=error)
+        raise UnreachableError(
+            f"The schema {database.schema!r} is not as revector set it up: {error.diag.message_primary}.",
+            "See what differs, and what to do: revector doctor",
+        ) from None
     except psycopg.DataError as error:
         raise RefusedError(
             f"A stored value cannot be read: {error.diag.message_primary or error}.",
@@ -263,6 +281,12 @@ def readable_errors(database: Database) -> Iterator[None]:
         ) from None
     except psycopg.OperationalError as error:
         raise unreachable(error, database) from None
+
+
+def lacks_shared_memory(error: psycopg.Error) -> bool:
+    """Whether a statement with parallel workers got no memory to share: not the disk is full, but /dev/shm."""
+    # By the server's source file: messages are in the server's language, and the codes are those of a full disk.
+    return error.diag.source_file == "dsm_impl.c"
 
 
 def unreachable(error: psycopg.Error, database: Database) -> UnreachableError:
@@ -307,7 +331,9 @@ def server_info(connection: Connection, schema: str) -> ServerInfo:
                 FROM pg_class c WHERE oid = to_regclass(format('%%I.%%I', %s::text, %s::text))),
                to_regclass(format('%%I.alembic_version', %s::text)) IS NOT NULL
                    AND to_regclass(format('%%I.embedding_versions', %s::text)) IS NOT NULL,
-               current_user, current_setting('transaction_read_only')::bool
+               current_user, current_setting('transaction_read_only')::bool,
+               (SELECT extnamespace::regnamespace::text FROM pg_extension
+                WHERE extname = 'vector' AND NOT has_schema_privilege(extnamespace, 'USAGE'))
         """,
         [schema, TABLE, schema, schema],
     )
@@ -319,7 +345,7 @@ def server_info(connection: Connection, schema: str) -> ServerInfo:
         table = sql.Identifier(schema, TABLE if ours else "alembic_version")
         found = connection.execute(sql.SQL("SELECT * FROM {}").format(table)).fetchone()
         revision = found[0] if found and (ours or found[0] in DEVELOPMENT_REVISIONS) else None
-    return ServerInfo(row[0].split()[0], row[1], revision, row[4], row[5])
+    return ServerInfo(row[0].split()[0], row[1], revision, *row[4:])
 
 
 def foreign_content(schema: str, found: str) -> RefusedError:
@@ -346,9 +372,16 @@ def require_schema(connection: Connection, schema: str) -> ServerInfo:
 def schema_error(connection: Connection, info: ServerInfo, schema: str) -> UnreachableError | None:
     """Why this program cannot use the schema as it is, and what to do; None when it is at this program's revision."""
     revision = info.schema_revision
+    if info.closed_schema is not None:
+        return UnreachableError(
+            f"The role {info.user} may not use the schema {info.closed_schema}, which pgvector is in.",
+            f"Its owner allows it: GRANT USAGE ON SCHEMA {info.closed_schema} TO {info.user}",
+        )
     if revision == HEAD:
         return None
     if revision is None:
+        if lost := lost_revision(connection, schema):
+            return lost
         others = fetch_column(
             connection,
             "SELECT relnamespace::regnamespace::text FROM pg_class "
@@ -374,6 +407,25 @@ def schema_error(connection: Connection, info: ServerInfo, schema: str) -> Unrea
     return UnreachableError(
         f"The schema {schema!r} is at revision {revision}, which this program ({HEAD}) does not know.",
         "Use the revector that upgraded it, or a newer one.",
+    )
+
+
+def lost_revision(connection: Connection, schema: str) -> UnreachableError | None:
+    """The error for a schema that holds a collection and has lost its revision, as by a restore of some tables."""
+    (there,) = fetch_one(
+        connection,
+        "SELECT count(*) = 2 FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident(%s)) "
+        "AND relname IN ('embedding_versions', 'chunk_outbox') AND relkind = 'r'",
+        [schema],
+    )
+    if not there:
+        return None
+    table = sql.Identifier(schema, TABLE)
+    made = sql.SQL("CREATE TABLE IF NOT EXISTS {} (version_num varchar(32) PRIMARY KEY)").format(table)
+    filled = sql.SQL("INSERT INTO {} VALUES ({})").format(table, sql.Literal(HEAD))
+    return UnreachableError(
+        f"The schema {schema!r} holds a collection without its revision: {TABLE} is missing or empty.",
+        f"If this release set it up: {made.as_string()}; {filled.as_string()}. Then: revector doctor",
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import psycopg
 from psycopg import sql
 
 from revector.core import index
@@ -18,11 +20,14 @@ from revector.core.database import (
     server_info,
     version_tuple,
 )
+from revector.core.migrations.drift import Difference, differences
 from revector.core.registry import VersionStatus, version_statuses
 from revector.core.revisions import HEAD
 from revector.core.roles.granting import foreign_creators
 from revector.core.settings import Settings
 from revector.core.text import counted
+
+_NAMED = 5
 
 Severity = Literal["ok", "warning", "error"]
 
@@ -32,8 +37,12 @@ class Finding:
     """The result of one check."""
 
     severity: Annotated[Severity, "ok, warning or error"]
-    check: Annotated[str, "server, pgvector, schema, active version, version, chunks, index or index memory"]
-    object: Annotated[str, "the server, extension, schema, version, index or setting; empty when there is none"]
+    check: Annotated[
+        str, "server, pgvector, schema, search path, active version, version, chunks, index or index memory"
+    ]
+    object: Annotated[
+        str, "the server, extension, schema, version, index or setting, or what of the schema differs"
+    ]
     detail: Annotated[str, "what was found"]
     remedy: Annotated[str, "what to do about it; empty when nothing is"] = ""
     sql: Annotated[str, "the statement that mends it; empty when none does alone"] = ""
@@ -63,7 +72,10 @@ def examine(database: Database, settings: Settings) -> Diagnosis:
         if wrong:
             found.append(Finding("error", "schema", database.schema, wrong.problem, wrong.remedy))
             return Diagnosis(tuple(found))
-        found.append(Finding("ok", "schema", database.schema, f"{database.schema} at revision {HEAD}"))
+        differing = differences(connection)
+        found += _differences(differing)
+        if not differing:
+            found.append(Finding("ok", "schema", database.schema, f"{database.schema} at revision {HEAD}"))
         found += [
             Finding(
                 "warning", "search path", schema, f"{role} may create functions in it, which every session may run",
@@ -71,13 +83,36 @@ def examine(database: Database, settings: Settings) -> Diagnosis:
             )
             for schema, role in foreign_creators(connection)
         ]  # fmt: skip
-        statuses = version_statuses(connection)
-        none = Finding("warning", "active version", "", "none: no search is answered", "revector cutover run KEY")
-        keys = (status.version.version_key for status in statuses if status.version.active)
-        found.append(next((Finding("ok", "active version", key, key) for key in keys), none))
-        for status in statuses:
-            found += _version(connection, database.schema, settings, status)
+        try:
+            found += _versions(connection, database.schema, settings)
+        except psycopg.ProgrammingError as error:
+            if not differing:
+                raise
+            problem = f"not looked at while the schema differs: {error.diag.message_primary}"
+            found.append(Finding("warning", "version", "", problem, "Mend the schema first."))
         return Diagnosis(tuple(found))
+
+
+def _differences(found: list[Difference]) -> Iterator[Finding]:
+    """What is wrong with many objects alike is said once: a renamed schema, say, changes every function."""
+    alike: dict[tuple[Severity, str, str, str], list[str]] = {}
+    for one in found:
+        remedy = "revector db upgrade" if one.repair else one.remedy
+        alike.setdefault((one.severity, one.detail, remedy, one.statement), []).append(one.object)
+    for (severity, detail, remedy, statement), names in alike.items():
+        few = names if len(names) <= _NAMED + 1 else [*names[:_NAMED], f"{len(names) - _NAMED:,} more"]
+        objects = ", ".join(few)
+        yield Finding(severity, "schema", objects, f"{objects}: {detail}", remedy, statement)
+
+
+def _versions(connection: Connection, schema: str, settings: Settings) -> list[Finding]:
+    statuses = version_statuses(connection)
+    none = Finding("warning", "active version", "", "none: no search is answered", "revector cutover run KEY")
+    keys = (status.version.version_key for status in statuses if status.version.active)
+    found = [next((Finding("ok", "active version", key, key) for key in keys), none)]
+    for status in statuses:
+        found += _version(connection, schema, settings, status)
+    return found
 
 
 def _pgvector(installed: str | None) -> Finding:

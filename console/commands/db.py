@@ -112,7 +112,12 @@ def status(context: typer.Context, as_json: Json = False) -> None:
 
 @app.command(cls=_STATUS)
 def upgrade(context: typer.Context, as_json: Json = False) -> None:
-    """Bring the schema to this program's revision, in one transaction."""
+    """Bring the schema to this program's revision, in one transaction.
+
+    At that revision, mend what differs from what revector sets up, as after a restore: functions, triggers,
+    constraints, indexes, rights. Exit status 1 when something is left that only a person can mend.
+    """
+    from revector.core.migrations import repair
     from revector.core.migrations import upgrade as upgrade_schema
     from revector.core.revisions import HEAD
 
@@ -121,6 +126,8 @@ def upgrade(context: typer.Context, as_json: Json = False) -> None:
     before = upgrade_schema(own.database)
     if before not in ("", HEAD):
         note(f"The schema was at revision {before}.")
+    for one in repair(own.database):
+        note(f"Mended {one.object}: {one.detail}.")
     _print_status(own.database, as_json)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from revector.core.database import Database
+    from revector.core.migrations.drift import Difference
 
 
 def upgrade(database: Database) -> str:
@@ -22,3 +23,13 @@ def upgrade(database: Database) -> str:
     from revector.core.migrations._run import run_upgrade
 
     return run_upgrade(database)
+
+
+def repair(database: Database) -> list[Difference]:
+    """Mend what differs in a schema at HEAD and can be mended without losing anything; returns what was mended.
+
+    Raises RefusedError when something is left, naming it, after all else was mended.
+    """
+    from revector.core.migrations._run import run_repair
+
+    return run_repair(database)

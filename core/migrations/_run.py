@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,16 +14,19 @@ from alembic.config import Config
 from psycopg import errors as pg
 from psycopg import sql
 
+from revector.core import audit
 from revector.core.database import (
     Connection,
     Database,
     foreign_content,
+    lost_revision,
     readable_errors,
     require_pgvector,
     require_schema,
     server_info,
 )
 from revector.core.errors import RefusedError, UnreachableError
+from revector.core.migrations.drift import Difference, differences
 from revector.core.revisions import HEAD, REVISIONS
 from revector.core.roles import granting
 
@@ -53,6 +57,8 @@ def run_upgrade(database: Database) -> str:
         require_pgvector(info)
         if info.schema_revision is not None and info.schema_revision not in REVISIONS:
             require_schema(raw, database.schema)  # raises an error that says which revision it is
+        if info.schema_revision is None and (lost := lost_revision(raw, database.schema)):
+            raise lost
         if info.schema_revision != HEAD:
             raw.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(database.schema)))
             config = alembic_config()
@@ -65,6 +71,41 @@ def run_upgrade(database: Database) -> str:
         alchemy.commit()
         log.info("schema %s: at revision %s, was %s", database.schema, HEAD, info.schema_revision)
         return info.schema_revision or ""
+
+
+def run_repair(database: Database) -> list[Difference]:
+    """See core.migrations.repair."""
+    mended: list[Difference] = []
+    failed: dict[tuple[str, str], str] = {}
+    with database.session("migrations") as connection, connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+        # Functions that call each other may be made in any order.
+        connection.execute("SET LOCAL check_function_bodies = off")
+        left = differences(connection)
+        # What was made, a view say, needs its rights: look again.
+        while todo := [one for one in left if one.repair and (one.object, one.detail) not in failed]:
+            for one in todo:
+                try:
+                    with connection.transaction():
+                        connection.execute(one.repair.encode())
+                    mended.append(one)
+                except (pg.ProgrammingError, pg.IntegrityError, pg.RaiseException) as error:
+                    failed[one.object, one.detail] = f" ({error.diag.message_primary})"
+            left = differences(connection)
+            failed |= {(one.object, one.detail): "" for one in left if one in mended}
+        if mended:
+            names = [f"{one.object}: {one.detail}" for one in mended]
+            log.info("schema %s: mended %d differences", database.schema, len(mended))
+            with suppress(psycopg.Error), connection.transaction():
+                audit.record(connection, "db upgrade", None, detail={"mended": names})
+    if left := [one for one in left if one.severity == "error"]:
+        raise RefusedError(
+            f"The schema {database.schema!r} differs from what revector sets up: "
+            + "; ".join(f"{one.object}: {one.detail}{failed.get((one.object, one.detail), '')}" for one in left)
+            + ".",
+            "What could be mended was. What to do about these: revector doctor",
+        )
+    return mended
 
 
 def alembic_config() -> Config:

@@ -52,7 +52,7 @@ class CutoverRequest(Base):
     # The figures of all guards at the time of the request.
     guards: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
     # Chunks with a vector of the version, counted by the database, and what the count could see.
-    vectors: Mapped[int] = mapped_column(server_default="0")
+    vectors: Mapped[int] = mapped_column(server_default=text("0"))
     snapshot: Mapped[str] = mapped_column(server_default=text("(pg_current_snapshot())::text"))
     ended: Mapped[str | None]
     ended_at: Mapped[datetime.datetime | None]
@@ -71,7 +71,7 @@ class CutoverApproval(Base):
     client: Mapped[str] = mapped_column(server_default=CLIENT)
     comment: Mapped[str] = mapped_column(server_default="")
     # Another role of the same name, made later, has approved nothing.
-    approver: Mapped[int] = mapped_column(OID, server_default="0")
+    approver: Mapped[int] = mapped_column(OID, server_default=text("0"))
 
 
 class VectorLoss(Base):

@@ -265,6 +265,11 @@ def has_vectors(version: Version) -> sql.Composed:
 def no_vectors(version: Version, *, pinned: bool = False) -> RefusedError:
     """The error for a version whose table is missing or empty; `pinned` when the process is pinned to it."""
     backfill = f"revector backfill run {version.version_key}"
+    if version.active:
+        return RefusedError(
+            f"Version {version.version_key} is active and has no vectors: {version.table_name} is missing or empty.",
+            "See what is wrong: revector doctor",
+        )
     if pinned:
         return PinnedVersionError(
             f"This process is pinned to version {version.version_key} (RETRIEVAL_ROLLBACK_VERSION, or `pinned`), "
@@ -293,7 +298,9 @@ def search_vector(
         hits, active = read_rows(rows)
         if not hits and not fetch_one(connection, has_vectors(version))[0]:
             raise no_vectors(version)
-    except psycopg.errors.UndefinedTable:
+    except psycopg.errors.UndefinedTable as error:
+        if version.table_name not in str(error):
+            raise
         raise no_vectors(version) from None
     return hits, active
 

@@ -129,7 +129,9 @@ class SearchSteps:
                     served = self.pointer.pinned or active == version.id
                     if served and not hits:
                         yield from self._require_vectors(version)
-                except psycopg.errors.UndefinedTable:
+                except psycopg.errors.UndefinedTable as error:
+                    if version.table_name not in str(error):
+                        raise
                     # Dropped meanwhile; another version may be served now.
                     before, version = version, (yield from self._load())
                     if version.id == before.id:
@@ -189,7 +191,9 @@ class SearchSteps:
                 if not hits:
                     yield from self._require_vectors(version, named=True)
                 break
-            except psycopg.errors.UndefinedTable:
+            except psycopg.errors.UndefinedTable as error:
+                if version.table_name not in str(error):
+                    raise
                 # The key may have been given to another version since it was read.
                 self._named.pop(key, None)
                 if fresh:

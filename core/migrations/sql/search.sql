@@ -95,17 +95,15 @@ END $$;
 
 REVOKE EXECUTE ON FUNCTION :schema.next_versions() FROM PUBLIC;
 
--- pgvector's settings are known to the server only once its library is loaded.
-SELECT CAST('[1]' AS :pgvector.vector);
-
 -- STABLE, so that the search and the check of the active version use the same snapshot. The statement is that of
 -- core.retrieval.statements, which says what filters (`filter`) and fusion with a list by words (`text`) do; core.index
--- says why it orders by the indexed expression.
+-- says why it orders by the indexed expression. pgvector's settings are set for the call, and not in the definition (SET
+-- hnsw.ef_search): a role that restores a dump would need a right on them, and lose the function without it.
 CREATE FUNCTION :schema.search_chunks(query :pgvector.vector, k int, version text, filter jsonb DEFAULT NULL,
                                       text text DEFAULT NULL) RETURNS TABLE (
     rank int, chunk_id bigint, semantic_key text, source_id text, chunk_no int, distance double precision, content text,
     version_key text, active boolean)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET hnsw.ef_search = 100 AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     asked :schema.embedding_versions;
@@ -123,7 +121,8 @@ DECLARE
     wanted text := '';
     nearest text;
     compared text;
-    iterative CONSTANT text := current_setting('hnsw.iterative_scan', true);
+    ef_search text;
+    iterative text;
 BEGIN
     IF query IS NULL OR k IS NULL OR version IS NULL THEN
         RAISE EXCEPTION 'search_chunks takes a query vector, k and the key of the version that it was encoded for.'
@@ -154,6 +153,9 @@ BEGIN
             USING HINT = 'Encode a query with the version''s own encoder: SELECT * FROM active_version()',
                   ERRCODE = '22000';
     END IF;
+    -- Known by now: the query's type has loaded pgvector.
+    ef_search := current_setting('hnsw.ef_search', true);
+    iterative := current_setting('hnsw.iterative_scan', true);
     PERFORM set_config('hnsw.ef_search', least(1000, greatest(
                            depth, coalesce((asked.index_settings ->> 'ef_search')::int, 100)))::text, true);
     metric := format('OPERATOR(%I.%s)', :'pgvector',
@@ -222,6 +224,7 @@ BEGIN
         'WITH %s SELECT n.place::int, n.chunk_id, c.semantic_key, c.source_id, c.chunk_no, n.distance, c.content, $2, $3 '
         'FROM hits n JOIN %I.document_chunks c ON c.id = n.chunk_id ORDER BY n.place', nearest, :'schema')
         USING query, asked.version_key, asked.active, path, excluded, text, filter;
+    PERFORM set_config('hnsw.ef_search', ef_search, true);
     IF filtered AND iterative IS NOT NULL THEN
         PERFORM set_config('hnsw.iterative_scan', iterative, true);
     END IF;

@@ -84,13 +84,33 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     SELECT FROM :schema.locks WHERE name = 'version tables' FOR UPDATE
 $$;
 
+-- The triggers of a version's table: those that are there are replaced.
+CREATE FUNCTION :schema.guard_version_table(version bigint) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    made text := :schema.version_table(version);
+    one text[];
+BEGIN
+    FOREACH one SLICE 1 IN ARRAY ARRAY[
+        ['vectors_never_change_update', 'BEFORE UPDATE', '', 'refuse_vector_change'],
+        ['vectors_never_change_truncate', 'BEFORE TRUNCATE', '', 'refuse_vector_change'],
+        ['embeddings_deleted', 'AFTER DELETE', 'REFERENCING OLD TABLE AS old_embeddings', 'embeddings_deleted'],
+        ['embeddings_truncated', 'AFTER TRUNCATE', '', 'embeddings_deleted']]
+    LOOP
+        EXECUTE format('DROP TRIGGER IF EXISTS %I ON %s', one[1], made);
+        EXECUTE format('CREATE TRIGGER %I %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION %I.%I(%L)',
+                       one[1], one[2], made, one[3], :'schema', one[4], version);
+    END LOOP;
+END $$;
+
+REVOKE EXECUTE ON FUNCTION :schema.guard_version_table(bigint) FROM PUBLIC;
+
 -- True when it made the table, false when the version has one.
 CREATE FUNCTION :schema.create_version_table(version bigint) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v :schema.embedding_versions;
     made text := :schema.version_table(version);
-    verb text;
 BEGIN
     PERFORM :schema.lock_version_tables();
     SELECT * INTO STRICT v FROM :schema.embedding_versions e WHERE e.id = version;
@@ -104,15 +124,7 @@ BEGIN
     EXECUTE format('ALTER TABLE %s ALTER COLUMN embedding SET STORAGE %s', made,
                    CASE WHEN v.dimensions <= CASE v.storage WHEN 'vector' THEN 2000 ELSE 4000 END
                         THEN 'PLAIN' ELSE 'EXTERNAL' END);
-    FOREACH verb IN ARRAY ARRAY['UPDATE', 'TRUNCATE'] LOOP
-        EXECUTE format('CREATE TRIGGER vectors_never_change_%s BEFORE %s ON %s '
-                       'FOR EACH STATEMENT EXECUTE FUNCTION %I.refuse_vector_change(%L)',
-                       lower(verb), verb, made, :'schema', version);
-    END LOOP;
-    EXECUTE format('CREATE TRIGGER embeddings_deleted AFTER DELETE ON %s REFERENCING OLD TABLE AS old_embeddings '
-                   'FOR EACH STATEMENT EXECUTE FUNCTION %I.embeddings_deleted(%L)', made, :'schema', version);
-    EXECUTE format('CREATE TRIGGER embeddings_truncated AFTER TRUNCATE ON %s '
-                   'FOR EACH STATEMENT EXECUTE FUNCTION %I.embeddings_deleted(%L)', made, :'schema', version);
+    PERFORM :schema.guard_version_table(version);
     PERFORM :schema.share_version_table(version);
     PERFORM :schema.rebuild_chunk_embeddings();
     RETURN true;

@@ -76,8 +76,10 @@ class Revector:
         """The same with more global options and environment variables."""
         return Revector(self.folder, (*self.options, *options), (*self.environment, *environment.items()))
 
-    def call(self, *arguments: str, status: int = 0, columns: int | None = None) -> Result:
-        """Call the program in this process; with `columns`, its stdout is a terminal of that width."""
+    def call(self, *arguments: str, status: int | None = 0, columns: int | None = None) -> Result:
+        """Call the program in this process; with `columns`, its stdout is a terminal of that width. Any exit status is
+        right when `status` is None.
+        """
         out, err = (_Stream(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
         out.terminal = columns is not None
         code: object = 0
@@ -142,8 +144,10 @@ def finish(process: subprocess.Popen[str], status: int = 0) -> Result:
     return _checked(Result(process.returncode, out or "", err or "", command), status)
 
 
-def _checked(result: Result, status: int) -> Result:
-    assert result.status == status, f"exit status {result.status}, not {status}\n{result.out}\n{result.err}"
+def _checked(result: Result, status: int | None) -> Result:
+    assert status in (None, result.status), (
+        f"exit status {result.status}, not {status}\n{result.out}\n{result.err}"
+    )
     return result
 
 
