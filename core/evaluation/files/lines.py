@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
+import csv
 import itertools
 import re
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
+from revector.core.documents.opened import open_file
 from revector.core.errors import UsageError
 
 MAX_LINE_BYTES = 1024 * 1024
@@ -18,8 +17,10 @@ MAX_LINE_BYTES = 1024 * 1024
 BLANKS = " \t\v\f\r"
 """What separates columns by C's isspace(), as trec_eval reads them. Unicode's other spaces are part of an id."""
 
+QUERY_ID_NAMES = frozenset({"id", "qid", "queryid", "num", "number", "topic", "topicid", "topicnumber", "query"})
+"""What the column of a query's id is called in a header, without dashes and underscores."""
+
 _BOM = b"\xef\xbb\xbf"
-_GZIP = b"\x1f\x8b"
 
 Lines = Iterator[tuple[int, str]]
 
@@ -27,12 +28,12 @@ Lines = Iterator[tuple[int, str]]
 def read_lines(path: Path) -> Lines:
     """The non-blank lines with their numbers, without line ends (LF or CRLF) and byte order mark.
 
-    Decompresses gzip. Raises UsageError, with the line if there is one, for a file that cannot be read, a line
+    Decompresses gzip and zstd. Raises UsageError, with the line if there is one, for a file that cannot be read, a line
     longer than MAX_LINE_BYTES, and text that is not UTF-8.
     """
     number = 0
     try:
-        with _open(path) as file:
+        with open_file(path) as file:
             while line := file.readline(MAX_LINE_BYTES + 1):
                 number += 1
                 if len(line) > MAX_LINE_BYTES:
@@ -45,7 +46,7 @@ def read_lines(path: Path) -> Lines:
     except UnicodeDecodeError as error:
         shown = f"byte 0x{error.object[error.start]:02x} at {error.start:,} cannot be decoded"
         raise bad_line(path, number, f"is not UTF-8: {shown}.", "Save the file as UTF-8.") from None
-    except (OSError, EOFError, ValueError, zlib.error) as error:  # ValueError: a NUL in the name
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise UsageError(f"{path} cannot be read: {error}") from None
 
 
@@ -66,7 +67,14 @@ def columns(line: str) -> list[str]:
     return re.split(f"[{BLANKS}]+", line.strip(BLANKS))
 
 
-def _open(path: Path) -> gzip.GzipFile | BinaryIO:
-    with path.open("rb") as file:
-        compressed = file.read(len(_GZIP)) == _GZIP
-    return gzip.open(path) if compressed else path.open("rb")
+def comma_columns(line: str) -> list[str]:
+    """The columns of a line of CSV; none of what is no CSV."""
+    try:
+        return next(csv.reader([line], strict=True), [])
+    except csv.Error:
+        return []
+
+
+def header_names(parts: list[str]) -> list[str]:
+    """A header's names in one form: `queryid` of `query-id`, `Query_ID` and `_id` alike."""
+    return [re.sub("[-_ ]", "", part.strip().strip('"').lower()) for part in parts]

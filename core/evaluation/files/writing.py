@@ -14,6 +14,7 @@ from pathlib import Path
 from revector.core.errors import RefusedError, UsageError
 from revector.core.evaluation.files.lines import BLANKS
 from revector.core.evaluation.files.qrels import BEIR_HEADER
+from revector.core.evaluation.files.topics import header_places
 from revector.core.evaluation.judged_sets.query_sets import WHOLE_SET, Query
 from revector.core.text import quote
 
@@ -39,8 +40,10 @@ def trec_topics(queries: Iterable[Query]) -> Iterator[str]:
     """`id<TAB>text`, and the segment as a third column where there is one."""
     for number, query in enumerate(queries):
         parts = [query.id, query.text] + ([query.segment] if query.segment != WHOLE_SET else [])
-        # The file would be read as JSON or SGML, or lose its first character as a byte order mark.
-        if number == 0 and query.id.lstrip().startswith(("{", "<", "\ufeff")):
+        # The file would be read as JSON or SGML, lose its first character as a byte order mark, or its first line as a
+        # header.
+        unreadable = query.id.lstrip().startswith(("{", "<", "\ufeff")) or header_places(parts) is not None
+        if number == 0 and unreadable:
             raise _cannot_hold(query.id, "TREC")
         yield "\t".join(_held(part, "\t\r\n", "TREC") for part in parts)
 

@@ -41,6 +41,22 @@ Identify organizations <i>with</i> crime.
 
 <TOP><num>302</num><title>Poliomyelitis &amp; AT&T &lt;1950</title></TOP>
 """
+CLEF = """<top lang="en">
+<num> C041 </num>
+<EN-title> Pesticides in baby food </EN-title>
+<EN-desc> Find <reports lang="any">on</reports> pesticides. </EN-desc>
+</top>
+<topic lang='en'><identifier>10.2452/451-AH</identifier><title>Roman military</title></topic>
+"""
+WEB_TRACK = """<webtrack2009>
+<topic number="1" type="faceted">
+  <query>obama family tree</query>
+  <description>Find the TIME story.</description>
+  <subtopic number="1" type="nav">a subtopic</subtopic>
+</topic>
+<topic number="2"><query>french lick &amp; resort</query></topic>
+</webtrack2009>
+"""
 TOPICS = (Query("301", "International Organized Crime"), Query("302", "Poliomyelitis & AT&T <1950"))
 QUERIES = (Query("1", "heat flow", "short"), Query("2", "lift"))
 
@@ -62,6 +78,13 @@ def file(folder: Path, content: str | bytes, name: str = "file") -> Path:
         ("1\theat flow\tshort\n\n2\tlift", QUERIES),
         (SGML, TOPICS),
         ('<?xml version="1.0"?>\n<topics>\n' + SGML + "</topics>", TOPICS),
+        ("qid\tquery\n1\theat flow\n", (Query("1", "heat flow"),)),
+        ("_id\ttext\tsegment\n1\theat flow\tshort\n2\tlift\tall\n", QUERIES),
+        ("Segment,Query,Query-ID\nshort,heat flow,1\nall,lift,2\n", QUERIES),
+        ('query_id,text\n1,"heat, flow"\n', (Query("1", "heat, flow"),)),
+        ("id\twhat is an id\n", (Query("id", "what is an id"),)),
+        (CLEF, (Query("C041", "Pesticides in baby food"), Query("10.2452/451-AH", "Roman military"))),
+        (WEB_TRACK, (Query("1", "obama family tree"), Query("2", "french lick & resort"))),
         ("", ()),
         ("\n \n", ()),
     ],
@@ -96,6 +119,8 @@ def test_queries_are_recognised_by_their_content(
         ('\n\n{"_id": 1, "text": "a"}\n{"_id": "1", "text": "b"}', "file:4 has query id '1' again, after line 3."),
         ("1\ta\n2", "file:2 is not a query: it has 1 columns."),
         ("1\ta\tb\tc", "file:1 is not a query: it has 4 columns."),
+        ("qid\tquery\n1\ta\tb", "file:2 is not a query: it has 3 columns, the header 2."),
+        ("qid,query\n1,a,b", "file:2 is not a query: it has 3 columns, the header 2."),
         ("1\ta\t", "its segment has 0 characters"),
         ("1\t" + "x" * 10_001, "file:1 cannot be read. Query '1': its text has 10,001 characters"),
         (b"1\ta\n2\t\xff\xfe", "file:2 is not UTF-8: byte 0xff at 2"),
@@ -103,7 +128,7 @@ def test_queries_are_recognised_by_their_content(
         ("1\ta\n" + "x" * (MAX_LINE_BYTES + 1), "file:2 is longer than 1,048,576 bytes."),
         (gzip.compress(b"1\ta\n" * 999, mtime=0)[:-20], "cannot be read"),
         (b"\x1f\x8bno gzip", "cannot be read"),
-        ("<html>\n", "file begins like SGML, but has no <top>."),
+        ("<html>\n", "file begins like SGML, but has no <top> or <topic>."),
         ("<top>\n<num>1\n<title>a\n</top>\n<top>\n<title>b\n</top>", "file:5 begins a topic with no <num>."),
         ("<top>\n<num>1\n</top>", "file:1 begins a topic with no <title>."),
         ("<top>\n<num>1\n<num>2\n<title>a</top>", "file:1 begins a topic with a second <num>."),
@@ -151,6 +176,13 @@ def test_a_folder_in_the_beir_layout(tmp_path: Path) -> None:
         ("1 0 d1 2\n1\tQ0  d2\t0\n", {"1": {"d1": 2, "d2": 0}}),
         ("  1 0 d\u00a01 +1 \n", {"1": {"d\u00a01": 1}}),
         ("query-id\tcorpus-id\tscore\n", {}),
+        ("query-id,corpus-id,score\nq 1,d 1,2\n", {"q 1": {"d 1": 2}}),
+        ('qid,iter,docno,rel\n1,0,"d,1",2.0\n', {"1": {"d,1": 2}}),
+        ("1,d1,2\n1,d2,0\n", {"1": {"d1": 2, "d2": 0}}),
+        ("1,0,d1,2\n", {"1": {"d1": 2}}),
+        ("query_id\tdoc_id\trelevance\n1\td1\t1.0\n", {"1": {"d1": 1}}),
+        ("qid iter docno rel\n1 0 d1 3.00\n", {"1": {"d1": 3}}),
+        ("query-id\tscore\tcorpus-id\n1\t2\td1\n", {"1": {"d1": 2}}),
         ("", {}),
     ],
 )
@@ -174,7 +206,9 @@ def test_what_is_noticed_in_judgements(tmp_path: Path) -> None:
         ("1 0 d1 1\n1 0 d 1 1", "file:2 is not a judgement: it has 5 columns."),
         ("query-id\tcorpus-id\tscore\n1\td1", "file:2 is not a judgement: it has 2 columns."),
         ("1\td1\t0.5", "file:1 is not a judgement: '0.5' is not a whole number."),
-        ("1 0 d1 1.0", "file:1 is not a judgement: '1.0' is not a whole number."),
+        ("1 0 d1 1.5", "file:1 is not a judgement: '1.5' is not a whole number."),
+        ("1,d1,2\n1,d1", "file:2 is not a judgement: it has 2 columns."),
+        ("qid\tdocno\tlines\n", "file:1 is not a judgement: 'lines' is not a whole number."),
         ("1 0 d1 ٣", "is not a whole number"),
         ("1 0 d1 1e2", "is not a whole number"),
         ("1 0 d1 " + "1" * 5_000, "is not a whole number"),
@@ -235,6 +269,11 @@ def test_queries_come_back_from_trec_or_are_refused(queries: list[Query]) -> Non
             assert any(set(text) & set("\t\r\n") for text in texts) or queries[0].id.lstrip()[0] in "{<\ufeff"
             return
         assert read_queries(path) == tuple(queries)
+
+
+def test_a_first_query_that_looks_like_a_header_is_not_written(tmp_path: Path) -> None:
+    assert written(writing.trec_topics([Query("id", "query")]), str(tmp_path)) is None
+    assert written(writing.trec_topics([Query("1", "query"), Query("id", "query")]), str(tmp_path)) is not None
 
 
 @pytest.mark.slow
