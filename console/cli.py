@@ -26,6 +26,7 @@ _HOMES = {
     "versions": "versions",
     "encoders": "encoders",
     "load": "load",
+    "export": "load",
     "backfill": "backfill.group",
     "index": "index",
     "search": "search",

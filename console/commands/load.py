@@ -1,4 +1,4 @@
-"""`revector load`: loads vectors made elsewhere into a version."""
+"""`revector load` and `revector export`: vectors made elsewhere, and the texts to make them of."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from revector.console.commands.options import Json, Key
-from revector.console.context import answer, context_of, note
+from revector.console.context import answer, context_of, counted, note
 from revector.console.contract import answering
 from revector.console.progress import progress_bar
 from revector.core.errors import UsageError
@@ -99,3 +99,32 @@ def load(
             note(f"Resumed{which} at row {one.resumed_at:,}.")
     answer(report, as_json, report_lines(report))
     note(f"{next_words(report)} revector backfill run {key}")
+
+
+@app.command(cls=answering("core.vectors.export:ExportReport"))
+def export(
+    context: typer.Context,
+    key: Key,
+    form: Annotated[
+        str,
+        typer.Option("--format", metavar="openai-batch|parquet", help="Requests of a batch, or a table."),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE|DIR", help="A file, or a folder for several.")
+    ],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write the texts that a version still lacks, to be encoded elsewhere and loaded.
+
+    Each with the encoder's document prefix, and under an id that `load` understands. A text that several chunks have
+    is written once.
+    """
+    from revector.core.vectors.export import export as write
+
+    with context_of(context).version(key, changes=True) as (connection, version), progress_bar() as progress:
+        report = write(connection, version, form, output, overwrite=overwrite, on_progress=progress)
+    names = report.files[0] if len(report.files) == 1 else f"{len(report.files):,} files in {output}"
+    lines = [f"{key}: {counted(report.texts, 'text')} written to {names}, {report.repeated:,} repeated left out."]
+    answer(report, as_json, lines)
+    note(f"When they are encoded: revector load {key} FILE…")

@@ -118,6 +118,7 @@ CONTRACT: dict[str, type_of | Sequence[type_of]] = {
     ),
     "versions retire": VERSION,
     "versions drop": DROPPED,
+    "export": keys("version_key format texts repeated files"),
     "load": LOADED | keys("not_compared", without=[keys("id error")], files=[LOADED]),
     "backfill plan": keys(
         "version_key encoder chunks missing failed to_embed repeated price workers rate ready",

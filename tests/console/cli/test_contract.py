@@ -304,9 +304,9 @@ def test_help_names_every_command(library: Revector) -> None:
     text = library.call("--help").out
     listed = [line.split()[0] for line in text.partition("Commands:")[2].splitlines() if line.startswith("  ")]
     assert listed == [
-        "demo", "db", "ingest", "versions", "encoders", "load", "backfill", "index", "search", "compare", "serve",
-        "serving", "queries", "judge", "evaluate", "evaluations", "thresholds", "shadow", "cutover", "rollback", "log",
-        "doctor", "info",
+        "demo", "db", "ingest", "versions", "encoders", "load", "export", "backfill", "index", "search", "compare",
+        "serve", "serving", "queries", "judge", "evaluate", "evaluations", "thresholds", "shadow", "cutover",
+        "rollback", "log", "doctor", "info",
     ]  # fmt: skip
     assert max(map(len, text.splitlines())) <= 80
 
