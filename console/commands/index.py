@@ -42,7 +42,7 @@ def build(context: typer.Context, key: Key, as_json: Json = False) -> None:
     own = context_of(context)
     with own.version(key, changes=True) as which:
         state = index.build(*which, own.settings)
-    text = f"{state.name}: valid, {size(state.bytes)}"
+    text = f"{state.name}: valid, {size(state.bytes)}{f'; {state.note}' if state.note else ''}"
     answer(state, as_json, text)
 
 

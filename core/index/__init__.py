@@ -10,16 +10,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, LiteralString
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, LiteralString
 
 import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from revector.core import audit
-from revector.core.database import Connection, fetch_one
+from revector.core.database import Connection, fetch_one, lacks_shared_memory
 from revector.core.errors import RefusedError, UsageError
+from revector.core.index.expressions import BIT_CANDIDATES as BIT_CANDIDATES
+from revector.core.index.expressions import Kind as Kind
+from revector.core.index.expressions import candidates_query as candidates_query
+from revector.core.index.expressions import distance_expression as distance_expression
+from revector.core.index.expressions import index_name as index_name
+from revector.core.index.expressions import indexed_expression as indexed_expression
+from revector.core.index.expressions import kind_of as kind_of
+from revector.core.index.expressions import operator as operator
+from revector.core.index.expressions import query_vector as query_vector
 from revector.core.locks import name_holders
 from revector.core.registry import Version, embedded_count
 from revector.core.sessions import require_own_session
@@ -27,13 +36,10 @@ from revector.core.settings import Settings
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["vector", "halfvec", "bit"]
-
 DEFAULTS = {"m": 16, "ef_construction": 64, "ef_search": 100}
 _TRIES = 800
+_LEAST_MEMORY = 16 * 2**20
 _BUILD_LOCK = sql.SQL("hashtext('index build ' || current_schema()), %s::int")
-BIT_CANDIDATES = 20
-"""How many times k candidates the binary index returns for ranking by full vectors."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,7 @@ class IndexState:
     bytes: Annotated[int, "on disk"]
     version_key: Annotated[str, "whose index"] = ""
     problem: Annotated[str, "why it is not valid; empty when it is"] = ""
+    note: Annotated[str, "what its build had to do without; empty when nothing"] = ""
 
 
 @dataclass(frozen=True)
@@ -78,18 +85,6 @@ class IndexUse:
 
     used: Annotated[bool, "whether the planner answers a search from it"]
     node: Annotated[str, "what the plan reads"]
-
-
-def kind_of(version: Version) -> Kind:
-    """The type stored in the version's index."""
-    if version.dimensions <= 2_000 and version.storage == "vector":
-        return "vector"
-    return "halfvec" if version.dimensions <= 4_000 else "bit"
-
-
-def index_name(version: Version) -> str:
-    """`chunk_embeddings_7_hnsw`."""
-    return f"{version.table_name}_hnsw"
 
 
 def check_settings(m: int, ef_construction: int) -> dict[str, int]:
@@ -127,63 +122,6 @@ def change_settings(
             [Jsonb(given), version.id],
         )
     return found
-
-
-def indexed_expression(version: Version) -> sql.Composable:
-    """The indexed expression; a search must order by exactly this to use the index."""
-    column, kind = sql.Identifier("embedding"), kind_of(version)
-    if kind == version.storage:
-        return column
-    converted = {"halfvec": sql.SQL("({}::halfvec({}))"), "bit": sql.SQL("(binary_quantize({})::bit({}))")}
-    return converted[kind].format(column, sql.Literal(version.dimensions))
-
-
-def operator(version: Version) -> sql.SQL:
-    """pgvector's operator of the version's metric, such as `<=>`."""
-    return {"cosine": sql.SQL("<=>"), "l2": sql.SQL("<->"), "ip": sql.SQL("<#>")}[version.distance_metric]
-
-
-def query_vector(version: Version) -> sql.Composed:
-    """The parameter `vector`, of the type that the version stores."""
-    return sql.SQL("%(vector)s::{}({})").format(sql.Identifier(version.storage), sql.Literal(version.dimensions))
-
-
-def distance_expression(version: Version) -> sql.Composed:
-    """SQL of the distance between a stored `embedding` and the parameter `vector`."""
-    return sql.SQL("embedding {} {}").format(operator(version), query_vector(version))
-
-
-def candidates_query(version: Version, k: int, condition: sql.Composable | None = None) -> sql.Composed:
-    """SQL of the k nearest chunks: columns chunk_id and distance. The query vector is the parameter `vector`.
-
-    `condition` is on the columns of the version's table. LIMIT is a literal: for a parameter, a generic plan would
-    assume a tenth of the table and not use the index.
-    """
-    vector = query_vector(version)
-    distance = distance_expression(version)
-    where = sql.SQL("WHERE {} ").format(condition) if condition is not None else sql.SQL("")
-    if kind_of(version) == "bit":
-        return sql.SQL(
-            "SELECT chunk_id, {distance} AS distance FROM "
-            "(SELECT chunk_id, embedding FROM {table} {where}"
-            "ORDER BY {indexed} <~> binary_quantize({vector})::bit({dimensions}) LIMIT {many}) AS nearest "
-            "ORDER BY distance, chunk_id LIMIT {k}"
-        ).format(
-            distance=distance,
-            table=version.table,
-            where=where,
-            indexed=indexed_expression(version),
-            vector=vector,
-            dimensions=sql.Literal(version.dimensions),
-            many=sql.Literal(k * BIT_CANDIDATES),
-            k=sql.Literal(k),
-        )
-    if kind_of(version) != version.storage:
-        vector = sql.SQL("{}::halfvec({})").format(vector, sql.Literal(version.dimensions))
-    nearest = sql.SQL("{} {} {}").format(indexed_expression(version), operator(version), vector)
-    return sql.SQL(
-        "SELECT chunk_id, {distance} AS distance FROM {table} {where}ORDER BY {nearest} LIMIT {k}"
-    ).format(distance=distance, table=version.table, where=where, nearest=nearest, k=sql.Literal(k))
 
 
 def plan(connection: Connection, version: Version) -> IndexPlan:
@@ -327,17 +265,23 @@ def build(connection: Connection, version: Version, settings: Settings) -> Index
     require_own_session(connection, "index build")
     with _one_build(connection, version):
         log.info("index build %s: begins, %d rows", version.version_key, embedded_count(connection, version))
-        if _owns(connection, version):
-            _build_concurrently(connection, version, settings)
-        else:
-            if state.exists:  # the remains of an interrupted build
-                _between_writers(connection, "SELECT drop_index(%s)", version)
-            _between_writers(connection, "SELECT unkey_version_table(%s)", version)
-            memory = settings.maintenance_work_mem.replace(" ", "")
-            connection.execute("SELECT build_index(%s, %s, %s)", [version.id, memory, settings.index_workers])
+        memory = _memory(connection, version, settings)
+        note = ""
+        try:
+            _build(connection, version, memory, settings.index_workers)
+        except (psycopg.errors.DiskFull, psycopg.errors.OutOfMemory) as error:
+            if not lacks_shared_memory(error) or settings.index_workers == 0:
+                raise
+            note = (
+                f"built without parallel workers: the server has too little shared memory for {memory} "
+                "(Docker: --shm-size, in a compose file shm_size)"
+            )
+            log.warning("index build %s: again without workers, %s", version.version_key, error)
+            _build(connection, version, memory, 0)
         _indexed(connection, version)
-    audit.record(connection, "index build", version.version_key, detail={"name": index_name(version)})
-    return inspect(connection, version)
+    detail = {"name": index_name(version)} | ({"note": note} if note else {})
+    audit.record(connection, "index build", version.version_key, detail=detail)
+    return replace(inspect(connection, version), note=note)
 
 
 def drop(connection: Connection, version: Version) -> None:
@@ -374,7 +318,27 @@ def _owns(connection: Connection, version: Version) -> bool:
     return bool(fetch_one(connection, query, [version.table_name])[0])
 
 
-def _build_concurrently(connection: Connection, version: Version, settings: Settings) -> None:
+def _memory(connection: Connection, version: Version, settings: Settings) -> str:
+    """What the build asks for: room for the graph and for chunks that come meanwhile, and not more than the setting.
+
+    A parallel build takes all that it asks for at once, as shared memory, of which Docker gives a server 64 MB.
+    """
+    enough = round(1.25 * graph_bytes(version, embedded_count(connection, version))) + _LEAST_MEMORY
+    query = "SELECT least(pg_size_bytes(%s), %s) / 1024"
+    return f"{fetch_one(connection, query, [settings.maintenance_work_mem.replace(' ', ''), enough])[0]}kB"
+
+
+def _build(connection: Connection, version: Version, memory: str, workers: int) -> None:
+    if _owns(connection, version):
+        _build_concurrently(connection, version, memory, workers)
+        return
+    if inspect(connection, version).exists:  # the remains of an interrupted build
+        _between_writers(connection, "SELECT drop_index(%s)", version)
+    _between_writers(connection, "SELECT unkey_version_table(%s)", version)
+    connection.execute("SELECT build_index(%s, %s, %s)", [version.id, memory, workers])
+
+
+def _build_concurrently(connection: Connection, version: Version, memory: str, workers: int) -> None:
     if inspect(connection, version).exists:  # the remains of an interrupted build
         connection.execute(
             sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(index_name(version)))
@@ -385,7 +349,7 @@ def _build_concurrently(connection: Connection, version: Version, settings: Sett
         SELECT set_config('maintenance_work_mem', %s, false),
                set_config('max_parallel_maintenance_workers', %s, false)
         """,
-        [settings.maintenance_work_mem.replace(" ", ""), str(settings.index_workers)],
+        [memory, str(workers)],
     )
     try:
         connection.execute(create_statement(connection, version).encode())

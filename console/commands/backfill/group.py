@@ -250,7 +250,9 @@ def _build_index(own: Context, version: Version) -> None:
     with own.session() as connection:
         if not index.inspect(connection, version).valid:
             note(f"building the index of {version.version_key}")
-        index.build(connection, version, own.settings)
+        built = index.build(connection, version, own.settings)
+        if built.note:
+            note(f"{built.name}: {built.note}")
 
 
 def _request(own: Context, key: str, action: Callable[[Any, Version], None], as_json: bool) -> None:

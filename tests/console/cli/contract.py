@@ -20,7 +20,7 @@ def keys(names: str, **parts: Any) -> type_of:
 
 VERSION = keys("version_key encoder revision dimensions metric state active")
 COUNTED = VERSION | keys("embedded missing")
-INDEX = keys("version_key name exists valid bytes problem")
+INDEX = keys("version_key name exists valid bytes problem note")
 DROPPED = keys("version_key dropped")
 SERVER = keys("dsn schema server pgvector schema_revision embedded user read_only")
 FINDING = keys("name verdict detail remedy")
