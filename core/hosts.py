@@ -8,15 +8,19 @@ with its own key, and this machine with that key, need no entry. Judges and rera
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, LiteralString
+from typing import TYPE_CHECKING, Annotated, LiteralString
 from urllib.parse import urlsplit
 
 from revector.core.database import Connection, fetch_as, fetch_column
 from revector.core.errors import RefusedError, UsageError
 from revector.core.roles.rights import require
+
+if TYPE_CHECKING:
+    from revector.core.encoders.kinds import Setting
+    from revector.core.encoders.spec import EncoderSpec
 
 READ_ALLOWED: LiteralString = "SELECT host || ' ' || key_env FROM encoder_hosts"
 """SQL of the list as `require_allowed` takes it."""
@@ -91,7 +95,7 @@ def missing_entry(spec: str, allowed: Iterable[str]) -> tuple[str, str] | None:
 
     Raises UsageError for a spec that is none, and for an address that is none.
     """
-    from revector.core.encoders.kinds import ENVIRONMENT_NAME, SERVICE_URL, is_this_machine
+    from revector.core.encoders.kinds import ENVIRONMENT_NAME, SERVICE_URL, find_kind, is_this_machine
     from revector.core.encoders.providers import find_provider
     from revector.core.encoders.spec import read_spec
 
@@ -99,11 +103,14 @@ def missing_entry(spec: str, allowed: Iterable[str]) -> tuple[str, str] | None:
         return None
     parsed = read_spec(spec)
     try:
-        kinds = getattr(find_provider(parsed.provider), "settings", {})
+        provider = find_provider(parsed.provider)
     except UsageError:  # of a package that is not here: nothing can open it
         return None
-    urls = [text for name, text in parsed.settings.items() if kinds.get(name) is SERVICE_URL]
-    keys = [text for name, text in parsed.settings.items() if kinds.get(name) is ENVIRONMENT_NAME] or [""]
+    known = getattr(provider, "settings", {})
+    own_urls = {"", getattr(provider, "public_url", "")}
+    kinds = {name: find_kind(name, known) for name in parsed.settings}
+    urls = ["" if text.rstrip("/") in own_urls else text for text in _of_kind(parsed, kinds, SERVICE_URL)]
+    keys = _of_kind(parsed, kinds, ENVIRONMENT_NAME) or [""]
     entries = set(allowed)
     for url in urls or [""]:
         try:
@@ -121,6 +128,10 @@ def missing_entry(spec: str, allowed: Iterable[str]) -> tuple[str, str] | None:
             if not entries & {f"{host} {key}", f"{with_port} {key}"}:
                 return with_port, key
     return None
+
+
+def _of_kind(spec: EncoderSpec, kinds: Mapping[str, Setting | None], kind: Setting) -> list[str]:
+    return [text for name, text in spec.settings.items() if kinds[name] is kind]
 
 
 def _shown(host: str, key_env: str) -> str:

@@ -64,6 +64,7 @@ class Request:
     body: Mapping[str, Any]
     headers: Mapping[str, str]
     at: float
+    path: str = ""
 
     @property
     def inputs(self) -> list[str]:
@@ -287,7 +288,7 @@ def _check(server: ProtocolServer, path: str, headers: Mapping[str, str], body: 
     key = headers.get("authorization", "").removeprefix("Bearer ")
     if server.api_key is not None and key != server.api_key:
         raise RequestRefusedError(401, f"Incorrect API key provided: {key}.")
-    if path != "/v1/embeddings":
+    if path.partition("?")[0] != "/v1/embeddings":
         raise RequestRefusedError(404, f"Invalid URL (POST {path})")
     model, inputs, dimensions = body.get("model"), body.get("input"), body.get("dimensions")
     if model not in server.models:
@@ -380,7 +381,7 @@ def _handler(server: ProtocolServer) -> type[BaseHTTPRequestHandler]:
                 self._send(status, content, headers=headers)
 
         def _work(self, body: dict[str, Any], under_way: int) -> tuple[str | None, int, bytes, Mapping[str, str]]:
-            request = Request(body, {n.lower(): v for n, v in self.headers.items()}, time.monotonic())
+            request = Request(body, {n.lower(): v for n, v in self.headers.items()}, time.monotonic(), self.path)
             server.requests.append(request)
             time.sleep(server.latency_s)
             server.meet()

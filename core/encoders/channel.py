@@ -35,13 +35,21 @@ class ThrottledError(Exception):
 class Channel:
     """Connections to one URL, as many as requests may be in flight. May be used from several threads."""
 
-    def __init__(self, url: str, connections: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        connections: int,
+        timeout_s: float,
+        *,
+        headers: Mapping[str, str],
+        params: Mapping[str, str],
+    ) -> None:
         import httpx2
 
         self.url = url
         self._has_answered = False
         limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
-        self._client = httpx2.Client(timeout=timeout_s, limits=limits)
+        self._client = httpx2.Client(timeout=timeout_s, limits=limits, headers=headers, params=params)
 
     def post(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> httpx2.Response:
         """Send a request.
@@ -69,8 +77,8 @@ class Channel:
         self._client.close()
 
 
-def read_key(variable: str, name: str, *, needed: bool) -> str:
-    """The key in an environment variable, '' without one; `name` is the encoder's.
+def read_key(variable: str, name: str, *, needed: bool, setting: str = "key_env") -> str:
+    """The key in an environment variable, '' without one; `name` is the encoder's, `setting` what names the variable.
 
     It is stripped: the HTTP library refuses a key with a line end, and quotes it in the error. Raises
     UnreachableError for a key that no header can carry, and for none where it is needed.
@@ -79,7 +87,7 @@ def read_key(variable: str, name: str, *, needed: bool) -> str:
     if not key and needed:
         raise UnreachableError(
             f"{name} needs an API key, and the environment variable {variable} is not set.",
-            f"Set {variable}, or name another variable with key_env=….",
+            f"Set {variable}, or name another variable with {setting}=….",
         )
     if not (key.isascii() and key.isprintable()):
         raise UnreachableError(

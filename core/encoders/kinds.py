@@ -64,6 +64,31 @@ ENVIRONMENT_NAME = Setting(
     repeatable=False,
 )
 
+_NAME = re.compile("[A-Za-z][A-Za-z0-9_.-]*")
+_OUR_HEADERS = re.compile(
+    "host|forwarded|x-forwarded-.*|content-.*|transfer-encoding|connection|te|upgrade|expect"
+)
+"""With these a row could send a request to another host than the address in it, or break the request."""
+
+
+def _is_header(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None and _OUR_HEADERS.fullmatch(name.lower()) is None
+
+
+HEADER = Setting("printable ASCII", lambda text: text.isascii() and text.isprintable(), repeatable=False)
+HEADER_NAME = Setting("the name of a header", _is_header, repeatable=False)
+
+
+def find_kind(name: str, known: Mapping[str, Setting]) -> Setting | None:
+    """The kind of a setting among those known, of which some have any name after a dot: `header.NAME`."""
+    family, dot, rest = name.partition(".")
+    if not dot or not _NAME.fullmatch(rest):
+        return known.get(name)
+    if family in ("header", "header_env") and not _is_header(rest):
+        return None
+    return known.get(f"{family}.NAME")
+
+
 # The settings that every provider understands, including those of other packages.
 COMMON: Mapping[str, Setting] = {
     "query_prefix": TEXT,

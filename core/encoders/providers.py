@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
-from revector.core.encoders.kinds import COMMON, Setting
+from revector.core.encoders.kinds import COMMON, Setting, find_kind
 from revector.core.encoders.spec import EncoderSpec, read_spec
 from revector.core.errors import UnreachableError, UsageError, unknown_name
 
@@ -24,9 +24,11 @@ GROUP = "revector.encoders"
 BUILT_IN = tuple(
     EntryPoint(name, f"revector.core.encoders.{target}", GROUP)
     for name, target in (
+        ("cohere", "cohere:CohereEncoder"),
         ("openai", "openai:OpenAIEncoder"),
         ("sentence-transformers", "sentence_transformers:SentenceTransformersEncoder"),
         ("static", "static:StaticEncoder"),
+        ("voyage", "voyage:VoyageEncoder"),
     )
 )
 
@@ -59,9 +61,9 @@ def check_settings(spec: EncoderSpec) -> None:
 def check_known(spec: EncoderSpec, known: Mapping[str, Setting]) -> None:
     """Raise UsageError for a setting that is unknown, or a value that its kind does not accept."""
     for name, text in spec.settings.items():
-        if name not in known:
+        setting = find_kind(name, known)
+        if setting is None:
             raise unknown_name(f"{spec.provider} setting", name, known, most=len(known))
-        setting = known[name]
         if not setting.accepts(text):
             got = f"is {text!r}" if setting.repeatable else "cannot be used"
             raise UsageError(f"The {spec.provider} setting {name} {got}.", f"Expected: {setting.expected}.")

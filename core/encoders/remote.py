@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from revector.core.encoders import kinds
+from revector.core.encoders import kinds, requests
 from revector.core.encoders.answers import (
     RefusedTextsError,
     SpoiltAnswerError,
@@ -52,7 +52,6 @@ Meaning = Literal["later", "less", "never"]
 
 _PARALLEL = 4
 _PARALLEL_ELSEWHERE = 2  # one request is computed while the next one is on its way
-_MOST_PARALLEL = 64
 _SOON_S = 1.0
 """For how long a query of somebody who waits is sent again."""
 _DOUBTS = 2
@@ -79,27 +78,14 @@ class RemoteEncoder(ABC):
     names a tokenizer.
     """
 
-    settings: ClassVar[Mapping[str, kinds.Setting]] = {
-        "base_url": kinds.SERVICE_URL,
-        "batch_size": kinds.whole_number(),
-        "dimensions": kinds.whole_number(),
-        "key_env": kinds.ENVIRONMENT_NAME,
-        "max_request_tokens": kinds.whole_number(),
-        "max_retries": kinds.whole_number(0),
-        "parallel": kinds.whole_number(1, _MOST_PARALLEL),
-        "price": kinds.AMOUNT,
-        "requests_per_minute": kinds.whole_number(),
-        "revision": kinds.TEXT,
-        "timeout_s": kinds.SECONDS,
-        "tokenizer": kinds.TEXT,
-        "tokens_per_minute": kinds.whole_number(),
-    }
+    settings: ClassVar[Mapping[str, kinds.Setting]] = requests.SETTINGS
     server: ClassVar[str] = "an embeddings server"
     path: ClassVar[str]
     public_url: ClassVar[str] = ""
     key_variable: ClassVar[str] = ""
 
     models: ClassVar[Mapping[str, KnownModel]] = {}
+    most_inputs: ClassVar[int] = 2048
     encodings: ClassVar[Sequence[str]] = ("",)
     """How vectors may be asked for: the best way, and the one that each such server knows."""
 
@@ -117,7 +103,7 @@ class RemoteEncoder(ABC):
         self.wait: Callable[[float], None] = time.sleep
         self.asked_dimensions = int(settings["dimensions"]) if "dimensions" in settings else None
         self._dimensions = self.asked_dimensions or known.dimensions
-        self._batch_size = int(settings.get("batch_size", 256))
+        self._batch_size = int(settings.get("batch_size", min(256, self.most_inputs)))
         self._max_retries = int(settings.get("max_retries", 6))
         self._base_url = settings.get("base_url", self.public_url).rstrip("/")
         if not self._base_url:
@@ -142,7 +128,16 @@ class RemoteEncoder(ABC):
         self._key_env = settings.get("key_env", self.key_variable if own else "")
         self._key = read_key(self._key_env, self.name, needed=public)
         self._tokenizer = read_tokenizer(Path(settings["tokenizer"])) if "tokenizer" in settings else None
-        self._channel = Channel(self.url, self.parallel, float(settings.get("timeout_s", 60)))
+        self._key_header = settings.get("key_header", "")
+        variables = requests.named(spec, "header_env").items()
+        secret = {h: read_key(v, self.name, needed=True, setting=f"header_env.{h}") for h, v in variables}
+        self._channel = Channel(
+            self.url,
+            self.parallel,
+            float(settings.get("timeout_s", 60)),
+            headers=requests.named(spec, "header") | secret,
+            params=requests.named(spec, "param"),
+        )
 
     # -- what a provider says -----------------------------------------------------------------------------
 
@@ -178,6 +173,8 @@ class RemoteEncoder(ABC):
 
     def headers(self, key: str) -> Mapping[str, str]:
         """The headers of each request; `key` is '' without a key."""
+        if self._key_header and key:
+            return {self._key_header: key}
         return {"Authorization": f"Bearer {key}"} if key else {}
 
     def meaning(self, status: int, message: str, error: object) -> Meaning:
@@ -384,7 +381,10 @@ class RemoteEncoder(ABC):
         return True
 
     def _ask(self, texts: list[str], role: Role, ticket: Ticket) -> list[NDArray[np.float32]]:
-        response = self._channel.post(self.body(texts, role), self.headers(self._key))
+        body, more = self.body(texts, role), requests.fields(self.spec, role)
+        if fixed := sorted(body.keys() & more.keys()):
+            raise UsageError(f"{self.name} sends {', '.join(fixed)} itself.", "Leave it out of the spec's fields.")
+        response = self._channel.post({**body, **more}, self.headers(self._key))
         self._pacer.heed(ticket, response.headers)
         if not response.is_success:
             error = error_of(read_json(response.text) or response.text)

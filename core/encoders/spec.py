@@ -95,7 +95,8 @@ _USERINFO = re.compile(r"//[^/?#]*@")
 
 def _refuse_secrets(spec: EncoderSpec) -> None:
     for name, text in spec.settings.items():
-        if _SECRET_NAMES.search(name.lower()):
+        names_variable = name.startswith("header_env.") and re.fullmatch("[A-Z][A-Z0-9_]*", text)
+        if _SECRET_NAMES.search(name.lower()) and not names_variable:
             raise _secret(f"The {spec.provider} setting {name!r} looks like a secret")
         if _USERINFO.search(text):
             raise _secret(f"The {spec.provider} setting {name!r} is a URL with a user or password in it")
@@ -106,5 +107,6 @@ def _refuse_secrets(spec: EncoderSpec) -> None:
 def _secret(problem: str) -> UsageError:
     return UsageError(
         f"{problem}, and a spec is stored and shown.",
-        "Put the secret in an environment variable and name it: key_env=NAME_OF_THE_VARIABLE.",
+        "Put the secret in an environment variable and name it: key_env=NAME_OF_THE_VARIABLE; one that belongs in "
+        "another header: header_env.HEADER=NAME_OF_THE_VARIABLE.",
     )

@@ -40,7 +40,8 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     FROM regexp_split_to_table(substr(spec, nullif(strpos(spec, '?'), 0) + 1), '&') AS pair
     WHERE split_part(pair, '=', 1) NOT IN (
         'base_url', 'key_env', 'batch_size', 'encoding', 'max_request_tokens', 'max_retries', 'parallel', 'price',
-        'requests_per_minute', 'timeout_s', 'tokens_per_minute')
+        'requests_per_minute', 'timeout_s', 'tokens_per_minute', 'key_header')
+      AND split_part(pair, '=', 1) !~ '^(header|header_env|param)[.][A-Za-z][A-Za-z0-9_.-]*$'
 $$;
 
 -- Whether each of those settings is there once, and a number where one is expected.
@@ -50,7 +51,10 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
            AND bool_and(CASE
                WHEN pair ~ '^(price|timeout_s)=' THEN pair ~ '=\d+(\.\d+)?(e-?\d+)?$'
                WHEN pair ~ '^encoding=' THEN pair ~ '=(base64|float)$'
-               WHEN pair ~ '^(base_url|key_env)=' THEN pair ~ '=([^%=&]|%[0-7][0-9A-Fa-f])+$'
+               WHEN pair ~* '^header(_env)?[.](host|forwarded|x-forwarded|content-|transfer-|connection|te=|upgrade|expect)'
+                   THEN false
+               WHEN pair ~ '^header_env[.]' THEN pair ~ '=[A-Z][A-Z0-9_]*$'
+               WHEN pair ~ '^(base_url|key_env|key_header|header[.].*|param[.].*)=' THEN pair ~ '=([^%=&]|%[0-7][0-9A-Fa-f])+$'
                WHEN :schema.encoder_meaning('x?' || pair) = 'x?' THEN pair ~ '=\d+$'
                ELSE true END)
     FROM regexp_split_to_table(nullif(substr(spec, nullif(strpos(spec, '?'), 0) + 1), ''), '&') AS pair
