@@ -18,6 +18,8 @@ from revector.core import audit
 from revector.core.database import (
     Connection,
     Database,
+    fetch_column,
+    fetch_one,
     foreign_content,
     lost_revision,
     readable_errors,
@@ -26,8 +28,9 @@ from revector.core.database import (
     server_info,
 )
 from revector.core.errors import RefusedError, UnreachableError
-from revector.core.migrations.drift import Difference, differences
-from revector.core.revisions import HEAD, REVISIONS
+from revector.core.migrations.drift import Difference, differences, named_parts
+from revector.core.migrations.sources import Place, read_sources
+from revector.core.revisions import HEAD, REVISIONS, TABLE
 from revector.core.roles import granting
 
 if TYPE_CHECKING:
@@ -60,17 +63,50 @@ def run_upgrade(database: Database) -> str:
         if info.schema_revision is None and (lost := lost_revision(raw, database.schema)):
             raise lost
         if info.schema_revision != HEAD:
-            raw.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(database.schema)))
+            # A schema that an administrator made is used by a role that may not make one.
+            if fetch_one(raw, "SELECT to_regnamespace(quote_ident(%s))", [database.schema])[0] is None:
+                raw.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(database.schema)))
+            elif info.schema_revision is None and (found := _in_the_way(raw, database.schema)):
+                raise foreign_content(database.schema, ", ".join(found))
             config = alembic_config()
             config.attributes["connection"] = alchemy
-            try:
-                command.upgrade(config, "head")
-            except (pg.DuplicateTable, pg.DuplicateObject, pg.DuplicateFunction) as error:
-                raise foreign_content(database.schema, error.diag.message_primary or str(error)) from None
+            command.upgrade(config, "head")
             granting.renew_grants(raw)
         alchemy.commit()
         log.info("schema %s: at revision %s, was %s", database.schema, HEAD, info.schema_revision)
         return info.schema_revision or ""
+
+
+def _in_the_way(raw: Connection, schema: str) -> list[str]:
+    """What of others has the name of an object that revector makes. For functions the name is enough: with other
+    arguments, a call of one could be taken for a call of the other."""
+    from revector.core.models import Base
+
+    tables = [*Base.metadata.tables, TABLE, "chunk_embeddings"]
+    functions = [one.name for one in read_sources(Place(schema, "public")).functions]
+    return fetch_column(
+        raw,
+        """
+        SELECT format('%%s %%s', CASE relkind WHEN 'r' THEN 'table' WHEN 'v' THEN 'view' WHEN 'S' THEN 'sequence'
+                                              WHEN 'i' THEN 'index' ELSE 'relation' END, relname)
+        FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident(%(schema)s))
+          AND (relname = ANY(%(tables)s) OR relname = ANY(%(parts)s) OR relname ~ '^chunk_embeddings_[0-9]+(_|$)'
+               OR relname = ANY(ARRAY(SELECT format('%%s_id_seq', t) FROM unnest(%(tables)s::text[]) AS t)))
+        UNION ALL
+        SELECT format('type %%s', typname) FROM pg_type
+        WHERE typnamespace = to_regnamespace(quote_ident(%(schema)s)) AND typname = ANY(%(tables)s) AND typrelid = 0
+        UNION ALL
+        SELECT format('function %%s(%%s)', proname, pg_get_function_identity_arguments(oid)) FROM pg_proc
+        WHERE pronamespace = to_regnamespace(quote_ident(%(schema)s)) AND proname = ANY(%(functions)s)
+        ORDER BY 1
+        """,
+        {
+            "schema": schema,
+            "tables": tables,
+            "functions": functions,
+            "parts": [name for _, name, *_ in named_parts(Base.metadata.sorted_tables)],
+        },
+    )
 
 
 def run_repair(database: Database) -> list[Difference]:

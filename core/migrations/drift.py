@@ -166,7 +166,7 @@ def _constraints(connection: Connection) -> Iterator[Difference]:
             """
         ).fetchall()
     }
-    for table, name, what, make in _named_parts(Base.metadata.sorted_tables):
+    for table, name, what, make in named_parts(Base.metadata.sorted_tables):
         if (table, "") not in there:
             continue  # a missing table is named once
         valid, index = there.get((table, name), (None, False))
@@ -183,7 +183,7 @@ def _constraints(connection: Connection) -> Iterator[Difference]:
             yield Difference(name, f"the constraint of {table} is not validated", repair=fix.as_string())
 
 
-def _named_parts(tables: Sequence[Table]) -> Iterator[tuple[str, str, str, ExecutableDDLElement]]:
+def named_parts(tables: Sequence[Table]) -> Iterator[tuple[str, str, str, ExecutableDDLElement]]:
     """Table, name, what it is and how it is made: of each constraint and index, foreign keys last."""
     from sqlalchemy import ForeignKeyConstraint
     from sqlalchemy.schema import AddConstraint, CreateIndex

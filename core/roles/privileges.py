@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from psycopg import sql
 
 from revector.core.database import Connection, fetch_one
+from revector.core.migrations.sources import place_of, read_sources
 from revector.core.revisions import TABLE
 from revector.core.roles.kinds import (
     APPLICATION_CALLS,
@@ -143,12 +144,12 @@ def given_privileges(connection: Connection, groups: dict[Kind, str]) -> set[Pri
             WHERE s.relnamespace = to_regnamespace(quote_ident(current_schema())) AND s.relkind = 'S'
             UNION ALL
             SELECT 'FUNCTION', oid::regprocedure::text, '', '', proacl FROM pg_proc
-            WHERE pronamespace = to_regnamespace(quote_ident(current_schema())))
+            WHERE pronamespace = to_regnamespace(quote_ident(current_schema())) AND proname = ANY(%s))
         SELECT r.rolname::text, acl.on, acl.object, one.privilege_type, acl.column, acl.owner
         FROM acl CROSS JOIN aclexplode(acl.acl) AS one JOIN pg_roles r ON r.oid = one.grantee
         WHERE r.rolname = ANY(%s)
         """,
-        [list(groups.values())],
+        [[one.name for one in read_sources(place_of(connection)).functions], list(groups.values())],
     ).fetchall()
     ours = {*Base.metadata.tables, TABLE, "chunk_embeddings", ""}
     return {Privilege(*row[:5]) for row in rows if row[5] in ours or is_version_table(row[5])}

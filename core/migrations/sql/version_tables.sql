@@ -115,6 +115,10 @@ BEGIN
     PERFORM :schema.lock_version_tables();
     SELECT * INTO STRICT v FROM :schema.embedding_versions e WHERE e.id = version;
     IF to_regclass(made) IS NOT NULL THEN
+        IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass(made) AND tgname = 'embeddings_deleted') THEN
+            RAISE EXCEPTION '% is not what revector would make: another program made it.', made
+                USING HINT = 'Rename it, or drop it.';
+        END IF;
         RETURN false;
     END IF;
     EXECUTE format('CREATE TABLE %s (chunk_id bigint PRIMARY KEY, embedding %I.%I(%s) NOT NULL) '
