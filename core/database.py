@@ -28,7 +28,7 @@ from revector.core.errors import (
 )
 from revector.core.revisions import DEVELOPMENT_REVISIONS, HEAD, REVISIONS, TABLE
 from revector.core.secrets import hide
-from revector.core.sessions import AsyncSession, Pooler, Session, require_own_session
+from revector.core.sessions import AsyncSession, Pooler, Session, require_own_session, standby_error
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ class ServerInfo:
     """A standby, or a session that may not write."""
     closed_schema: str | None = None
     """The schema that pgvector is in, when the role may not use it."""
+    standby: bool = False
 
 
 @dataclass(frozen=True)
@@ -223,8 +224,13 @@ class Database:
         connection = self.connect(purpose, statement_timeout_s=statement_timeout_s, own_session=own_session)
         try:
             with readable_errors(self):
-                require_schema(connection, self.schema)
-                yield connection
+                standby = require_schema(connection, self.schema).standby
+                try:
+                    yield connection
+                except pg.ReadOnlySqlTransaction:
+                    if standby:
+                        raise standby_error(self.place) from None
+                    raise
         finally:
             connection.close()
 
@@ -333,7 +339,8 @@ def server_info(connection: Connection, schema: str) -> ServerInfo:
                    AND to_regclass(format('%%I.embedding_versions', %s::text)) IS NOT NULL,
                current_user, current_setting('transaction_read_only')::bool,
                (SELECT extnamespace::regnamespace::text FROM pg_extension
-                WHERE extname = 'vector' AND NOT has_schema_privilege(extnamespace, 'USAGE'))
+                WHERE extname = 'vector' AND NOT has_schema_privilege(extnamespace, 'USAGE')),
+               pg_is_in_recovery()
         """,
         [schema, TABLE, schema, schema],
     )

@@ -65,7 +65,13 @@ def examine(database: Database, settings: Settings) -> Diagnosis:
     with database.connect("doctor") as connection:
         info = server_info(connection, database.schema)
         found = [
-            Finding("ok", "server", database.name, f"PostgreSQL {info.server} at {database.name}, as {info.user}"),
+            Finding(
+                "ok",
+                "server",
+                database.name,
+                f"PostgreSQL {info.server} at {database.name}, as {info.user}"
+                + ("; a standby: searches and reads, nothing else" if info.standby else ""),
+            ),
             _pgvector(info.pgvector),
         ]
         wrong = schema_error(connection, info, database.schema)

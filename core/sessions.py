@@ -228,6 +228,14 @@ def _keeps(connection: Session) -> bool:
     return True
 
 
+def standby_error(place: str) -> RefusedError:
+    """The error for a change on a standby."""
+    return RefusedError(
+        f"{place} is a standby, which can only be read: nothing was changed.",
+        "Name the primary with --dsn or REVECTOR_DSN.",
+    )
+
+
 def parameters_of(connection: psycopg.Connection[Any]) -> dict[str, Any]:
     """What opens another connection like this one, with the password. Never shown."""
     info = connection.info

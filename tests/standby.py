@@ -6,7 +6,8 @@ import contextlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,26 @@ END $$"""
 """On a standby: replay nothing from now on. The call alone only asks for it."""
 
 
+@dataclass(frozen=True)
+class Standby:
+    """A running standby, by the folder of its socket."""
+
+    sockets: Path
+
+    def run(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
+        """Run SQL on it; gives the rows."""
+        with psycopg.connect(self.dsn(database), autocommit=True) as own:
+            found = own.execute(statement)  # type: ignore[call-overload]
+            return found.fetchall() if found.description else []
+
+    def dsn(self, database: str) -> str:
+        """The connection string of one of its databases."""
+        return f"postgresql://postgres@/{database}?host={self.sockets}&port=5433"
+
+
 @contextlib.contextmanager
-def streaming_standby(server: embedded.EmbeddedServer) -> Iterator[Callable[[str], None]]:
-    """A standby of that server, by the name `b`; what it yields runs SQL on it."""
+def streaming_standby(server: embedded.EmbeddedServer) -> Iterator[Standby]:
+    """A standby of that server, by the name `b`."""
     user = service_user()
     with tempfile.TemporaryDirectory(prefix="revector-standby-") as folder:
         data, sockets = Path(folder) / "data", Path(folder) / "s"
@@ -47,23 +65,19 @@ def streaming_standby(server: embedded.EmbeddedServer) -> Iterator[Callable[[str
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **as_user,
         )  # fmt: skip
 
-        def run(statement: str) -> None:
-            with psycopg.connect(
-                f"host={sockets} port=5433 user=postgres dbname=postgres", autocommit=True
-            ) as own:
-                own.execute(statement)  # type: ignore[call-overload]
+        standby = Standby(sockets)
 
         def answers() -> bool:
             assert process.poll() is None
             try:
-                run("SELECT 1")
+                standby.run("SELECT 1")
             except psycopg.OperationalError:
                 return False
             return True
 
         try:
             eventually(answers)
-            yield run
+            yield standby
         finally:
             process.terminate()
             process.wait()

@@ -33,6 +33,7 @@ class ServerStatus:
     embedded: Annotated[bool, "whether it is revector's own server"]
     user: Annotated[str, "the role of this session"]
     read_only: Annotated[bool, "by --read-only, or because the server is a standby"]
+    standby: Annotated[bool, "whether the server is a standby: it can be searched and read"]
 
 
 @dataclass(frozen=True)
@@ -237,6 +238,7 @@ def _print_status(database: Database, as_json: bool) -> None:
         database.embedded,
         info.user,
         info.read_only,
+        info.standby,
     )
     words = {None: "—", True: "yes", False: "no"}
     shown = [(field.name.replace("_", " "), getattr(found, field.name)) for field in fields(found)]

@@ -32,6 +32,7 @@ from revector.core.migrations.drift import Difference, differences, named_parts
 from revector.core.migrations.sources import Place, read_sources
 from revector.core.revisions import HEAD, REVISIONS, TABLE
 from revector.core.roles import granting
+from revector.core.sessions import standby_error
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection as AlchemyConnection
@@ -48,6 +49,8 @@ def run_upgrade(database: Database) -> str:
         raise RefusedError("This session is read-only: the schema was not touched.", "Leave out --read-only.")
     with readable_errors(database), alchemy_connection(database) as alchemy:
         raw = _raw(alchemy)
+        if fetch_one(raw, "SELECT pg_is_in_recovery()")[0]:
+            raise standby_error(database.place)
         encoding = raw.info.parameter_status("server_encoding")
         if encoding not in ("UTF8", "SQL_ASCII"):
             raise RefusedError(

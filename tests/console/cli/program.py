@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -149,6 +150,11 @@ def _checked(result: Result, status: int | None) -> Result:
         f"exit status {result.status}, not {status}\n{result.out}\n{result.err}"
     )
     return result
+
+
+def timeless(text: str) -> str:
+    """What a command wrote, without the times that it took."""
+    return re.sub(r"[\d.]+ (m?s|%)\b", "", text)
 
 
 def plain_environment(folder: Path) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 from revector.core.database import Connection, Database
 from revector.core.encoders import open_encoder
 from tests.console.cli.conftest import on, write_corpus
-from tests.console.cli.program import Revector
+from tests.console.cli.program import Revector, timeless
 from tests.pooler import left_behind, pgbouncer
 from tests.versions import NUMBERS, SPEC, add, add_chunks, backfill, ready_version
 
@@ -60,7 +59,7 @@ def test_what_reads_and_what_changes_rows_works_and_leaves_nothing(
         behind = on(pooled, tmp_path)
         for command in SAME:
             direct, found = (one.call(*command.split()) for one in (revector, behind))
-            assert (_timeless(found.out), found.err) == (_timeless(direct.out), direct.err)
+            assert (timeless(found.out), found.err) == (timeless(direct.out), direct.err)
         for command in (*READ, *CHANGES):
             behind.call(*command.split())
         assert left_behind(pooled) == []
@@ -90,7 +89,3 @@ def test_a_pooler_in_session_mode_gives_one(revector: Revector, database: Databa
         for command in NEED_A_SESSION:
             on(pooled, tmp_path).call(*command.split())
         assert left_behind(pooled, sessions=20) == []
-
-
-def _timeless(text: str) -> str:
-    return re.sub(r"[\d.]+ (m?s|%)\b", "", text)

@@ -648,10 +648,10 @@ def test_a_standby_has_to_replay_in_time(
     verdict(connection, "replicas", "pass", "no standby is connected")
     with streaming_standby(server) as on_standby:
         eventually(lambda: guards(connection)["replicas"].detail.startswith("b caught up within"))
-        on_standby(PAUSE)
+        on_standby.run(PAUSE)
         change_policy(connection, {"replica_lag_s": 0.2})  # written, and so not replayed
         verdict(connection, "replicas", "fail", "behind after 0.2 s: b by ")
-        on_standby("SELECT pg_wal_replay_resume()")
+        on_standby.run("SELECT pg_wal_replay_resume()")
         change_policy(connection, {"replica_lag_s": 60})
         verdict(connection, "replicas", "pass", "b caught up within")
         connection.execute("DROP ROLE IF EXISTS sees_little")

@@ -7,7 +7,7 @@ import itertools
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,7 +24,7 @@ from revector.core.errors import RefusedError, UsageError
 from revector.core.registry import Version
 from tests.core.backfill.steps import eventually, job_status
 from tests.encoders import Steps
-from tests.standby import PAUSE, streaming_standby
+from tests.standby import PAUSE, Standby, streaming_standby
 from tests.versions import NUMBERS, add, add_chunks, worker_on
 
 
@@ -151,14 +151,14 @@ def test_the_wal_rate_is_an_average_over_seconds(connection: Connection, monkeyp
 
 
 @pytest.fixture
-def standby(server: embedded.EmbeddedServer) -> Iterator[Callable[[str], None]]:
-    """A standby of the tests' server; what it yields runs SQL on it."""
-    with streaming_standby(server) as run:
-        yield run
+def standby(server: embedded.EmbeddedServer) -> Iterator[Standby]:
+    """A standby of the tests' server."""
+    with streaming_standby(server) as found:
+        yield found
 
 
 def test_a_standby_that_replays_nothing_holds_the_job(
-    database: Database, connection: Connection, standby: Callable[[str], None]
+    database: Database, connection: Connection, standby: Standby
 ) -> None:
     kept: dict[str, Any] = {}
 
@@ -169,11 +169,11 @@ def test_a_standby_that_replays_nothing_holds_the_job(
     connection.execute("CREATE TABLE written (n int)")
     eventually(lambda: _standbys(connection) == 1)
     eventually(lambda: lag() == 0)
-    standby(PAUSE)
+    standby.run(PAUSE)
     connection.execute("INSERT INTO written SELECT generate_series(1, 1000)")
     eventually(lambda: lag() > 0.5)
     assert "standby b is 1 s behind, limit 0.5 s" in str(reason(kept))
-    standby("SELECT pg_wal_replay_resume()")
+    standby.run("SELECT pg_wal_replay_resume()")
     eventually(lambda: lag() == 0)
     assert reason(kept) is None
 
