@@ -28,7 +28,7 @@ from revector.core.errors import (
 )
 from revector.core.revisions import DEVELOPMENT_REVISIONS, HEAD, REVISIONS, TABLE
 from revector.core.secrets import hide
-from revector.core.sessions import AsyncSession, Pooler, Session, require_own_session, standby_error
+from revector.core.sessions import Session, SessionSettings, require_own_session, standby_error
 
 log = logging.getLogger(__name__)
 
@@ -132,8 +132,8 @@ class Database:
             raise unreachable(error, self) from None
         log.debug("%s: connected to %s", purpose, self.name)
         try:
-            statement = self.session_statement(connection.info.backend_pid, statement_timeout_s)
-            self.begin_session(connection, connection.execute(*statement).fetchone(), statement_timeout_s)
+            settings = self.session_settings(statement_timeout_s)
+            settings.begin(connection, connection.execute(*settings.statement(connection)).fetchone())
             if own_session:
                 require_own_session(connection, purpose)
         except psycopg.OperationalError as error:  # lost right after it was opened
@@ -158,60 +158,9 @@ class Database:
             "client_encoding": "UTF8",
         }
 
-    def session_statement(
-        self, backend_pid: int, statement_timeout_s: float = 0
-    ) -> tuple[LiteralString, dict[str, str | int | bool]]:
-        """The first statement of a new session, and its parameters; its row is for `begin_session`.
-
-        A role or a database may have settings that our statements or psycopg do not expect. One is respected:
-        default_transaction_read_only is a brake of somebody's. Behind a pooler, whose `backend_pid` is not the
-        server's, nothing is set beyond the statement.
-        """
-        # pgvector may live in a schema of its own (managed services do that): that one joins the path, and no other.
-        return (
-            """
-            SELECT pooled, vector_schema, extversion, current_setting('port'),
-                   set_config('search_path', concat_ws(', ', quote_ident(%(schema)s), quote_ident(vector_schema)),
-                              pooled),
-                   set_config('statement_timeout', %(timeout)s, pooled),
-                   set_config('default_transaction_read_only', CASE WHEN %(read_only)s::bool THEN 'on'
-                       ELSE current_setting('default_transaction_read_only') END, pooled),
-                   set_config('default_transaction_isolation', 'read committed', pooled),
-                   set_config('datestyle', 'ISO, YMD', pooled), set_config('intervalstyle', 'postgres', pooled),
-                   set_config('standard_conforming_strings', 'on', pooled),
-                   set_config('bytea_output', 'hex', pooled), set_config('revector.client', %(client)s, pooled)
-            FROM (SELECT pg_backend_pid() <> %(pid)s AS pooled, coalesce(nspname::text, 'public') AS vector_schema,
-                         extversion
-                  FROM (SELECT) one LEFT JOIN (pg_extension e JOIN pg_namespace n ON n.oid = extnamespace)
-                       ON extname = 'vector') found
-            """,
-            {
-                "schema": self.schema,
-                "timeout": _milliseconds(statement_timeout_s),
-                "read_only": self.read_only,
-                "client": client_name(),
-                "pid": backend_pid,
-            },
-        )
-
-    def begin_session(
-        self, connection: Session | AsyncSession, row: TupleRow | None, statement_timeout_s: float = 0
-    ) -> None:
-        """Take note of what the first statement found: behind a pooler, each transaction is set up by itself."""
-        pooled, vector_schema, pgvector, port, *_ = row or (False, "", "", "")
-        if pooled:
-            connection.begin_pooled(
-                Pooler(self.place, port, self.read_only, version_tuple(pgvector or "") >= (0, 8)),
-                {
-                    "search_path": (self.schema, vector_schema),
-                    "statement_timeout": _milliseconds(statement_timeout_s),
-                    "datestyle": ("ISO", "YMD"),
-                    "intervalstyle": "postgres",
-                    "standard_conforming_strings": "on",
-                    "bytea_output": "hex",
-                    "revector.client": client_name(),
-                },
-            )
+    def session_settings(self, statement_timeout_s: float = 0) -> SessionSettings:
+        """What a new session is set to."""
+        return SessionSettings(self.place, self.schema, self.read_only, statement_timeout_s, client_name())
 
     @contextlib.contextmanager
     def session(
@@ -454,10 +403,6 @@ def require_pgvector(info: ServerInfo) -> None:
 def version_tuple(text: str) -> tuple[int, ...]:
     """`0.8.6` as (0, 8, 6); a part that is not a number counts as 0."""
     return tuple(int(part) if part.isdigit() else 0 for part in text.split("."))
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{round(seconds * 1000)}ms"
 
 
 def client_name() -> str:

@@ -12,7 +12,7 @@ import select
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Self, TypeAlias
+from typing import Any, LiteralString, Self, TypeAlias
 
 import psycopg
 from psycopg import errors, sql
@@ -129,6 +129,73 @@ class AsyncSession(_Pooled, psycopg.AsyncConnection[TupleRow]):
         """Set each transaction up from now on."""
         super().begin_pooled(pooler, settings)
         self.cursor_factory, self.prepare_threshold = _AsyncPooledCursor, None
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """What a new session is set to. `client` is for the audit log."""
+
+    place: str
+    schema: str
+    read_only: bool
+    timeout_s: float
+    client: str
+
+    def statement(self, connection: Session | AsyncSession) -> tuple[LiteralString, dict[str, str | int]]:
+        """The first statement, and its parameters; its row is for `begin`.
+
+        A role or a database may have settings that our statements or psycopg do not expect. One is respected:
+        default_transaction_read_only is a brake of somebody's. Behind a pooler, whose process is not the server's,
+        nothing is set beyond the statement.
+        """
+        # pgvector may live in a schema of its own (managed services do that): that one joins the path, and no other.
+        return (
+            """
+            SELECT pooled, vector_schema, current_setting('port'),
+                   string_to_array(extversion, '.')::int[] >= '{0,8}',
+                   set_config('search_path', concat_ws(', ', quote_ident(%(schema)s), quote_ident(vector_schema)),
+                              pooled),
+                   set_config('statement_timeout', %(timeout)s, pooled),
+                   set_config('default_transaction_read_only', CASE WHEN %(read_only)s::bool THEN 'on'
+                       ELSE current_setting('default_transaction_read_only') END, pooled),
+                   set_config('default_transaction_isolation', 'read committed', pooled),
+                   set_config('datestyle', 'ISO, YMD', pooled), set_config('intervalstyle', 'postgres', pooled),
+                   set_config('standard_conforming_strings', 'on', pooled),
+                   set_config('bytea_output', 'hex', pooled), set_config('revector.client', %(client)s, pooled)
+            FROM (SELECT pg_backend_pid() <> %(pid)s AS pooled, coalesce(nspname::text, 'public') AS vector_schema,
+                         extversion
+                  FROM (SELECT) one LEFT JOIN (pg_extension e JOIN pg_namespace n ON n.oid = extnamespace)
+                       ON extname = 'vector') found
+            """,
+            {
+                "schema": self.schema,
+                "timeout": self._timeout,
+                "read_only": self.read_only,
+                "client": self.client,
+                "pid": connection.info.backend_pid,
+            },
+        )
+
+    def begin(self, connection: Session | AsyncSession, row: TupleRow | None) -> None:
+        """Take note of what the first statement found: behind a pooler, each transaction is set up by itself."""
+        pooled, vector_schema, port, iterates, *_ = row or (False, "", "", False)
+        if pooled:
+            connection.begin_pooled(
+                Pooler(self.place, port, self.read_only, bool(iterates)),
+                {
+                    "search_path": (self.schema, vector_schema),
+                    "statement_timeout": self._timeout,
+                    "datestyle": ("ISO", "YMD"),
+                    "intervalstyle": "postgres",
+                    "standard_conforming_strings": "on",
+                    "bytea_output": "hex",
+                    "revector.client": self.client,
+                },
+            )
+
+    @property
+    def _timeout(self) -> str:
+        return f"{round(self.timeout_s * 1000)}ms"
 
 
 def _whole(connection: Any, query: Any, params: Params | None) -> Any:

@@ -122,9 +122,9 @@ async def _opened(
         forks.leave(connection)
         connection.settings = timeout_setting(limit_s)
         connection.deadline = time.monotonic() + limit_s
-        statement = database.session_statement(connection.info.backend_pid, limit_s)
-        cursor = await settled(connection.execute(*statement))
-        database.begin_session(connection, await settled(cursor.fetchone()), limit_s)
+        begun = database.session_settings(limit_s)
+        cursor = await settled(connection.execute(*begun.statement(connection)))
+        begun.begin(connection, await settled(cursor.fetchone()))
         if connection.pooler is None:
             await settled(register(connection))  # in binary, so that vectors are not converted to text
         else:
