@@ -49,6 +49,10 @@ class RefusedError(RevectorError):
     """Whether the audit log has it."""
 
 
+class MisfitError(RefusedError):
+    """A worker has another release than the others, or its encoder makes other vectors."""
+
+
 class ClosedError(RefusedError):
     """A search after its retriever was closed."""
 

@@ -42,6 +42,10 @@ class BackfillJob(Base):
     # Counts of the current run, since the job last became running: the basis of the share of failures.
     run_started_at: Mapped[datetime.datetime] = mapped_column(server_default=NOW)
     run_done: Mapped[int] = mapped_column(server_default=sa.text("0"))
+    # What workers must agree with: the release of the run's first, and the vector of the job's first.
+    run_release: Mapped[str | None]
+    probe_vector: Mapped[list[float] | None] = mapped_column(ARRAY(sa.REAL))
+    probe_by: Mapped[str | None]
     # When the limits were last measured, and the result: one worker at a time does it for all.
     checked_at: Mapped[datetime.datetime] = mapped_column(server_default=sa.text("'-infinity'::timestamptz"))
     measured: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=sa.text("'{}'::jsonb"))

@@ -40,7 +40,9 @@ MOVES: dict[str, frozenset[str]] = {
 AT_WORK = ("running", "pausing", "proving")
 ENDED = ("done", "failed", "cancelled")
 
-_RANGE_CHUNKS = 16_384
+_RANGE_CHUNKS, _FEWEST_CHUNKS = 16_384, 512
+_RANGES_EACH = 8
+"""Of a small job, for each worker: so that none is idle while another has the rest."""
 _MOST_RANGES = 20_000
 """The status sums over the ranges: 20,000 rows take some 3 ms."""
 
@@ -164,7 +166,7 @@ def _settled(connection: Connection, job: Job) -> Job:
     if job.state != "pausing" and _holds(connection, engine_lives(sql.SQL("%s")), job):
         return job
     state = "paused" if job.state == "pausing" else "interrupted"
-    move(connection, job, state)
+    move(connection, job, state, reason=None if state == "paused" else last_sign(connection, job.id))
     return Job(job.id, state)
 
 
@@ -188,13 +190,21 @@ def _plan_job(connection: Connection, version: Version, settings: JobSettings) -
     connection.execute(
         """
         WITH bounds AS (SELECT min(id) AS first, max(id) AS last FROM document_chunks),
-             width AS (SELECT greatest(%(chunks)s, trunc((last::numeric - first) / %(most)s) + 1)::bigint AS ids
+             width AS (SELECT greatest(
+                           least(%(chunks)s, greatest(%(fewest)s, ceil((last::numeric - first + 1) / %(each)s))),
+                           trunc((last::numeric - first) / %(most)s) + 1)::bigint AS ids
                        FROM bounds)
         INSERT INTO backfill_ranges (job_id, first_chunk_id, last_chunk_id, cursor)
         SELECT %(job)s, start, least(start::numeric + ids - 1, last), greatest(start::numeric - 1, -9223372036854775808)
         FROM bounds, width, generate_series(first, last, ids) AS start
         """,
-        {"job": job_id, "chunks": _RANGE_CHUNKS, "most": _MOST_RANGES},
+        {
+            "job": job_id,
+            "chunks": _RANGE_CHUNKS,
+            "fewest": _FEWEST_CHUNKS,
+            "each": _RANGES_EACH * max(1, settings.workers),
+            "most": _MOST_RANGES,
+        },
     )
     audit.record(connection, "backfill start", version.version_key, detail=changed_fields(settings))
     return Job(job_id, "running")
@@ -224,6 +234,7 @@ def move(
             finished_at = CASE WHEN %(state)s IN ('done', 'failed', 'cancelled') THEN now() END,
             checked_at = CASE WHEN %(state)s = 'running' THEN '-infinity' ELSE checked_at END,
             run_started_at = CASE WHEN %(begins)s THEN now() ELSE run_started_at END,
+            run_release = CASE WHEN %(begins)s THEN NULL ELSE run_release END,
             run_done = CASE WHEN NOT %(begins)s THEN run_done
                 ELSE outbox_done + (SELECT coalesce(sum(done), 0) FROM backfill_ranges WHERE job_id = j.id) END
         WHERE id = %(id)s AND state = ANY(%(from)s)
@@ -317,6 +328,25 @@ def count_workers(connection: Connection, job_id: int) -> int:
         worker_lives(sql.SQL("w.id"))
     )
     return int(fetch_one(connection, query, [job_id])[0])
+
+
+def last_sign(connection: Connection, job_id: int) -> str | None:
+    """How the last worker of a job that nobody serves was last seen, in words; None when it never had one."""
+    row = connection.execute(
+        """
+        SELECT client, pid, engine, seen_at, done FROM backfill_workers
+        WHERE job_id = %s AND ended_at IS NULL ORDER BY seen_at DESC LIMIT 1
+        """,
+        [job_id],
+    ).fetchone()
+    if row is None:
+        return None
+    client, pid, engine, seen, done = row
+    where = f"{client}{' on Ray' if engine == 'ray' else ''}{f', process {pid}' if pid else ''}"
+    return (
+        f"its workers ended without a word, killed or cut off: the last was seen at {seen:%Y-%m-%d %H:%M:%S %Z} on "
+        f"{where}, with {done:,} chunks stored"
+    )
 
 
 def engine_stays(connection: Connection, job: Job) -> bool:

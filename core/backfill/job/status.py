@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from psycopg import sql
 
-from revector.core.backfill.job.job import AT_WORK, Job, engine_lives, find_job, worker_lives
+from revector.core.backfill.job.job import AT_WORK, Job, engine_lives, find_job, last_sign, worker_lives
 from revector.core.backfill.job.settings import JobSettings, read_settings
 from revector.core.database import Connection, fetch_as, fetch_column, fetch_one
 from revector.core.errors import UnreachableError
@@ -157,6 +157,8 @@ def status(connection: Connection, version: Version) -> JobStatus | None:
     total, done = max(0, int(total)), max(0, int(done))
     if state in AT_WORK and workers == 0 and not engine:
         state = "paused" if state == "pausing" else "interrupted"
+        if state == "interrupted":
+            error = error or last_sign(connection, job_id)
     if state == "done":
         total = done + failed + waiting  # chunks deleted meanwhile were planned but never processed
     if state not in AT_WORK:

@@ -191,8 +191,17 @@ def _columns(rows: list[Any]) -> tuple[list[int], list[str], dict[int, int]]:
     return ids, texts, same_as
 
 
-def commit(connection: Connection, version: Version, job_id: int, done: Encoded, lease_s: float) -> int:
+def commit(
+    connection: Connection,
+    version: Version,
+    job_id: int,
+    done: Encoded,
+    lease_s: float,
+    worker_id: int | None = None,
+) -> int:
     """Store an encoded batch and move the cursor, in one transaction; returns the chunks that got a vector.
+
+    They count as stored by that worker.
 
     Raises LostLeaseError, with nothing stored, when the range has another holder, or its cursor has moved since
     the batch was read (a retried commit whose answer was lost).
@@ -200,7 +209,7 @@ def commit(connection: Connection, version: Version, job_id: int, done: Encoded,
     try:
         with connection.transaction():
             stored = copy_vectors(connection, version, done.chunk_ids, done.vectors)
-            return _finish(connection, version, job_id, done, stored, lease_s)
+            return _finish(connection, version, job_id, done, stored, lease_s, worker_id)
     except (psycopg.errors.UniqueViolation, psycopg.errors.ForeignKeyViolation):
         # A chunk of this batch was embedded or deleted since it was read. Rare, so checked only now.
         with connection.transaction():
@@ -208,16 +217,23 @@ def commit(connection: Connection, version: Version, job_id: int, done: Encoded,
             keep = _still_wanted(connection, version, done.chunk_ids)
             # It may happen again at once, while others write the same chunks.
             stored = len(insert_missing(connection, version, done.chunk_ids[keep], done.vectors[keep]))
-            return _finish(connection, version, job_id, done, stored, lease_s)
+            return _finish(connection, version, job_id, done, stored, lease_s, worker_id)
 
 
 def _finish(
-    connection: Connection, version: Version, job_id: int, done: Encoded, stored: int, lease_s: float
+    connection: Connection,
+    version: Version,
+    job_id: int,
+    done: Encoded,
+    stored: int,
+    lease_s: float,
+    worker_id: int | None,
 ) -> int:
     """Store what is left of a batch of which so many vectors are stored, and move the cursor; returns them all."""
     stored += _store_rest(connection, version, done)
     if stored:
         connection.execute("INSERT INTO row_counts (scope, delta) VALUES (%s, %s)", [version.id, stored])
+        connection.execute("UPDATE backfill_workers SET done = done + %s WHERE id = %s", [stored, worker_id])
     batch, spent = done.batch, done.spent_usd
     if batch.lease is None:
         connection.execute(

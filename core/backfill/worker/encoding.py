@@ -24,15 +24,17 @@ _FEWEST_FAILURES = 10
 """When more than this share of a batch, and at least this many texts, are refused, the encoder is at fault."""
 
 
-def check_encoder(encoder: Encoder, version: Version) -> None:
-    """Encode one text. Raises EncoderError when the vector has other dimensions than the version."""
-    dimensions = encoder.encode_documents([PROBE_TEXT]).shape[1]
+def check_encoder(encoder: Encoder, version: Version) -> NDArray[np.float32]:
+    """Encode one text: (1, d). Raises EncoderError when the vector has other dimensions than the version."""
+    found = encoder.encode_documents([PROBE_TEXT])
+    dimensions = found.shape[1]
     if dimensions != version.dimensions:
         raise EncoderError(
             f"The encoder {encoder.name} returned {dimensions} dimensions; version {version.version_key} was "
             f"registered with {version.dimensions}.",
             "It is not the encoder the version was registered with. Check its model and server.",
         )
+    return found
 
 
 class BatchEncoder:

@@ -41,7 +41,7 @@ class Heartbeat:
         self._connection, self._version, self._job, self._control = connection, version, job, control
         self._encoder = encoder
         self._ended = threading.Event()
-        self._progress: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        self._batch_size: Callable[[], int] = lambda: 0
         self.worker_id = int(
             fetch_one(
                 connection,
@@ -55,9 +55,9 @@ class Heartbeat:
         connection.execute(sql.SQL("SELECT pg_advisory_lock({})").format(WORKER_LOCK), [self.worker_id])
         self._thread = threading.Thread(target=self._beat_on, name="backfill-heartbeat", daemon=True)
 
-    def start(self, progress: Callable[[], tuple[int, int]]) -> None:
-        """Start the thread; `progress` returns how many chunks this worker has stored, and its batch size."""
-        self._progress = progress
+    def start(self, batch_size: Callable[[], int]) -> None:
+        """Start the thread; `batch_size` returns the texts that this worker encodes at a time."""
+        self._batch_size = batch_size
         # Before the first batch, not after it; and never trusting a check that another worker has only begun.
         supervise(self._connection, self._version, self._job, due=True)
         self._beat()
@@ -81,13 +81,13 @@ class Heartbeat:
             self._control.fail(error)
 
     def _beat(self) -> None:
-        done, batch_size = self._progress()
+        batch_size = self._batch_size()
         row = self._connection.execute(
             sql.SQL(
                 """
                 WITH beat AS (
                          UPDATE backfill_workers
-                         SET seen_at = now(), done = %(done)s, batch_size = %(batch_size)s,
+                         SET seen_at = now(), batch_size = %(batch_size)s,
                              throttle = %(reason)s::text,
                              throttle_since = CASE WHEN %(reason)s::text IS NULL THEN NULL
                                                    ELSE coalesce(throttle_since, now()) END
@@ -106,7 +106,6 @@ class Heartbeat:
                 "job": self._job.id,
                 "lease": self._control.settings.lease_s,
                 "reason": self._control.reason,
-                "done": done,
                 "batch_size": batch_size,
             },
         ).fetchone()

@@ -321,7 +321,7 @@ class Pipeline:
             began = time.monotonic()
             lease_s = self._control.settings.lease_s
             stored = self._patiently(
-                lambda: batches.commit(connection, self._version, self._job.id, encoded, lease_s)
+                lambda: batches.commit(connection, self._version, self._job.id, encoded, lease_s, self._worker_id)
             )
             slowest = max(encoded.seconds, time.monotonic() - began)
             self.batch_size.took(len(encoded.batch.ids), slowest, self._control.settings.target_batch_s)

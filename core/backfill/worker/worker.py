@@ -13,6 +13,7 @@ from psycopg import sql
 from revector.core.backfill.job.job import WORKER_LOCK, Job, count_workers, job_settings, rejoin, require_job
 from revector.core.backfill.job.settings import JobSettings
 from revector.core.backfill.job.status import JobStatus, require_status
+from revector.core.backfill.worker.agreement import require_agreement
 from revector.core.backfill.worker.control import Control, DatabaseGoneError, StoppedError
 from revector.core.backfill.worker.encoding import check_encoder
 from revector.core.backfill.worker.heartbeat import Heartbeat
@@ -46,7 +47,8 @@ class Worker:
         prove_every_s: float = 0.0,
         on_batch: Callable[[int], None] | None = None,
     ) -> None:
-        """With `check` it first encodes one text and compares its dimensions with the version's.
+        """With `check` it first encodes one text, and compares the vector with the version's dimensions and with what
+        the job's other workers made of it.
 
         A proof stays valid for `prove_every_s` while only new chunks are added. `on_batch` is called with the
         chunks stored.
@@ -126,10 +128,11 @@ class Worker:
         log.info(
             "worker %d joins the backfill of %s, job %d", heartbeat.worker_id, self._version.version_key, job.id
         )
-        heartbeat.start(lambda: (pipeline.stored, pipeline.batch_size.next(control.settings.batch_size)))
+        heartbeat.start(lambda: pipeline.batch_size.next(control.settings.batch_size))
         try:
             if self._check:
-                check_encoder(self._encoder, self._version)
+                probe = check_encoder(self._encoder, self._version)
+                require_agreement(connection, self._version, job, probe)
                 self._check = False
             pipeline.run()
         except StoppedError:

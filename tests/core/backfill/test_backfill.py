@@ -231,6 +231,49 @@ def test_a_lost_encoder_interrupts_and_the_job_goes_on_later(database: Database,
     assert vectors_of(connection, version) == ids
 
 
+@pytest.mark.parametrize(
+    ("chunks", "workers", "ranges"),
+    [(400, 2, 1), (10_000, 2, 16), (10_000, 1, 8), (10_000, 8, 20), (400_000, 2, 25)],
+)
+def test_a_small_job_has_ranges_for_all_its_workers(
+    connection: Connection, chunks: int, workers: int, ranges: int
+) -> None:
+    connection.execute(
+        """
+        INSERT INTO document_chunks (id, semantic_key, document_id, chunk_no, content, content_sha256)
+        SELECT id, 'key ' || id, gen_random_uuid(), 0, 'text ' || id, sha256(('text ' || id)::bytea)
+        FROM unnest(ARRAY[1, %s]) AS id
+        """,
+        [chunks],
+    )
+    job.open_job(connection, add(connection, "v1"), JobSettings(workers=workers))
+    assert connection.execute("SELECT count(*) FROM backfill_ranges").fetchone() == (ranges,)
+
+
+def test_what_workers_stored_adds_up_and_a_killed_one_is_named(database: Database, connection: Connection) -> None:
+    """The counts are moved with the vectors, and not at a heartbeat that may not come."""
+    add_chunks(connection, [f"text number {n}" for n in range(60)])
+    version = add(connection, "v1")
+    worker = subprocess.Popen(
+        [sys.executable, "-c", STEPPING_WORKER, database.dsn, database.schema],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == "stored 10\n"
+    worker.kill()
+    worker.communicate()
+    wait_for_no_workers(connection, version)
+    found = job_status(connection, version)
+    assert found.state == "interrupted"
+    assert f", process {worker.pid}, with {found.done} chunks stored" in str(found.error)
+    assert run(database, version, Stub()).state == "done"
+    rows = connection.execute("SELECT sum(done) FROM backfill_workers").fetchone()
+    assert rows == (60,)
+    detail = job_detail(connection, version)
+    assert detail is not None
+    assert "ended without a word" in str([one.reason for one in detail.transitions])
+
+
 @pytest.mark.parametrize("ended", ["done", "interrupted"])
 def test_a_runs_time_and_count_are_its_own_and_not_those_since_the_job_was_first_started(
     database: Database, connection: Connection, ended: str
