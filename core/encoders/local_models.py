@@ -74,7 +74,7 @@ def loading(folder: Path, spec: EncoderSpec, kind: str) -> Iterator[None]:
     from transformers.utils import logging
 
     forks.tell(_TORCH)
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would be drawn across the console
+    logging.disable_progress_bar()  # it would be drawn across the console
     try:
         yield
     except Exception as error:

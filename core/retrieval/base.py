@@ -213,6 +213,7 @@ class RetrieverBase:
             self._places.release()
 
     async def _run_on_one(self, step: Statement, deadline: float, limit_s: float) -> Sequence[Sequence[Any]]:
+        left_s = deadline - time.monotonic()
         while True:
             connection = await self._taken(deadline, limit_s)
             try:
@@ -226,7 +227,7 @@ class RetrieverBase:
             except psycopg.OperationalError:
                 if time.monotonic() >= deadline:
                     await settled(connection.close())
-                    raise late(f"The database {self._database.name}", limit_s) from None
+                    raise late(f"The database {self._database.name}", limit_s, left_s=left_s) from None
                 if not connection.closed:
                     raise
                 # The connection was lost while idle, for example by a restart of the server. A search changes
@@ -251,7 +252,8 @@ class RetrieverBase:
                     raise failure from None
                 if (now := time.monotonic()) >= deadline:
                     kind = DatabaseUnreachableError if now - asked >= _CONNECT_S else BusyError
-                    raise late(f"The database {self._database.name}", limit_s, kind=kind) from None
+                    about = f"The database {self._database.name}"
+                    raise late(about, limit_s, kind=kind, left_s=deadline - asked) from None
 
     async def _has_place(self, left_s: float) -> bool:
         """Wait for one of the connections to be free; False when none is in time."""

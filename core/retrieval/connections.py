@@ -40,13 +40,25 @@ def timeout_setting(limit_s: float) -> dict[str, str]:
 
 
 def late(
-    what: str, limit_s: float, trouble: str = "", kind: type[UnreachableError] = BusyError
+    what: str,
+    limit_s: float,
+    trouble: str = "",
+    kind: type[UnreachableError] = BusyError,
+    left_s: float | None = None,
 ) -> UnreachableError:
-    """The error for a database or encoder that did not answer in time; `trouble` is what it answered so far."""
-    problem = f"{what} gave no vector within {limit_s:g} s: {trouble}" if trouble else ""
-    return kind(
-        problem or f"{what} did not answer within {limit_s:g} s.", "Try again, or allow more time.", temporary=True
-    )
+    """The error for a database or encoder that did not answer in time.
+
+    `trouble` is what it answered so far, `left_s` what was left of the time when it was asked: it is not to blame
+    for the rest.
+    """
+    if trouble:
+        problem = f"{what} gave no vector within {limit_s:g} s: {trouble}"
+    elif left_s is not None and left_s < limit_s / 2:
+        before = f"{limit_s - max(left_s, 0):.2g} of {limit_s:g} s had passed before it was asked"
+        problem = f"{what} did not answer in time, but {before}: the query was encoded first."
+    else:
+        problem = f"{what} did not answer within {limit_s:g} s."
+    return kind(problem, "Try again, or allow more time.", temporary=True)
 
 
 class Failures:

@@ -24,6 +24,7 @@ from revector.core.errors import (
 )
 from revector.core.registry import get_version
 from revector.core.retrieval import ROLLBACK_VARIABLE, AsyncRetriever, EncoderCache, Retriever, VersionSearcher
+from revector.core.retrieval.connections import late
 from tests.core.retrieval.collections import drawn_version, flip, two_versions
 from tests.encoders import Stub
 from tests.versions import NUMBERS, add_chunks
@@ -197,6 +198,16 @@ def test_a_vector_is_judged_as_it_is_compared(
             assert len(hits) == 3
             assert all(np.isfinite(hit.distance) for hit in hits if hit.distance is not None)
     assert get_version(connection, "drawn").distance_metric == metric
+
+
+def test_a_database_is_not_blamed_for_the_time_that_encoding_took() -> None:
+    for left_s in (None, 5, 2.5):
+        assert late("The database x", 5, left_s=left_s).problem == "The database x did not answer within 5 s."
+    for left_s, passed in ((0.8, "4.2"), (-0.1, "5")):
+        assert late("The database x", 5, left_s=left_s).problem == (
+            f"The database x did not answer in time, but {passed} of 5 s had passed before it was asked: "
+            "the query was encoded first."
+        )
 
 
 @pytest.mark.slow
