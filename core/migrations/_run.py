@@ -138,10 +138,9 @@ def run_repair(database: Database) -> list[Difference]:
             with suppress(psycopg.Error), connection.transaction():
                 audit.record(connection, "db upgrade", None, detail={"mended": names})
     if left := [one for one in left if one.severity == "error"]:
+        named = "; ".join(f"{one.object}: {one.detail}{failed.get((one.object, one.detail), '')}" for one in left)
         raise RefusedError(
-            f"The schema {database.schema!r} differs from what revector sets up: "
-            + "; ".join(f"{one.object}: {one.detail}{failed.get((one.object, one.detail), '')}" for one in left)
-            + ".",
+            f"The schema {database.schema!r} differs from what revector sets up: {named}.",
             "What could be mended was. What to do about these: revector doctor",
         )
     return mended
