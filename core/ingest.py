@@ -7,20 +7,21 @@ continues, since it finds its own chunks by their semantic keys.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, LiteralString
+from typing import Annotated, Any, LiteralString
 from uuid import UUID
 
 from psycopg import errors as pg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
+from psycopg.types.json import Jsonb
 
 from revector.core import audit
-from revector.core.chunks import content_sha256, document_uuid, semantic_key, split
+from revector.core.chunks import content_sha256, document_uuid, semantic_key
 from revector.core.database import Connection, Progress, fetch_column, fetch_one
-from revector.core.documents import Document, DocumentReader, Rejection
+from revector.core.documents import Document, DocumentReader, Origin, Rejection
 from revector.core.errors import RefusedError
 from revector.core.locks import name_holders
 from revector.core.origins import Cut, Origins
@@ -115,7 +116,7 @@ def ingest(
 
 
 def _batches(documents: Iterable[Document], chunk_characters: int) -> Iterator[list[Cut]]:
-    """Whole documents, cut outside any transaction, in batches that limit memory and transaction size."""
+    """Whole documents in batches that limit memory and transaction size."""
     batch: dict[UUID, Cut] = {}
     characters = 0
     for document in documents:
@@ -125,8 +126,7 @@ def _batches(documents: Iterable[Document], chunk_characters: int) -> Iterator[l
         if batch and (full or document_id in batch):
             yield list(batch.values())
             batch, characters = {}, 0
-        chunks = split(document.text, markdown=document.markdown, characters=chunk_characters)
-        batch[document_id] = Cut(document, document_id, chunks)
+        batch[document_id] = Cut(document, document_id, chunk_characters)
         characters += size
     if batch:
         yield list(batch.values())
@@ -172,86 +172,156 @@ def _store(
     Ingests cannot deadlock with each other, but they can with other sessions that delete chunks or process the
     outbox in another order, and a version's table may be dropped meanwhile. Then the batch is retried.
     """
+    directly = True
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             with connection.transaction():
-                return _write(connection, batch, origins, on_wait, remember=remember)
-        except (pg.DeadlockDetected, pg.SerializationFailure, pg.UndefinedTable):
+                return _write(connection, batch, origins, on_wait, directly=directly, remember=remember)
+        except (pg.DeadlockDetected, pg.SerializationFailure, pg.UndefinedTable, pg.UniqueViolation) as error:
+            # Somebody else has stored a chunk with this key under another document.
+            directly = directly and not isinstance(error, pg.UniqueViolation)
             if attempt == _ATTEMPTS:
                 raise
     raise AssertionError("unreachable")
 
 
 def _write(
-    connection: Connection, batch: list[Cut], origins: Origins, on_wait: _Waits, *, remember: bool
+    connection: Connection, batch: list[Cut], origins: Origins, on_wait: _Waits, *, directly: bool, remember: bool
 ) -> Counter[str]:
-    _stage(connection, batch)
     _lock(connection, on_wait)
-    batch = origins.checked(connection, batch)
-    done = Counter(
-        documents=len(batch),
-        chunks=sum(len(cut.chunks) for cut in batch),
-        cleaned=sum(cut.document.cleaned for cut in batch),
-        empty=sum(not cut.chunks for cut in batch),
-    )
-    done["inserted"] = _run(
-        connection,
-        # Existing ones are excluded first: each conflict would use up an id and compute the tsvector.
-        """
-        WITH inserted AS (
-            INSERT INTO document_chunks (semantic_key, document_id, chunk_no, content, content_sha256,
-                                         source_id, metadata, origin_id)
-            SELECT s.semantic_key, s.document_id, s.chunk_no, s.content, s.content_sha256, d.source_id, d.metadata,
-                   d.origin_id
-            FROM pg_temp.ingest_chunks s JOIN pg_temp.ingest_documents d USING (document_id)
-            WHERE NOT EXISTS (SELECT FROM document_chunks c WHERE c.semantic_key = s.semantic_key)
-            ORDER BY d.position, s.chunk_no
-            ON CONFLICT (semantic_key) DO NOTHING
-            RETURNING id, content_sha256)
-        INSERT INTO pg_temp.ingest_new (id, content_sha256) SELECT id, content_sha256 FROM inserted
-        """,
-    )
+    with _by_index(connection):
+        places = origins.places(connection, batch)
+        known = _known_documents(connection, batch) if directly else {cut.document_id for cut in batch}
+        new = [cut for cut in batch if cut.document_id not in known]
+        old = [cut for cut in batch if cut.document_id in known]
+        live = _live_versions(connection)
+        if old or live:
+            connection.execute("TRUNCATE pg_temp.ingest_documents, pg_temp.ingest_chunks, pg_temp.ingest_new")
+        _copy_new(connection, new, places)
+        if old:
+            _stage(connection, old, places)
+            old = origins.checked(connection, old)
+        done = Counter(inserted=sum(len(cut.chunks) for cut in new))
+        if new and live:
+            _run(connection, _NEW_ONES, [[cut.document_id for cut in new]])
+        if old:
+            done["inserted"] += _run(connection, _INSERT)
+        if done["inserted"]:
+            # Before the old chunks and their vectors are deleted.
+            done["carried"] = sum(_carry_over(connection, version_id) for version_id in live)
+        if old:
+            done["deleted"] = _run(connection, _DELETE)
+            _run(connection, _UPDATE)
+        stored = new + old
+        if remember:
+            _run(connection, _REMEMBER, [[cut.document_id for cut in stored]])
+    done["documents"] = len(stored)
+    done["chunks"] = sum(len(cut.chunks) for cut in stored)
     done["unchanged"] = done["chunks"] - done["inserted"]
-    if done["inserted"]:
-        # Before the old chunks and their vectors are deleted.
-        done["carried"] = sum(_carry_over(connection, version_id) for version_id in _live_versions(connection))
-    done["deleted"] = _run(
-        connection,
-        # Locked in id order, as a backfill locks the chunks of its vectors.
-        """
-        WITH gone AS (
-            SELECT c.id FROM document_chunks c JOIN pg_temp.ingest_documents d USING (document_id)
-            WHERE NOT EXISTS (SELECT FROM pg_temp.ingest_chunks s WHERE s.semantic_key = c.semantic_key)
-            ORDER BY c.id FOR UPDATE OF c)
-        DELETE FROM document_chunks c USING gone WHERE c.id = gone.id
-        """,
-    )
-    _run(
-        connection,
-        """
-        UPDATE document_chunks c SET metadata = d.metadata, source_id = d.source_id
-        FROM pg_temp.ingest_documents d
-        WHERE c.document_id = d.document_id AND (c.metadata <> d.metadata OR c.source_id <> d.source_id)
-        """,
-    )
-    if remember:
-        _run(
-            connection,
-            """
-            INSERT INTO pg_temp.ingest_seen (document_id)
-            SELECT document_id FROM pg_temp.ingest_documents ON CONFLICT DO NOTHING
-            """,
-        )
+    done["cleaned"] = sum(cut.document.cleaned for cut in stored)
+    done["empty"] = sum(not cut.chunks for cut in stored)
     return done
 
 
-def _stage(connection: Connection, batch: list[Cut]) -> None:
-    connection.execute("TRUNCATE pg_temp.ingest_documents, pg_temp.ingest_chunks, pg_temp.ingest_new")
+@contextmanager
+def _by_index(connection: Connection) -> Iterator[None]:
+    """Look chunks up by their indexes: of a table that has just grown, the planner knows too little."""
+    (before, _) = fetch_one(
+        connection, "SELECT current_setting('enable_seqscan'), set_config('enable_seqscan', 'off', true)"
+    )
+    yield
+    connection.execute("SELECT set_config('enable_seqscan', %s, true)", [before])
+
+
+def _known_documents(connection: Connection, batch: list[Cut]) -> set[UUID]:
+    """Those documents of a batch that have chunks."""
+    found = fetch_column(
+        connection,
+        """
+        SELECT asked.id FROM unnest(%s::uuid[]) AS asked (id)
+        CROSS JOIN LATERAL (SELECT FROM document_chunks c WHERE c.document_id = asked.id LIMIT 1) AS stored
+        """,
+        [[cut.document_id for cut in batch]],
+    )
+    return set(found)
+
+
+def _copy_new(connection: Connection, batch: list[Cut], places: Mapping[Origin, int]) -> None:
+    """Store documents that are not there yet. They are cut meanwhile: the server stores one, and we cut the next."""
     with connection.cursor().copy(
-        "COPY pg_temp.ingest_documents (position, document_id, source_id, metadata) FROM STDIN"
+        "COPY document_chunks (semantic_key, document_id, chunk_no, content, content_sha256, source_id, metadata, "
+        "origin_id) FROM STDIN WITH (FORMAT BINARY)"
+    ) as copy:
+        copy.set_types(("text", "uuid", "int4", "text", "bytea", "text", "jsonb", "int8"))
+        for cut in batch:
+            document = cut.document
+            metadata = Jsonb(document.metadata_json, str)
+            place = places[document.origin] if document.origin else None
+            for number, chunk in enumerate(cut.chunks):
+                key = semantic_key(cut.document_id, number, chunk)
+                copy.write_row(
+                    (
+                        key,
+                        cut.document_id,
+                        number,
+                        chunk,
+                        content_sha256(chunk),
+                        document.source_id,
+                        metadata,
+                        place,
+                    )
+                )
+
+
+_NEW_ONES: LiteralString = """
+    INSERT INTO pg_temp.ingest_new (id, content_sha256)
+    SELECT id, content_sha256 FROM document_chunks WHERE document_id = ANY(%s)
+    """
+
+# Existing ones are excluded first: each conflict would use up an id and compute the tsvector.
+_INSERT: LiteralString = """
+    WITH inserted AS (
+        INSERT INTO document_chunks (semantic_key, document_id, chunk_no, content, content_sha256,
+                                     source_id, metadata, origin_id)
+        SELECT s.semantic_key, s.document_id, s.chunk_no, s.content, s.content_sha256, d.source_id, d.metadata,
+               d.origin_id
+        FROM pg_temp.ingest_chunks s JOIN pg_temp.ingest_documents d USING (document_id)
+        WHERE NOT EXISTS (SELECT FROM document_chunks c WHERE c.semantic_key = s.semantic_key)
+        ORDER BY d.position, s.chunk_no
+        ON CONFLICT (semantic_key) DO NOTHING
+        RETURNING id, content_sha256)
+    INSERT INTO pg_temp.ingest_new (id, content_sha256) SELECT id, content_sha256 FROM inserted
+    """
+
+# Locked in id order, as a backfill locks the chunks of its vectors.
+_DELETE: LiteralString = """
+    WITH gone AS (
+        SELECT c.id FROM document_chunks c JOIN pg_temp.ingest_documents d USING (document_id)
+        WHERE NOT EXISTS (SELECT FROM pg_temp.ingest_chunks s WHERE s.semantic_key = c.semantic_key)
+        ORDER BY c.id FOR UPDATE OF c)
+    DELETE FROM document_chunks c USING gone WHERE c.id = gone.id
+    """
+
+_UPDATE: LiteralString = """
+    UPDATE document_chunks c SET metadata = d.metadata, source_id = d.source_id
+    FROM pg_temp.ingest_documents d
+    WHERE c.document_id = d.document_id AND (c.metadata <> d.metadata OR c.source_id <> d.source_id)
+    """
+
+_REMEMBER: LiteralString = """
+    INSERT INTO pg_temp.ingest_seen (document_id) SELECT * FROM unnest(%s::uuid[]) ON CONFLICT DO NOTHING
+    """
+
+
+def _stage(connection: Connection, batch: list[Cut], places: Mapping[Origin, int]) -> None:
+    """Load documents beside the table, to be compared with what is in it."""
+    with connection.cursor().copy(
+        "COPY pg_temp.ingest_documents (position, document_id, source_id, metadata, origin_id) FROM STDIN"
     ) as copy:
         for position, cut in enumerate(batch):
-            copy.write_row((position, cut.document_id, cut.document.source_id, cut.document.metadata_json))
+            document = cut.document
+            place = places[document.origin] if document.origin else None
+            copy.write_row((position, cut.document_id, document.source_id, document.metadata_json, place))
     with connection.cursor().copy(
         "COPY pg_temp.ingest_chunks (document_id, chunk_no, semantic_key, content, content_sha256) "
         "FROM STDIN WITH (FORMAT BINARY)"
@@ -269,7 +339,7 @@ def _lock(connection: Connection, on_wait: _Waits) -> None:
     """Lock out other ingests into this collection until the transaction ends.
 
     Otherwise two ingests of the same document would each store their own chunks without seeing the other's.
-    Reading, cutting and staging are not locked. `on_wait` is told, once, who holds the lock for seconds.
+    Reading is not locked. `on_wait` is told, once, who holds the lock for seconds.
     """
     while True:
         try:
@@ -332,10 +402,10 @@ def _carry_over(connection: Connection, version_id: int) -> int:
     return int(fetch_one(connection, statement)[0])
 
 
-def _run(connection: Connection, statement: LiteralString) -> int:
+def _run(connection: Connection, statement: LiteralString, params: Sequence[Any] | None = None) -> int:
     """Run a statement on the staged batch; returns the number of rows written."""
     # Planned each time: a prepared plan from when document_chunks was small would keep scanning all of it.
-    return connection.execute(statement, prepare=False).rowcount
+    return connection.execute(statement, params, prepare=False).rowcount
 
 
 # After the last batch ---------------------------------------------------------------------------------------

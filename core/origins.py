@@ -9,10 +9,11 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import LiteralString
 from uuid import UUID
 
-from revector.core.chunks import document_uuid
+from revector.core.chunks import document_uuid, split
 from revector.core.database import Connection, fetch_as
 from revector.core.documents import Document, Origin
 from revector.core.text import counted, quote
@@ -20,11 +21,16 @@ from revector.core.text import counted, quote
 
 @dataclass(frozen=True)
 class Cut:
-    """A document and its chunks."""
+    """A document and its chunks of so many characters, which are cut when they are first asked for."""
 
     document: Document
     document_id: UUID
-    chunks: list[str]
+    characters: int
+
+    @cached_property
+    def chunks(self) -> list[str]:
+        """The texts, in order."""
+        return split(self.document.text, markdown=self.document.markdown, characters=self.characters)
 
 
 @dataclass(frozen=True)
@@ -53,29 +59,22 @@ class Origins:
         self._batch = _Noticed()
         self._all = _Noticed()
 
+    def places(self, connection: Connection, batch: list[Cut]) -> dict[Origin, int]:
+        """The ids of the places that a batch comes from. Within the lock of ingests."""
+        self._batch = _Noticed()
+        origins = {cut.document.origin for cut in batch if cut.document.origin}
+        known = _known(connection, origins) if origins else []
+        if len({place.path for place in known}) > 1:
+            self._notice_doubles(connection, batch, known)
+        numbers = {(place.given, place.path, place.prefix): place.id for place in known}
+        return {origin: numbers[origin.given, origin.path, origin.prefix] for origin in origins}
+
     def checked(self, connection: Connection, batch: list[Cut]) -> list[Cut]:
         """The staged batch without what would replace another source's, which is not staged any more.
 
-        Within the lock of ingests. `settle` reports it, when the batch is stored.
+        `settle` reports it, when the batch is stored.
         """
-        self._batch = _Noticed()
-        origins = {cut.document.origin for cut in batch if cut.document.origin}
-        if not origins:
-            return batch
-        known = _known(connection, origins)
-        numbers = {(place.given, place.path, place.prefix): place.id for place in known}
-        for origin in origins:
-            connection.execute(
-                "UPDATE pg_temp.ingest_documents SET origin_id = %s WHERE position = ANY(%s)",
-                [
-                    numbers[origin.given, origin.path, origin.prefix],
-                    [position for position, cut in enumerate(batch) if cut.document.origin == origin],
-                ],
-            )
-        if len({place.path for place in known}) == 1:
-            return batch
         refused = self._replacements(connection, batch)
-        self._notice_doubles(connection, batch, known)
         if not refused:
             return batch
         connection.execute(

@@ -17,6 +17,7 @@ from tests.benchmarks import (
     flips,
     guards,
     hybrid,
+    ingest,
     loader,
     retriever,
     shadow,
@@ -25,6 +26,7 @@ from tests.benchmarks import (
 from tests.benchmarks.measure import tell
 
 BENCHMARKS: dict[str, Callable[..., None]] = {
+    "ingest": ingest.run,
     "loader": loader.run,
     "first_frame": first_frame.run,
     "backfill": backfill.run,

@@ -187,14 +187,16 @@ def test_a_run_over_files_counts_what_was_cleaned_rejected_empty_and_left_out(
         '{"id": "a\\u0000", "text": "A\\ud800"}\n{"id": "b", "text": NaN}\n{"id": "c", "text": " "}\nno json\n'
         '{"id": "d", "text": "D", "k": "\\u0000"}\n{"id": "d", "text": "again"}\n'
     )
-    (tmp_path / "b.pdf").touch()
+    (tmp_path / "b.png").touch()
     rejections: list[Rejection] = []
     report = ingest(
         connection,
         read_documents([tmp_path], max_bytes=1_000, on_reject=rejections.append),
         chunk_characters=CHARACTERS,
     )
-    assert report == IngestReport(documents=3, chunks=2, inserted=2, rejected=3, cleaned=2, empty=1, left_out=1)
+    assert report == IngestReport(
+        documents=3, chunks=2, inserted=2, rejected=3, cleaned=2, empty=1, left_out=1, left_out_kinds={".png": 1}
+    )
     assert [r.where.rpartition("/")[2] for r in rejections] == ["a.jsonl:2", "a.jsonl:4", "a.jsonl:6"]
     assert stored(connection) == {"a": ["A"], "d": ["D"]}
 
@@ -420,6 +422,49 @@ def test_in_a_transaction_of_the_caller_it_is_one_transaction(
         assert stored(connection) == {"b": ["B"], "c": ["C"]}
     assert stored(connection) == {"a": ["A"]}
     take(connection, Document("b", "B"))
+
+
+def test_a_chunk_that_another_document_has_is_not_stored_twice(connection: Connection) -> None:
+    """Written by SQL: the documents beside it are stored all the same, and so are its other chunks."""
+    key = semantic_key(document_uuid("b"), 0, cut(Document("b", paragraphs("one", "two")))[0])
+    connection.execute(
+        "INSERT INTO document_chunks (semantic_key, document_id, chunk_no, content, content_sha256, source_id) "
+        "VALUES (%s, %s, 0, 'elsewhere', '', 'other')",
+        [key, document_uuid("other")],
+    )
+    report = take(connection, Document("a", "A"), Document("b", paragraphs("one", "two")), Document("c", "C"))
+    assert (report.inserted, report.unchanged) == (3, 1)
+    rows = connection.execute("SELECT source_id, chunk_no FROM document_chunks ORDER BY 1, 2").fetchall()
+    assert rows == [("a", 0), ("b", 1), ("c", 0), ("other", 0)]
+
+
+def test_a_batch_of_new_and_known_documents(connection: Connection) -> None:
+    take(connection, Document("b", paragraphs("one", "two")), Document("d", "D"))
+    report = take(
+        connection,
+        Document("a", "A"),
+        Document("b", paragraphs("one", "TWO")),
+        Document("c", "C"),
+        Document("d", "D"),
+    )
+    assert report == IngestReport(documents=4, chunks=5, inserted=3, unchanged=2, deleted=1)
+    assert stored(connection)["b"] == cut(Document("b", paragraphs("one", "TWO")))
+
+
+def test_the_callers_transaction_keeps_its_settings(connection: Connection) -> None:
+    with connection.transaction():
+        take(connection, Document("a", "A"))
+        assert connection.execute("SHOW enable_seqscan").fetchone() == ("on",)
+
+
+def test_known_documents_are_found_by_index_in_a_table_that_has_just_grown(connection: Connection) -> None:
+    """Without statistics the planner would read all of the table for each batch."""
+    with connection.transaction():
+        take(connection, *(Document(f"d{n}", "text") for n in range(600)))
+        before = connection.execute("SELECT pg_stat_get_xact_numscans('document_chunks'::regclass)").fetchone()
+        ingest(connection, [Document("d5", "edited")], chunk_characters=CHARACTERS)
+        after = connection.execute("SELECT pg_stat_get_xact_numscans('document_chunks'::regclass)").fetchone()
+    assert before == after
 
 
 def test_a_read_only_session_is_refused(database: Database) -> None:
