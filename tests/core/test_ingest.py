@@ -462,7 +462,7 @@ def test_known_documents_are_found_by_index_in_a_table_that_has_just_grown(conne
     with connection.transaction():
         take(connection, *(Document(f"d{n}", "text") for n in range(600)))
         before = connection.execute("SELECT pg_stat_get_xact_numscans('document_chunks'::regclass)").fetchone()
-        ingest(connection, [Document("d5", "edited")], chunk_characters=CHARACTERS)
+        ingest(connection, [Document(f"d{n}", f"edited {n}") for n in range(500)], chunk_characters=CHARACTERS)
         after = connection.execute("SELECT pg_stat_get_xact_numscans('document_chunks'::regclass)").fetchone()
     assert before == after
 
