@@ -5,7 +5,7 @@ Importing this is cheap: NumPy, clients, tokenizers and models load when an enco
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from revector.core.encoders.base import Encoder as Encoder
 from revector.core.encoders.base import Metered as Metered
@@ -18,6 +18,7 @@ from revector.core.encoders.checks import probe as probe
 from revector.core.encoders.providers import check_settings, find_provider
 from revector.core.encoders.providers import parse_spec as parse_spec
 from revector.core.encoders.spec import EncoderSpec as EncoderSpec
+from revector.core.errors import RevectorError
 
 
 def runs_here(spec: str) -> bool:
@@ -32,6 +33,18 @@ def completed_spec(spec: str, encoder: Encoder) -> str:
         return spec
     parsed = parse_spec(spec)
     return str(EncoderSpec(parsed.provider, parsed.model, {**parsed.settings, **learned}))
+
+
+def spec_at(spec: str, revision: str) -> str:
+    """The spec that opens an encoder at the revision that a version has, where its provider still has that one."""
+    try:
+        parsed = parse_spec(spec)
+        older: Callable[[], Sequence[str]] = getattr(find_provider(parsed.provider), "older_revisions", tuple)
+    except RevectorError:  # opening it says what is wrong
+        return spec
+    if "revision" in parsed.settings or revision not in older():
+        return spec
+    return str(EncoderSpec(parsed.provider, parsed.model, {**parsed.settings, "revision": revision}))
 
 
 def open_encoder(spec: str | EncoderSpec, *, on_throttle: Callable[[float, str], None] | None = None) -> Encoder:

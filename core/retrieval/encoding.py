@@ -119,11 +119,9 @@ def open_version_encoder(version: Version, opener: Callable[[str], Encoder] | No
             f"Give it one: revector versions adopt {version.version_key} --encoder SPEC",
         )
     require_allowed(version.encoder_spec, version.encoder_hosts)
-    if opener is not None:
-        return opener(version.encoder_spec)
-    from revector.core.encoders import open_encoder
+    from revector.core.encoders import open_encoder, spec_at
 
-    return open_encoder(version.encoder_spec)
+    return (opener or open_encoder)(spec_at(version.encoder_spec, version.encoder_revision))
 
 
 def encode_for_user(encoder: Encoder, text: str) -> NDArray[np.float32]:

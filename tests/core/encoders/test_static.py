@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from revector.core.encoders import check_vectors, open_encoder, probe
-from revector.core.encoders.static import TEXTS_AT_ONCE, TOKENS_AT_ONCE, _file, _token_vectors
+from revector.core.encoders.static import TEXTS_AT_ONCE, TOKENS_AT_ONCE, StaticEncoder, _file, _token_vectors
 from revector.core.errors import EncoderError, UnreachableError, UsageError
+from revector.core.registry import get_version
+from revector.core.retrieval import EncoderCache, open_version_encoder
+from tests.versions import add
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 
@@ -22,7 +25,7 @@ def slow_mean(text, dimensions=256, max_tokens=None):
     """The definition, one text and one token at a time."""
     tokenizer = Tokenizer.from_file(str(_file("tokenizers/l2_supercat_tokenizer_config.json")))
     tokenizer.encode_special_tokens = True
-    tokens = tokenizer.encode(text, add_special_tokens=False).ids[:max_tokens]
+    tokens = tokenizer.encode(text.lower(), add_special_tokens=False).ids[:max_tokens]
     return np.mean([_token_vectors()[token].astype(np.float64) for token in tokens], axis=0)[:dimensions]
 
 
@@ -82,6 +85,46 @@ def test_blanks_around_a_text_change_nothing():
     np.testing.assert_array_equal(encoder.encode_query("  a key \n"), encoder.encode_query("a key"))
 
 
+def test_capitals_change_nothing():
+    encoder = open_encoder("static:wordllama-64")
+    for text in ("how do i rotate an api key?", "ÜBER ŁÓDŹ"):
+        expected = encoder.encode_query(text.lower())
+        np.testing.assert_array_equal(encoder.encode_query(text.upper()), expected)
+        np.testing.assert_array_equal(encoder.encode_documents([text.title()])[0], expected)
+
+
+def test_a_version_of_an_older_revision_keeps_its_vectors(connection):
+    """Before, capitals were encoded as they are."""
+    (older,) = StaticEncoder.older_revisions()
+    encoder = open_encoder(f"static:wordllama-64?revision={older}")
+    assert encoder.revision == older
+    tokens = Tokenizer.from_file(str(_file("tokenizers/l2_supercat_tokenizer_config.json")))
+    ids = tokens.encode("Rotate an API key", add_special_tokens=False).ids
+    mean = np.mean([_token_vectors()[token].astype(np.float64) for token in ids], axis=0)[:64]
+    as_before = mean / np.linalg.norm(mean)
+    np.testing.assert_allclose(encoder.encode_query("Rotate an API key"), as_before, atol=1e-6)
+
+    connection.execute(
+        "INSERT INTO embedding_versions (version_key, encoder_name, encoder_revision, dimensions, distance_metric, "
+        "encoder_spec) VALUES ('old', 'static:wordllama-64', %s, 64, 'cosine', 'static:wordllama-64')",
+        [older],
+    )
+    new = add(connection, "new")
+    assert new.encoder_revision == f"{older}-lowercase"
+    for version, expected in (
+        (get_version(connection, "old"), as_before),
+        (new, slow_vector("rotate an api key", 64)),
+    ):
+        for opened in (open_version_encoder(version), EncoderCache().encoder(version)):
+            assert opened.revision == version.encoder_revision
+            np.testing.assert_allclose(opened.encode_query("Rotate an API key"), expected, atol=1e-6)
+
+
+def test_an_unknown_revision_is_named():
+    with pytest.raises(UsageError, match="no revision of the static models 'l2_supercat-000000000000'"):
+        open_encoder("static:wordllama-64?revision=l2_supercat-000000000000")
+
+
 def test_normalise_false_leaves_the_mean():
     plain = open_encoder("static:wordllama-64?normalise=false").encode_query("rotate a key")
     np.testing.assert_allclose(plain, slow_mean("rotate a key", 64), atol=1e-5)
@@ -135,13 +178,14 @@ def test_a_missing_package_is_named(monkeypatch):
     ("collection", "dimensions", "expected"),
     [("cranfield", 64, 0.219), ("cranfield", 256, 0.298), ("medline", 64, 0.549), ("medline", 256, 0.658)],
 )
-def test_it_ranks_judged_collections_as_well_as_it_should(collection, dimensions, expected):
+@pytest.mark.parametrize("written", [str, str.upper, str.title])
+def test_it_ranks_judged_collections_as_well_as_it_should(collection, dimensions, expected, written):
     encoder = open_encoder(f"static:wordllama-{dimensions}")
     documents = [json.loads(line) for line in (DATA / collection / "corpus.jsonl").open()]
     matrix = encoder.encode_documents([f"{d['title']} {d['text']}" for d in documents])
     run = {}
     for query in map(json.loads, (DATA / collection / "queries.jsonl").open()):
-        scores = matrix @ encoder.encode_query(query["text"])
+        scores = matrix @ encoder.encode_query(written(query["text"]))
         run[query["_id"]] = {documents[i]["_id"]: float(scores[i]) for i in np.argsort(-scores)[:10]}
     qrels = {}
     for line in (DATA / collection / "qrels" / "test.tsv").read_text().splitlines()[1:]:
