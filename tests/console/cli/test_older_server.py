@@ -58,6 +58,7 @@ def test_the_whole_story_on_an_older_server(dsn: str, tmp_path: Path, monkeypatc
 
     assert "v2 is ready" in revector.call("cutover", "check", "v2").out
     assert "v2 is active (was v1)" in revector.call("cutover", "run", "v2", "--confirm", "v2").out
+    assert "✗" not in revector.call("doctor").out  # its catalogue shows nothing that differs
     with Retriever(Database(dsn), timeout_s=60) as retriever:
         for way in ({}, {"hybrid": True}, {"where": {"a": {"$exists": False}}}):
             found = retriever.search("how do I rotate an api key", 3, **way)  # type: ignore[arg-type]
