@@ -112,7 +112,18 @@ def status(context: typer.Context, as_json: Json = False) -> None:
 
 
 @app.command(cls=_STATUS)
-def upgrade(context: typer.Context, as_json: Json = False) -> None:
+def upgrade(
+    context: typer.Context,
+    text_search: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Postgres's text search configuration of the collection: german, simple … (english unless given). "
+            "Changed later, all chunks are read anew, and searches wait for that.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Bring the schema to this program's revision, in one transaction.
 
     At that revision, mend what differs from what revector sets up, as after a restore: functions, triggers,
@@ -124,7 +135,7 @@ def upgrade(context: typer.Context, as_json: Json = False) -> None:
 
     own = context_of(context)
     own.require_writable()
-    before = upgrade_schema(own.database)
+    before = upgrade_schema(own.database, text_search=text_search)
     if before not in ("", HEAD):
         note(f"The schema was at revision {before}.")
     for one in repair(own.database):

@@ -12,17 +12,21 @@ if TYPE_CHECKING:
     from revector.core.migrations.drift import Difference
 
 
-def upgrade(database: Database) -> str:
+def upgrade(database: Database, *, text_search: str | None = None) -> str:
     """Create the extension and the schema, and upgrade its tables to HEAD; returns the previous revision ('' if
     none).
 
+    `text_search` is the collection's text search configuration, as the server knows it (`german`, `simple` …). Given
+    for a collection that has another one, its chunks are read anew, and searches wait until that is done.
+
     Runs as one transaction under a lock, so two concurrent calls upgrade once. Raises UnreachableError when
     pgvector is not installed on the server or too old, and when the schema is newer than this program or of a
-    development version. Raises RefusedError when it holds a table or a function of another program in the way.
+    development version; UsageError for a configuration that the server lacks; RefusedError when the schema holds
+    a table or a function of another program in the way.
     """
     from revector.core.migrations._run import run_upgrade
 
-    return run_upgrade(database)
+    return run_upgrade(database, text_search)
 
 
 def repair(database: Database) -> list[Difference]:

@@ -27,9 +27,9 @@ from revector.core.database import (
     require_schema,
     server_info,
 )
-from revector.core.errors import RefusedError, UnreachableError
+from revector.core.errors import RefusedError, UnreachableError, UsageError
 from revector.core.migrations.drift import Difference, differences, named_parts
-from revector.core.migrations.sources import Place, read_sources
+from revector.core.migrations.sources import Place, place_of, read_sources
 from revector.core.revisions import HEAD, REVISIONS, TABLE
 from revector.core.roles import granting
 from revector.core.sessions import standby_error
@@ -43,7 +43,7 @@ _LOCK = 0x7265766563746F72
 """The advisory lock of schema changes: 'revector' in ASCII."""
 
 
-def run_upgrade(database: Database) -> str:
+def run_upgrade(database: Database, text_search: str | None = None) -> str:
     """See core.migrations.upgrade."""
     if database.read_only:
         raise RefusedError("This session is read-only: the schema was not touched.", "Leave out --read-only.")
@@ -65,7 +65,11 @@ def run_upgrade(database: Database) -> str:
             require_schema(raw, database.schema)  # raises an error that says which revision it is
         if info.schema_revision is None and (lost := lost_revision(raw, database.schema)):
             raise lost
+        configuration = _configuration(raw, text_search) if text_search else None
+        if info.schema_revision == HEAD and configuration:
+            _change_configuration(raw, configuration)
         if info.schema_revision != HEAD:
+            raw.execute("SELECT set_config('revector.text_search', %s, true)", [configuration or ""])
             # A schema that an administrator made is used by a role that may not make one.
             if fetch_one(raw, "SELECT to_regnamespace(quote_ident(%s))", [database.schema])[0] is None:
                 raw.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(database.schema)))
@@ -76,8 +80,53 @@ def run_upgrade(database: Database) -> str:
             command.upgrade(config, "head")
             granting.renew_grants(raw)
         alchemy.commit()
+        raw.commit()  # where SQLAlchemy executed nothing, it commits nothing
         log.info("schema %s: at revision %s, was %s", database.schema, HEAD, info.schema_revision)
         return info.schema_revision or ""
+
+
+def _configuration(raw: Connection, name: str) -> str:
+    """The text search configuration of that name, as it is written on any search path."""
+    known = raw.execute(
+        """
+        SELECT CASE nspname WHEN 'pg_catalog' THEN quote_ident(cfgname)
+                            ELSE format('%%I.%%I', nspname, cfgname) END
+        FROM pg_ts_config JOIN pg_namespace n ON n.oid = cfgnamespace
+        WHERE %(name)s IN (cfgname::text, nspname || '.' || cfgname)
+        ORDER BY nspname <> 'pg_catalog', 1 LIMIT 1
+        """,
+        {"name": name},
+    ).fetchone()
+    if known is None:
+        names = fetch_column(raw, "SELECT DISTINCT cfgname::text FROM pg_ts_config ORDER BY 1")
+        raise UsageError(
+            f"The server has no text search configuration {name!r}.",
+            f"It has: {', '.join(names)}. For languages that it does not know: simple",
+        )
+    return str(known[0])
+
+
+def _change_configuration(raw: Connection, configuration: str) -> None:
+    """Read all chunks anew by another text search configuration; count their words anew."""
+    before = place_of(raw).configuration
+    if before == configuration:
+        return
+    raw.execute("ALTER TABLE document_chunks DROP COLUMN content_tsv")
+    raw.execute(
+        sql.SQL(
+            "ALTER TABLE document_chunks ADD COLUMN content_tsv tsvector "
+            "GENERATED ALWAYS AS (to_tsvector({}::regconfig, content)) STORED"
+        ).format(configuration)
+    )
+    raw.execute("CREATE INDEX ON document_chunks USING gin (content_tsv)")
+    functions = {one.name for one in read_sources(place_of(raw)).functions}
+    for one in differences(raw):
+        if one.object in functions and one.repair:
+            raw.execute(one.repair.encode())
+    raw.execute("DELETE FROM word_statistics")
+    raw.execute("INSERT INTO document_chunks (content) SELECT '' WHERE false")  # its trigger counts words
+    detail = {"text_search": configuration, "before": before}
+    audit.record(raw, "db upgrade", None, detail=detail)
 
 
 def _in_the_way(raw: Connection, schema: str) -> list[str]:

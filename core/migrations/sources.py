@@ -11,7 +11,7 @@ from psycopg import sql
 from revector.core.database import Connection, fetch_one
 
 TEXT_CONFIGURATION = "english"
-"""The text search configuration of a collection's words, of its chunks and of queries alike."""
+"""The text search configuration of a collection that names no other: of its chunks and of queries alike."""
 
 _FOLDER = Path(__file__).parent / "sql"
 _FUNCTION = re.compile(
@@ -62,24 +62,25 @@ class Sources:
 
 @dataclass(frozen=True)
 class Place:
-    """The schema of a collection, and the one that pgvector is in."""
+    """The schema of a collection, the one that pgvector is in, and the text search configuration."""
 
     schema: str
     pgvector: str
+    configuration: str = TEXT_CONFIGURATION
 
     def fill(self, text: str) -> str:
         """SQL of a file for this place.
 
         The files qualify every name outside pg_catalog. Placeholders are written as in psql: `:schema` and `:pgvector`
         are the schemas; `:'schema'` and `:'pgvector'` are the same names as strings. `:'configuration'` is
-        TEXT_CONFIGURATION.
+        the text search configuration.
         """
         names: dict[str, sql.Composable] = {
             ":'pgvector'": sql.Literal(self.pgvector),
             ":pgvector": sql.Identifier(self.pgvector),
             ":'schema'": sql.Literal(self.schema),
             ":schema": sql.Identifier(self.schema),
-            ":'configuration'": sql.Literal(TEXT_CONFIGURATION),
+            ":'configuration'": sql.Literal(self.configuration),
         }
         for placeholder, name in names.items():
             text = text.replace(placeholder, name.as_string())
@@ -87,12 +88,25 @@ class Place:
 
 
 def place_of(connection: Connection) -> Place:
-    """Where the session's collection is. There has to be a pgvector."""
+    """Where the session's collection is. There has to be a pgvector.
+
+    Its text search configuration is that of its chunks, or of `revector.text_search` before there are any.
+    """
     return Place(
         *fetch_one(
             connection,
             """
-            SELECT current_schema()::text, n.nspname::text
+            SELECT current_schema()::text, n.nspname::text,
+                   coalesce((
+                       SELECT CASE s.nspname WHEN 'pg_catalog' THEN quote_ident(cfgname)
+                                             ELSE quote_ident(s.nspname) || '.' || quote_ident(cfgname) END
+                       FROM pg_attrdef d JOIN pg_attribute a ON (attrelid, attnum) = (adrelid, adnum)
+                       JOIN pg_ts_config c ON c.oid = substring(
+                           pg_get_expr(adbin, adrelid) FROM 'to_tsvector[(]''(.+)''::regconfig')::regconfig
+                       JOIN pg_namespace s ON s.oid = cfgnamespace
+                       WHERE attname = 'content_tsv'
+                         AND adrelid = to_regclass(quote_ident(current_schema()) || '.document_chunks')),
+                       nullif(current_setting('revector.text_search', true), ''), 'english')
             FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'
             """,
         )

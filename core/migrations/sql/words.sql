@@ -24,7 +24,7 @@ CREATE TABLE :schema.word_counts (
 CREATE FUNCTION :schema.count_words() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    newest bigint := (SELECT max(id) FROM new_chunks);
+    newest bigint := coalesce((SELECT max(id) FROM new_chunks), (SELECT max(id) FROM :schema.document_chunks));
     before :schema.word_statistics;
     total bigint;
     share double precision;
