@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from revector.console.commands.options import Candidate, Json, Primary
-from revector.console.context import aligned, answer, context_of, open_aloud, plain, width
+from revector.console.context import aligned, answer, context_of, note, open_aloud, plain, width
 from revector.console.contract import answering
 
 if TYPE_CHECKING:
@@ -56,12 +56,15 @@ def search(
     """Search by the active version, as users get it."""
     from revector.core.registry import get_version
     from revector.core.retrieval import EncoderCache, VersionSearcher
+    from revector.core.retrieval.query_text import UNSPACED_NOTE, is_unspaced
 
     where = _read_filters(filters or [])
     with context_of(context).session() as connection:
         searcher = VersionSearcher(connection, EncoderCache(open_aloud))
         named = get_version(connection, version) if version is not None else None
         result = searcher.search(text, k, version=named, hybrid=hybrid, rerank=rerank, where=where)
+    if hybrid and is_unspaced(text):
+        note(UNSPACED_NOTE)
 
     def show() -> Iterator[str]:
         from rich.cells import cell_len

@@ -191,7 +191,8 @@ def named_parts(tables: Sequence[Table]) -> Iterator[tuple[str, str, str, Execut
     preparer = _dialect().identifier_preparer
     constraints = [(table.name, one) for table in tables for one in table.constraints]
     for table, one in sorted(constraints, key=lambda pair: isinstance(pair[1], ForeignKeyConstraint)):
-        yield table, str(preparer.format_constraint(one)), "constraint", AddConstraint(one)
+        make = AddConstraint(one, isolate_from_table=False)  # by default it would change the model
+        yield table, str(preparer.format_constraint(one)), "constraint", make
     for index in (index for table in tables for index in table.indexes):
         yield str(index.table), str(preparer.format_index(index)), "index", CreateIndex(index)
 

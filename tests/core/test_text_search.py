@@ -9,6 +9,7 @@ from revector.core.audit import entries
 from revector.core.database import Connection, Database, fetch_column, fetch_one
 from revector.core.errors import UsageError
 from revector.core.migrations.drift import differences
+from revector.core.retrieval.query_text import is_unspaced
 from tests.versions import add_chunks
 
 GERMAN = "Alte Häuser stehen an den Straßen."
@@ -64,3 +65,17 @@ def test_a_configuration_of_others_and_an_unknown_one(bare: Database) -> None:
         assert by_words(connection, "the") == ["The houses stand."]
         assert by_words(connection, "house") == []
         assert differences(connection) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "unspaced"),
+    [
+        ("如何轮换密钥", True),
+        ("วิธีหมุนเวียนคีย์", True),
+        ("カタカナ", True),
+        ("Häuser, дома", False),
+        ("한국어 문장", False),
+    ],
+)
+def test_scripts_without_spaces(text: str, unspaced: bool) -> None:
+    assert is_unspaced(text) is unspaced

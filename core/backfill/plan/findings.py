@@ -23,6 +23,7 @@ from revector.core.database import (
 )
 from revector.core.errors import UnreachableError, UsageError
 from revector.core.registry import Version, embedded_count
+from revector.core.retrieval.query_text import UNSPACED_NOTE, is_unspaced
 from revector.core.roles.kinds import OPERATOR_CALLS
 
 if TYPE_CHECKING:
@@ -170,6 +171,11 @@ def _texts(situation: PlanFacts) -> Iterable[PlanFinding]:
             f"{_share(len(ids), demand)} have more than the {demand.max_tokens:,} tokens that the model reads, "
             f"{demand.too_long[0][1]:,} at most: {examples(ids)}",
             "They would be cut, or refused by a service. Ingest with smaller chunks (REVECTOR_CHUNK_CHARACTERS).",
+        )  # fmt: skip
+    if len(unspaced := [text for text in demand.texts if is_unspaced(text)]) > len(demand.texts) / 20:
+        yield PlanFinding(
+            "full text", "warn", f"{len(unspaced)} of {len(demand.texts)} looked at are in a script without spaces",
+            f"Search them without hybrid. {UNSPACED_NOTE}",
         )  # fmt: skip
     if demand.blank:
         yield PlanFinding(

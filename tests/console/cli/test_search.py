@@ -36,6 +36,8 @@ def test_search_takes_filters_and_words(revector: Revector) -> None:
     one = revector.call("search", "six", "--filter", "name=seven", "--hybrid", "--json").document
     assert [hit["content"] for hit in one["hits"]] == ["seven"]
     assert one["hybrid"] is True
+    assert "without spaces for one word" in revector.call("search", "如何轮换密钥", "--hybrid").err
+    assert revector.call("search", "如何轮换密钥").err == ""
     listed = revector.call("search", "six", "--filter", 'tags=["a=b"]', "--version", "v2", "--json").document
     assert (listed["version_key"], listed["active"], len(listed["hits"])) == ("v2", False, 10)
     assert "No results." in revector.call("search", "six", "--filter", "name=6").out

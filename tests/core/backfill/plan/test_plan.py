@@ -696,6 +696,13 @@ def test_texts_that_become_dead_letters(connection: Connection) -> None:
     assert found.ready
 
 
+def test_texts_that_full_text_cannot_read(connection: Connection) -> None:
+    add_chunks(connection, ["如何轮换密钥", "搜索数据库", *TEXTS[:3]])
+    found = planned(connection, add(connection, "v1"), open_encoder(SPEC))
+    assert finding(found, "full text").detail == "2 of 5 looked at are in a script without spaces"
+    assert found.ready
+
+
 def test_a_role_without_the_rights(database: Database, connection: Connection) -> None:
     add_chunks(connection, TEXTS[:5])
     version = add(connection, "v1")
