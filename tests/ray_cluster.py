@@ -23,8 +23,11 @@ context = ray.init(
     object_store_memory=80 * 2**20, logging_level=logging.CRITICAL, _temp_dir=sys.argv[1],
 )
 print(json.dumps(ray.get_runtime_context().gcs_address), flush=True)
+jobs = ray._private.worker.global_worker.gcs_client.get_all_job_info
+def metadata():
+    return [dict(job.config.metadata) for job in jobs().values()]
 for line in sys.stdin:
-    asked = {"nodes": ray.nodes, "actors": state.actors, "jobs": state.jobs}[line.strip()]()
+    asked = {"nodes": ray.nodes, "actors": state.actors, "jobs": state.jobs, "metadata": metadata}[line.strip()]()
     print(json.dumps(list(asked.values()) if isinstance(asked, dict) else asked, default=str), flush=True)
 """
 
@@ -57,7 +60,7 @@ class RayCluster:
         self._folder.cleanup()
 
     def ask(self, what: str) -> list[dict[str, Any]]:
-        """What Ray knows of its `nodes`, `actors` and `jobs`, those that have ended too."""
+        """What Ray knows of its `nodes`, `actors`, `jobs` and their `metadata`, those that have ended too."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{what}\n")
         self._process.stdin.flush()

@@ -24,6 +24,9 @@ from tests.versions import SPEC, add
 
 _numbers = itertools.count(1)
 
+collect_ignore = [] if LONG else ["test_two_nodes.py"]
+"""Two nodes need root, and a minute: only `make chaos` has them."""
+
 Prepare = Callable[..., Version]
 MakeProcesses = Callable[..., Processes]
 

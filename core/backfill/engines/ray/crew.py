@@ -6,9 +6,11 @@ It does not decide which chunks an actor works on: actors lease ranges in Postgr
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import math
 import re
+import secrets
 import time
 from collections.abc import Mapping
 from multiprocessing.connection import Connection as Channel
@@ -17,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 from revector.core.backfill.engines.ray.engine import Deaths, FromDriver, Order, ToDriver
+from revector.core.backfill.engines.ray.nodes import Nodes, last_line
 from revector.core.backfill.engines.ray.worker import ENDING, BackfillWorker, Outcome, Place, in_short
-from revector.core.backfill.job.job import ENGINE_LOCK, Job, find_job, notice_interruption, open_job
+from revector.core.backfill.job.job import ENGINE_LOCK, Job, find_job, notice_interruption, open_job, rejoin
 from revector.core.backfill.job.status import require_status, status
-from revector.core.database import Connection, readable_errors
+from revector.core.database import Connection, fetch_one, readable_errors
 from revector.core.errors import RefusedError, RevectorError, UnreachableError
 
 if TYPE_CHECKING:
@@ -40,12 +43,16 @@ _GRACE_S = 30.0
 """For the current batch, once the run is to end."""
 _LONGEST_PAUSE_S = 30.0
 
+_NEEDS = "Each of Ray's nodes needs revector and the encoder's packages, and memory for them"
+
 
 class _Slot:
     """A place for one worker, and its current actor."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, number: int, limit: int) -> None:
+        self.number = number
         self.deaths = Deaths(limit)
+        """Since its last chunk; what other workers store counts for them."""
         self.actor: Any = None
         self.placing: Any = None
         """Ray's reference to the Place; None once it is known."""
@@ -76,6 +83,10 @@ class Crew:
         self._deadline = math.inf
         self._placed = 0.0
         self._room_told: int | None = None
+        self._nodes = Nodes(ray, self._say)
+        self._looked_at_nodes = -math.inf
+        self._fit: frozenset[str] = frozenset()
+        self._numbers = itertools.count(1)
 
     def run(self) -> JobStatus:
         """Open the job and run the crew until it is over. Raises the error that a worker ended with."""
@@ -122,10 +133,13 @@ class Crew:
     def _open(self) -> None:
         with self._order.database.session("ray", own_session=True) as connection:
             found = find_job(connection, self._order.version)
-            if self._order.again and found is not None and found.state in ENDING:
-                self._over = True  # it was paused while there was no driver
-                return
-            self._job = open_job(connection, self._order.version, self._order.job_settings)
+            if self._order.again and found is not None:
+                if not rejoin(connection, found):
+                    self._over = True  # it was paused while there was no driver
+                    return
+                self._job = found
+            else:
+                self._job = open_job(connection, self._order.version, self._order.job_settings)
             # Before that session ends: without an engine or worker the job would count as interrupted.
             self._connection = self._connect()
 
@@ -186,12 +200,13 @@ class Crew:
             else:
                 slot.actor.leave.remote()
         for _ in range(wanted - len(staying)):
-            self._slots.append(_Slot(self._order.ray.max_restarts))
+            self._slots.append(_Slot(next(self._numbers), self._order.ray.max_restarts))
+        self._look_at_nodes(now)
         ready = [
             slot for slot in self._slots if slot.actor is None and not slot.leaving and now >= slot.not_before
         ]
         # Not while the server is unreachable.
-        if ready and self._look(now=True) and not self._over:
+        if ready and self._nodes.fit and self._look(now=True) and not self._over:
             for slot in ready:
                 self._start(slot)
         if now > self._deadline:
@@ -201,13 +216,33 @@ class Crew:
         if not self._over:
             self._report_room(now)
 
+    def _look_at_nodes(self, now: float) -> None:
+        """Place workers that wait for room again when a node joins; end the run when there is none for them."""
+        if self._over or now - self._looked_at_nodes < _LOOK_S / 2:
+            return
+        self._looked_at_nodes = now
+        self._nodes.look()
+        if self._nodes.fit - self._fit:
+            for slot in self._slots:
+                if slot.placing is not None:
+                    self._free(slot)
+        self._fit = self._nodes.fit
+        if not self._fit and not self._nodes.waiting and not any(slot.actor for slot in self._slots):
+            self._failure = self._failure or UnreachableError(
+                f"No node of the Ray cluster can run a worker. {self._nodes.causes}",
+                f"{_NEEDS}; then resume: revector backfill run {self._order.version.version_key}",
+            )
+            self._end()
+
     def _start(self, slot: _Slot) -> None:
         settings = self._order.ray
         slot.actor = (
             self._ray.remote(BackfillWorker)
             .options(
+                name=f"revector {self._order.version.version_key} {slot.number} {secrets.token_hex(4)}",
                 num_cpus=settings.cpus_per_worker,
                 num_gpus=settings.gpus_per_worker,
+                label_selector=dict(self._nodes.selector()),
                 # We replace dead actors ourselves: Ray cannot tell a single failure from a worker that can never
                 # run.
                 max_restarts=0,
@@ -254,7 +289,12 @@ class Crew:
         if outcome.trouble is not None:
             self._replace(slot, outcome.trouble)
             return
+        node = slot.place.node if slot.place else ""
         self._free(slot)
+        if outcome.misfit and outcome.error is not None and not self._over and self._nodes.fit - {node}:
+            if node in self._nodes.fit:
+                self._nodes.leave_alone(node, outcome.error.problem)
+            return
         self._slots.remove(slot)
         if outcome.error is not None:
             # An actor that joins just as the job is paused is refused; that is no failure.
@@ -267,25 +307,53 @@ class Crew:
         """Replace a dead actor, unless too many died in a row."""
         log.warning("a worker of %s on Ray died", self._order.version.version_key)
         log.debug("a worker on Ray died: %s", reason)
-        where = f" on {slot.place.host} (process {slot.place.pid})" if slot.place else ""
+        place = slot.place
+        where = f" on {self._nodes.name(place.node)} (process {place.pid})" if place else ""
         self._free(slot)
-        self._look(now=True)
+        reached = self._look(now=True)
         if slot.leaving or self._over:
             self._slots.remove(slot)
             return
-        if slot.deaths.one_more(self._progress):
+        if not reached or (place and self._has_stored(place)):
+            slot.deaths = Deaths(self._order.ray.max_restarts)
+        if slot.deaths.one_more(0):
             self._say(f"A worker{where} died and is replaced: {reason}")
             count = slot.deaths.count
             slot.not_before = time.monotonic() + (min(_LONGEST_PAUSE_S, 2.0 ** (count - 2)) if count > 1 else 0)
             return
+        count = slot.deaths.count
+        if place and self._nodes.fit - {place.node}:
+            slot.deaths = Deaths(self._order.ray.max_restarts)
+            if place.node in self._nodes.fit:
+                self._nodes.leave_alone(
+                    place.node, f"a worker died {count} times in a row without embedding a chunk. {reason}"
+                )
+            return
         self._slots.remove(slot)
         self._failure = UnreachableError(
-            f"A worker{where} died {slot.deaths.count} times in a row without embedding a chunk. "
-            f"The last time: {reason}",
-            "Nothing is lost. Each of Ray's nodes needs revector and the encoder's packages, and memory for them; "
-            f"then resume: revector backfill run {self._order.version.version_key}",
+            f"A worker{where} died {count} times in a row without embedding a chunk. The last time: {reason}",
+            f"Nothing is lost. {_NEEDS}; then resume: revector backfill run {self._order.version.version_key}",
         )
         self._end()
+
+    def _has_stored(self, place: Place) -> bool:
+        """Whether the worker that was there stored a chunk."""
+        if self._connection is None or self._job is None:
+            return False
+        try:
+            with readable_errors(self._order.database):
+                (found,) = fetch_one(
+                    self._connection,
+                    """
+                    SELECT coalesce((SELECT done FROM backfill_workers
+                                     WHERE job_id = %s AND engine = 'ray' AND pid = %s AND client LIKE '%%@' || %s
+                                     ORDER BY id DESC LIMIT 1), 0) > 0
+                    """,
+                    [self._job.id, place.pid, place.host],
+                )
+        except UnreachableError:
+            return False
+        return bool(found)
 
     def _report_room(self, now: float) -> None:
         """Say once that fewer workers run than are wanted because the cluster is full."""
@@ -302,10 +370,11 @@ class Crew:
         if quiet < _PLACE_S and (running == 0 or fits(self._ray.available_resources(), needs)):
             return
         self._room_told = self._wanted
-        all_of_them = {kind: amount * self._wanted for kind, amount in needs.items()}
+        free, every = self._ray.available_resources(), self._ray.cluster_resources()
+        apart = ", but on no one node" if fits(free, needs) else ""
         self._say(
-            f"{running} of {self._wanted} workers run: the cluster has no room "
-            f"(needs {amounts(all_of_them)}, has {amounts(self._ray.cluster_resources(), needs)})"
+            f"{running} of {self._wanted} workers run: the cluster has no room for another, which needs "
+            f"{amounts(needs)} (free: {amounts(free, needs)} of {amounts(every, needs)}{apart})"
         )
 
 
@@ -326,8 +395,8 @@ def _reason(error: BaseException) -> str:
     cause = getattr(error, "cause", None)
     if isinstance(cause, BaseException):
         return in_short(cause)
-    text = " ".join(str(error).split())
+    text = str(error)
     if "unexpected" in text and "End of file" in text:
         return "its process was killed (by a person, or out of memory) or it crashed"
-    found = re.search(r"(?:exit detail|because): (.*?)(?: Some common causes|$)", text)
-    return (found[1] if found else text)[:300]
+    found = re.search(r"(?:exit detail|because): (.*?)(?: Some common causes|$)", " ".join(text.split()))
+    return last_line(found[1] if found else text)

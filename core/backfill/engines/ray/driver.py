@@ -33,9 +33,11 @@ _OBJECT_STORE_BYTES = 80 * 1024 * 1024
 
 
 @contextlib.contextmanager
-def _connected(settings: RaySettings, wanted: int) -> Iterator[Any]:
-    """Ray, started here or reached at the address. A Ray that was started here is stopped; a cluster is left
-    alone."""
+def _connected(settings: RaySettings, wanted: int, name: str) -> Iterator[Any]:
+    """Ray, started here or reached at the address; `name` is what it calls this job.
+
+    A Ray that was started here is stopped; a cluster is left alone.
+    """
     # The ports of a Ray started here are open to the network, so a token protects them. It is made for this run,
     # since Ray would store one in the home folder. Ray reads both variables when it is imported.
     if settings.address is None and os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
@@ -44,7 +46,7 @@ def _connected(settings: RaySettings, wanted: int) -> Iterator[Any]:
     import ray
     from ray.job_config import JobConfig
 
-    job_config = JobConfig()
+    job_config = JobConfig(metadata={"job_name": name})
     # Ray puts the driver's working directory first on the workers' path, where a folder `core` would shadow ours.
     job_config._py_driver_sys_path = _NoPaths()
     options: dict[str, Any] = {
@@ -147,7 +149,7 @@ def main(arguments: Sequence[str]) -> None:
     order: Order = channel.recv()
     result: JobStatus | RevectorError
     try:
-        with _connected(order.ray, order.wanted) as ray:
+        with _connected(order.ray, order.wanted, f"revector backfill {order.version.version_key}") as ray:
             for note in check_nodes(ray.nodes(), order, socket.gethostname()):
                 channel.send(FromDriver(note=note))
             result = Crew(ray, order, channel).run()

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 from revector.core import logs
 from revector.core.backfill.worker.worker import Worker
 from revector.core.database import Database
-from revector.core.errors import EncoderError, RefusedError, RevectorError, UnreachableError, UsageError
+from revector.core.errors import (
+    EncoderError,
+    MisfitError,
+    RefusedError,
+    RevectorError,
+    UnreachableError,
+    UsageError,
+)
 from revector.core.secrets import scrub
 
 if TYPE_CHECKING:
@@ -24,17 +31,22 @@ ENDING = frozenset({"pausing", "paused", "cancelled", "done", "failed"})
 
 @dataclass(frozen=True)
 class Place:
-    """Where an actor runs."""
+    """Where an actor runs: the machine, the process, and Ray's id of the node."""
 
     host: str
     pid: int
+    node: str
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a worker ended: as it should, with an error for a person, or a problem that a new process may not have."""
+    """How a worker ended: as it should, with an error for a person, or a problem that a new process may not have.
+
+    `misfit`: the error is this node's, which does not agree with the others.
+    """
 
     error: RevectorError | None = None
+    misfit: bool = False
     trouble: str | None = None
 
 
@@ -49,7 +61,9 @@ class BackfillWorker:
 
     def where(self) -> Place:
         """Where this runs; answers as soon as Ray has placed it."""
-        return Place(socket.gethostname(), os.getpid())
+        import ray
+
+        return Place(socket.gethostname(), os.getpid(), ray.get_runtime_context().get_node_id())
 
     def run(self, database: Database, version: Version) -> Outcome:
         """Work until the job ends or `leave` is called. Raises nothing: Ray would print the traceback and its
@@ -57,7 +71,7 @@ class BackfillWorker:
         try:
             self._run(database, version)
         except RevectorError as error:
-            return Outcome(error=portable(error))
+            return Outcome(error=portable(error), misfit=isinstance(error, MisfitError))
         except Exception as error:  # noqa: BLE001  (from a database driver or a model; this process may be broken)
             return Outcome(
                 trouble=f"{scrub(in_short(error))} (report: {logs.report(error)} on {socket.gethostname()})"

@@ -246,6 +246,9 @@ def test_actors_make_what_a_worker_makes_and_leave_the_cluster_alone(
     check_vectors(connection, version, texts)
     assert cluster.workers() == []
     assert cluster.ask("nodes")[0]["Alive"]
+    names = [actor["Name"].rpartition(" ")[0] for actor in cluster.ask("actors")]
+    assert {"revector v1 1", "revector v1 2"} <= set(names)
+    assert {"job_name": "revector backfill v1"} in cluster.ask("metadata")
 
 
 def test_an_actor_that_is_killed_is_replaced(
@@ -258,8 +261,8 @@ def test_an_actor_that_is_killed_is_replaced(
     before = cluster.workers()
     end(before[0])
     assert "died and is replaced" in running.note()
+    until(lambda: len(set(cluster.workers()) - set(before)) == 1)
     until(lambda: workers(connection, version) == 2)
-    assert len(set(cluster.workers()) - set(before)) == 1
     provider.open.set()
     assert running.result().state == "done"
     check_vectors(connection, version, texts)
@@ -439,7 +442,8 @@ def test_four_workers_share_a_gpu_and_a_fifth_has_no_room(
         database, version, cluster.address, wanted=lambda: 5, cpus_per_worker=0.1, gpus_per_worker=0.25
     )
     assert running.note() == (
-        "4 of 5 workers run: the cluster has no room (needs 0.5 CPUs and 1.25 GPUs, has 4 CPUs and 1 GPU)"
+        "4 of 5 workers run: the cluster has no room for another, which needs 0.1 CPUs and 0.25 GPUs "
+        "(free: 3.6 CPUs and 0 GPUs of 4 CPUs and 1 GPU)"
     )
     assert until(lambda: workers(connection, version) == 4)
     assert len(cluster.workers()) == 4
