@@ -365,7 +365,7 @@ def test_no_version_at_all(revector: Revector) -> None:
 
 def test_a_folder_without_documents(revector: Revector) -> None:
     (revector.folder / "empty").mkdir()
-    (revector.folder / "other.pdf").touch()
+    (revector.folder / "other.png").touch()
     kinds = (
         ".csv, .docx, .htm, .html, .ipynb, .json, .jsonl, .markdown, .md, .ndjson, .ods, .pdf, .pptx, .rst, .tsv, "
         ".txt, .xhtml, .xls, .xlsm, .xlsx"
@@ -505,7 +505,7 @@ def test_left_out_files_are_counted_by_kind(revector: Revector, tmp_path: Path) 
 
 def test_stdin_and_the_names_of_columns(revector: Revector, connection: Connection, tmp_path: Path) -> None:
     result = revector.call("ingest", "-", "--format", "tgz", status=2)
-    assert "'tgz' is not one of csv, docx," in brief(result.err)
+    assert "'tgz' is not one of csv, docx," in result.err
     path = tmp_path / "rows.data"
     path.write_text("key,body\n1,A\n")
     revector.call("ingest", str(path), "--format", "csv", "--id", "key", "--text", "body", "--prefix", "kb/")
