@@ -22,11 +22,25 @@ class SpoiltAnswerError(EncoderError):
 class RefusedTextsError(EncoderError):
     """The server refuses these texts or settings; fewer texts, or others, may pass."""
 
-    status = 0
+    may_want_lists = False
+    """Whether the server may have refused base64, and may take lists."""
 
 
 class UnknownServerError(UnreachableError):
     """The first answer is not one of such a server."""
+
+    may_want_lists = True
+
+
+class OtherServerError(UnknownServerError):
+    """It is not even JSON."""
+
+    may_want_lists = False
+
+
+def may_be_the_texts(status: int) -> bool:
+    """Whether a failure of the server may come from the texts: not when it says that it has too much to do."""
+    return status >= 424 and status not in (503, 504, 529)
 
 
 def read_json(content: str | bytes) -> object:

@@ -23,12 +23,14 @@ from numpy.typing import NDArray
 
 from revector.core.encoders import kinds, requests
 from revector.core.encoders.answers import (
+    OtherServerError,
     RefusedTextsError,
     SpoiltAnswerError,
     UnknownServerError,
     check_alike,
     error_of,
     in_short,
+    may_be_the_texts,
     message_of,
     read_json,
     read_vector,
@@ -293,7 +295,7 @@ class RemoteEncoder(ABC):
                 return vectors
         except (SpoiltAnswerError, RefusedTextsError, UnknownServerError) as error:
             may_pass = isinstance(error, SpoiltAnswerError)
-            if not may_pass and (self._is_settled or getattr(error, "status", 400) not in (400, 422)):
+            if not may_pass and (self._is_settled or not getattr(error, "may_want_lists", False)):
                 raise
             log.warning("%s: asked once more: %s", self.name, type(error).__name__)
         if not self._is_settled:
@@ -341,7 +343,7 @@ class RemoteEncoder(ABC):
             doubts = doubts + 1 if last.is_doubtful else 0
             # Many texts may be halved before all tries are used: nothing is lost if the server was at fault.
             enough = tries > self._max_retries or (doubts == _DOUBTS and len(texts) > 1)
-            if last.is_doubtful and enough and until == math.inf:
+            if last.is_doubtful and enough and self._max_retries and until == math.inf:
                 vectors = self._send_between(texts, role, tokens)
                 if vectors is not None:
                     return vectors
@@ -400,15 +402,15 @@ class RemoteEncoder(ABC):
         if found is None:
             if self._has_answered:  # so the address is right, and something in between is at fault
                 raise ThrottledError("the answer was not that of an embeddings server")
-            raise UnknownServerError(
+            kind = OtherServerError if answer is None else UnknownServerError
+            raise kind(
                 f"{self._base_url} does not answer as {self.server} does.",
                 f"Check base_url: requests go to {self.url}",
             )
         self._has_answered, self.trouble = True, ""
         billed = self.billed(answer, response.headers)
-        if (
-            type(billed) is not int or not 0 < billed <= _MOST_BILLED
-        ):  # servers that do not count say 0, or nothing
+        # Servers that do not count say 0, or nothing.
+        if type(billed) is not int or not 0 < billed <= _MOST_BILLED:
             billed = None
         self._pacer.succeeded(ticket, billed)
         before = getattr(self._usage, "tokens", 0)
@@ -428,15 +430,14 @@ class RemoteEncoder(ABC):
             )
         match self.meaning(status, message, error):
             case "later":
-                return ThrottledError(
-                    reason, retry_after(headers), refused=status == 429, is_doubtful=status >= 424
-                )
+                doubtful = may_be_the_texts(status)
+                return ThrottledError(reason, retry_after(headers), refused=status == 429, is_doubtful=doubtful)
             case "less":  # about these texts or settings, not about the server: a smaller batch may pass
                 refused = RefusedTextsError(
                     f"{self.name} refused the request with {reason}",
                     "Check the texts and the settings in its spec.",
                 )
-                refused.status = status
+                refused.may_want_lists = status in (400, 422)
                 return refused
         return refused_for_good(self.name, self._base_url, status, reason, self._key_env)
 

@@ -298,11 +298,12 @@ class _Crew:
             ) as connection:
                 with self._lock:
                     self._sessions.append(connection)
-                self._search_all(self._searches.prepare(connection, self._connections))
+                try:
+                    self._search_all(self._searches.prepare(connection, self._connections))
+                except psycopg.errors.UndefinedTable:
+                    version = self._searches.version.version_key
+                    raise RefusedError(f"Version {version} was dropped during the search.") from None
             sound = True
-        except psycopg.errors.UndefinedTable:
-            version = self._searches.version.version_key
-            self._fail(RefusedError(f"Version {version} was dropped during the search."))
         except BaseException as error:  # noqa: BLE001  (raised in the thread that asked for the run)
             self._fail(error)
         finally:

@@ -25,7 +25,7 @@ from tests.vector_files import write_npy
 READING = {
     "backfill plan", "backfill status", "compare", "encoders list", "cutover check", "cutover guards",
     "cutover history",
-    "cutover requests", "db roles", "db status", "doctor", "evaluations list", "evaluations runs",
+    "cutover requests", "db roles", "db status", "doctor", "evaluations list", "export", "evaluations runs",
     "evaluations show", "index check", "index plan", "index prewarm", "info", "log", "queries agreement",
     "queries export", "queries list", "queries show", "search", "serve", "serving", "shadow report",
     "shadow status", "thresholds", "versions list", "versions show",

@@ -221,7 +221,8 @@ def test_errors_of_the_candidate_are_stored_without_an_overlap_and_without_the_q
             database, connection, f"openai:house-model?base_url={server.base_url}&max_retries=0", TEXTS[:20]
         )
         shadow.start(connection, "v2", sample=1)
-        server.fail(400, 2, message="what is 'my secret question'?")
+        # Each is asked twice, the second time for lists: that may be what it refuses.
+        server.fail(400, 4, message="what is 'my secret question'?")
         with mirror_of(database, breaker_failures=2, breaker_pause_s=60) as mirror:
             for result in answers(connection, primary, ["my secret question"] * 4):
                 mirror(result)

@@ -408,7 +408,7 @@ def test_damaged_parquet_files(tmp_path: Path) -> None:
 
 def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_parquet(tmp_path, pa.list_(pa.float32()), random_vectors(3), IDS[:3])
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert "pip install 'revector[parquet]'" in refusal(path)
 
 
