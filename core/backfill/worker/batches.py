@@ -233,7 +233,6 @@ def _finish(
     stored += _store_rest(connection, version, done)
     if stored:
         connection.execute("INSERT INTO row_counts (scope, delta) VALUES (%s, %s)", [version.id, stored])
-        connection.execute("UPDATE backfill_workers SET done = done + %s WHERE id = %s", [stored, worker_id])
     batch, spent = done.batch, done.spent_usd
     if batch.lease is None:
         connection.execute(
@@ -244,6 +243,7 @@ def _finish(
             "UPDATE backfill_jobs SET outbox_done = outbox_done + %s, spent_usd = spent_usd + %s WHERE id = %s",
             [stored, spent, job_id],
         )
+        _count(connection, worker_id, stored)
         return stored
     moved = connection.execute(
         """
@@ -258,7 +258,14 @@ def _finish(
         raise LostLeaseError
     if spent:
         connection.execute("UPDATE backfill_jobs SET spent_usd = spent_usd + %s WHERE id = %s", [spent, job_id])
+    _count(connection, worker_id, stored)
     return stored
+
+
+def _count(connection: Connection, worker_id: int | None, stored: int) -> None:
+    """After the job's row: a reservation of money locks the job, then its worker."""
+    if stored:
+        connection.execute("UPDATE backfill_workers SET done = done + %s WHERE id = %s", [stored, worker_id])
 
 
 def _store_rest(connection: Connection, version: Version, done: Encoded) -> int:
