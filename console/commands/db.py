@@ -119,7 +119,7 @@ def upgrade(
         typer.Option(
             metavar="NAME",
             help="Postgres's text search configuration of the collection: german, simple … (english unless given). "
-            "Changed later, all chunks are read anew, and searches wait for that.",
+            "Changed later, all chunks are read again, and searches wait for that.",
         ),
     ] = None,
     as_json: Json = False,

@@ -17,7 +17,7 @@ def upgrade(database: Database, *, text_search: str | None = None) -> str:
     none).
 
     `text_search` is the collection's text search configuration, as the server knows it (`german`, `simple` …). Given
-    for a collection that has another one, its chunks are read anew, and searches wait until that is done.
+    for a collection that has another one, its chunks are read again, and searches wait until that is done.
 
     Runs as one transaction under a lock, so two concurrent calls upgrade once. Raises UnreachableError when
     pgvector is not installed on the server or too old, and when the schema is newer than this program or of a

@@ -107,7 +107,7 @@ def _configuration(raw: Connection, name: str) -> str:
 
 
 def _change_configuration(raw: Connection, configuration: str) -> None:
-    """Read all chunks anew by another text search configuration; count their words anew."""
+    """Read all chunks again by another text search configuration, and count their words."""
     before = place_of(raw).configuration
     if before == configuration:
         return

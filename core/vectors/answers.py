@@ -105,7 +105,7 @@ class AnswerFile(VectorFile):
             if row == stop:
                 return
         if row < stop:
-            raise UsageError(f"{self.name} was cut off while it was read.", "Write it anew.")
+            raise UsageError(f"{self.name} was cut off while it was read.", "Write it again.")
 
     def _ids(self, ids: list[str], first: int) -> NDArray[Any]:
         if self.id_kind == "source ids":

@@ -9,13 +9,11 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from revector.core.errors import UsageError
-from revector.core.vectors.columns import ColumnFile, choose_columns, first_length, need_pyarrow
+from revector.core.vectors.columns import ColumnFile, choose_columns, first_length, need_pyarrow, readable
 from revector.core.vectors.slices import IdKind
 from revector.core.vectors.source import digest, fingerprint, opened, shown
 
@@ -61,7 +59,7 @@ class ArrowFile(ColumnFile):
 def open_arrow(path: Path, id_column: str | None, vector_column: str, ids_are: IdKind | None = None) -> ArrowFile:
     """Open an Arrow stream or file. Raises UsageError for one that cannot be read or lacks the columns."""
     need_pyarrow("Arrow")
-    with opened(path) as file, _readable(path):  # names in a schema need not be UTF-8
+    with opened(path) as file, readable(path, " as Arrow"):  # names in a schema need not be UTF-8
         schema, batches = _look_through(path, file)
         id_column, id_kind, dimensions = choose_columns(path, schema, id_column, vector_column, ids_are)
         if dimensions is None:
@@ -79,7 +77,7 @@ def _look_through(path: Path, file: FileIO) -> tuple[pa.Schema, tuple[_Batch, ..
     file.seek(0)
     place = len(FILE_MAGIC) if file.read(len(FILE_MAGIC)) == FILE_MAGIC else 0
     schema, batches, first = None, [], 0
-    with _readable(path):
+    with readable(path, " as Arrow"):
         while place + 8 <= size:
             file.seek(place)
             marker, length = struct.unpack("<4si", file.read(8))
@@ -116,7 +114,7 @@ def _look_through(path: Path, file: FileIO) -> tuple[pa.Schema, tuple[_Batch, ..
 def _read(path: Path, file: FileIO, schema: pa.Schema, batch: _Batch) -> pa.RecordBatch:
     import pyarrow as pa
 
-    with _readable(path):
+    with readable(path, " as Arrow"):
         file.seek(batch.offset)
         data = file.read(batch.bytes)
         if len(data) < batch.bytes:
@@ -176,19 +174,3 @@ class _Message:
         if place is None:
             raise ValueError("a message has no header")
         return place + int(struct.unpack_from("<I", self._data, place)[0])
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """pyarrow's errors, and ours about a message, become UsageErrors."""
-    import pyarrow as pa
-
-    try:
-        yield
-    except (pa.ArrowException, struct.error, ValueError, OSError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise UsageError(
-            f"{shown(path)} cannot be read as Arrow: {reason[:200]}.", "It may have been cut off: write it anew."
-        ) from None
-    except MemoryError:
-        raise UsageError(f"{shown(path)} asks for more memory than there is.", "Write it anew.") from None

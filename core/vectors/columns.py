@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,7 +78,7 @@ class ColumnFile(VectorFile):
         start += sum(one.num_rows for one in waiting)
         if start != stop:
             raise UsageError(
-                f"{self.name} has {start:,} rows; its footer says {self.rows:,}.", "Write the file anew."
+                f"{self.name} has {start:,} rows; its footer says {self.rows:,}.", "Write the file again."
             )
 
     def _ids(self, column: pa.Array, first: int) -> NDArray[Any]:
@@ -143,6 +145,22 @@ def need_pyarrow(what: str) -> None:
         raise UsageError(
             f"Reading {what} needs pyarrow, which is not installed.", "pip install 'revector[parquet]'"
         ) from None
+
+
+@contextmanager
+def readable(path: Path, how: str = "") -> Iterator[None]:
+    """pyarrow's errors, and ours about what it would read, become UsageErrors; `how` ends "cannot be read"."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, struct.error, ValueError, OSError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise UsageError(
+            f"{shown(path)} cannot be read{how}: {reason[:200]}.", "It may have been cut off: write it again."
+        ) from None
+    except MemoryError:
+        raise UsageError(f"{shown(path)} asks for more memory than there is.", "Write it again.") from None
 
 
 def first_length(batches: Iterator[pa.RecordBatch], name: str) -> int | None:

@@ -68,7 +68,7 @@ class Array:
         while bytes_left:
             count = file.readinto(bytes_left)
             if not count:
-                raise UsageError(f"{shown(self.path)} was cut off while it was read.", "Write it anew.")
+                raise UsageError(f"{shown(self.path)} was cut off while it was read.", "Write it again.")
             bytes_left = bytes_left[count:]
         return (found.astype(np.uint32) << 16).view(np.float32) if self.half_of_float else found
 
@@ -142,7 +142,7 @@ def _open_array(path: Path) -> Array:
         except Exception as error:  # noqa: BLE001  (hostile bytes make NumPy's parser raise nearly anything)
             reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
             raise UsageError(
-                f"{shown(path)} has no header that can be read: {reason[:200]}.", "Write it anew with numpy.save."
+                f"{shown(path)} has no header that can be read: {reason[:200]}.", "Write it again with numpy.save."
             ) from None
         size = os.fstat(file.fileno()).st_size
     if dtype.hasobject:
@@ -160,7 +160,7 @@ def _open_array(path: Path) -> Array:
         what = "was cut off" if size < expected else "has more in it"
         raise UsageError(
             f"{shown(path)} {what}: it has {size:,} bytes; its header says {expected:,}, an array of shape {shape}.",
-            "Write it anew with numpy.save, or wait until it is written.",
+            "Write it again with numpy.save, or wait until it is written.",
         )
     return Array(path, shape, dtype, head.tell())
 
@@ -228,7 +228,7 @@ class ArrayIds(Ids):
             return [one.decode() if isinstance(one, bytes) else str(one) for one in ids.tolist()]
         except ValueError:  # NumPy's own, for four bytes beyond Unicode, or of what is not UTF-8
             raise UsageError(
-                f"{shown(self.path)}: an id from row {first:,} on (counted from 0) is not text.", "Write it anew."
+                f"{shown(self.path)}: an id from row {first:,} on (counted from 0) is not text.", "Write it again."
             ) from None
 
     def _as_bytes(self, ids: NDArray[Any], first: int) -> NDArray[np.bytes_]:
@@ -271,7 +271,7 @@ class TextIds(Ids):
             for first in range(start, stop, size):
                 lines = [line.rstrip(b"\r\n") for line in itertools.islice(file, min(size, stop - first))]
                 if len(lines) < min(size, stop - first):
-                    raise UsageError(f"{shown(self.path)} was cut off while it was read.", "Write it anew.")
+                    raise UsageError(f"{shown(self.path)} was cut off while it was read.", "Write it again.")
                 yield self._parsed(lines, first)
 
     def _parsed(self, lines: list[bytes], first: int) -> NDArray[Any]:

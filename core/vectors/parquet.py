@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from revector.core.errors import UsageError
-from revector.core.vectors.columns import ColumnFile, choose_columns, first_length, need_pyarrow
+from revector.core.vectors.columns import ColumnFile, choose_columns, first_length, need_pyarrow, readable
 from revector.core.vectors.slices import IdKind
 from revector.core.vectors.source import digest, fingerprint, opened, shown
 
@@ -53,23 +52,14 @@ def _parquet(path: Path) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with opened(path):
-        try:
-            # A buffered stream for each column, so that row groups are not read into memory whole.
-            with (
-                pa.OSFile(str(path)) as file,
-                pq.ParquetFile(
-                    file, buffer_size=_BUFFER, pre_buffer=False, page_checksum_verification=True
-                ) as found,
-            ):
-                yield found
-        except (pa.ArrowException, OSError, ValueError) as error:
-            reason = str(error).partition("\n")[0].rstrip(".")
-            raise UsageError(
-                f"{shown(path)} cannot be read: {reason[:200]}.", "It may have been cut off: write it anew."
-            ) from None
-        except MemoryError:
-            raise UsageError(f"{shown(path)} asks for more memory than there is.", "Write it anew.") from None
+    # A buffered stream for each column, so that row groups are not read into memory whole.
+    with (
+        opened(path),
+        readable(path),
+        pa.OSFile(str(path)) as file,
+        pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False, page_checksum_verification=True) as found,
+    ):
+        yield found
 
 
 def _groups_from(file: Any, start: int) -> tuple[list[int], int]:

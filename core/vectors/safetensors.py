@@ -82,7 +82,7 @@ def _arrays(path: Path) -> dict[str, Array]:
         if length > min(_MOST_HEADER, size - 8):
             raise UsageError(
                 f"{shown(path)}: its header says that it is {length:,} bytes long; the file has {size:,}.",
-                f"Write it anew, or wait until it is written. Headers of up to {_MOST_HEADER:,} bytes are read.",
+                f"Write it again, or wait until it is written. Headers of up to {_MOST_HEADER:,} bytes are read.",
             )
         try:
             header = msgspec.json.decode(file.read(length), type=dict[str, msgspec.Raw])
@@ -91,7 +91,7 @@ def _arrays(path: Path) -> dict[str, Array]:
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             reason = str(error).partition("\n")[0][:200]
             raise UsageError(
-                f"{shown(path)} has no header that can be read: {reason}.", "Write it anew."
+                f"{shown(path)} has no header that can be read: {reason}.", "Write it again."
             ) from None
     found = {}
     for name, tensor in tensors.items():
@@ -102,7 +102,7 @@ def _arrays(path: Path) -> dict[str, Array]:
         if not 0 <= first <= last <= size - 8 - length or last - first != math.prod(tensor.shape) * dtype.itemsize:
             raise UsageError(
                 f"{shown(path)}: the array {name[:100]!r} of shape {tuple(tensor.shape)} is not where its header says.",
-                "It may have been cut off: write it anew.",
+                "It may have been cut off: write it again.",
             )
         found[name] = Array(path, tuple(tensor.shape), dtype, 8 + length + first, tensor.dtype == "BF16")
     return found
